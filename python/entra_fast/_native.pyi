@@ -1,0 +1,207 @@
+"""The native core, as Python sees it (rust/py binds rust/core). Checked against the module by stubtest.
+
+Times are seconds: `now` is seconds since the epoch (wall clock), `monotonic` is seconds of a monotonic
+clock; where they may be left out, the native module reads the clock itself.
+"""
+
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, final
+
+from entra_fast.errors import InvalidToken
+
+__version__: str
+ERROR_CODES: dict[str, str]
+"""Every code that InvalidToken can carry, with the sentence it starts from."""
+
+ALGORITHMS: tuple[str, ...]
+"""The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037)."""
+
+MAX_TOKEN_BYTES: int
+"""Default limit of a token's size in bytes; a longer one is refused before it is parsed."""
+
+def cache_key(subject_token: str, scope: str) -> str:
+    """sha256(subject_token + scope) in lower-case hex: for people who keep their own token cache."""
+
+def grant_key(purpose: str, parts: Sequence[str]) -> bytes:
+    """SHA-256 over a purpose and length-prefixed parts: the internal cache key, free of collisions by
+    construction. 32 bytes."""
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of bytes. 32 bytes."""
+
+def unverified_header(token: str | bytes) -> dict[str, Any]:
+    """The header of a token that nobody has verified. Never decide anything by it.
+
+    Raises InvalidToken when it is not a JWT."""
+
+def unverified_claims(token: str | bytes) -> dict[str, Any]:
+    """The claims of a token that nobody has verified. Never decide anything by them.
+
+    Raises InvalidToken when it is not a JWT."""
+
+@final
+class Claims(Mapping[str, Any]):
+    """The claims of a verified token: a read-only mapping, with typed helpers."""
+
+    @property
+    def is_app(self) -> bool: ...
+    @property
+    def roles(self) -> tuple[str, ...]: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    @property
+    def has_groups_overage(self) -> bool: ...
+    @property
+    def expires_at(self) -> float: ...
+    @property
+    def issued_at(self) -> float | None: ...
+    @property
+    def tenant_id(self) -> str | None: ...
+    @property
+    def object_id(self) -> str | None: ...
+    @property
+    def authorized_party(self) -> str | None: ...
+    @property
+    def name(self) -> str | None: ...
+    def require(
+        self, *, role: str | None = None, scope: str | None = None, group: str | None = None
+    ) -> None: ...
+    def as_dict(self) -> dict[str, Any]: ...
+    def as_json(self) -> str: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def keys(self) -> KeysView[str]: ...
+
+@final
+class KeySet:
+    """An immutable set of public keys, from the text of a JWKS (RFC 7517). Entries that cannot be used for
+    verification are dropped and counted, so that one bad entry does not take the good ones with it."""
+
+    def __new__(cls, jwks: str | bytes) -> KeySet: ...
+    @property
+    def kids(self) -> tuple[str | None, ...]: ...
+    @property
+    def dropped(self) -> tuple[tuple[str | None, str], ...]:
+        """(kid, reason) of each entry that was not taken."""
+    def __len__(self) -> int: ...
+
+@final
+class Policy:
+    """What a token must be to be accepted; complete when constructed, and immutable."""
+
+    def __new__(
+        cls,
+        *,
+        issuers: Iterable[str],
+        audiences: Iterable[str],
+        algorithms: Iterable[str] = ("RS256",),
+        tenants: Iterable[str] | None = None,
+        leeway: float = 60.0,
+        required_claims: Iterable[str] = (),
+        max_age: float | None = None,
+        max_token_bytes: int = 65536,
+    ) -> Policy: ...
+
+@final
+class Verifier:
+    """One policy, the current key set and the bounded cache of tokens already verified. Thread-safe."""
+
+    def __new__(cls, policy: Policy, keys: KeySet | None = None, *, cache_entries: int = 20000) -> Verifier: ...
+    @property
+    def keys(self) -> KeySet | None: ...
+    def set_keys(self, keys: KeySet | None) -> None:
+        """Swap the key set atomically; verdicts reached with a key that is gone die with it."""
+    def validate(self, token: str | bytes, now: float | None = None) -> Claims:
+        """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
+    def validate_many(self, tokens: Sequence[str | bytes], now: float | None = None) -> list[Claims | InvalidToken]:
+        """Validate on all cores with the GIL released; results in order, failures as values."""
+    def introspect(self, token: str | bytes, now: float | None = None) -> bytes:
+        """The JSON body of an introspection answer (contract.md): `{"active":true,...claims verbatim}`.
+        Raises InvalidToken like validate."""
+    def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
+        """Each check in turn: {"check", "passed", "expected", "actual", "message"}."""
+    def stats(self) -> dict[str, int]:
+        """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, verified, rejected."""
+
+@final
+class SigningKey:
+    """A private key that signs client assertions and, in the emulator, tokens."""
+
+    @staticmethod
+    def generate(bits: int = 2048) -> SigningKey:
+        """A new RSA key for RS256; its kid is the RFC 7638 thumbprint. `bits`: 2048, 3072 or 4096."""
+    @staticmethod
+    def from_jwk(jwk: str | bytes) -> SigningKey:
+        """A private JWK (RSA, EC P-256/P-384, OKP Ed25519). Raises ConfigurationError (code
+        `signing_key_invalid`) with a sentence that never contains key material."""
+    @property
+    def kid(self) -> str | None: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def x5t(self) -> str | None: ...
+    @property
+    def x5t_s256(self) -> str | None: ...
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638 SHA-256 thumbprint, base64url."""
+    def public_jwk(self) -> str:
+        """The public half as JWK text (kty, use, kid, and the key's parameters; no alg, as Entra does)."""
+    def private_jwk(self) -> str:
+        """The whole key as JWK text. Handle with care."""
+    def sign(self, header: bytes, payload: bytes) -> str:
+        """Compact JWS over exactly these bytes; `header` must be JSON whose `alg` is `self.algorithm`."""
+
+@final
+class Grant:
+    """A cached token, ready to be handed out."""
+
+    @property
+    def access_token(self) -> str: ...
+    @property
+    def token_type(self) -> str: ...
+    @property
+    def expires_in(self) -> int:
+        """Whole seconds that the token has left, rounded down, at the time of the call that found it."""
+    @property
+    def renewal_due(self) -> bool:
+        """True when the token should be renewed behind the caller's back. True for one caller only per
+        renewal: the first that finds it due; `GrantCache.renewal_failed` arms it anew."""
+
+@final
+class GrantCache:
+    """Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
+
+    Lifetimes run on the monotonic clock, so that a jump of the wall clock neither resurrects nor kills a token;
+    the subject token's own end is a wall-clock time."""
+
+    def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> GrantCache: ...
+    def put(
+        self,
+        key: bytes,
+        access_token: str,
+        expires_in: float,
+        *,
+        monotonic: float,
+        renew_in: float | None = None,
+        subject_expires_at: float | None = None,
+    ) -> None:
+        """Remember a token that lives `expires_in` seconds from `monotonic`. `renew_in`: seconds until renewal is
+        due (default: by the rule of contract.md; the caller spreads it). A token of no remaining life is not kept."""
+    def get(self, key: bytes, *, monotonic: float, now: float) -> Grant | None:
+        """The token, unless it is within its safety margin (120 s before its end; half of its life if that is
+        240 s or less) or its subject token has expired."""
+    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> Grant | None:
+        """Like get, but inside the safety margin too: as long as the token is still valid. For when the
+        provider fails."""
+    def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
+        """Arm the entry's renewal anew, `retry_in` seconds from `monotonic`."""
+    def remove(self, key: bytes) -> None: ...
+    def render(self, key: bytes, *, monotonic: float, now: float) -> tuple[bytes, bool] | None:
+        """(the whole JSON body of contract.md, renewal_due), or None as get."""
+    def stats(self) -> dict[str, int]:
+        """entries, bytes, hits, misses, evictions, expired."""

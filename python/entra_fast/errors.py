@@ -1,0 +1,104 @@
+"""Every exception that entra_fast raises, in one hierarchy with stable codes.
+
+The code is the interface: programs compare it, metrics count it, `docs/errors.md` explains it. The
+sentence is for people. Neither ever contains bytes of a token, a secret or an assertion.
+Nothing here imports anything else of the package, so that every layer may raise these.
+"""
+
+from __future__ import annotations
+
+
+class EntraFastError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        code: stable machine-readable name, lower-case with underscores, listed in docs/errors.md.
+        message: one sentence for people: what was wrong and what was expected.
+    """
+
+    code: str
+    message: str
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidToken(EntraFastError):
+    """A token was refused. HTTP services answer 401 (RFC 6750, section 3.1: invalid_token).
+
+    Attributes:
+        expected: what would have been accepted, where two values were compared; else None.
+        actual: what the token has instead, where that can be said without repeating token bytes; else None.
+    """
+
+    expected: str | None
+    actual: str | None
+
+    def __init__(
+        self, code: str, message: str, expected: str | None = None, actual: str | None = None
+    ) -> None:
+        super().__init__(code, message)
+        self.args = (code, message, expected, actual)  # keeps the exception picklable
+        self.expected = expected
+        self.actual = actual
+
+
+class Forbidden(EntraFastError):
+    """A valid token lacks a role, scope or group. HTTP services answer 403 (insufficient_scope)."""
+
+
+class KeysUnavailable(EntraFastError):
+    """No usable key set could be had from the provider, so no token can be judged. Answer 503."""
+
+
+class ConfigurationError(EntraFastError):
+    """A setting is missing or wrong. The process exits with status 2.
+
+    Attributes:
+        setting: the name of the setting, as the user wrote it.
+    """
+
+    setting: str
+
+    def __init__(self, code: str, message: str, setting: str = "") -> None:
+        super().__init__(code, message)
+        self.args = (code, message, setting)
+        self.setting = setting
+
+
+class ProviderError(EntraFastError):
+    """The provider refused, failed or could not be reached while a token was acquired or exchanged.
+
+    Attributes:
+        status: HTTP status that the sidecar answers with.
+        error: OAuth error code (RFC 6749, section 5.2).
+        retry_after: seconds after which a new attempt makes sense, where the provider said so.
+        details: further members of the provider's answer that an application needs
+            (error_codes, suberror, claims, correlation_id, trace_id, timestamp).
+    """
+
+    status: int
+    error: str
+    retry_after: int | None
+    details: dict[str, object]
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        status: int = 500,
+        error: str = "server_error",
+        retry_after: int | None = None,
+        details: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.args = (code, message, status, error, retry_after, details)
+        self.status = status
+        self.error = error
+        self.retry_after = retry_after
+        self.details = details if details is not None else {}
