@@ -1,0 +1,75 @@
+"""Who is logged in: a bounded store in memory. No HTTP, no provider; the clock comes from outside.
+
+The browser holds a random name and nothing else, so that no token ever leaves this process in a cookie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+MAX_SESSIONS = 4096
+"""More logins than this push the oldest out: its owner logs in again."""
+
+MAX_SESSION_SECONDS = 12 * 3600.0
+"""No session outlives a working day, however long the provider makes its tokens live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A logged-in user. `expires` is monotonic seconds."""
+
+    name: str
+    access_token: str = field(repr=False)
+    expires: float
+
+
+class SessionStore:
+    """Sessions by the digest of their cookie: a look-up takes no longer for a cookie that is nearly right."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, max_sessions: int = MAX_SESSIONS
+    ) -> None:
+        self._clock = clock
+        self._max_sessions = max_sessions
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def create(self, name: str, access_token: str, lifetime: float) -> str:
+        """Remember a user for `lifetime` seconds at most; returns the cookie's value."""
+        while len(self._sessions) >= self._max_sessions:
+            self._sessions.popitem(last=False)
+        cookie = secrets.token_urlsafe(32)
+        expires = self._clock() + min(lifetime, MAX_SESSION_SECONDS)
+        self._sessions[_digest(cookie)] = Session(name, access_token, expires)
+        return cookie
+
+    def find(self, cookie: str | None) -> Session | None:
+        """The live session of a cookie, if there is one."""
+        if not cookie:
+            return None
+        key = _digest(cookie)
+        session = self._sessions.get(key)
+        if session is not None and session.expires <= self._clock():
+            del self._sessions[key]
+            return None
+        return session
+
+    def seconds_left(self, session: Session) -> float:
+        """Seconds until a session ends; never negative."""
+        return max(0.0, session.expires - self._clock())
+
+    def remove(self, cookie: str | None) -> None:
+        """Forget a session; unknown ones are no error."""
+        if cookie:
+            self._sessions.pop(_digest(cookie), None)
+
+
+def _digest(cookie: str) -> bytes:
+    return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
