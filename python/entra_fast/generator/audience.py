@@ -1,7 +1,7 @@
 """What a caller may write after `aud=`, and the scope that it becomes.
 
-Only text in, text out: no I/O, no settings. Whether the audience exists and admits this application is for the
-provider to say.
+Only text in, text out: no I/O, no settings. Whether the audience exists and admits this application is for
+the provider to say.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 MAX_AUDIENCE_CHARACTERS = 512
 """Longer audiences are refused: they end up in redirects, cookies and requests to the provider."""
 
-FORMS = "'<cluster>:<namespace>:<app>', '<cluster>.<namespace>.<app>', or a scope that starts with 'api://' or 'https://'"
+FORMS = (
+    "'<cluster>:<namespace>:<app>', '<cluster>.<namespace>.<app>', or a scope that starts with "
+    "'api://' or 'https://'"
+)
 
-# RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E ). White space would separate two scopes,
-# so that `aud=api://a/.default offline_access` would ask for more than one thing.
+# RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E ). White space would separate two
+# scopes, so that `aud=api://a/.default offline_access` would ask for more than one thing.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # Both spellings have exactly three parts, as in api://<cluster>.<namespace>.<app>.
 _PART = r"[A-Za-z0-9_-]+"
@@ -23,7 +26,7 @@ _NAME = re.compile(rf"({_PART})([:.])({_PART})\2({_PART})")
 
 
 class AudienceError(ValueError):
-    """The audience is missing or cannot be one. The text says what was expected and never repeats the input."""
+    """The audience is missing or cannot be one. The text says what was expected, never what was sent."""
 
 
 @dataclass(frozen=True, slots=True)

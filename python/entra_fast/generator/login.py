@@ -1,14 +1,14 @@
-"""One login by authorization code with PKCE, as data: what goes into the redirect and the cookie, and whether what
-comes back belongs together. No HTTP, no provider; the clock comes from outside.
+"""One login by authorization code with PKCE, as data: what goes into the redirect and the cookie, and
+whether what comes back belongs together. No HTTP, no provider; the clock comes from outside.
 
-Nothing is stored here between the redirect and the callback, so nobody can fill a store with logins that never
-come back. The browser keeps a *ticket* in a cookie: a random id, when it ends, and what to do afterwards. `state`
-(RFC 6749, section 10.12), `nonce` (OpenID Connect Core, section 3.1.2.1) and the code verifier (RFC 7636) are derived from
-the ticket with a key that never leaves the process. A changed ticket therefore no longer fits its `state`, and reading
-the ticket reveals neither.
+Nothing is stored here between the redirect and the callback, so nobody can fill a store with logins that
+never come back. The browser keeps a *ticket* in a cookie: a random id, when it ends, and what to do
+afterwards. `state` (RFC 6749, section 10.12), `nonce` (OpenID Connect Core, section 3.1.2.1) and the code
+verifier (RFC 7636) are derived from the ticket with a key that never leaves the process. A changed ticket
+therefore no longer fits its `state`, and reading the ticket reveals neither.
 
-Where to go after the login is a name out of a closed set and an audience, never an address: an open redirect
-cannot be expressed.
+Where to go after the login is a name out of a closed set and an audience, never an address: an open
+redirect cannot be expressed.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ _MAX_RANGES = 32  # what is beyond that was not written by a client that wants a
 def preferred(accept: str | None, offers: Sequence[str]) -> str:
     """The offer that `accept` ranks highest.
 
-    Equal ranks go to what the caller names first, then to what is offered first. A caller that accepts none of
-    the offers gets the first one: an answer in another type helps more than 406.
+    Equal ranks go to what the caller names first, then to what is offered first. A caller that accepts none
+    of the offers gets the first one: an answer in another type helps more than 406.
     """
     ranges = [_parse(part) for part in (accept or "*/*").split(",")[:_MAX_RANGES]]
     best, best_rank = offers[0], (0.0, 0)

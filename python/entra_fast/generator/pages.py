@@ -1,7 +1,7 @@
 """The token generator's pages: HTML as text, from plain values. No requests, no provider, no state.
 
-Everything that comes from outside passes through `escape`. There are no scripts; the one style sheet is inline
-and allowed by its digest, so that nothing else can be smuggled in (Content-Security-Policy level 3).
+Everything that comes from outside passes through `escape`. There are no scripts; the one style sheet is
+inline and allowed by its digest, so that nothing else can be smuggled in (Content-Security-Policy level 3).
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from html import escape
 from urllib.parse import quote
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --dim: #59636e; --paper: #fbfbfa; --card: #fff; --line: #d5d9de;
-  --accent: #0b5cad; --on-accent: #fff; --bad: #a40e26; --bad-paper: #fff0f0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #a2abb5; --paper: #14171b; --card: #1c2026;
-  --line: #3a424c; --accent: #7db8f5; --on-accent: #0b1420; --bad: #ff9aa5; --bad-paper: #33191d; } }
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #59636e; --paper: #fbfbfa; --card: #fff;
+  --line: #d5d9de; --accent: #0b5cad; --on-accent: #fff; --bad: #a40e26; --bad-paper: #fff0f0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #a2abb5; --paper: #14171b;
+  --card: #1c2026; --line: #3a424c; --accent: #7db8f5; --on-accent: #0b1420; --bad: #ff9aa5;
+  --bad-paper: #33191d; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
 main, header { max-width: 56rem; margin: 0 auto; padding: 1rem 1.25rem; }
-header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: baseline; justify-content: space-between; }
+header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: baseline;
+  justify-content: space-between; }
 header p { margin: 0; } header form { display: inline; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem 1.25rem;
@@ -39,7 +41,8 @@ button, .button { font: inherit; padding: .45rem .9rem; border: 1px solid var(--
 button.plain { background: none; color: var(--accent); border: 0; padding: 0; text-decoration: underline; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; } .scroll { overflow-x: auto; }
-th, td { text-align: left; padding: .45rem .75rem .45rem 0; border-top: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .45rem .75rem .45rem 0; border-top: 1px solid var(--line);
+  vertical-align: top; }
 thead th { border-top: 0; color: var(--dim); font-weight: 600; } td code { overflow-wrap: anywhere; }
 td a { white-space: nowrap; margin-right: .75rem; }
 .error { background: var(--bad-paper); border-color: var(--bad); } .error h1 { color: var(--bad); }
@@ -49,8 +52,8 @@ dt { font-weight: 600; } dd { margin: 0 0 .6rem; overflow-wrap: anywhere; }
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 CONTENT_SECURITY_POLICY = (
-    # No form-action: browsers apply it to the redirects that follow as well, and a tenant may send its users on
-    # to login servers that nobody here can know.
+    # No form-action: browsers apply it to the redirects that follow as well, and a tenant may send its users
+    # on to login servers that nobody here can know.
     f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; frame-ancestors 'none'"
 )
 
@@ -60,8 +63,8 @@ _ADVICE = {
     65001: "The target does not admit the token generator. Add it to the target's manifest, under "
     "spec.accessPolicy.inbound.rules.",
     500011: "No application has this name in this tenant. Check cluster, namespace and name.",
-    50105: "You are in none of the groups that the target admits. Log in as somebody else, or add a group under "
-    "spec.azure.application.claims.groups in the target's manifest (or set allowAllUsers: true).",
+    50105: "You are in none of the groups that the target admits. Log in as somebody else, or add a group "
+    "under spec.azure.application.claims.groups in the target's manifest (or set allowAllUsers: true).",
     70011: "The audience is not a scope that the provider understands.",
     7000215: "The token generator's own client secret is wrong.",
     700027: "The token generator's own key is not known to the provider.",
@@ -79,14 +82,7 @@ def start_page(
 ) -> str:
     """Choose an audience and a way to get a token for it."""
     options = "".join(f'<option value="{escape(a)}"></option>' for a in audiences)
-    rows = "".join(
-        f"<tr><th scope=row><code>{escape(a)}</code></th>"
-        f'<td><a href="/api/obo?aud={escape(quote(a, safe=""))}" aria-label="On behalf of me, for {escape(a)}">'
-        "On behalf of me</a>"
-        f'<a href="/api/m2m?aud={escape(quote(a, safe=""))}" aria-label="Machine to machine, for {escape(a)}">'
-        "Machine to machine</a></td></tr>"
-        for a in audiences
-    )
+    rows = "".join(_audience_row(audience) for audience in audiences)
     listing = (
         "<section><h2 id=known>Known audiences</h2><div class=scroll><table aria-labelledby=known><thead><tr>"
         f"<th scope=col>Audience<th scope=col>Token</tr></thead><tbody>{rows}</tbody></table></div></section>"
@@ -103,11 +99,11 @@ The target must admit this application in its inbound rules.</p>
 <section><h2>Get a token</h2>
 <form action="/api/obo" method=get>
 <label for=aud>Audience</label>
-<input id=aud name=aud list=audiences required maxlength=512 autocomplete=off spellcheck=false autocapitalize=none
- aria-describedby=forms placeholder="cluster:namespace:app">
+<input id=aud name=aud list=audiences required maxlength=512 autocomplete=off
+ spellcheck=false autocapitalize=none aria-describedby=forms placeholder="cluster:namespace:app">
 <datalist id=audiences>{options}</datalist>
-<p id=forms class=dim><code>cluster:namespace:app</code>, <code>cluster.namespace.app</code>, or a scope that starts
-with <code>api://</code> or <code>https://</code></p>
+<p id=forms class=dim><code>cluster:namespace:app</code>, <code>cluster.namespace.app</code>, or a scope
+that starts with <code>api://</code> or <code>https://</code></p>
 <div class=buttons><button formaction="/api/obo">On behalf of me</button>
 <button formaction="/api/m2m">Machine to machine</button></div>
 </form></section>
@@ -117,6 +113,16 @@ with <code>api://</code> or <code>https://</code></p>
 <pre><code>{escape(command)}</code></pre></section>""",
         user=user,
         minutes_left=minutes_left,
+    )
+
+
+def _audience_row(audience: str) -> str:
+    name, query = escape(audience), escape(quote(audience, safe=""))
+    return (
+        f"<tr><th scope=row><code>{name}</code></th><td>"
+        f'<a href="/api/obo?aud={query}" aria-label="On behalf of me, for {name}">On behalf of me</a>'
+        f'<a href="/api/m2m?aud={query}" aria-label="Machine to machine, for {name}">Machine to machine</a>'
+        "</td></tr>"
     )
 
 
@@ -153,7 +159,9 @@ def _page(title: str, content: str, *, user: str | None, minutes_left: int) -> s
         who = '<p class=dim>Not logged in. <a href="/oauth2/login">Log in</a></p>'
     else:
         who = (
-            f"<div>Logged in as <strong>{escape(user)}</strong> <span class=dim>({minutes_left} min left)</span> "
+            f"<div>Logged in as <strong>{escape(user)}</strong> "
+            f"<span class=dim>({minutes_left} min left)</span> "
+            '<a href="/oauth2/login?prompt=select_account">Switch user</a> '
             '<form action="/oauth2/logout" method=post><button class=plain>Log out</button></form></div>'
         )
     return (

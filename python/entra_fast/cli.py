@@ -1,0 +1,590 @@
+# ruff: noqa: PLC0415 - each command imports its part when it runs; see below
+"""The `entra-fast` command: arguments in, one call into the part that does the work, an exit status out.
+
+What belongs here: arguments, help texts, how results are shown in a terminal. What must not: anything that
+another program could want to import. Each command imports its part when it runs, so that `entra-fast
+inspect` does not load a web server and `entra-fast serve` does not load the emulator.
+
+Nothing that was read from a token reaches the terminal raw: control characters in a claim could otherwise
+move the cursor, hide lines or set the window's title.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from entra_fast.errors import ConfigurationError, EntraFastError, Forbidden, InvalidToken, KeysUnavailable
+
+OK = 0
+REFUSED = 1
+USAGE = 2
+UNAVAILABLE = 3
+INTERRUPTED = 130
+
+_EXIT_STATUSES = """\
+exit status:
+  0  done; for a check: the token is valid
+  1  refused: the token is not valid, or the provider or sidecar refused the request
+  2  the command line, a setting or a manifest is wrong
+  3  undecided: the provider or the sidecar could not be reached
+"""
+
+_TOKEN_HELP = (
+    "the token; '-' or nothing reads standard input, which keeps it out of the process list "
+    "and the shell's history"
+)
+_MAX_INPUT_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 1 << 20
+_SIDECAR = "http://127.0.0.1:7164"
+_SIDECAR_TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
+_TIME_CLAIMS = frozenset({"exp", "nbf", "iat", "auth_time"})
+_LATEST_SHOWN = 253402300799.0  # 9999-12-31T23:59:59Z, the end of what datetime can show
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status; never lets an expected error out as a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to crash
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`entra-fast inspect | head -1`). Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except InvalidToken as error:
+        return _fail(REFUSED, str(error))
+    except Forbidden as error:
+        return _fail(REFUSED, str(error))
+    except KeysUnavailable as error:
+        return _fail(UNAVAILABLE, str(error))
+    except EntraFastError as error:
+        return _fail(USAGE if isinstance(error, ConfigurationError) else UNAVAILABLE, str(error))
+    except _Refused as refused:
+        return _fail(refused.status, str(refused))
+    return status
+
+
+# --- servers
+
+
+def _dev(arguments: argparse.Namespace) -> int:
+    _need_extra("dev")
+    from entra_fast import dev
+
+    return dev.run(dev.options_from(arguments))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from entra_fast import sidecar
+    from entra_fast.config import Settings
+
+    environ = dict(os.environ)
+    if arguments.bind:
+        environ["BIND_ADDRESS"] = arguments.bind
+    if arguments.probe_bind:
+        environ["PROBE_BIND_ADDRESS"] = arguments.probe_bind
+    return sidecar.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
+
+
+def _token_generator(arguments: argparse.Namespace) -> int:
+    from entra_fast import generator
+
+    environ = dict(os.environ)
+    if arguments.bind:
+        environ["BIND_ADDRESS"] = arguments.bind
+    if arguments.url:
+        environ["TOKEN_GENERATOR_URL"] = arguments.url
+    if arguments.audience:
+        environ["TOKEN_GENERATOR_AUDIENCES"] = " ".join(arguments.audience)
+    settings = generator.GeneratorSettings.from_environment(environ, _settings_directory(arguments.settings))
+    return generator.run(settings)
+
+
+# --- looking at tokens
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from entra_fast import _native
+
+    token = _read_token(arguments.token)
+    header, claims = _native.unverified_header(token), _native.unverified_claims(token)
+    if arguments.json:
+        _print_json({"verified": False, "header": header, "claims": claims})
+        return OK
+    print("NOT VERIFIED. Anybody can write such a token: neither its signature nor any claim was checked.")
+    print("To check it: entra-fast validate\n")
+    now = time.time()
+    for title, members in (("header", header), ("claims", claims)):
+        print(title)
+        width = max((len(_printable(name)) for name in members), default=0)
+        for name, value in members.items():
+            note = _readable_time(value, now) if title == "claims" and name in _TIME_CLAIMS else ""
+            print(f"  {_printable(name):<{width}}  {_printable(json.dumps(value, ensure_ascii=False))}{note}")
+        print()
+    return OK
+
+
+# --- asking a sidecar
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    answer = _ask_sidecar(
+        arguments.url or os.environ.get("NAIS_TOKEN_ENDPOINT") or f"{_SIDECAR}/api/v1/token",
+        {
+            "identity_provider": arguments.identity_provider,
+            "target": arguments.target,
+            "skip_cache": arguments.skip_cache,
+        },
+    )
+    return _show_grant(answer, arguments.json)
+
+
+def _exchange(arguments: argparse.Namespace) -> int:
+    answer = _ask_sidecar(
+        arguments.url
+        or os.environ.get("NAIS_TOKEN_EXCHANGE_ENDPOINT")
+        or f"{_SIDECAR}/api/v1/token/exchange",
+        {
+            "identity_provider": arguments.identity_provider,
+            "target": arguments.target,
+            "user_token": _read_token(arguments.token),
+            "skip_cache": arguments.skip_cache,
+        },
+    )
+    return _show_grant(answer, arguments.json)
+
+
+def _introspect(arguments: argparse.Namespace) -> int:
+    answer = _ask_sidecar(
+        arguments.url
+        or os.environ.get("NAIS_TOKEN_INTROSPECTION_ENDPOINT")
+        or f"{_SIDECAR}/api/v1/introspect",
+        {"identity_provider": arguments.identity_provider, "token": _read_token(arguments.token)},
+    )
+    _print_json(answer)
+    return OK if answer.get("active") is True else REFUSED
+
+
+def _show_grant(answer: Mapping[str, Any], as_json: bool) -> int:
+    if as_json:
+        _print_json(answer)
+        return OK
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise _Refused(UNAVAILABLE, "the sidecar's answer has no usable 'access_token'")
+    print(token)
+    return OK
+
+
+def _ask_sidecar(url: str, fields: Mapping[str, object]) -> dict[str, Any]:
+    """POST JSON to a sidecar; its JSON answer. No proxy, no redirects: the sidecar is beside the caller."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+        raise _Refused(USAGE, "the sidecar's address must be a URL that starts with http:// or https://")
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connect(parts.hostname, port, timeout=_SIDECAR_TIMEOUT_SECONDS)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        body = json.dumps(fields).encode()
+        connection.request(
+            "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
+        )
+        response = connection.getresponse()
+        content = response.read(_MAX_ANSWER_BYTES + 1)
+    except TimeoutError:
+        raise _Refused(
+            UNAVAILABLE, f"no answer from {parts.netloc} within {_SIDECAR_TIMEOUT_SECONDS:.0f} s"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Refused(
+            UNAVAILABLE,
+            f"no sidecar answers at {parts.netloc} ({_reason(error)}); start one with 'entra-fast dev' "
+            "or say where it is with --url",
+        ) from None
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(content) if len(content) <= _MAX_ANSWER_BYTES else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise _Refused(
+            UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a sidecar?"
+        )
+    if response.status != 200:
+        error_code, sentence = answer.get("error", "?"), answer.get("error_description", "")
+        raise _Refused(REFUSED, f"{response.status} {error_code}: {sentence}")
+    return answer
+
+
+# --- helpers
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+class _Refused(Exception):
+    """Ends a command with one line on standard error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _fail(status: int, message: str) -> int:
+    print(f"entra-fast: {_printable(message)}", file=sys.stderr)
+    return status
+
+
+def _need_extra(extra: str) -> None:
+    """One line instead of a traceback when the development extra is not installed."""
+    try:
+        import msgspec  # noqa: F401
+        import yaml  # noqa: F401
+    except ImportError as error:
+        raise _Refused(
+            USAGE, f"this command needs '{error.name}': pip install 'entra-fast[{extra}]'"
+        ) from None
+
+
+def _settings_directory(given: str | None) -> Path | None:
+    """Where settings may be mounted as files; None leaves the choice to `config`."""
+    if given is not None and not Path(given).is_dir():
+        raise _Refused(USAGE, f"--settings: '{given}' is not a directory")
+    return None if given is None else Path(given)
+
+
+def _read_token(argument: str | None) -> str:
+    """The token of an argument or of standard input, without white space around it and without 'Bearer '."""
+    if argument in {None, "-"}:
+        if argument is None and sys.stdin.isatty():
+            raise _Refused(USAGE, "no token: give it as an argument or on standard input")
+        data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+        if len(data) > _MAX_INPUT_BYTES:
+            raise _Refused(USAGE, f"standard input is longer than {_MAX_INPUT_BYTES} bytes: not a token")
+        argument = data.decode("utf-8", "replace")
+    assert argument is not None  # noqa: S101 - for the type checker
+    token = argument.strip()
+    scheme, _, rest = token.partition(" ")
+    if scheme.lower() == "bearer":
+        token = rest.strip()
+    if not token:
+        raise _Refused(USAGE, "no token: standard input was empty")
+    return token
+
+
+def _printable(text: str) -> str:
+    """The text with everything escaped that a terminal would act upon: control and format characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _print_json(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    print("\n".join(_json_escaped(line) for line in text.split("\n")))
+
+
+def _json_escaped(line: str) -> str:
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+
+
+def _readable_time(value: object, now: float) -> str:
+    """`  2026-01-01 12:00:00 UTC, 5 min ago` for a NumericDate (RFC 7519, section 2); else nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST_SHOWN:
+        return ""
+    moment = datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    distance = value - now
+    return f"   {moment}, {'in ' + _span(distance) if distance >= 0 else _span(-distance) + ' ago'}"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+# --- arguments
+
+
+class _Version(argparse.Action):
+    """Prints the version of the native module that actually runs, and what it runs on."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        from entra_fast import _native
+
+        python = ".".join(map(str, sys.version_info[:3]))
+        parser.exit(OK, f"entra-fast {_native.__version__} ({sys.implementation.name} {python})\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="entra-fast",
+        description="Validates Entra ID tokens, serves tokens to NAIS applications, and stands in for\n"
+        "Entra ID on a laptop.",
+        epilog="start here:\n"
+        "  entra-fast dev                      the whole system on this machine, with commands to paste\n"
+        "  entra-fast COMMAND --help           arguments, settings and examples of one command\n\n"
+        + _EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, text: str
+    ) -> argparse.ArgumentParser:
+        description, _, epilog = text.partition("\n\n")
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    _add_servers(command)
+    _add_token_tools(command)
+    _add_sidecar_clients(command)
+    _add_emulator_tools(command)
+    return parser
+
+
+_Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+
+
+def _add_servers(command: _Command) -> None:
+    dev = command(
+        "dev",
+        _dev,
+        "a local Entra ID, token generator and sidecars in one process",
+        """Start a local Entra ID filled from NAIS manifests, the token generator, and a sidecar
+for the first application (or for each --app), all on loopback. Prints the addresses and
+commands to paste. Ctrl-C stops it.
+
+examples:
+  entra-fast dev
+  entra-fast dev --manifests .nais/ --app dev-gcp:my-team:my-app
+  entra-fast dev --app dev-gcp:team-a:app-a --app dev-gcp:team-b:app-b    # sidecars on 7164 and 7166
+""",
+    )
+    _add_manifest_options(dev)
+    dev.add_argument(
+        "--app",
+        action="append",
+        default=[],
+        metavar="CLUSTER:NAMESPACE:NAME",
+        help="an application that gets a sidecar; may be repeated (default: the first in the manifests)",
+    )
+    dev.add_argument(
+        "--host", default="127.0.0.1", help="loopback address for all of them (default: %(default)s)"
+    )
+    dev.add_argument(
+        "--emulator-port",
+        type=_port,
+        default=8080,
+        metavar="PORT",
+        help="the local Entra ID (default: %(default)s)",
+    )
+    dev.add_argument(
+        "--generator-port",
+        type=_port,
+        default=8081,
+        metavar="PORT",
+        help="the token generator (default: %(default)s)",
+    )
+    dev.add_argument(
+        "--sidecar-port",
+        type=_port,
+        default=7164,
+        metavar="PORT",
+        help="the first sidecar; its probes take the next port, further sidecars the ports after "
+        "(default: %(default)s)",
+    )
+
+    serve = command(
+        "serve",
+        _serve,
+        "the sidecar: tokens and introspection for one application",
+        """Serve /api/v1/token, /api/v1/token/exchange and /api/v1/introspect to the application in
+this pod. All settings come from the environment as NAIS injects it, or from files of the
+same names in a directory; docs/settings.md lists them.
+
+examples:
+  BIND_ADDRESS=127.0.0.1:7164 PROBE_BIND_ADDRESS=0.0.0.0:7165 entra-fast serve
+  entra-fast serve --settings /var/run/secrets/nais.io/azure
+
+SIGTERM finishes what is under way and exits with 0; a second signal stops at once.
+""",
+    )
+    serve.add_argument(
+        "--bind", metavar="HOST:PORT", help="instead of BIND_ADDRESS (default: 127.0.0.1:3000)"
+    )
+    serve.add_argument(
+        "--probe-bind", metavar="HOST:PORT", help="instead of PROBE_BIND_ADDRESS: probes and metrics"
+    )
+    _add_settings_option(serve)
+
+    generator = command(
+        "token-generator",
+        _token_generator,
+        "web pages and routes that hand out tokens for trying APIs out",
+        """Serve the token generator: GET /api/obo and /api/m2m behind a login, POST /api/public/m2m
+without one. It is an application like any other: register <url>/oauth2/callback as its
+redirect URI, and let the targets admit it.
+
+settings, beside the AZURE_* variables of the sidecar:
+  BIND_ADDRESS               where to listen (default: 127.0.0.1:8081)
+  TOKEN_GENERATOR_URL        its address as browsers see it (default: http://<BIND_ADDRESS>)
+  TOKEN_GENERATOR_AUDIENCES  audiences to list on the start page, separated by white space or commas
+
+example:
+  TOKEN_GENERATOR_URL=https://token-generator.example entra-fast token-generator --bind 0.0.0.0:8080
+""",
+    )
+    generator.add_argument("--bind", metavar="HOST:PORT", help="instead of BIND_ADDRESS")
+    generator.add_argument("--url", help="instead of TOKEN_GENERATOR_URL")
+    generator.add_argument(
+        "--audience",
+        action="append",
+        default=[],
+        metavar="AUDIENCE",
+        help="list it on the start page; may be repeated",
+    )
+    _add_settings_option(generator)
+
+
+def _add_token_tools(command: _Command) -> None:
+    inspect = command(
+        "inspect",
+        _inspect,
+        "show what a token says, without checking anything",
+        """Show a token's header and claims, with times made readable. Nothing is verified: never
+decide anything by it.
+
+examples:
+  entra-fast inspect < token.txt
+  entra-fast token dev-gcp:team-b:app-b | entra-fast inspect --json
+""",
+    )
+    inspect.add_argument("token", nargs="?", help=_TOKEN_HELP)
+    inspect.add_argument(
+        "--json", action="store_true", help="one JSON object: verified (false), header, claims"
+    )
+
+
+def _add_sidecar_clients(command: _Command) -> None:
+    token = command(
+        "token",
+        _token,
+        "get a token from a running sidecar",
+        """Ask the sidecar at $NAIS_TOKEN_ENDPOINT (http://127.0.0.1:7164/api/v1/token if unset) for
+a machine-to-machine token.
+
+examples:
+  entra-fast token dev-gcp:team-b:app-b
+  curl -H "Authorization: Bearer $(entra-fast token dev-gcp:team-b:app-b)" http://127.0.0.1:9000/
+""",
+    )
+    exchange = command(
+        "exchange",
+        _exchange,
+        "exchange a user's token at a running sidecar",
+        """Ask the sidecar at $NAIS_TOKEN_EXCHANGE_ENDPOINT (http://127.0.0.1:7164/api/v1/token/exchange
+if unset) for a token on behalf of the user whose token is given. The user's token must be
+meant for the sidecar's own application.
+
+example:
+  entra-fast exchange dev-gcp:team-b:app-b < user-token.txt
+""",
+    )
+    for added in (token, exchange):
+        added.add_argument(
+            "target", help="'<cluster>:<namespace>:<app>' or a scope such as 'api://.../.default'"
+        )
+        if added is exchange:
+            added.add_argument("token", nargs="?", help=_TOKEN_HELP)
+        added.add_argument("--skip-cache", action="store_true", help="fetch a new token, for everybody")
+        added.add_argument(
+            "--json", action="store_true", help="the sidecar's whole answer instead of the bare token"
+        )
+        _add_sidecar_options(added)
+    introspect = command(
+        "introspect",
+        _introspect,
+        "ask a running sidecar whether a token is valid",
+        """Ask the sidecar at $NAIS_TOKEN_INTROSPECTION_ENDPOINT (http://127.0.0.1:7164/api/v1/introspect
+if unset) about a token. Prints its JSON answer; the exit status is 0 if the token is active
+and 1 if it is not.
+
+example:
+  entra-fast token dev-gcp:team-a:app-a | entra-fast introspect
+""",
+    )
+    introspect.add_argument("token", nargs="?", help=_TOKEN_HELP)
+    _add_sidecar_options(introspect)
+
+
+def _add_sidecar_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="the sidecar's endpoint, instead of the environment variable")
+    parser.add_argument(
+        "--identity-provider",
+        default="entra_id",
+        metavar="NAME",
+        help="default: %(default)s (older name: azuread)",
+    )
+
+
+def _add_settings_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--settings",
+        metavar="DIR",
+        help="read what the environment lacks from files here (default: $ENTRA_FAST_SETTINGS_DIRECTORY, "
+        "else /var/run/secrets/nais.io/azure)",
+    )
+
+
+def _add_manifest_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--manifests",
+        metavar="PATH",
+        help="a file or folder of NAIS Application manifests (default: ./examples/manifests, else the "
+        "packaged examples)",
+    )
+    parser.add_argument(
+        "--directory",
+        metavar="FILE",
+        help="users and groups (default: directory.yaml beside the manifests, if any)",
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port number (0 to 65535)")
+    return port

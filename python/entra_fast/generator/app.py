@@ -1,0 +1,347 @@
+"""The token generator's routes: what a caller sends in, what it gets out. The provider is asked in `provider`.
+
+| route | login | answer |
+|---|---|---|
+| `GET /` | no | start page |
+| `GET /api/obo?aud=` | yes | JSON: a token for the audience on behalf of the user |
+| `GET /api/m2m?aud=` | yes | JSON: a token for the audience by client credentials |
+| `POST /api/public/m2m` | no | the same, bare as text/plain, or JSON for who asks for it |
+| `GET /oauth2/login`, `GET /oauth2/callback`, `POST /oauth2/logout` | | the login |
+| `GET /healthz`, `GET /readyz` | no | probes |
+
+Errors are JSON in the shape of RFC 6749, section 5.2, or a page where the caller prefers HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from entra_fast.config import is_loopback_host
+from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.generator import pages
+from entra_fast.generator.audience import Audience, AudienceError, parse_audience
+from entra_fast.generator.login import TICKET_SECONDS, Destination, Login, LoginError, Logins
+from entra_fast.generator.negotiation import preferred
+from entra_fast.generator.provider import Provider, Token
+from entra_fast.generator.sessions import MAX_SESSION_SECONDS, Session, SessionStore
+from entra_fast.generator.settings import CALLBACK_PATH, GeneratorSettings
+
+MAX_BODY_BYTES: Final = 16 * 1024
+MIN_SESSION_SECONDS: Final = 10.0
+"""A user's token that lives for less would send the browser back to the login at once, for ever."""
+
+_JSON: Final = "application/json"
+_HTML: Final = "text/html"
+_TEXT: Final = "text/plain"
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
+_ROUTES: Final[dict[Destination, str]] = {"obo": "/api/obo", "m2m": "/api/m2m"}
+# AADSTS codes by which the provider says that the user's own token is of no use any more (expired, signed with
+# a key that is gone, revoked): only a new login helps.
+_LOGIN_IS_STALE: Final = frozenset({50013, 500133, 50173, 70043, 700082})
+
+_log = logging.getLogger(__name__)
+
+
+class Generator:
+    """The routes, bound to one provider and one public address."""
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        base_url: str,
+        provider: Provider,
+        *,
+        logins: Logins | None = None,
+        sessions: SessionStore | None = None,
+    ) -> None:
+        """Args:
+        base_url: the origin that browsers use, without a trailing slash.
+        """
+        self._settings = settings
+        self._base_url = base_url
+        self._provider = provider
+        self._logins = logins if logins is not None else Logins()
+        self._sessions = sessions if sessions is not None else SessionStore()
+        self._hosts = {(urlsplit(base_url).hostname or "").lower(), *settings.server.allowed_hosts}
+        self._secure = base_url.startswith("https://")
+        # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
+        # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis, 4.1.3.2).
+        prefix = "__Host-" if self._secure else ""
+        self._session_cookie = f"{prefix}entra_fast_generator_session"
+        self._login_cookie = f"{prefix}entra_fast_generator_login"
+
+    def build(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
+        get = {"allow_head": False}  # a HEAD that fetches a token and throws it away helps nobody
+        app.router.add_get("/", self._start)
+        app.router.add_get("/api/obo", self._obo, **get)
+        app.router.add_get("/api/m2m", self._m2m, **get)
+        app.router.add_post("/api/public/m2m", self._public_m2m)
+        app.router.add_get("/oauth2/login", self._login, **get)
+        app.router.add_get(CALLBACK_PATH, self._callback, **get)
+        app.router.add_post("/oauth2/logout", self._logout)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    # --- routes ------------------------------------------------------------------------------------------
+
+    async def _start(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        return _page(
+            200,
+            pages.start_page(
+                issuer=self._provider.issuer,
+                base_url=self._base_url,
+                audiences=self._settings.audiences,
+                user=None if session is None else session.name,
+                minutes_left=self._minutes_left(session),
+            ),
+        )
+
+    async def _obo(self, request: web.Request) -> web.StreamResponse:
+        audience = parse_audience(request.query.getall("aud", []))
+        session = self._session(request)
+        if session is None:
+            return await self._begin_login("obo", audience.text)
+        try:
+            token = await self._provider.on_behalf_of(audience.scope, session.access_token)
+        except ProviderError as error:
+            if _LOGIN_IS_STALE.intersection(_codes(error)):
+                self._sessions.remove(request.cookies.get(self._session_cookie))
+            raise
+        return _token_answer(token)
+
+    async def _m2m(self, request: web.Request) -> web.StreamResponse:
+        audience = parse_audience(request.query.getall("aud", []))
+        if self._session(request) is None:
+            return await self._begin_login("m2m", audience.text)
+        return _token_answer(await self._provider.client_credentials(audience.scope))
+
+    async def _public_m2m(self, request: web.Request) -> web.StreamResponse:
+        audience = await _audience_of_form_or_query(request)
+        token = await self._provider.client_credentials(audience.scope)
+        if preferred(request.headers.get("Accept"), (_TEXT, _JSON)) == _JSON:
+            return _token_answer(token)
+        return web.Response(text=token.access_token, content_type=_TEXT)
+
+    async def _login(self, request: web.Request) -> web.StreamResponse:
+        choose = request.query.get("prompt") == "select_account"
+        return await self._begin_login("start", prompt="select_account" if choose else None)
+
+    async def _callback(self, request: web.Request) -> web.StreamResponse:
+        login = self._logins.resume(request.cookies.get(self._login_cookie), request.query.get("state"))
+        error = request.query.get("error")
+        code = request.query.get("code")
+        if error:
+            description = request.query.get("error_description", "The provider gave no reason.")
+            response = self._error(
+                request, 400, error, description, title="The login was refused", again=_path_of(login)
+            )
+        elif not code:
+            raise LoginError("The provider sent neither a code nor an error.")
+        else:
+            user = await self._provider.redeem(login, code, self._redirect_uri)
+            if user.expires_in < MIN_SESSION_SECONDS:
+                raise LoginError("The provider's token for this login has no time left.")
+            # A new name for every login: a planted cookie never becomes a logged-in one (session fixation).
+            self._sessions.remove(request.cookies.get(self._session_cookie))
+            cookie = self._sessions.create(user.name, user.access_token, user.expires_in)
+            response = web.Response(status=302, headers={"Location": _path_of(login)})
+            self._set_cookie(
+                response, self._session_cookie, cookie, min(user.expires_in, MAX_SESSION_SECONDS)
+            )
+        self._del_cookie(response, self._login_cookie)
+        return response
+
+    async def _logout(self, request: web.Request) -> web.StreamResponse:
+        self._sessions.remove(request.cookies.get(self._session_cookie))
+        response = web.Response(status=303, headers={"Location": "/"})
+        self._del_cookie(response, self._session_cookie)
+        return response
+
+    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.StreamResponse:
+        reason = await self._provider.not_ready_reason()
+        return web.Response(status=200, text="ok\n") if reason is None else web.Response(status=503, text=reason + "\n")
+
+    # --- login -------------------------------------------------------------------------------------------
+
+    @property
+    def _redirect_uri(self) -> str:
+        return self._base_url + CALLBACK_PATH
+
+    async def _begin_login(
+        self, destination: Destination, audience: str = "", *, prompt: str | None = None
+    ) -> web.StreamResponse:
+        login = self._logins.begin(destination, audience)
+        location = await self._provider.authorization_url(login, self._redirect_uri, prompt=prompt)
+        response = web.Response(status=302, headers={"Location": location})
+        self._set_cookie(response, self._login_cookie, login.ticket, TICKET_SECONDS)
+        return response
+
+    def _session(self, request: web.Request) -> Session | None:
+        return self._sessions.find(request.cookies.get(self._session_cookie))
+
+    def _minutes_left(self, session: Session | None) -> int:
+        return 0 if session is None else int(self._sessions.seconds_left(session) // 60)
+
+    def _set_cookie(self, response: web.Response, name: str, value: str, lifetime: float) -> None:
+        # Lax, not Strict: the way back from the provider is a navigation from another site.
+        response.set_cookie(
+            name, value, max_age=int(lifetime), path="/", httponly=True, secure=self._secure, samesite="Lax"
+        )
+
+    def _del_cookie(self, response: web.Response, name: str) -> None:
+        response.del_cookie(name, path="/", httponly=True, secure=self._secure, samesite="Lax")
+
+    # --- around every request ----------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Who may call; what every answer carries; and every failure in one shape."""
+        try:
+            refusal = self._refusal(request)
+            response = self._error(request, 403, "access_denied", refusal) if refusal else await handler(request)
+        except AudienceError as error:
+            response = self._error(request, 400, "invalid_request", str(error))
+        except LoginError as error:
+            response = self._error(request, 400, "invalid_request", str(error), title="The login failed", again="/oauth2/login")
+            self._del_cookie(response, self._login_cookie)
+        except ProviderError as error:
+            response = self._provider_error(request, error)
+        except EntraFastError as error:
+            response = self._error(request, 502, "server_error", error.message)
+        except web.HTTPException as error:
+            response = self._error(request, error.status, "invalid_request", f"{error.status} {error.reason}")
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+        except Exception:
+            # The traceback has no locals, so no token gets into the log with it.
+            _log.exception("request failed: %s", request.path)
+            response = self._error(request, 500, "server_error", "an internal error; the log has the details")
+        headers = response.headers
+        headers["Cache-Control"] = "no-store"
+        headers["Content-Security-Policy"] = pages.CONTENT_SECURITY_POLICY
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        # Not `no-referrer`: with that, browsers send `Origin: null` with the forms of our own pages.
+        headers["Referrer-Policy"] = "same-origin"
+        headers["Vary"] = "Accept, Cookie"
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Frame-Options"] = "DENY"
+        if self._secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        return response
+
+    def _refusal(self, request: web.Request) -> str | None:
+        """Why a request is not answered at all, or None."""
+        if request.path in _PROBES:
+            return None  # Kubernetes asks by the pod's address
+        # DNS rebinding: a page on a host that suddenly resolves to this one is "same origin" to its browser.
+        host = _host_name(request.headers.get("Host", ""))
+        if host not in self._hosts and not is_loopback_host(host):
+            return "the Host of the request is not this server's; expected the host of TOKEN_GENERATOR_URL"
+        # Cross-site request forgery, beside SameSite cookies: nobody else's page posts here.
+        origin = request.headers.get("Origin")
+        if request.method == "POST" and origin is not None and not self._is_own_origin(origin, request):
+            return "the request comes from a page of another origin"
+        return None
+
+    def _is_own_origin(self, origin: str, request: web.Request) -> bool:
+        if origin == self._base_url:
+            return True
+        # The same page under another of its allowed names (localhost for 127.0.0.1).
+        parts = urlsplit(origin)
+        return parts.scheme == urlsplit(self._base_url).scheme and parts.netloc == request.headers.get("Host")
+
+    # --- errors ------------------------------------------------------------------------------------------
+
+    def _provider_error(self, request: web.Request, error: ProviderError) -> web.Response:
+        response = self._error(
+            request,
+            error.status,
+            error.error,
+            error.message,
+            title="The provider refused" if error.status < 500 else "The provider failed",
+            codes=_codes(error),
+            details=error.details,
+            again=request.path_qs if request.method == "GET" and request.path in _ROUTES.values() else None,
+        )
+        if error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response
+
+    def _error(
+        self,
+        request: web.Request,
+        status: int,
+        error: str,
+        description: str,
+        *,
+        title: str | None = None,
+        codes: tuple[int, ...] = (),
+        details: dict[str, object] | None = None,
+        again: str | None = None,
+    ) -> web.Response:
+        if preferred(request.headers.get("Accept"), (_JSON, _HTML)) == _HTML:
+            session = self._session(request)
+            return _page(
+                status,
+                pages.error_page(
+                    title=title or "That did not work",
+                    error=error,
+                    description=description,
+                    codes=codes,
+                    again=again,
+                    user=None if session is None else session.name,
+                    minutes_left=self._minutes_left(session),
+                ),
+            )
+        body = {"error": error, "error_description": description, **(details or {})}
+        return web.Response(status=status, body=json.dumps(body).encode(), content_type=_JSON)
+
+
+async def _audience_of_form_or_query(request: web.Request) -> Audience:
+    values: list[str] = []
+    if request.content_type == "application/x-www-form-urlencoded":
+        values = [value for value in (await request.post()).getall("aud", []) if isinstance(value, str)]
+    return parse_audience(values or request.query.getall("aud", []))
+
+
+def _token_answer(token: Token) -> web.Response:
+    body = {"access_token": token.access_token, "expires_in": token.expires_in, "token_type": "Bearer"}
+    return web.Response(body=json.dumps(body).encode(), content_type=_JSON)
+
+
+def _page(status: int, html: str) -> web.Response:
+    return web.Response(status=status, text=html, content_type=_HTML)
+
+
+def _path_of(login: Login) -> str:
+    """Where a finished login leads: one of our own routes, put together here and nowhere else."""
+    route = _ROUTES.get(login.destination)
+    return "/" if route is None else f"{route}?aud={quote(login.audience, safe='')}"
+
+
+def _codes(error: ProviderError) -> tuple[int, ...]:
+    codes = error.details.get("error_codes")
+    return tuple(code for code in codes if isinstance(code, int)) if isinstance(codes, list) else ()
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without port and brackets, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
