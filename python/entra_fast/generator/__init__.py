@@ -1,0 +1,13 @@
+"""The token generator: pages and routes that hand out fresh tokens to people who try APIs out.
+
+It is an ordinary application at the provider, configured by the AZURE_* variables like any other, so it runs
+against a real tenant as well as against the local Entra ID. It may use everything from `validate` downwards;
+it knows nothing of the sidecar and the emulator.
+"""
+
+from __future__ import annotations
+
+from entra_fast.generator.server import RunningGenerator, run, start_generator
+from entra_fast.generator.settings import GeneratorSettings
+
+__all__ = ["GeneratorSettings", "RunningGenerator", "run", "start_generator"]

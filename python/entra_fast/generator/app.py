@@ -1,4 +1,4 @@
-"""The token generator's routes: what a caller sends in, what it gets out. The provider is asked in `provider`.
+"""The token generator's routes: what a caller sends in, what comes out. `provider` asks the provider.
 
 | route | login | answer |
 |---|---|---|
@@ -41,8 +41,8 @@ _HTML: Final = "text/html"
 _TEXT: Final = "text/plain"
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _ROUTES: Final[dict[Destination, str]] = {"obo": "/api/obo", "m2m": "/api/m2m"}
-# AADSTS codes by which the provider says that the user's own token is of no use any more (expired, signed with
-# a key that is gone, revoked): only a new login helps.
+# AADSTS codes by which the provider says that the user's own token is of no use any more (expired, signed
+# with a key that is gone, revoked): only a new login helps.
 _LOGIN_IS_STALE: Final = frozenset({50013, 500133, 50173, 70043, 700082})
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Generator:
         self._hosts = {(urlsplit(base_url).hostname or "").lower(), *settings.server.allowed_hosts}
         self._secure = base_url.startswith("https://")
         # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
-        # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis, 4.1.3.2).
+        # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis,
+        # section 4.1.3.2).
         prefix = "__Host-" if self._secure else ""
         self._session_cookie = f"{prefix}entra_fast_generator_session"
         self._login_cookie = f"{prefix}entra_fast_generator_login"
@@ -79,13 +80,13 @@ class Generator:
     def build(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
-        get = {"allow_head": False}  # a HEAD that fetches a token and throws it away helps nobody
         app.router.add_get("/", self._start)
-        app.router.add_get("/api/obo", self._obo, **get)
-        app.router.add_get("/api/m2m", self._m2m, **get)
+        # A HEAD that fetches a token and throws it away helps nobody.
+        app.router.add_get("/api/obo", self._obo, allow_head=False)
+        app.router.add_get("/api/m2m", self._m2m, allow_head=False)
         app.router.add_post("/api/public/m2m", self._public_m2m)
-        app.router.add_get("/oauth2/login", self._login, **get)
-        app.router.add_get(CALLBACK_PATH, self._callback, **get)
+        app.router.add_get("/oauth2/login", self._login, allow_head=False)
+        app.router.add_get(CALLBACK_PATH, self._callback, allow_head=False)
         app.router.add_post("/oauth2/logout", self._logout)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -172,7 +173,11 @@ class Generator:
 
     async def _readyz(self, _request: web.Request) -> web.StreamResponse:
         reason = await self._provider.not_ready_reason()
-        return web.Response(status=200, text="ok\n") if reason is None else web.Response(status=503, text=reason + "\n")
+        return (
+            web.Response(status=200, text="ok\n")
+            if reason is None
+            else web.Response(status=503, text=reason + "\n")
+        )
 
     # --- login -------------------------------------------------------------------------------------------
 
@@ -213,11 +218,15 @@ class Generator:
         """Who may call; what every answer carries; and every failure in one shape."""
         try:
             refusal = self._refusal(request)
-            response = self._error(request, 403, "access_denied", refusal) if refusal else await handler(request)
+            response = (
+                self._error(request, 403, "access_denied", refusal) if refusal else await handler(request)
+            )
         except AudienceError as error:
             response = self._error(request, 400, "invalid_request", str(error))
         except LoginError as error:
-            response = self._error(request, 400, "invalid_request", str(error), title="The login failed", again="/oauth2/login")
+            response = self._error(
+                request, 400, "invalid_request", str(error), title="The login failed", again="/oauth2/login"
+            )
             self._del_cookie(response, self._login_cookie)
         except ProviderError as error:
             response = self._provider_error(request, error)

@@ -48,7 +48,7 @@ class GeneratorSettings:
     def from_environment(
         cls, environ: Mapping[str, str] | None = None, directory: Path | None = None
     ) -> GeneratorSettings:
-        """Read and check the settings: those of `config.Settings`, TOKEN_GENERATOR_URL, TOKEN_GENERATOR_AUDIENCES.
+        """Read and check the settings: those of `config.Settings`, and TOKEN_GENERATOR_URL and _AUDIENCES.
 
         Raises:
             ConfigurationError: with the setting's name.

@@ -1,0 +1,256 @@
+"""The token generator's conversation with the provider: discovery, the login's code, and fresh tokens.
+
+Forms and answers are `oauth`'s, the credential is `credentials`', ID tokens are judged by `validate`.
+Nothing is cached but the endpoints: whoever asks the token generator wants a new token, so that a
+changed policy or group shows at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import orjson
+from entra_fast.validate import AsyncValidator
+
+from entra_fast.config import OutboundSettings, ProviderSettings
+from entra_fast.credentials import Credentials
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.generator.login import Login, LoginError
+from entra_fast.http import HttpClient, HttpFailure
+from entra_fast.oauth import (
+    Discovery,
+    client_credentials_form,
+    on_behalf_of_form,
+    parse_discovery,
+    parse_token_answer,
+)
+
+ENDPOINTS_SECONDS = 24 * 3600.0
+"""How long a discovery document is believed; Entra ID sends `max-age=86400`."""
+
+MAX_NAME_CHARACTERS = 200
+_WELL_KNOWN = "/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A fresh token. `expires_in`: whole seconds."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """A user who has just logged in. `access_token` is meant for the token generator itself."""
+
+    name: str
+    access_token: str = field(repr=False)
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    discovery: Discovery
+    authorization_endpoint: str
+    token_endpoint: str
+    validator: AsyncValidator
+    until: float
+
+
+class Provider:
+    """One application's view of its provider. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        outbound: OutboundSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._monotonic = monotonic
+        self._credentials = Credentials(settings.credentials, settings.client_id)
+        self._endpoints: _Endpoints | None = None
+        self._discovering = asyncio.Lock()
+        self._http = HttpClient(
+            connect_timeout=outbound.connect_timeout,
+            read_timeout=outbound.read_timeout,
+            overall_timeout=outbound.overall_timeout,
+            ca_bundle=outbound.ca_bundle,
+            proxies=outbound.proxies,
+        )
+
+    @property
+    def issuer(self) -> str:
+        """Who issues the tokens, as far as settings tell; for people, not for decisions."""
+        return self._settings.issuer or (self._settings.well_known_url or "").removesuffix(_WELL_KNOWN)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._endpoints is not None:
+            await self._endpoints.validator.aclose()
+        await self._http.aclose()
+
+    async def not_ready_reason(self) -> str | None:
+        """Why no token can be had now, or None."""
+        try:
+            await self._find()
+        except ProviderError as error:
+            return error.message
+        return self._credentials.problem()
+
+    async def authorization_url(self, login: Login, redirect_uri: str, *, prompt: str | None = None) -> str:
+        """Where to send the browser (OpenID Connect Core, section 3.1.2.1).
+
+        Raises:
+            ProviderError: the discovery document cannot be had.
+        """
+        endpoint = (await self._find()).authorization_endpoint
+        query = {
+            "client_id": self._settings.client_id,
+            "response_type": "code",
+            "response_mode": "query",
+            "redirect_uri": redirect_uri,
+            "scope": self._login_scope,
+            "state": login.state,
+            "nonce": login.nonce,
+            "code_challenge": login.challenge,
+            "code_challenge_method": "S256",
+        }
+        if prompt is not None:
+            query["prompt"] = prompt
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+    async def redeem(self, login: Login, code: str, redirect_uri: str) -> LoggedIn:
+        """Redeem an authorization code, and check the ID token that comes with it.
+
+        Raises:
+            ProviderError: the provider refused or failed.
+            LoginError: the ID token is not valid or belongs to another login.
+        """
+        endpoints = await self._find()
+        form = {
+            "grant_type": "authorization_code",
+            "client_id": self._settings.client_id,
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": login.verifier,
+            "scope": self._login_scope,
+        }
+        token, body = await self._request(endpoints.token_endpoint, form)
+        id_token = orjson.loads(body).get("id_token")
+        if not isinstance(id_token, str):
+            raise LoginError("The provider sent no ID token.")
+        try:
+            claims = await endpoints.validator.validate(id_token)
+        except InvalidToken as error:
+            raise LoginError(f"The provider's ID token is not valid: {error.message}.") from None
+        except KeysUnavailable as error:
+            raise ProviderError(error.code, error.message, status=502) from None
+        nonce = claims.get("nonce")
+        if not isinstance(nonce, str) or not hmac.compare_digest(
+            nonce.encode(errors="replace"), login.nonce.encode()
+        ):
+            raise LoginError("The provider's ID token belongs to another login.")
+        names = (claims.get(claim) for claim in ("name", "preferred_username", "oid", "sub"))
+        name = next((name for name in names if isinstance(name, str) and name), "unknown")
+        return LoggedIn(name[:MAX_NAME_CHARACTERS], token.access_token, float(token.expires_in))
+
+    async def client_credentials(self, scope: str) -> Token:
+        """A fresh token for the application itself. Raises ProviderError."""
+        endpoint = (await self._find()).token_endpoint
+        form = client_credentials_form(self._settings.client_id, scope, {})
+        return (await self._request(endpoint, form))[0]
+
+    async def on_behalf_of(self, scope: str, subject_token: str) -> Token:
+        """A fresh token on behalf of the user. Raises ProviderError."""
+        endpoint = (await self._find()).token_endpoint
+        form = on_behalf_of_form(self._settings.client_id, scope, subject_token, {})
+        return (await self._request(endpoint, form))[0]
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    @property
+    def _login_scope(self) -> str:
+        # The access token of the login must be meant for this application, to be the assertion of the
+        # on-behalf-of flow. No offline_access: the session ends with the token, and logging in again is one
+        # redirect.
+        return f"openid profile api://{self._settings.client_id}/.default"
+
+    async def _request(self, token_endpoint: str, form: dict[str, str]) -> tuple[Token, bytes]:
+        """One token request; during a rotation of the credential, a second one with the other credential."""
+        refusal: ProviderError | None = None
+        for credential in self._credentials.in_order():
+            try:
+                proof = self._credentials.fields(credential, token_endpoint, self._clock())
+                response = await self._http.post_form(token_endpoint, {**form, **proof})
+                answer = parse_token_answer(
+                    response.status, response.headers, response.body, now=self._clock()
+                )
+            except HttpFailure as error:
+                raise ProviderError(error.code, f"the provider could not be asked: {error.message}") from None
+            except ConfigurationError as error:
+                raise ProviderError(error.code, error.message) from None
+            except ProviderError as error:
+                if error.error != "invalid_client":
+                    raise
+                refusal = error
+                continue
+            self._credentials.accepted(credential)
+            return Token(answer.access_token, int(answer.expires_in)), response.body
+        assert refusal is not None  # noqa: S101 - there is always a credential
+        self._credentials.rejected(refusal)
+        raise refusal
+
+    async def _find(self) -> _Endpoints:
+        """The provider's endpoints; a document that is too old serves while no newer one can be had."""
+        known = self._endpoints
+        if known is not None and known.until > self._monotonic():
+            return known
+        async with self._discovering:
+            if self._endpoints is not known and self._endpoints is not None:
+                return self._endpoints
+            try:
+                self._endpoints = await self._discover()
+            except EntraFastError as error:
+                if known is None:
+                    raise ProviderError(
+                        error.code, f"the provider's endpoints are not known: {error.message}"
+                    ) from None
+                return known
+            if known is not None:
+                await known.validator.aclose()
+            return self._endpoints
+
+    async def _discover(self) -> _Endpoints:
+        url = self._settings.well_known_url or ""
+        response = await self._http.get(url)
+        if response.status != 200:
+            raise ProviderError(
+                "discovery_failed", f"the discovery document was answered with {response.status}"
+            )
+        discovery = parse_discovery(response.body, url)
+        if discovery.authorization_endpoint is None:
+            raise ProviderError("discovery_malformed", "the discovery document has no authorization_endpoint")
+        validator = AsyncValidator(
+            self._settings.issuer or discovery.issuer,
+            self._settings.client_id,
+            jwks_uri=self._settings.jwks_uri or discovery.jwks_uri,
+            http=self._http,
+        )
+        await validator.start()
+        return _Endpoints(
+            discovery,
+            discovery.authorization_endpoint,
+            self._settings.token_endpoint or discovery.token_endpoint,
+            validator,
+            self._monotonic() + ENDPOINTS_SECONDS,
+        )
