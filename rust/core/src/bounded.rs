@@ -1,0 +1,869 @@
+//! The one bounded map of this crate: behind the cache of verdicts and the cache of grants.
+//!
+//! Belongs here: keys that are SHA-256 digests, limits by entries and by bytes, and the choice of what goes when
+//! they are reached. Does not belong here: what a value is, when it expires, who may have it.
+//!
+//! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023): new
+//! entries pass through a small queue of a tenth of the room, and only those asked for again reach the main queue.
+//! A flood of tokens that are seen once, which is what an attacker can send for nothing, pushes out nothing else.
+//! Every operation is O(1) (amortised for eviction: each further look at an entry was paid for by a hit).
+//!
+//! Values are handed out as clones (they are meant to be `Arc`s). No lock is held while code of the caller runs:
+//! neither a predicate nor the `drop` of a value that had to go.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashTable;
+
+use crate::digest::Digest;
+
+/// Shards make threads wait for one another less; more than a few dozen cores gain nothing from more.
+const MAX_SHARDS: usize = 16;
+
+/// No shard is smaller than this, because digests do not spread evenly over tiny shards.
+const MIN_SHARD_ENTRIES: usize = 512;
+
+/// No shard is smaller than this, because an entry has to fit into the room of its shard.
+const MIN_SHARD_BYTES: usize = 4 << 20;
+
+/// The end of a list of slots.
+const NONE: u32 = u32::MAX;
+
+/// A hit counts up to here. More would let an entry that was popular once stay for long (section 4.1 of the paper).
+const MAX_FREQUENCY: u8 = 3;
+
+/// How much a map may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most entries; 0 keeps nothing.
+    pub entries: usize,
+    /// Most bytes: the sum of the costs that the caller states, plus [`Bounded::ENTRY_OVERHEAD`] for each entry.
+    pub bytes: usize,
+}
+
+/// What a map holds, and what happened to it since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries now.
+    pub entries: usize,
+    /// Bytes now, counted as in [`Limits::bytes`].
+    pub bytes: usize,
+    /// Values that were found.
+    pub hits: u64,
+    /// Values that were asked for and not found, or refused by the predicate of [`Bounded::get_if`].
+    pub misses: u64,
+    /// Entries that had to go because there was no room.
+    pub evictions: u64,
+}
+
+/// A map from digests to values that never exceeds its limits. Thread-safe.
+pub struct Bounded<V> {
+    shards: Box<[Mutex<Shard<V>>]>,
+    seed: [u64; 2],
+    /// Where [`Bounded::sweep_one`] looks next.
+    hand: AtomicUsize,
+}
+
+impl<V: Clone> Bounded<V> {
+    /// What an entry costs besides its value: its slot, and its share of the index and of the ghost queue.
+    pub const ENTRY_OVERHEAD: usize = size_of::<Slot<V>>() + 64;
+
+    /// An empty map; nothing is allocated ahead.
+    ///
+    /// `seed` must be random for each process: digests are uniform, but whoever can choose tokens can search for
+    /// digests that meet in one place of the index.
+    #[must_use]
+    pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
+        let fitting = (limits.entries / MIN_SHARD_ENTRIES).min(limits.bytes / MIN_SHARD_BYTES);
+        let count = 1 << fitting.clamp(1, MAX_SHARDS).ilog2();
+        // Slots are numbered by u32.
+        let entries = (limits.entries / count).min(NONE as usize - 1);
+        let limits = Limits { entries, bytes: limits.bytes / count };
+        let shards = (0..count).map(|_| Mutex::new(Shard::new(limits))).collect();
+        Self { shards, seed, hand: AtomicUsize::new(0) }
+    }
+
+    /// The value, as a clone. Does not allocate.
+    #[inline]
+    pub fn get(&self, key: &Digest) -> Option<V> {
+        let hash = self.hash(key);
+        self.lock(hash).find(hash, key).map(|(value, _)| value)
+    }
+
+    /// The value if it is `fit`; an entry that is not is removed, and counts as a miss.
+    ///
+    /// If another thread replaces the entry in the meantime, what it put there stays.
+    #[inline]
+    pub fn get_if(&self, key: &Digest, fit: impl FnOnce(&V) -> bool) -> Option<V> {
+        let hash = self.hash(key);
+        let (value, version) = self.lock(hash).find(hash, key)?;
+        if fit(&value) {
+            return Some(value);
+        }
+        // Named, so that it is dropped after the lock is released.
+        let _removed = self.lock(hash).refuse(hash, key, version);
+        None
+    }
+
+    /// Put a value whose memory the caller states as `cost` bytes. It replaces what the key had, and is found until it
+    /// has to make room, or is removed.
+    ///
+    /// False when it was not kept, because it alone is larger than there is room for; the key then has no value.
+    pub fn insert(&self, key: &Digest, value: V, cost: usize) -> bool {
+        let hash = self.hash(key);
+        let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
+        let mut gone = Vec::new();
+        let kept = self.lock(hash).insert(hash, key, value, charge, &mut gone, |key| self.hash(key));
+        drop(gone); // here, where the lock is released
+        kept
+    }
+
+    /// Remove the key's entry and return its value.
+    pub fn remove(&self, key: &Digest) -> Option<V> {
+        let hash = self.hash(key);
+        let taken = self.lock(hash).take(hash, key);
+        taken.map(|taken| taken.value)
+    }
+
+    /// Remove everything. What was counted stays counted.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let _gone = locked(shard).clear();
+        }
+    }
+
+    /// Look at one entry, each time another one, and remove it if it is `dead`. True when one was removed.
+    ///
+    /// Called once or twice for each insertion, it takes dead entries out of memory that nobody asks for any more,
+    /// without ever going through the map as a whole.
+    pub fn sweep_one(&self, dead: impl FnOnce(&V) -> bool) -> bool {
+        let turn = self.hand.fetch_add(1, Ordering::Relaxed);
+        // The number of shards is a power of two, so the turn stays in step when the counter wraps around.
+        let shard = &self.shards[turn % self.shards.len()];
+        let Some((key, value, version)) = locked(shard).next_to_sweep() else { return false };
+        if !dead(&value) {
+            return false;
+        }
+        let removed = locked(shard).take_version(self.hash(&key), &key, version);
+        removed.is_some()
+    }
+
+    /// What the map holds, and what happened to it. Each shard is exact; the sum is of one moment only while nobody writes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for shard in &self.shards {
+            let shard = locked(shard);
+            stats.entries += shard.entries();
+            stats.bytes += shard.bytes();
+            stats.hits += shard.hits;
+            stats.misses += shard.misses;
+            stats.evictions += shard.evictions;
+        }
+        stats
+    }
+
+    /// Half of the digest is plenty. The multiplication spreads the seed over all bits that the index uses.
+    #[inline]
+    fn hash(&self, key: &Digest) -> u64 {
+        let (words, _) = key.as_chunks::<8>();
+        let left = u128::from(u64::from_le_bytes(words[0]) ^ self.seed[0]);
+        let right = u128::from(u64::from_le_bytes(words[1]) ^ self.seed[1]);
+        let product = left * right;
+        #[allow(clippy::cast_possible_truncation, reason = "the two halves of the product are folded")]
+        let folded = (product >> 64) as u64 ^ product as u64;
+        folded
+    }
+
+    #[inline]
+    fn lock(&self, hash: u64) -> MutexGuard<'_, Shard<V>> {
+        // The index takes its place from the low bits and its tag from the high ones: the shard from those between.
+        #[allow(clippy::cast_possible_truncation, reason = "only a few bits are wanted")]
+        let place = (hash >> 40) as usize & (self.shards.len() - 1);
+        locked(&self.shards[place])
+    }
+}
+
+impl<V: Clone> fmt::Debug for Bounded<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bounded").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Nothing of the caller but `V::clone` runs under the lock, and nothing is half done when it does: a poisoned
+/// lock protects data that is whole.
+#[inline]
+fn locked<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which queue an entry is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Small,
+    Main,
+}
+
+/// One entry, or a free slot (no value), of a shard.
+struct Slot<V> {
+    key: Digest,
+    value: Option<V>,
+    /// What the entry counts for: cost and overhead.
+    charge: usize,
+    /// Differs for each insertion, so that a decision made outside of the lock does not hit a newer value.
+    version: u64,
+    newer: u32,
+    older: u32,
+    place: Place,
+    frequency: u8,
+}
+
+/// A FIFO queue through the slots, linked in both directions so that any entry can leave in O(1).
+#[derive(Debug)]
+struct Queue {
+    newest: u32,
+    oldest: u32,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    const EMPTY: Self = Self { newest: NONE, oldest: NONE, entries: 0, bytes: 0 };
+}
+
+/// Hashes of keys that left the small queue recently: if one comes back, it deserves the main queue. Only a
+/// heuristic, so a collision of two hashes, or a hash forgotten too early, does no harm.
+#[derive(Default)]
+struct Ghost {
+    members: HashTable<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Ghost {
+    fn remember(&mut self, hash: u64, room: usize) {
+        if self.members.find(hash, |member| *member == hash).is_none() {
+            self.members.insert_unique(hash, hash, |member| *member);
+            self.order.push_back(hash);
+        }
+        while self.order.len() > room {
+            if let Some(oldest) = self.order.pop_front() {
+                self.forget(oldest);
+            }
+        }
+    }
+
+    /// Forget it; true when it was there.
+    fn forget(&mut self, hash: u64) -> bool {
+        match self.members.find_entry(hash, |member| *member == hash) {
+            Ok(entry) => {
+                entry.remove();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// An entry that was taken out, with what it had earned.
+struct Taken<V> {
+    value: V,
+    place: Place,
+    frequency: u8,
+}
+
+/// A part of the map, behind a lock of its own.
+struct Shard<V> {
+    limits: Limits,
+    index: HashTable<u32>,
+    slots: Vec<Slot<V>>,
+    /// First of the free slots, which are linked by `older`.
+    free: u32,
+    small: Queue,
+    main: Queue,
+    ghost: Ghost,
+    versions: u64,
+    /// The slot that is swept next.
+    hand: usize,
+    hits: u64,
+    misses: u64,
+    evictions: u64,
+}
+
+impl<V> Shard<V> {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            index: HashTable::new(),
+            slots: Vec::new(),
+            free: NONE,
+            small: Queue::EMPTY,
+            main: Queue::EMPTY,
+            ghost: Ghost::default(),
+            versions: 0,
+            hand: 0,
+            hits: 0,
+            misses: 0,
+            evictions: 0,
+        }
+    }
+
+    fn entries(&self) -> usize {
+        self.small.entries + self.main.entries
+    }
+
+    fn bytes(&self) -> usize {
+        self.small.bytes + self.main.bytes
+    }
+
+    fn slot(&mut self, index: u32) -> &mut Slot<V> {
+        &mut self.slots[index as usize]
+    }
+
+    fn queue(&mut self, place: Place) -> &mut Queue {
+        match place {
+            Place::Small => &mut self.small,
+            Place::Main => &mut self.main,
+        }
+    }
+
+    /// Append the slot to the queue that it names, as the newest.
+    fn link(&mut self, index: u32) {
+        let (place, charge) = (self.slot(index).place, self.slot(index).charge);
+        let queue = self.queue(place);
+        queue.entries += 1;
+        queue.bytes += charge;
+        let before = std::mem::replace(&mut queue.newest, index);
+        if before == NONE {
+            queue.oldest = index;
+        } else {
+            self.slot(before).newer = index;
+        }
+        let slot = self.slot(index);
+        slot.newer = NONE;
+        slot.older = before;
+    }
+
+    /// Take the slot out of its queue.
+    fn unlink(&mut self, index: u32) {
+        let slot = self.slot(index);
+        let (newer, older, place, charge) = (slot.newer, slot.older, slot.place, slot.charge);
+        if newer != NONE {
+            self.slot(newer).older = older;
+        }
+        if older != NONE {
+            self.slot(older).newer = newer;
+        }
+        let queue = self.queue(place);
+        queue.entries -= 1;
+        queue.bytes -= charge;
+        if queue.newest == index {
+            queue.newest = older;
+        }
+        if queue.oldest == index {
+            queue.oldest = newer;
+        }
+    }
+
+    /// Unlink the slot, which is out of the index already, and put it on the free list.
+    fn release(&mut self, index: u32) -> Option<Taken<V>> {
+        self.unlink(index);
+        let free = std::mem::replace(&mut self.free, index);
+        let slot = self.slot(index);
+        slot.older = free;
+        let (place, frequency) = (slot.place, slot.frequency);
+        slot.value.take().map(|value| Taken { value, place, frequency })
+    }
+
+    fn take(&mut self, hash: u64, key: &Digest) -> Option<Taken<V>> {
+        let slots = &self.slots;
+        let entry = self.index.find_entry(hash, |index| slots[*index as usize].key == *key).ok()?;
+        let (index, _) = entry.remove();
+        self.release(index)
+    }
+
+    /// Take the entry out if it is still the one that was looked at.
+    fn take_version(&mut self, hash: u64, key: &Digest, version: u64) -> Option<Taken<V>> {
+        let slots = &self.slots;
+        let index = *self.index.find(hash, |index| slots[*index as usize].key == *key)?;
+        if self.slot(index).version == version { self.take(hash, key) } else { None }
+    }
+
+    /// A value that was found turned out to be unfit: correct the count, and take it out.
+    fn refuse(&mut self, hash: u64, key: &Digest, version: u64) -> Option<Taken<V>> {
+        self.hits -= 1;
+        self.misses += 1;
+        self.take_version(hash, key, version)
+    }
+
+    fn insert(
+        &mut self,
+        hash: u64,
+        key: &Digest,
+        value: V,
+        charge: usize,
+        gone: &mut Vec<V>,
+        rehash: impl Fn(&Digest) -> u64,
+    ) -> bool {
+        // An entry that is replaced keeps its standing: a renewed token is as popular as the one before.
+        let replaced = self.take(hash, key);
+        let (place, frequency) = match &replaced {
+            Some(taken) => (taken.place, taken.frequency),
+            None if self.ghost.forget(hash) => (Place::Main, 0),
+            None => (Place::Small, 0),
+        };
+        gone.extend(replaced.map(|taken| taken.value));
+        if self.limits.entries == 0 || charge > self.limits.bytes {
+            gone.push(value);
+            return false;
+        }
+        // The new entry is not in a queue yet, so it cannot be chosen itself.
+        while self.entries() >= self.limits.entries || self.bytes() > self.limits.bytes - charge {
+            gone.extend(self.evict(&rehash));
+        }
+        self.versions += 1;
+        let slot = Slot {
+            key: *key,
+            value: Some(value),
+            charge,
+            version: self.versions,
+            newer: NONE,
+            older: NONE,
+            place,
+            frequency,
+        };
+        let index = self.occupy(slot);
+        let slots = &self.slots;
+        self.index.insert_unique(hash, index, |index| rehash(&slots[*index as usize].key));
+        self.link(index);
+        true
+    }
+
+    /// Put the slot on a free place, or on a new one.
+    fn occupy(&mut self, slot: Slot<V>) -> u32 {
+        if self.free == NONE {
+            #[allow(clippy::cast_possible_truncation, reason = "the limit of entries is below u32::MAX")]
+            let index = self.slots.len() as u32;
+            self.slots.push(slot);
+            index
+        } else {
+            let index = self.free;
+            self.free = self.slot(index).older;
+            *self.slot(index) = slot;
+            index
+        }
+    }
+
+    /// Remove the entry whose turn it is. Algorithm 1 of the paper.
+    fn evict(&mut self, rehash: &impl Fn(&Digest) -> u64) -> Option<V> {
+        loop {
+            let small_is_full =
+                self.small.entries >= self.limits.entries / 10 || self.small.bytes >= self.limits.bytes / 10;
+            if self.small.entries > 0 && (small_is_full || self.main.entries == 0) {
+                let oldest = self.small.oldest;
+                if self.slot(oldest).frequency > 1 {
+                    self.unlink(oldest);
+                    let slot = self.slot(oldest);
+                    slot.place = Place::Main;
+                    slot.frequency = 0;
+                    self.link(oldest);
+                } else {
+                    let hash = rehash(&self.slot(oldest).key);
+                    let room = self.entries();
+                    self.ghost.remember(hash, room);
+                    return self.evict_slot(hash, oldest);
+                }
+            } else {
+                let oldest = self.main.oldest;
+                if oldest == NONE {
+                    return None; // unreachable: the caller evicts only while there are entries
+                }
+                if self.slot(oldest).frequency > 0 {
+                    self.unlink(oldest);
+                    self.slot(oldest).frequency -= 1;
+                    self.link(oldest);
+                } else {
+                    let hash = rehash(&self.slot(oldest).key);
+                    return self.evict_slot(hash, oldest);
+                }
+            }
+        }
+    }
+
+    fn evict_slot(&mut self, hash: u64, index: u32) -> Option<V> {
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == index) {
+            entry.remove();
+        }
+        self.evictions += 1;
+        self.release(index).map(|taken| taken.value)
+    }
+
+    /// Empty the shard; its former content is returned so that it is dropped outside of the lock.
+    fn clear(&mut self) -> Vec<Slot<V>> {
+        self.index = HashTable::new();
+        self.ghost = Ghost::default();
+        self.free = NONE;
+        self.small = Queue::EMPTY;
+        self.main = Queue::EMPTY;
+        self.hand = 0;
+        std::mem::take(&mut self.slots)
+    }
+}
+
+impl<V: Clone> Shard<V> {
+    #[inline]
+    fn find(&mut self, hash: u64, key: &Digest) -> Option<(V, u64)> {
+        let slots = &self.slots;
+        let Some(index) = self.index.find(hash, |index| slots[*index as usize].key == *key) else {
+            self.misses += 1;
+            return None;
+        };
+        let slot = &mut self.slots[*index as usize];
+        slot.frequency = (slot.frequency + 1).min(MAX_FREQUENCY);
+        self.hits += 1;
+        slot.value.clone().map(|value| (value, slot.version))
+    }
+
+    /// The entry at the hand, which moves on by one slot.
+    fn next_to_sweep(&mut self) -> Option<(Digest, V, u64)> {
+        if self.hand >= self.slots.len() {
+            self.hand = 0;
+        }
+        let slot = self.slots.get(self.hand)?;
+        self.hand += 1;
+        slot.value.clone().map(|value| (slot.key, value, slot.version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::sync::mpsc;
+    use std::sync::{Arc, OnceLock};
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::sha256;
+
+    const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
+
+    fn key(number: u64) -> Digest {
+        sha256(&number.to_le_bytes())
+    }
+
+    fn overhead() -> usize {
+        Bounded::<Arc<u64>>::ENTRY_OVERHEAD
+    }
+
+    fn map(entries: usize, bytes: usize) -> Bounded<Arc<u64>> {
+        Bounded::new(Limits { entries, bytes }, SEED)
+    }
+
+    /// Everything that must hold between two operations.
+    fn check<V: Clone>(map: &Bounded<V>, limits: Limits) -> Vec<(Digest, V)> {
+        let mut content = Vec::new();
+        let mut stats = Stats::default();
+        for shard in &map.shards {
+            let mut shard = locked(shard);
+            let mut seen = HashSet::new();
+            for place in [Place::Small, Place::Main] {
+                let (mut entries, mut bytes) = (0, 0);
+                let (mut at, mut before) = (shard.queue(place).oldest, NONE);
+                while at != NONE {
+                    assert!(seen.insert(at), "a slot is linked twice");
+                    let slot = &shard.slots[at as usize];
+                    assert_eq!(slot.place, place);
+                    assert_eq!(slot.older, before);
+                    let hash = map.hash(&slot.key);
+                    assert_eq!(shard.index.find(hash, |index| *index == at), Some(&at));
+                    content.push((slot.key, slot.value.clone().expect("a linked slot has a value")));
+                    entries += 1;
+                    bytes += slot.charge;
+                    (before, at) = (at, slot.newer);
+                }
+                assert_eq!(shard.queue(place).newest, before);
+                assert_eq!((shard.queue(place).entries, shard.queue(place).bytes), (entries, bytes));
+            }
+            assert_eq!(shard.index.len(), seen.len());
+            let mut at = shard.free;
+            while at != NONE {
+                assert!(seen.insert(at), "a slot is free and used, or free twice");
+                assert!(shard.slots[at as usize].value.is_none());
+                at = shard.slots[at as usize].older;
+            }
+            assert_eq!(seen.len(), shard.slots.len(), "a slot is lost");
+            assert!(shard.slots.len() <= shard.limits.entries);
+            assert!(shard.ghost.members.len() <= shard.ghost.order.len());
+            assert!(shard.ghost.order.len() <= shard.limits.entries);
+            stats.entries += shard.entries();
+            stats.bytes += shard.bytes();
+        }
+        assert!(stats.entries <= limits.entries && stats.bytes <= limits.bytes, "{stats:?} exceeds {limits:?}");
+        assert_eq!((map.stats().entries, map.stats().bytes), (stats.entries, stats.bytes));
+        content
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Get(u64),
+        GetIf(u64, bool),
+        Insert(u64, usize),
+        Remove(u64),
+        Sweep(bool),
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let number = 0..48_u64;
+        prop_oneof![
+            8 => number.clone().prop_map(Step::Get),
+            2 => (number.clone(), any::<bool>()).prop_map(|(number, fit)| Step::GetIf(number, fit)),
+            8 => (number.clone(), 0..400_usize).prop_map(|(number, cost)| Step::Insert(number, cost)),
+            2 => number.prop_map(Step::Remove),
+            1 => any::<bool>().prop_map(Step::Sweep),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    proptest! {
+        /// Against a model that forgets nothing: whatever is found is what was put last, what was just put is found,
+        /// what was removed is not, and the bounds hold after every step.
+        #[test]
+        fn it_agrees_with_a_plain_map(
+            entries in 0..40_usize,
+            kilobytes in 0..8_usize,
+            steps in proptest::collection::vec(step(), 1..400),
+        ) {
+            let limits = Limits { entries, bytes: kilobytes * 1000 };
+            let map: Bounded<Arc<u64>> = Bounded::new(limits, SEED);
+            let mut model: HashMap<u64, u64> = HashMap::new();
+            let (mut written, mut hits, mut misses) = (0, 0, 0);
+            for step in steps {
+                match step {
+                    Step::Get(number) => match map.get(&key(number)) {
+                        Some(value) => { prop_assert_eq!(Some(&*value), model.get(&number)); hits += 1; }
+                        None => misses += 1,
+                    },
+                    Step::GetIf(number, fit) => if let Some(value) = map.get_if(&key(number), |_| fit) {
+                        prop_assert!(fit && model.get(&number) == Some(&value));
+                        hits += 1;
+                    } else {
+                        misses += 1;
+                        if !fit { model.remove(&number); }
+                    },
+                    Step::Insert(number, cost) => {
+                        written += 1;
+                        let kept = map.insert(&key(number), Arc::new(written), cost);
+                        prop_assert_eq!(kept, limits.entries > 0 && cost + overhead() <= limits.bytes);
+                        let found = map.get_if(&key(number), |_| true);
+                        prop_assert_eq!(found.as_deref(), kept.then_some(&written));
+                        if kept { hits += 1; model.insert(number, written); } else { misses += 1; model.remove(&number); }
+                    }
+                    Step::Remove(number) => {
+                        let removed = map.remove(&key(number));
+                        prop_assert!(removed.is_none_or(|value| model.get(&number) == Some(&value)));
+                        model.remove(&number);
+                    }
+                    Step::Sweep(dead) => { map.sweep_one(|_| dead); }
+                    Step::Clear => { map.clear(); model.clear(); prop_assert_eq!(map.stats().bytes, 0); }
+                }
+                for (found, value) in check(&map, limits) {
+                    let number = (0..48).find(|number| key(*number) == found).unwrap();
+                    prop_assert_eq!(Some(&*value), model.get(&number));
+                }
+            }
+            prop_assert_eq!((map.stats().hits, map.stats().misses), (hits, misses));
+        }
+
+        /// What was asked for more than once after it came stays, however many entries pass by once.
+        #[test]
+        fn a_hot_set_survives_a_scan(hot in 1..60_u64, seed in any::<[u64; 2]>()) {
+            let limits = Limits { entries: 100, bytes: 1 << 20 };
+            let map: Bounded<Arc<u64>> = Bounded::new(limits, seed);
+            for number in 0..hot {
+                map.insert(&key(number), Arc::new(number), 10);
+                map.get(&key(number));
+                map.get(&key(number));
+            }
+            for number in 0..hot * 100 {
+                map.insert(&key(1_000_000 + number), Arc::new(number), 10);
+            }
+            let survivors = (0..hot).filter(|number| map.get(&key(*number)).is_some()).count() as u64;
+            prop_assert_eq!(survivors, hot);
+            check(&map, limits);
+        }
+    }
+
+    #[test]
+    fn a_scan_by_size_does_not_push_out_the_hot_set_either() {
+        let limits = Limits { entries: 100_000, bytes: 1 << 20 };
+        let map = map(limits.entries, limits.bytes);
+        for number in 0..50 {
+            map.insert(&key(number), Arc::new(number), 1000);
+            map.get(&key(number));
+            map.get(&key(number));
+        }
+        for number in 0..5000 {
+            map.insert(&key(1000 + number), Arc::new(number), 8000);
+        }
+        assert!((0..50).all(|number| map.get(&key(number)).is_some()));
+        assert!(map.stats().evictions > 4000);
+        check(&map, limits);
+    }
+
+    #[test]
+    fn what_comes_back_soon_after_its_eviction_is_kept_from_then_on() {
+        let limits = Limits { entries: 100, bytes: 1 << 20 };
+        for (gone_for, kept) in [(100, true), (150, true), (250, false)] {
+            let map = map(limits.entries, limits.bytes);
+            map.insert(&key(0), Arc::new(0), 0);
+            for number in 1..=gone_for {
+                map.insert(&key(number), Arc::new(number), 0);
+            }
+            let has = |map, wanted| check(map, limits).iter().any(|(found, _)| *found == key(wanted));
+            assert!(!has(&map, 0));
+            map.insert(&key(0), Arc::new(0), 0);
+            for number in 1000..1150 {
+                map.insert(&key(number), Arc::new(number), 0);
+            }
+            assert_eq!(has(&map, 0), kept, "gone for {gone_for} insertions");
+        }
+    }
+
+    #[test]
+    fn a_replaced_value_is_charged_once() {
+        let map = map(10, 1 << 20);
+        for cost in [100, 5000, 0] {
+            assert!(map.insert(&key(1), Arc::new(1), cost));
+            assert_eq!((map.stats().entries, map.stats().bytes), (1, cost + overhead()));
+        }
+        assert_eq!(map.stats().evictions, 0);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_not_kept_and_leaves_no_older_value_behind() {
+        let map = map(10, 1000);
+        assert!(map.insert(&key(1), Arc::new(1), 1000 - overhead()));
+        assert!(!map.insert(&key(1), Arc::new(2), 1001 - overhead()));
+        assert!(!map.insert(&key(2), Arc::new(2), usize::MAX));
+        assert_eq!(map.get(&key(1)), None);
+        assert_eq!(map.stats().entries, 0);
+    }
+
+    #[test]
+    fn large_maps_are_sharded_and_stay_within_their_limits() {
+        let limits = Limits { entries: 20_000, bytes: 256 << 20 };
+        let map = map(limits.entries, limits.bytes);
+        assert_eq!(map.shards.len(), 16);
+        for number in 0..50_000 {
+            map.insert(&key(number), Arc::new(number), 100);
+        }
+        check(&map, limits);
+        // Digests spread evenly enough that hardly any room is lost.
+        assert!(map.stats().entries > 19_900, "{:?}", map.stats());
+        for (entries, bytes, shards) in
+            [(20_000, 4 << 20, 1), (511, 256 << 20, 1), (1024, 8 << 20, 2), (5000, 1 << 30, 8)]
+        {
+            assert_eq!(Bounded::<Arc<u64>>::new(Limits { entries, bytes }, SEED).shards.len(), shards);
+        }
+    }
+
+    #[test]
+    fn sweeping_finds_every_dead_entry_in_one_round() {
+        let map = map(20_000, 256 << 20);
+        for number in 0..1000 {
+            map.insert(&key(number), Arc::new(number), 0);
+        }
+        let largest = map.shards.iter().map(|shard| locked(shard).slots.len()).max().unwrap();
+        let removed = (0..largest * map.shards.len()).filter(|_| map.sweep_one(|value| **value % 2 == 1)).count();
+        assert_eq!(removed, 500);
+        assert_eq!(map.stats().entries, 500);
+        assert!((0..1000).all(|number| map.get(&key(number)).is_some() == (number % 2 == 0)));
+        assert!(!Bounded::<Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
+    }
+
+    #[test]
+    fn a_value_put_while_the_predicate_runs_stays() {
+        let map = map(10, 1 << 20);
+        map.insert(&key(1), Arc::new(1), 0);
+        let refused = map.get_if(&key(1), |value| {
+            assert_eq!(**value, 1);
+            map.insert(&key(1), Arc::new(2), 0);
+            false
+        });
+        assert_eq!(refused, None);
+        assert_eq!(map.get(&key(1)), Some(Arc::new(2)));
+    }
+
+    /// A value whose drop asks the map that it was in.
+    struct Curious(Arc<OnceLock<Bounded<Arc<Curious>>>>);
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            if let Some(map) = self.0.get() {
+                let _ = map.stats();
+            }
+        }
+    }
+
+    #[test]
+    fn no_lock_is_held_while_code_of_the_caller_runs() {
+        let (done, waiting) = mpsc::channel();
+        std::thread::spawn(move || {
+            let map = Arc::new(OnceLock::new());
+            map.get_or_init(|| Bounded::new(Limits { entries: 4, bytes: 1 << 20 }, SEED));
+            let cache = map.get().unwrap();
+            let curious = || Arc::new(Curious(Arc::clone(&map)));
+            for number in 0..100 {
+                cache.insert(&key(number), curious(), 0); // evicts
+                cache.insert(&key(number), curious(), 0); // replaces
+            }
+            cache.insert(&key(0), curious(), usize::MAX); // refuses
+            cache.insert(&key(0), curious(), 0);
+            cache.get_if(&key(0), |_| cache.stats().entries > 100);
+            cache.sweep_one(|_| cache.stats().entries > 0);
+            cache.remove(&key(99));
+            cache.insert(&key(0), curious(), 0);
+            cache.clear();
+            done.send(cache.stats().entries).unwrap();
+        });
+        assert_eq!(waiting.recv_timeout(Duration::from_secs(30)), Ok(0), "a lock was taken twice");
+    }
+
+    #[test]
+    fn threads_never_see_a_value_of_another_key() {
+        let limits = Limits { entries: 2000, bytes: 64 << 20 };
+        let map = map(limits.entries, limits.bytes);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let map = &map;
+                scope.spawn(move || {
+                    for round in 0..20_000_u64 {
+                        let number = (round * (thread + 7)) % 3000;
+                        match round % 5 {
+                            0 => drop(map.insert(&key(number), Arc::new(number), 10)),
+                            1 if round % 100 == 1 => drop(map.remove(&key(number))),
+                            2 => drop(map.get_if(&key(number), |value| **value == number && round % 50 != 2)),
+                            3 => drop(map.sweep_one(|value| **value % 97 == 0)),
+                            _ => assert!(map.get(&key(number)).is_none_or(|value| *value == number)),
+                        }
+                    }
+                });
+            }
+        });
+        for (found, value) in check(&map, limits) {
+            assert_eq!(found, key(*value));
+        }
+    }
+
+    #[test]
+    fn the_seed_moves_entries_around() {
+        let one = map(10, 1000);
+        let other: Bounded<Arc<u64>> = Bounded::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
+        assert!((0..100).all(|number| one.hash(&key(number)) != other.hash(&key(number))));
+    }
+}
