@@ -7,7 +7,7 @@ clock; where they may be left out, the native module reads the clock itself.
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any, final
 
-from entra_fast.errors import InvalidToken
+from entra_fast.errors import EntraFastError
 
 __version__: str
 ERROR_CODES: dict[str, str]
@@ -28,6 +28,10 @@ def grant_key(purpose: str, parts: Sequence[str]) -> bytes:
 
 def sha256(data: bytes) -> bytes:
     """SHA-256 of bytes. 32 bytes."""
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse strict JSON as the json module would, but refuse duplicate members, lone surrogates, NaN, a byte
+    order mark and deep nesting. Raises ValueError with a reason that repeats nothing of the text."""
 
 def unverified_header(token: str | bytes) -> dict[str, Any]:
     """The header of a token that nobody has verified. Never decide anything by it.
@@ -91,17 +95,20 @@ class KeySet:
 
 @final
 class Policy:
-    """What a token must be to be accepted; complete when constructed, and immutable."""
+    """What a token must be to be accepted; complete when constructed, and immutable.
+
+    Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`: allowed
+    tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. Raises ConfigurationError."""
 
     def __new__(
         cls,
         *,
         issuers: Iterable[str],
         audiences: Iterable[str],
-        algorithms: Iterable[str] = ("RS256",),
+        algorithms: Iterable[str] | None = None,
         tenants: Iterable[str] | None = None,
         leeway: float = 60.0,
-        required_claims: Iterable[str] = (),
+        required_claims: Iterable[str] | None = None,
         max_age: float | None = None,
         max_token_bytes: int = 65536,
     ) -> Policy: ...
@@ -110,22 +117,23 @@ class Policy:
 class Verifier:
     """One policy, the current key set and the bounded cache of tokens already verified. Thread-safe."""
 
-    def __new__(cls, policy: Policy, keys: KeySet | None = None, *, cache_entries: int = 20000) -> Verifier: ...
+    def __new__(cls, policy: Policy, keys: KeySet | None = None, *, cache_entries: int = 20_000,
+                cache_bytes: int = 134_217_728) -> Verifier: ...
     @property
     def keys(self) -> KeySet | None: ...
     def set_keys(self, keys: KeySet | None) -> None:
         """Swap the key set atomically; verdicts reached with a key that is gone die with it."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
-    def validate_many(self, tokens: Sequence[str | bytes], now: float | None = None) -> list[Claims | InvalidToken]:
+    def validate_many(self, tokens: Sequence[str | bytes], now: float | None = None) -> list[Claims | EntraFastError]:
         """Validate on all cores with the GIL released; results in order, failures as values."""
     def introspect(self, token: str | bytes, now: float | None = None) -> bytes:
         """The JSON body of an introspection answer (contract.md): `{"active":true,...claims verbatim}`.
         Raises InvalidToken like validate."""
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
-        """Each check in turn: {"check", "passed", "expected", "actual", "message"}."""
+        """Each check in turn: check, passed (None: could not be made), value, code, message, expected, actual."""
     def stats(self) -> dict[str, int]:
-        """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, verified, rejected."""
+        """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
 
 @final
 class SigningKey:

@@ -1,0 +1,75 @@
+# Every step that CI runs is a target here, and nothing else is needed: `make help`.
+# Needs python3 >= 3.11, a Rust toolchain, make and a C compiler.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMPS  = $(VENV)/.stamps
+RUST    = $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro fuzz fuzz-smoke audit lock clean
+
+help: ## Show what can be made
+	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
+	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
+
+build: $(STAMPS)/build ## Set up the virtual environment and build the extension in release mode
+
+test: test-rust test-python ## Run all tests
+
+test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
+	@echo '==> Rust tests'
+	@cargo test --locked --package entra-core
+
+test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
+	@echo '==> Python tests'
+	@$(BIN)/pytest $(ARGS)
+
+check: check-rust check-python ## Run formatters, linters and type checks
+
+check-rust:
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+check-python: build $(STAMPS)/tools
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest entra_fast._native --allowlist tests/stubtest.allow
+
+format: $(STAMPS)/tools ## Format the code and mend what linters can mend
+	cargo fmt
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'entra_fast needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
+	@command -v cargo >/dev/null || { echo 'entra_fast needs a Rust toolchain (cargo): see rustup'; exit 1; }
+	@echo '==> Creating the virtual environment $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+$(STAMPS)/run: requirements/run.txt $(STAMPS)/venv
+	@echo '==> Installing the dependencies (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(STAMPS)/tools: requirements/dev.txt $(STAMPS)/run
+	@echo '==> Installing the tools for tests and checks (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
+	@echo '==> Building the extension in release mode (the first time takes minutes)'
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --skip-install
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## Remove everything that was built
+	rm -rf target $(VENV) python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,41 @@
+"""entra_fast: validate, acquire and issue Microsoft Entra ID tokens, fast.
+
+Import `entra_fast.validate` for the library. This module only holds what everything shares, and imports
+nothing of the server's.
+"""
+
+from __future__ import annotations
+
+from entra_fast._native import (
+    ALGORITHMS,
+    ERROR_CODES,
+    Claims,
+    __version__,
+    cache_key,
+    unverified_claims,
+    unverified_header,
+)
+from entra_fast.errors import (
+    ConfigurationError,
+    EntraFastError,
+    Forbidden,
+    InvalidToken,
+    KeysUnavailable,
+    ProviderError,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "ERROR_CODES",
+    "Claims",
+    "ConfigurationError",
+    "EntraFastError",
+    "Forbidden",
+    "InvalidToken",
+    "KeysUnavailable",
+    "ProviderError",
+    "__version__",
+    "cache_key",
+    "unverified_claims",
+    "unverified_header",
+]

@@ -1,0 +1,109 @@
+//! The claims of a token: the payload's own text, and the few values that are checked.
+//!
+//! One parse feeds both what is checked and what is handed out. [`Claims`] are only made by verifying, so
+//! holding some means that they are true; the way around that has danger in its name.
+
+use std::borrow::Cow;
+
+use crate::base64url;
+use crate::error::Error;
+use crate::json::{Document, Kind, Value};
+
+/// Latest time that is accepted in a claim: the end of the year 9999.
+const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
+
+/// The claims of a token.
+#[derive(Debug)]
+pub struct Claims {
+    document: Document,
+}
+
+impl Claims {
+    /// Decode a payload segment. The caller vouches for its signature.
+    pub(crate) fn decode(segment: &[u8]) -> Result<Self, Error> {
+        let text = base64url::decode(segment)
+            .map_err(|_| Error::NotAJwt { expected: "a base64url payload", found: "other characters" })?;
+        let document = Document::parse(text).map_err(|error| Error::ClaimsNotAnObject { found: error.reason() })?;
+        if document.root().kind() == Kind::Object {
+            Ok(Self { document })
+        } else {
+            Err(Error::ClaimsNotAnObject { found: "another kind of value" })
+        }
+    }
+
+    /// Decode a payload segment that nobody has verified. For looking, never for deciding.
+    ///
+    /// # Errors
+    /// [`Error::NotAJwt`] or [`Error::ClaimsNotAnObject`].
+    pub fn dangerous_unverified(segment: &[u8]) -> Result<Self, Error> {
+        Self::decode(segment)
+    }
+
+    /// The claims' JSON text, exactly as it was signed.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.document.text()
+    }
+
+    /// All claims as one JSON object.
+    #[must_use]
+    pub fn root(&self) -> Value<'_> {
+        self.document.root()
+    }
+
+    /// A claim.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Value<'_>> {
+        self.root().get(name)
+    }
+
+    /// A claim that is a string; None where it is absent or something else.
+    #[must_use]
+    pub fn string(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// The strings in a claim that is an array; nothing where it is absent or something else.
+    pub fn strings(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        self.get(name).into_iter().flat_map(Value::elements).filter_map(Value::as_str)
+    }
+
+    /// Scopes: the words of `scp` (Entra ID).
+    #[must_use]
+    pub fn scopes(&self) -> Vec<String> {
+        let scp = self.string("scp").unwrap_or_default();
+        scp.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Machine-to-machine? Entra ID writes `idtyp` `app` if and only if it is.
+    #[must_use]
+    pub fn is_app(&self) -> bool {
+        self.get("idtyp").is_some_and(|idtyp| idtyp.is_str("app"))
+    }
+
+    /// Are the groups left out because there are too many of them (`_claim_names`, or `hasgroups` in the
+    /// implicit flow)? Then the absence of a group says nothing.
+    #[must_use]
+    pub fn has_groups_overage(&self) -> bool {
+        let named = self.get("_claim_names").is_some_and(|names| names.get("groups").is_some());
+        named || self.get("hasgroups").is_some_and(|has| has.kind() == Kind::Bool(true))
+    }
+
+    /// How many bytes the claims occupy on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.document.heap_bytes()
+    }
+}
+
+/// Read a `NumericDate` (RFC 7519, section 2): seconds since the epoch, possibly with a fraction.
+///
+/// # Errors
+/// [`Error::ClaimMalformed`] where it is no number, negative or beyond the year 9999.
+pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, Error> {
+    value
+        .as_f64()
+        // Signed zero is a spelling of zero; NaN cannot be written in JSON.
+        .filter(|seconds| (0.0..=MAX_NUMERIC_DATE).contains(seconds))
+        .ok_or(Error::ClaimMalformed { name, expected: "a number of seconds since 1970, not beyond the year 9999" })
+}

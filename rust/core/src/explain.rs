@@ -1,0 +1,147 @@
+//! Every check of a token in turn, passed or not, with the values: for people who wonder why.
+//!
+//! Uses the very checks of [`mod@crate::verify`], but goes on after a failure, so it also looks at claims whose
+//! signature did not verify. What it returns is for reading, never for deciding.
+
+use crate::claims::Claims;
+use crate::error::{Error, shown};
+use crate::json::{Kind, Value};
+use crate::keyset::{KeySet, Selected};
+use crate::policy::Policy;
+use crate::token::{Compact, Header};
+use crate::verify::{Checked, check_audience, check_issuer, check_required, check_signature, select};
+
+/// One check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Ok, why it failed, or None where an earlier failure made the check impossible.
+    pub outcome: Option<Result<(), Error>>,
+    /// The value that passed, or what was expected, in words.
+    pub value: String,
+}
+
+struct Report(Vec<Check>);
+
+impl Report {
+    fn passed(&mut self, name: &'static str, value: impl Into<String>) {
+        self.0.push(Check { name, outcome: Some(Ok(())), value: value.into() });
+    }
+
+    fn failed(&mut self, name: &'static str, error: Error) {
+        self.0.push(Check { name, outcome: Some(Err(error)), value: String::new() });
+    }
+
+    fn impossible(&mut self, names: &[&'static str]) {
+        self.0.extend(names.iter().map(|name| Check { name, outcome: None, value: String::new() }));
+    }
+
+    fn add(&mut self, name: &'static str, result: Result<(), Error>, value: impl Into<String>) {
+        match result {
+            Ok(()) => self.passed(name, value),
+            Err(error) => self.failed(name, error),
+        }
+    }
+}
+
+/// Go through all checks of [`crate::verify::verify`]. `keys` None means that there is no key set.
+#[must_use]
+pub fn explain(token: &[u8], keys: Option<&KeySet>, policy: &Policy, now: f64) -> Vec<Check> {
+    let mut report = Report(Vec::new());
+    match Compact::split(token, policy.max_token_bytes) {
+        Err(error) => {
+            report.failed("form", error);
+            report.impossible(&["header", "key", "signature"]);
+            report.impossible(&CLAIM_CHECKS);
+        }
+        Ok(compact) => {
+            report.passed("form", format!("three segments, {} bytes", token.len()));
+            explain_signature(&mut report, &compact, keys, policy);
+            match Claims::decode(compact.payload) {
+                Err(error) => {
+                    report.failed("claims", error);
+                    report.impossible(&CLAIM_CHECKS[1..]);
+                }
+                Ok(claims) => explain_claims(&mut report, &compact, &claims, keys, policy, now),
+            }
+        }
+    }
+    report.0
+}
+
+const CLAIM_CHECKS: [&str; 8] =
+    ["claims", "issuer", "audience", "required claims", "expiry", "not before", "issued at", "age"];
+
+fn explain_signature(report: &mut Report, compact: &Compact<'_>, keys: Option<&KeySet>, policy: &Policy) {
+    let header = match Header::parse(compact.header) {
+        Ok(header) => header,
+        Err(error) => {
+            report.failed("header", error);
+            report.impossible(&["key", "signature"]);
+            return;
+        }
+    };
+    report.passed("header", "readable, nothing in it that is not accepted");
+    let selected = keys.ok_or(Error::KeysUnavailable).and_then(|keys| select(&header, keys, policy));
+    match selected {
+        Err(error) => {
+            report.failed("key", error);
+            report.impossible(&["signature"]);
+        }
+        Ok(selected) => {
+            report.passed("key", key_in_words(&selected));
+            report.add("signature", check_signature(compact, &selected), selected.algorithm.name());
+        }
+    }
+}
+
+fn key_in_words(selected: &Selected) -> String {
+    let kid = selected.key.kid().map_or_else(|| "the only key".to_owned(), |kid| format!("kid {}", shown(kid)));
+    format!("{kid}, allowed for {}", selected.algorithm.name())
+}
+
+fn explain_claims(
+    report: &mut Report,
+    compact: &Compact<'_>,
+    claims: &Claims,
+    keys: Option<&KeySet>,
+    policy: &Policy,
+    now: f64,
+) {
+    let checked = Checked::of(claims);
+    report.passed("claims", format!("{} members", claims.root().members().count()));
+    let key = Header::parse(compact.header).ok().and_then(|header| keys?.find(header.kid.as_deref()));
+    match key {
+        Some(key) => report.add("issuer", check_issuer(&checked, key, policy), in_words(checked.iss)),
+        None => report.impossible(&["issuer"]), // the issuer is bound to the key
+    }
+    report.add("audience", check_audience(&checked, policy), in_words(checked.aud));
+    let required = if policy.required_claims.is_empty() {
+        "none but iss, aud and exp".to_owned()
+    } else {
+        policy.required_claims.join(", ")
+    };
+    report.add("required claims", check_required(claims, policy), required);
+    match checked.times() {
+        Err(error) => {
+            report.failed("expiry", error);
+            report.impossible(&CLAIM_CHECKS[5..]);
+        }
+        Ok(times) => {
+            report.add("expiry", times.check_expiry(policy, now), in_words(claims.get("exp")));
+            report.add("not before", times.check_not_before(policy, now), in_words(claims.get("nbf")));
+            report.add("issued at", times.check_issued_at(policy, now), in_words(claims.get("iat")));
+            let limit = policy.max_age.map_or_else(|| "no limit".to_owned(), |limit| format!("at most {limit} s"));
+            report.add("age", times.check_age(policy, now), limit);
+        }
+    }
+}
+
+fn in_words(value: Option<Value<'_>>) -> String {
+    match value {
+        None => "absent".to_owned(),
+        Some(value) if matches!(value.kind(), Kind::Array | Kind::Object) => shown(value.text()),
+        Some(value) => value.as_str().map_or_else(|| shown(value.text()), |text| shown(&text)),
+    }
+}

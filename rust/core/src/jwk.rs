@@ -1,0 +1,316 @@
+//! One public key: a JWK (RFC 7517, RFC 7518 section 6, RFC 8037) becomes a key prepared for verification.
+//!
+//! Everything that can be known about a key is checked here, once, so that verifying a token is nothing but
+//! the public operation. A key that is weak, made for something else or ambiguous never gets into a set.
+
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
+};
+
+use crate::algorithm::{Algorithm, AlgorithmSet};
+use crate::base64url;
+use crate::digest::{Digest, sha256};
+use crate::json::{Kind, Value};
+
+/// Longest `kid` that is accepted, in a key and in a token, in bytes. Entra ID's have 27.
+pub const MAX_KID_BYTES: usize = 512;
+
+const MIN_MODULUS_BITS: usize = 2048;
+const MAX_MODULUS_BITS: usize = 8192;
+
+/// A public key, prepared for every algorithm that it may verify.
+#[derive(Debug)]
+pub struct PublicKey {
+    kid: Option<String>,
+    issuer: Option<String>,
+    thumbprint: Digest,
+    algorithms: AlgorithmSet,
+    prepared: Vec<(Algorithm, ParsedPublicKey)>,
+}
+
+impl PublicKey {
+    /// Prepare the key that a JWK describes.
+    ///
+    /// # Errors
+    /// A sentence that says why the key cannot be used.
+    pub fn from_jwk(jwk: Value<'_>) -> Result<Self, &'static str> {
+        if jwk.kind() != Kind::Object {
+            return Err("is not an object");
+        }
+        let kid = kid_of(jwk)?;
+        if !jwk.get("use").is_none_or(|usage| usage.is_str("sig")) {
+            return Err("is not for signatures (use)"); // RFC 7517, section 4.2
+        }
+        if !jwk.get("key_ops").is_none_or(|ops| ops.elements().any(|op| op.is_str("verify"))) {
+            return Err("is not for verifying (key_ops)"); // RFC 7517, section 4.3
+        }
+        if jwk.get("d").is_some() {
+            return Err("has a private part, so whoever reads it can sign");
+        }
+        let issuer = match jwk.get("issuer") {
+            None => None,
+            Some(issuer) => Some(issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()),
+        };
+        let (material, possible) = match jwk.get("kty").and_then(Value::as_str).as_deref() {
+            Some("RSA") => Material::rsa(jwk)?,
+            Some("EC") => Material::ec(jwk)?,
+            Some("OKP") => Material::okp(jwk)?,
+            Some("oct") => return Err("is symmetric, and symmetric algorithms do not exist here"),
+            _ => return Err("has no known key type (kty)"),
+        };
+        let algorithms = narrowed(jwk, possible)?;
+        let prepared = algorithms
+            .iter()
+            .map(|algorithm| material.prepare(algorithm).map(|key| (algorithm, key)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { kid, issuer, thumbprint: material.thumbprint, algorithms, prepared })
+    }
+
+    /// The key's id, where it has one.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The issuer that the key is bound to: concrete, or a template with `{tenantid}` (Microsoft's extension).
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// SHA-256 thumbprint (RFC 7638): what makes two keys the same key.
+    #[must_use]
+    pub fn thumbprint(&self) -> &Digest {
+        &self.thumbprint
+    }
+
+    /// What the key can verify.
+    #[must_use]
+    pub fn algorithms(&self) -> AlgorithmSet {
+        self.algorithms
+    }
+
+    /// Verify a signature. False also where the key cannot do that algorithm.
+    #[must_use]
+    #[inline]
+    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        self.prepared
+            .iter()
+            .find(|(able, _)| *able == algorithm)
+            .is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
+    }
+}
+
+/// The `kid` of a JWK.
+///
+/// # Errors
+/// Where it is there but not a string of acceptable length.
+pub fn kid_of(jwk: Value<'_>) -> Result<Option<String>, &'static str> {
+    match jwk.get("kid") {
+        None => Ok(None),
+        Some(kid) => match kid.as_str() {
+            Some(kid) if kid.len() <= MAX_KID_BYTES => Ok(Some(kid.into_owned())),
+            Some(_) => Err("has too long a kid"),
+            None => Err("has a kid that is not a string"),
+        },
+    }
+}
+
+/// The algorithms that remain when the JWK has an `alg`.
+fn narrowed(jwk: Value<'_>, possible: AlgorithmSet) -> Result<AlgorithmSet, &'static str> {
+    let Some(alg) = jwk.get("alg") else { return Ok(possible) };
+    alg.as_str()
+        .and_then(|name| Algorithm::from_name(&name))
+        .filter(|algorithm| possible.contains(*algorithm))
+        .map(AlgorithmSet::of)
+        .ok_or("has an alg that is not offered or does not fit the key")
+}
+
+/// The public parameters in the form that AWS-LC takes.
+struct Material {
+    encoded: Encoded,
+    thumbprint: Digest,
+}
+
+enum Encoded {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Point(Vec<u8>),
+}
+
+impl Material {
+    fn rsa(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
+        let n = without_leading_zeros(parameter(jwk, "n")?);
+        let e = without_leading_zeros(parameter(jwk, "e")?);
+        let bits = n.first().map_or(0, |top| n.len() * 8 - top.leading_zeros() as usize);
+        if bits < MIN_MODULUS_BITS {
+            return Err("has a modulus of fewer than 2048 bits"); // RFC 7518, section 3.3
+        }
+        if bits > MAX_MODULUS_BITS {
+            return Err("has a modulus of more than 8192 bits"); // a verification would take too long
+        }
+        if n.last().is_none_or(|low| low & 1 == 0) {
+            return Err("has an even modulus");
+        }
+        // Exponent 1 makes every message its own signature; huge ones make verification slow.
+        if e.len() > 5 || e.last().is_none_or(|low| low & 1 == 0) || e == [1] {
+            return Err("has an unacceptable public exponent");
+        }
+        if is_roca(&n) {
+            return Err("has the weak structure of ROCA (CVE-2017-15361)");
+        }
+        let canonical = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, base64url::encode(&e), base64url::encode(&n));
+        let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_rsa()).collect();
+        Ok((Self { encoded: Encoded::Rsa { n, e }, thumbprint: sha256(canonical.as_bytes()) }, algorithms))
+    }
+
+    fn ec(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
+        let (curve, length, algorithm) = match jwk.get("crv").and_then(Value::as_str).as_deref() {
+            Some("P-256") => ("P-256", 32, Algorithm::Es256),
+            Some("P-384") => ("P-384", 48, Algorithm::Es384),
+            _ => return Err("has a curve that is not offered"),
+        };
+        let (x, y) = (parameter(jwk, "x")?, parameter(jwk, "y")?);
+        if x.len() != length || y.len() != length {
+            return Err("has a coordinate of the wrong length"); // RFC 7518, section 6.2.1.2
+        }
+        let canonical = format!(
+            r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#,
+            base64url::encode(&x),
+            base64url::encode(&y)
+        );
+        let point = [&[4], &x[..], &y[..]].concat(); // uncompressed (SEC 1, section 2.3.3)
+        let thumbprint = sha256(canonical.as_bytes());
+        Ok((Self { encoded: Encoded::Point(point), thumbprint }, AlgorithmSet::of(algorithm)))
+    }
+
+    fn okp(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
+        if !jwk.get("crv").is_some_and(|curve| curve.is_str("Ed25519")) {
+            return Err("has a curve that is not offered");
+        }
+        let x = parameter(jwk, "x")?;
+        if x.len() != 32 {
+            return Err("has a coordinate of the wrong length");
+        }
+        let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(&x));
+        let thumbprint = sha256(canonical.as_bytes());
+        Ok((Self { encoded: Encoded::Point(x), thumbprint }, AlgorithmSet::of(Algorithm::EdDsa)))
+    }
+
+    fn prepare(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, &'static str> {
+        let rejected = |_| "has a value that AWS-LC does not accept (a point off its curve, for instance)";
+        match &self.encoded {
+            Encoded::Rsa { n, e } => {
+                let components = PublicKeyComponents { n: n.as_slice(), e: e.as_slice() };
+                components.to_parsed_public_key(rsa_parameters(algorithm)).map_err(rejected)
+            }
+            Encoded::Point(point) => {
+                let scheme: &'static dyn VerificationAlgorithm = match algorithm {
+                    Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
+                    Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
+                    _ => &ED25519,
+                };
+                ParsedPublicKey::new(scheme, point).map_err(rejected)
+            }
+        }
+    }
+}
+
+const fn rsa_parameters(algorithm: Algorithm) -> &'static RsaParameters {
+    match algorithm {
+        Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+        Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
+        Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
+        _ => &RSA_PKCS1_2048_8192_SHA256,
+    }
+}
+
+fn parameter(jwk: Value<'_>, name: &str) -> Result<Vec<u8>, &'static str> {
+    jwk.get(name)
+        .and_then(Value::as_str)
+        .and_then(|text| base64url::decode(text.as_bytes()).ok())
+        .ok_or("lacks a parameter, or has one that is not base64url")
+}
+
+/// RFC 7518, section 6.3.1.1 forbids leading zeros, yet some issuers write them; they change nothing.
+fn without_leading_zeros(bytes: Vec<u8>) -> Vec<u8> {
+    match bytes.iter().position(|byte| *byte != 0) {
+        Some(0) => bytes,
+        Some(first) => bytes[first..].to_vec(),
+        None => Vec::new(),
+    }
+}
+
+/// The fingerprint of keys made by a flawed Infineon library: modulo each of these primes the modulus is a
+/// power of 65537 (Nemec et al., "The Return of Coppersmith's Attack", CCS 2017, section 3.2). For a
+/// random modulus the chance is about 2^-28.
+fn is_roca(modulus: &[u8]) -> bool {
+    const PRIMES: [u32; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+    PRIMES.into_iter().all(|prime| {
+        let residue = modulus.iter().fold(0, |rest, byte| (rest << 8 | u32::from(*byte)) % prime);
+        let mut power = 1;
+        (0..prime).any(|_| {
+            power = power * 65537 % prime;
+            power == residue
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Document;
+
+    fn key(text: &str) -> Result<PublicKey, &'static str> {
+        PublicKey::from_jwk(Document::parse(text).unwrap().root())
+    }
+
+    /// RFC 7638, section 3.1.
+    const RFC7638: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}"#;
+
+    #[test]
+    fn the_thumbprint_is_that_of_rfc_7638() {
+        let key = key(RFC7638).unwrap();
+        assert_eq!(base64url::encode(key.thumbprint()), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!((key.kid(), key.algorithms()), (Some("2011-04-29"), AlgorithmSet::of(Algorithm::Rs256)));
+    }
+
+    #[test]
+    fn keys_for_something_else_are_refused() {
+        let with = |member: &str| key(&RFC7638.replace(r#""alg":"RS256""#, member)).map(|_| ());
+        assert_eq!(with(r#""use":"sig","key_ops":["sign","verify"]"#), Ok(()));
+        assert!(with(r#""use":"enc""#).unwrap_err().contains("use"));
+        assert!(with(r#""use":null"#).unwrap_err().contains("use"));
+        assert!(with(r#""key_ops":["sign"]"#).unwrap_err().contains("key_ops"));
+        assert!(with(r#""key_ops":"verify""#).unwrap_err().contains("key_ops"));
+        assert!(with(r#""alg":"ES256""#).unwrap_err().contains("alg"));
+        assert!(with(r#""alg":"none""#).unwrap_err().contains("alg"));
+        assert!(with(r#""d":"AQAB""#).unwrap_err().contains("private"));
+        assert!(key(r#"{"kty":"oct","k":"AAAA"}"#).unwrap_err().contains("symmetric"));
+        assert!(key(r#"[]"#).unwrap_err().contains("object"));
+    }
+
+    #[test]
+    fn weak_rsa_keys_are_refused() {
+        let exponent = |e: &str| key(&RFC7638.replace("AQAB", e)).map(|_| ());
+        for weak in ["AQ", "AA", "Ag", "", "AQAAAAAAAAE"] {
+            assert!(exponent(weak).unwrap_err().contains("exponent"), "{weak}");
+        }
+        assert_eq!(exponent("Aw"), Ok(()));
+        assert_eq!(exponent("AAEAAQ"), Ok(()), "a leading zero changes nothing");
+        assert!(key(r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#).unwrap_err().contains("2048"));
+    }
+
+    #[test]
+    fn points_must_lie_on_their_curve() {
+        let x = base64url::encode(&[1; 32]);
+        let off = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{x}"}}"#);
+        assert!(key(&off).unwrap_err().contains("AWS-LC"));
+        assert!(key(&off.replace("P-256", "P-384")).unwrap_err().contains("length"));
+        assert!(key(&off.replace("P-256", "P-521")).unwrap_err().contains("curve"));
+    }
+}

@@ -1,0 +1,256 @@
+//! What a token must be to be accepted. A policy is complete when constructed and immutable afterwards.
+//!
+//! Asking for a check makes its claim required: a policy always has an issuer and an audience, so a token
+//! without `iss` or `aud` is refused; `exp` is always required.
+
+use crate::algorithm::{Algorithm, AlgorithmSet};
+use crate::token::MAX_TOKEN_BYTES;
+
+/// The part of an issuer that stands for the tenant, in Microsoft's metadata.
+pub const TENANT_PLACEHOLDER: &str = "{tenantid}";
+
+/// Longest leeway that is accepted, in seconds: more than that is not clock skew.
+pub const MAX_LEEWAY: f64 = 600.0;
+
+/// A policy that cannot be: which setting, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    /// The setting's name, as in the library's arguments.
+    pub setting: &'static str,
+    /// What is wrong and what was expected.
+    pub message: &'static str,
+}
+
+impl std::fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.setting, self.message)
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+/// Which tenants may have issued a token, on top of what the issuer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    /// Whatever the accepted issuers imply.
+    ByIssuer,
+    /// Any tenant: the application does its own sign-up check.
+    Any,
+    /// Only these, by id (lower case).
+    Listed(Vec<String>),
+}
+
+/// An accepted issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Issuer {
+    /// `iss` must equal it.
+    Exact(String),
+    /// `iss` must equal it with the token's own `tid` between the two parts.
+    Template(String, String),
+}
+
+impl Issuer {
+    /// Read an issuer: a template where it holds [`TENANT_PLACEHOLDER`].
+    #[must_use]
+    pub fn parse(issuer: &str) -> Self {
+        match issuer.split_once(TENANT_PLACEHOLDER) {
+            Some((before, after)) => Self::Template(before.to_owned(), after.to_owned()),
+            None => Self::Exact(issuer.to_owned()),
+        }
+    }
+
+    /// Does it accept this `iss` of a token of this tenant? Exact comparison only.
+    #[must_use]
+    pub fn accepts(&self, iss: &str, tid: Option<&str>) -> bool {
+        match self {
+            Self::Exact(issuer) => issuer == iss,
+            Self::Template(before, after) => tid.is_some_and(|tid| {
+                iss.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str())) == Some(tid)
+            }),
+        }
+    }
+}
+
+/// What to build a [`Policy`] from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Accepted issuers; templates hold [`TENANT_PLACEHOLDER`].
+    pub issuers: Vec<String>,
+    /// Accepted audiences.
+    pub audiences: Vec<String>,
+    /// Accepted algorithms.
+    pub algorithms: Vec<Algorithm>,
+    /// Accepted tenants.
+    pub tenants: Tenants,
+    /// Allowed clock skew in seconds.
+    pub leeway: f64,
+    /// Claims that must be there, besides `iss`, `aud` and `exp`.
+    pub required_claims: Vec<String>,
+    /// Largest age since `iat` in seconds.
+    pub max_age: Option<f64>,
+    /// Largest token in bytes.
+    pub max_token_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            algorithms: vec![Algorithm::Rs256],
+            tenants: Tenants::ByIssuer,
+            leeway: 60.0,
+            required_claims: vec!["iat".to_owned()],
+            max_age: None,
+            max_token_bytes: MAX_TOKEN_BYTES,
+        }
+    }
+}
+
+/// A complete policy.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) audiences: Vec<String>,
+    pub(crate) algorithms: AlgorithmSet,
+    pub(crate) tenants: Tenants,
+    pub(crate) leeway: f64,
+    pub(crate) required_claims: Vec<String>,
+    pub(crate) max_age: Option<f64>,
+    pub(crate) max_token_bytes: usize,
+}
+
+impl Policy {
+    /// Check the settings and complete them.
+    ///
+    /// # Errors
+    /// [`PolicyError`] naming the setting.
+    pub fn new(settings: Settings) -> Result<Self, PolicyError> {
+        let refuse = |setting, message| Err(PolicyError { setting, message });
+        if settings.issuers.is_empty() || settings.issuers.iter().any(String::is_empty) {
+            return refuse("issuer", "must name at least one issuer, none of them empty");
+        }
+        if settings.audiences.is_empty() || settings.audiences.iter().any(String::is_empty) {
+            return refuse("audience", "must name at least one audience, none of them empty");
+        }
+        if settings.algorithms.is_empty() {
+            return refuse("algorithms", "must name at least one algorithm");
+        }
+        if !(0.0..=MAX_LEEWAY).contains(&settings.leeway) {
+            return refuse("leeway", "must be between 0 and 600 seconds");
+        }
+        if settings.max_age.is_some_and(|age| !(age > 0.0 && age.is_finite())) {
+            return refuse("max_age", "must be a positive number of seconds");
+        }
+        if !(64..=1 << 20).contains(&settings.max_token_bytes) {
+            return refuse("max_token_bytes", "must be between 64 bytes and 1 MiB");
+        }
+        let issuers: Vec<_> = settings.issuers.iter().map(|issuer| Issuer::parse(issuer)).collect();
+        let tenants = match settings.tenants {
+            Tenants::Listed(tenants) => {
+                if tenants.is_empty() || !tenants.iter().all(|tenant| is_guid(tenant)) {
+                    return refuse("tenants", "must be tenant ids (GUIDs), at least one");
+                }
+                Tenants::Listed(tenants.iter().map(|tenant| tenant.to_ascii_lowercase()).collect())
+            }
+            // "Every tenant of the world" is too much to be had by leaving something out.
+            Tenants::ByIssuer if issuers.iter().any(|issuer| matches!(issuer, Issuer::Template(..))) => {
+                return refuse("tenants", "must be given when an issuer holds {tenantid}: tenant ids, or any");
+            }
+            tenants => tenants,
+        };
+        let mut required_claims = settings.required_claims;
+        if settings.max_age.is_some() {
+            required_claims.push("iat".to_owned());
+        }
+        required_claims.sort();
+        required_claims.dedup();
+        // These three have checks of their own.
+        required_claims.retain(|name| !matches!(name.as_str(), "iss" | "aud" | "exp"));
+        Ok(Self {
+            issuers,
+            audiences: settings.audiences,
+            algorithms: settings.algorithms.into_iter().collect(),
+            tenants,
+            leeway: settings.leeway,
+            required_claims,
+            max_age: settings.max_age,
+            max_token_bytes: settings.max_token_bytes,
+        })
+    }
+
+    /// Is the tenant of a token looked at?
+    pub(crate) fn looks_at_tenant(&self) -> bool {
+        self.tenants != Tenants::ByIssuer
+    }
+}
+
+/// 8-4-4-4-12 hexadecimal digits.
+#[must_use]
+pub fn is_guid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings { issuers: vec!["https://i".into()], audiences: vec!["a".into()], ..Settings::default() }
+    }
+
+    fn refused(change: impl FnOnce(&mut Settings)) -> &'static str {
+        let mut settings = settings();
+        change(&mut settings);
+        Policy::new(settings).unwrap_err().setting
+    }
+
+    #[test]
+    fn an_incomplete_policy_cannot_be_built() {
+        assert!(Policy::new(settings()).is_ok());
+        assert_eq!(refused(|s| s.issuers.clear()), "issuer");
+        assert_eq!(refused(|s| s.issuers.push(String::new())), "issuer");
+        assert_eq!(refused(|s| s.audiences.clear()), "audience");
+        assert_eq!(refused(|s| s.algorithms.clear()), "algorithms");
+        for leeway in [-1.0, 601.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(refused(|s| s.leeway = leeway), "leeway");
+        }
+        for age in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(refused(|s| s.max_age = Some(age)), "max_age");
+        }
+        assert_eq!(refused(|s| s.max_token_bytes = 0), "max_token_bytes");
+        assert_eq!(refused(|s| s.tenants = Tenants::Listed(vec!["common".into()])), "tenants");
+        assert_eq!(refused(|s| s.issuers.push("https://i/{tenantid}/".into())), "tenants");
+    }
+
+    #[test]
+    fn a_maximum_age_needs_the_time_of_issue() {
+        let policy = Policy::new(Settings { max_age: Some(1.0), required_claims: Vec::new(), ..settings() });
+        assert_eq!(policy.unwrap().required_claims, ["iat"]);
+    }
+
+    #[test]
+    fn a_template_accepts_exactly_its_tenant() {
+        let tid = "11111111-2222-3333-4444-555555555555";
+        let issuer = Issuer::parse("https://login/{tenantid}/v2.0");
+        assert!(issuer.accepts(&format!("https://login/{tid}/v2.0"), Some(tid)));
+        for iss in ["https://login//v2.0", "https://login/x/v2.0", "https://login/v2.0", ""] {
+            assert!(!issuer.accepts(iss, Some(tid)), "{iss}");
+        }
+        assert!(!issuer.accepts(&format!("https://login/{tid}/v2.0"), None));
+        assert!(!issuer.accepts(&format!("https://login/{tid}/v2.0/"), Some(tid)));
+    }
+
+    #[test]
+    fn guids_are_recognised() {
+        assert!(is_guid("11111111-2222-3333-4444-55555555555F"));
+        for no in ["", "common", "11111111-2222-3333-4444-55555555555g", "11111111-2222-3333-4444-5555555555555"] {
+            assert!(!is_guid(no), "{no}");
+        }
+        assert!(!is_guid("111111112222-3333-4444-5555555555555"));
+    }
+}

@@ -1,0 +1,118 @@
+//! A validator: one policy, the current key set, and the tokens that were verified before.
+//!
+//! A token seen before costs one SHA-256 instead of a signature. Its verdict is cached under that digest,
+//! never under the token itself, and a hit checks again everything that can have changed: the times, and
+//! that the signing key is still published. One validator has one policy, so a verdict never serves
+//! another one.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use crate::bounded::{Bounded, Limits, Stats};
+use crate::digest::{Digest, sha256};
+use crate::error::Error;
+use crate::keyset::KeySet;
+use crate::policy::Policy;
+use crate::verify::{Verified, verify};
+
+/// What is known about a token without verifying it.
+#[derive(Debug)]
+pub enum Recalled {
+    /// It was verified before, and this is the verdict for now.
+    Verdict(Result<Arc<Verified>, Error>),
+    /// Nothing. The digest is what to remember it under.
+    Nothing(Digest),
+}
+
+/// See the module's description. Every method can be called from any thread.
+#[derive(Debug)]
+pub struct Validator {
+    policy: Policy,
+    keys: ArcSwapOption<KeySet>,
+    verdicts: Bounded<Arc<Verified>>,
+}
+
+impl Validator {
+    /// A validator without keys. `limits` bound the cache of verified tokens; `seed` is random.
+    #[must_use]
+    pub fn new(policy: Policy, limits: Limits, seed: [u64; 2]) -> Self {
+        Self { policy, keys: ArcSwapOption::empty(), verdicts: Bounded::new(limits, seed) }
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The current key set.
+    #[must_use]
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.keys.load_full()
+    }
+
+    /// Swap the key set. Verdicts of keys that are gone die at their next use.
+    pub fn set_keys(&self, keys: Option<Arc<KeySet>>) {
+        self.keys.store(keys);
+    }
+
+    /// Figures of the cache of verified tokens.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.verdicts.stats()
+    }
+
+    /// The cheap half of [`Self::validate`]: no signature is computed.
+    #[inline]
+    #[must_use]
+    pub fn recall(&self, token: &[u8], now: f64) -> Recalled {
+        let limit = self.policy.max_token_bytes;
+        if token.len() > limit {
+            return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
+        }
+        let digest = sha256(token);
+        let Some(verified) = self.verdicts.get(&digest) else { return Recalled::Nothing(digest) };
+        let keys = self.keys.load();
+        match keys.as_ref() {
+            None => Recalled::Verdict(Err(Error::KeysUnavailable)),
+            Some(keys) if verified.key_is_in(keys) => {
+                Recalled::Verdict(match verified.check_times(&self.policy, now) {
+                    Ok(()) => Ok(verified),
+                    Err(error) => {
+                        self.verdicts.remove(&digest);
+                        Err(error)
+                    }
+                })
+            }
+            Some(_) => {
+                self.verdicts.remove(&digest);
+                Recalled::Nothing(digest)
+            }
+        }
+    }
+
+    /// The expensive half: verify, and remember under `digest` (as given by [`Self::recall`] for this token).
+    ///
+    /// # Errors
+    /// As [`verify`], and [`Error::KeysUnavailable`].
+    pub fn judge(&self, token: &[u8], digest: Digest, now: f64) -> Result<Arc<Verified>, Error> {
+        let keys = self.keys.load();
+        let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
+        let verified = Arc::new(verify(token, keys, &self.policy, now)?);
+        self.verdicts.insert(&digest, Arc::clone(&verified), verified.heap_bytes());
+        Ok(verified)
+    }
+
+    /// Is this token acceptable now? `now` is in seconds since the epoch.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    #[inline]
+    pub fn validate(&self, token: &[u8], now: f64) -> Result<Arc<Verified>, Error> {
+        match self.recall(token, now) {
+            Recalled::Verdict(verdict) => verdict,
+            Recalled::Nothing(digest) => self.judge(token, digest, now),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Verify a token: its signature with a key of the set, its claims against the policy, at a given time.
+//!
+//! The order matters. The signature comes before the claims are even decoded, so that only the provider's
+//! own text ever reaches the claims' parser; what a stranger sends meets the bounds and the header's
+//! parser, and nothing more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::base64url;
+use crate::claims::{Claims, numeric_date};
+use crate::error::{Error, shown};
+use crate::json::{Kind, Value};
+use crate::jwk::PublicKey;
+use crate::keyset::{KeySet, Selected};
+use crate::policy::{Issuer, Policy, Tenants, is_guid};
+use crate::token::{Compact, Header, NamedAlgorithm};
+
+/// Room for the longest signature: RSA with 8192 bits.
+const MAX_SIGNATURE_BYTES: usize = 1024 + 2;
+
+/// A token that was verified against one policy.
+#[derive(Debug)]
+pub struct Verified {
+    claims: Claims,
+    key: Arc<PublicKey>,
+    times: Times,
+    /// Generation of the last key set in which the key was seen.
+    generation: AtomicU64,
+}
+
+impl Verified {
+    /// The claims.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The key that signed it.
+    #[must_use]
+    pub fn key(&self) -> &Arc<PublicKey> {
+        &self.key
+    }
+
+    /// When it expires, in seconds since the epoch.
+    #[must_use]
+    pub fn expires_at(&self) -> f64 {
+        self.times.exp
+    }
+
+    /// When it was issued, in seconds since the epoch, where it says so.
+    #[must_use]
+    pub fn issued_at(&self) -> Option<f64> {
+        self.times.iat
+    }
+
+    /// Check the times again: all that can change about a verified token while its key stands.
+    ///
+    /// # Errors
+    /// As [`verify`] for times.
+    #[inline]
+    pub fn check_times(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        self.times.check(policy, now)
+    }
+
+    /// Is the key that signed it in this set? Asked of the set once per generation.
+    #[inline]
+    pub fn key_is_in(&self, keys: &KeySet) -> bool {
+        if self.generation.load(Relaxed) == keys.generation() {
+            return true;
+        }
+        let found = keys.has(&self.key);
+        if found {
+            self.generation.store(keys.generation(), Relaxed);
+        }
+        found
+    }
+
+    /// How many bytes it occupies on the heap, the shared key left out.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.claims.heap_bytes()
+    }
+}
+
+/// Verify a token.
+///
+/// `now` is in seconds since the epoch.
+///
+/// # Errors
+/// [`Error`] says which check refused it, and with what values.
+pub fn verify(token: &[u8], keys: &KeySet, policy: &Policy, now: f64) -> Result<Verified, Error> {
+    let compact = Compact::split(token, policy.max_token_bytes)?;
+    let selected = verify_signature(&compact, keys, policy)?;
+    let claims = Claims::decode(compact.payload)?;
+    let times = check_claims(&claims, &selected.key, policy, now)?;
+    let generation = AtomicU64::new(keys.generation());
+    Ok(Verified { claims, key: selected.key, times, generation })
+}
+
+/// Verify only the signature, and return the key that made it. What is signed may be anything.
+///
+/// # Errors
+/// As [`verify`], as far as the header and the signature go.
+pub fn verify_signature(compact: &Compact<'_>, keys: &KeySet, policy: &Policy) -> Result<Selected, Error> {
+    if let Some(selected) = keys.remembered(compact.header) {
+        // The set may serve other policies as well, so this check is never skipped.
+        if policy.algorithms.contains(selected.algorithm) {
+            check_signature(compact, selected)?;
+            return Ok(selected.clone());
+        }
+    }
+    let header = Header::parse(compact.header)?;
+    let selected = select(&header, keys, policy)?;
+    check_signature(compact, &selected)?;
+    keys.remember(compact.header, &selected);
+    Ok(selected)
+}
+
+/// Choose the key and the algorithm. The policy decides; the header only selects among what it allows.
+pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<Selected, Error> {
+    let algorithm = match header.algorithm {
+        NamedAlgorithm::Offered(algorithm) if policy.algorithms.contains(algorithm) => algorithm,
+        NamedAlgorithm::Offered(algorithm) => {
+            return Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: policy.algorithms });
+        }
+        NamedAlgorithm::Other(name) => return Err(Error::AlgorithmNotAllowed { name, allowed: policy.algorithms }),
+    };
+    let Some(key) = keys.find(header.kid.as_deref()) else {
+        return Err(Error::UnknownKey { kid: header.kid.as_deref().map(shown), known: keys.keys().len() });
+    };
+    if key.algorithms().contains(algorithm) {
+        Ok(Selected { key: Arc::clone(key), algorithm })
+    } else {
+        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms() })
+    }
+}
+
+pub(crate) fn check_signature(compact: &Compact<'_>, selected: &Selected) -> Result<(), Error> {
+    let mut buffer = [0_u8; MAX_SIGNATURE_BYTES];
+    let not_base64 = Error::NotAJwt { expected: "a base64url signature", found: "other characters or too many" };
+    let signature = base64url::decode_into(compact.signature, &mut buffer).map_err(|_| not_base64)?;
+    if selected.key.verifies(selected.algorithm, compact.signed, signature) {
+        Ok(())
+    } else {
+        Err(Error::SignatureInvalid)
+    }
+}
+
+/// The times of a token, read once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Times {
+    exp: f64,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+}
+
+impl Times {
+    #[inline]
+    fn check(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        self.check_expiry(policy, now)?;
+        self.check_not_before(policy, now)?;
+        self.check_issued_at(policy, now)?;
+        self.check_age(policy, now)
+    }
+
+    // Each comparison is written so that a NaN, should a clock ever give one, refuses the token.
+
+    #[inline]
+    pub(crate) fn check_expiry(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        let leeway = policy.leeway;
+        if now < self.exp + leeway { Ok(()) } else { Err(Error::Expired { expires_at: self.exp, now, leeway }) }
+    }
+
+    #[inline]
+    pub(crate) fn check_not_before(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        let leeway = policy.leeway;
+        match self.nbf {
+            Some(not_before) if !(not_before <= now + leeway) => Err(Error::NotYetValid { not_before, now, leeway }),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn check_issued_at(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        let leeway = policy.leeway;
+        match self.iat {
+            Some(issued_at) if !(issued_at <= now + leeway) => Err(Error::IssuedInTheFuture { issued_at, now, leeway }),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn check_age(&self, policy: &Policy, now: f64) -> Result<(), Error> {
+        match (policy.max_age, self.iat) {
+            (Some(limit), Some(iat)) if !(now - iat <= limit + policy.leeway) => {
+                Err(Error::TooOld { age: now - iat, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The claims that are checked, found in one pass.
+#[derive(Default)]
+pub(crate) struct Checked<'c> {
+    pub(crate) iss: Option<Value<'c>>,
+    pub(crate) aud: Option<Value<'c>>,
+    pub(crate) tid: Option<Value<'c>>,
+    exp: Option<Value<'c>>,
+    nbf: Option<Value<'c>>,
+    iat: Option<Value<'c>>,
+}
+
+impl<'c> Checked<'c> {
+    pub(crate) fn of(claims: &'c Claims) -> Self {
+        let mut checked = Self::default();
+        for (name, value) in claims.root().members() {
+            let place = match name.as_str().as_deref() {
+                Some("iss") => &mut checked.iss,
+                Some("aud") => &mut checked.aud,
+                Some("tid") => &mut checked.tid,
+                Some("exp") => &mut checked.exp,
+                Some("nbf") => &mut checked.nbf,
+                Some("iat") => &mut checked.iat,
+                _ => continue,
+            };
+            *place = Some(value);
+        }
+        checked
+    }
+
+    pub(crate) fn times(&self) -> Result<Times, Error> {
+        let exp = self.exp.ok_or_else(|| missing("exp"))?;
+        Ok(Times {
+            exp: numeric_date("exp", exp)?,
+            nbf: self.nbf.map(|nbf| numeric_date("nbf", nbf)).transpose()?,
+            iat: self.iat.map(|iat| numeric_date("iat", iat)).transpose()?,
+        })
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::ClaimMissing { name: name.to_owned() }
+}
+
+fn check_claims(claims: &Claims, key: &PublicKey, policy: &Policy, now: f64) -> Result<Times, Error> {
+    let checked = Checked::of(claims);
+    check_issuer(&checked, key, policy)?;
+    check_audience(&checked, policy)?;
+    check_required(claims, policy)?;
+    let times = checked.times()?;
+    times.check(policy, now)?;
+    Ok(times)
+}
+
+pub(crate) fn check_required(claims: &Claims, policy: &Policy) -> Result<(), Error> {
+    match policy.required_claims.iter().find(|name| claims.get(name).is_none()) {
+        Some(name) => Err(missing(name)),
+        None => Ok(()),
+    }
+}
+
+/// The issuer, bound to the key and to the tenant.
+pub(crate) fn check_issuer(checked: &Checked<'_>, key: &PublicKey, policy: &Policy) -> Result<(), Error> {
+    let iss = checked.iss.ok_or_else(|| missing("iss"))?;
+    let iss = iss.as_str().ok_or(Error::ClaimMalformed { name: "iss", expected: "a string" })?;
+    let multi_tenant = policy.looks_at_tenant();
+    let tid = checked.tid.and_then(Value::as_str);
+    let tid = tid.as_deref();
+    if multi_tenant {
+        checked.tid.ok_or_else(|| missing("tid"))?;
+        if !tid.is_some_and(is_guid) {
+            return Err(Error::ClaimMalformed { name: "tid", expected: "a tenant id (GUID)" });
+        }
+    }
+    if !policy.issuers.iter().any(|issuer| issuer.accepts(&iss, tid)) {
+        return Err(wrong_issuer(policy.issuers.iter(), &iss));
+    }
+    // A key that the provider binds to one issuer vouches for no other. A template binds nothing within one
+    // tenant; across tenants it is what keeps them apart (Microsoft, "Access tokens: validate the issuer").
+    if let Some(bound) = key.issuer().map(Issuer::parse) {
+        let binds = multi_tenant || matches!(bound, Issuer::Exact(_));
+        if binds && !bound.accepts(&iss, tid) {
+            return Err(wrong_issuer(std::iter::once(&bound), &iss));
+        }
+    }
+    match (&policy.tenants, tid) {
+        (Tenants::Listed(tenants), Some(tid)) if !tenants.contains(&tid.to_ascii_lowercase()) => {
+            Err(Error::TenantNotAllowed { actual: shown(tid) })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn wrong_issuer<'p>(accepted: impl Iterator<Item = &'p Issuer>, actual: &str) -> Error {
+    let accepted = accepted.map(|issuer| match issuer {
+        Issuer::Exact(issuer) => issuer.clone(),
+        Issuer::Template(before, after) => format!("{before}{{tenantid}}{after}"),
+    });
+    Error::WrongIssuer { expected: accepted.collect::<Vec<_>>().join(" or "), actual: shown(actual) }
+}
+
+/// The audience: a string, or an array of strings (RFC 7519, section 4.1.3).
+pub(crate) fn check_audience(checked: &Checked<'_>, policy: &Policy) -> Result<(), Error> {
+    const MALFORMED: Error = Error::ClaimMalformed { name: "aud", expected: "a string or an array of strings" };
+    let aud = checked.aud.ok_or_else(|| missing("aud"))?;
+    let accepted = |value: Value<'_>| policy.audiences.iter().any(|audience| value.is_str(audience));
+    let found = match aud.kind() {
+        Kind::String => accepted(aud),
+        Kind::Array if aud.elements().all(|element| element.kind() == Kind::String) => aud.elements().any(accepted),
+        _ => return Err(MALFORMED),
+    };
+    if found {
+        return Ok(());
+    }
+    let audiences = if aud.kind() == Kind::String { vec![aud] } else { aud.elements().collect() };
+    let actual: Vec<_> = audiences.iter().filter_map(|value| value.as_str()).collect();
+    Err(Error::WrongAudience { expected: policy.audiences.join(" or "), actual: shown(&actual.join(" ")) })
+}

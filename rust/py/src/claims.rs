@@ -1,0 +1,324 @@
+//! `Claims` for Python: a read-only mapping over the claims of a verified token.
+//!
+//! Values are converted when they are asked for, each time anew: nothing that a caller does to a list or a
+//! dict can reach the cached verdict that other callers share.
+
+use std::sync::Arc;
+
+use entra_core::claims::Claims as CoreClaims;
+use entra_core::error::Error;
+use entra_core::json::{Kind, Value};
+use entra_core::token::{Compact, MAX_TOKEN_BYTES, decode_header};
+use entra_core::verify::Verified;
+use pyo3::exceptions::PyKeyError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
+
+use crate::{refusal, token_argument};
+
+pyo3::import_exception!(entra_fast.errors, Forbidden);
+
+/// The claims of a verified token: a read-only mapping, with typed helpers.
+#[pyclass(frozen, mapping, module = "entra_fast._native")]
+pub(crate) struct Claims(pub(crate) Arc<Verified>);
+
+impl Claims {
+    fn claims(&self) -> &CoreClaims {
+        self.0.claims()
+    }
+
+    fn find(&self, name: &Bound<'_, PyAny>) -> Option<Value<'_>> {
+        let name = name.cast::<PyString>().ok()?;
+        self.claims().get(name.to_str().ok()?)
+    }
+
+    fn string<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyString>> {
+        self.claims().string(name).map(|text| PyString::new(py, &text))
+    }
+
+    fn strings<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.claims().strings(name).collect::<Vec<_>>())
+    }
+}
+
+#[pymethods]
+impl Claims {
+    /// Machine-to-machine: Entra ID writes `idtyp` `app` if and only if no user is behind the token.
+    #[getter]
+    fn is_app(&self) -> bool {
+        self.claims().is_app()
+    }
+
+    /// Application roles (`roles`).
+    #[getter]
+    fn roles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.strings(py, "roles")
+    }
+
+    /// Delegated permissions (the words of `scp`).
+    #[getter]
+    fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.claims().scopes())
+    }
+
+    /// Object ids of the user's groups (`groups`). Empty also where there were too many: see
+    /// `has_groups_overage`.
+    #[getter]
+    fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.strings(py, "groups")
+    }
+
+    /// True where Entra ID left the groups out because there are too many: then absence says nothing, and
+    /// Microsoft Graph has to be asked.
+    #[getter]
+    fn has_groups_overage(&self) -> bool {
+        self.claims().has_groups_overage()
+    }
+
+    /// `exp`, in seconds since the epoch.
+    #[getter]
+    fn expires_at(&self) -> f64 {
+        self.0.expires_at()
+    }
+
+    /// `iat`, in seconds since the epoch.
+    #[getter]
+    fn issued_at(&self) -> Option<f64> {
+        self.0.issued_at()
+    }
+
+    /// The tenant (`tid`).
+    #[getter]
+    fn tenant_id<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "tid")
+    }
+
+    /// The user or service principal (`oid`).
+    #[getter]
+    fn object_id<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "oid")
+    }
+
+    /// Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`).
+    #[getter]
+    fn authorized_party<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "azp").or_else(|| self.string(py, "appid"))
+    }
+
+    /// The user's display name (`name`). For showing, not for deciding.
+    #[getter]
+    fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "name")
+    }
+
+    /// Raise Forbidden unless the token has all that is named: a role, a scope, a group.
+    #[pyo3(signature = (*, role = None, scope = None, group = None))]
+    fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
+        let claims = self.claims();
+        if let Some(role) = role
+            && !claims.strings("roles").any(|own| own == role)
+        {
+            return Err(Forbidden::new_err(("role_missing", format!("token lacks the role '{role}'"))));
+        }
+        if let Some(scope) = scope
+            && !claims.scopes().iter().any(|own| own == scope)
+        {
+            return Err(Forbidden::new_err(("scope_missing", format!("token lacks the scope '{scope}'"))));
+        }
+        if let Some(group) = group
+            && !claims.strings("groups").any(|own| own == group)
+        {
+            let (code, sentence) = if claims.has_groups_overage() {
+                (
+                    "groups_overage",
+                    "token leaves its groups out because there are too many, so it cannot show the group",
+                )
+            } else {
+                ("group_missing", "token lacks the group")
+            };
+            return Err(Forbidden::new_err((code, format!("{sentence} '{group}'"))));
+        }
+        Ok(())
+    }
+
+    /// All claims as a new dict.
+    fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, self.claims().root())
+    }
+
+    /// The claims' JSON text, exactly as it was signed.
+    fn as_json(&self) -> &str {
+        self.claims().text()
+    }
+
+    fn __getitem__<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.find(name) {
+            Some(value) => to_python(name.py(), value),
+            None => Err(PyKeyError::new_err(name.clone().unbind())),
+        }
+    }
+
+    fn __contains__(&self, name: &Bound<'_, PyAny>) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn __len__(&self) -> usize {
+        self.claims().root().members().count()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let names = self.claims().root().members().map(|(name, _)| claim_name(py, name));
+        PyList::new(py, names.collect::<Vec<_>>())?.try_iter()
+    }
+
+    /// The claim, or `default` where it is absent.
+    #[pyo3(signature = (name, default = None, /))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.find(name) {
+            Some(value) => to_python(py, value),
+            None => Ok(default.unwrap_or_else(|| py.None().into_bound(py))),
+        }
+    }
+
+    /// The names of the claims.
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.as_dict(py)?.call_method0(intern!(py, "keys"))
+    }
+
+    /// The values of the claims.
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.as_dict(py)?.call_method0(intern!(py, "values"))
+    }
+
+    /// The claims as (name, value) pairs.
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.as_dict(py)?.call_method0(intern!(py, "items"))
+    }
+
+    fn __eq__<'py>(&self, py: Python<'py>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let other = match other.cast::<Self>() {
+            Ok(other) => other.get().as_dict(py)?,
+            Err(_) => match other.cast::<PyMapping>() {
+                Ok(other) => other.clone().into_any(),
+                Err(_) => return Ok(py.NotImplemented().into_bound(py)),
+            },
+        };
+        self.as_dict(py)?.rich_compare(other, pyo3::basic::CompareOp::Eq)
+    }
+
+    /// Names only: values are personal data, and reprs end in logs.
+    fn __repr__(&self) -> String {
+        let names: Vec<_> = self.claims().root().members().filter_map(|(name, _)| name.as_str()).collect();
+        format!("<Claims: {}>", entra_core::error::shown(&names.join(", ")))
+    }
+}
+
+/// A JSON value as the Python value that the json module would give.
+pub(crate) fn to_python<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value.kind() {
+        Kind::Null => py.None().into_bound(py),
+        Kind::Bool(bool) => bool.into_pyobject(py)?.to_owned().into_any(),
+        Kind::Number => number(py, value.text())?,
+        Kind::String => PyString::new(py, &value.as_str().unwrap_or_default()).into_any(),
+        Kind::Array => {
+            let list = PyList::empty(py);
+            for element in value.elements() {
+                list.append(to_python(py, element)?)?;
+            }
+            list.into_any()
+        }
+        Kind::Object => {
+            let dict = PyDict::new(py);
+            for (name, member) in value.members() {
+                dict.set_item(claim_name(py, name), to_python(py, member)?)?;
+            }
+            dict.into_any()
+        }
+    })
+}
+
+fn number<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(integer) = text.parse::<i64>() {
+        return Ok(PyInt::new(py, integer).into_any());
+    }
+    if text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
+        // Beyond the range of floats this is infinity, as in the json module.
+        return Ok(PyFloat::new(py, text.parse().unwrap_or(f64::INFINITY)).into_any());
+    }
+    py.get_type::<PyInt>().call1((text,)) // its length was bounded by the parser
+}
+
+/// The names that Entra ID writes in nearly every token are made once per process.
+fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
+    macro_rules! interned {
+        ($($known:literal),*) => {
+            match name.text() {
+                $($known => intern!(py, $known).clone(),)*
+                _ => PyString::new(py, &name.as_str().unwrap_or_default()),
+            }
+        };
+    }
+    interned!(
+        "aud",
+        "iss",
+        "iat",
+        "nbf",
+        "exp",
+        "aio",
+        "azp",
+        "azp_name",
+        "azpacr",
+        "appid",
+        "appidacr",
+        "email",
+        "groups",
+        "idtyp",
+        "name",
+        "NAVident",
+        "oid",
+        "preferred_username",
+        "rh",
+        "roles",
+        "scp",
+        "sid",
+        "sub",
+        "tid",
+        "upn",
+        "uti",
+        "ver",
+        "jti",
+        "acr",
+        "amr"
+    )
+}
+
+/// The header of a token that nobody has verified. Never decide anything by it.
+#[pyfunction]
+fn unverified_header<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let header = token_argument(token)?
+        .and_then(|token| Compact::split(token, MAX_TOKEN_BYTES))
+        .and_then(|compact| decode_header(compact.header));
+    to_python(py, header.map_err(|error| refusal(&error))?.root())
+}
+
+/// The claims of a token that nobody has verified. Never decide anything by them.
+#[pyfunction]
+fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let claims = token_argument(token)?
+        .and_then(|token| Compact::split(token, MAX_TOKEN_BYTES))
+        .and_then(|compact| CoreClaims::dangerous_unverified(compact.payload));
+    to_python(py, claims.map_err(|error: Error| refusal(&error))?.root())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Claims>()?;
+    PyMapping::register::<Claims>(module.py())?;
+    module.add_function(wrap_pyfunction!(unverified_header, module)?)?;
+    module.add_function(wrap_pyfunction!(unverified_claims, module)?)
+}

@@ -1,0 +1,106 @@
+//! The binding of `entra-core` to Python: converts in, calls the core, converts out. Nothing else.
+//!
+//! What belongs here: Python types, the GIL, the clock (the core takes times as arguments) and the
+//! process's random seed. What must never: a decision about a token.
+
+mod claims;
+// mod grants;
+mod signing;
+mod verifier;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use entra_core::algorithm::Algorithm;
+use entra_core::error::{CODES, Error};
+use entra_core::token::MAX_TOKEN_BYTES;
+use entra_core::{digest, json};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+
+pyo3::import_exception!(entra_fast.errors, InvalidToken);
+pyo3::import_exception!(entra_fast.errors, KeysUnavailable);
+
+/// Seconds since the epoch, by the wall clock.
+fn wall_clock() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
+
+/// A random number, new for every map.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// The bytes of a `str` or `bytes` argument; None where a `str` has no UTF-8 form (a lone surrogate).
+fn text_argument<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> PyResult<Option<&'a [u8]>> {
+    if let Ok(text) = value.cast::<PyString>() {
+        Ok(text.to_str().ok().map(str::as_bytes))
+    } else if let Ok(bytes) = value.cast::<PyBytes>() {
+        Ok(Some(bytes.as_bytes()))
+    } else {
+        Err(PyTypeError::new_err(format!("{name} must be str or bytes, not {}", value.get_type().name()?)))
+    }
+}
+
+/// A token argument. A text that cannot even be encoded is no token, and says so like any other.
+fn token_argument<'a>(token: &'a Bound<'_, PyAny>) -> PyResult<Result<&'a [u8], Error>> {
+    let not_text = Error::NotAJwt { expected: "base64url characters", found: "a lone surrogate" };
+    Ok(text_argument("token", token)?.ok_or(not_text))
+}
+
+/// The exception for a refused token.
+fn refusal(error: &Error) -> PyErr {
+    if *error == Error::KeysUnavailable {
+        return KeysUnavailable::new_err((error.code(), error.to_string()));
+    }
+    InvalidToken::new_err((error.code(), error.to_string(), error.expected(), error.actual()))
+}
+
+/// sha256(subject_token + scope) in lower-case hex: for people who keep their own token cache.
+#[pyfunction]
+fn cache_key(subject_token: &str, scope: &str) -> String {
+    digest::cache_key(subject_token, scope)
+}
+
+/// SHA-256 over a purpose and length-prefixed parts: the internal cache key.
+#[pyfunction]
+fn grant_key<'py>(py: Python<'py>, purpose: &str, parts: Vec<String>) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &digest::of_parts(purpose, parts.iter().map(String::as_bytes)))
+}
+
+/// SHA-256 of bytes.
+#[pyfunction]
+fn sha256<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &digest::sha256(data))
+}
+
+/// Parse strict JSON: no duplicate members, no lone surrogates, no NaN, bounded depth.
+#[pyfunction]
+fn parse_json<'py>(py: Python<'py>, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let refused = |error: json::JsonError| PyValueError::new_err(error.reason());
+    let text = text_argument("text", text)?.ok_or_else(|| refused(json::JsonError::LoneSurrogate))?;
+    let document = json::Document::parse(text).map_err(refused)?;
+    claims::to_python(py, document.root())
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    let codes = PyDict::new(py);
+    for (code, sentence) in CODES {
+        codes.set_item(code, sentence)?;
+    }
+    module.add("ERROR_CODES", codes)?;
+    module.add("ALGORITHMS", PyTuple::new(py, Algorithm::ALL.map(Algorithm::name))?)?;
+    module.add("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES)?;
+    module.add_function(wrap_pyfunction!(cache_key, module)?)?;
+    module.add_function(wrap_pyfunction!(grant_key, module)?)?;
+    module.add_function(wrap_pyfunction!(sha256, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_json, module)?)?;
+    claims::register(module)?;
+    verifier::register(module)?;
+    // grants::register(module)?;
+    signing::register(module)
+}

@@ -1,0 +1,291 @@
+//! `KeySet`, `Policy` and `Verifier` for Python.
+//!
+//! On the cached path a call takes about a microsecond, so the GIL is kept; it is released where a signature
+//! is computed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use entra_core::algorithm::Algorithm;
+use entra_core::bounded::Limits;
+use entra_core::error::Error;
+use entra_core::explain::explain;
+use entra_core::introspection;
+use entra_core::keyset::{KeySet as CoreKeySet, KeySetError};
+use entra_core::policy::{Policy as CorePolicy, PolicyError, Settings, Tenants};
+use entra_core::validator::{Recalled, Validator};
+use entra_core::verify::Verified;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::claims::Claims;
+use crate::{random_seed, refusal, text_argument, token_argument, wall_clock};
+
+pyo3::import_exception!(entra_fast.errors, ConfigurationError);
+pyo3::import_exception!(entra_fast.errors, KeysUnavailable);
+
+/// An immutable set of public keys, from the text of a JWKS (RFC 7517).
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct KeySet(Arc<CoreKeySet>);
+
+#[pymethods]
+impl KeySet {
+    #[new]
+    fn new(jwks: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static GENERATION: AtomicU64 = AtomicU64::new(1);
+        let not_utf8 = KeySetError::NotJson(entra_core::json::JsonError::NotUtf8);
+        text_argument("jwks", jwks)?
+            .ok_or(not_utf8)
+            .and_then(|jwks| CoreKeySet::parse(jwks, GENERATION.fetch_add(1, Relaxed)))
+            .map(|keys| Self(Arc::new(keys)))
+            .map_err(|error| KeysUnavailable::new_err(("key_set_invalid", error.to_string())))
+    }
+
+    /// The keys' ids, in the order of the text.
+    #[getter]
+    fn kids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.0.keys().iter().map(|key| key.kid()))
+    }
+
+    /// (kid, reason) of each entry that was not taken.
+    #[getter]
+    fn dropped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.0.dropped().iter().map(|dropped| (dropped.kid.as_deref(), dropped.reason)))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.keys().len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<KeySet: {} keys, {} dropped>", self.0.keys().len(), self.0.dropped().len())
+    }
+}
+
+/// What a token must be to be accepted; complete when constructed, and immutable.
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct Policy(CorePolicy);
+
+#[pymethods]
+impl Policy {
+    #[new]
+    #[pyo3(signature = (*, issuers, audiences, algorithms = None, tenants = None, leeway = 60.0,
+                        required_claims = None, max_age = None, max_token_bytes = 65536))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of one immutable value")]
+    fn new(
+        issuers: Vec<String>,
+        audiences: Vec<String>,
+        algorithms: Option<Vec<String>>,
+        tenants: Option<Vec<String>>,
+        leeway: f64,
+        required_claims: Option<Vec<String>>,
+        max_age: Option<f64>,
+        max_token_bytes: usize,
+    ) -> PyResult<Self> {
+        let defaults = Settings::default();
+        let algorithms = match algorithms {
+            None => defaults.algorithms,
+            Some(names) => {
+                let offered = names.iter().map(|name| Algorithm::from_name(name));
+                offered.collect::<Option<_>>().ok_or_else(|| {
+                    let names = Algorithm::ALL.map(Algorithm::name).join(", ");
+                    misconfigured("algorithms", &format!("must be among {names}"))
+                })?
+            }
+        };
+        let tenants = match tenants {
+            None => Tenants::ByIssuer,
+            Some(tenants) if tenants == ["*"] => Tenants::Any,
+            Some(tenants) => Tenants::Listed(tenants),
+        };
+        let required_claims = required_claims.unwrap_or(defaults.required_claims);
+        CorePolicy::new(Settings {
+            issuers,
+            audiences,
+            algorithms,
+            tenants,
+            leeway,
+            required_claims,
+            max_age,
+            max_token_bytes,
+        })
+        .map(Self)
+        .map_err(|PolicyError { setting, message }| misconfigured(setting, message))
+    }
+}
+
+fn misconfigured(setting: &'static str, message: &str) -> PyErr {
+    ConfigurationError::new_err(("setting_invalid", format!("{setting} {message}"), setting))
+}
+
+/// One policy, the current key set and the bounded cache of tokens already verified. Thread-safe.
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct Verifier(Validator);
+
+impl Verifier {
+    #[inline]
+    fn verdict(
+        &self,
+        py: Python<'_>,
+        token: &Bound<'_, PyAny>,
+        now: Option<f64>,
+    ) -> PyResult<Result<Arc<Verified>, Error>> {
+        let now = now.unwrap_or_else(wall_clock);
+        let token = match token_argument(token)? {
+            Ok(token) => token,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(match self.0.recall(token, now) {
+            Recalled::Verdict(verdict) => verdict,
+            Recalled::Nothing(digest) => py.detach(|| self.0.judge(token, digest, now)),
+        })
+    }
+}
+
+#[pymethods]
+impl Verifier {
+    #[new]
+    #[pyo3(signature = (policy, keys = None, *, cache_entries = 20_000, cache_bytes = 134_217_728))]
+    fn new(policy: &Policy, keys: Option<&KeySet>, cache_entries: usize, cache_bytes: usize) -> Self {
+        let limits = Limits { entries: cache_entries, bytes: cache_bytes };
+        let validator = Validator::new(policy.0.clone(), limits, [random_seed(), random_seed()]);
+        validator.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
+        Self(validator)
+    }
+
+    /// The current key set.
+    #[getter]
+    fn keys(&self) -> Option<KeySet> {
+        self.0.keys().map(KeySet)
+    }
+
+    /// Swap the key set atomically; verdicts reached with a key that is gone die with it.
+    #[pyo3(signature = (keys))]
+    fn set_keys(&self, keys: Option<&KeySet>) {
+        self.0.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
+    }
+
+    /// The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set.
+    #[pyo3(signature = (token, now = None))]
+    fn validate(&self, py: Python<'_>, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<Claims> {
+        self.verdict(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
+    }
+
+    /// Validate on all cores with the GIL released; results in order, failures as values.
+    #[pyo3(signature = (tokens, now = None))]
+    fn validate_many<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: Vec<Bound<'py, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let now = now.unwrap_or_else(wall_clock);
+        let tokens = tokens.iter().map(token_argument).collect::<PyResult<Vec<_>>>()?;
+        let verdicts = py.detach(|| on_all_cores(&tokens, |token| self.0.validate(token, now)));
+        let results = PyList::empty(py);
+        for verdict in verdicts {
+            match verdict {
+                Ok(verified) => results.append(Claims(verified))?,
+                Err(error) => results.append(refusal(&error).into_value(py))?,
+            }
+        }
+        Ok(results)
+    }
+
+    /// The JSON body of an introspection answer, or InvalidToken as from validate.
+    #[pyo3(signature = (token, now = None))]
+    fn introspect<'py>(
+        &self,
+        py: Python<'py>,
+        token: &Bound<'py, PyAny>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        match self.verdict(py, token, now)? {
+            Ok(verified) => Ok(PyBytes::new(py, &introspection::active(verified.claims()))),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    /// Each check in turn, for people.
+    #[pyo3(signature = (token, now = None))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        token: &Bound<'py, PyAny>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let token = token_argument(token)?.unwrap_or_default();
+        let keys = self.0.keys();
+        let report = PyList::empty(py);
+        for check in explain(token, keys.as_deref(), self.0.policy(), now.unwrap_or_else(wall_clock)) {
+            let row = PyDict::new(py);
+            row.set_item("check", check.name)?;
+            row.set_item("passed", check.outcome.as_ref().map(Result::is_ok))?;
+            row.set_item("value", check.value)?;
+            let failure = check.outcome.and_then(Result::err);
+            row.set_item("code", failure.as_ref().map(Error::code))?;
+            row.set_item("message", failure.as_ref().map(ToString::to_string))?;
+            row.set_item("expected", failure.as_ref().and_then(Error::expected))?;
+            row.set_item("actual", failure.as_ref().and_then(Error::actual))?;
+            report.append(row)?;
+        }
+        Ok(report)
+    }
+
+    /// Figures of the cache of verified tokens.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.0.stats();
+        let dict = PyDict::new(py);
+        dict.set_item("cache_entries", stats.entries)?;
+        dict.set_item("cache_bytes", stats.bytes)?;
+        dict.set_item("cache_hits", stats.hits)?;
+        dict.set_item("cache_misses", stats.misses)?;
+        dict.set_item("cache_evictions", stats.evictions)?;
+        Ok(dict)
+    }
+}
+
+/// Fewer tokens than this are not worth starting a thread for.
+const WORTH_A_THREAD: usize = 8;
+
+/// Judge tokens on as many threads as there are cores; the results are in the order of the tokens.
+fn on_all_cores<F>(tokens: &[Result<&[u8], Error>], judge: F) -> Vec<Result<Arc<Verified>, Error>>
+where
+    F: Fn(&[u8]) -> Result<Arc<Verified>, Error> + Sync,
+{
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
+    let next = AtomicUsize::new(0);
+    // Threads take small runs of tokens from a shared counter, so that a slow core holds nobody up.
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let start = next.fetch_add(WORTH_A_THREAD, Relaxed);
+            let Some(run) = tokens.get(start..tokens.len().min(start + WORTH_A_THREAD)) else { return done };
+            if run.is_empty() {
+                return done;
+            }
+            let verdicts = run.iter().map(|token| token.as_ref().map_err(Clone::clone).and_then(|token| judge(token)));
+            done.push((start, verdicts.collect::<Vec<_>>()));
+        }
+    };
+    let mut runs = std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut runs = work();
+        for helper in helpers {
+            match helper.join() {
+                Ok(done) => runs.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        runs
+    });
+    runs.sort_unstable_by_key(|(start, _)| *start);
+    runs.into_iter().flat_map(|(_, verdicts)| verdicts).collect()
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<KeySet>()?;
+    module.add_class::<Policy>()?;
+    module.add_class::<Verifier>()
+}
