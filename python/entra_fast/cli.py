@@ -117,6 +117,59 @@ def _token_generator(arguments: argparse.Namespace) -> int:
     return generator.run(settings)
 
 
+# --- the local Entra ID
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    _need_extra("dev")
+    from entra_fast.dev import find_sources
+    from entra_fast.emulator import directory, manifests, policy, registry
+
+    sources, users = find_sources(arguments.manifests, arguments.directory)
+    loaded = manifests.load(sources)
+    known = registry.build(loaded.manifests, directory.load(users))
+    consumer, target = known.find(arguments.consumer), known.find(arguments.target)
+    tenant = known.tenant(consumer.tenant_id)
+    if tenant is None or tenant.id != target.tenant_id:
+        text = f"{target.name} is in the tenant {target.tenant}, {consumer.name} in {consumer.tenant}"
+        raise _Refused(REFUSED, f"{text}: tenants are isolated")
+    user = None
+    if arguments.user is not None:
+        user = tenant.directory.find_user(arguments.user)
+        if user is None:
+            raise _Refused(USAGE, f"--user: {tenant.name} has no user '{arguments.user}'")
+    decision = policy.decide(tenant, consumer, target, user)
+    if arguments.json:
+        _print_json(
+            {
+                "granted": decision.granted,
+                "reasons": [
+                    {
+                        name: getattr(reason, name)
+                        for name in ("check", "passed", "text", "location", "remedy")
+                    }
+                    for reason in decision.reasons
+                ],
+                "roles": decision.roles,
+                "scopes": decision.scopes,
+                "groups": decision.groups,
+                "error": str(decision.error) if decision.error is not None else None,
+            }
+        )
+        return OK if decision.granted else REFUSED
+    for reason in decision.reasons:
+        place = f" ({reason.location})" if reason.location else ""
+        print(
+            _printable(f"{'ok     ' if reason.passed else 'REFUSED'}  {reason.check}: {reason.text}{place}")
+        )
+        if reason.remedy:
+            print(_printable(f"         what to change: {reason.remedy}"))
+    who = f" on behalf of {user.username}" if user is not None else ""
+    verdict = "gets a token" if decision.granted else f"gets no token ({decision.error})"
+    print(_printable(f"{consumer.name} {verdict} for {target.name}{who}"))
+    return OK if decision.granted else REFUSED
+
+
 # --- looking at tokens
 
 
@@ -328,6 +381,13 @@ def _span(seconds: float) -> str:
 # --- arguments
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Descriptions and examples as they are written, and enough room for the longest command's name."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22)
+
+
 class _Version(argparse.Action):
     """Prints the version of the native module that actually runs, and what it runs on."""
 
@@ -335,7 +395,8 @@ class _Version(argparse.Action):
         from entra_fast import _native
 
         python = ".".join(map(str, sys.version_info[:3]))
-        parser.exit(OK, f"entra-fast {_native.__version__} ({sys.implementation.name} {python})\n")
+        print(f"entra-fast {_native.__version__} ({sys.implementation.name} {python})")
+        parser.exit(OK)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -347,7 +408,7 @@ def _parser() -> argparse.ArgumentParser:
         "  entra-fast dev                      the whole system on this machine, with commands to paste\n"
         "  entra-fast COMMAND --help           arguments, settings and examples of one command\n\n"
         + _EXIT_STATUSES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -362,7 +423,7 @@ def _parser() -> argparse.ArgumentParser:
             help=summary,
             description=description,
             epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
         added.set_defaults(run=run)
@@ -390,7 +451,7 @@ commands to paste. Ctrl-C stops it.
 examples:
   entra-fast dev
   entra-fast dev --manifests .nais/ --app dev-gcp:my-team:my-app
-  entra-fast dev --app dev-gcp:team-a:app-a --app dev-gcp:team-b:app-b    # sidecars on 7164 and 7166
+  entra-fast dev --app dev-gcp:team-a:app-a --app dev-gcp:team-b:app-b   # on 7164 and 7166
 """,
     )
     _add_manifest_options(dev)
@@ -498,6 +559,27 @@ examples:
     )
 
 
+def _add_emulator_tools(command: _Command) -> None:
+    explain = command(
+        "explain",
+        _explain,
+        "would the manifests' policies grant this token, and why (not)",
+        """Decide, by the same rules as the local Entra ID, whether an application gets a token for
+another one: as itself, or on behalf of a user. Shows each check with the line of the
+manifest that it rests on, and what to change. Exit status 0: granted, 1: refused.
+
+examples:
+  entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b
+  entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b --user ada@trygdeetaten.no
+""",
+    )
+    explain.add_argument("consumer", help="the application that asks: '<cluster>:<namespace>:<app>'")
+    explain.add_argument("target", help="the application that the token is for")
+    explain.add_argument("--user", help="on behalf of this user: sign-in name, NAV ident or object id")
+    explain.add_argument("--json", action="store_true", help="the decision as one JSON object")
+    _add_manifest_options(explain)
+
+
 def _add_sidecar_clients(command: _Command) -> None:
     token = command(
         "token",
@@ -588,3 +670,7 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port number (0 to 65535)")
     return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

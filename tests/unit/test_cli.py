@@ -1,0 +1,324 @@
+"""The command line: arguments, exit statuses, what reaches the terminal."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from entra_fast import cli
+
+COMMANDS = (
+    "dev",
+    "serve",
+    "emulator",
+    "token-generator",
+    "validate",
+    "inspect",
+    "token",
+    "exchange",
+    "introspect",
+    "explain",
+    "env",
+)
+
+
+def _segment(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _unsigned(claims: dict[str, Any]) -> str:
+    return f"{_segment({'alg': 'RS256', 'typ': 'JWT', 'kid': 'k'})}.{_segment(claims)}.{_segment('sig')}"
+
+
+def _stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+class _Recorder(HTTPServer):
+    """A peer that answers what a test tells it to; what the sidecar really answers, the contract tests show."""
+
+    status, body = 200, b"{}"
+    seen: list[tuple[str, dict[str, Any]]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Recorder
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, request))
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def peer() -> Iterator[_Recorder]:
+    with _Recorder(("127.0.0.1", 0), _Handler) as server:
+        server.seen = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def _address(peer: _Recorder, path: str = "/api") -> str:
+    return f"http://127.0.0.1:{peer.server_port}{path}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`entra-fast COMMAND --help` describes the command, fits a terminal, and ends with status 0."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "usage: entra-fast " + command in shown
+    assert "example" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_the_help_lists_every_command_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    """`entra-fast --help` is where people begin."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {command} " in shown or f"\n    {command}\n" in shown for command in COMMANDS)
+    assert "exit status:" in shown
+
+
+def test_the_version_is_that_of_the_native_module(capsys: pytest.CaptureFixture[str]) -> None:
+    """What runs says what it is."""
+    from entra_fast import _native
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"entra-fast {_native.__version__} ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["token"], ["dev", "--emulator-port", "70000"], ["inspect", "--jso"]]
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """No command, an unknown one, a missing argument, no port number, an abbreviated option."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_inspecting_loads_neither_a_web_server_nor_the_emulator() -> None:
+    """Each command imports its own part only."""
+    program = (
+        "import sys; from entra_fast import cli; cli.main(['inspect', sys.argv[1]]);"
+        "print([m for m in ('aiohttp', 'uvloop', 'yaml', 'msgspec', 'entra_fast.emulator') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, _unsigned({"aud": "x"})],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_inspect_says_loudly_that_nothing_was_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody may take a pretty picture of a token for a judgement about it."""
+    assert cli.main(["inspect", _unsigned({"aud": "me", "exp": 0})]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("NOT VERIFIED")
+    assert "1970-01-01 00:00:00 UTC" in shown
+    assert "days ago" in shown
+
+
+def test_inspect_as_json_says_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for programs."""
+    assert cli.main(["inspect", "--json", _unsigned({"aud": "me"})]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "verified": False,
+        "header": {"alg": "RS256", "typ": "JWT", "kid": "k"},
+        "claims": {"aud": "me"},
+    }
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_claim_cannot_take_over_the_terminal(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape sequences, carriage returns and text direction overrides in names and values arrive escaped."""
+    claims = {"name": "\x1b]0;owned\x07\x1b[2J\r\u202egnp.exe", "\x1b[31m": "\x9b1m", "navn": "Bjørn Ærlig"}
+    assert cli.main(["inspect", *options, _unsigned(claims)]) == 0
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x07\r\u202e\x9b")
+    assert "Bjørn Ærlig" in shown
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, "1", -1, 10**400, 1.5e308, float("inf"), [1], {"a": 1}], ids=lambda v: repr(v)[:12]
+)
+def test_a_time_that_is_none_is_shown_as_it_is(value: object) -> None:
+    """Whatever stands in `exp`, showing it does not fail."""
+    assert cli._readable_time(value, 0.0) == ""
+
+
+def test_the_token_may_come_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With '-' or without an argument; line ends and 'Bearer ' do not matter."""
+    token = _unsigned({"aud": "from-stdin"})
+    for arguments, data in ((["-"], f"{token}\n"), ([], f"Bearer {token}\r\n")):
+        _stdin(monkeypatch, data.encode())
+        assert cli.main(["inspect", *arguments]) == 0
+        assert "from-stdin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "status"), [(b"", 2), (b" \n", 2), (b"a" * (2 << 20), 2), (b"not a token", 1), (b"\xff\xfe", 1)]
+)
+def test_what_is_no_token_is_one_line(
+    data: bytes, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing, too much, and something else; no traceback, and none of the input in the message."""
+    _stdin(monkeypatch, data)
+    assert cli.main(["inspect"]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("entra-fast: ")
+    assert captured.err.count("\n") == 1
+    assert "not a token" not in captured.err or data != b"not a token"
+
+
+def test_token_prints_the_bare_token(peer: _Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that `TOKEN=$(entra-fast token ...)` works."""
+    peer.body = b'{"access_token":"a.b.c","expires_in":3599,"token_type":"Bearer"}'
+    assert cli.main(["token", "dev-gcp:team:app", "--skip-cache", "--url", _address(peer)]) == 0
+    assert capsys.readouterr().out == "a.b.c\n"
+    expected = {"identity_provider": "entra_id", "target": "dev-gcp:team:app", "skip_cache": True}
+    assert peer.seen == [("/api", expected)]
+
+
+def test_the_environment_says_where_the_sidecar_is(
+    peer: _Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variables that NAIS gives an application, for all three commands."""
+    for name, path in (
+        ("NAIS_TOKEN_ENDPOINT", "/t"),
+        ("NAIS_TOKEN_EXCHANGE_ENDPOINT", "/x"),
+        ("NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/i"),
+    ):
+        monkeypatch.setenv(name, _address(peer, path))
+    peer.body = b'{"access_token":"a.b.c","active":true}'
+    assert (
+        cli.main(["token", "t"]) == cli.main(["exchange", "t", "user"]) == cli.main(["introspect", "it"]) == 0
+    )
+    assert [path for path, _ in peer.seen] == ["/t", "/x", "/i"]
+    assert peer.seen[1][1]["user_token"] == "user"
+    assert peer.seen[2][1]["token"] == "it"
+
+
+def test_introspect_ends_with_1_for_an_inactive_token(
+    peer: _Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the JSON boolean `true` is active."""
+    for body, status in (
+        (b'{"active":true}', 0),
+        (b'{"active":false,"error":"e"}', 1),
+        (b'{"active":"true"}', 1),
+    ):
+        peer.body = body
+        assert cli.main(["introspect", "x", "--url", _address(peer)]) == status
+        assert json.loads(capsys.readouterr().out) == json.loads(body)
+
+
+def test_a_refusal_is_one_line_and_1(peer: _Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """The provider's own words, made safe for a terminal."""
+    peer.status, peer.body = (
+        400,
+        b'{"error":"invalid_grant","error_description":"AADSTS501051: no\\r\\nTrace \\u001b[2J"}',
+    )
+    assert cli.main(["token", "t", "--url", _address(peer)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no\\r\\nTrace \\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"access_token":"two\\nlines"}', b'"' + b"x" * (2 << 20) + b'"']
+)
+def test_an_answer_that_is_none_of_a_sidecars_is_3(
+    body: bytes, peer: _Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program listens on the port, or answers without end."""
+    peer.body = body
+    assert cli.main(["token", "t", "--url", _address(peer)]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_sidecar_is_3_and_says_where_it_was_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """The address, and what to do about it."""
+    with HTTPServer(("127.0.0.1", 0), _Handler) as server:
+        port = server.server_port
+    assert cli.main(["token", "t", "--url", f"http://127.0.0.1:{port}/"]) == 3
+    error = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in error
+    assert "entra-fast dev" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:7164", "ftp://x/", "http://", "http://x:port/", "http://x:99999/"]
+)
+def test_an_address_that_is_none_is_2(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found out before anything is sent."""
+    assert cli.main(["token", "t", "--url", url]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_early_is_no_crash() -> None:
+    """`entra-fast inspect ... | head -0`: no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())",
+             "inspect", _unsigned({"name": "x" * 60_000})],
+            stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "token-generator"])
+def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: Any) -> None:
+    """One line on standard error, status 2, nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())", command,
+         "--settings", str(tmp_path)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "AZURE_APP_CLIENT_ID" in done.stderr
