@@ -435,6 +435,13 @@ class _Reader:
             return Secret(name, path=path)
         return None
 
+    def successor(self, name: str, current: Secret | None) -> Secret | None:
+        """The secret that follows `current` in a rotation. Where secrets are files, it may appear later."""
+        found = self.secret(name)
+        if found is None and current is not None and current.path is not None:
+            return Secret(name, path=current.path.with_name(name))
+        return found
+
     def integer(self, name: str, low: int, high: int) -> int:
         found, text = self.find(name)
         if not (text.isascii() and text.isdigit() and len(text) <= 15 and low <= int(text) <= high):
@@ -638,12 +645,13 @@ def _credential_settings(read: _Reader) -> CredentialSettings:
                 exc.code, f"{name} is no usable private key: {exc.message}", name
             ) from None
     federated = read.text("AZURE_FEDERATED_TOKEN_FILE")
+    jwk, client_secret = read.secret("AZURE_APP_JWK"), read.secret("AZURE_APP_CLIENT_SECRET")
     credentials = CredentialSettings(
-        jwk=read.secret("AZURE_APP_JWK"),
-        next_jwk=read.secret("AZURE_APP_NEXT_JWK"),
+        jwk=jwk,
+        next_jwk=read.successor("AZURE_APP_NEXT_JWK", jwk),
         federated_token_file=Path(federated) if federated else None,
-        client_secret=read.secret("AZURE_APP_CLIENT_SECRET"),
-        next_client_secret=read.secret("AZURE_APP_NEXT_CLIENT_SECRET"),
+        client_secret=client_secret,
+        next_client_secret=read.successor("AZURE_APP_NEXT_CLIENT_SECRET", client_secret),
     )
     if not (credentials.jwk or credentials.federated_token_file or credentials.client_secret):
         raise ConfigurationError(

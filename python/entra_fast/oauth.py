@@ -391,7 +391,7 @@ def _expires_in(value: object) -> float | None:
 
 
 def _unverified_end(token: str) -> float | None:
-    """`exp` of a token that is a JWT. To a client a token is opaque: being unreadable is no reason to refuse."""
+    """`exp` of a token that is a JWT; None where it cannot be read: to a client a token is opaque."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -1,0 +1,146 @@
+"""The application's credential: what it sends to prove who it is.
+
+What belongs here: choosing the kind of credential, reading it anew at every use, moving on to the next one
+during a rotation, and knowing whether the provider took it. What must never be here: caching of assertions
+(each is used once) and anything that prints a credential.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from entra_fast import _native
+from entra_fast.config import CredentialSettings, Secret
+from entra_fast.errors import ConfigurationError, ProviderError
+from entra_fast.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
+
+
+class Credential(Protocol):
+    """One way to authenticate a client."""
+
+    @property
+    def method(self) -> str: ...
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        """Form fields for one attempt. Raises ConfigurationError when the credential cannot be read."""
+        ...
+
+    def check(self) -> None:
+        """Raises ConfigurationError when the credential cannot be read now."""
+        ...
+
+
+class PrivateKey:
+    """`private_key_jwt`: an assertion signed with AZURE_APP_JWK, new for each attempt."""
+
+    method = "private_key_jwt"
+
+    def __init__(self, jwk: Secret) -> None:
+        self._jwk = jwk
+        self._parsed: tuple[bytes, _native.SigningKey] | None = None
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return assertion_fields(sign_client_assertion(self._key(), client_id, token_endpoint, now))
+
+    def check(self) -> None:
+        self._key()
+
+    def _key(self) -> _native.SigningKey:
+        text = self._jwk.reveal()
+        digest = _native.sha256(text.encode("utf-8"))
+        if self._parsed is None or self._parsed[0] != digest:
+            self._parsed = (digest, _native.SigningKey.from_jwk(text))
+        return self._parsed[1]
+
+
+class FederatedTokenFile:
+    """Workload identity: the assertion is the content of a file that the platform rotates."""
+
+    method = "federated_token"
+
+    def __init__(self, path: Path) -> None:
+        self._file = Secret("AZURE_FEDERATED_TOKEN_FILE", path=path)
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return assertion_fields(self._file.reveal())
+
+    def check(self) -> None:
+        self._file.reveal()
+
+
+class ClientSecret:
+    """`client_secret_post`."""
+
+    method = "client_secret_post"
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return secret_fields(self._secret.reveal())
+
+    def check(self) -> None:
+        self._secret.reveal()
+
+
+class Credentials:
+    """The credential in use and, during a rotation, the one that comes next.
+
+    A credential that the provider rejects (`invalid_client`) is followed by the other one at once; whichever
+    was taken last is tried first from then on.
+    """
+
+    def __init__(self, settings: CredentialSettings, client_id: str) -> None:
+        self._client_id = client_id
+        candidates: list[Credential]
+        if settings.jwk is not None:
+            candidates = [PrivateKey(jwk) for jwk in (settings.jwk, settings.next_jwk) if jwk is not None]
+        elif settings.federated_token_file is not None:
+            candidates = [FederatedTokenFile(settings.federated_token_file)]
+        else:
+            secrets = (settings.client_secret, settings.next_client_secret)
+            candidates = [ClientSecret(secret) for secret in secrets if secret is not None]
+        self._candidates = candidates
+        self._rejection: str | None = None
+
+    @property
+    def method(self) -> str:
+        return self._candidates[0].method
+
+    def in_order(self) -> tuple[Credential, ...]:
+        """What to try, best first."""
+        return tuple(self._candidates)
+
+    def fields(self, credential: Credential, token_endpoint: str, now: float) -> dict[str, str]:
+        """Form fields for one attempt.
+
+        Raises:
+            ConfigurationError: the credential cannot be read now.
+        """
+        return credential.fields(self._client_id, token_endpoint, now)
+
+    def accepted(self, credential: Credential) -> None:
+        self._rejection = None
+        if self._candidates[0] is not credential:
+            self._candidates.remove(credential)
+            self._candidates.insert(0, credential)
+
+    def rejected(self, error: ProviderError) -> None:
+        """The provider took none of them."""
+        self._rejection = aadsts_code(error) or error.error
+
+    @property
+    def rejection(self) -> str | None:
+        """The AADSTS code with which the provider rejected the credential last, or None."""
+        return self._rejection
+
+    def problem(self) -> str | None:
+        """Why no token can be asked for with this credential, or None."""
+        if self._rejection is not None:
+            return f"the provider rejects the application's credential ({self._rejection})"
+        try:
+            self._candidates[0].check()
+        except ConfigurationError as exc:
+            return exc.message
+        return None

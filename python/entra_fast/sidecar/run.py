@@ -1,0 +1,220 @@
+"""The running sidecar: listeners, draining, signals, the process.
+
+What belongs here: start and end. What must never be here: what happens to a request in between.
+
+Exit statuses: 0 after a drain in which every request was answered; 1 when requests had to be cut off or a
+second signal came; 2 when a setting is missing or wrong, or an address cannot be listened on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+
+import uvloop
+from aiohttp import web
+
+from entra_fast.config import ServerSettings, Settings
+from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar.app import build_app, build_probe_app
+from entra_fast.sidecar.logs import configure, logger
+from entra_fast.sidecar.server import Limits, SidecarRunner
+from entra_fast.sidecar.service import Clocks, Service
+
+BACKLOG = 1024
+PROBE_CONNECTIONS = 64
+QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
+"""While draining: this many checks in a row, this many seconds apart, must find no request under way."""
+SPARE_FILES = 256
+"""File descriptors kept free for the way out."""
+
+
+class RunningSidecar:
+    """A sidecar that listens.
+
+    Attributes:
+        address: host:port of the API. probe_address: host:port of the probes (the API's own where there is
+            no second listener).
+        service: what it works with.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        service: Service,
+        api: SidecarRunner,
+        probe: SidecarRunner | None,
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._probe = probe
+        self._stopped = False
+        self.service = service
+        self.address = _listening_on(api)
+        self.probe_address = self.address if probe is None else _listening_on(probe)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def probe_url(self) -> str:
+        return f"http://{self.probe_address}"
+
+    async def stop(self, *, drain: bool = False) -> bool:
+        """Stop. With `drain`: first fail the readiness probe and go on serving for a while, then accept no
+        more connections, and let requests under way finish.
+
+        Returns:
+            Whether every request was answered.
+        """
+        if self._stopped:
+            return True
+        self._stopped = True
+        self.service.draining = True
+        if drain:
+            await asyncio.sleep(self._settings.drain_delay)
+        for site in list(self._api.sites):
+            await site.stop()
+        finished = await self._quiet() if drain else True
+        await self._api.cleanup()
+        await self.service.aclose()
+        if self._probe is not None:
+            await self._probe.cleanup()
+        return finished
+
+    async def _quiet(self) -> bool:
+        """Wait until no request is under way, also none of a connection that was accepted a moment ago."""
+        server = self._api.sidecar_server
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_timeout
+        quiet = 0
+        while server is not None and quiet < QUIET_CHECKS:
+            if loop.time() >= deadline and server.busy:
+                return False
+            quiet = 0 if server.busy else quiet + 1
+            await asyncio.sleep(QUIET_PAUSE)
+        return True
+
+
+async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> RunningSidecar:
+    """Start a sidecar in the running event loop. Starts also while the provider is down.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on.
+    """
+    server = settings.server
+    api_socket = _listen(server.host, server.port, "BIND_ADDRESS")
+    probe_socket = None
+    try:
+        if server.probe_host is not None:
+            probe_socket = _listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
+        service = Service(settings, clocks=clocks)
+    except BaseException:
+        api_socket.close()
+        raise
+    limits = Limits(
+        max_connections=_possible_connections(server.max_connections), request_timeout=server.request_timeout
+    )
+    api = SidecarRunner(
+        build_app(settings, service=service, probes=probe_socket is None),
+        limits,
+        service.metrics,
+        idle_timeout=server.idle_timeout,
+    )
+    await api.setup()
+    web_server = api.sidecar_server
+    service.metrics.connections.read = lambda: len(web_server.connections) if web_server is not None else 0
+    await service.start()
+    await web.SockSite(api, api_socket, backlog=BACKLOG).start()
+    probe = None
+    if probe_socket is not None:
+        probe = SidecarRunner(
+            build_probe_app(service),
+            Limits(max_connections=PROBE_CONNECTIONS, request_timeout=server.request_timeout),
+            service.metrics,
+            idle_timeout=server.idle_timeout,
+        )
+        await probe.setup()
+        await web.SockSite(probe, probe_socket, backlog=BACKLOG).start()
+    return RunningSidecar(server, service, api, probe)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the process's exit status.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on.
+    """
+    configure(settings.server.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            logger.warning("second signal: stopping at once")
+            logging.shutdown()
+            os._exit(1)
+        logger.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Set explicitly: as PID 1 a process has no default action for signals.
+        loop.add_signal_handler(number, on_signal, number)
+    sidecar = await start_sidecar(settings)
+    logger.info("listening", extra={"fields": {"address": sidecar.address, "probes": sidecar.probe_address}})
+    await stop.wait()
+    finished = await sidecar.stop(drain=True)
+    logger.info("stopped", extra={"fields": {"every_request_answered": finished}})
+    return 0 if finished else 1
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as exc:
+        raise ConfigurationError(
+            "address_unusable", f"{setting}: cannot listen on {host}:{port}: {exc.strerror}", setting
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        reason = "the address is in use" if exc.errno == errno.EADDRINUSE else exc.strerror
+        raise ConfigurationError(
+            "address_unusable", f"{setting}: cannot listen on {host}:{port}: {reason}", setting
+        ) from None
+    return listener
+
+
+def _listening_on(runner: SidecarRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _possible_connections(wanted: int) -> int:
+    """As many as asked for, as far as the limit of open files allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(wanted, soft - SPARE_FILES))

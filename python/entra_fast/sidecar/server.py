@@ -1,0 +1,180 @@
+"""The server below aiohttp's application: one protocol object per connection.
+
+What belongs here: limits on connections, the deadline to receive a request, errors of HTTP itself in the
+API's shape, and the place where the fast lane takes requests before aiohttp sees them
+(`SidecarProtocol.data_received`). What must never be here: routes, tokens, and any opinion about the bytes
+of a request: framing is aiohttp's parser's alone.
+
+This uses attributes of aiohttp's RequestHandler that are not public; its minor version is pinned for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from entra_fast.metrics import Metrics
+
+
+class RequestTimedOut(Exception):
+    """The request's body did not arrive in time."""
+
+
+class Limits:
+    """What a connection may do."""
+
+    __slots__ = ("max_connections", "request_timeout")
+
+    def __init__(self, *, max_connections: int, request_timeout: float) -> None:
+        self.max_connections = max_connections
+        self.request_timeout = request_timeout
+
+
+class SidecarServer(Server):
+    """Makes a `SidecarProtocol` for each connection."""
+
+    def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
+        super().__init__(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            loop=plain._loop,
+            **plain._kwargs,
+        )
+        self.limits = limits
+        self.metrics = metrics
+
+    def __call__(self) -> RequestHandler:
+        return SidecarProtocol(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is being received or answered."""
+        return any(isinstance(c, SidecarProtocol) and c.busy for c in self._connections)
+
+
+class SidecarProtocol(RequestHandler):
+    """aiohttp's protocol, with a deadline to receive each request."""
+
+    __slots__ = ("_body", "_deadline", "_sidecar")
+
+    def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+        super().__init__(manager, loop=loop, **kwargs)
+        self._sidecar = manager
+        self._deadline: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self._request_in_progress or bool(self._messages) or self._deadline is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._sidecar._connections) > self._sidecar.limits.max_connections:
+            self._sidecar.metrics.connections_refused.add()
+            self._refuse(503, "too many connections")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._received()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # The fast lane's place: while this connection is idle and clean, `data` is offered to it first, and
+        # what it declines arrives below unconsumed.
+        if data and self._deadline is None and not (self._close or self._force_close):
+            timeout = self._sidecar.limits.request_timeout
+            self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
+        count = self._request_count
+        super().data_received(data)
+        if self._request_count != count and self._messages:
+            self._body = self._messages[-1][1]
+        if self._body is not None and self._body.is_eof():
+            self._received()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP. aiohttp's own way repeats the offending bytes, which may be a token's, to
+        the client and to the log."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of an answer was sent already")
+        sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
+        error = "invalid_request" if status < 500 else "server_error"
+        response = web.Response(
+            status=status,
+            body=orjson.dumps({"error": error, "error_description": sentence}),
+            headers={"Content-Type": "application/json", "Cache-Control": "no-store"},
+        )
+        response.force_close()
+        self._sidecar.metrics.requests.add("other", str(status))
+        return response
+
+    def _received(self) -> None:
+        """A whole request is here; the next byte starts the next deadline."""
+        self._body = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _not_received_in_time(self) -> None:
+        self._deadline = None
+        if self._force_close or self.transport is None:
+            return
+        if self._buffer_paused:
+            # It is this side that does not read, because requests wait for their answers.
+            timeout = self._sidecar.limits.request_timeout
+            self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
+            return
+        self._sidecar.metrics.receive_timeouts.add()
+        body, self._body = self._body, None
+        if body is not None and self._request_in_progress:
+            body.set_exception(RequestTimedOut())  # its handler answers 408
+        elif self._request_in_progress or self._messages:
+            self.close()  # after the answers that are owed
+        else:
+            self._refuse(408, "the request did not arrive in time")
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer without a request, and close."""
+        transport = self.transport
+        if transport is not None:
+            body = orjson.dumps({"error": "invalid_request", "error_description": sentence})
+            reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+            transport.write(
+                f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("ascii")
+                + body
+            )
+        self.force_close()
+
+
+class SidecarRunner(web.AppRunner):
+    """Runs an application on a `SidecarServer`."""
+
+    def __init__(
+        self, app: web.Application, limits: Limits, metrics: Metrics, *, idle_timeout: float
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,  # the application writes its own lines, without headers
+            keepalive_timeout=idle_timeout,
+            lingering_time=2.0,
+            shutdown_timeout=1.0,
+        )
+        self._limits = limits
+        self._metrics = metrics
+        self.sidecar_server: SidecarServer | None = None
+
+    async def _make_server(self) -> Server:
+        self.sidecar_server = SidecarServer(await super()._make_server(), self._limits, self._metrics)
+        return self.sidecar_server

@@ -1,0 +1,158 @@
+"""What the sidecar can do, without HTTP: acquire, exchange, introspect, and say whether it is ready.
+
+What belongs here: putting the parts together for one application at one provider, and their life from start
+to end. What must never be here: requests and answers (app.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+from entra_fast import _native
+from entra_fast.config import Settings
+from entra_fast.credentials import Credentials
+from entra_fast.discovery import EndpointFinder, Endpoints
+from entra_fast.http import HttpClient
+from entra_fast.metrics import Metrics
+from entra_fast.sidecar.logs import logger
+from entra_fast.tokens import TokenAcquirer
+from entra_fast.validate import AsyncValidator
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where time comes from: `wall` gives seconds since the epoch, `monotonic` never jumps."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class Service:
+    """The application at its provider. Belongs to one event loop; `start` before use, `aclose` after."""
+
+    def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.cache = _native.GrantCache(
+            max_entries=settings.caches.max_entries, max_bytes=settings.caches.max_bytes
+        )
+        self.acquirer: TokenAcquirer | None = None
+        self.validator: AsyncValidator | None = None
+        self.draining = False
+        self._clocks = clocks or Clocks()
+        self._finder: EndpointFinder | None = None
+        self._credentials: Credentials | None = None
+        self._validator_started: asyncio.Task[None] | None = None
+        self._http = HttpClient(
+            connect_timeout=settings.outbound.connect_timeout,
+            read_timeout=settings.outbound.read_timeout,
+            overall_timeout=settings.outbound.overall_timeout,
+            ca_bundle=settings.outbound.ca_bundle,
+            proxies=settings.outbound.proxies,
+        )
+        if settings.provider is not None:
+            self._finder = EndpointFinder(
+                settings.provider, self._http, self.metrics, monotonic=self._clocks.monotonic
+            )
+            self._credentials = Credentials(settings.provider.credentials, settings.provider.client_id)
+            self.acquirer = TokenAcquirer(
+                settings.provider,
+                finder=self._finder,
+                http=self._http,
+                credentials=self._credentials,
+                cache=self.cache,
+                metrics=self.metrics,
+                outbound=settings.outbound,
+                clock=self._clocks.wall,
+                monotonic=self._clocks.monotonic,
+            )
+        self._watch()
+
+    async def start(self) -> None:
+        """Begin to fetch what is needed, in the background. Does not fail when the provider is down."""
+        if self._finder is None:
+            logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
+            return
+        if self._finder.endpoints is not None:
+            await self._begin_validation(self._finder.endpoints)
+        else:
+            self._finder.start(self._found)
+
+    async def aclose(self) -> None:
+        """Stop all that runs in the background and close the connections to the provider."""
+        if self._finder is not None:
+            await self._finder.aclose()
+        if self._validator_started is not None:
+            self._validator_started.cancel()
+            await asyncio.gather(self._validator_started, return_exceptions=True)
+        if self.acquirer is not None:
+            await self.acquirer.aclose()
+        if self.validator is not None:
+            await self.validator.aclose()
+        await self._http.aclose()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the provider is."""
+        return self.acquirer is not None
+
+    async def introspect(self, token: str) -> bytes:
+        """The body of an introspection answer (contract.md). Never raises for a token or for absent keys."""
+        if self.validator is not None:
+            body = await self.validator.introspect(token)
+        elif self._finder is None:
+            body = inactive("identity_provider 'entra_id' is not enabled")
+        else:
+            body = inactive("signing keys are unavailable")
+        self.metrics.introspections.add("true" if body.startswith(b'{"active":true') else "false")
+        return body
+
+    def not_ready_reason(self) -> str | None:
+        """Why the sidecar cannot do all of its work now, or None."""
+        if self.draining:
+            return "shutting down"
+        if self._finder is None or self._credentials is None:
+            return None
+        if self._finder.endpoints is None:
+            return self._finder.problem
+        if self.validator is None:
+            return "validation has not started yet"
+        return self.validator.not_ready_reason or self._credentials.problem()
+
+    def _found(self, endpoints: Endpoints) -> None:
+        self._validator_started = asyncio.get_running_loop().create_task(self._begin_validation(endpoints))
+
+    async def _begin_validation(self, endpoints: Endpoints) -> None:
+        provider = self.settings.provider
+        if provider is None:
+            return
+        self.validator = AsyncValidator(
+            issuer=endpoints.issuer,
+            audience=provider.client_id,
+            jwks_uri=endpoints.jwks_uri,
+            required_claims=("iat",),
+            cache_entries=self.settings.caches.verified_entries,
+            http=self._http,
+            clock=self._clocks.wall,
+        )
+        self.metrics.verified_cache.watch(self.validator.stats, prefix="cache_")
+        await self.validator.start()
+
+    def _watch(self) -> None:
+        metrics = self.metrics
+        metrics.token_cache.watch(self.cache.stats)
+        metrics.ready.read = lambda: self.not_ready_reason() is None
+        metrics.credential_rejected.read = lambda: (
+            self._credentials is not None and self._credentials.rejection is not None
+        )
+        metrics.flights.read = lambda: self.acquirer.in_flight if self.acquirer is not None else 0
+
+
+def inactive(reason: str) -> bytes:
+    """The body of an introspection answer for what is not a valid token."""
+    return orjson.dumps({"active": False, "error": reason})

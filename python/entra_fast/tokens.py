@@ -1,0 +1,461 @@
+"""Acquire tokens (client credentials) and exchange them (on behalf of a user).
+
+What belongs here: when to ask the provider and when not to. One request per token however many callers,
+renewal behind the callers' backs, retries, `Retry-After`, and the rule that a still valid token beats an
+error. What must never be here: the protocol's forms and answers (oauth.py), sockets (http.py), and the shape
+of the sidecar's own answers (sidecar/).
+
+Two clocks, both injectable: lifetimes run on the monotonic one, so that a jump of the wall clock neither
+kills nor resurrects a token; a subject token's own end and assertions are wall-clock times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from entra_fast import _native
+from entra_fast.config import OutboundSettings, ProviderSettings
+from entra_fast.credentials import Credentials
+from entra_fast.discovery import EndpointFinder
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
+from entra_fast.http import HttpClient, HttpFailure
+from entra_fast.metrics import Metrics
+from entra_fast.oauth import (
+    TokenAnswer,
+    aadsts_code,
+    client_credentials_form,
+    on_behalf_of_form,
+    parse_token_answer,
+    scope_for,
+)
+
+CLIENT_CREDENTIALS = "client_credentials"
+ON_BEHALF_OF = "on_behalf_of"
+"""Purposes of cache keys, and names of grants in metrics."""
+
+MAX_SUBJECT_TOKEN_BYTES = 65_536
+MAX_FLIGHTS = 4096
+"""Most different tokens that are fetched at once; a request for a further one is refused."""
+MAX_WINDOWS = 10_000
+"""Most tokens for which a `Retry-After` is remembered; the oldest is forgotten."""
+
+RETRY_PAUSE = (0.05, 0.25)
+"""Seconds; each pause before a retry is drawn from this range, so that many sidecars do not retry in step."""
+RETRY_RESERVE = 0.25
+"""Seconds that must be left for an attempt to be worth making."""
+RENEWAL_SPREAD = (0.6, 0.8)
+"""Renewal is due at a random point in this part of the time in which a token is handed out, so that tokens
+which were fetched together are not renewed together."""
+RENEWAL_RETRY_PAUSE = (15.0, 30.0)
+"""Seconds until a failed renewal is tried again."""
+LONG_MARGIN = 120.0
+"""Seconds before its end at which a token is no longer handed out, unless the provider fails."""
+
+ERROR_CODES = {
+    "subject_token_expired": "the user's token has expired, so nothing is acquired on behalf of that user",
+    "subject_token_invalid": "the user's token is empty, too large or has characters no token has",
+    "too_many_fetches": "too many different tokens are being fetched from the provider at once",
+    "credential_unusable": "the application's credential cannot be read",
+}
+
+RETRYABLE_FAILURES = frozenset({"dns_failed", "connect_failed", "timed_out", "answer_incomplete"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AcquiredToken:
+    """A token for the application. `expires_in`: whole seconds that it has left now."""
+
+    access_token: str
+    expires_in: int
+    token_type: str = "Bearer"
+
+    def __repr__(self) -> str:
+        return f"AcquiredToken(expires_in={self.expires_in})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Wanted:
+    """What identifies a token, and what is needed to fetch it."""
+
+    key: bytes
+    grant: str
+    scope: str
+    subject_token: str | None = None
+    subject_expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Fetched:
+    """A token as it came: `end` is a time of the monotonic clock."""
+
+    access_token: str
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The provider asked not to be asked again before `end`, a time of the monotonic clock."""
+
+    end: float
+    error: ProviderError
+
+
+class TokenAcquirer:
+    """Acquires and exchanges tokens through a cache. Belongs to one event loop.
+
+    Args:
+        clock: seconds since the epoch. monotonic: seconds of a clock that never jumps.
+        sleep, uniform: for tests that must neither wait nor depend on chance.
+    """
+
+    def __init__(
+        self,
+        provider: ProviderSettings,
+        *,
+        finder: EndpointFinder,
+        http: HttpClient,
+        credentials: Credentials,
+        cache: _native.GrantCache,
+        metrics: Metrics,
+        outbound: OutboundSettings,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._provider = provider
+        self._finder = finder
+        self._http = http
+        self._credentials = credentials
+        self._cache = cache
+        self._metrics = metrics
+        self._overall_timeout = outbound.overall_timeout
+        self._max_retries = outbound.max_retries
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._uniform = uniform
+        self._flights: dict[bytes, asyncio.Task[_Fetched]] = {}
+        self._windows: OrderedDict[bytes, _Window] = OrderedDict()
+
+    @property
+    def in_flight(self) -> int:
+        """How many tokens are being fetched now."""
+        return len(self._flights)
+
+    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
+        """A token for the application itself (client credentials).
+
+        Args:
+            target: as in contract.md; see `oauth.scope_for`.
+            skip_cache: fetch a new token, which replaces the cached one for everybody. A fetch that is under
+                way already is joined: nobody waits for a second one.
+
+        Raises:
+            EntraFastError: code `target_invalid`.
+            ProviderError: no token could be had, and there is no valid one left in the cache.
+        """
+        scope = scope_for(target)
+        wanted = _Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope)
+        return await self._obtain(wanted, skip_cache)
+
+    async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
+        """A token on behalf of the user whose token is `subject_token`.
+
+        Raises:
+            EntraFastError: codes `target_invalid`, `subject_token_invalid`.
+            ProviderError: as `acquire`; also code `subject_token_expired`.
+        """
+        scope = scope_for(target)
+        end = self._subject_end(subject_token)
+        wanted = _Wanted(
+            self._key(ON_BEHALF_OF, scope, subject_token), ON_BEHALF_OF, scope, subject_token, end
+        )
+        token = await self._obtain(wanted, skip_cache)
+        self._refuse_expired(end)  # it may have ended while the provider was asked
+        return token
+
+    async def aclose(self) -> None:
+        """Give up what is being fetched."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    # --- which token ---
+
+    def _key(self, purpose: str, scope: str, subject: str) -> bytes:
+        # What makes two requests the same request; the two names of the provider do not appear here.
+        return _native.grant_key(
+            purpose, [self._provider.tenant_id, self._provider.client_id, scope, subject]
+        )
+
+    def _subject_end(self, subject_token: str) -> float | None:
+        """The `exp` of a user's token. Nobody has verified it, but it suffices for refusing; a token that
+        cannot be read here is for the provider to judge, and nothing is cached for it."""
+        if not (0 < len(subject_token) <= MAX_SUBJECT_TOKEN_BYTES and _is_visible_ascii(subject_token)):
+            raise EntraFastError(
+                "subject_token_invalid",
+                f"user_token must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, without spaces",
+            )
+        try:
+            end = _native.unverified_claims(subject_token).get("exp")
+        except InvalidToken:
+            return None
+        if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
+            return None
+        self._refuse_expired(end)
+        return float(end)
+
+    def _refuse_expired(self, subject_end: float | None) -> None:
+        if subject_end is not None and self._clock() >= subject_end:
+            # RFC 6749, section 5.2: the grant (here: the user's token) is expired.
+            raise ProviderError(
+                "subject_token_expired", "user_token has expired", status=400, error="invalid_grant"
+            )
+
+    # --- from the cache or from a fetch ---
+
+    async def _obtain(self, wanted: _Wanted, skip_cache: bool) -> AcquiredToken:
+        if not skip_cache:
+            grant = self._cache.get(wanted.key, monotonic=self._monotonic(), now=self._clock())
+            if grant is not None:
+                if grant.renewal_due:
+                    self._renew(wanted)
+                return AcquiredToken(grant.access_token, grant.expires_in)
+        try:
+            # The flight belongs to nobody: a caller that goes away does not cancel it for the others.
+            fetched = await asyncio.shield(self._flight(wanted))
+        except ProviderError as exc:
+            if skip_cache and exc.code == "provider_refused" and exc.status < 500 and exc.status != 429:
+                raise  # asked for a new token, and refused one: an old one would hide the reason
+            stale = self._cache.get_stale(wanted.key, monotonic=self._monotonic(), now=self._clock())
+            if stale is None:
+                raise
+            self._metrics.stale_served.add()
+            return AcquiredToken(stale.access_token, stale.expires_in)
+        return AcquiredToken(fetched.access_token, max(0, math.floor(fetched.end - self._monotonic())))
+
+    def _flight(self, wanted: _Wanted) -> asyncio.Task[_Fetched]:
+        """The fetch of this token that is under way, or a new one."""
+        flight = self._flights.get(wanted.key)
+        if flight is None:
+            if len(self._flights) >= MAX_FLIGHTS:
+                raise ProviderError(
+                    "too_many_fetches",
+                    "too many different tokens are being fetched from the provider at once",
+                    status=503,
+                    retry_after=1,
+                )
+            flight = asyncio.get_running_loop().create_task(self._fly(wanted))
+            flight.add_done_callback(_mark_retrieved)
+            self._flights[wanted.key] = flight
+        return flight
+
+    def renew(self, target: str, subject_token: str | None = None) -> None:
+        """Renew a cached token in the background. For whoever answered from the cache without this class.
+
+        Raises:
+            EntraFastError: as `acquire` and `exchange`.
+        """
+        scope = scope_for(target)
+        if subject_token is None:
+            self._renew(_Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope))
+        else:
+            end = self._subject_end(subject_token)
+            self._renew(
+                _Wanted(
+                    self._key(ON_BEHALF_OF, scope, subject_token), ON_BEHALF_OF, scope, subject_token, end
+                )
+            )
+
+    def _renew(self, wanted: _Wanted) -> None:
+        if wanted.key in self._flights:
+            return
+        try:
+            flight = self._flight(wanted)
+        except ProviderError:
+            self._renewal_failed(wanted, None)
+            return
+        flight.add_done_callback(
+            lambda task: self._metrics.renewals.add(
+                "failed" if task.cancelled() or task.exception() is not None else "ok"
+            )
+        )
+
+    async def _fly(self, wanted: _Wanted) -> _Fetched:
+        try:
+            return await self._fetch(wanted)
+        except BaseException as exc:
+            # A token that is cached still stays; its renewal becomes due again later.
+            self._renewal_failed(wanted, exc)
+            raise
+        finally:
+            del self._flights[wanted.key]
+
+    def _renewal_failed(self, wanted: _Wanted, exc: BaseException | None) -> None:
+        pause = self._uniform(*RENEWAL_RETRY_PAUSE)
+        if isinstance(exc, ProviderError) and exc.retry_after is not None:
+            pause = max(pause, float(exc.retry_after))
+        self._cache.renewal_failed(wanted.key, monotonic=self._monotonic(), retry_in=pause)
+
+    # --- asking the provider ---
+
+    async def _fetch(self, wanted: _Wanted) -> _Fetched:
+        """Ask, and ask again where that is safe and time remains."""
+        self._refuse_inside_window(wanted.key)
+        deadline = self._monotonic() + self._overall_timeout
+        retries_left = self._max_retries
+        while True:
+            try:
+                return await self._attempt(wanted, deadline)
+            except ProviderError as exc:
+                if exc.retry_after is not None:
+                    self._open_window(wanted.key, exc)
+                pause = self._uniform(*RETRY_PAUSE) + (exc.retry_after or 0)
+                time_left = deadline - self._monotonic()
+                if not (_is_retryable(exc) and retries_left > 0 and time_left > pause + RETRY_RESERVE):
+                    raise
+            retries_left -= 1
+            await self._sleep(pause)
+
+    async def _attempt(self, wanted: _Wanted, deadline: float) -> _Fetched:
+        """One attempt, with a new assertion; during a rotation of credentials, one for each of them."""
+        endpoints = await self._finder.find()
+        candidates = self._credentials.in_order()
+        failure: ProviderError | None = None
+        for credential in candidates:
+            try:
+                fields = self._credentials.fields(credential, endpoints.token_endpoint, self._clock())
+            except ConfigurationError as exc:
+                # A successor that is not there yet is no reason to forget why the current one was rejected.
+                failure = failure or ProviderError("credential_unusable", exc.message)
+                continue
+            sent_at = self._monotonic()
+            try:
+                answer = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
+            except ProviderError as exc:
+                if exc.error != "invalid_client":
+                    raise
+                failure = exc
+                continue
+            self._credentials.accepted(credential)
+            return self._keep(wanted, answer, sent_at)
+        if failure is None:  # there is always a candidate
+            raise ProviderError("credential_unusable", "the application has no credential")
+        if failure.error == "invalid_client":
+            self._credentials.rejected(failure)
+        raise failure
+
+    async def _post(
+        self, wanted: _Wanted, token_endpoint: str, credential: dict[str, str], time_left: float
+    ) -> TokenAnswer:
+        client_id, scope = self._provider.client_id, wanted.scope
+        if wanted.subject_token is None:
+            form = client_credentials_form(client_id, scope, credential)
+        else:
+            form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        started = self._monotonic()
+        outcome = "cancelled"
+        try:
+            response = await self._http.post_form(token_endpoint, form, timeout=time_left)
+            answer = parse_token_answer(response.status, response.headers, response.body, now=self._clock())
+            outcome = "ok"
+        except HttpFailure as exc:
+            outcome = exc.code
+            raise ProviderError(exc.code, f"no token from the provider: {exc.message}") from None
+        except ProviderError as exc:
+            outcome = f"http_{exc.status}" if exc.code in _ANSWERED else exc.code
+            self._metrics.provider_errors.add(aadsts_code(exc) or exc.error)
+            raise _without_secrets(exc, (*credential.values(), wanted.subject_token or "")) from None
+        finally:
+            self._metrics.upstream.add(wanted.grant, outcome)
+            self._metrics.upstream_seconds.observe(self._monotonic() - started, wanted.grant)
+        return answer
+
+    def _keep(self, wanted: _Wanted, answer: TokenAnswer, sent_at: float) -> _Fetched:
+        # The token's life is counted from before it was asked for: rather short than expired.
+        self._windows.pop(wanted.key, None)
+        cacheable = answer.cacheable and (
+            wanted.subject_token is None or wanted.subject_expires_at is not None
+        )
+        if cacheable:
+            life = answer.expires_in
+            margin = LONG_MARGIN if life > 2 * LONG_MARGIN else life / 2
+            self._cache.put(
+                wanted.key,
+                answer.access_token,
+                life,
+                monotonic=sent_at,
+                renew_in=(life - margin) * self._uniform(*RENEWAL_SPREAD),
+                subject_expires_at=wanted.subject_expires_at,
+            )
+        return _Fetched(answer.access_token, sent_at + answer.expires_in)
+
+    # --- Retry-After ---
+
+    def _open_window(self, key: bytes, error: ProviderError) -> None:
+        self._windows[key] = _Window(self._monotonic() + (error.retry_after or 0), error)
+        self._windows.move_to_end(key)
+        if len(self._windows) > MAX_WINDOWS:
+            self._windows.popitem(last=False)
+
+    def _refuse_inside_window(self, key: bytes) -> None:
+        window = self._windows.get(key)
+        if window is None:
+            return
+        left = window.end - self._monotonic()
+        if left <= 0:
+            del self._windows[key]
+            return
+        error = window.error
+        raise ProviderError(
+            error.code, error.message, error.status, error.error, math.ceil(left), dict(error.details)
+        )
+
+
+_ANSWERED = ("provider_refused", "provider_failed")
+
+
+def _is_retryable(error: ProviderError) -> bool:
+    if error.code in _ANSWERED:
+        return error.status in (408, 429) or error.status >= 500
+    return error.code in RETRYABLE_FAILURES
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _mark_retrieved(task: asyncio.Task[_Fetched]) -> None:
+    """Nobody may be waiting any more; a failure is then no unhandled exception."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
+    """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
+    needles = {part for text in sent for part in (text, *text.split(".")) if len(part) >= 8}
+    # What is no secret stays readable.
+    needles -= {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            for needle in needles:
+                value = value.replace(needle, "[removed]")
+        return value
+
+    return ProviderError(
+        error.code,
+        str(clean(error.message)),
+        error.status,
+        str(clean(error.error)),
+        error.retry_after,
+        {name: clean(value) for name, value in error.details.items()},
+    )
