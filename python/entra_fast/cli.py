@@ -123,51 +123,32 @@ def _token_generator(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     _need_extra("dev")
     from entra_fast.dev import find_sources
-    from entra_fast.emulator import directory, manifests, policy, registry
+    from entra_fast.emulator.local import LocalEntraId
 
-    sources, users = find_sources(arguments.manifests, arguments.directory)
-    loaded = manifests.load(sources)
-    known = registry.build(loaded.manifests, directory.load(users))
-    consumer, target = known.find(arguments.consumer), known.find(arguments.target)
-    tenant = known.tenant(consumer.tenant_id)
-    if tenant is None or tenant.id != target.tenant_id:
-        text = f"{target.name} is in the tenant {target.tenant}, {consumer.name} in {consumer.tenant}"
-        raise _Refused(REFUSED, f"{text}: tenants are isolated")
-    user = None
-    if arguments.user is not None:
-        user = tenant.directory.find_user(arguments.user)
-        if user is None:
-            raise _Refused(USAGE, f"--user: {tenant.name} has no user '{arguments.user}'")
-    decision = policy.decide(tenant, consumer, target, user)
+    local = LocalEntraId.from_files(*find_sources(arguments.manifests, arguments.directory))
+    explanation = local.explain(arguments.consumer, arguments.target, arguments.user)
     if arguments.json:
+        decision = explanation.decision
         _print_json(
             {
                 "granted": decision.granted,
-                "reasons": [
+                "consumer": explanation.consumer,
+                "target": explanation.target,
+                "user": explanation.user or None,
+                "checks": [
                     {
                         name: getattr(reason, name)
                         for name in ("check", "passed", "text", "location", "remedy")
                     }
                     for reason in decision.reasons
                 ],
-                "roles": decision.roles,
-                "scopes": decision.scopes,
-                "groups": decision.groups,
-                "error": str(decision.error) if decision.error is not None else None,
+                "claims": explanation.claims,
             }
         )
-        return OK if decision.granted else REFUSED
-    for reason in decision.reasons:
-        place = f" ({reason.location})" if reason.location else ""
-        print(
-            _printable(f"{'ok     ' if reason.passed else 'REFUSED'}  {reason.check}: {reason.text}{place}")
-        )
-        if reason.remedy:
-            print(_printable(f"         what to change: {reason.remedy}"))
-    who = f" on behalf of {user.username}" if user is not None else ""
-    verdict = "gets a token" if decision.granted else f"gets no token ({decision.error})"
-    print(_printable(f"{consumer.name} {verdict} for {target.name}{who}"))
-    return OK if decision.granted else REFUSED
+    else:
+        for line in explanation.lines():
+            print(_printable(line))
+    return OK if explanation.granted else REFUSED
 
 
 # --- looking at tokens
@@ -654,14 +635,16 @@ def _add_settings_option(parser: argparse.ArgumentParser) -> None:
 def _add_manifest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifests",
-        metavar="PATH",
-        help="a file or folder of NAIS Application manifests (default: ./examples/manifests, else the "
-        "packaged examples)",
+        action="append",
+        default=[],
+        metavar="[CLUSTER=]PATH",
+        help="a file or folder of NAIS Application manifests; may be repeated "
+        "(default: ./examples/manifests, else the packaged examples)",
     )
     parser.add_argument(
         "--directory",
         metavar="FILE",
-        help="users and groups (default: directory.yaml beside the manifests, if any)",
+        help="users and groups (default: directory.yaml beside the manifests, else the examples' own)",
     )
 
 
