@@ -1,0 +1,614 @@
+//! The bounded cache of tokens that were acquired or exchanged, each ready to be handed out.
+//!
+//! Belongs here: how long a token may be handed out, when its renewal is due and who is to do it, and the JSON body of
+//! the answer. Does not belong here: how a token is obtained, what its key is made of (`digest::of_parts`), clocks.
+//!
+//! Two clocks, on purpose. A token's life runs on the monotonic one: a jump of the wall clock neither resurrects nor
+//! kills it. The subject token's end is a wall-clock time, because a claim says it.
+//! Where a time is not a number, the answer is that there is no token: everything here fails closed.
+
+use std::fmt;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::bounded::{Bounded, Limits};
+use crate::digest::Digest;
+use crate::json;
+
+/// A token is not handed out any more so many seconds before its end: it still has to reach an API, and to be valid
+/// there, by another clock.
+pub const SAFETY_MARGIN: f64 = 120.0;
+
+/// A token that lives no longer than this, in seconds, is handed out for the first half of its life instead.
+pub const SHORT_LIFE: f64 = 240.0;
+
+/// No token is believed to live longer than this, in seconds. Entra ID's live a day at most; more is nonsense from
+/// something that is not Entra ID, and is not kept.
+pub const MAX_LIFE: f64 = 366.0 * 86_400.0;
+
+/// A renewal is due after this part of the time for which the token is handed out, unless the caller says otherwise.
+/// For a token of an hour that leaves ten minutes for attempts, before any request has to wait for one.
+pub const RENEWAL_DUE: f64 = 0.8;
+
+/// Answers count in whole seconds, so what is left of a token's last second is nothing.
+const LEAST_LIFE: f64 = 1.0;
+
+const BODY_BEFORE_TOKEN: &str = r#"{"access_token":"#;
+const BODY_AFTER_TOKEN: &str = r#","expires_in":"#;
+const BODY_END: &str = r#","token_type":"Bearer"}"#;
+
+/// The two clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Now {
+    /// Seconds since the epoch, by the wall clock.
+    pub unix: f64,
+    /// Seconds, by a clock that never jumps.
+    pub monotonic: f64,
+}
+
+/// For how long a token is good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// Seconds that the token lives from now on.
+    pub expires_in: f64,
+    /// Seconds until its renewal is due; `None` for the rule of [`RENEWAL_DUE`].
+    pub renew_in: Option<f64>,
+    /// When the token that it was exchanged for ends, in seconds since the epoch; `None` where there is none.
+    pub subject_expires_at: Option<f64>,
+}
+
+/// What the cache holds, and what happened to it since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrantStats {
+    /// Tokens now.
+    pub entries: usize,
+    /// Bytes now, overheads included.
+    pub bytes: usize,
+    /// Questions that were answered with a token.
+    pub hits: u64,
+    /// Questions that were not.
+    pub misses: u64,
+    /// Tokens that had to go because there was no room.
+    pub evictions: u64,
+    /// Tokens that were found to have ended, or whose subject token had, and were removed.
+    pub expired: u64,
+}
+
+/// One cached token.
+struct Entry {
+    /// The answer's body up to the number of seconds; holds the token, in JSON's spelling.
+    body: Box<str>,
+    /// The token itself, where JSON spells it differently; a JWT needs no escapes.
+    token: Option<Box<str>>,
+    life: f64,
+    /// On the monotonic clock: the token's end, and when it stops being handed out.
+    expires_at: f64,
+    fresh_until: f64,
+    /// On the wall clock; infinite where there is no subject token.
+    subject_expires_at: f64,
+    renewal: Renewal,
+}
+
+impl Entry {
+    fn new(access_token: &str, terms: Terms, monotonic: f64) -> Self {
+        let life = terms.expires_in;
+        let margin = if life <= SHORT_LIFE { life / 2.0 } else { SAFETY_MARGIN };
+        let fresh = life - margin;
+        let mut body = Vec::with_capacity(BODY_BEFORE_TOKEN.len() + access_token.len() + 2 + BODY_AFTER_TOKEN.len());
+        body.extend_from_slice(BODY_BEFORE_TOKEN.as_bytes());
+        json::write_string(&mut body, access_token);
+        body.extend_from_slice(BODY_AFTER_TOKEN.as_bytes());
+        let body = String::from_utf8(body).expect("it was put together from strings");
+        let escaped = spelled_token(&body) != access_token;
+        Self {
+            body: body.into_boxed_str(),
+            token: escaped.then(|| access_token.into()),
+            life,
+            expires_at: monotonic + life,
+            fresh_until: monotonic + fresh,
+            subject_expires_at: terms.subject_expires_at.unwrap_or(f64::INFINITY),
+            renewal: Renewal::due_at(monotonic + terms.renew_in.unwrap_or(fresh * RENEWAL_DUE)),
+        }
+    }
+
+    fn is_alive(&self, monotonic: f64) -> bool {
+        self.expires_at - monotonic >= LEAST_LIFE
+    }
+
+    fn subject_is_alive(&self, unix: f64) -> bool {
+        unix < self.subject_expires_at
+    }
+
+    fn is_fresh(&self, monotonic: f64) -> bool {
+        monotonic < self.fresh_until
+    }
+
+    /// The memory that the entry occupies, with the two counters of its `Arc`.
+    fn cost(&self) -> usize {
+        size_of::<Self>()
+            + 2 * size_of::<usize>()
+            + self.body.len()
+            + self.token.as_ref().map_or(0, |token| token.len())
+    }
+}
+
+/// The token within the body, as JSON spells it.
+fn spelled_token(body: &str) -> &str {
+    &body[BODY_BEFORE_TOKEN.len() + 1..body.len() - BODY_AFTER_TOKEN.len() - 1]
+}
+
+/// When a renewal is due, on the monotonic clock; taken by exactly one caller.
+struct Renewal(AtomicU64);
+
+impl Renewal {
+    /// Somebody has taken it, and has not yet reported a failure.
+    const TAKEN: u64 = f64::INFINITY.to_bits();
+
+    fn due_at(time: f64) -> Self {
+        Self(AtomicU64::new(time.to_bits()))
+    }
+
+    /// True for the first caller for whom it is due.
+    fn take(&self, monotonic: f64) -> bool {
+        let due = self.0.load(Relaxed);
+        f64::from_bits(due) <= monotonic && self.0.compare_exchange(due, Self::TAKEN, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Make it due again at `time`; one that nobody has taken is put off, and never brought forward: it may belong to
+    /// a token that came in the meantime.
+    fn put_off(&self, time: f64) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |due| match f64::from_bits(due) {
+            known if due == Self::TAKEN || known < time => Some(time.to_bits()),
+            _ => None,
+        });
+    }
+}
+
+/// A token that may be handed out now.
+#[derive(Clone)]
+pub struct Grant {
+    entry: Arc<Entry>,
+    expires_in: u64,
+    renewal_due: bool,
+}
+
+impl Grant {
+    /// The token.
+    #[must_use]
+    pub fn access_token(&self) -> &str {
+        self.entry.token.as_deref().unwrap_or_else(|| spelled_token(&self.entry.body))
+    }
+
+    /// Whole seconds that the token had left when it was found, rounded down; at least 1.
+    #[must_use]
+    pub const fn expires_in(&self) -> u64 {
+        self.expires_in
+    }
+
+    /// Whether the caller who got this grant is to renew the token, behind everybody's back. True for one caller only.
+    #[must_use]
+    pub const fn renewal_due(&self) -> bool {
+        self.renewal_due
+    }
+
+    /// Append the JSON body of the answer: `{"access_token":"...","expires_in":1,"token_type":"Bearer"}`.
+    pub fn render_into(&self, out: &mut Vec<u8>) {
+        const DIGITS: usize = 20;
+        out.reserve(self.entry.body.len() + DIGITS + BODY_END.len());
+        out.extend_from_slice(self.entry.body.as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{}", self.expires_in);
+        out.extend_from_slice(BODY_END.as_bytes());
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("expires_in", &self.expires_in)
+            .field("renewal_due", &self.renewal_due)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cache. Thread-safe.
+pub struct GrantCache {
+    entries: Bounded<Arc<Entry>>,
+    /// Entries that were found, but only within their safety margin.
+    unfresh: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl GrantCache {
+    /// An empty cache. `seed` must be random for each process ([`Bounded::new`]).
+    #[must_use]
+    pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
+        Self { entries: Bounded::new(limits, seed), unfresh: AtomicU64::new(0), expired: AtomicU64::new(0) }
+    }
+
+    /// Keep a token, which is good from `monotonic` on for as long as its terms say. It replaces what the key had.
+    ///
+    /// False when it is not kept: because it has no life left, or more than [`MAX_LIFE`] (what the key had stays then), or
+    /// because it alone is larger than the cache.
+    pub fn put(&self, key: &Digest, access_token: &str, terms: Terms, monotonic: f64) -> bool {
+        if !monotonic.is_finite() {
+            return false;
+        }
+        // Tokens that nobody asks for any more must not wait in memory for their eviction. Two looks for each new token
+        // are enough to go round faster than the cache can grow.
+        for _ in 0..2 {
+            if self.entries.sweep_one(|entry| !entry.is_alive(monotonic)) {
+                self.expired.fetch_add(1, Relaxed);
+            }
+        }
+        if !(LEAST_LIFE..=MAX_LIFE).contains(&terms.expires_in) {
+            return false;
+        }
+        let entry = Arc::new(Entry::new(access_token, terms, monotonic));
+        let cost = entry.cost();
+        self.entries.insert(key, entry, cost)
+    }
+
+    /// The token, unless it is within its safety margin, or its subject token has ended.
+    #[inline]
+    pub fn get(&self, key: &Digest, now: Now) -> Option<Grant> {
+        let entry = self.living(key, now)?;
+        if !entry.is_fresh(now.monotonic) {
+            self.unfresh.fetch_add(1, Relaxed);
+            return None;
+        }
+        let renewal_due = entry.renewal.take(now.monotonic);
+        Some(granted(entry, renewal_due, now))
+    }
+
+    /// As [`Self::get`], but within the safety margin too: for when the provider fails. Nobody is asked to renew the
+    /// token on this way, as whoever comes here has just failed to.
+    #[inline]
+    pub fn get_stale(&self, key: &Digest, now: Now) -> Option<Grant> {
+        self.living(key, now).map(|entry| granted(entry, false, now))
+    }
+
+    /// A renewal failed: it is due again `retry_in` seconds from `monotonic`, for one caller.
+    pub fn renewal_failed(&self, key: &Digest, monotonic: f64, retry_in: f64) {
+        if let Some(entry) = self.entries.peek(key) {
+            entry.renewal.put_off(monotonic + retry_in);
+        }
+    }
+
+    /// Forget the token.
+    pub fn remove(&self, key: &Digest) {
+        self.entries.remove(key);
+    }
+
+    /// What the cache holds, and what happened to it.
+    #[must_use]
+    pub fn stats(&self) -> GrantStats {
+        // Read before the hits are, of which it is a part.
+        let unfresh = self.unfresh.load(Relaxed);
+        let stats = self.entries.stats();
+        GrantStats {
+            entries: stats.entries,
+            bytes: stats.bytes,
+            hits: stats.hits.saturating_sub(unfresh),
+            misses: stats.misses + unfresh,
+            evictions: stats.evictions,
+            expired: self.expired.load(Relaxed),
+        }
+    }
+
+    /// The entry, if neither it nor its subject token has ended; otherwise it is removed.
+    fn living(&self, key: &Digest, now: Now) -> Option<Arc<Entry>> {
+        self.entries.get_if(key, |entry| {
+            let alive = entry.is_alive(now.monotonic) && entry.subject_is_alive(now.unix);
+            if !alive {
+                self.expired.fetch_add(1, Relaxed);
+            }
+            alive
+        })
+    }
+}
+
+impl fmt::Debug for GrantCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrantCache").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+fn granted(entry: Arc<Entry>, renewal_due: bool, now: Now) -> Grant {
+    // A moment before the token came is possible: threads read the clock, and then wait for one another.
+    let left = (entry.expires_at - now.monotonic).min(entry.life);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between LEAST_LIFE and MAX_LIFE")]
+    let expires_in = left as u64;
+    Grant { entry, expires_in, renewal_due }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::sha256;
+
+    const KEY: Digest = [7; 32];
+    const UNIX: f64 = 1_800_000_000.0;
+    const START: f64 = 5_000.0;
+
+    fn cache() -> GrantCache {
+        GrantCache::new(Limits { entries: 1000, bytes: 1 << 20 }, [1, 2])
+    }
+
+    fn lives(expires_in: f64) -> Terms {
+        Terms { expires_in, renew_in: None, subject_expires_at: None }
+    }
+
+    /// So many seconds after the token came, by both clocks.
+    fn after(seconds: f64) -> Now {
+        Now { unix: UNIX + seconds, monotonic: START + seconds }
+    }
+
+    fn body(grant: &Grant) -> String {
+        let mut body = Vec::new();
+        grant.render_into(&mut body);
+        String::from_utf8(body).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_handed_out_until_its_safety_margin() {
+        // (life, seconds for which it is handed out): 120 s before its end, or half of a life of up to 240 s.
+        for (life, fresh) in [(3900.0, 3780.0), (241.0, 121.0), (240.0, 120.0), (100.0, 50.0), (4.0, 2.0)] {
+            let cache = cache();
+            assert!(cache.put(&KEY, "token", lives(life), START));
+            assert!(cache.get(&KEY, after(fresh - 0.001)).is_some(), "{life}");
+            assert!(cache.get(&KEY, after(fresh)).is_none(), "{life}");
+            assert!(cache.get_stale(&KEY, after(fresh)).is_some(), "{life}");
+            assert!(cache.get_stale(&KEY, after(life - 1.0)).is_some(), "{life}");
+            assert!(cache.get_stale(&KEY, after(life - 0.999)).is_none(), "{life}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_counted_from_now_and_rounded_down() {
+        let cache = cache();
+        cache.put(&KEY, "token", lives(3600.0), START);
+        for (seconds, left) in [(-5.0, 3600), (0.0, 3600), (0.1, 3599), (1.0, 3599), (3479.5, 120)] {
+            assert_eq!(cache.get(&KEY, after(seconds)).unwrap().expires_in(), left, "{seconds}");
+        }
+        assert_eq!(cache.get_stale(&KEY, after(3599.0)).unwrap().expires_in(), 1);
+    }
+
+    #[test]
+    fn an_ended_token_is_removed_when_it_is_found() {
+        let cache = cache();
+        cache.put(&KEY, "token", lives(3600.0), START);
+        assert!(cache.get(&KEY, after(3600.0)).is_none());
+        let stats = cache.stats();
+        assert_eq!((stats.entries, stats.bytes, stats.expired, stats.misses, stats.hits), (0, 0, 1, 1, 0));
+    }
+
+    #[test]
+    fn an_exchanged_token_goes_with_its_subject_token() {
+        for ask in [GrantCache::get, GrantCache::get_stale] {
+            let cache = cache();
+            let terms = Terms { subject_expires_at: Some(UNIX + 60.0), ..lives(3600.0) };
+            cache.put(&KEY, "token", terms, START);
+            assert!(ask(&cache, &KEY, after(59.9)).is_some());
+            assert!(ask(&cache, &KEY, after(60.0)).is_none());
+            // It stays away, even if the wall clock is set back.
+            assert!(ask(&cache, &KEY, after(0.0)).is_none());
+            assert_eq!(cache.stats().expired, 1);
+        }
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_neither_resurrects_nor_kills() {
+        let cache = cache();
+        cache.put(&KEY, "token", lives(3600.0), START);
+        for jump in [-3600.0, 3600.0, -1e12, 1e12] {
+            let now = Now { unix: UNIX + jump, monotonic: START + 10.0 };
+            assert_eq!(cache.get(&KEY, now).unwrap().expires_in(), 3590);
+        }
+        assert!(cache.get(&KEY, Now { unix: UNIX - 1e12, monotonic: START + 3600.0 }).is_none());
+    }
+
+    #[test]
+    fn the_body_is_that_of_the_contract() {
+        let cache = cache();
+        cache.put(&KEY, "eyJ0.eyJp.c2ln", lives(3600.0), START);
+        let grant = cache.get(&KEY, after(0.5)).unwrap();
+        assert_eq!(body(&grant), r#"{"access_token":"eyJ0.eyJp.c2ln","expires_in":3599,"token_type":"Bearer"}"#);
+        assert_eq!(grant.access_token(), "eyJ0.eyJp.c2ln");
+    }
+
+    proptest! {
+        /// Opaque tokens may hold anything: the body is JSON that holds exactly the token.
+        #[test]
+        fn any_token_survives_the_body(token in any::<String>(), life in 241..100_000_u32) {
+            let cache = cache();
+            prop_assert!(cache.put(&KEY, &token, lives(f64::from(life)), START));
+            let grant = cache.get(&KEY, after(0.0)).unwrap();
+            prop_assert_eq!(grant.access_token(), &token);
+            let parsed: serde_json::Value = serde_json::from_str(&body(&grant)).unwrap();
+            let expected = serde_json::json!({"access_token": token, "expires_in": life, "token_type": "Bearer"});
+            prop_assert_eq!(parsed, expected);
+        }
+
+        /// Whatever the provider and the clocks say, no token is handed out beyond its end or its subject's.
+        #[test]
+        fn nothing_is_handed_out_too_late(
+            life in prop_oneof![any::<f64>(), 0.0..5000.0],
+            subject in proptest::option::of(prop_oneof![any::<f64>(), UNIX - 10.0..UNIX + 5000.0]),
+            renew_in in proptest::option::of(any::<f64>()),
+            seconds in prop_oneof![any::<f64>(), 0.0..5000.0],
+        ) {
+            let cache = cache();
+            let terms = Terms { expires_in: life, renew_in, subject_expires_at: subject };
+            let kept = cache.put(&KEY, "token", terms, START);
+            prop_assert_eq!(kept, (1.0..=MAX_LIFE).contains(&life));
+            let now = after(seconds);
+            if let Some(grant) = cache.get_stale(&KEY, now) {
+                prop_assert!(kept && now.monotonic < START + life);
+                prop_assert!(subject.is_none_or(|end| now.unix < end));
+                prop_assert!(grant.expires_in() >= 1);
+                #[allow(clippy::cast_precision_loss)]
+                let left = grant.expires_in() as f64;
+                prop_assert!(left <= life && now.monotonic.max(START) + left <= START + life + 1e-6);
+            } else {
+                prop_assert!(cache.get(&KEY, now).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_of_no_usable_life_leaves_what_was_there() {
+        let cache = cache();
+        cache.put(&KEY, "good", lives(3600.0), START);
+        for life in [0.0, -1.0, 0.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, MAX_LIFE + 1.0] {
+            assert!(!cache.put(&KEY, "bad", lives(life), START), "{life}");
+        }
+        for clock in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(!cache.put(&KEY, "bad", lives(3600.0), clock));
+        }
+        assert_eq!(cache.get(&KEY, after(0.0)).unwrap().access_token(), "good");
+    }
+
+    #[test]
+    fn clocks_that_are_no_numbers_find_nothing() {
+        let cache = cache();
+        let terms = Terms { subject_expires_at: Some(UNIX + 60.0), ..lives(3600.0) };
+        let nan = f64::NAN;
+        for now in [Now { unix: nan, monotonic: START }, Now { unix: UNIX, monotonic: nan }] {
+            cache.put(&KEY, "token", terms, START);
+            assert!(cache.get(&KEY, now).is_none());
+            cache.put(&KEY, "token", terms, START);
+            assert!(cache.get_stale(&KEY, now).is_none());
+        }
+        cache.put(&KEY, "token", Terms { subject_expires_at: Some(nan), ..terms }, START);
+        assert!(cache.get(&KEY, after(0.0)).is_none());
+    }
+
+    #[test]
+    fn renewal_is_due_for_one_caller_until_it_fails_or_succeeds() {
+        let cache = cache();
+        let due = |seconds| cache.get(&KEY, after(seconds)).unwrap().renewal_due();
+        cache.put(&KEY, "token", Terms { renew_in: Some(100.0), ..lives(3600.0) }, START);
+        assert!(!due(99.9));
+        assert!(due(100.0));
+        assert!(!due(100.0) && !due(1000.0));
+
+        cache.renewal_failed(&KEY, START + 1000.0, 30.0);
+        assert!(!due(1029.9));
+        assert!(due(1030.0));
+        assert!(!due(2000.0));
+
+        cache.put(&KEY, "next", Terms { renew_in: Some(100.0), ..lives(3600.0) }, START + 2000.0);
+        assert!(!due(2050.0));
+        assert!(due(2100.0));
+    }
+
+    #[test]
+    fn without_a_word_from_the_caller_renewal_is_due_at_four_fifths() {
+        for (life, due_after) in [(3900.0, 3024.0), (240.0, 96.0)] {
+            let cache = cache();
+            cache.put(&KEY, "token", lives(life), START);
+            assert!(!cache.get(&KEY, after(due_after - 0.1)).unwrap().renewal_due());
+            assert!(cache.get(&KEY, after(due_after + 0.1)).unwrap().renewal_due());
+        }
+    }
+
+    #[test]
+    fn a_failure_puts_off_what_is_due_sooner_and_brings_nothing_forward() {
+        let cache = cache();
+        let due = |seconds| cache.get(&KEY, after(seconds)).unwrap().renewal_due();
+        cache.put(&KEY, "token", Terms { renew_in: Some(10.0), ..lives(3600.0) }, START);
+        cache.renewal_failed(&KEY, START, 60.0);
+        assert!(!due(59.9) && due(60.0));
+        // The renewal that failed was for the token before this one.
+        cache.put(&KEY, "next", Terms { renew_in: Some(1000.0), ..lives(3600.0) }, START);
+        cache.renewal_failed(&KEY, START, 60.0);
+        assert!(!due(999.9) && due(1000.0));
+        cache.renewal_failed(&sha256(b"unknown"), START, 60.0);
+    }
+
+    #[test]
+    fn asking_for_a_stale_token_takes_no_renewal_away() {
+        let cache = cache();
+        cache.put(&KEY, "token", Terms { renew_in: Some(10.0), ..lives(3600.0) }, START);
+        assert!(!cache.get_stale(&KEY, after(20.0)).unwrap().renewal_due());
+        assert!(cache.get(&KEY, after(20.0)).unwrap().renewal_due());
+    }
+
+    #[test]
+    fn of_many_threads_one_is_to_renew() {
+        let cache = cache();
+        for round in 0..200_u32 {
+            cache.put(&KEY, "token", Terms { renew_in: Some(10.0), ..lives(3600.0) }, START);
+            let chosen = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        if cache.get(&KEY, after(f64::from(11 + round))).unwrap().renewal_due() {
+                            chosen.fetch_add(1, Relaxed);
+                        }
+                    });
+                }
+            });
+            assert_eq!(chosen.into_inner(), 1);
+        }
+    }
+
+    #[test]
+    fn hits_and_misses_are_those_of_the_questions() {
+        let cache = cache();
+        cache.put(&KEY, "token", lives(3600.0), START);
+        cache.get(&KEY, after(0.0)); // a hit
+        cache.get(&KEY, after(3500.0)); // within the margin: a miss
+        cache.get_stale(&KEY, after(3500.0)); // a hit
+        cache.get(&sha256(b"unknown"), after(0.0)); // a miss
+        cache.renewal_failed(&KEY, START, 1.0); // no question
+        cache.get(&KEY, after(3700.0)); // ended: a miss
+        let GrantStats { hits, misses, evictions, expired, entries, bytes } = cache.stats();
+        assert_eq!((hits, misses, evictions, expired, entries, bytes), (2, 3, 0, 1, 0, 0));
+    }
+
+    #[test]
+    fn ended_tokens_leave_memory_while_others_come() {
+        let cache = GrantCache::new(Limits { entries: 10_000, bytes: 64 << 20 }, [1, 2]);
+        for number in 0..1000_u32 {
+            cache.put(&sha256(&number.to_le_bytes()), "token", lives(60.0), START);
+        }
+        for number in 1000..2100_u32 {
+            cache.put(&sha256(&number.to_le_bytes()), "token", lives(6000.0), START + 100.0);
+        }
+        assert_eq!((cache.stats().entries, cache.stats().expired, cache.stats().evictions), (1100, 1000, 0));
+    }
+
+    #[test]
+    fn memory_stays_within_its_limit_and_is_accounted_for() {
+        let limits = Limits { entries: 100_000, bytes: 1 << 20 };
+        let cache = GrantCache::new(limits, [1, 2]);
+        let token = "t".repeat(2000);
+        cache.put(&KEY, &token, lives(3600.0), START);
+        // The size of the token, and less than a kilobyte besides.
+        assert!((2000..3000).contains(&cache.stats().bytes), "{:?}", cache.stats());
+        for number in 0..2000_u32 {
+            cache.put(&sha256(&number.to_le_bytes()), &token, lives(3600.0), START);
+            assert!(cache.stats().bytes <= limits.bytes);
+        }
+        assert!(cache.stats().evictions > 1000);
+        assert!(!cache.put(&KEY, &"t".repeat(2 << 20), lives(3600.0), START));
+    }
+
+    #[test]
+    fn no_debug_shows_the_token() {
+        let cache = cache();
+        cache.put(&KEY, "canary", lives(3600.0), START);
+        let grant = cache.get(&KEY, after(0.0)).unwrap();
+        assert!(!format!("{grant:?} {cache:?}").contains("canary"));
+        cache.remove(&KEY);
+        assert!(cache.get_stale(&KEY, after(0.0)).is_none());
+        assert_eq!(grant.access_token(), "canary", "who has a grant keeps it");
+    }
+}
