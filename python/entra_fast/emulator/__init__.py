@@ -1,0 +1,32 @@
+"""The local Entra ID: an emulator of the provider that enforces the access policies of NAIS manifests.
+
+    local = LocalEntraId.from_files(["examples/manifests"], "examples/directory.yaml")
+    running = await local.start("127.0.0.1", 8080)
+    running.environment("dev-gcp:team-a:app-a")  # the AZURE_* variables that NAIS would inject
+    await running.stop()
+
+For development and tests; needs the extra `dev`. Nothing of the product that runs in production imports it.
+"""
+
+from __future__ import annotations
+
+from entra_fast.emulator.directory import Directory, Group, User
+from entra_fast.emulator.local import Explanation, LocalEntraId, RunningEmulator
+from entra_fast.emulator.manifests import Manifest, Notice, Source
+from entra_fast.emulator.policy import Decision, Reason
+from entra_fast.emulator.yaml_source import SourceError
+
+__all__ = [
+    "Decision",
+    "Directory",
+    "Explanation",
+    "Group",
+    "LocalEntraId",
+    "Manifest",
+    "Notice",
+    "Reason",
+    "RunningEmulator",
+    "Source",
+    "SourceError",
+    "User",
+]

@@ -1,0 +1,520 @@
+"""LocalEntraId: the whole local Entra ID in one object, without HTTP; and what a running one offers.
+
+Puts the parts together and owns what changes: the registry (swapped when manifests change), the clock's offset, the
+faults. The HTTP side is server.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from entra_fast._native import SigningKey
+from entra_fast.emulator import claims as token_claims
+from entra_fast.emulator import directory as directories
+from entra_fast.emulator import manifests as manifest_files
+from entra_fast.emulator import policy, state
+from entra_fast.emulator.aadsts import EntraError
+from entra_fast.emulator.claims import Issuer
+from entra_fast.emulator.credentials import ClientVerifier, Credentials, cluster_issuer
+from entra_fast.emulator.directory import Directory, User
+from entra_fast.emulator.faults import Faults
+from entra_fast.emulator.grants import TokenService
+from entra_fast.emulator.journal import Journal
+from entra_fast.emulator.keyring import Keyring
+from entra_fast.emulator.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
+from entra_fast.emulator.policy import Decision, Reason
+from entra_fast.emulator.registry import Application, Registry, Tenant, build
+from entra_fast.emulator.store import Store
+from entra_fast.errors import ConfigurationError
+
+MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
+
+# Signing in the name of the real Entra ID would make tokens that somebody might believe.
+_REAL_HOSTS: Final = (
+    "microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "microsoftonline-p.com", "microsoft.com",
+    "microsoft.us", "windows.net", "chinacloudapi.cn", "ciamlogin.com", "b2clogin.com", "microsoftonline.de",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would happen, and why.
+
+    Attributes:
+        claims: what the token would say, if one were issued.
+    """
+
+    consumer: str
+    target: str
+    user: str
+    decision: Decision
+    claims: Mapping[str, Any]
+
+    @property
+    def granted(self) -> bool:
+        """Whether a token would be issued."""
+        return self.decision.granted
+
+    def lines(self) -> list[str]:
+        """For a terminal: one line for each check, then the outcome."""
+        behalf = f" on behalf of {self.user}" if self.user else ""
+        lines = [f"{self.consumer} -> {self.target}{behalf}"]
+        for reason in self.decision.reasons:
+            place = f" ({reason.location})" if reason.location else ""
+            lines.append(f"  {'ok    ' if reason.passed else 'REFUSED'} {reason.check}: {reason.text}{place}")
+            if reason.remedy:
+                lines.append(f"          to change it: {reason.remedy}")
+        error = self.decision.error
+        lines.append(
+            "granted" if error is None else f"refused: AADSTS{error.code} ({error.kind.error}): {error.text}"
+        )
+        return lines
+
+
+class LocalEntraId:
+    """A local Entra ID.
+
+    Args:
+        manifests: the applications; see `from_files` for reading them.
+        directories: the tenants with their users and groups; the first one is the default tenant.
+        clock: seconds since the epoch; for tests.
+        generator_reply_urls: where the built-in token generator receives its logins.
+        strict_assertions: refuse a client assertion that is used twice also from clients that do so by design (MSAL).
+        state_directory: keep keys, codes and sessions there; None keeps them in memory.
+        public_url: the address under which clients know this provider, where it is not the one it listens on
+            (containers): scheme, host and port, without a path.
+    """
+
+    def __init__(
+        self,
+        manifests: Iterable[Manifest] = (),
+        directories: Sequence[Directory] = (),
+        *,
+        clock: Callable[[], float] = time.time,
+        generator_reply_urls: Sequence[str] = (),
+        strict_assertions: bool = False,
+        state_directory: Path | None = None,
+        public_url: str | None = None,
+    ) -> None:
+        self._wall_clock = clock
+        self.clock_offset = 0.0
+        self._generator_reply_urls = tuple(generator_reply_urls)
+        self._strict_assertions = strict_assertions
+        self._state_directory = state_directory
+        self._sources: tuple[Source, ...] = ()
+        self._directory_file: Path | None = None
+        self._generator_cluster = DEFAULT_CLUSTER
+        self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
+        self._stray_key: SigningKey | None = None
+        self._lock = threading.Lock()
+        self.public_url = check_base_url(public_url) if public_url is not None else None
+        self.base_url = self.public_url or "http://127.0.0.1:8080"
+        self.load_error: str | None = None
+        """Why the manifests on disk could not be loaded; the last good ones stay in force."""
+        self.keyring = Keyring(self.now)
+        self.store = Store(self.now)
+        self.credentials = Credentials(self.now)
+        self.journal = Journal()
+        self.faults = Faults(self._wall_clock)
+        self.registry: Registry = build(
+            manifests,
+            directories,
+            generator_reply_urls=generator_reply_urls,
+            generator_cluster=DEFAULT_CLUSTER,
+        )
+        self._skipped: tuple[Notice, ...] = ()
+        if state_directory is not None:
+            state.load(state_directory, self.keyring, self.credentials, self.store)
+
+    @classmethod
+    def from_files(
+        cls,
+        sources: Iterable[Source | Path | str],
+        directory: Path | str | None = None,
+        *,
+        cluster: str = DEFAULT_CLUSTER,
+        **options: Any,
+    ) -> LocalEntraId:
+        """From manifests (files, folders) and a directory file.
+
+        Args:
+            sources: paths, or `<cluster>=<path>`.
+            directory: YAML file with tenants, users and groups; None for one tenant without users.
+            cluster: of sources that do not say.
+            options: as for the class.
+
+        Raises:
+            SourceError: something in the files is wrong; the message has a line with file, line and field for each.
+        """
+        local = cls(**options)
+        local._sources = tuple(_source(source, cluster) for source in sources)
+        local._directory_file = Path(directory) if directory is not None else None
+        local._generator_cluster = cluster
+        local.reload()
+        return local
+
+    # Time, registry, reload
+
+    def now(self) -> float:
+        """Seconds since the epoch as this provider sees it, its offset included."""
+        return self._wall_clock() + self.clock_offset
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """Let the provider's clock be wrong. Raises ConfigurationError when the offset is absurd."""
+        if not -MAX_CLOCK_OFFSET <= seconds <= MAX_CLOCK_OFFSET:
+            raise ConfigurationError(
+                "offset_invalid", f"offset: at most {MAX_CLOCK_OFFSET:g} seconds either way", "offset"
+            )
+        self.clock_offset = seconds
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What real NAIS would have skipped silently."""
+        return (*self._skipped, *self.registry.notices)
+
+    def reload(self) -> None:
+        """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
+        loaded = manifest_files.load(self._sources)
+        tenants = directories.load(self._directory_file)
+        registry = build(
+            loaded.manifests,
+            tenants,
+            generator_reply_urls=self._generator_reply_urls,
+            generator_cluster=self._generator_cluster,
+        )
+        with self._lock:
+            self._skipped = loaded.warnings
+            self.registry = _with_reply_urls(registry, self._extra_reply_urls)
+            self.load_error = None
+
+    def watched_files(self) -> dict[str, tuple[int, int]]:
+        """Every file that `reload` would read, with what changes when it changes."""
+        paths = [path for source in self._sources for path in manifest_files.files(source.path)]
+        if self._directory_file is not None:
+            paths.append(self._directory_file)
+        found: dict[str, tuple[int, int]] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found[str(path)] = (status.st_mtime_ns, status.st_size)
+        return found
+
+    def add_reply_url(self, application: str, url: str) -> None:
+        """Register one more redirect URI, e.g. of a program that was started on a free port.
+
+        Raises:
+            ConfigurationError: no such application, or not a reply URL.
+        """
+        if not manifest_files.is_reply_url(url):
+            raise ConfigurationError("reply_url_invalid", f"{url!r} is not a reply URL", "replyURLs")
+        name = self.registry.find(application).name
+        with self._lock:
+            known = self._extra_reply_urls.get(name, ())
+            self._extra_reply_urls[name] = (*known, url)
+            self.registry = _with_reply_urls(self.registry, {name: (url,)})
+
+    # What the applications see
+
+    def environment(self, application: str) -> dict[str, str]:
+        """What NAIS would inject into an application (azurerator's secret).
+
+        Args:
+            application: `<cluster>:<namespace>:<name>`, client id or App ID URI.
+
+        Raises:
+            ConfigurationError: there is no such application.
+        """
+        found = self.registry.find(application)
+        tenant = self._tenant_of(found)
+        issuer = Issuer(self.base_url, tenant)
+        endpoints = f"{self.base_url}/{tenant.id}"
+        environment = {
+            "AZURE_APP_CLIENT_ID": found.client_id,
+            "AZURE_APP_CLIENT_SECRET": self.credentials.secret(found),
+            "AZURE_APP_JWK": self.credentials.key(found).private_jwk(),
+            "AZURE_APP_PRE_AUTHORIZED_APPS": json.dumps(self.pre_authorized(found), separators=(",", ":")),
+            "AZURE_APP_TENANT_ID": tenant.id,
+            "AZURE_APP_WELL_KNOWN_URL": f"{issuer.v2}/.well-known/openid-configuration",
+            "AZURE_OPENID_CONFIG_ISSUER": issuer.v2,
+            "AZURE_OPENID_CONFIG_JWKS_URI": f"{endpoints}/discovery/v2.0/keys",
+            "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT": f"{endpoints}/oauth2/v2.0/token",
+        }
+        self.save()
+        return environment
+
+    def federated_token(self, application: str) -> str:
+        """What Kubernetes would write into the application's AZURE_FEDERATED_TOKEN_FILE; lives an hour."""
+        token = self.credentials.federated_token(self.registry.find(application), self.base_url)
+        self.save()
+        return token
+
+    def pre_authorized(self, application: Application) -> list[dict[str, str]]:
+        """Consumers that the application admits and that exist, and itself (policy 8)."""
+        tenant = self._tenant_of(application)
+        consumers = dict.fromkeys([application.name, *(rule.consumer for rule in application.rules)])
+        return [
+            {"name": name, "clientId": tenant.applications[name].client_id}
+            for name in consumers
+            if name in tenant.applications
+        ]
+
+    def explain(self, consumer: str, target: str, user: str | None = None) -> Explanation:
+        """What would happen if `consumer` asked for a token for `target`, on behalf of `user` if there is one.
+
+        Raises:
+            ConfigurationError: the consumer, or the user, does not exist.
+        """
+        client = self.registry.find(consumer)
+        tenant = self._tenant_of(client)
+        person = self._person(tenant, user)
+        resource = tenant.resource(target)
+        username = person.username if person is not None else ""
+        if resource is None:
+            return Explanation(client.name, target, username, self._unknown_target(tenant, target), {})
+        decision = policy.decide(tenant, client, resource, person)
+        claims: dict[str, Any] = {}
+        if decision.granted:
+            claims = token_claims.access_token(
+                Issuer(self.base_url, tenant),
+                client,
+                resource,
+                person,
+                decision,
+                azpacr="2",
+                now=int(self.now()),
+                lifetime=token_claims.random_lifetime(),
+                version=resource.token_version,
+            )
+        return Explanation(client.name, resource.name, username, decision, claims)
+
+    def mint(self, consumer: str, target: str, user: str | None = None) -> tuple[Explanation, str | None]:
+        """What `explain` says, and the token itself where it is granted."""
+        explanation = self.explain(consumer, target, user)
+        if not explanation.granted:
+            return explanation, None
+        return explanation, token_claims.sign(self.keyring.active, dict(explanation.claims))
+
+    def _person(self, tenant: Tenant, user: str | None) -> User | None:
+        if not user:
+            return None
+        person = tenant.directory.find_user(user)
+        if person is None:
+            raise ConfigurationError("user_unknown", f"there is no user {user!r} in {tenant.name}", user)
+        return person
+
+    def _unknown_target(self, tenant: Tenant, target: str) -> Decision:
+        text = f"there is no application {target!r} in {tenant.name}"
+        with contextlib.suppress(ConfigurationError):
+            other = self.registry.find(target)
+            text += f"; it is in the tenant {other.tenant}, and tenants are isolated"
+        try:
+            self.registry.find(target)
+            remedy = "give both applications the same tenant"
+        except ConfigurationError as error:
+            remedy = error.message
+        failure = EntraError(500011, resource=target[:200], tenant=tenant.name)
+        return Decision(False, (Reason("target", False, text, remedy=remedy),), failure)
+
+    def _tenant_of(self, application: Application) -> Tenant:
+        tenant = self.registry.tenant(application.tenant_id)
+        assert tenant is not None  # applications come from the registry's tenants
+        return tenant
+
+    # The token endpoint and its surroundings
+
+    def token_service(self) -> TokenService:
+        """The token endpoint for the address that this provider has now."""
+        clients = ClientVerifier(
+            self.credentials, self.store, self.now, self.base_url, self._strict_assertions
+        )
+        return TokenService(
+            base_url=self.base_url,
+            keyring=self.keyring,
+            clients=clients,
+            store=self.store,
+            journal=self.journal,
+            clock=self.now,
+            stray_key=self.stray_key,
+        )
+
+    def stray_key(self) -> SigningKey:
+        """A key that is published nowhere."""
+        if self._stray_key is None:
+            self._stray_key = SigningKey.generate()
+        return self._stray_key
+
+    def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
+        """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
+        return discovery_document(self.base_url, tenant.id, Issuer(self.base_url, tenant), version)
+
+    def key_set(self, issuer: str) -> dict[str, Any]:
+        """The key set document."""
+        return {"keys": self.keyring.published(issuer)}
+
+    def cluster_discovery(self, cluster: str) -> dict[str, Any]:
+        """What a cluster's issuer of workload identity tokens says about itself."""
+        issuer = cluster_issuer(self.base_url, cluster)
+        return {
+            "issuer": issuer,
+            "jwks_uri": f"{issuer}/keys",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+    def clusters(self) -> tuple[str, ...]:
+        """Clusters that have applications."""
+        return tuple(dict.fromkeys(
+            name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
+        ))  # fmt: skip
+
+    def save(self) -> None:
+        """Write the state, where it is kept. Raises ConfigurationError when that fails."""
+        if self._state_directory is not None:
+            state.save(self._state_directory, self.keyring, self.credentials, self.store)
+
+    async def start(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        tls: ssl.SSLContext | None = None,
+        allow_remote: bool = False,
+        watch: float | None = None,
+    ) -> RunningEmulator:
+        """Serve on an address.
+
+        Args:
+            port: 0 for a free one.
+            tls: serve https.
+            allow_remote: allow an address that is not loopback. Whoever reaches it can sign in as anybody.
+            watch: seconds between two looks at the manifests on disk; None for none.
+
+        Raises:
+            ConfigurationError: the address is not loopback, or is taken.
+        """
+        from entra_fast.emulator.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
+
+        if not allow_remote and not is_loopback(host):
+            raise ConfigurationError(
+                "address_not_loopback",
+                f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as anybody; "
+                "allow it explicitly if that is what you want",
+                "host",
+            )
+        await asyncio.to_thread(lambda: self.keyring.active)  # so that nobody's first request waits for it
+        return await serve(self, host, port, tls, watch, allow_remote)
+
+
+class RunningEmulator:
+    """A local Entra ID that is being served."""
+
+    def __init__(self, local: LocalEntraId, address: tuple[str, int], stop: Callable[[], Any]) -> None:
+        self.local = local
+        self.address = address
+        self._stop = stop
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port, without a slash at the end."""
+        return self.local.base_url
+
+    def environment(self, application: str) -> dict[str, str]:
+        """What NAIS would inject into an application. Raises ConfigurationError when there is none of that name."""
+        return self.local.environment(application)
+
+    async def stop(self) -> None:
+        """Stop serving; saves the state, where it is kept."""
+        await self._stop()
+
+
+def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: int) -> dict[str, Any]:
+    """A discovery document in Entra's form. `path`: tenant id, or `common`."""
+    root = f"{base_url}/{path}"
+    middle = "/v2.0" if version == 2 else ""
+    name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
+    return {
+        "token_endpoint": f"{root}/oauth2{middle}/token",
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
+        "jwks_uri": f"{root}/discovery{middle}/keys",
+        "response_modes_supported": ["query", "fragment", "form_post"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
+        "response_types_supported": ["code"],
+        "grant_types_supported": [
+            "authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        ],
+        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "code_challenge_methods_supported": ["S256", "plain"],
+        "issuer": name,
+        "request_uri_parameter_supported": False,
+        "userinfo_endpoint": f"{base_url}/oidc/userinfo",
+        "authorization_endpoint": f"{root}/oauth2/v2.0/authorize",
+        "http_logout_supported": True,
+        "frontchannel_logout_supported": False,
+        "end_session_endpoint": f"{root}/oauth2/v2.0/logout",
+        "claims_supported": [
+            "sub", "iss", "aud", "exp", "iat", "nbf", "nonce", "preferred_username", "name", "tid", "ver", "oid", "sid",
+        ],
+        "tenant_region_scope": "EU",
+        "cloud_instance_name": urllib.parse.urlsplit(base_url).netloc,
+    }  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_base_url(url: str) -> str:
+    """A provider's address, checked: an origin, and not one of the real Entra ID's.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.username
+    ):
+        text = f"{url!r} is not an address like http://entra:8080 (scheme, host and port, no path)"
+        raise ConfigurationError("public_url_invalid", text, "public_url")
+    if any(host == real or host.endswith("." + real) for real in _REAL_HOSTS):
+        text = f"{host} belongs to the real Entra ID; the local one never signs in its name"
+        raise ConfigurationError("issuer_is_real", text, "public_url")
+    return f"{parts.scheme}://{parts.netloc}".rstrip("/")
+
+
+def _source(source: Source | Path | str, cluster: str) -> Source:
+    if isinstance(source, Source):
+        return source
+    return Source(source, cluster) if isinstance(source, Path) else Source.parse(source, cluster)
+
+
+def _with_reply_urls(registry: Registry, extra: Mapping[str, Sequence[str]]) -> Registry:
+    if not extra:
+        return registry
+    return replace(registry, tenants=tuple(
+        tenant.with_reply_urls(extra) for tenant in registry.tenants
+    ))  # fmt: skip

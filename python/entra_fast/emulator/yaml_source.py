@@ -1,0 +1,268 @@
+"""Strict YAML with positions: text in; plain values, and the line of each of them, out.
+
+Stricter than PyYAML's own loaders, because everything read here decides who may call whom: duplicate keys
+are an error (PyYAML keeps the last one silently), merge keys and explicit tags are not understood, and depth
+and size are bounded (aliases make exponential growth cheap: "billion laughs"). It is built on parser events
+rather than on composed nodes, since libyaml's composer recurses without a limit.
+What the values mean is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from entra_fast.errors import ConfigurationError
+
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+MAX_DEPTH: Final = 64
+MAX_NODES: Final = 1_000_000
+
+# The loader in C is some ten times faster; where PyYAML was built without libyaml, the other one does.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TEMPLATE_HINT: Final = "; if this file is a template ({{...}}), render it first"
+_BOOLEANS: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+
+# What follows the two opening braces of "{{name}}": name, no value, end of the key, no value, end.
+_PLACEHOLDER: Final = [
+    yaml.ScalarEvent,
+    yaml.ScalarEvent,
+    yaml.MappingEndEvent,
+    yaml.ScalarEvent,
+    yaml.MappingEndEvent,
+]
+
+
+class SourceError(ConfigurationError):
+    """A file cannot be used: `<file>:<line>: <field>: <what was wrong and what was expected>`.
+
+    Attributes:
+        file: path as it was given.
+        line: line number, counted from 1.
+        field: path of the field in dotted form, empty for the file as a whole.
+    """
+
+    file: str
+    line: int
+    field: str
+
+    def __init__(self, code: str, text: str, file: str, line: int, field: str = "") -> None:
+        where = f"{file}:{line}: {field}: " if field else f"{file}:{line}: "
+        super().__init__(code, where + text, file)
+        self.args = (code, text, file, line, field)
+        self.file = file
+        self.line = line
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document.
+
+    Attributes:
+        file: path as it was given.
+        value: dicts with string keys, lists and scalars. Entries whose value is null are left out, as
+            Kubernetes does.
+        lines: line (from 1) of each value, by its path: "$", "$.spec.rules[0].application". The
+            form is that of msgspec's error messages, so that those can be located.
+    """
+
+    file: str
+    value: Any
+    lines: dict[str, int]
+
+    def line(self, path: str) -> int:
+        """Line of a path, or of the closest thing around it that is there."""
+        while path not in self.lines and path != "$":
+            cut = max(path.rfind("."), path.rfind("["))
+            path = path[:cut] if cut > 0 else "$"
+        return self.lines.get(path, 1)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises SourceError when it cannot be read, is too large or is not UTF-8."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SourceError("file_unreadable", f"cannot be read: {error.strerror}", name, 1) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise SourceError("file_too_large", f"is larger than {MAX_FILE_BYTES} bytes", name, 1)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceError("file_not_utf8", "is not UTF-8 text", name, line) from None
+
+
+def documents(text: str, file: str) -> Iterator[Document]:
+    """The documents of a YAML text, empty ones left out. Raises SourceError."""
+    loader: Any = None
+    try:
+        loader = _Loader(text)
+        while loader.check_event():
+            event = loader.get_event()
+            if isinstance(event, yaml.DocumentStartEvent):
+                document = _Builder(loader, file).build()
+                if document.value is not None:
+                    yield document
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, file) from None
+    except ValueError as error:  # a date or number that Python cannot represent, a lone surrogate
+        raise SourceError("yaml_invalid", f"is not valid YAML: {error}", file, 1) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _syntax_error(error: yaml.YAMLError, file: str) -> SourceError:
+    line, problem = 1, "is not valid YAML"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        if mark is not None:
+            line = mark.line + 1
+        if error.problem:
+            problem = f"is not valid YAML: {error.problem}"
+    elif isinstance(error, yaml.reader.ReaderError):
+        problem = "contains a character that YAML does not allow"
+    return SourceError("yaml_invalid", problem + _TEMPLATE_HINT, file, line)
+
+
+class _Builder:
+    """Builds one document from parser events."""
+
+    def __init__(self, loader: Any, file: str) -> None:
+        self._loader = loader
+        self._file = file
+        self._lines: dict[str, int] = {}
+        self._anchors: dict[str, Any] = {}
+        self._nodes = 0
+
+    def build(self) -> Document:
+        value = self._value(self._loader.get_event(), "$", 0)
+        return Document(self._file, value, self._lines)
+
+    def _fail(self, code: str, text: str, event: Any, path: str) -> SourceError:
+        return SourceError(
+            code, text, self._file, event.start_mark.line + 1, path.removeprefix("$").lstrip(".")
+        )
+
+    def _value(self, event: Any, path: str, depth: int) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._fail("yaml_too_large", f"has more than {MAX_NODES} values", event, path)
+        if depth > MAX_DEPTH:
+            raise self._fail("yaml_too_deep", f"is nested deeper than {MAX_DEPTH} levels", event, path)
+        self._lines[path] = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path)
+        if event.tag is not None and event.tag != "!":
+            raise self._fail("yaml_tag", f"has the tag {event.tag!r}; tags are not supported", event, path)
+        value: Any
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = []
+            while not isinstance(item := self._loader.get_event(), yaml.SequenceEndEvent):
+                value.append(self._value(item, f"{path}[{len(value)}]", depth + 1))
+        else:
+            value = self._mapping(path, depth)
+        if event.anchor is not None:
+            # Kept only once complete: an alias inside of its own anchor is unknown, so no value contains itself.
+            self._anchors[event.anchor] = value
+        return value
+
+    def _mapping(self, path: str, depth: int) -> dict[str, Any] | str:
+        mapping: dict[str, Any] = {}
+        seen: set[str] = set()
+        while not isinstance(event := self._loader.get_event(), yaml.MappingEndEvent):
+            if isinstance(event, yaml.MappingStartEvent) and not seen:
+                return self._placeholder(event, path)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, event, path)
+            key = event.value
+            inner = f"{path}.{key}"
+            if key == "<<" and event.implicit[0]:
+                raise self._fail("yaml_merge_key", "merge keys (<<) are not supported", event, inner)
+            if key in seen:
+                first = self._lines.get(inner, 0)
+                raise self._fail(
+                    "yaml_duplicate_key", f"is there twice (first in line {first})", event, inner
+                )
+            seen.add(key)
+            value = self._value(self._loader.get_event(), inner, depth + 1)
+            self._lines[inner] = (
+                event.start_mark.line + 1
+            )  # where people look: the key, not the value below it
+            if value is not None:
+                mapping[key] = value
+        return mapping
+
+    def _placeholder(self, start: Any, path: str) -> str:
+        """`{{name}}` as the text it is. To YAML it is a mapping inside of a mapping's key; NAIS manifests are
+        templates more often than not, and the image's tag should not keep a manifest from being read."""
+        events = [self._loader.get_event() for _ in range(5)]
+        name = events[0]
+        if [type(event) for event in events] != _PLACEHOLDER or events[1].value or events[3].value:
+            raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, start, path)
+        return "{{" + str(name.value) + "}}"
+
+    def _alias(self, event: Any, path: str) -> Any:
+        if event.anchor not in self._anchors:
+            raise self._fail("yaml_alias", f"refers to the unknown anchor {event.anchor!r}", event, path)
+        value = self._anchors[event.anchor]
+        self._nodes += _size(value, MAX_NODES - self._nodes)
+        if self._nodes > MAX_NODES:
+            raise self._fail(
+                "yaml_too_large", f"has more than {MAX_NODES} values, aliases expanded", event, path
+            )
+        return value
+
+    def _scalar(self, event: Any) -> Any:
+        text = event.value
+        if not event.implicit[0]:
+            return text  # quoted: a string, whatever it looks like
+        tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
+        match tag.rpartition(":")[2]:
+            case "null":
+                return None
+            case "bool":
+                return _BOOLEANS[text.lower()]
+            case "int":
+                return _integer(text)
+            case "float":
+                return _number(text)
+            case _:
+                return text
+
+
+def _integer(text: str) -> Any:
+    try:
+        return int(text.replace("_", ""), 0) if len(text) <= 32 else text
+    except ValueError:
+        return text  # octal and base 60 of YAML 1.1: nothing here wants them
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text.replace("_", ""))
+    except ValueError:
+        return text
+
+
+def _size(value: Any, limit: int) -> int:
+    """Number of values in a value, counted to just above `limit`."""
+    count, pending = 0, [value]
+    while pending and count <= limit:
+        item = pending.pop()
+        count += 1
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+    return count
