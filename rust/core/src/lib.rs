@@ -13,6 +13,7 @@ pub mod claims;
 pub mod digest;
 pub mod error;
 pub mod explain;
+pub mod grants;
 pub mod introspection;
 pub mod json;
 pub mod jwk;

@@ -4,7 +4,7 @@
 //! process's random seed. What must never: a decision about a token.
 
 mod claims;
-// mod grants;
+mod grants;
 mod signing;
 mod verifier;
 
@@ -101,6 +101,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
     claims::register(module)?;
     verifier::register(module)?;
-    // grants::register(module)?;
+    grants::register(module)?;
     signing::register(module)
 }

@@ -1,12 +1,12 @@
 //! `SigningKey` for Python: converts in, calls `entra_core::sign`, converts out.
 
 use entra_core::sign::{self, SignError};
-use pyo3::exceptions::PyTypeError;
-use pyo3::import_exception;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyString;
 
-import_exception!(entra_fast.errors, ConfigurationError);
+use crate::text_argument;
+
+pyo3::import_exception!(entra_fast.errors, ConfigurationError);
 
 /// A private key that signs client assertions and, in the emulator, tokens.
 #[pyclass(frozen, module = "entra_fast._native")]
@@ -25,18 +25,9 @@ impl SigningKey {
     /// A private JWK (RSA, EC P-256/P-384, OKP Ed25519), as str or bytes.
     #[staticmethod]
     fn from_jwk(py: Python<'_>, jwk: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let text = if let Ok(text) = jwk.cast::<PyString>() {
-            // The UnicodeEncodeError of a lone surrogate would carry the whole key in its `object`.
-            text.to_str()
-                .map_err(|_| {
-                    raised(&SignError::InvalidKey("expected a JSON object, found a lone surrogate".to_owned()))
-                })?
-                .as_bytes()
-        } else if let Ok(bytes) = jwk.cast::<PyBytes>() {
-            bytes.as_bytes()
-        } else {
-            return Err(PyTypeError::new_err(format!("jwk must be str or bytes, not {}", jwk.get_type().name()?)));
-        };
+        // Said like this, because the UnicodeEncodeError of Python would carry the whole key along.
+        let lone_surrogate = || SignError::InvalidKey("expected a JSON object, found a lone surrogate".to_owned());
+        let text = text_argument("jwk", jwk)?.ok_or_else(|| raised(&lone_surrogate()))?;
         py.detach(|| sign::SigningKey::from_jwk(text)).map(Self).map_err(|error| raised(&error))
     }
 
@@ -99,10 +90,6 @@ fn raised(error: &SignError) -> PyErr {
     ConfigurationError::new_err((error.code(), error.to_string()))
 }
 
-/// Add this file's classes to the native module.
-///
-/// # Errors
-/// What Python raises when the class cannot be added.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SigningKey>()
 }
