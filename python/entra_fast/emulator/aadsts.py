@@ -5,10 +5,12 @@ Where Microsoft's documentation does not state the status, the observed or the m
 rows say so.
 """
 
+# ruff: noqa: E501  the texts stay as people search for them
 from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -268,10 +270,16 @@ class EntraError(Exception):
     """
 
     def __init__(
-        self, code: int, *, claims: str | None = None, retry_after: int | None = None, **values: object
+        self,
+        code: int,
+        *,
+        claims: str | None = None,
+        retry_after: int | None = None,
+        values: Mapping[str, object] | None = None,
+        **more: object,
     ) -> None:
         self.kind = KINDS[code]
-        self.text = self.kind.text.format(**values)
+        self.text = self.kind.text.format_map({**(values or {}), **more})
         self.claims = claims
         self.retry_after = retry_after
         super().__init__(f"AADSTS{code}: {self.text}")

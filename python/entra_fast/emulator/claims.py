@@ -21,7 +21,9 @@ GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
 """Microsoft Graph: the audience of the access token that comes with a login that asks for no application."""
 
 BACKDATING: Final = 300
-"""Seconds by which `iat` and `nbf` lie in the past, so that validators whose clock is behind accept the token."""
+"""Seconds by which `iat` and `nbf` lie in the past, so that validators whose clock is behind accept the
+token.
+"""
 
 SHORTEST_LIFETIME: Final = 3600
 LONGEST_LIFETIME: Final = 5400
@@ -41,12 +43,16 @@ class Issuer:
 
     @property
     def v1(self) -> str:
-        """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for a host not its own."""
+        """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for a host not its
+        own.
+        """
         return f"{self.base_url}/{self.tenant.id}/"
 
 
 def random_lifetime() -> int:
-    """Seconds that an access token lives: 60 to 90 minutes at random, so that clients that assume an hour show."""
+    """Seconds that an access token lives: 60 to 90 minutes at random, so that clients that assume an hour
+    show.
+    """
     return SHORTEST_LIFETIME + secrets.randbelow(LONGEST_LIFETIME - SHORTEST_LIFETIME + 1)
 
 

@@ -1,7 +1,8 @@
-"""Applications' credentials: secrets, keys and federated identities; issuing them, and verifying what clients send.
+"""Applications' credentials: secrets, keys and federated identities; issuing them, and verifying what clients
+send.
 
-Secrets follow from a random seed, keys are generated when somebody asks for them: a thousand applications cost
-nothing to load. Nothing from here is ever logged.
+Secrets follow from a random seed, keys are generated when somebody asks for them: a thousand applications
+cost nothing to load. Nothing from here is ever logged.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ class Credentials:
             self._keys, self._cluster_keys = keys, clusters
 
     def known_keys(self, application: Application) -> SigningKey | None:
-        """The application's key if it has one already: an assertion cannot be signed with a key that was never
-        handed out, and a guess must not cost the time of generating one."""
+        """The application's key if it has one already: an assertion cannot be signed with a key that was
+        never handed out, and a guess must not cost the time of generating one.
+        """
         with self._lock:
             return self._keys.get(application.client_id)
 
@@ -195,9 +197,9 @@ class ClientVerifier:
             policy,
             key,
             assertion,
-            header,
-            claims,
-            EntraError(700023, token_endpoint=endpoint, issuer=issuer),
+            header=header,
+            claims=claims,
+            wrong_audience=EntraError(700023, token_endpoint=endpoint, issuer=issuer),
         )
         if claims["exp"] > self.clock() + MAX_ASSERTION_LIFETIME + LEEWAY:
             raise self._out_of_range(claims)
@@ -216,7 +218,7 @@ class ClientVerifier:
             issuers=[issuer], audiences=[FEDERATED_AUDIENCE], algorithms=("RS256",), leeway=LEEWAY
         )
         key = self.credentials.cluster_key(cluster)
-        self._verify(client, policy, key, assertion, {}, claims, mismatch)
+        self._verify(client, policy, key, assertion, header={}, claims=claims, wrong_audience=mismatch)
         return Authentication("2", f"federated credential of {subject}")
 
     def _verify(
@@ -225,6 +227,7 @@ class ClientVerifier:
         policy: Policy,
         key: SigningKey,
         assertion: str,
+        *,
         header: Mapping[str, Any],
         claims: Mapping[str, Any],
         wrong_audience: EntraError,
@@ -252,8 +255,9 @@ class ClientVerifier:
     def _single_use(self, client: Application, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
         """Refuse an assertion that was seen before (RFC 7523, section 3, item 7).
 
-        Entra ID itself is lenient, and MSAL relies on it: with certificates it sends one assertion for nine minutes.
-        Such assertions name their key by thumbprint only, so those are let through unless told otherwise.
+        Entra ID itself is lenient, and MSAL relies on it: with certificates it sends one assertion for nine
+        minutes. Such assertions name their key by thumbprint only, so those are let through unless told
+        otherwise.
         """
         identifier = claims.get("jti")
         if not isinstance(identifier, str) or not identifier:

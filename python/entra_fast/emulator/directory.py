@@ -1,4 +1,5 @@
-"""The directory: tenants, and their users and groups, as written in a YAML file. One document for each tenant.
+"""The directory: tenants, and their users and groups, as written in a YAML file. One document for each
+tenant.
 
     tenant: trygdeetaten.no
     groups:
@@ -170,7 +171,7 @@ def _tenant(document: Document, entry: _TenantEntry) -> Directory:
     usernames: dict[str, User] = {}
     for index, person in enumerate(entry.users):
         path = f"$.users[{index}]"
-        user = _user(document, path, entry.tenant, person, by_name, everyone)
+        user = _user(document, path, person, tenant=entry.tenant, groups=by_name, everyone=everyone)
         if user.username.lower() in usernames:
             raise _error(document, f"{path}.username", f"the user {person.username!r} is there twice")
         if user.id in users:
@@ -188,8 +189,9 @@ def _tenant(document: Document, entry: _TenantEntry) -> Directory:
 def _user(
     document: Document,
     path: str,
-    tenant: str,
     entry: _UserEntry,
+    *,
+    tenant: str,
     groups: Mapping[str, Group],
     everyone: tuple[str, ...],
 ) -> User:

@@ -1,7 +1,7 @@
 """The token endpoint, without HTTP: a form in; the answer's JSON object, or an EntraError, out.
 
-Client credentials, on behalf of (RFC 7523 as Microsoft uses it), authorization code with PKCE (RFC 7636), refresh
-token. Every request ends up in the journal with the checks that it went through.
+Client credentials, on behalf of (RFC 7523 as Microsoft uses it), authorization code with PKCE (RFC 7636),
+refresh token. Every request ends up in the journal with the checks that it went through.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class _Request:
     client: Application | None = None
     target: str = ""
     user: User | None = None
+    azpacr: str = "0"
     reasons: list[Reason] = field(default_factory=list)
     claims: dict[str, Any] = field(default_factory=dict)
 
@@ -145,7 +146,8 @@ class TokenService:
         """The JSON object of a successful answer.
 
         Args:
-            version: 2 for the v2.0 endpoint, 1 for the older one, which takes `resource` and gives v1.0 tokens.
+            version: 2 for the v2.0 endpoint, 1 for the older one, which takes `resource` and gives v1.0
+                tokens.
             faults: planned ones that concern the token or the refusal.
 
         Raises:
@@ -179,16 +181,17 @@ class TokenService:
             authentication = Authentication("0", "public client: none needed")
         else:
             authentication = self.clients.authenticate(request.tenant, client, request.form)
+        request.azpacr = authentication.azpacr
         request.passed("credential", authentication.text)
         match grant:
             case "client_credentials":
-                return self._client_credentials(request, client, authentication)
+                return self._client_credentials(request, client)
             case "authorization_code":
-                return self._code(request, client, authentication)
+                return self._code(request, client)
             case "refresh_token":
-                return self._refresh(request, client, authentication)
+                return self._refresh(request, client)
             case _:
-                return self._on_behalf_of(request, client, authentication)
+                return self._on_behalf_of(request, client)
 
     def _client(self, request: _Request) -> Application:
         client_id = request.form.get("client_id", "")
@@ -232,15 +235,14 @@ class TokenService:
                         "scope",
                         False,
                         f"{target.name} has not granted the scope {permission!r} to {client.name}",
-                        remedy=f"add it to permissions.scopes of the rule for {client.name}, or ask for /.default",
+                        remedy=f"add it to permissions.scopes of its rule for {client.name}, or ask for "
+                        f"/.default",
                     )
                 )
                 raise EntraError(65001, client_id=client.client_id, client=client.name)
         return decision
 
-    def _client_credentials(
-        self, request: _Request, client: Application, authentication: Authentication
-    ) -> dict[str, Any]:
+    def _client_credentials(self, request: _Request, client: Application) -> dict[str, Any]:
         if request.version == 1:
             scope = self._scope(request)
         else:
@@ -252,11 +254,9 @@ class TokenService:
             raise EntraError(1002012, scope=request.form.get("scope", "")[:200])
         target = self._target(request, scope.resource)
         decision = self._decide(request, client, target, scope)
-        return self._respond(request, client, target, scope, decision, authentication, None)
+        return self._respond(request, client, scope, target=target, decision=decision)
 
-    def _on_behalf_of(
-        self, request: _Request, client: Application, authentication: Authentication
-    ) -> dict[str, Any]:
+    def _on_behalf_of(self, request: _Request, client: Application) -> dict[str, Any]:
         use = request.required("requested_token_use")
         if use != "on_behalf_of":
             raise EntraError(9002313, reason="'requested_token_use' must be 'on_behalf_of'")
@@ -276,7 +276,7 @@ class TokenService:
             request.form.get("scope", ""),
             str(claims.get("sid", "")),
         )
-        return self._respond(request, client, target, scope, decision, authentication, login)
+        return self._respond(request, client, scope, target=target, decision=decision, login=login)
 
     def _user_assertion(self, request: _Request, client: Application, assertion: str) -> Mapping[str, Any]:
         issuer = Issuer(self.base_url, request.tenant)
@@ -313,7 +313,7 @@ class TokenService:
             case _:
                 return EntraError(50013, reason=f"The {error.message}.")
 
-    def _code(self, request: _Request, client: Application, authentication: Authentication) -> dict[str, Any]:
+    def _code(self, request: _Request, client: Application) -> dict[str, Any]:
         code = request.required("code")
         redirect_uri = request.required("redirect_uri")
         known = self.store.codes.get(code)
@@ -330,9 +330,7 @@ class TokenService:
         # Single use (RFC 6749, section 4.1.2). The mark stays, so that a replay is told what happened.
         self.store.codes.put(code, None, 600.0)
         request.passed("code", "the authorization code is valid")
-        return self._login_answer(
-            request, client, authentication, known, request.form.get("scope") or known.scope
-        )
+        return self._login_answer(request, client, known, request.form.get("scope") or known.scope)
 
     def _check_verifier(self, request: _Request, client: Application, login: Login) -> None:
         verifier = request.form.get("code_verifier", "")
@@ -352,9 +350,7 @@ class TokenService:
         if not hmac.compare_digest(computed, login.challenge):
             raise EntraError(501481)
 
-    def _refresh(
-        self, request: _Request, client: Application, authentication: Authentication
-    ) -> dict[str, Any]:
+    def _refresh(self, request: _Request, client: Application) -> dict[str, Any]:
         login = self.store.refresh_tokens.get(request.required("refresh_token"))
         if login is None:
             raise EntraError(70008)
@@ -362,13 +358,12 @@ class TokenService:
             raise EntraError(70000, reason="The refresh token was issued to another client.")
         request.passed("refresh token", "the refresh token is valid")
         text = request.form.get("scope") or login.scope
-        return self._login_answer(request, client, authentication, replace(login, nonce=""), text)
+        return self._login_answer(request, client, replace(login, nonce=""), text)
 
     def _login_answer(
         self,
         request: _Request,
         client: Application,
-        authentication: Authentication,
         login: Login,
         scope_text: str,
     ) -> dict[str, Any]:
@@ -384,10 +379,10 @@ class TokenService:
         if not admission.passed:
             raise EntraError(50105, target=client.name, target_id=client.client_id)
         if resource is None:
-            return self._respond(request, client, None, scope, None, authentication, login)
+            return self._respond(request, client, scope, login=login)
         target = self._target(request, resource)
         decision = self._decide(request, client, target, replace(scope, resource=resource))
-        return self._respond(request, client, target, scope, decision, authentication, login)
+        return self._respond(request, client, scope, target=target, decision=decision, login=login)
 
     def _user(self, request: _Request, user_id: str) -> User:
         user = request.tenant.directory.users.get(user_id)
@@ -399,21 +394,22 @@ class TokenService:
         self,
         request: _Request,
         client: Application,
-        target: Application | None,
         scope: Scope,
-        decision: Decision | None,
-        authentication: Authentication,
-        login: Login | None,
+        *,
+        target: Application | None = None,
+        decision: Decision | None = None,
+        login: Login | None = None,
     ) -> dict[str, Any]:
         issuer = Issuer(self.base_url, request.tenant)
         now = int(self.clock())
         lifetime = token_claims.random_lifetime()
         user = request.user
         if target is None or decision is None:
-            assert user is not None  # only a login can do without an application
+            if user is None:
+                raise EntraError(70011, scope=request.form.get("scope", "")[:200])
             request.target = "userinfo"
             request.claims = token_claims.graph_token(
-                issuer, client, user, azpacr=authentication.azpacr, now=now, lifetime=lifetime
+                issuer, client, user, azpacr=request.azpacr, now=now, lifetime=lifetime
             )
         else:
             version = 1 if request.version == 1 else target.token_version
@@ -423,7 +419,7 @@ class TokenService:
                 target,
                 user,
                 decision,
-                azpacr=authentication.azpacr,
+                azpacr=request.azpacr,
                 now=now,
                 lifetime=lifetime,
                 version=version,
@@ -503,7 +499,29 @@ def planned_error(
 ) -> EntraError:
     """The error of a planned fault, with whatever the request says filled in."""
     values: dict[str, object] = dict.fromkeys(
-        ["reason", "now", "valid_from", "valid_to", "token_endpoint", "issuer", "subject", "parameter", "method", "grant_type", "scope", "resource", "target", "target_id", "audience", "expected", "redirect_uri", "response_type", "client_id", "client", "tenant"],
+        [
+            "reason",
+            "now",
+            "valid_from",
+            "valid_to",
+            "token_endpoint",
+            "issuer",
+            "subject",
+            "parameter",
+            "method",
+            "grant_type",
+            "scope",
+            "resource",
+            "target",
+            "target_id",
+            "audience",
+            "expected",
+            "redirect_uri",
+            "response_type",
+            "client_id",
+            "client",
+            "tenant",
+        ],
         "(planned fault)",
     )
     values["tenant"] = tenant.name
@@ -511,7 +529,7 @@ def planned_error(
         values |= {"client_id": client.client_id, "client": client.name}
     values["scope"] = values["resource"] = form.get("scope", "(planned fault)")[:200]
     challenge = MFA_CHALLENGE if code == 50076 else None
-    return EntraError(code, claims=challenge, **values)
+    return EntraError(code, claims=challenge, values=values)
 
 
 def _has_credential(form: Mapping[str, str]) -> bool:
@@ -543,11 +561,14 @@ def remedy_for(error: EntraError) -> str:
 
 _REMEDIES: Final = {
     90002: "use the tenant's GUID or domain name as the page of tenants shows them",
-    700016: "use the client id that the environment of the application says (AZURE_APP_CLIENT_ID); the application "
+    700016: "use the client id that the environment of the application says "
+    "(AZURE_APP_CLIENT_ID); the application "
     "needs a manifest with azure.application.enabled: true",
-    7000215: "use AZURE_APP_CLIENT_SECRET of the application's environment; without --state it changes at every start",
+    7000215: "use AZURE_APP_CLIENT_SECRET of the application's environment; without --state it "
+    "changes at every start",
     7000218: "send client_secret, or client_assertion with client_assertion_type",
-    700027: "sign with AZURE_APP_JWK of the application's environment, name its kid in the header, and make a new "
+    700027: "sign with AZURE_APP_JWK of the application's environment, name its kid in the "
+    "header, and make a new "
     "assertion for each request",
     700024: "sign the assertion anew for each request with a short life; compare the clocks",
     700021: "set iss and sub of the assertion to the client id",
@@ -556,10 +577,12 @@ _REMEDIES: Final = {
     70011: "send scope=api://<cluster>.<namespace>.<application>/.default",
     1002012: "end the scope in /.default",
     28000: "ask for one application at a time",
-    500011: "check the spelling of the target; it needs a manifest with azure.application.enabled: true in this tenant",
+    500011: "check the spelling of the target; it needs a manifest with "
+    "azure.application.enabled: true in this tenant",
     50013: "send an access token that this provider has issued, to a user, for the calling application",
     500133: "get a new token for the user",
-    500131: "send the token that was issued for the calling application, not one for the target or for somebody else",
+    500131: "send the token that was issued for the calling application, not one for the target "
+    "or for somebody else",
     54005: "start a new login; a code works once",
     70008: "start a new login",
     501481: "send the code_verifier that belongs to the code_challenge",

@@ -11,7 +11,7 @@ import html
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-Child: TypeAlias = "str | int | None | Iterable[Child]"
+Child: TypeAlias = "str | int | Iterable[Child] | None"
 
 _VOID: Final = frozenset({"br", "hr", "img", "input", "link", "meta"})
 
@@ -34,8 +34,9 @@ def render(child: Child) -> str:
 
 
 def tag(name: str, /, *children: Child, **attributes: str | bool | int | None) -> Html:
-    """An element. `class_` and `for_` stand for `class` and `for`; other underscores become hyphens; True is an
-    attribute without value; None and False leave it out."""
+    """An element. `class_` and `for_` stand for `class` and `for`; other underscores become hyphens; True
+    is an attribute without value; None and False leave it out.
+    """
     parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is None or value is False:

@@ -1,7 +1,8 @@
 """The provider's signing keys: which one signs, which ones are published, rotation and withdrawal.
 
-Like Entra ID, it publishes the next key before that key signs anything, its keys carry a self-signed certificate
-(`x5c`), and `kid` is the certificate's SHA-1 thumbprint. Applications' own keys are in credentials.py.
+Like Entra ID, it publishes the next key before that key signs anything, its keys carry a self-signed
+certificate (`x5c`), and `kid` is the certificate's SHA-1 thumbprint. Applications' own keys are in
+credentials.py.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def certified_key(common_name: str, now: float, bits: int = 2048) -> tuple[Signi
     """A new RSA key with a self-signed certificate for its public half.
 
     Returns:
-        The key, its `kid` and `x5t` being the SHA-1 thumbprint of the certificate; and the certificate as base64 DER.
+        The key, its `kid` and `x5t` being the SHA-1 thumbprint of the certificate; and the certificate as
+        base64 DER.
     """
     jwk = json.loads(SigningKey.generate(bits).private_jwk())
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
@@ -125,8 +127,8 @@ class Keyring:
         """Sign with another key from now on; returns its kid.
 
         Args:
-            announced: True takes the key that has been published all along, as Entra ID's planned rollover does;
-                False a new one that no client can know yet, as its emergency rollover would.
+            announced: True takes the key that has been published all along, as Entra ID's planned rollover
+                does; False a new one that no client can know yet, as its emergency rollover would.
         """
         fresh = self._generate()  # outside of the lock: it takes a while
         with self._lock:

@@ -1,7 +1,7 @@
 """LocalEntraId: the whole local Entra ID in one object, without HTTP; and what a running one offers.
 
-Puts the parts together and owns what changes: the registry (swapped when manifests change), the clock's offset, the
-faults. The HTTP side is server.py.
+Puts the parts together and owns what changes: the registry (swapped when manifests change), the clock's
+offset, the faults. The HTTP side is server.py.
 """
 
 from __future__ import annotations
@@ -42,9 +42,18 @@ MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
 
 # Signing in the name of the real Entra ID would make tokens that somebody might believe.
 _REAL_HOSTS: Final = (
-    "microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "microsoftonline-p.com", "microsoft.com",
-    "microsoft.us", "windows.net", "chinacloudapi.cn", "ciamlogin.com", "b2clogin.com", "microsoftonline.de",
-)  # fmt: skip
+    "microsoftonline.com",
+    "microsoftonline.us",
+    "microsoftonline.cn",
+    "microsoftonline-p.com",
+    "microsoft.com",
+    "microsoft.us",
+    "windows.net",
+    "chinacloudapi.cn",
+    "ciamlogin.com",
+    "b2clogin.com",
+    "microsoftonline.de",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,8 @@ class LocalEntraId:
         directories: the tenants with their users and groups; the first one is the default tenant.
         clock: seconds since the epoch; for tests.
         generator_reply_urls: where the built-in token generator receives its logins.
-        strict_assertions: refuse a client assertion that is used twice also from clients that do so by design (MSAL).
+        strict_assertions: refuse a client assertion that is used twice also from clients that do so by design
+            (MSAL).
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address under which clients know this provider, where it is not the one it listens on
             (containers): scheme, host and port, without a path.
@@ -155,7 +165,8 @@ class LocalEntraId:
             options: as for the class.
 
         Raises:
-            SourceError: something in the files is wrong; the message has a line with file, line and field for each.
+            SourceError: something in the files is wrong; the message has a line with file, line and field for
+                each.
         """
         local = cls(**options)
         local._sources = tuple(_source(source, cluster) for source in sources)
@@ -270,7 +281,8 @@ class LocalEntraId:
         ]
 
     def explain(self, consumer: str, target: str, user: str | None = None) -> Explanation:
-        """What would happen if `consumer` asked for a token for `target`, on behalf of `user` if there is one.
+        """What would happen if `consumer` asked for a token for `target`, on behalf of `user` if there is
+        one.
 
         Raises:
             ConfigurationError: the consumer, or the user, does not exist.
@@ -327,9 +339,8 @@ class LocalEntraId:
         return Decision(False, (Reason("target", False, text, remedy=remedy),), failure)
 
     def _tenant_of(self, application: Application) -> Tenant:
-        tenant = self.registry.tenant(application.tenant_id)
-        assert tenant is not None  # applications come from the registry's tenants
-        return tenant
+        # Applications come from the registry, so their tenant is there, unless a reload has just removed it.
+        return self.registry.tenant(application.tenant_id) or self.registry.default_tenant
 
     # The token endpoint and its surroundings
 
@@ -375,9 +386,11 @@ class LocalEntraId:
 
     def clusters(self) -> tuple[str, ...]:
         """Clusters that have applications."""
-        return tuple(dict.fromkeys(
-            name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
-        ))  # fmt: skip
+        return tuple(
+            dict.fromkeys(
+                name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
+            )
+        )
 
     def save(self) -> None:
         """Write the state, where it is kept. Raises ConfigurationError when that fails."""
@@ -409,12 +422,12 @@ class LocalEntraId:
         if not allow_remote and not is_loopback(host):
             raise ConfigurationError(
                 "address_not_loopback",
-                f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as anybody; "
-                "allow it explicitly if that is what you want",
+                f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as "
+                "anybody; allow it explicitly if that is what you want",
                 "host",
             )
         await asyncio.to_thread(lambda: self.keyring.active)  # so that nobody's first request waits for it
-        return await serve(self, host, port, tls, watch, allow_remote)
+        return await serve(self, host, port, tls=tls, watch=watch, allow_remote=allow_remote)
 
 
 class RunningEmulator:
@@ -431,7 +444,9 @@ class RunningEmulator:
         return self.local.base_url
 
     def environment(self, application: str) -> dict[str, str]:
-        """What NAIS would inject into an application. Raises ConfigurationError when there is none of that name."""
+        """What NAIS would inject into an application. Raises ConfigurationError when there is none of
+        that name.
+        """
         return self.local.environment(application)
 
     async def stop(self) -> None:
@@ -446,7 +461,11 @@ def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: 
     name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
     return {
         "token_endpoint": f"{root}/oauth2{middle}/token",
-        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
+        "token_endpoint_auth_methods_supported": [
+            "client_secret_post",
+            "private_key_jwt",
+            "client_secret_basic",
+        ],
         "jwks_uri": f"{root}/discovery{middle}/keys",
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
@@ -454,7 +473,10 @@ def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: 
         "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
         "response_types_supported": ["code"],
         "grant_types_supported": [
-            "authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:jwt-bearer",
         ],
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
         "code_challenge_methods_supported": ["S256", "plain"],
@@ -466,11 +488,23 @@ def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: 
         "frontchannel_logout_supported": False,
         "end_session_endpoint": f"{root}/oauth2/v2.0/logout",
         "claims_supported": [
-            "sub", "iss", "aud", "exp", "iat", "nbf", "nonce", "preferred_username", "name", "tid", "ver", "oid", "sid",
+            "sub",
+            "iss",
+            "aud",
+            "exp",
+            "iat",
+            "nbf",
+            "nonce",
+            "preferred_username",
+            "name",
+            "tid",
+            "ver",
+            "oid",
+            "sid",
         ],
         "tenant_region_scope": "EU",
         "cloud_instance_name": urllib.parse.urlsplit(base_url).netloc,
-    }  # fmt: skip
+    }
 
 
 def is_loopback(host: str) -> bool:
@@ -515,6 +549,4 @@ def _source(source: Source | Path | str, cluster: str) -> Source:
 def _with_reply_urls(registry: Registry, extra: Mapping[str, Sequence[str]]) -> Registry:
     if not extra:
         return registry
-    return replace(registry, tenants=tuple(
-        tenant.with_reply_urls(extra) for tenant in registry.tenants
-    ))  # fmt: skip
+    return replace(registry, tenants=tuple(tenant.with_reply_urls(extra) for tenant in registry.tenants))

@@ -1,7 +1,7 @@
 """The authorization endpoint without HTTP: checking requests, the login page, codes, and signing out.
 
-A request whose client or redirect URI is not exactly right never leads back to that URI (open redirect, RFC 9700,
-section 4.11); every other refusal does, or ends on a page that explains it, as in Entra ID.
+A request whose client or redirect URI is not exactly right never leads back to that URI (open redirect, RFC
+9700, section 4.11); every other refusal does, or ends on a page that explains it, as in Entra ID.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ MAX_PARAMETER_LENGTH: Final = 4096
 RESPONSE_MODES: Final = ("query", "fragment", "form_post")
 PROMPTS: Final = ("", "none", "login", "select_account", "consent")
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
-_PARAMETERS: Final = ["client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "login_hint", "domain_hint", "prompt", "client_info"]
+_PARAMETERS: Final = [
+    "client_id",
+    "redirect_uri",
+    "response_type",
+    "response_mode",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "login_hint",
+    "domain_hint",
+    "prompt",
+    "client_info",
+]
 
 
 class LoginError(Exception):
@@ -79,7 +93,9 @@ class LoginRequest:
         )
 
     def decide(self, user: User) -> Decision:
-        """Whether this user may log in here: to the client, and to the target if that is another application."""
+        """Whether this user may log in here: to the client, and to the target if that is another
+        application.
+        """
         own = admits_user(self.tenant, self.client, user)
         if not own.passed:
             error = EntraError(50105, target=self.client.name, target_id=self.client.client_id)
@@ -184,7 +200,8 @@ def code_fields(request: LoginRequest, code: str, session: str) -> list[tuple[st
 
 
 def _public_error(error: EntraError) -> str:
-    # The token endpoint's invalid_grant has no meaning at the authorization endpoint (RFC 6749, section 4.1.2.1).
+    # The token endpoint's invalid_grant has no meaning at the authorization endpoint (RFC 6749, section
+    # 4.1.2.1).
     return "access_denied" if error.kind.error == "invalid_grant" else error.kind.error
 
 
@@ -279,11 +296,9 @@ def _user_button(request: LoginRequest, user: User) -> Html:
 
 def refusal_page(request: LoginRequest, user: User, decision: Decision) -> str:
     """The user may not. Entra ID shows a page, too, rather than sending the user back."""
-    error = decision.error
-    assert error is not None  # only refusals come here
     return pages.document(
         "You cannot sign in here",
-        tag("p", f"AADSTS{error.code}: {error.text}", role="alert"),
+        tag("p", str(decision.error), role="alert"),
         tag("section", tag("h2", "Why"), pages.checks(decision.reasons), class_="card"),
         tag("p", tag("a", "Sign in as somebody else", href=_again(request))),
         tag("p", f"Signed in as {user.username}.", class_="soft"),
@@ -297,7 +312,9 @@ def _again(request: LoginRequest) -> str:
 
 
 def may_return_to(tenant: Tenant, uri: str, client_id: str = "") -> bool:
-    """Whether signing out may lead to a URI: one on an origin that an application of the tenant is registered for."""
+    """Whether signing out may lead to a URI: one on an origin that an application of the tenant is
+    registered for.
+    """
     try:
         wanted = urllib.parse.urlsplit(uri)
         origin = (wanted.scheme, wanted.hostname, wanted.port)

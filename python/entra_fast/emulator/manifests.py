@@ -35,10 +35,77 @@ _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOR
 
 # Fields of the real resources that have no bearing on Entra ID. They are accepted as they are.
 _OPAQUE_SPEC_FIELDS: Final = frozenset(
-    ["activeDeadlineSeconds", "alerts", "backoffLimit", "command", "completions", "concurrencyPolicy", "elastic", "env", "envFrom", "failedJobsHistoryLimit", "filesFrom", "frontend", "gcp", "idporten", "image", "influx", "kafka", "leaderElection", "liveness", "login", "logformat", "logtransform", "maskinporten", "observability", "openSearch", "parallelism", "podMonitor", "port", "postgres", "preStopHook", "preStopHookPath", "prometheus", "readiness", "redis", "replicas", "resources", "restartPolicy", "schedule", "secureLogs", "securityContext", "service", "skipCaBundle", "startup", "strategy", "successfulJobsHistoryLimit", "terminationGracePeriodSeconds", "timeZone", "tokenx", "ttl", "ttlSecondsAfterFinished", "valkey", "vault", "webproxy"]
+    [
+        "activeDeadlineSeconds",
+        "alerts",
+        "backoffLimit",
+        "command",
+        "completions",
+        "concurrencyPolicy",
+        "elastic",
+        "env",
+        "envFrom",
+        "failedJobsHistoryLimit",
+        "filesFrom",
+        "frontend",
+        "gcp",
+        "idporten",
+        "image",
+        "influx",
+        "kafka",
+        "leaderElection",
+        "liveness",
+        "login",
+        "logformat",
+        "logtransform",
+        "maskinporten",
+        "observability",
+        "openSearch",
+        "parallelism",
+        "podMonitor",
+        "port",
+        "postgres",
+        "preStopHook",
+        "preStopHookPath",
+        "prometheus",
+        "readiness",
+        "redis",
+        "replicas",
+        "resources",
+        "restartPolicy",
+        "schedule",
+        "secureLogs",
+        "securityContext",
+        "service",
+        "skipCaBundle",
+        "startup",
+        "strategy",
+        "successfulJobsHistoryLimit",
+        "terminationGracePeriodSeconds",
+        "timeZone",
+        "tokenx",
+        "ttl",
+        "ttlSecondsAfterFinished",
+        "valkey",
+        "vault",
+        "webproxy",
+    ]
 )
 _OPAQUE_METADATA_FIELDS: Final = frozenset(
-    ["clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"]
+    [
+        "clusterName",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ]
 )
 
 
@@ -254,8 +321,9 @@ def files(path: Path) -> Iterator[Path]:
 
 
 def _is_nais_resource(document: Document) -> bool:
-    """Whether this is for us. Folders with manifests hold other kinds of resources too; but a document that has
-    no kind at all is a mistake, not another kind."""
+    """Whether this is for us. Folders with manifests hold other kinds of resources too; but a document
+    that has no kind at all is a mistake, not another kind.
+    """
     if not isinstance(document.value, dict):
         raise SourceError("manifest_invalid", "expected a mapping", document.file, document.line("$"))
     for name in ("apiVersion", "kind"):
@@ -288,7 +356,8 @@ def _add(manifests: dict[str, Manifest], manifest: Manifest) -> None:
     if other is not manifest:
         raise SourceError(
             "application_duplicate",
-            f"the application {manifest.application} is already defined at {other.location('$.metadata.name')}",
+            f"the application {manifest.application} is already defined at "
+            f"{other.location('$.metadata.name')}",
             manifest.document.file,
             manifest.document.line("$.metadata.name"),
             "metadata.name",
@@ -302,7 +371,6 @@ def _combined(errors: Sequence[SourceError]) -> SourceError:
     return first
 
 
-_AT: Final = re.compile(r"(?P<text>.*?)(?: - at `(?P<key>key in )?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
@@ -324,9 +392,8 @@ def _convert(document: Document, section: str, kind: type[Any], opaque: frozense
 
 def conversion_error(document: Document, root: str, error: Exception, kind: type[Any]) -> SourceError:
     """A sentence of msgspec's with file, line and field in front; `root` is the path that was converted."""
-    match = _AT.fullmatch(str(error))
-    assert match is not None  # the pattern accepts any text
-    text, path = match["text"], root + (match["path"] or "$").removeprefix("$")
+    text, _, place = str(error).partition(" - at `")
+    path = root + place.removeprefix("key in ").removeprefix("$").removesuffix("`")
     if unknown := _UNKNOWN.fullmatch(text):
         return _unknown(document, f"{path}.{unknown['name']}", _fields_at(kind, path.removeprefix(root)))
     if missing := _MISSING.fullmatch(text):

@@ -12,6 +12,7 @@ from typing import Final
 from entra_fast.emulator.html import Child, Html, csp_hash, join, raw_element, tag
 from entra_fast.emulator.policy import Reason
 
+# ruff: noqa: E501  the style sheet
 STYLE: Final = """
 :root{color-scheme:light dark;--back:#fff;--card:#f6f7f9;--text:#16191d;--soft:#4d5661;--line:#c9cfd6;--link:#0a4fb3;
 --good:#0b6b35;--bad:#a8161f;--mark:#0a4fb3;--marktext:#fff;--warn:#7a4b00}
@@ -61,8 +62,8 @@ ul.plain{padding-left:1.2rem;margin:.25rem 0}
 
 SUBMIT_SCRIPT: Final = "document.forms[0].submit()"
 
-# Nothing is loaded from anywhere, nothing may frame these pages. There is no form-action: browsers apply it to the
-# redirect that follows a login as well, and that goes to the application.
+# Nothing is loaded from anywhere, nothing may frame these pages. There is no form-action: browsers apply it
+# to the redirect that follows a login as well, and that goes to the application.
 CONTENT_SECURITY_POLICY: Final = (
     f"default-src 'none'; style-src {csp_hash(STYLE)}; script-src {csp_hash(SUBMIT_SCRIPT)}; img-src data:; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -95,7 +96,8 @@ def document(
     """A whole page.
 
     Args:
-        current: path of the entry of the navigation that this page belongs to; None for pages without navigation.
+        current: path of the entry of the navigation that this page belongs to; None for pages without
+            navigation.
         script: whether the form on the page submits itself.
         refresh: seconds after which the browser loads the page again.
     """
@@ -117,7 +119,7 @@ def document(
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="refresh", content=refresh) if refresh is not None else None,
-        tag("title", f"{title} – local Entra ID"),
+        tag("title", f"{title} | local Entra ID"),
         tag("link", rel="icon", href=_ICON),
         raw_element("style", STYLE),
     )

@@ -1,8 +1,8 @@
 """The decision: may this consumer have a token for that target, and with which permissions? (policies 2-6)
 
-One pure function, `decide`, which the token endpoint, the login page, the console and `explain` all use, so that
-what is explained is what is enforced. Every step it takes is kept as a reason with the place in the manifest that it
-rests on, and, where a step failed, what to change.
+One pure function, `decide`, which the token endpoint, the login page, the console and `explain` all use, so
+that what is explained is what is enforced. Every step it takes is kept as a reason with the place in the
+manifest that it rests on, and, where a step failed, what to change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Reason:
     """One check, and how it went.
 
     Attributes:
-        check: a short stable name: `application`, `rule`, `user`, `group`, `credential`, `scope`, `request`...
+        check: a short stable name: `application`, `rule`, `user`, `group`, `credential`, `scope`,
+            `request`...
         location: `<file>:<line>` that it rests on, if any.
         remedy: what to change so that it passes, if it failed.
     """
@@ -73,7 +74,9 @@ class _Trail:
 
 
 def decide(tenant: Tenant, consumer: Application, target: Application, user: User | None = None) -> Decision:
-    """Decide whether `consumer` gets a token for `target`: on behalf of `user`, or as itself when there is none."""
+    """Decide whether `consumer` gets a token for `target`: on behalf of `user`, or as itself when there
+    is none.
+    """
     trail = _Trail()
     if consumer.client_id == target.client_id:
         rule = Rule(consumer.name, location=target.location)

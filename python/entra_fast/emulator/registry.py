@@ -1,8 +1,8 @@
 """The registry: what Entra ID would know after NAIS has processed all manifests. An immutable snapshot.
 
 Connects manifests with directories: tenants, applications with their ids, and access rules that are resolved
-when they are asked for, so that a consumer that appears later needs no second look (policy 4). Whether a request
-is granted is decided in policy.py; nothing here knows about tokens or secrets.
+when they are asked for, so that a consumer that appears later needs no second look (policy 4). Whether a
+request is granted is decided in policy.py; nothing here knows about tokens or secrets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from typing import Final
 from entra_fast.emulator import directory as directories
 from entra_fast.emulator import ids
 from entra_fast.emulator.directory import Directory
-from entra_fast.emulator.manifests import DEFAULT_CLUSTER, TOKEN_VERSION_ANNOTATION, Manifest, Notice
+from entra_fast.emulator.manifests import (
+    DEFAULT_CLUSTER,
+    TOKEN_VERSION_ANNOTATION,
+    AzureApplication,
+    Manifest,
+    Notice,
+)
 from entra_fast.errors import ConfigurationError
 
 GENERATOR_NAMESPACE: Final = "nais"
@@ -158,7 +164,8 @@ class Registry:
         text = f"there is no application {application!r}"
         if application in self.without_identity:
             text = (
-                f"the application {application} has no identity in Entra ID: set spec.azure.application.enabled "
+                f"the application {application} has no identity in Entra ID: set "
+                f"spec.azure.application.enabled "
                 f"to true at {self.without_identity[application]}"
             )
         else:
@@ -177,8 +184,8 @@ def build(
 ) -> Registry:
     """The registry for some manifests and directories.
 
-    The token generator is an application like any other; unless a manifest describes it, a built-in one that lets
-    every user log in stands in.
+    The token generator is an application like any other; unless a manifest describes it, a built-in one that
+    lets every user log in stands in.
     """
     directory_list = list(tenants) or [directories.empty(directories.DEFAULT_TENANT)]
     default = directory_list[0].tenant
@@ -225,9 +232,15 @@ def _tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant
     )
 
 
-def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) -> Application:
+def _azure(manifest: Manifest) -> AzureApplication:
     azure = manifest.spec.azure.application
-    assert azure is not None  # the caller has looked
+    if azure is None:
+        raise ValueError("not an application of Entra ID")  # the caller has looked
+    return azure
+
+
+def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) -> Application:
+    azure = _azure(manifest)
     assigned: dict[str, None] = {}
     for index, reference in enumerate(azure.claims.groups):
         if reference.id.lower() in entry.groups:
@@ -318,10 +331,12 @@ def unresolved(
 ) -> str:
     """Why a rule's application is not there, as a sentence."""
     if consumer in everything:
-        return f"{consumer} is in the tenant {everything[consumer]}; tenants are isolated, so the rule grants nothing"
+        return f"{consumer} is in the tenant {everything[consumer]}; tenants are isolated, so the "
+        "rule grants nothing"
     if consumer in without_identity:
         return (
-            f"{consumer} has no identity in Entra ID ({without_identity[consumer]}), so the rule grants nothing "
+            f"{consumer} has no identity in Entra ID ({without_identity[consumer]}), so the rule "
+            f"grants nothing "
             "until its azure.application is enabled"
         )
     guess = tenant.similar(consumer)

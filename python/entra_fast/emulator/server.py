@@ -1,7 +1,7 @@
 """The HTTP side: Entra ID's paths, the login, and carrying out planned faults. aiohttp, nothing else.
 
-Turns requests into calls of grants.py, login.py and local.py and their results into answers. The console's pages and
-the administration's API are console.py and admin.py.
+Turns requests into calls of grants.py, login.py and local.py and their results into answers. The console's
+pages and the administration's API are console.py and admin.py.
 """
 
 from __future__ import annotations
@@ -90,11 +90,14 @@ async def serve(
     local: LocalEntraId,
     host: str,
     port: int,
+    *,
     tls: ssl.SSLContext | None,
     watch: float | None,
     allow_remote: bool,
 ) -> RunningEmulator:
-    """Bind and serve; `LocalEntraId.start` is the way in. Raises ConfigurationError when the address is taken."""
+    """Bind and serve; `LocalEntraId.start` is the way in. Raises ConfigurationError when the address is
+    taken.
+    """
     # The base address has to be known before the application is built, so the socket comes first.
     loop = asyncio.get_running_loop()
     sock = _bind(host, port)
@@ -268,8 +271,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a foreign page in a developer's browser could send: other host names (DNS rebinding), and changes
-    that come from another origin (cross-site request forgery)."""
+    """Refuse what a foreign page in a developer's browser could send: other host names (DNS rebinding),
+    and changes that come from another origin (cross-site request forgery).
+    """
     allowed = request.app.get(_ALLOWED_HOSTS)
     host = _host_name(request.host)
     if allowed is not None and host not in allowed and not is_loopback(host):
@@ -383,7 +387,8 @@ def _token(version: int) -> Handler:
                 raise EntraError(900561, method=request.method)
             tenant = _tenant(request)
             form = _with_basic(request, await read_form(request))
-            # Faults of an application are taken when that is known; those of the transport are due before anything.
+            # Faults of an application are taken when that is known; those of the transport are due before
+            # anything.
             client = tenant.application(form.get("client_id", ""))
             name = client.name if client is not None else None
             faults = local.faults.take("token", name)
@@ -435,7 +440,9 @@ def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
 
 
 def _cross_origin_headers(request: web.Request) -> dict[str, str]:
-    """Single-page applications redeem their codes from a browser: their registered origins may (RFC 9700, 2.1.1)."""
+    """Single-page applications redeem their codes from a browser: their registered origins may (RFC 9700,
+    2.1.1).
+    """
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
@@ -445,9 +452,9 @@ def _cross_origin_headers(request: web.Request) -> dict[str, str]:
                 return {
                     "Access-Control-Allow-Origin": origin,
                     "Access-Control-Allow-Methods": "POST, OPTIONS",
-                    "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, x-client-ver, "
-                    "x-client-os, x-client-cpu, x-client-current-telemetry, x-client-last-telemetry, "
-                    "x-ms-lib-capability",
+                    "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, "
+                    "x-client-ver, x-client-os, x-client-cpu, x-client-current-telemetry, "
+                    "x-client-last-telemetry, x-ms-lib-capability",
                     "Access-Control-Max-Age": "600",
                     "Vary": "Origin",
                 }
@@ -496,7 +503,9 @@ def _cluster(request: web.Request) -> str:
 
 
 async def _userinfo(request: web.Request) -> web.Response:
-    """OpenID Connect Core 1.0, section 5.3. Like Microsoft's, it takes the token of a login for no application."""
+    """OpenID Connect Core 1.0, section 5.3. Like Microsoft's, it takes the token of a login for no
+    application.
+    """
     local = request.app[LOCAL]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     try:
@@ -576,8 +585,7 @@ async def _login(
             return page(login.login_page(wanted, request.path))
     decision = wanted.decide(user)
     _record_login(request, wanted, user.username, decision)
-    if not decision.granted:
-        assert decision.error is not None  # refusals have one
+    if decision.error is not None:
         if wanted.prompt == "none":
             return _back(request, wanted, decision.error)
         response = page(login.refusal_page(wanted, user, decision), 403)

@@ -1,6 +1,7 @@
 """What the provider remembers between requests: codes, refresh tokens, browser sessions, used assertion ids.
 
-All of it in memory, all of it bounded in number and in time; the oldest entries go first. Saving it is state.py's.
+All of it in memory, all of it bounded in number and in time; the oldest entries go first. Saving it is
+state.py's.
 """
 
 from __future__ import annotations

@@ -148,9 +148,7 @@ class _Builder:
         return Document(self._file, value, self._lines)
 
     def _fail(self, code: str, text: str, event: Any, path: str) -> SourceError:
-        return SourceError(
-            code, text, self._file, event.start_mark.line + 1, path.removeprefix("$").lstrip(".")
-        )
+        return SourceError(code, text, self._file, _line(event), path.removeprefix("$").lstrip("."))
 
     def _value(self, event: Any, path: str, depth: int) -> Any:
         self._nodes += 1
@@ -158,7 +156,7 @@ class _Builder:
             raise self._fail("yaml_too_large", f"has more than {MAX_NODES} values", event, path)
         if depth > MAX_DEPTH:
             raise self._fail("yaml_too_deep", f"is nested deeper than {MAX_DEPTH} levels", event, path)
-        self._lines[path] = event.start_mark.line + 1
+        self._lines[path] = _line(event)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
         if event.tag is not None and event.tag != "!":
@@ -173,7 +171,8 @@ class _Builder:
         else:
             value = self._mapping(path, depth)
         if event.anchor is not None:
-            # Kept only once complete: an alias inside of its own anchor is unknown, so no value contains itself.
+            # Kept only once complete: an alias inside of its own anchor is unknown, so no value contains
+            # itself.
             self._anchors[event.anchor] = value
         return value
 
@@ -196,9 +195,8 @@ class _Builder:
                 )
             seen.add(key)
             value = self._value(self._loader.get_event(), inner, depth + 1)
-            self._lines[inner] = (
-                event.start_mark.line + 1
-            )  # where people look: the key, not the value below it
+            # Where people look: the key, not the value that may begin below it.
+            self._lines[inner] = _line(event)
             if value is not None:
                 mapping[key] = value
         return mapping
@@ -239,6 +237,10 @@ class _Builder:
                 return _number(text)
             case _:
                 return text
+
+
+def _line(event: yaml.Event) -> int:
+    return 1 if event.start_mark is None else int(event.start_mark.line) + 1
 
 
 def _integer(text: str) -> Any:
