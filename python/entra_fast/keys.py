@@ -1,0 +1,398 @@
+"""Fetching and refreshing the provider's key set.
+
+What belongs here: when to fetch (`KeySchedule`, without I/O and with time as an argument), and two ways to
+live by it: `AsyncKeys` on an event loop and `ThreadKeys` with a background thread. What must never be here:
+a decision about a token, or how to read a JWK.
+
+The rules, after Microsoft's advice on signing key rollover: fetch at start, refresh in the background hourly,
+keep the last known good set when a refresh fails (but not for longer than a day), and on an unknown `kid`
+refresh at once, at most once per cool-down. Whoever has a known key never waits for any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from entra_fast._native import KeySet
+from entra_fast.errors import EntraFastError, KeysUnavailable
+
+if TYPE_CHECKING:
+    from entra_fast.fetch import Fetched
+    from entra_fast.http import HttpClient
+
+logger = logging.getLogger("entra_fast.keys")
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRules:
+    """When keys are fetched. All times are seconds.
+
+    Attributes:
+        interval: between scheduled refreshes; a shorter `Cache-Control: max-age` of the answer counts too.
+        min_interval: no `max-age` makes refreshes more frequent than this.
+        cool_down: after a refresh for an unknown `kid` that did not bring that key, the next such refresh
+            waits this long. A refresh that did bring it proves a rollover, which no stranger can cause.
+        first_retry, last_retry: pause after the first failure, doubled up to the last.
+        max_age: a set that could not be refreshed for so long is given up.
+        max_wait: longest that one validation waits for keys.
+    """
+
+    interval: float = 3600.0
+    min_interval: float = 300.0
+    cool_down: float = 300.0
+    first_retry: float = 1.0
+    last_retry: float = 60.0
+    max_age: float = 86_400.0
+    max_wait: float = 10.0
+
+
+class KeySchedule:
+    """Decides when to fetch. Holds no keys, does no I/O, reads no clock: `now` is monotonic seconds."""
+
+    def __init__(self, rules: RefreshRules) -> None:
+        self.rules = rules
+        self.fetched_at: float | None = None
+        self.failures = 0
+        self.next_refresh = float("-inf")
+        self._unknown_allowed_at = float("-inf")
+
+    def succeeded(self, now: float, max_age: float | None, jitter: float) -> None:
+        """A set arrived; `max_age` as its answer said. `jitter` (0 to 1) spreads many processes in time."""
+        interval = self.rules.interval
+        if max_age is not None:
+            interval = min(interval, max(max_age, self.rules.min_interval))
+        self.fetched_at = now
+        self.failures = 0
+        self.next_refresh = now + interval * (1 - 0.1 * jitter)
+
+    def failed(self, now: float, jitter: float) -> None:
+        """No usable set arrived; the last good one stays."""
+        pause = min(self.rules.first_retry * 2.0 ** min(self.failures, 20), self.rules.last_retry)
+        self.failures += 1
+        self.next_refresh = now + pause * (1 - 0.5 * jitter)
+
+    def expired(self, now: float) -> bool:
+        """Has the last good set become too old to be believed?"""
+        return self.fetched_at is not None and now - self.fetched_at > self.rules.max_age
+
+    def claim_fetch_for_unknown(self, now: float) -> bool:
+        """May an unknown `kid`, or the lack of any keys, cause a fetch now? Saying yes starts the cool-down,
+        so that whoever asks next, even while the fetch is under way, hears no."""
+        if self.fetched_at is None:
+            return self.failures == 0 or now >= self.next_refresh
+        if now < self._unknown_allowed_at:
+            return False
+        self._unknown_allowed_at = now + self.rules.cool_down
+        return True
+
+    def unknown_was_found(self) -> None:
+        """The fetch brought the key: a rollover, which no stranger can cause, so nothing has to cool down."""
+        self._unknown_allowed_at = float("-inf")
+
+
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,;])", re.ASCII | re.IGNORECASE)
+
+
+def max_age_of(cache_control: str) -> float | None:
+    """Seconds of `max-age` in a Cache-Control header (RFC 9111, section 5.2.2.1)."""
+    found = _MAX_AGE.search(cache_control)
+    return float(found[1]) if found else None
+
+
+def read_key_set(status: int, body: bytes) -> KeySet:
+    """The key set in an answer.
+
+    Raises:
+        KeysUnavailable: the status is not 200 or the body holds no usable key.
+    """
+    if status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the key set endpoint answered {status} instead of 200")
+    return KeySet(body)
+
+
+class _Keys:
+    """What both ways share: the last good set, who is to be told, and figures."""
+
+    def __init__(
+        self,
+        jwks_uri: str,
+        accept: Callable[[KeySet | None], None],
+        rules: RefreshRules | None,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.jwks_uri = jwks_uri
+        self.schedule = KeySchedule(rules or RefreshRules())
+        self.keys: KeySet | None = None
+        self.error: EntraFastError | None = None
+        self.fetches = 0
+        self.fetch_failures = 0
+        self._accept = accept
+        self._monotonic = monotonic
+
+    def _take(self, keys: KeySet, cache_control: str) -> None:
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
+        if keys.dropped:
+            logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
+        self.keys = keys
+        self.error = None
+        self._accept(keys)
+
+    def _keep(self, error: EntraFastError) -> None:
+        now = self._monotonic()
+        self.fetch_failures += 1
+        self.schedule.failed(now, random.random())  # noqa: S311 - as above
+        self.error = error
+        logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
+        self.give_up_when_too_old(now)
+
+    def give_up_when_too_old(self, now: float) -> None:
+        if self.keys is not None and self.schedule.expired(now):
+            logger.error("key set is too old to be believed and was given up")
+            self.keys = None
+            self._accept(None)
+
+    def unavailable(self) -> KeysUnavailable:
+        reason = self.error.message if self.error is not None else "they have not been fetched yet"
+        return KeysUnavailable("keys_unavailable", f"keys of the token issuer are not available: {reason}")
+
+    def stats(self) -> dict[str, int]:
+        age = -1
+        if self.schedule.fetched_at is not None:
+            age = int(self._monotonic() - self.schedule.fetched_at)
+        return {
+            "keys": len(self.keys) if self.keys is not None else 0,
+            "keys_dropped": len(self.keys.dropped) if self.keys is not None else 0,
+            "key_fetches": self.fetches,
+            "key_fetch_failures": self.fetch_failures,
+            "key_set_age_seconds": age,
+        }
+
+
+class AsyncKeys(_Keys):
+    """A key set that is kept fresh on one event loop.
+
+    Args:
+        jwks_uri: https URL of the key set (http for loopback only).
+        http: the way out.
+        accept: called with each new set, and with None when the last good one has become too old.
+    """
+
+    def __init__(
+        self,
+        jwks_uri: str,
+        http: HttpClient,
+        accept: Callable[[KeySet | None], None],
+        *,
+        rules: RefreshRules | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(jwks_uri, accept, rules, monotonic)
+        self._http = http
+        self._flight: asyncio.Task[None] | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to fetch and refresh in the background."""
+        if self._loop_task is None:
+            self._loop_task = asyncio.get_running_loop().create_task(self._refresh_forever())
+
+    async def aclose(self) -> None:
+        """Stop refreshing."""
+        tasks = [task for task in (self._loop_task, self._flight) if task is not None]
+        self._loop_task = self._flight = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Fetch now, or join the fetch that is under way. Never raises: see `error`. A caller that goes away
+        does not end the fetch for the others."""
+        if self._flight is None or self._flight.done():
+            self._flight = asyncio.get_running_loop().create_task(self._fetch())
+        await asyncio.shield(self._flight)
+
+    async def refresh_for_unknown(self, kid: str | None) -> bool:
+        """A token names a key that is not in the set. Refresh if that is due; returns whether a new try makes
+        sense. Waits only for a fetch that may bring the key."""
+        flight = self._flight
+        if flight is not None and not flight.done():
+            await self._wait()
+            return True
+        if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
+            return False
+        await self._wait()
+        if self.keys is not None and kid in self.keys.kids:
+            self.schedule.unknown_was_found()
+        return True
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self.schedule.rules.max_wait):
+                await self.refresh()
+        except TimeoutError:
+            logger.warning("gave up waiting for the key set; the fetch goes on")
+
+    async def _fetch(self) -> None:
+        self.fetches += 1
+        try:
+            response = await self._http.get(self.jwks_uri)
+            keys = read_key_set(response.status, response.body)
+        except EntraFastError as error:
+            self._keep(error)
+        else:
+            self._take(keys, response.headers.get("Cache-Control", ""))
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            now = self._monotonic()
+            if now >= self.schedule.next_refresh:
+                await self.refresh()
+            else:
+                # In slices, so that a set that became too old goes in time.
+                await asyncio.sleep(min(self.schedule.next_refresh - now, 60.0))
+            self.give_up_when_too_old(self._monotonic())
+
+
+class ThreadKeys(_Keys):
+    """A key set that is kept fresh by a background thread, for callers in any thread.
+
+    The thread is a daemon, started at the first use and anew after a fork; it holds this object weakly, so a
+    forgotten validator does not fetch for ever.
+
+    Args:
+        jwks_uri: https URL of the key set (http for loopback only).
+        fetch: brings the answer, or raises an EntraFastError; called by one thread at a time.
+        accept: called with each new set, and with None when the last good one has become too old.
+    """
+
+    def __init__(
+        self,
+        jwks_uri: str,
+        fetch: Callable[[str], Fetched],
+        accept: Callable[[KeySet | None], None],
+        *,
+        rules: RefreshRules | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(jwks_uri, accept, rules, monotonic)
+        self._fetch_answer = fetch
+        self._closed = False
+        self._reset()
+        _survives_fork.add(self)
+
+    def _reset(self) -> None:
+        """Locks and threads of the parent mean nothing in a child process."""
+        self._changed = threading.Condition()
+        self._in_flight = False
+        self._wanted = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to fetch and refresh in the background."""
+        with self._changed:
+            self._ensure_thread()
+
+    def close(self) -> None:
+        """Stop refreshing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def refresh(self) -> None:
+        """Fetch now, or join the fetch that is under way, and wait for it. Never raises: see `error`."""
+        with self._changed:
+            self._refresh_locked()
+
+    def _refresh_locked(self) -> None:
+        done = self.fetches
+        if not self._in_flight:
+            done += 1
+            self._wanted = True
+            self._ensure_thread()
+            self._changed.notify_all()
+        limit = self.schedule.rules.max_wait
+        self._changed.wait_for(lambda: self.fetches >= done and not self._in_flight, timeout=limit)
+
+    def refresh_for_unknown(self, kid: str | None) -> bool:
+        """As `AsyncKeys.refresh_for_unknown`."""
+        with self._changed:
+            joining = self._in_flight or self._wanted
+            if not joining and not self.schedule.claim_fetch_for_unknown(self._monotonic()):
+                return False
+            self._refresh_locked()
+            if not joining and self.keys is not None and kid in self.keys.kids:
+                self.schedule.unknown_was_found()
+        return True
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(
+                target=_run, args=(weakref.ref(self),), name="entra_fast-keys", daemon=True
+            )
+            self._thread.start()
+
+    def _step(self) -> bool:
+        """Fetch if that is due, else wait a little. False when the thread is to end."""
+        with self._changed:
+            pause = self.schedule.next_refresh - self._monotonic()
+            if not self._wanted and pause > 0:
+                self._changed.wait(min(pause, 30.0))  # bounded: while it waits, the thread keeps this object
+            if self._closed:
+                return False
+            due = self._wanted or self.schedule.next_refresh <= self._monotonic()
+            if due:
+                self._wanted = False
+                self._in_flight = True
+                self.fetches += 1
+        if due:
+            try:
+                self._fetch()
+            finally:
+                with self._changed:
+                    self._in_flight = False
+                    self._changed.notify_all()
+        self.give_up_when_too_old(self._monotonic())
+        return True
+
+    def _fetch(self) -> None:
+        try:
+            answer = self._fetch_answer(self.jwks_uri)
+            keys = read_key_set(answer.status, answer.body)
+        except EntraFastError as error:
+            self._keep(error)
+        except Exception as error:  # a fetch that misbehaves must not end the thread
+            logger.exception("key set could not be fetched")
+            self._keep(KeysUnavailable("keys_unavailable", f"fetching failed with {type(error).__name__}"))
+        else:
+            self._take(keys, answer.cache_control)
+
+
+def _run(reference: weakref.ref[ThreadKeys]) -> None:
+    while True:
+        keys = reference()
+        if keys is None or not keys._step():
+            return
+        del keys
+
+
+_survives_fork: weakref.WeakSet[ThreadKeys] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for keys in list(_survives_fork):
+        keys._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,521 @@
+"""The library's front door: is this token acceptable?
+
+    from entra_fast.validate import Validator
+
+    validator = Validator(issuer=..., audience=..., jwks_uri=...)   # or Validator() on NAIS
+    claims = validator.validate(token)                              # raises InvalidToken
+    claims.require(role="access_as_application")                    # raises Forbidden
+
+What belongs here: `Validator` for threads, `AsyncValidator` for asyncio, `validate()` from the environment.
+What must never be here: parsing, verification and caching (the native core), or when to fetch keys (keys.py).
+Importing this loads nothing of the server's.
+
+On a token seen before, one call costs about one SHA-256 of it. Otherwise it costs one signature verification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+import orjson
+
+from entra_fast import _native, fetch
+from entra_fast._native import (
+    MAX_TOKEN_BYTES,
+    Claims,
+    KeySet,
+    Policy,
+    Verifier,
+    unverified_claims,
+    unverified_header,
+)
+from entra_fast.config import url_problem
+from entra_fast.errors import (
+    ConfigurationError,
+    EntraFastError,
+    Forbidden,
+    InvalidToken,
+    KeysUnavailable,
+)
+from entra_fast.keys import AsyncKeys, RefreshRules, ThreadKeys
+from entra_fast.oauth import Discovery, DiscoveryError, parse_discovery
+
+if TYPE_CHECKING:
+    from entra_fast.http import HttpClient
+
+__all__ = [
+    "AsyncValidator",
+    "Claims",
+    "ConfigurationError",
+    "EntraFastError",
+    "Forbidden",
+    "InvalidToken",
+    "KeySet",
+    "KeysUnavailable",
+    "RefreshRules",
+    "Validator",
+    "unverified_claims",
+    "unverified_header",
+    "validate",
+]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that both validators take: see `Validator`."""
+
+    jwks_uri: str | None
+    jwks: str | bytes | Mapping[str, Any] | None
+    algorithms: Iterable[str]
+    tenants: Iterable[str] | None
+    leeway: float
+    required_claims: Iterable[str]
+    max_age: float | None
+    max_token_bytes: int
+    cache_entries: int
+    cache_bytes: int
+    refresh: RefreshRules | None
+    clock: Callable[[], float] | None
+
+
+class _Validation:
+    """What both validators share: settings become a complete policy, or a ConfigurationError."""
+
+    def __init__(
+        self,
+        issuer: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | None = None,
+        *,
+        jwks_uri: str | None = None,
+        jwks: str | bytes | Mapping[str, Any] | None = None,
+        algorithms: Iterable[str] = ("RS256",),
+        tenants: Iterable[str] | None = None,
+        leeway: float = 60.0,
+        required_claims: Iterable[str] = ("iat",),
+        max_age: float | None = None,
+        max_token_bytes: int = MAX_TOKEN_BYTES,
+        cache_entries: int = 20_000,
+        cache_bytes: int = 128 << 20,
+        refresh: RefreshRules | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        if issuer is None and jwks_uri is None and jwks is None:
+            found = _Environment.read(os.environ, audience)
+            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
+            if found.well_known is not None:
+                discovered = self._discover(found.well_known)
+                issuer, jwks_uri = discovered.issuer, discovered.jwks_uri
+        if issuer is None:
+            raise ConfigurationError(
+                "setting_missing", "issuer is missing: whose tokens are accepted?", "issuer"
+            )
+        if audience is None:
+            message = "audience is missing: for whom must the tokens be meant?"
+            raise ConfigurationError("setting_missing", message, "audience")
+        if (jwks_uri is None) == (jwks is None):
+            message = "exactly one of jwks_uri and jwks must say where the keys come from"
+            raise ConfigurationError("setting_missing", message, "jwks_uri")
+        if jwks_uri is not None and (problem := url_problem(jwks_uri)) is not None:
+            raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
+        policy = Policy(
+            issuers=[issuer] if isinstance(issuer, str) else list(issuer),
+            audiences=[audience] if isinstance(audience, str) else list(audience),
+            algorithms=list(algorithms),
+            tenants=None if tenants is None else list(tenants),
+            leeway=leeway,
+            required_claims=list(required_claims),
+            max_age=max_age,
+            max_token_bytes=max_token_bytes,
+        )
+        fixed = None if jwks is None else _fixed_keys(jwks)
+        self._verifier = Verifier(policy, fixed, cache_entries=cache_entries, cache_bytes=cache_bytes)
+        self._verify = self._verifier.validate
+        self._clock = clock
+        self._jwks_uri = jwks_uri
+        self._rules = refresh or RefreshRules()
+
+    def _now(self) -> float | None:
+        """None lets the native module read the wall clock, which is cheaper."""
+        return None if self._clock is None else self._clock()
+
+    def _discover(self, url: str) -> Discovery:
+        """Fetch the discovery document, in the course of a constructor."""
+        raise NotImplementedError
+
+    def explain(self, token: str | bytes) -> list[dict[str, Any]]:
+        """Every check of a token in turn, with the values: for people who wonder why.
+
+        Returns rows with check, passed (None: could not be made), value, code, message, expected, actual.
+        Keys are not fetched for it. Never decide anything by it: that is what `validate` is for.
+        """
+        return self._verifier.explain(token, self._now())
+
+
+class Validator(_Validation):
+    """Validates tokens, from any number of threads.
+
+    Keys are fetched and refreshed by a background thread; a caller waits only when the key it needs is
+    unknown. Works after `os.fork`. Make one validator for an issuer and audience, and keep it.
+
+    Args:
+        issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
+            `tid`; then `tenants` is needed. When issuer, jwks_uri and jwks are all left out, they come from the
+            environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
+            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience).
+        audience: accepted audiences (`aud`); for Entra ID's v2.0 tokens the application's client id.
+        jwks_uri: where the provider publishes its keys; https, or http on loopback.
+        jwks: a fixed key set instead: its text, or the decoded object.
+        algorithms: accepted signature algorithms; a token's header only selects among them.
+        tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself).
+        leeway: seconds of clock skew allowed on exp, nbf and iat; 0 to 600.
+        required_claims: claims that must be there besides iss, aud and exp.
+        max_age: seconds since `iat` after which a token is refused.
+        max_token_bytes: longer tokens are refused before they are parsed.
+        cache_entries, cache_bytes: bounds of the cache of verified tokens; 0 entries turn it off.
+        refresh: when keys are fetched.
+        clock: seconds since the epoch; for tests.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong; `setting` names it.
+        KeysUnavailable: a fixed key set has no usable key.
+    """
+
+    _keys: ThreadKeys | None = None
+
+    def __init__(
+        self,
+        issuer: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(issuer, audience, **options)
+        if self._jwks_uri is not None:
+            self._keys = ThreadKeys(self._jwks_uri, fetch.get, self._verifier.set_keys, rules=self._rules)
+
+    @classmethod
+    def from_env(cls, **options: Unpack[Options]) -> Self:
+        """A validator for the application whose settings NAIS put into the environment: `Validator()`.
+
+        Raises:
+            ConfigurationError: a variable is missing or wrong; `setting` names it.
+            KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
+        """
+        return cls(**options)
+
+    @classmethod
+    def from_discovery(cls, url: str, audience: str | Sequence[str], **options: Unpack[Options]) -> Self:
+        """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0).
+
+        Args:
+            url: of the document, ending in `/.well-known/openid-configuration`. It is fetched now, once.
+
+        Raises:
+            KeysUnavailable: the document could not be fetched, or is not one of this URL's issuer.
+        """
+        found = _fetch_discovery(url)
+        options["jwks_uri"] = found.jwks_uri
+        return cls(found.issuer, audience, **options)
+
+    def _discover(self, url: str) -> Discovery:
+        return _fetch_discovery(url)
+
+    def validate(self, token: str | bytes) -> Claims:
+        """The claims of the token, which is acceptable now.
+
+        Raises:
+            InvalidToken: it is not; `code` and the sentence say why (docs/errors.md).
+            KeysUnavailable: there are no keys to judge it by, which says nothing about the token.
+        """
+        try:
+            return self._verify(token, None if self._clock is None else self._clock())
+        except (InvalidToken, KeysUnavailable) as error:
+            if self._keys is None or error.code not in _KEYS_MAY_HELP:
+                raise
+            if not self._keys.refresh_for_unknown(_kid(token)):
+                raise self._explained(error) from None
+        try:
+            return self._verify(token, self._now())
+        except KeysUnavailable as error:
+            raise self._explained(error) from None
+
+    def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
+        """Validate on all cores at once.
+
+        Returns the claims, or the error as a value, in the order of the tokens: one bad token does not lose
+        the others. Raises nothing but TypeError for what is neither str nor bytes.
+        """
+        results = self._verifier.validate_many(tokens, self._now())
+        if self._keys is not None:
+            # One refresh serves all tokens that wait for a key.
+            waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
+            if waiting and self._keys.refresh_for_unknown(_kid(tokens[waiting[0]])):
+                again = self._verifier.validate_many([tokens[index] for index in waiting], self._now())
+                for index, result in zip(waiting, again, strict=True):
+                    results[index] = result
+        return results
+
+    def start(self) -> None:
+        """Begin to fetch keys now, in the background, instead of at the first token."""
+        if self._keys is not None:
+            self._keys.start()
+
+    def close(self) -> None:
+        """Stop refreshing keys. Tokens of known keys can still be validated."""
+        if self._keys is not None:
+            self._keys.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def stats(self) -> dict[str, int]:
+        """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
+        return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
+
+    def _explained(self, error: EntraFastError) -> EntraFastError:
+        if isinstance(error, KeysUnavailable) and self._keys is not None:
+            return self._keys.unavailable()
+        return error
+
+
+class AsyncValidator(_Validation):
+    """Validates tokens on one event loop. The arguments are those of `Validator`, and:
+
+    Args:
+        http: the way out for fetching keys; by default one of its own.
+    """
+
+    def __init__(
+        self,
+        issuer: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | None = None,
+        *,
+        http: HttpClient | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(issuer, audience, **options)
+        self._http = http
+        self._own_http: HttpClient | None = None
+        self._keys: AsyncKeys | None = None
+
+    @classmethod
+    async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
+        """As `Validator.from_env`."""
+        found = _Environment.read(os.environ)
+        if found.well_known is not None:
+            return await cls.from_discovery(found.well_known, found.audience, http=http, **options)
+        options["jwks_uri"] = found.jwks_uri
+        return cls(found.issuer, found.audience, http=http, **options)
+
+    @classmethod
+    async def from_discovery(
+        cls,
+        url: str,
+        audience: str | Sequence[str],
+        *,
+        http: HttpClient | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """As `Validator.from_discovery`."""
+        client = http or _new_http_client()
+        try:
+            answer = await client.get(url)
+        finally:
+            if http is None:
+                await client.aclose()
+        found = _discovery(answer.status, answer.body, url)
+        options["jwks_uri"] = found.jwks_uri
+        return cls(found.issuer, audience, http=http, **options)
+
+    def _discover(self, url: str) -> Discovery:
+        message = (
+            "only AZURE_APP_WELL_KNOWN_URL says who the issuer is: use `await AsyncValidator.from_env()`"
+        )
+        raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
+
+    async def start(self) -> None:
+        """Begin to fetch and refresh keys in the background. Does not fail when the provider is down."""
+        self._running_keys()
+
+    async def aclose(self) -> None:
+        """Stop refreshing keys."""
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            await keys.aclose()
+        client, self._own_http = self._own_http, None
+        if client is not None:
+            await client.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def validate(self, token: str | bytes) -> Claims:
+        """As `Validator.validate`. Waits only when the key it needs is unknown."""
+        try:
+            return self._verify(token, None if self._clock is None else self._clock())
+        except (InvalidToken, KeysUnavailable) as error:
+            await self._bring_keys(token, error)
+        return self._verify(token, self._now())
+
+    async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
+        """As `Validator.validate_many`; the loop goes on meanwhile."""
+        loop = asyncio.get_running_loop()
+        judge = self._verifier.validate_many
+        results = await loop.run_in_executor(None, judge, tokens, self._now())
+        waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
+        if waiting and (keys := self._running_keys()) is not None:
+            await keys.refresh_for_unknown(_kid(tokens[waiting[0]]))
+            again = await loop.run_in_executor(None, judge, [tokens[index] for index in waiting], self._now())
+            for index, result in zip(waiting, again, strict=True):
+                results[index] = result
+        return results
+
+    async def introspect(self, token: str | bytes) -> bytes:
+        """The JSON body of an introspection answer (RFC 7662, section 2.2) as the sidecar gives it: the claims
+        verbatim behind `"active":true`, or `"active":false` with the reason. Never raises for a bad token or
+        for the lack of keys."""
+        try:
+            try:
+                return self._verifier.introspect(token, self._now())
+            except (InvalidToken, KeysUnavailable) as error:
+                await self._bring_keys(token, error)
+            return self._verifier.introspect(token, self._now())
+        except (InvalidToken, KeysUnavailable) as error:
+            return orjson.dumps({"active": False, "error": error.message})
+
+    @property
+    def ready(self) -> bool:
+        """Are there keys to judge tokens by?"""
+        return self._verifier.keys is not None
+
+    @property
+    def not_ready_reason(self) -> str | None:
+        """Why there are no keys; None when there are."""
+        if self.ready:
+            return None
+        return self._keys.unavailable().message if self._keys is not None else "keys are not being fetched"
+
+    def stats(self) -> dict[str, int]:
+        """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
+        return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
+
+    def _running_keys(self) -> AsyncKeys | None:
+        if self._keys is None and self._jwks_uri is not None:
+            if self._http is None and self._own_http is None:
+                self._own_http = _new_http_client()
+            client = self._http or self._own_http
+            assert client is not None  # noqa: S101 - for the type checker
+            self._keys = AsyncKeys(self._jwks_uri, client, self._verifier.set_keys, rules=self._rules)
+            self._keys.start()
+        return self._keys
+
+    async def _bring_keys(self, token: str | bytes, error: EntraFastError) -> None:
+        """Returns when a new try makes sense, else raises the error."""
+        keys = self._running_keys() if error.code in _KEYS_MAY_HELP else None
+        if keys is None or not await keys.refresh_for_unknown(_kid(token)):
+            raise error
+
+
+_KEYS_MAY_HELP = frozenset({"unknown_key", "keys_unavailable"})
+
+
+def _wants_keys(result: Claims | EntraFastError) -> bool:
+    return isinstance(result, EntraFastError) and result.code in _KEYS_MAY_HELP
+
+
+def _kid(token: str | bytes) -> str | None:
+    """The key id that a token names; it was readable a moment ago."""
+    kid = _native.unverified_header(token).get("kid")
+    return kid if isinstance(kid, str) else None
+
+
+def _new_http_client() -> HttpClient:
+    from entra_fast.http import HttpClient  # noqa: PLC0415 - the library does not load aiohttp unless asked
+
+    return HttpClient()
+
+
+def _fixed_keys(jwks: str | bytes | Mapping[str, Any]) -> KeySet:
+    return KeySet(orjson.dumps(jwks) if isinstance(jwks, Mapping) else jwks)
+
+
+def _fetch_discovery(url: str) -> Discovery:
+    answer = fetch.get(url)
+    return _discovery(answer.status, answer.body, url)
+
+
+def _discovery(status: int, body: bytes, url: str) -> Discovery:
+    if status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the discovery document's URL answered {status}, not 200")
+    try:
+        return parse_discovery(body, url)
+    except DiscoveryError as error:
+        raise KeysUnavailable(error.code, error.message) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    """Whose tokens to accept, by the variables of NAIS: the issuer and its key set, or where to find them."""
+
+    audience: str | Sequence[str]
+    issuer: str | None = None
+    jwks_uri: str | None = None
+    well_known: str | None = None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
+        """Raises ConfigurationError naming the variable that is missing."""
+
+        def value(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        client_id = audience or value("AZURE_APP_CLIENT_ID")
+        if client_id is None:
+            raise _not_set("AZURE_APP_CLIENT_ID")
+        issuer, jwks_uri = value("AZURE_OPENID_CONFIG_ISSUER"), value("AZURE_OPENID_CONFIG_JWKS_URI")
+        if issuer is not None and jwks_uri is not None:
+            return cls(client_id, issuer, jwks_uri)
+        well_known = value("AZURE_APP_WELL_KNOWN_URL")
+        if well_known is None:
+            raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
+        return cls(client_id, well_known=well_known)
+
+
+def _not_set(name: str) -> ConfigurationError:
+    message = f"{name} is not set; NAIS sets it where azure is enabled. Or pass arguments"
+    return ConfigurationError("setting_missing", message, name)
+
+
+_default: Validator | None = None
+_default_lock = threading.Lock()
+
+
+def validate(token: str | bytes) -> Claims:
+    """Validate with one shared validator, made from the environment at the first call.
+
+    Raises:
+        InvalidToken, KeysUnavailable: as `Validator.validate`.
+        ConfigurationError: as `Validator.from_env`.
+    """
+    global _default  # noqa: PLW0603 - one per process is the point
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                _default = Validator.from_env()
+    return _default.validate(token)
