@@ -15,15 +15,13 @@ import secrets
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from entra_fast import _native
 from entra_fast.config import url_problem
 from entra_fast.errors import EntraFastError, ProviderError
-
-if TYPE_CHECKING:
-    from entra_fast._native import SigningKey
 
 ERROR_CODES = {
     "discovery_malformed": "the discovery document is not a JSON object with the members it must have",
@@ -84,8 +82,8 @@ def parse_discovery(body: bytes, url: str) -> Discovery:
         DiscoveryError: codes `discovery_*`.
     """
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = _native.parse_json(body)
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
@@ -215,7 +213,7 @@ def assertion_fields(assertion: str) -> dict[str, str]:
     return {"client_assertion_type": JWT_BEARER_ASSERTION, "client_assertion": assertion}
 
 
-def sign_client_assertion(key: SigningKey, client_id: str, token_endpoint: str, now: float) -> str:
+def sign_client_assertion(key: _native.SigningKey, client_id: str, token_endpoint: str, now: float) -> str:
     """A new client assertion (RFC 7523, section 3). Never used twice: its `jti` is fresh.
 
     Args:
@@ -350,8 +348,8 @@ def _json_object(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | No
     if media_type != "application/json" and not media_type.endswith("+json"):
         return None
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:  # includes NaN, Infinity, bad UTF-8, nesting too deep
+        document = _native.parse_json(body)
+    except ValueError:  # also for NaN, duplicate members, bad UTF-8, nesting too deep
         return None
     return document if isinstance(document, dict) else None
 

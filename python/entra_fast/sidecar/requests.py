@@ -7,13 +7,12 @@ ever repeated in a sentence.
 
 from __future__ import annotations
 
-import json
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
+from entra_fast import _native
 
 MAX_BODY_BYTES = 131_072
 """A larger body is refused before it is parsed."""
@@ -113,30 +112,13 @@ def _flag(fields: Mapping[str, object], kind: Kind) -> bool:
     raise BadRequest(f"skip_cache must be {expected}")
 
 
-class _Duplicate(Exception):
-    pass
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _Duplicate
-    return members
-
-
 def _parse_json(body: bytes) -> Mapping[str, object]:
     try:
-        # orjson is the strict one (UTF-8, lone surrogates, NaN, depth), but keeps the last of two members;
-        # the standard library lets them be seen. One value must not be two things to two readers.
-        if not isinstance(orjson.loads(body), dict):
-            raise BadRequest("request body must be a JSON object")
-        members: dict[str, object] = json.loads(body, object_pairs_hook=_unique)
-    except (_Duplicate, RecursionError) as exc:
-        reason = "has a member twice" if isinstance(exc, _Duplicate) else "is nested too deeply"
-        raise BadRequest(f"request body {reason}") from None
-    except ValueError:
-        # The exception holds the body: not to be chained into a log.
-        raise BadRequest("request body is not valid JSON") from None
+        members = _native.parse_json(body)
+    except ValueError as exc:  # its text repeats nothing of the body
+        raise BadRequest(f"request body is not valid JSON: {exc}") from None
+    if not isinstance(members, dict):
+        raise BadRequest("request body must be a JSON object")
     return members
 
 

@@ -1,0 +1,321 @@
+"""What is true of all endpoints: bodies, methods, paths, callers, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+
+import pytest
+
+from support.provider import Provider
+from support.sidecars import Started, StartSidecar
+from support.wire import read_answer, request_bytes
+
+PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
+TOKEN_PATHS = PATHS[:2]
+HEAD = b"POST /api/v1/token HTTP/1.1\r\nHost: localhost\r\n"
+GOOD = {"identity_provider": "entra_id", "target": "api://c.n.a/.default", "user_token": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"identity_provider": None}, "identity_provider"),
+        ({"identity_provider": "tokenx"}, "identity_provider"),
+        ({"identity_provider": 5}, "identity_provider"),
+        ({"identity_provider": "Entra_id"}, "identity_provider"),
+        ({"target": None}, "target"),
+        ({"target": ["a"]}, "target"),
+        ({"target": ""}, "target"),
+        ({"user_token": None}, "user_token"),
+        ({"user_token": {}}, "user_token"),
+        ({"skip_cache": "true"}, "skip_cache"),
+        ({"skip_cache": 1}, "skip_cache"),
+    ],
+)
+async def test_a_missing_or_wrongly_typed_field_is_named(
+    sidecar: Started, provider: Provider, changes: dict[str, object], named: str
+) -> None:
+    """400 invalid_request with a sentence about the field; nothing goes upstream."""
+    fields = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
+    answer = await sidecar.call.json("/api/v1/token/exchange", fields)
+    assert answer.status == 400
+    assert set(answer.json) == {"error", "error_description"}
+    assert answer.json["error"] == "invalid_request"
+    assert answer.json["error_description"].startswith(named)
+    assert answer.header("Content-Type") == "application/json"
+    assert provider.requests == []
+
+
+async def test_unknown_fields_are_ignored_and_null_is_absent(sidecar: Started) -> None:
+    """Clients may send more than is known, and serializers write null for what is not set."""
+    answer = await sidecar.call.token(skip_cache=None, extra={"deep": [1]})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b'{"identity_provider":"entra_id","target":"api://a/.default"} trailing',
+        b'\xef\xbb\xbf{"identity_provider":"entra_id","target":"api://a/.default"}',
+        b'{"identity_provider":"entra_id","target":"api://a/.default","x":NaN}',
+        b'{"identity_provider":"entra_id","target":"api://a/.default","x":"\\ud800"}',
+        b'{"identity_provider":"entra_id","target":"api://a/.default","x":"\xff"}',
+        b'{"identity_provider":"entra_id","target":"api://a/.default","x":' + b"[" * 100_000 + b"}",
+        b'{"identity_provider":"entra_id","target":"api://a/.default","target":"api://b/.default"}',
+        b'{"identity_provider":"entra_id","target":"api://a/.default","x":{"y":1,"y":2}}',
+    ],
+)
+async def test_malformed_json_is_refused(sidecar: Started, provider: Provider, body: bytes) -> None:
+    """400 invalid_request for what is not one strict JSON object, duplicate members included."""
+    answer = await sidecar.call.json("/api/v1/token", body)
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert "api://" not in answer.json["error_description"]
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"identity_provider=entra_id&target=api%3A%2F%2Fa%2F.default&target=api%3A%2F%2Fb%2F.default",
+        b"identity_provider=entra_id&target=%ff",
+        b"identity_provider=entra_id&target",
+        b"identity_provider=entra_id&target=\xc3\xa6",
+        b"&".join(b"f%d=1" % i for i in range(100)),
+        b"",
+    ],
+)
+async def test_a_malformed_form_is_refused(sidecar: Started, provider: Provider, body: bytes) -> None:
+    """400 invalid_request for a field twice, bytes that are no text, or too many fields."""
+    answer = await sidecar.call.form("/api/v1/token", body)
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/jsonx", "multipart/form-data"])
+async def test_another_content_type_is_refused(sidecar: Started, content_type: str | None) -> None:
+    """400 invalid_request that names the accepted ones."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = await sidecar.call.request("POST", "/api/v1/token", json.dumps(GOOD).encode(), headers)
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert "application/x-www-form-urlencoded" in answer.json["error_description"]
+
+
+@pytest.mark.parametrize("path", TOKEN_PATHS)
+async def test_a_body_that_is_too_large_is_413(sidecar: Started, path: str) -> None:
+    """Over 128 KiB, whether announced or sent in chunks."""
+    body = json.dumps({**GOOD, "padding": "x" * 140_000}).encode()
+    announced = await sidecar.call.json(path, body)
+    assert (announced.status, announced.json["error"]) == (413, "invalid_request")
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    headers = "Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    sent = await sidecar.call.send(f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode() + chunked)
+    assert (sent.status, sent.json["error"]) == (413, "invalid_request")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_compressed_body_is_415(sidecar: Started, provider: Provider, path: str) -> None:
+    """Nothing is inflated."""
+    body = gzip.compress(json.dumps(GOOD).encode())
+    answer = await sidecar.call.json(path, body, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.json["error"]) == (415, "invalid_request")
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+async def test_another_method_is_405(sidecar: Started, path: str, method: str) -> None:
+    """405 in the error's shape, with Allow."""
+    answer = await sidecar.call.request(method, path)
+    assert (answer.status, answer.json["error"]) == (405, "invalid_request")
+    assert answer.header("Allow") == "POST"
+    assert answer.header("Content-Type") == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/token/", "/api/v2/token", "/api/v1/token/x"])
+async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
+    """404 in the error's shape."""
+    answer = await sidecar.call.json(path, GOOD)
+    assert (answer.status, answer.json["error"]) == (404, "invalid_request")
+    assert answer.header("Content-Type") == "application/json"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:3000"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "localhost.evil.example"},
+        {"Host": "10.0.0.1"},
+        {"Host": "[::2]"},
+        {"Host": ""},
+        {"Origin": "http://127.0.0.1:3000"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"X-Forwarded-For": "10.0.0.1"},
+    ],
+)
+async def test_a_browser_or_a_proxy_may_not_call(
+    sidecar: Started, provider: Provider, path: str, headers: dict[str, str]
+) -> None:
+    """A page in a browser (also after DNS rebinding) and forwarded requests get 403."""
+    answer = await sidecar.call.json(path, GOOD, headers)
+    assert (answer.status, answer.json["error"]) == (403, "invalid_request")
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:3000", "127.0.0.1", "127.8.9.1:7164", "[::1]", "[::1]:80"]
+)
+async def test_loopback_hosts_may_call(sidecar: Started, host: str) -> None:
+    """Whoever reaches the sidecar by a loopback name is in the pod."""
+    answer = await sidecar.call.json("/api/v1/token", GOOD, {"Host": host, "Sec-Fetch-Site": "none"})
+    assert answer.status == 200
+
+
+async def test_an_allowed_host_may_call(start: StartSidecar) -> None:
+    """ENTRA_FAST_ALLOWED_HOSTS admits further names, with any port."""
+    sidecar = await start(ENTRA_FAST_ALLOWED_HOSTS="Sidecar.internal, other")
+    for host, status in (("sidecar.internal:3000", 200), ("other", 200), ("another", 403)):
+        assert (await sidecar.call.json("/api/v1/token", GOOD, {"Host": host})).status == status
+
+
+async def test_a_request_for_an_absolute_url_is_refused(sidecar: Started, provider: Provider) -> None:
+    """The target must be a path: otherwise it would compete with Host for who is asked."""
+    answer = await sidecar.call.json("http://127.0.0.1/api/v1/token", GOOD)
+    assert answer.status in (400, 404)
+    assert provider.requests == []
+
+
+async def test_expect_100_continue_is_met(sidecar: Started) -> None:
+    """A client that asks first is told to go on, and gets its answer."""
+    body = json.dumps(GOOD).encode()
+    request = request_bytes(
+        "POST", "/api/v1/token", body, {"Content-Type": "application/json", "Expect": "100-continue"}
+    )
+    reader, writer = await sidecar.call.connect()
+    writer.write(request[: -len(body)])
+    assert (await read_answer(reader)).status == 100
+    writer.write(body)
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(sidecar: Started, provider: Provider) -> None:
+    """Many requests in one write, among them errors and ones for the provider."""
+    token = provider.mint()
+    requests, expected = [], []
+    for i in range(10):
+        fields = {"identity_provider": "entra_id", "token": token}
+        requests.append(_post("/api/v1/introspect", fields))
+        expected.append(200)
+        requests.append(_post("/api/v1/token", {**GOOD, "target": f"api://c.n.a{i}/.default"}))
+        expected.append(200)
+        requests.append(_post("/api/v1/token", {**GOOD, "target": ""}))
+        expected.append(400)
+    reader, writer = await sidecar.call.connect()
+    writer.write(b"".join(requests))
+    answers = [await read_answer(reader) for _ in requests]
+    writer.close()
+    assert [answer.status for answer in answers] == expected
+    granted = [json.loads(a.body)["access_token"] for a in answers[1::3]]
+    assert len(set(granted)) == 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        HEAD + b"Content-Length: +5\r\n\r\nhello",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"X: a\r\n b\r\n\r\n",
+        b"POST /api/v1/token HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET canary-4711 HTTP/1.1\r\nHo\x00st: canary-4711\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"canary-4711" * 2000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_refused_without_an_echo(sidecar: Started, data: bytes) -> None:
+    """400 in the error's shape, and the connection closes; the bytes are not repeated."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(data)
+    answer = await read_answer(reader)
+    assert answer.status == 400
+    assert answer.json["error"] == "invalid_request"
+    assert b"canary" not in answer.body
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_too_many_connections_are_refused(start: StartSidecar) -> None:
+    """Above the limit a connection gets 503; below it all is as before."""
+    sidecar = await start(ENTRA_FAST_MAX_CONNECTIONS="3", PROBE_BIND_ADDRESS="127.0.0.1:0")
+    held = [await sidecar.call.connect() for _ in range(3)]
+    for reader, writer in held:
+        writer.write(request_bytes("GET", "/nowhere"))
+        assert (await read_answer(reader)).status == 404
+    reader, writer = await sidecar.call.connect()
+    assert (await read_answer(reader)).status == 503
+    assert await reader.read() == b""
+    writer.close()
+    assert await sidecar.metric("entra_fast_connections_refused_total") == 1
+    for _, held_writer in held:
+        held_writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"P",
+        HEAD,
+        HEAD + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    ],
+)
+async def test_a_request_that_does_not_arrive_in_time_is_408(start: StartSidecar, sent: bytes) -> None:
+    """Slow headers and slow bodies end at an absolute deadline."""
+    sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
+    reader, writer = await sidecar.call.connect()
+    writer.write(sent)
+    answer = await read_answer(reader)
+    assert answer.status == 408
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_trickle_does_not_move_the_deadline(start: StartSidecar) -> None:
+    """A byte now and then (slowloris) does not keep a connection."""
+    sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300")
+    reader, writer = await sidecar.call.connect()
+
+    async def trickle() -> None:
+        while True:
+            writer.write(b"X")
+            await asyncio.sleep(0.02)
+
+    trickling = asyncio.create_task(trickle())
+    try:
+        async with asyncio.timeout(10):
+            assert (await read_answer(reader)).status == 408
+    finally:
+        trickling.cancel()
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
+    """After the idle limit, and not with an error."""
+    sidecar = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="150")
+    reader, writer = await sidecar.call.connect()
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+
+
+def _post(path: str, fields: dict[str, object]) -> bytes:
+    return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})

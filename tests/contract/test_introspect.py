@@ -1,0 +1,170 @@
+"""POST /api/v1/introspect: always 200, with all claims verbatim or one sentence."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from entra_fast._native import SigningKey
+from support.provider import CLIENT_ID, Provider
+from support.sidecars import Started, StartSidecar
+
+PATH = "/api/v1/introspect"
+
+
+async def test_a_valid_token_is_active_with_its_claims_verbatim(sidecar: Started, provider: Provider) -> None:
+    """Numbers, order and nesting are the token's own text."""
+    now = int(time.time())
+    claims = (
+        f'{{"iss":"{provider.issuer}","aud":["x","{CLIENT_ID}"],"iat":{now},"exp":{now + 600}.50,'
+        '"nested":{"b":1.0,"a":[1e2,0.10,"æ\\u00f8"]},"big":123456789012345678901234567890}'
+    )
+    header = json.dumps({"alg": "RS256", "kid": provider.key.kid}).encode()
+    token = provider.key.sign(header, claims.encode())
+    for _ in range(2):  # verified, then remembered
+        answer = await sidecar.call.introspect(token)
+        assert answer.status == 200
+        assert answer.body.decode() == '{"active":true,' + claims[1:]
+        assert answer.header("Content-Type") == "application/json"
+        assert answer.header("Cache-Control") == "no-store"
+
+
+async def test_json_and_form_and_both_provider_names(sidecar: Started, provider: Provider) -> None:
+    """All ways to ask give the same answer."""
+    token = provider.mint()
+    bodies = set()
+    for name in ("entra_id", "azuread"):
+        fields = {"identity_provider": name, "token": token}
+        bodies.add((await sidecar.call.json(PATH, fields)).body)
+        bodies.add((await sidecar.call.form(PATH, fields)).body)
+    assert len(bodies) == 1
+    assert json.loads(bodies.pop())["active"] is True
+
+
+@pytest.mark.parametrize(
+    ("claims", "sentence"),
+    [
+        ({"exp": int(time.time()) - 3600, "iat": int(time.time()) - 7200, "nbf": None}, "token is expired"),
+        ({"nbf": int(time.time()) + 3600}, "token is not yet valid"),
+        ({"iat": int(time.time()) + 3600, "nbf": None}, "token was issued in the future"),
+        ({"iss": "https://login.microsoftonline.com/other/v2.0"}, "token has the wrong issuer"),
+        ({"aud": "someone-else"}, "token has the wrong audience"),
+        ({"iat": None}, "token is missing the required claim 'iat'"),
+        ({"exp": None}, "token is missing the required claim 'exp'"),
+        ({"iss": None}, "token is missing the required claim 'iss'"),
+        ({"aud": None}, "token is missing the required claim 'aud'"),
+    ],
+)
+async def test_a_token_with_wrong_claims_is_not_active(
+    sidecar: Started, provider: Provider, claims: dict[str, object], sentence: str
+) -> None:
+    """`error` is the only other member, and is the documented sentence."""
+    answer = await sidecar.call.introspect(provider.mint(**claims))
+    assert answer.status == 200
+    assert answer.json == {"active": False, "error": sentence}
+
+
+async def test_a_minute_of_leeway(sidecar: Started, provider: Provider) -> None:
+    """Time claims may be off by 60 s."""
+    now = int(time.time())
+    assert (await sidecar.call.introspect(provider.mint(exp=now - 50))).json["active"] is True
+    assert (await sidecar.call.introspect(provider.mint(nbf=now + 50, iat=now + 50))).json["active"] is True
+    assert (await sidecar.call.introspect(provider.mint(exp=now - 61))).json["active"] is False
+
+
+async def test_a_tampered_token(sidecar: Started, provider: Provider) -> None:
+    """A changed signature or payload is found out."""
+    header, payload, signature = provider.mint().split(".")
+    _, other, _ = provider.mint(roles=["admin"]).split(".")
+    for token in (f"{header}.{other}.{signature}", f"{header}.{payload}.{signature[:-8]}AAAAAAAA"):
+        answer = await sidecar.call.introspect(token)
+        assert answer.json == {"active": False, "error": "token signature is invalid"}
+
+
+async def test_a_foreign_key(sidecar: Started, provider: Provider) -> None:
+    """A token whose key the provider does not publish."""
+    answer = await sidecar.call.introspect(provider.mint(key=SigningKey.generate()))
+    assert answer.json == {"active": False, "error": "token was signed with an unknown key"}
+
+
+async def test_alg_none_in_any_letter_case(sidecar: Started, provider: Provider) -> None:
+    """RFC 8725: no signature, no trust."""
+    import base64
+
+    _, payload, _ = provider.mint().split(".")
+    for name in ("none", "None", "NONE"):
+        header = base64.urlsafe_b64encode(json.dumps({"alg": name}).encode()).decode().rstrip("=")
+        answer = await sidecar.call.introspect(f"{header}.{payload}.")
+        assert answer.json["active"] is False
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("token", ["x", "a.b", "a.b.c", "....", "\u00e6.b.c", " ", "a.b.c.d.e"])
+async def test_what_is_no_token_is_not_active(sidecar: Started, token: str) -> None:
+    """Junk gets 200 and a sentence that repeats none of it."""
+    answer = await sidecar.call.introspect(token)
+    assert answer.status == 200
+    assert answer.json["active"] is False
+    assert set(answer.json) == {"active", "error"}
+    assert answer.json["error"] == answer.json["error"].lower().replace("jwt", "JWT")
+
+
+async def test_a_token_that_is_too_large(sidecar: Started) -> None:
+    """Over 64 KiB a token is not even parsed."""
+    answer = await sidecar.call.introspect("a" * 65_537)
+    assert answer.json == {"active": False, "error": "token is too large"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"token":"x"}',
+        b'{"identity_provider":"entra_id"}',
+        b'{"identity_provider":"entra_id","token":5}',
+        b'{"identity_provider":"entra_id","token":null}',
+        b'{"identity_provider":"maskinporten","token":"x"}',
+        b'{"identity_provider":"entra_id","token":"a","token":"b"}',
+        b'{"identity_provider":"entra_id","token":"\xff"}',
+        b"[" * 50_000,
+    ],
+)
+async def test_whatever_is_sent_the_status_is_200(sidecar: Started, body: bytes) -> None:
+    """A body that cannot be parsed, a missing field, an unknown provider: 200, not active, one sentence."""
+    for content_type in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+        answer = await sidecar.call.request("POST", PATH, body, {"Content-Type": content_type})
+        assert answer.status == 200
+        assert set(answer.json) == {"active", "error"}
+        assert answer.json["active"] is False
+
+
+async def test_a_body_that_is_too_large_is_200_as_well(sidecar: Started) -> None:
+    """Callers need no second way to learn that a token is not valid."""
+    answer = await sidecar.call.json(PATH, {"identity_provider": "entra_id", "token": "a" * 140_000})
+    assert answer.status == 200
+    assert answer.json == {"active": False, "error": "request body is larger than 131072 bytes"}
+
+
+async def test_keys_that_cannot_be_fetched(start: StartSidecar, provider: Provider) -> None:
+    """Without keys no token is active, and the answer says that keys are the reason."""
+    provider.failing = True
+    sidecar = await start(ready=False)
+    answer = await sidecar.call.introspect(provider.mint())
+    assert answer.status == 200
+    assert answer.json["active"] is False
+    assert "keys" in answer.json["error"]
+    assert "unavailable" in answer.json["error"]
+
+
+async def test_a_new_key_is_accepted_at_once(sidecar: Started, provider: Provider) -> None:
+    """The provider rotates: the first token of the new key makes the sidecar fetch the key set."""
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
+    new = SigningKey.generate()
+    provider.published = [provider.key, new]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True

@@ -1,0 +1,120 @@
+"""Health, readiness, metrics, the API's description."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.provider import Provider, refuse
+from support.sidecars import Started, StartSidecar, eventually
+
+
+async def test_probes_are_on_the_main_listener_without_another(sidecar: Started) -> None:
+    """One listener serves all."""
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        assert (await sidecar.call.get(path)).status == 200, path
+
+
+async def test_probes_move_to_their_own_listener(start: StartSidecar) -> None:
+    """With PROBE_BIND_ADDRESS the API's listener knows only the API, and the other only the probes."""
+    sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    assert sidecar.call.port != sidecar.probe.port
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        assert (await sidecar.call.get(path)).status == 404
+        assert (await sidecar.probe.get(path)).status == 200
+    assert (await sidecar.probe.token()).status == 404
+
+
+async def test_probes_may_be_asked_by_any_host(start: StartSidecar) -> None:
+    """The kubelet asks by the pod's address."""
+    sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    assert (await sidecar.probe.get("/healthz", {"Host": "10.1.2.3:7165"})).status == 200
+
+
+async def test_starts_while_the_provider_is_down_and_heals(start: StartSidecar, provider: Provider) -> None:
+    """Alive but not ready, with the reason; ready without a restart once the provider is back."""
+    provider.failing = True
+    sidecar = await start(ready=False)
+    assert (await sidecar.call.get("/healthz")).status == 200
+    unready = await sidecar.call.get("/readyz")
+    assert unready.status == 503
+    assert unready.json["reason"]
+    provider.failing = False
+    await sidecar.until_ready()
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
+    assert (await sidecar.call.token()).status == 200
+
+
+async def test_a_rejected_credential_shows_in_readiness_and_metrics(
+    sidecar: Started, provider: Provider
+) -> None:
+    """The AADSTS code tells the operator what is wrong; the next success clears it."""
+    provider.then(
+        refuse(401, "invalid_client", "AADSTS7000215: Invalid client secret", error_codes=[7000215])
+    )
+    assert (await sidecar.call.token()).status == 401
+    unready = await sidecar.call.get("/readyz")
+    assert unready.status == 503
+    assert "AADSTS7000215" in unready.json["reason"]
+    assert await sidecar.metric("entra_fast_credential_rejected") == 1
+    assert await sidecar.metric('entra_fast_provider_errors_total{code="AADSTS7000215"}') == 1
+    assert (await sidecar.call.token()).status == 200
+    assert (await sidecar.call.get("/readyz")).status == 200
+
+
+async def test_metrics_count_what_happened(sidecar: Started, provider: Provider) -> None:
+    """Requests by endpoint and status, introspections, cache figures and upstream requests."""
+    await sidecar.call.token()
+    await sidecar.call.token()
+    await sidecar.call.introspect(provider.mint())
+    await sidecar.call.introspect("junk")
+
+    async def counted() -> bool:
+        return await sidecar.metric('entra_fast_requests_total{endpoint="introspect",status="200"}') == 2
+
+    await eventually(counted)
+    assert await sidecar.metric('entra_fast_requests_total{endpoint="token",status="200"}') == 2
+    assert await sidecar.metric('entra_fast_introspections_total{active="true"}') == 1
+    assert await sidecar.metric('entra_fast_introspections_total{active="false"}') == 1
+    upstream = 'entra_fast_upstream_requests_total{grant="client_credentials",outcome="ok"}'
+    assert await sidecar.metric(upstream) == 1
+    assert await sidecar.metric("entra_fast_token_cache_entries") == 1
+    assert await sidecar.metric("entra_fast_token_cache_hits_total") == 1
+    assert await sidecar.metric("entra_fast_verified_cache_entries") == 1
+    assert await sidecar.metric("entra_fast_ready") == 1
+    answer = await sidecar.probe.get("/metrics")
+    assert answer.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_a_request_cannot_add_series(sidecar: Started) -> None:
+    """Paths and methods of the caller's choice do not become labels."""
+    for i in range(50):
+        await sidecar.probe.get(f"/random/{i}")
+    text = (await sidecar.probe.get("/metrics")).body.decode()
+    assert "random" not in text
+    assert sum(line.startswith("entra_fast_requests_total{") for line in text.splitlines()) < 5
+
+
+async def test_the_api_describes_itself(sidecar: Started) -> None:
+    """The description lists exactly the paths that are served."""
+    document = (await sidecar.probe.get("/openapi.json")).json
+    assert document["openapi"].startswith("3.1")
+    for path, operations in document["paths"].items():
+        for method in operations:
+            assert (await sidecar.probe.request(method.upper(), path)).status not in (404, 405)
+    served = {resource.canonical for resource in sidecar.running._api.app.router.resources()}
+    assert served == set(document["paths"])
+
+
+async def test_draining_fails_readiness_first(start: StartSidecar, provider: Provider) -> None:
+    """While draining: not ready, but requests are still answered, each with Connection: close."""
+    sidecar = await start(ENTRA_FAST_DRAIN_DELAY_MILLIS="60000", PROBE_BIND_ADDRESS="127.0.0.1:0")
+    stopping = asyncio.create_task(sidecar.running.stop(drain=True))
+    await asyncio.sleep(0)
+    unready = await sidecar.probe.get("/readyz")
+    assert (unready.status, unready.json["reason"]) == (503, "shutting down")
+    answer = await sidecar.call.token()
+    assert answer.status == 200
+    assert answer.header("Connection") == "close"
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    sidecar.running._stopped = False

@@ -1,0 +1,233 @@
+"""A provider that does what the test says: a real HTTP server that signs real tokens.
+
+It is no emulator: it enforces no policy. It records what it was sent and answers from a script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+import urllib.parse
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from entra_fast._native import SigningKey
+
+TENANT = "00000000-1111-2222-3333-444444444444"
+CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
+CLIENT_KEY = SigningKey.generate()
+
+Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Recorded:
+    """One request to the token endpoint."""
+
+    form: dict[str, str]
+    headers: dict[str, str]
+
+
+@dataclass
+class Provider:
+    """The running provider. `script` holds answers for the next token requests; without one, it grants."""
+
+    base_url: str = ""
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    published: list[SigningKey] = field(default_factory=list)
+    requests: list[Recorded] = field(default_factory=list)
+    script: list[Script] = field(default_factory=list)
+    jwks_requests: int = 0
+    discovery_requests: int = 0
+    lifetime: int = 3600
+    failing: bool = False
+    _runner: web.AppRunner | None = None
+
+    @property
+    def issuer(self) -> str:
+        return f"{self.base_url}/{TENANT}/v2.0"
+
+    @property
+    def well_known_url(self) -> str:
+        return f"{self.issuer}/.well-known/openid-configuration"
+
+    @property
+    def token_endpoint(self) -> str:
+        return f"{self.base_url}/{TENANT}/oauth2/v2.0/token"
+
+    @property
+    def jwks_uri(self) -> str:
+        return f"{self.base_url}/{TENANT}/discovery/v2.0/keys"
+
+    async def start(self, port: int = 0) -> None:
+        self.published = self.published or [self.key]
+        app = web.Application()
+        app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
+        app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", self._keys)
+        app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @property
+    def port(self) -> int:
+        return urllib.parse.urlsplit(self.base_url).port or 0
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """What NAIS would inject. A change of None leaves a variable out."""
+        environ: dict[str, str | None] = {
+            "BIND_ADDRESS": "127.0.0.1:0",
+            "AZURE_APP_CLIENT_ID": CLIENT_ID,
+            "AZURE_APP_TENANT_ID": TENANT,
+            "AZURE_APP_WELL_KNOWN_URL": self.well_known_url,
+            "AZURE_APP_JWK": CLIENT_KEY.private_jwk(),
+            "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0",
+            **changes,
+        }
+        return {name: value for name, value in environ.items() if value is not None}
+
+    def mint(
+        self, *, key: SigningKey | None = None, header: dict[str, Any] | None = None, **claims: Any
+    ) -> str:
+        """A token for the sidecar's application; a claim of None is left out."""
+        key = key or self.key
+        now = int(time.time())
+        content = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "sub": "subject",
+            "iat": now,
+            "nbf": now,
+            "exp": now + self.lifetime,
+            "uti": uuid.uuid4().hex,
+            **claims,
+        }
+        content = {name: value for name, value in content.items() if value is not None}
+        head = {"typ": "JWT", "alg": key.algorithm, "kid": key.kid, **(header or {})}
+        return key.sign(json.dumps(head).encode(), json.dumps(content).encode())
+
+    def then(self, *answers: Script) -> None:
+        """Answer the next token requests so."""
+        self.script.extend(answers)
+
+    def grant(self, form: dict[str, str]) -> dict[str, Any]:
+        token = self.mint(aud=form.get("scope", ""), azp=form.get("client_id"))
+        return {"token_type": "Bearer", "expires_in": self.lifetime, "access_token": token}
+
+    async def asked(self, times: int) -> None:
+        """Wait until the token endpoint was asked so often."""
+        async with asyncio.timeout(20):
+            while len(self.requests) < times:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    async def _discovery(self, _: web.Request) -> web.StreamResponse:
+        self.discovery_requests += 1
+        if self.failing:
+            return web.Response(status=503)
+        return web.json_response(
+            {"issuer": self.issuer, "jwks_uri": self.jwks_uri, "token_endpoint": self.token_endpoint}
+        )
+
+    async def _keys(self, _: web.Request) -> web.StreamResponse:
+        self.jwks_requests += 1
+        if self.failing:
+            return web.Response(status=503)
+        return web.json_response({"keys": [json.loads(key.public_jwk()) for key in self.published]})
+
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        form = dict(urllib.parse.parse_qsl(await request.text(), strict_parsing=True))
+        self.requests.append(Recorded(form, dict(request.headers)))
+        if self.failing:
+            return web.Response(status=503)
+        if self.script:
+            return await self.script.pop(0)(request, form)
+        return web.json_response(self.grant(form))
+
+
+def answer(status: int, body: object, **headers: str) -> Script:
+    """Answer with JSON."""
+
+    async def script(_: web.Request, __: dict[str, str]) -> web.StreamResponse:
+        return web.json_response(
+            body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+
+    return script
+
+
+def raw(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Script:
+    """Answer with these bytes."""
+
+    async def script(_: web.Request, __: dict[str, str]) -> web.StreamResponse:
+        named = {k.replace("_", "-"): v for k, v in headers.items()}
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type, **named})
+
+    return script
+
+
+def refuse(status: int, error: str, description: str = "refused", **more: object) -> Script:
+    """Answer with an OAuth error."""
+    return answer(status, {"error": error, "error_description": description, **more})
+
+
+def reset() -> Script:
+    """Close the connection without an answer."""
+
+    async def script(request: web.Request, _: dict[str, str]) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
+
+    return script
+
+
+def truncate() -> Script:
+    """Promise more bytes than are sent."""
+
+    async def script(request: web.Request, _: dict[str, str]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "500"})
+        await response.prepare(request)
+        await response.write(b'{"access_token":"')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    return script
+
+
+def after(event: asyncio.Event, provider: Provider) -> Script:
+    """Grant once the event is set."""
+
+    async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        await event.wait()
+        return web.json_response(provider.grant(form))
+
+    return script
+
+
+def granting(provider: Provider, **changes: object) -> Script:
+    """Grant, with members of the answer changed; None leaves one out."""
+
+    async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        document = {**provider.grant(form), **changes}
+        return web.json_response({name: value for name, value in document.items() if value is not None})
+
+    return script
+
+
+def segment(token: str, index: int) -> Any:
+    """A decoded segment of a token."""
+    part = token.split(".")[index]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

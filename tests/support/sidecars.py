@@ -1,0 +1,106 @@
+"""Fixtures' machinery: sidecars in this process, on free ports, with clocks that a test can move."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from entra_fast.config import Settings
+from entra_fast.sidecar import RunningSidecar, start_sidecar
+from entra_fast.sidecar.service import Clocks
+from support.provider import Provider
+from support.wire import Caller
+
+
+class MovableClocks:
+    """Real clocks that a test can set forward, both at once or the wall clock alone."""
+
+    def __init__(self) -> None:
+        self.wall_offset = 0.0
+        self.monotonic_offset = 0.0
+
+    def advance(self, seconds: float) -> None:
+        self.wall_offset += seconds
+        self.monotonic_offset += seconds
+
+    def clocks(self) -> Clocks:
+        return Clocks(
+            wall=lambda: time.time() + self.wall_offset,
+            monotonic=lambda: time.monotonic() + self.monotonic_offset,
+        )
+
+
+class Started:
+    """A running sidecar with a client for it."""
+
+    def __init__(self, running: RunningSidecar, clock: MovableClocks, way: str) -> None:
+        self.running = running
+        self.clock = clock
+        self.call = Caller(running.address, way)
+        self.probe = Caller(running.probe_address)
+
+    async def until_ready(self) -> None:
+        await eventually(self._ready)
+
+    async def _ready(self) -> bool:
+        return (await self.probe.get("/readyz")).status == 200
+
+    async def received(self, requests: int) -> None:
+        """Wait until so many requests are under way at once in the API's server."""
+        server = self.running._api.sidecar_server
+        assert server is not None
+
+        async def enough() -> bool:
+            return sum(c._request_in_progress for c in server.connections) >= requests
+
+        await eventually(enough)
+        await asyncio.sleep(0.02)  # their bodies are read, too
+
+    async def metric(self, series: str) -> float:
+        text = (await self.probe.get("/metrics")).body.decode()
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == series:
+                return float(value)
+        return 0.0
+
+
+StartSidecar = Callable[..., Awaitable[Started]]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    """Wait until a condition holds; fail when it never does."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def sidecars(provider: Provider, way: str = "whole") -> AsyncIterator[StartSidecar]:
+    """A function that starts sidecars; all are stopped at the end."""
+    running: list[RunningSidecar] = []
+
+    async def start(
+        *,
+        ready: bool = True,
+        environ: dict[str, str] | None = None,
+        directory: Path | None = None,
+        **changes: str | None,
+    ) -> Started:
+        clock = MovableClocks()
+        settings = Settings.from_environment(environ or provider.environment(**changes), directory)
+        sidecar = await start_sidecar(settings, clocks=clock.clocks())
+        running.append(sidecar)
+        started = Started(sidecar, clock, way)
+        if ready:
+            await started.until_ready()
+        return started
+
+    try:
+        yield start
+    finally:
+        for sidecar in running:
+            await sidecar.stop()
