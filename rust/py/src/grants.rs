@@ -102,7 +102,7 @@ impl GrantCache {
         Ok(())
     }
 
-    /// (the whole JSON body of the answer, renewal_due), or None as get.
+    /// (the whole JSON body of the answer, `renewal_due`), or None as get.
     #[pyo3(signature = (key, *, monotonic, now))]
     fn render<'py>(
         &self,
