@@ -15,16 +15,20 @@ import argparse
 import http.client
 import io
 import json
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from entra_fast.errors import ConfigurationError, EntraFastError, Forbidden, InvalidToken, KeysUnavailable
+
+if TYPE_CHECKING:
+    from entra_fast.validate import Options, Validator
 
 OK = 0
 REFUSED = 1
@@ -49,6 +53,7 @@ _MAX_ANSWER_BYTES = 1 << 20
 _SIDECAR = "http://127.0.0.1:7164"
 _SIDECAR_TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
 _TIME_CLAIMS = frozenset({"exp", "nbf", "iat", "auth_time"})
+_TIME_CHECKS = frozenset({"expiry", "not before", "issued at"})
 _LATEST_SHOWN = 253402300799.0  # 9999-12-31T23:59:59Z, the end of what datetime can show
 
 
@@ -152,6 +157,91 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 # --- looking at tokens
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    token = _read_token(arguments.token)
+    logging.getLogger("entra_fast").addHandler(logging.NullHandler())  # the verdict says what there is to say
+    with _validator(arguments) as validator:
+        failure: InvalidToken | KeysUnavailable | None = None
+        claims: dict[str, Any] | None = None
+        try:
+            claims = validator.validate(token).as_dict()
+        except (InvalidToken, KeysUnavailable) as error:
+            failure = error
+        checks = validator.explain(token) if arguments.explain else None
+    if arguments.json:
+        result: dict[str, Any] = {"valid": failure is None}
+        if failure is None:
+            result["claims"] = claims
+        else:
+            compared = {name: getattr(failure, name, None) for name in ("expected", "actual")}
+            result |= {"code": failure.code, "error": failure.message, **compared}
+        if checks is not None:
+            result["checks"] = checks
+        _print_json(result)
+    elif checks is not None:
+        _print_checks(checks)
+        print(_printable("valid" if failure is None else f"not valid: {failure.message}"))
+    elif failure is None:
+        _print_json(claims)
+    else:
+        compared = [
+            f"{name} {getattr(failure, name)}"
+            for name in ("expected", "actual")
+            if getattr(failure, name, None)
+        ]
+        _fail(REFUSED, f"{failure.message}{' (' + ', '.join(compared) + ')' if compared else ''}")
+    if failure is None:
+        return OK
+    return REFUSED if isinstance(failure, InvalidToken) else UNAVAILABLE
+
+
+def _validator(arguments: argparse.Namespace) -> Validator:
+    """A validator from the options; what they leave out comes from the environment."""
+    from entra_fast.validate import Validator
+
+    options: Options = {"leeway": arguments.leeway, "required_claims": ["iat", *arguments.require]}
+    if arguments.algorithm:
+        options["algorithms"] = arguments.algorithm
+    if arguments.tenant:
+        options["tenants"] = arguments.tenant
+    if arguments.max_age is not None:
+        options["max_age"] = arguments.max_age
+    if arguments.well_known is not None:
+        if arguments.issuer is not None or arguments.jwks_uri is not None or arguments.jwks is not None:
+            raise _Refused(USAGE, "--well-known says where issuer and keys are: leave the other options out")
+        audience = arguments.audience or os.environ.get("AZURE_APP_CLIENT_ID")
+        if not audience:
+            raise _Refused(USAGE, "--audience is missing: for whom must the token be meant?")
+        return Validator.from_discovery(arguments.well_known, audience, **options)
+    if arguments.jwks_uri is not None:
+        options["jwks_uri"] = arguments.jwks_uri
+    if arguments.jwks is not None:
+        try:
+            options["jwks"] = Path(arguments.jwks).read_bytes()
+        except OSError as error:
+            raise _Refused(USAGE, f"--jwks: '{arguments.jwks}' cannot be read: {_reason(error)}") from None
+    return Validator(arguments.issuer, arguments.audience, **options)
+
+
+def _print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
+    width = max((len(check["check"]) for check in checks), default=0)
+    now = time.time()
+    for check in checks:
+        verdict = {True: "ok     ", False: "FAILED ", None: "skipped"}[check["passed"]]
+        shown = check["message"] if check["passed"] is False else check.get("value")
+        moment = check.get("actual") if check["passed"] is False else shown
+        note = _readable_time_text(moment, now) if check["check"] in _TIME_CHECKS else ""
+        print(
+            _printable(
+                f"{verdict}  {check['check']:<{width}}  {'' if shown is None else shown}{note}".rstrip()
+            )
+        )
+        if check["passed"] is False:
+            for name in ("expected", "actual"):
+                if check.get(name) is not None:
+                    print(_printable(f"{'':<{width + 11}}{name}: {check[name]}"))
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -352,6 +442,13 @@ def _readable_time(value: object, now: float) -> str:
     return f"   {moment}, {'in ' + _span(distance) if distance >= 0 else _span(-distance) + ' ago'}"
 
 
+def _readable_time_text(text: object, now: float) -> str:
+    try:
+        return _readable_time(float(str(text)), now)
+    except ValueError:
+        return ""
+
+
 def _span(seconds: float) -> str:
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
@@ -522,6 +619,58 @@ example:
 
 
 def _add_token_tools(command: _Command) -> None:
+    validate = command(
+        "validate",
+        _validate,
+        "is this token valid, and if not, why",
+        """Validate a token: signature, issuer, audience and times. Prints its claims, or why it is
+refused. Issuer, audience and keys come from the options; without any, from the AZURE_*
+variables, as NAIS sets them.
+
+examples:
+  entra-fast validate < token.txt
+  entra-fast validate --explain eyJ0eXAiOi...
+  entra-fast validate --well-known https://login.microsoftonline.com/<tenant>/v2.0/.well-known/\
+openid-configuration --audience <client id> < token.txt
+""",
+    )
+    validate.add_argument("token", nargs="?", help=_TOKEN_HELP)
+    validate.add_argument("--explain", action="store_true", help="show every check in turn, with its values")
+    validate.add_argument(
+        "--json", action="store_true", help="one JSON object: valid, claims or code and error"
+    )
+    validate.add_argument("--well-known", metavar="URL", help="discovery document, for issuer and keys")
+    validate.add_argument("--issuer", metavar="ISS", help="accepted issuer, compared exactly")
+    validate.add_argument("--jwks-uri", metavar="URL", help="where the keys are")
+    validate.add_argument("--jwks", metavar="FILE", help="a file with the keys (a JWK set)")
+    validate.add_argument(
+        "--audience", action="append", metavar="AUD", help="accepted audience; may be repeated"
+    )
+    validate.add_argument(
+        "--algorithm",
+        action="append",
+        metavar="ALG",
+        help="accepted algorithm; may be repeated (default: RS256)",
+    )
+    validate.add_argument(
+        "--tenant", action="append", metavar="GUID", help="accepted tenant; may be repeated"
+    )
+    validate.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="CLAIM",
+        help="a claim that must be there; may be repeated",
+    )
+    validate.add_argument(
+        "--leeway",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="clock skew allowed (default: %(default)s)",
+    )
+    validate.add_argument("--max-age", type=float, metavar="SECONDS", help="refuse tokens issued longer ago")
+
     inspect = command(
         "inspect",
         _inspect,

@@ -26,7 +26,7 @@ from entra_fast.config import is_loopback_host
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import Audience, AudienceError, parse_audience
-from entra_fast.generator.login import TICKET_SECONDS, Destination, Login, LoginError, Logins
+from entra_fast.generator.login import TICKET_SECONDS, Destination, LoginError, Logins
 from entra_fast.generator.negotiation import preferred
 from entra_fast.generator.provider import Provider, Token
 from entra_fast.generator.sessions import MAX_SESSION_SECONDS, Session, SessionStore
@@ -68,7 +68,8 @@ class Generator:
         self._provider = provider
         self._logins = logins if logins is not None else Logins()
         self._sessions = sessions if sessions is not None else SessionStore()
-        self._hosts = {(urlsplit(base_url).hostname or "").lower(), *settings.server.allowed_hosts}
+        self._host = (urlsplit(base_url).hostname or "").lower()
+        self._hosts = {self._host, *settings.server.allowed_hosts}
         self._secure = base_url.startswith("https://")
         # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
         # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis,
@@ -111,7 +112,7 @@ class Generator:
         audience = parse_audience(request.query.getall("aud", []))
         session = self._session(request)
         if session is None:
-            return await self._begin_login("obo", audience.text)
+            return await self._begin_login(request, "obo", audience.text)
         try:
             token = await self._provider.on_behalf_of(audience.scope, session.access_token)
         except ProviderError as error:
@@ -123,7 +124,7 @@ class Generator:
     async def _m2m(self, request: web.Request) -> web.StreamResponse:
         audience = parse_audience(request.query.getall("aud", []))
         if self._session(request) is None:
-            return await self._begin_login("m2m", audience.text)
+            return await self._begin_login(request, "m2m", audience.text)
         return _token_answer(await self._provider.client_credentials(audience.scope))
 
     async def _public_m2m(self, request: web.Request) -> web.StreamResponse:
@@ -135,7 +136,7 @@ class Generator:
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
         choose = request.query.get("prompt") == "select_account"
-        return await self._begin_login("start", prompt="select_account" if choose else None)
+        return await self._begin_login(request, "start", prompt="select_account" if choose else None)
 
     async def _callback(self, request: web.Request) -> web.StreamResponse:
         login = self._logins.resume(request.cookies.get(self._login_cookie), request.query.get("state"))
@@ -144,7 +145,12 @@ class Generator:
         if error:
             description = request.query.get("error_description", "The provider gave no reason.")
             response = self._error(
-                request, 400, error, description, title="The login was refused", again=_path_of(login)
+                request,
+                400,
+                error,
+                description,
+                title="The login was refused",
+                again=_path_of(login.destination, login.audience),
             )
         elif not code:
             raise LoginError("The provider sent neither a code nor an error.")
@@ -155,7 +161,9 @@ class Generator:
             # A new name for every login: a planted cookie never becomes a logged-in one (session fixation).
             self._sessions.remove(request.cookies.get(self._session_cookie))
             cookie = self._sessions.create(user.name, user.access_token, user.expires_in)
-            response = web.Response(status=302, headers={"Location": _path_of(login)})
+            response = web.Response(
+                status=302, headers={"Location": _path_of(login.destination, login.audience)}
+            )
             self._set_cookie(
                 response, self._session_cookie, cookie, min(user.expires_in, MAX_SESSION_SECONDS)
             )
@@ -186,8 +194,13 @@ class Generator:
         return self._base_url + CALLBACK_PATH
 
     async def _begin_login(
-        self, destination: Destination, audience: str = "", *, prompt: str | None = None
+        self, request: web.Request, destination: Destination, audience: str = "", *, prompt: str | None = None
     ) -> web.StreamResponse:
+        host = _host_name(request.headers.get("Host", ""))
+        if host != self._host and is_loopback_host(host) and is_loopback_host(self._host):
+            # localhost for 127.0.0.1: the login comes back to the latter, where this browser has no cookie.
+            again = "/oauth2/login" if destination == "start" else _path_of(destination, audience)
+            return web.Response(status=302, headers={"Location": self._base_url + again})
         login = self._logins.begin(destination, audience)
         location = await self._provider.authorization_url(login, self._redirect_uri, prompt=prompt)
         response = web.Response(status=302, headers={"Location": location})
@@ -338,10 +351,10 @@ def _page(status: int, html: str) -> web.Response:
     return web.Response(status=status, text=html, content_type=_HTML)
 
 
-def _path_of(login: Login) -> str:
+def _path_of(destination: Destination, audience: str) -> str:
     """Where a finished login leads: one of our own routes, put together here and nowhere else."""
-    route = _ROUTES.get(login.destination)
-    return "/" if route is None else f"{route}?aud={quote(login.audience, safe='')}"
+    route = _ROUTES.get(destination)
+    return "/" if route is None else f"{route}?aud={quote(audience, safe='')}"
 
 
 def _codes(error: ProviderError) -> tuple[int, ...]:

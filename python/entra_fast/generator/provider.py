@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import orjson
-from entra_fast.validate import AsyncValidator
 
 from entra_fast.config import OutboundSettings, ProviderSettings
 from entra_fast.credentials import Credentials
@@ -29,6 +28,7 @@ from entra_fast.oauth import (
     parse_discovery,
     parse_token_answer,
 )
+from entra_fast.validate import AsyncValidator
 
 ENDPOINTS_SECONDS = 24 * 3600.0
 """How long a discovery document is believed; Entra ID sends `max-age=86400`."""
