@@ -158,8 +158,7 @@ async def test_keys_that_cannot_be_fetched(start: StartSidecar, provider: Provid
     answer = await sidecar.call.introspect(provider.mint())
     assert answer.status == 200
     assert answer.json["active"] is False
-    assert "keys" in answer.json["error"]
-    assert "unavailable" in answer.json["error"]
+    assert answer.json["error"].startswith("keys of the token issuer are not available: ")
 
 
 async def test_a_new_key_is_accepted_at_once(sidecar: Started, provider: Provider) -> None:

@@ -108,7 +108,8 @@ class Service:
         elif self._finder is None:
             body = inactive("identity_provider 'entra_id' is not enabled")
         else:
-            body = inactive("signing keys are unavailable")
+            # The sentence that the validator has for the same trouble.
+            body = inactive(f"keys of the token issuer are not available: {self._finder.problem}")
         self.metrics.introspections.add("true" if body.startswith(b'{"active":true') else "false")
         return body
 
