@@ -39,6 +39,8 @@ TOKEN_GENERATOR = "azure-token-generator"
 MAX_SIDECARS = 100
 RELOAD_SECONDS = 1.0
 """How often the manifests are looked at for changes."""
+READY_SECONDS = 10.0
+"""Longest time to wait for the sidecars' keys; `/readyz` tells the truth in any case."""
 STOP_SECONDS = 10.0
 """Longest time for each part to stop."""
 
@@ -144,6 +146,7 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
             stack.push_async_callback(_stop, sidecars[-1].running)
         generator = await _generator(emulator, options)
         stack.push_async_callback(_stop, generator)
+        await _until_ready(sidecars)
         yield LocalSystem(emulator, generator, tuple(sidecars))
 
 
@@ -249,7 +252,7 @@ def _audiences(tenant: Tenant, own: Application) -> list[str]:
     admits = {
         target.name: any(rule.consumer == own.name for rule in target.rules)
         for target in tenant.applications.values()
-        if target is not own
+        if target.name != own.name
     }
     return sorted(admits, key=lambda name: not admits[name])
 
@@ -259,6 +262,15 @@ def _audiences(tenant: Tenant, own: Application) -> list[str]:
 
 class _Stoppable(Protocol):
     def stop(self) -> Coroutine[Any, Any, object]: ...
+
+
+async def _until_ready(sidecars: Sequence[SidecarOf]) -> None:
+    """Wait until the sidecars have fetched keys, so that the first command that is pasted works."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_SECONDS):
+            for sidecar in sidecars:
+                while sidecar.running.service.not_ready_reason() is not None:  # noqa: ASYNC110 - a question
+                    await asyncio.sleep(0.01)
 
 
 async def _stop(part: _Stoppable) -> None:
@@ -367,10 +379,12 @@ def commands(system: LocalSystem) -> list[tuple[str, str]]:
 def _targets(local: LocalEntraId, consumer: Application) -> tuple[str, str]:
     """A target that the application gets a token for, and one that it does not."""
     tenant = local.registry.tenant(consumer.tenant_id)
-    others = [] if tenant is None else [app for app in tenant.applications.values() if app is not consumer]
-    outcome = {
-        app.name: local.explain(consumer.name, app.name).granted for app in others if not _is_generator(app)
-    }
+    names = [
+        application.name
+        for application in (tenant.applications.values() if tenant is not None else ())
+        if application.name != consumer.name and not _is_generator(application)
+    ]
+    outcome = {name: local.explain(consumer.name, name).granted for name in names}
     granted = next((name for name, yes in outcome.items() if yes), consumer.name)
     refused = next((name for name, yes in outcome.items() if not yes), f"{consumer.name}-that-does-not-exist")
     return granted, refused

@@ -18,9 +18,12 @@ from urllib.parse import urljoin
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from entra_fast.dev import LocalSystem, Options, local_system
 from entra_fast.emulator import LocalEntraId
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 APP_A, APP_B, APP_C = (f"dev-gcp:team-{x}:app-{x}" for x in "abc")
 GENERATOR = {"application": "azure-token-generator", "namespace": "nais"}
@@ -74,8 +77,9 @@ users:
 class System:
     """The running system, and what its users and applications do with it."""
 
-    def __init__(self, system: LocalSystem, client: aiohttp.ClientSession) -> None:
+    def __init__(self, system: LocalSystem, client: aiohttp.ClientSession, folder: Path) -> None:
         self.system = system
+        self.folder = folder
         self.emulator = system.emulator
         self.client = client
         self.sidecars = {sidecar.application.name: sidecar.running.base_url for sidecar in system.sidecars}
@@ -146,22 +150,12 @@ async def _started(folder: Path) -> AsyncIterator[System]:
     (folder / "directory.yaml").write_text(DIRECTORY)
     options = Options((str(manifests),), None, (APP_A, APP_B, APP_C), "127.0.0.1", 0, 0, 0)
     async with local_system(options) as system, aiohttp.ClientSession() as client:
-        for sidecar in system.sidecars:
-            await _ready(client, sidecar.running.probe_url)
-        yield System(system, client)
+        yield System(system, client, folder)
 
 
-async def _ready(client: aiohttp.ClientSession, probe_url: str) -> None:
-    # The sidecar fetches the provider's keys in the background; readyz says when it has them.
-    while True:
-        async with client.get(f"{probe_url}/readyz") as response:
-            if response.status == 200:
-                return
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[System]:
-    async with _started(tmp_path) as system:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with _started(tmp_path_factory.mktemp("story")) as system:
         yield system
 
 
@@ -262,19 +256,19 @@ async def test_a_tampered_token_is_not_active(world: System) -> None:
 async def test_an_expired_token_is_not_active(world: System) -> None:
     """Rightly signed by the provider, two hours ago."""
     world.emulator.local.set_clock_offset(-7200)
-    assert await world.introspect(APP_B, _mint(world.emulator.local)) == {
-        "active": False,
-        "error": "token is expired",
-    }
+    try:
+        token = _mint(world.emulator.local)
+    finally:
+        world.emulator.local.set_clock_offset(0)
+    assert await world.introspect(APP_B, token) == {"active": False, "error": "token is expired"}
 
 
-async def test_a_token_of_another_issuer_is_not_active(world: System, tmp_path: Path) -> None:
+async def test_a_token_of_another_issuer_is_not_active(world: System) -> None:
     """Another provider's signature, under its own name and under the right one."""
-    own_name = LocalEntraId.from_files([tmp_path / "manifests"], tmp_path / "directory.yaml")
+    files = [world.folder / "manifests"], world.folder / "directory.yaml"
+    own_name = LocalEntraId.from_files(*files)
     assert (await world.introspect(APP_B, _mint(own_name)))["active"] is False
-    same_name = LocalEntraId.from_files(
-        [tmp_path / "manifests"], tmp_path / "directory.yaml", public_url=world.emulator.base_url
-    )
+    same_name = LocalEntraId.from_files(*files, public_url=world.emulator.base_url)
     assert await world.introspect(APP_B, _mint(same_name)) == {
         "active": False,
         "error": "token was signed with an unknown key",

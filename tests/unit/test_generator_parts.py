@@ -167,9 +167,14 @@ def test_a_callback_needs_the_ticket_of_its_own_login() -> None:
     logins = Logins()
     mine, theirs = logins.begin("obo"), logins.begin("obo")
     for ticket, state in [
-        (mine.ticket, theirs.state), (mine.ticket, None), (mine.ticket, ""), (None, mine.state), ("", mine.state),
-        (mine.ticket, "\udcff"), ("\udcff", mine.state),
-    ]:  # fmt: skip
+        (mine.ticket, theirs.state),
+        (mine.ticket, None),
+        (mine.ticket, ""),
+        (mine.ticket, "\udcff"),
+        (None, mine.state),
+        ("", mine.state),
+        ("\udcff", mine.state),
+    ]:
         with pytest.raises(LoginError):
             logins.resume(ticket, state)
 
