@@ -300,7 +300,7 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())",
-             "inspect", _unsigned({"name": "x" * 60_000})],
+             "inspect", _unsigned({"name": "x" * 40_000})],
             stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
     finally:

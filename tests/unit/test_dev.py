@@ -1,0 +1,276 @@
+"""`entra-fast dev`: choosing manifests and ports, what is printed, pasting it, stopping it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from entra_fast import dev
+from entra_fast.dev import Options, find_sources, local_system
+from entra_fast.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())"]
+FREE = ["--emulator-port", "0", "--generator-port", "0", "--sidecar-port", "0"]
+LAST_LINE = "Ctrl-C stops everything."
+START_SECONDS = 60.0
+
+
+def _environment() -> dict[str, str]:
+    paths = [path for path in sys.path if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+class Running:
+    """A started `entra-fast dev`, and what it has printed."""
+
+    def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "dev", *arguments],
+            cwd=cwd,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if self.lines[-1] == LAST_LINE:
+                break
+        else:
+            raise AssertionError(self.process.communicate()[1])
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal; exit status and standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=START_SECONDS)
+        return self.process.returncode, errors
+
+    def commands(self) -> list[str]:
+        """The commands to paste."""
+        return [line.strip() for line in self.lines if line.startswith("  curl ")]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    started = Running(FREE, ROOT)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.end(signal.SIGTERM)
+
+
+def test_it_says_where_everything_is(running: Running) -> None:
+    """The addresses, and the variables by which an application finds its sidecar."""
+    text = "\n".join(running.lines)
+    for part in ("local Entra ID", "token generator", "sidecar"):
+        assert re.search(rf"^  {part} +http://127\.0\.0\.1:\d+", text, re.MULTILINE)
+    for name in ("NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT", "NAIS_TOKEN_INTROSPECTION_ENDPOINT"):
+        assert re.search(rf"^  export {name}=http://127\.0\.0\.1:\d+/api/v1/\S+$", text, re.MULTILINE)
+    assert "dev-gcp:team-a:app-a" in text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path) -> None:
+    """Three lines for a plain POSIX shell, without jq: a token, an introspection, a refusal."""
+    commands = running.commands()
+    assert len(commands) == 3
+    answers = [
+        json.loads(
+            subprocess.run(["sh", "-c", command], capture_output=True, check=True, cwd=tmp_path).stdout
+        )
+        for command in commands
+    ]
+    token, introspection, refusal = answers
+    assert token["token_type"] == "Bearer"
+    assert introspection["active"] is True
+    assert introspection["azp_name"] == "dev-gcp:team-a:app-a"
+    assert refusal["error"] == "invalid_grant"
+    assert refusal["error_codes"] == [501051]
+
+
+def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Running) -> None:
+    """`export` what was printed, and `entra-fast token`, `introspect` work."""
+    exports = dict(line.split("export ")[1].split("=", 1) for line in running.lines if "  export " in line)
+    environment = {**_environment(), **exports}
+
+    def ask(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], env=environment, input=text, capture_output=True, text=True, check=False
+        )
+
+    token = ask("token", "dev-gcp:team-a:app-a")
+    assert token.returncode == 0, token.stderr
+    assert json.loads(ask("introspect", text=token.stdout).stdout)["active"] is True
+    refused = ask("token", "dev-gcp:team-c:app-nobody")
+    assert refused.returncode == 1
+    assert "AADSTS501051" in refused.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly(number: int, tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM: status 0, no traceback, nothing left. It also runs far from the project's folder."""
+    status, errors = Running(FREE, tmp_path).end(number)
+    assert status == 0
+    assert "Traceback" not in errors
+    assert [line for line in errors.splitlines() if not line.startswith("warning: ")] == ["stopping"]
+
+
+def _fails(arguments: Sequence[str], cwd: Path) -> str:
+    done = subprocess.run(
+        [*COMMAND, "dev", *arguments],
+        cwd=cwd,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_SECONDS,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize("option", ["--emulator-port", "--generator-port", "--sidecar-port"])
+def test_a_taken_port_is_one_line(option: str, tmp_path: Path) -> None:
+    """It names the port and the option that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = _fails([*FREE, option, str(port)], tmp_path)
+    assert error == (
+        f"entra-fast: port {port} on 127.0.0.1 is already in use; choose another with {option}\n"
+    )
+
+
+def test_a_port_that_two_parts_want_is_one_line(tmp_path: Path) -> None:
+    """The options contradict each other."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    error = _fails([*FREE, "--emulator-port", port, "--generator-port", port], tmp_path)
+    assert error.count("\n") == 1
+    assert "--emulator-port" in error
+    assert "--generator-port" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("  azure:\n", "  azur:\n"), "spec.azur"),
+        (("enabled: true", "enabled: perhaps"), "spec.azure.application.enabled"),
+    ],
+)
+def test_a_wrong_manifest_is_named_with_file_line_and_field(
+    change: tuple[str, str], named: str, tmp_path: Path
+) -> None:
+    """An unknown field and a wrong type stop the start."""
+    text = (ROOT / "examples" / "manifests" / "app-a.yaml").read_text().replace(*change, 1)
+    file = tmp_path / "app-a.yaml"
+    file.write_text(text)
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if change[1].strip() in row)
+    error = _fails([*FREE, "--manifests", str(file)], tmp_path)
+    assert f"{file}:{line}: {named}" in error
+    assert "Traceback" not in error
+
+
+def test_a_duplicate_application_is_named_with_file_and_line(tmp_path: Path) -> None:
+    """Two manifests of one name: which of them would it be?"""
+    text = (ROOT / "examples" / "manifests" / "app-a.yaml").read_text()
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text(text)
+    error = _fails([*FREE, "--manifests", str(tmp_path)], tmp_path)
+    assert re.search(r"two\.yaml:\d+: metadata\.name", error)
+    assert "one.yaml" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--manifests", "missing"], "--manifests"),
+        (["--directory", "missing"], "--directory"),
+        (["--app", "dev-gcp:team-a:app-x"], "dev-gcp:team-a:app-a"),  # did you mean ...?
+        (["--host", "0.0.0.0"], "--host"),
+    ],
+)
+def test_a_wrong_option_is_named(arguments: list[str], named: str, tmp_path: Path) -> None:
+    """One line on standard error, status 2."""
+    error = _fails([*FREE, *arguments], tmp_path)
+    assert error.count("\n") == 1
+    assert named in error
+
+
+def test_the_examples_of_the_current_folder_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """./examples if it is there, else the examples in the package: an installed one has something to start from."""
+    monkeypatch.chdir(tmp_path)
+    packaged, directory = find_sources()
+    assert packaged[0].path.is_dir()
+    assert directory is not None
+    assert directory.is_file()
+    (tmp_path / "examples" / "manifests").mkdir(parents=True)
+    (tmp_path / "examples" / "directory.yaml").touch()
+    assert find_sources()[0][0].path == Path("examples/manifests")
+    assert find_sources()[1] == Path("examples/directory.yaml")
+
+
+def test_the_packaged_examples_are_the_ones_of_the_project() -> None:
+    """One text, in two places that cannot differ."""
+    packaged = Path(dev.__file__).parent / "examples"
+    names = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
+    assert names == {path.relative_to(packaged) for path in packaged.rglob("*.yaml")}
+    for name in names:
+        assert (packaged / name).read_bytes() == (ROOT / "examples" / name).read_bytes()
+
+
+def test_own_manifests_find_their_directory_beside_them(tmp_path: Path) -> None:
+    """Else the example's users stand in, so that somebody can log in."""
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    assert find_sources([str(manifests)])[1] != tmp_path / "directory.yaml"
+    (tmp_path / "directory.yaml").touch()
+    assert find_sources([str(manifests)])[1] == tmp_path / "directory.yaml"
+    assert find_sources([f"prod-gcp={manifests}"])[0][0].cluster == "prod-gcp"
+
+
+async def test_each_application_gets_a_sidecar_on_the_next_ports() -> None:
+    """`--app` may be repeated; API and probes alternate."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    apps = ("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "dev-gcp:team-a:app-a")
+    options = Options((str(ROOT / "examples" / "manifests"),), None, apps, "127.0.0.1", 0, 0, port)
+    async with local_system(options) as system:
+        assert [sidecar.application.name for sidecar in system.sidecars] == list(apps[:2])
+        addresses = [(s.running.address, s.running.probe_address) for s in system.sidecars]
+    assert addresses == [
+        (f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"),
+        (f"127.0.0.1:{port + 2}", f"127.0.0.1:{port + 3}"),
+    ]
+
+
+async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The token generator has no identity: what was started before is stopped again."""
+    text = (ROOT / "examples" / "manifests" / "app-a.yaml").read_text()
+    (tmp_path / "a.yaml").write_text(text)
+    generator = text.replace("name: app-a", "name: azure-token-generator", 1)
+    generator = generator.replace("team-a", "nais").replace("enabled: true", "enabled: false")
+    (tmp_path / "generator.yaml").write_text(generator)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ConfigurationError, match="azure-token-generator"):
+        async with local_system(Options((str(tmp_path),), None, (), "127.0.0.1", port, 0, 0)):
+            pass
+    with socket.create_server(("127.0.0.1", port)):
+        pass
