@@ -751,6 +751,38 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_value_keeps_the_standing_of_the_one_before() {
+        let map = map(100, 1 << 20);
+        map.insert(&key(0), Arc::new(0), 0);
+        map.get(&key(0));
+        map.get(&key(0));
+        map.insert(&key(0), Arc::new(1), 0);
+        for number in 1..1000 {
+            map.insert(&key(number), Arc::new(number), 0);
+        }
+        assert_eq!(map.peek(&key(0)), Some(Arc::new(1)));
+    }
+
+    #[test]
+    fn in_the_main_queue_more_hits_make_a_longer_stay() {
+        let map = map(100, 1 << 20);
+        let put_popular = |number| {
+            map.insert(&key(number), Arc::new(number), 0);
+            map.get(&key(number));
+            map.get(&key(number));
+        };
+        (0..100).for_each(put_popular);
+        (100..120).for_each(put_popular); // by now the first of them are in the main queue
+        for _ in 0..3 {
+            map.get(&key(50));
+        }
+        map.get(&key(51));
+        (1000..1200).for_each(put_popular); // twice through the main queue
+        assert!(map.peek(&key(50)).is_some());
+        assert!(map.peek(&key(51)).is_none());
+    }
+
+    #[test]
     fn a_replaced_value_is_charged_once() {
         let map = map(10, 1 << 20);
         for cost in [100, 5000, 0] {

@@ -325,7 +325,6 @@ fn granted(entry: Arc<Entry>, renewal_due: bool, now: Now) -> Grant {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
 
     use proptest::prelude::*;
 
@@ -542,21 +541,37 @@ mod tests {
 
     #[test]
     fn of_many_threads_one_is_to_renew() {
-        let cache = cache();
-        for round in 0..200_u32 {
-            cache.put(&KEY, "token", Terms { renew_in: Some(10.0), ..lives(3600.0) }, START);
-            let chosen = AtomicUsize::new(0);
-            std::thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| {
-                        if cache.get(&KEY, after(f64::from(11 + round))).unwrap().renewal_due() {
-                            chosen.fetch_add(1, Relaxed);
-                        }
-                    });
+        const ROUNDS: u64 = 100_000;
+        let renewal = Renewal::due_at(START);
+        let (arrivals, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+        // Threads that wait for one another by spinning meet within nanoseconds; woken from a lock they never would.
+        let meet = |count: u64| {
+            arrivals.fetch_add(1, Relaxed);
+            for spin in 1.. {
+                if arrivals.load(Relaxed) >= count {
+                    break;
                 }
-            });
-            assert_eq!(chosen.into_inner(), 1);
-        }
+                if spin % 1024 == 0 {
+                    std::thread::yield_now(); // there may be one core only
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (meet, renewal, taken) = (&meet, &renewal, &taken);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        meet(round * 4 + 2);
+                        // Who is first, and by how much, differs from round to round.
+                        (0..thread * (round % 64)).for_each(|_| std::hint::spin_loop());
+                        taken.fetch_add(renewal.take(START).into(), Relaxed);
+                        meet(round * 4 + 4);
+                        renewal.put_off(START);
+                    }
+                });
+            }
+        });
+        assert_eq!(taken.into_inner(), ROUNDS);
     }
 
     #[test]
