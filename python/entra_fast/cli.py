@@ -108,6 +108,23 @@ def _serve(arguments: argparse.Namespace) -> int:
     return sidecar.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
 
 
+def _emulator(arguments: argparse.Namespace) -> int:
+    _need_extra("dev")
+    from entra_fast import dev
+
+    options = dev.EmulatorOptions(
+        manifests=tuple(arguments.manifests),
+        directory=arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        generator_url=arguments.generator_url,
+        state=arguments.state,
+        public_url=arguments.public_url,
+        allow_remote=arguments.allow_remote,
+    )
+    return dev.run_emulator(options)
+
+
 def _token_generator(arguments: argparse.Namespace) -> int:
     from entra_fast import generator
 
@@ -175,8 +192,8 @@ def _validate(arguments: argparse.Namespace) -> int:
         if failure is None:
             result["claims"] = claims
         else:
-            compared = {name: getattr(failure, name, None) for name in ("expected", "actual")}
-            result |= {"code": failure.code, "error": failure.message, **compared}
+            result |= {"code": failure.code, "error": failure.message}
+            result |= {name: getattr(failure, name, None) for name in ("expected", "actual")}
         if checks is not None:
             result["checks"] = checks
         _print_json(result)
@@ -588,6 +605,41 @@ SIGTERM finishes what is under way and exits with 0; a second signal stops at on
         "--probe-bind", metavar="HOST:PORT", help="instead of PROBE_BIND_ADDRESS: probes and metrics"
     )
     _add_settings_option(serve)
+
+    emulator = command(
+        "emulator",
+        _emulator,
+        "the local Entra ID alone",
+        """Start a local Entra ID filled from NAIS manifests, with their access policies. Prints its
+address. Manifests are read again when they change. For development only: anybody can log in
+as anybody.
+
+examples:
+  entra-fast emulator --manifests .nais/ --directory users.yaml
+  entra-fast emulator --state .entra-fast       # keys and secrets stay the same over restarts
+  entra-fast emulator --host 0.0.0.0 --allow-remote --public-url http://entra:8080
+""",
+    )
+    _add_manifest_options(emulator)
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    emulator.add_argument("--port", type=_port, default=8080, help="0 for a free one (default: %(default)s)")
+    emulator.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="allow an address that is not loopback: whoever reaches it is anybody",
+    )
+    emulator.add_argument(
+        "--public-url", metavar="URL", help="its address as clients know it, if that is another"
+    )
+    emulator.add_argument(
+        "--state", metavar="DIR", help="keep keys, secrets and sessions there over restarts"
+    )
+    emulator.add_argument(
+        "--generator-url",
+        metavar="URL",
+        default="http://127.0.0.1:8081",
+        help="where a token generator receives its logins (default: %(default)s)",
+    )
 
     generator = command(
         "token-generator",

@@ -65,6 +65,27 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class EmulatorOptions:
+    """What to start when the local Entra ID runs alone.
+
+    Attributes:
+        generator_url: where the token generator, if there is one, receives its logins.
+        state: a folder that keeps keys, secrets and sessions; None forgets them.
+        public_url: its address as clients know it, where that is not where it listens (containers).
+        allow_remote: allow an address other than loopback.
+    """
+
+    manifests: tuple[str, ...] = ()
+    directory: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    generator_url: str = "http://127.0.0.1:8081"
+    state: str | None = None
+    public_url: str | None = None
+    allow_remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarOf:
     """A running sidecar and the application that it belongs to."""
 
@@ -104,20 +125,64 @@ def run(options: Options) -> int:
     return uvloop.run(_run(options))
 
 
+def run_emulator(options: EmulatorOptions) -> int:
+    """Start the local Entra ID alone, and serve until SIGINT or SIGTERM. Returns the exit status: 0.
+
+    Raises:
+        ConfigurationError: a manifest or an option is not usable.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return uvloop.run(_run_emulator(options))
+
+
 async def _run(options: Options) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     async with local_system(options) as system:
-        for notice in system.emulator.local.notices:
-            print(f"warning: {notice}", file=sys.stderr)
+        _warn(system.emulator)
         print(describe(system), flush=True)
         await stop.wait()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)  # a second signal stops at once
         print("stopping", file=sys.stderr, flush=True)
     return 0
+
+
+async def _run_emulator(options: EmulatorOptions) -> int:
+    stop = _stop_signal()
+    local = LocalEntraId.from_files(
+        *find_sources(options.manifests, options.directory),
+        generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
+        state_directory=Path(options.state) if options.state is not None else None,
+        public_url=options.public_url,
+    )
+    emulator = await local.start(
+        options.host, options.port, allow_remote=options.allow_remote, watch=RELOAD_SECONDS
+    )
+    _warn(emulator)
+    print("local Entra ID, for development only: anybody can log in as anybody", file=sys.stderr)
+    print(emulator.base_url, flush=True)
+    await stop.wait()
+    await emulator.stop()
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM. A second one has its usual effect: the process ends at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _warn(emulator: RunningEmulator) -> None:
+    for notice in emulator.local.notices:
+        print(f"warning: {notice}", file=sys.stderr)
 
 
 @contextlib.asynccontextmanager

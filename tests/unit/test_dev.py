@@ -104,7 +104,7 @@ def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path
 
 def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Running) -> None:
     """`export` what was printed, and `entra-fast token`, `introspect` work."""
-    exports = dict(line.split("export ")[1].split("=", 1) for line in running.lines if "  export " in line)
+    exports = dict(line[len("  export ") :].split("=", 1) for line in running.lines if "  export " in line)
     environment = {**_environment(), **exports}
 
     def ask(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
@@ -214,7 +214,7 @@ def test_a_wrong_option_is_named(arguments: list[str], named: str, tmp_path: Pat
 def test_the_examples_of_the_current_folder_come_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """./examples if it is there, else the examples in the package: an installed one has something to start from."""
+    """./examples, else the examples in the package: an installed one has something to start from."""
     monkeypatch.chdir(tmp_path)
     packaged, directory = find_sources()
     assert packaged[0].path.is_dir()
