@@ -104,7 +104,8 @@ def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path
 
 def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Running) -> None:
     """`export` what was printed, and `entra-fast token`, `introspect` work."""
-    exports = dict(line[len("  export ") :].split("=", 1) for line in running.lines if "  export " in line)
+    lines = [line.strip().removeprefix("export ") for line in running.lines if "  export " in line]
+    exports = dict(line.split("=", 1) for line in lines)
     environment = {**_environment(), **exports}
 
     def ask(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
