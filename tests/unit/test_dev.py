@@ -123,7 +123,7 @@ def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Ru
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_cleanly(number: int, tmp_path: Path) -> None:
-    """Ctrl-C and SIGTERM: status 0, no traceback, nothing left. It also runs far from the project's folder."""
+    """Ctrl-C and SIGTERM: status 0, no traceback, nothing left; also far from the project."""
     status, errors = Running(FREE, tmp_path).end(number)
     assert status == 0
     assert "Traceback" not in errors
