@@ -77,7 +77,7 @@ fn policy(algorithms: &[Algorithm]) -> Policy {
 }
 
 /// Does the signature of this token verify with this key set (its JSON)? The vectors' payloads are no claims.
-fn accepted(token: &str, jwks: &Value, policy: &Policy) -> Result<(), String> {
+fn verdict(token: &str, jwks: &Value, policy: &Policy) -> Result<(), String> {
     let keys = KeySet::parse(jwks.to_string().as_bytes(), 1).map_err(|error| error.to_string())?;
     let compact = Compact::split(token.as_bytes(), 1 << 16).map_err(|error| error.to_string())?;
     match verify_signature(&compact, &keys, policy) {
@@ -114,7 +114,7 @@ fn wycheproof_json_web_signature() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        let verdict = accepted(token, &json!({"keys": [public_half(group)]}), &everything);
+        let verdict = verdict(token, &json!({"keys": [public_half(group)]}), &everything);
         let offered = named_algorithm(token).is_some_and(|name| Algorithm::from_name(&name).is_some());
         let outcome = match (test["result"] == "valid", &verdict) {
             (true, Ok(())) => "valid and accepted",
@@ -144,21 +144,21 @@ fn wycheproof_json_web_signature() {
 fn wycheproof_json_web_signature_with_rs256_only() {
     let Some(cases) = wycheproof("json_web_signature_test.json") else { return };
     let default = policy(&[Algorithm::Rs256]);
-    let (mut taken, mut refused) = (0, 0);
+    let (mut accepts, mut rejects) = (0, 0);
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        if accepted(token, &json!({"keys": [public_half(group)]}), &default).is_ok() {
+        if verdict(token, &json!({"keys": [public_half(group)]}), &default).is_ok() {
             assert_eq!(test["result"], "valid", "tcId {} is a FALSE ACCEPT", tc_id(test));
             assert_eq!(named_algorithm(token).as_deref(), Some("RS256"), "tcId {}", tc_id(test));
-            taken += 1;
+            accepts += 1;
         } else {
-            refused += 1;
+            rejects += 1;
         }
     }
     report(&format!(
-        "wycheproof json_web_signature, RS256 only: {taken} accepted, {refused} rejected, 0 false accepts"
+        "wycheproof json_web_signature, RS256 only: {accepts} accepted, {rejects} rejected, 0 false accepts"
     ));
-    assert_eq!((taken, refused), (8, 393));
+    assert_eq!((accepts, rejects), (8, 393));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn wycheproof_json_web_key() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        let verdict = accepted(token, &public_half(group), &everything);
+        let verdict = verdict(token, &public_half(group), &everything);
         let symmetric = named_algorithm(token).is_some_and(|name| name.starts_with("HS"));
         let outcome = match (test["result"] == "valid", &verdict) {
             (true, Ok(())) => "valid and accepted",
@@ -227,21 +227,21 @@ fn labelled_valid(test: &Value) -> bool {
     test["result"] == "valid"
 }
 
-/// Every vector of a file through [`PublicKey::verifies`]. `takes` says which must be accepted.
-fn signatures(file: &str, algorithm: Algorithm, takes: fn(&Value) -> bool, expected: [u32; 2]) {
+/// Every vector of a file through [`PublicKey::verifies`]. `valid` says which must be accepted.
+fn signatures(file: &str, algorithm: Algorithm, valid: fn(&Value) -> bool, expected: [u32; 2]) {
     let Some(cases) = wycheproof(file) else { return };
-    let (mut taken, mut refused) = (0, 0);
+    let (mut accepts, mut rejects) = (0, 0);
     for (group, test) in &cases {
         let jwk = Document::parse(bare_jwk(group).to_string()).expect("JSON");
         let key = PublicKey::from_jwk(jwk.root()).unwrap_or_else(|why| panic!("{file}: the key {why}"));
         let (message, signature) = (bytes(&test["msg"]), bytes(&test["sig"]));
         let verdict = key.verifies(algorithm, &message, &signature);
         let label = &test["result"];
-        assert_eq!(verdict, takes(test), "{file}, tcId {} is labelled {label}: {}", tc_id(test), test["comment"]);
+        assert_eq!(verdict, valid(test), "{file}, tcId {} is labelled {label}: {}", tc_id(test), test["comment"]);
         if verdict {
-            taken += 1;
+            accepts += 1;
         } else {
-            refused += 1;
+            rejects += 1;
         }
         // What verifies under one algorithm verifies under no other one.
         for other in Algorithm::ALL.into_iter().filter(|other| verdict && *other != algorithm) {
@@ -249,10 +249,10 @@ fn signatures(file: &str, algorithm: Algorithm, takes: fn(&Value) -> bool, expec
         }
     }
     report(&format!(
-        "wycheproof {file}: {} vectors, {taken} accepted, {refused} rejected, all as expected",
+        "wycheproof {file}: {} vectors, {accepts} accepted, {rejects} rejected, all as expected",
         cases.len()
     ));
-    assert_eq!([taken, refused], expected, "{file}");
+    assert_eq!([accepts, rejects], expected, "{file}");
 }
 
 /// `acceptable` marks a missing NULL in the `DigestInfo`: a second encoding of one signature, so rejected.
@@ -366,8 +366,8 @@ fn rfc_7520_signatures() {
     let example = |file: &str| cookbook(file).expect("the file");
     let compact = |example: &Value| example["output"]["compact"].as_str().expect("compact").to_owned();
 
-    assert_eq!(accepted(&compact(&pkcs1), &rsa, &everything), Ok(()));
-    assert_eq!(accepted(&compact(&example("jws/4_2.rsa-pss_signature.json")), &rsa, &everything), Ok(()));
+    assert_eq!(verdict(&compact(&pkcs1), &rsa, &everything), Ok(()));
+    assert_eq!(verdict(&compact(&example("jws/4_2.rsa-pss_signature.json")), &rsa, &everything), Ok(()));
 
     // Not offered: ES512, HS256, and HS256 with its content elsewhere.
     let refusals = [
@@ -376,14 +376,14 @@ fn rfc_7520_signatures() {
         ("jws/4_5.signature_with_detached_content.json", "'HS256' is not allowed"),
     ];
     for (file, reason) in refusals {
-        let why = accepted(&compact(&example(file)), &rsa, &everything).expect_err(file);
+        let why = verdict(&compact(&example(file)), &rsa, &everything).expect_err(file);
         assert!(why.contains(reason), "{file}: {why}");
     }
     // A detached payload leaves an empty segment, which the signature does not cover.
     let full = compact(&pkcs1);
     let (header, signature) = (full.split_once('.').expect("a token").0, full.rsplit_once('.').expect("a token").1);
     let detached = format!("{header}..{signature}");
-    assert_eq!(accepted(&detached, &rsa, &everything), Err("token signature is invalid".to_owned()));
+    assert_eq!(verdict(&detached, &rsa, &everything), Err("token signature is invalid".to_owned()));
 
     // The JSON serialization is not a compact token, not even of a key that would verify it.
     let mut serialized = 0;
@@ -395,7 +395,7 @@ fn rfc_7520_signatures() {
     ] {
         for form in ["json", "json_flat"] {
             if let Some(json) = example(file)["output"].get(form) {
-                let why = accepted(&json.to_string(), &rsa, &everything).expect_err(file);
+                let why = verdict(&json.to_string(), &rsa, &everything).expect_err(file);
                 assert!(why.contains("not a JWT") || why.contains("encrypted"), "{file}: {why}");
                 serialized += 1;
             }
@@ -407,7 +407,7 @@ fn rfc_7520_signatures() {
     let first = &several["signatures"][0];
     let part = |value: &Value| value.as_str().expect("a segment").to_owned();
     let token = [part(&first["protected"]), part(&several["payload"]), part(&first["signature"])].join(".");
-    assert_eq!(accepted(&token, &rsa, &everything), Ok(()));
+    assert_eq!(verdict(&token, &rsa, &everything), Ok(()));
     report(&format!(
         "RFC 7520, section 4: 3 signatures accepted, 4 rejected, {serialized} JSON serializations rejected"
     ));
@@ -425,7 +425,7 @@ fn rfc_7797_unencoded_payloads() {
         tokens.extend(["json", "json_flat"].map(|form| example["output"][form].to_string()));
     }
     for token in &tokens {
-        let why = accepted(token, &rsa, &everything).expect_err(token);
+        let why = verdict(token, &rsa, &everything).expect_err(token);
         assert!(why.contains("not accepted") || why.contains("not a JWT"), "{why}");
     }
     report(&format!("RFC 7797: {} examples of b64=false, all rejected", tokens.len()));
