@@ -374,8 +374,10 @@ def _ask_sidecar(url: str, fields: Mapping[str, object]) -> dict[str, Any]:
             UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a sidecar?"
         )
     if response.status != 200:
-        error_code, sentence = answer.get("error", "?"), answer.get("error_description", "")
-        raise _Refused(REFUSED, f"{response.status} {error_code}: {sentence}")
+        sentence = f"{answer.get('error', '?')}: {answer.get('error_description', '')}"
+        raise _Refused(
+            REFUSED, f"{response.status} {' '.join(sentence.split())}"
+        )  # Entra ID's has line breaks
     return answer
 
 
@@ -682,8 +684,9 @@ variables, as NAIS sets them.
 examples:
   entra-fast validate < token.txt
   entra-fast validate --explain eyJ0eXAiOi...
-  entra-fast validate --well-known https://login.microsoftonline.com/<tenant>/v2.0/.well-known/\
-openid-configuration --audience <client id> < token.txt
+  entra-fast validate --issuer https://issuer.example --audience me --jwks keys.json < token.txt
+  entra-fast validate --audience <client id> --well-known \\
+    https://login.microsoftonline.com/<tenant>/v2.0/.well-known/openid-configuration < token.txt
 """,
     )
     validate.add_argument("token", nargs="?", help=_TOKEN_HELP)

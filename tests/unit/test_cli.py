@@ -6,16 +6,20 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from entra_fast import cli
+from entra_fast._native import SigningKey
 
 COMMANDS = (
     "dev",
@@ -45,7 +49,7 @@ def _stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 class _Recorder(HTTPServer):
-    """A peer that answers what a test tells it to; what the sidecar really answers, the contract tests show."""
+    """A peer that answers what a test says; what the sidecar really answers, the contract tests show."""
 
     status, body = 200, b"{}"
     seen: list[tuple[str, dict[str, Any]]]
@@ -129,7 +133,8 @@ def test_inspecting_loads_neither_a_web_server_nor_the_emulator() -> None:
     """Each command imports its own part only."""
     program = (
         "import sys; from entra_fast import cli; cli.main(['inspect', sys.argv[1]]);"
-        "print([m for m in ('aiohttp', 'uvloop', 'yaml', 'msgspec', 'entra_fast.emulator') if m in sys.modules])"
+        "heavy = {'aiohttp', 'uvloop', 'yaml', 'msgspec', 'entra_fast.emulator', 'entra_fast.sidecar'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, _unsigned({"aud": "x"})],
@@ -258,7 +263,7 @@ def test_a_refusal_is_one_line_and_1(peer: _Recorder, capsys: pytest.CaptureFixt
     assert cli.main(["token", "t", "--url", _address(peer)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no\\r\\nTrace \\x1b[2J\n"
+    assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no Trace \\x1b[2J\n"
 
 
 @pytest.mark.parametrize(
@@ -322,3 +327,156 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "AZURE_APP_CLIENT_ID" in done.stderr
+
+
+# --- validate ----------------------------------------------------------------------------------------------
+
+
+class Issuer:
+    """A key, its public half in a file, and tokens of any kind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = SigningKey.generate()
+        self.jwks = folder / "jwks.json"
+        self.jwks.write_text(f'{{"keys":[{self.key.public_jwk()}]}}')
+        self.options = ["--issuer", "https://issuer.example", "--audience", "me", "--jwks", str(self.jwks)]
+
+    def token(self, **changes: Any) -> str:
+        now = int(time.time())
+        claims = {"iss": "https://issuer.example", "aud": "me", "iat": now, "exp": now + 600, **changes}
+        header = {"typ": "JWT", "alg": self.key.algorithm, "kid": self.key.kid}
+        return self.key.sign(json.dumps(header).encode(), json.dumps(claims).encode())
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer(tmp_path_factory.mktemp("issuer"))
+
+
+def test_validate_prints_the_claims_of_a_valid_token(
+    issuer: Issuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As JSON on standard output; status 0."""
+    assert cli.main(["validate", *issuer.options, issuer.token(name="Bjørn")]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "Bjørn"
+
+
+def test_validate_says_why_a_token_is_refused(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with both values on standard error, nothing on standard output; status 1."""
+    assert cli.main(["validate", *issuer.options, issuer.token(aud="you")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "entra-fast: token has the wrong audience (expected me, actual you)\n"
+
+
+def test_validate_as_json_has_a_stable_code(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """For programs: valid, and claims or code and error."""
+    assert cli.main(["validate", "--json", *issuer.options, issuer.token(exp=1)]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["valid"], answer["code"], answer["error"]) == (False, "token_expired", "token is expired")
+    assert cli.main(["validate", "--json", *issuer.options, issuer.token()]) == 0
+    assert json.loads(capsys.readouterr().out)["claims"]["aud"] == "me"
+
+
+def test_validate_explains_every_check(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that fail, not only the first one; with the values, and times made readable."""
+    assert cli.main(["validate", "--explain", *issuer.options, issuer.token(aud="you", exp=1)]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"^ok +signature ", shown, re.MULTILINE)
+    assert re.search(
+        r"^FAILED +audience +token has the wrong audience\n +expected: me\n +actual: you$",
+        shown,
+        re.MULTILINE,
+    )
+    assert re.search(r"^FAILED +expiry .*1970-01-01 00:00:01 UTC", shown, re.MULTILINE)
+    assert shown.splitlines()[-1].startswith("not valid: ")
+    assert cli.main(["validate", "--explain", *issuer.options, issuer.token()]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "valid"
+
+
+def test_explaining_cannot_take_over_the_terminal(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Values of a hostile token are escaped there, too."""
+    cli.main(["validate", "--explain", *issuer.options, issuer.token(aud="\x1b[2J", iss="\u202e")])
+    captured = capsys.readouterr()
+    assert not set(captured.out + captured.err) & set("\x1b\u202e")
+
+
+def test_validate_takes_its_settings_from_the_environment(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variables of NAIS; what is missing is named, with status 2."""
+    for name in ("AZURE_APP_CLIENT_ID", "AZURE_OPENID_CONFIG_ISSUER", "AZURE_APP_WELL_KNOWN_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main(["validate", issuer.token()]) == 2
+    assert "AZURE_APP_CLIENT_ID" in capsys.readouterr().err
+    with HTTPServer(("127.0.0.1", 0), _Handler) as server:
+        port = server.server_port
+    monkeypatch.setenv("AZURE_APP_CLIENT_ID", "me")
+    monkeypatch.setenv("AZURE_OPENID_CONFIG_ISSUER", "https://issuer.example")
+    monkeypatch.setenv("AZURE_OPENID_CONFIG_JWKS_URI", f"http://127.0.0.1:{port}/keys")
+    assert cli.main(["validate", issuer.token()]) == 3  # nobody answers there: undecided, not refused
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--jwks", "/nowhere.json"], "--jwks"),
+        (["--algorithm", "none"], "algorithms"),
+        (["--algorithm", "HS256"], "algorithms"),
+        (["--leeway", "86400"], "leeway"),
+        (["--jwks-uri", "http://keys.example/"], "https"),
+        (["--well-known", "https://x.example/"], "--well-known"),
+    ],
+)
+def test_a_wrong_policy_is_2(
+    changes: list[str], named: str, issuer: Issuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is found before the token is looked at, and named in one line."""
+    options = issuer.options if "--jwks-uri" not in changes else issuer.options[:4]
+    assert cli.main(["validate", *options, *changes, issuer.token()]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+
+
+# --- explain -----------------------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "manifests"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "shown"),
+    [
+        (["dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b"], 0, "granted"),
+        (["dev-gcp:team-a:app-a", "dev-gcp:team-c:app-nobody"], 1, "AADSTS501051"),
+        (["dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "--user", "ola"], 1, "AADSTS50105"),
+        (["dev-gcp:team-a:app-a", "dev-gcp:team-b:app-x"], 1, "did you mean"),
+    ],
+)
+def test_explain_says_what_the_policies_decide(
+    arguments: list[str], status: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Granted or refused, and by which line of which manifest."""
+    assert cli.main(["explain", *arguments, "--manifests", str(EXAMPLES)]) == status
+    text = capsys.readouterr().out
+    assert shown in text
+    assert cli.main(["explain", *arguments, "--manifests", str(EXAMPLES), "--json"]) == status
+    assert json.loads(capsys.readouterr().out)["granted"] is (status == 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dev-gcp:a:nobody", "dev-gcp:team-b:app-b"],
+        ["dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "--user", "nobody"],
+    ],
+)
+def test_explain_for_somebody_who_does_not_exist_is_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A consumer or a user that is not there is a wrong question, not a refusal."""
+    assert cli.main(["explain", *arguments, "--manifests", str(EXAMPLES)]) == 2
+    assert "nobody" in capsys.readouterr().err

@@ -332,7 +332,9 @@ class Generator:
                 ),
             )
         body = {"error": error, "error_description": description, **(details or {})}
-        return web.Response(status=status, body=json.dumps(body).encode(), content_type=_JSON)
+        return web.Response(
+            status=status, body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON
+        )
 
 
 async def _audience_of_form_or_query(request: web.Request) -> Audience:
@@ -344,7 +346,7 @@ async def _audience_of_form_or_query(request: web.Request) -> Audience:
 
 def _token_answer(token: Token) -> web.Response:
     body = {"access_token": token.access_token, "expires_in": token.expires_in, "token_type": "Bearer"}
-    return web.Response(body=json.dumps(body).encode(), content_type=_JSON)
+    return web.Response(body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON)
 
 
 def _page(status: int, html: str) -> web.Response:

@@ -46,7 +46,7 @@ th, td { text-align: left; padding: .45rem .75rem .45rem 0; border-top: 1px soli
 thead th { border-top: 0; color: var(--dim); font-weight: 600; } td code { overflow-wrap: anywhere; }
 td a { white-space: nowrap; margin-right: .75rem; }
 .error { background: var(--bad-paper); border-color: var(--bad); } .error h1 { color: var(--bad); }
-dt { font-weight: 600; } dd { margin: 0 0 .6rem; overflow-wrap: anywhere; }
+dt { font-weight: 600; } dd { margin: 0 0 .6rem; overflow-wrap: anywhere; white-space: pre-line; }
 """
 
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
