@@ -245,7 +245,6 @@ _ROWS: Final = (
         400,
         "response_type '{response_type}' is not enabled for the application.",
     ),
-    Kind(50001, "invalid_resource", 400, "The resource principal named {resource} was not found."),
     # Not the caller's fault
     Kind(90033, "temporarily_unavailable", 503, "A transient error has occurred. Please try again."),
     Kind(

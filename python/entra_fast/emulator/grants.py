@@ -79,7 +79,13 @@ def parse_scope(text: str) -> Scope:
             continue
         # "api://host//.default" names the resource "api://host/": whatever precedes the last slash.
         name, slash, permission = item.rpartition("/")
-        if not slash or not name or not permission or not _SCOPE_TOKEN.fullmatch(item) or name.endswith(":/"):
+        if (
+            not slash
+            or not name
+            or not permission
+            or not _SCOPE_TOKEN.fullmatch(item)
+            or name.rstrip("/").endswith(":")
+        ):
             raise EntraError(70011, scope=shown)
         if resource is not None and resource != name:
             raise EntraError(28000, scope=shown)

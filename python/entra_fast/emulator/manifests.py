@@ -292,7 +292,7 @@ def load(sources: Iterable[Source]) -> Manifests:
 
 def parse(document: Document, cluster: str = DEFAULT_CLUSTER) -> Manifest:
     """One manifest from a document. Raises SourceError."""
-    root = document.value
+    root = _mapping(document)
     for name in root:
         if name not in ("apiVersion", "kind", "metadata", "spec", "status"):
             raise _unknown(document, f"$.{name}", ("apiVersion", "kind", "metadata", "spec", "status"))
@@ -324,10 +324,9 @@ def _is_nais_resource(document: Document) -> bool:
     """Whether this is for us. Folders with manifests hold other kinds of resources too; but a document
     that has no kind at all is a mistake, not another kind.
     """
-    if not isinstance(document.value, dict):
-        raise SourceError("manifest_invalid", "expected a mapping", document.file, document.line("$"))
+    root = _mapping(document)
     for name in ("apiVersion", "kind"):
-        if not isinstance(document.value.get(name), str):
+        if not isinstance(root.get(name), str):
             raise SourceError(
                 "manifest_invalid",
                 "expected a string; it is required",
@@ -335,13 +334,19 @@ def _is_nais_resource(document: Document) -> bool:
                 document.line(f"$.{name}"),
                 name,
             )
-    kind, version = document.value["kind"], document.value["apiVersion"]
+    kind, version = root["kind"], root["apiVersion"]
     if version.startswith("nais.io/") and kind not in _KINDS:
         guess = difflib.get_close_matches(kind, _KINDS, 1, 0.75)
         if guess:
             text = f"unknown kind {kind!r}; did you mean {guess[0]!r}?"
             raise SourceError("manifest_invalid", text, document.file, document.line("$.kind"), "kind")
     return version.startswith("nais.io/") and kind in _KINDS
+
+
+def _mapping(document: Document) -> dict[str, Any]:
+    if not isinstance(document.value, dict):
+        raise SourceError("manifest_invalid", "expected a mapping", document.file, document.line("$"))
+    return document.value
 
 
 def _skipped(document: Document) -> Notice:
@@ -375,10 +380,15 @@ _UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
+_KNOWN: Final = {
+    kind: frozenset(field.encode_name for field in msgspec.structs.fields(kind)) for kind in (Metadata, Spec)
+}
+
+
 def _convert(document: Document, section: str, kind: type[Any], opaque: frozenset[str]) -> Any:
     path = f"$.{section}"
     value = document.value.get(section, {})
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    known = _KNOWN[kind]
     if isinstance(value, dict):
         for name in value:
             if name not in known and name not in opaque:

@@ -9,7 +9,8 @@ What the values mean is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,38 @@ _PLACEHOLDER: Final = [
     yaml.ScalarEvent,
     yaml.MappingEndEvent,
 ]
+
+
+def _line(event: yaml.Event) -> int:
+    return 1 if event.start_mark is None else int(event.start_mark.line) + 1
+
+
+def _integer(text: str) -> Any:
+    try:
+        return int(text.replace("_", ""), 0) if len(text) <= 32 else text
+    except ValueError:
+        return text  # octal and base 60 of YAML 1.1: nothing here wants them
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text.replace("_", ""))
+    except ValueError:
+        return text
+
+
+_CONVERSIONS: Final[dict[str, Callable[[str], Any]]] = {
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:bool": lambda text: _BOOLEANS[text.lower()],
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _number,
+}
+# PyYAML's own rules (YAML 1.1, as Kubernetes reads it), by first character; dates and the like stay text.
+_RESOLVERS: Final[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+    first: kept
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    if (kept := [rule for rule in rules if rule[0] in _CONVERSIONS])
+}
 
 
 class SourceError(ConfigurationError):
@@ -225,35 +258,9 @@ class _Builder:
         text = event.value
         if not event.implicit[0]:
             return text  # quoted: a string, whatever it looks like
-        tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
-        match tag.rpartition(":")[2]:
-            case "null":
-                return None
-            case "bool":
-                return _BOOLEANS[text.lower()]
-            case "int":
-                return _integer(text)
-            case "float":
-                return _number(text)
-            case _:
-                return text
-
-
-def _line(event: yaml.Event) -> int:
-    return 1 if event.start_mark is None else int(event.start_mark.line) + 1
-
-
-def _integer(text: str) -> Any:
-    try:
-        return int(text.replace("_", ""), 0) if len(text) <= 32 else text
-    except ValueError:
-        return text  # octal and base 60 of YAML 1.1: nothing here wants them
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text.replace("_", ""))
-    except ValueError:
+        for tag, pattern in _RESOLVERS.get(text[:1], ()):
+            if pattern.match(text):
+                return _CONVERSIONS[tag](text)
         return text
 
 

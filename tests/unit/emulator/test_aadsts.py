@@ -1,0 +1,352 @@
+"""Every AADSTS error: when it comes, with which status and shape. One test, or row, for each."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import uuid
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import entra_fast.emulator as package
+from entra_fast._native import SigningKey
+from entra_fast.emulator.aadsts import KINDS
+from support.local_entra import ASSERTION_TYPE, Answer, Caller, Clock
+
+FEDERATED = "api://AzureADTokenExchange"
+
+
+def with_assertion(entra: Caller, assertion: str, **changes: str) -> dict[str, str]:
+    """A client credentials request by app-a for app-b that proves itself by an assertion."""
+    return {
+        "grant_type": "client_credentials",
+        "client_id": entra.client_id("app-a"),
+        "client_assertion": assertion,
+        "client_assertion_type": ASSERTION_TYPE,
+        "scope": entra.scope("app-b"),
+        **changes,
+    }
+
+
+def expect(answer: Answer, code: int, error: str, status: int) -> None:
+    assert (answer.status, answer.code, answer.json["error"]) == (status, code, error)
+
+
+async def test_the_shape_of_an_error(entra: Caller, clock: Clock) -> None:
+    """An error has exactly Entra's members; the description carries the ids and the time on lines of their own."""
+    mine = str(uuid.uuid4())
+    answer = await entra.m2m("app-c", "app-b")
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert set(answer.json) == {
+        "error",
+        "error_description",
+        "error_codes",
+        "timestamp",
+        "trace_id",
+        "correlation_id",
+        "error_uri",
+    }
+    moment = datetime.datetime.fromtimestamp(clock.now, datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    assert answer.json["timestamp"] == moment
+    lines = answer.json["error_description"].split("\r\n")
+    assert lines[1:] == [
+        f"Trace ID: {answer.json['trace_id']}",
+        f"Correlation ID: {answer.json['correlation_id']}",
+        f"Timestamp: {moment}",
+    ]
+    assert answer.headers["x-ms-request-id"] == answer.json["trace_id"]
+    form = {"grant_type": "client_credentials", "client_id": "nobody", "scope": "x"}
+    echoed = await entra.token(form, headers={"client-request-id": mine})
+    assert echoed.json["correlation_id"] == mine
+
+
+async def test_wrong_secret(entra: Caller) -> None:
+    """7000215, and the secret is nowhere in the answer or the log."""
+    answer = await entra.m2m("app-a", "app-b", client_secret="canary-secret")
+    expect(answer, 7000215, "invalid_client", 401)
+    assert "canary" not in answer.text
+    assert "canary" not in repr(entra.local.journal.entries())
+
+
+async def test_no_credential(entra: Caller) -> None:
+    """7000218 names both ways of proving oneself."""
+    expect(await entra.m2m("app-a", "app-b", client_secret=""), 7000218, "invalid_client", 401)
+
+
+async def test_assertions_of_foreign_keys(entra: Caller) -> None:
+    """700027 for a signature that does not verify, a kid that is not the application's, and what is no JWT."""
+    entra.local.environment("dev-gcp:team:app-a")
+    stranger = SigningKey.generate()
+    forged = entra.assertion("app-a", key=stranger)
+    expect(await entra.token(with_assertion(entra, forged)), 700027, "invalid_client", 401)
+    unknown = entra.assertion("app-a", key=stranger, header={"alg": "RS256", "kid": stranger.kid})
+    expect(await entra.token(with_assertion(entra, unknown)), 700027, "invalid_client", 401)
+    expect(await entra.token(with_assertion(entra, "canary.canary.canary")), 700027, "invalid_client", 401)
+    unsigned = "eyJhbGciOiJub25lIn0." + forged.split(".")[1] + "."
+    expect(await entra.token(with_assertion(entra, unsigned)), 700027, "invalid_client", 401)
+
+
+async def test_an_assertion_works_once(entra: Caller) -> None:
+    """A replayed `jti` is refused (RFC 7523, section 3), 700027."""
+    form = with_assertion(entra, entra.assertion("app-a"))
+    first = await entra.token(form)
+    assert first.claims["azpacr"] == "2"
+    again = await entra.token(form)
+    expect(again, 700027, "invalid_client", 401)
+    assert "used before" in again.json["error_description"]
+
+
+async def test_assertions_that_name_a_certificate_may_be_reused(entra: Caller) -> None:
+    """MSAL sends one certificate assertion for nine minutes, and Entra ID takes it."""
+    found = entra.local.registry.find("dev-gcp:team:app-a")
+    key = entra.local.credentials.key(found)
+    form = with_assertion(entra, entra.assertion("app-a", header={"alg": "RS256", "x5t": key.x5t}))
+    assert (await entra.token(form)).status == 200
+    assert (await entra.token(form)).status == 200
+
+
+@pytest.mark.parametrize(("name", "offset"), [("exp", -301), ("nbf", 301), ("exp", 2 * 86400)])
+async def test_assertion_outside_its_time(entra: Caller, clock: Clock, name: str, offset: int) -> None:
+    """700024: expired, not yet valid, or valid for days; five minutes of leeway."""
+    assertion = entra.assertion("app-a", **{name: int(clock.now) + offset})
+    expect(await entra.token(with_assertion(entra, assertion)), 700024, "invalid_client", 401)
+
+
+async def test_assertion_of_another_client(entra: Caller) -> None:
+    """700021: `iss` and `sub` must be the client."""
+    assertion = entra.assertion("app-a", sub=entra.client_id("app-c"))
+    expect(await entra.token(with_assertion(entra, assertion)), 700021, "invalid_client", 401)
+
+
+async def test_assertion_for_another_audience(entra: Caller) -> None:
+    """700023: `aud` must be this provider; the token endpoint and the issuer both are."""
+    assertion = entra.assertion("app-a", aud="https://elsewhere.example/token")
+    expect(await entra.token(with_assertion(entra, assertion)), 700023, "invalid_client", 401)
+    tenant = entra.tenant_id("app-a")
+    accepted = entra.assertion("app-a", aud=f"{entra.base_url}/{tenant}/v2.0")
+    assert (await entra.token(with_assertion(entra, accepted))).status == 200
+
+
+async def test_federated_credentials(entra: Caller) -> None:
+    """A workload's own token is accepted; 700213 for another workload's."""
+    own = entra.local.federated_token("dev-gcp:team:app-a")
+    assert (await entra.token(with_assertion(entra, own))).claims["azpacr"] == "2"
+    foreign = entra.local.federated_token("dev-gcp:team:app-c")
+    expect(await entra.token(with_assertion(entra, foreign)), 700213, "invalid_client", 401)
+    tampered = own[:-20] + ("A" if own[-20] != "A" else "B") + own[-19:]
+    expect(await entra.token(with_assertion(entra, tampered)), 700027, "invalid_client", 401)
+
+
+async def test_unknown_client(entra: Caller) -> None:
+    """700016 for a client id that the tenant does not have."""
+    answer = await entra.m2m("app-a", "app-b", client_id=str(uuid.uuid4()))
+    expect(answer, 700016, "unauthorized_client", 400)
+
+
+async def test_unknown_tenant(entra: Caller) -> None:
+    """90002 for a tenant that does not exist, at every endpoint of a tenant."""
+    form = {"grant_type": "client_credentials", "scope": entra.scope("app-b"), **entra.credentials("app-a")}
+    expect(await entra.token(form, "unknown.example"), 90002, "invalid_request", 400)
+    for path in (
+        "/unknown.example/v2.0/.well-known/openid-configuration",
+        "/unknown.example/discovery/v2.0/keys",
+    ):
+        expect(await entra.request("GET", path), 90002, "invalid_request", 400)
+
+
+async def test_unknown_target(entra: Caller) -> None:
+    """500011 names the target and the tenant."""
+    answer = await entra.m2m("app-a", "app-b", scope="api://dev-gcp.team.unknown/.default")
+    expect(answer, 500011, "invalid_resource", 400)
+    assert "api://dev-gcp.team.unknown" in answer.json["error_description"]
+
+
+@pytest.mark.parametrize("scope", ["/.default", "api:///.default", 'api://a"b/.default', "api://x/.default/"])
+async def test_malformed_scope(entra: Caller, scope: str) -> None:
+    """70011 on behalf of a user for a scope that is none."""
+    token = await entra.user_token("app-a", "ada")
+    expect(await entra.obo("app-a", "app-b", token, scope=scope), 70011, "invalid_scope", 400)
+
+
+async def test_more_than_one_target(entra: Caller) -> None:
+    """28000: one application at a time."""
+    token = await entra.user_token("app-a", "ada")
+    scope = f"{entra.scope('app-b')} {entra.scope('app-c')}"
+    expect(await entra.obo("app-a", "app-b", token, scope=scope), 28000, "invalid_scope", 400)
+
+
+@pytest.mark.parametrize("scope", ["api://dev-gcp.team.app-b/read", "api://dev-gcp.team.app-b", "openid"])
+async def test_client_credentials_need_default_scope(entra: Caller, scope: str) -> None:
+    """1002012: a machine asks for `/.default`."""
+    expect(await entra.m2m("app-a", "app-b", scope=scope), 1002012, "invalid_scope", 400)
+
+
+async def test_not_admitted_as_a_machine(entra: Caller) -> None:
+    """501051 names consumer and target."""
+    answer = await entra.m2m("app-c", "app-b")
+    expect(answer, 501051, "invalid_grant", 400)
+    text = answer.json["error_description"]
+    assert f"Application '{entra.client_id('app-c')}'(dev-gcp:team:app-c) is not assigned to a role" in text
+    assert "'api://dev-gcp.team.app-b'(dev-gcp:team:app-b)" in text
+
+
+async def test_not_admitted_on_behalf_of(entra: Caller) -> None:
+    """65001 with suberror consent_required."""
+    token = await entra.user_token("app-a", "ada")
+    answer = await entra.obo("app-a", "app-nobody", token)
+    expect(answer, 65001, "invalid_grant", 400)
+    assert answer.json["suberror"] == "consent_required"
+    assert (
+        f"with ID '{entra.client_id('app-a')}' named 'dev-gcp:team:app-a'" in answer.json["error_description"]
+    )
+
+
+async def test_a_scope_that_was_not_granted(entra: Caller) -> None:
+    """65001, too, when a user's token is asked for with a permission that the rule does not give."""
+    token = await entra.user_token("app-a", "ada")
+    assert (
+        await entra.obo("app-a", "app-b", token, scope="api://dev-gcp.team.app-b/custom.scope")
+    ).status == 200
+    expect(
+        await entra.obo("app-a", "app-b", token, scope="api://dev-gcp.team.app-b/other"),
+        65001,
+        "invalid_grant",
+        400,
+    )
+
+
+async def test_user_in_no_group(entra: Caller) -> None:
+    """50105 names the target and hides the user."""
+    answer = await entra.obo("app-a", "app-b", await entra.user_token("app-a", "ola"))
+    expect(answer, 50105, "invalid_grant", 400)
+    assert "'{EmailHidden}'" in answer.json["error_description"]
+    assert "ola@" not in answer.text
+
+
+async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
+    """50013: tampered, signed by somebody else, an application's own token, or no token at all."""
+    token = await entra.user_token("app-a", "ada")
+    head, body, signature = token.split(".")
+    tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"
+    expect(await entra.obo("app-a", "app-b", tampered), 50013, "invalid_grant", 400)
+    stranger = SigningKey.generate()
+    forged = stranger.sign(json.dumps({"alg": "RS256", "kid": stranger.kid}).encode(), b"{}")
+    expect(await entra.obo("app-a", "app-b", forged), 50013, "invalid_grant", 400)
+    machine = (await entra.m2m("app-a", "app-a")).json["access_token"]
+    expect(await entra.obo("app-a", "app-b", machine), 50013, "invalid_grant", 400)
+    answer = await entra.obo("app-a", "app-b", "canary-assertion")
+    expect(answer, 50013, "invalid_grant", 400)
+    assert "canary" not in answer.text
+
+
+async def test_expired_subject_assertion(entra: Caller, clock: Clock) -> None:
+    """500133 as soon as the user's token has expired."""
+    token = await entra.user_token("app-a", "ada")
+    clock.now += 5401
+    expect(await entra.obo("app-a", "app-b", token), 500133, "invalid_grant", 400)
+
+
+async def test_subject_assertion_for_another_client(entra: Caller) -> None:
+    """500131: the user's token must be for the client that presents it."""
+    token = await entra.user_token("app-a", "ada")
+    answer = await entra.obo("app-c", "app-b", token)
+    expect(answer, 500131, "invalid_grant", 400)
+    assert entra.client_id("app-a") in answer.json["error_description"]
+
+
+async def test_multi_factor_needed(entra: Caller) -> None:
+    """50076 (planned) carries a claims challenge that is JSON in a string, and suberror basic_action."""
+    token = await entra.user_token("app-a", "ada")
+    entra.local.faults.add("aadsts", value=50076, application="dev-gcp:team:app-a", count=1)
+    answer = await entra.obo("app-a", "app-b", token)
+    expect(answer, 50076, "invalid_grant", 400)
+    assert answer.json["suberror"] == "basic_action"
+    assert "access_token" in json.loads(answer.json["claims"])
+    assert (await entra.obo("app-a", "app-b", token)).status == 200
+
+
+async def test_throttled(entra: Caller) -> None:
+    """90055 (planned) is 429 with Retry-After."""
+    entra.local.faults.add("throttle", value=17, count=1)
+    answer = await entra.m2m("app-a", "app-b")
+    assert (answer.status, answer.code, answer.headers["Retry-After"]) == (429, 90055, "17")
+    assert (await entra.m2m("app-a", "app-b")).status == 200
+
+
+@pytest.mark.parametrize("missing", ["grant_type", "client_id", "scope"])
+async def test_missing_parameters(entra: Caller, missing: str) -> None:
+    """900144 names the parameter."""
+    answer = await entra.m2m("app-a", "app-b", **{missing: ""})
+    expect(answer, 900144, "invalid_request", 400)
+    assert f"'{missing}'" in answer.json["error_description"]
+
+
+async def test_unsupported_grant(entra: Caller) -> None:
+    """70003 for any other grant type."""
+    expect(await entra.m2m("app-a", "app-b", grant_type="password"), 70003, "unsupported_grant_type", 400)
+
+
+async def test_only_post(entra: Caller) -> None:
+    """900561 for a GET."""
+    answer = await entra.request("GET", f"/{entra.tenant_id('app-a')}/oauth2/v2.0/token")
+    expect(answer, 900561, "invalid_request", 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("grant_type=client_credentials&grant_type=x", "application/x-www-form-urlencoded"),
+        ("{}", "application/json"),
+        ("a=%ff", "application/x-www-form-urlencoded"),
+        ("&".join(f"p{number}=x" for number in range(100)), "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_malformed_bodies(entra: Caller, body: str, content_type: str) -> None:
+    """9002313 for a repeated parameter, another content type, bytes that are no text, and far too many fields."""
+    path = f"/{entra.tenant_id('app-a')}/oauth2/v2.0/token"
+    answer = await entra.request("POST", path, data=body, headers={"Content-Type": content_type})
+    expect(answer, 9002313, "invalid_request", 400)
+
+
+async def test_wrong_kind_of_use(entra: Caller) -> None:
+    """9002313 when the jwt-bearer grant is not for on behalf of."""
+    token = await entra.user_token("app-a", "ada")
+    expect(await entra.obo("app-a", "app-b", token, requested_token_use="x"), 9002313, "invalid_request", 400)
+
+
+async def test_secret_in_the_header(entra: Caller) -> None:
+    """client_secret_basic works; a second way of authentication beside it does not (RFC 6749, section 2.3)."""
+    sent = entra.credentials("app-a")
+    header = {"Authorization": aiohttp.encode_basic_auth(sent["client_id"], sent["client_secret"])}
+    form = {"grant_type": "client_credentials", "scope": entra.scope("app-b")}
+    assert (await entra.token(form, headers=header)).status == 200
+    twice = await entra.token({**form, **sent}, headers=header)
+    expect(twice, 9002313, "invalid_request", 400)
+
+
+@pytest.mark.parametrize("code", sorted(KINDS))
+async def test_every_code_can_be_planned_and_looked_up(entra: Caller, code: int) -> None:
+    """Every row of the catalogue can be asked for on purpose, has its status and error, and its page under error_uri."""
+    entra.local.faults.add("aadsts", value=code)
+    answer = await entra.m2m("app-a", "app-b")
+    expect(answer, code, KINDS[code].error, KINDS[code].status)
+    assert not re.search(r"[{}]", answer.json["error_description"].replace("{EmailHidden}", ""))
+    reference = await entra.request("GET", answer.json["error_uri"])
+    assert reference.status == 200
+    assert f"AADSTS{code}" in reference.text
+
+
+def test_the_catalogue_is_complete() -> None:
+    """Every code that the emulator can raise is in the catalogue, and every row of the catalogue is raised somewhere."""
+    folder = Path(package.__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "aadsts.py")
+    raised = {int(code) for code in re.findall(r"EntraError\(\s*(\d+)", text)}
+    assert raised <= set(KINDS)
+    assert set(KINDS) - raised == {
+        50076,
+        90033,
+    }  # planned only: there is no second factor, and nothing fails by itself

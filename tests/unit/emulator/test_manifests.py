@@ -1,0 +1,288 @@
+"""Reading manifests and directories: what is accepted, and what is said about the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entra_fast.emulator import LocalEntraId, Source, SourceError, yaml_source
+from entra_fast.emulator import directory as directories
+from entra_fast.emulator import manifests as manifest_files
+from support.local_entra import EXAMPLES, manifest
+
+HEAD = """\
+apiVersion: nais.io/v1alpha1
+kind: Application
+metadata:
+  name: app
+  namespace: team
+"""
+
+MAX = (
+    HEAD
+    + """\
+  labels: {team: team}
+  annotations: {nais.io/deploymentCorrelationID: x}
+spec:
+  image: {{image}}
+  port: 8080
+  ingresses: [https://app.example]
+  replicas: {min: 1, max: 2, cpuThresholdPercentage: 50}
+  env:
+    - name: A
+      value: "b"
+    - name: EMPTY
+  liveness: {path: isalive, port: http}
+  readiness: {path: isready}
+  startup: {path: started}
+  prometheus: {enabled: true, path: /metrics}
+  resources: {limits: {cpu: 500m, memory: 512Mi}}
+  strategy: {type: RollingUpdate}
+  gcp: {sqlInstances: [{type: POSTGRES_14, databases: [{name: x}]}]}
+  kafka: {pool: nav-dev}
+  tokenx: {enabled: true}
+  idporten: {enabled: true}
+  maskinporten: {enabled: false}
+  observability: {logging: {destinations: [{id: loki}]}}
+  vault:
+  webproxy: false
+  azure:
+    application:
+      enabled: true
+      tenant: nav.no
+      allowAllUsers: yes
+      claims: {extra: [NAVident], groups: [{id: 00000000-0000-4000-8000-0000000000b1}]}
+    sidecar: {enabled: true, autoLogin: true, resources: {limits: {cpu: 1}}}
+  accessPolicy:
+    inbound:
+      rules:
+        - {application: a, namespace: b, cluster: c, permissions: {roles: [r], scopes: [s]}}
+    outbound: {external: [{host: example.com}]}
+"""
+)
+
+
+def read(text: str) -> manifest_files.Manifest:
+    (document,) = yaml_source.documents(text, "app.yaml")
+    return manifest_files.parse(document)
+
+
+def test_a_full_manifest_is_accepted() -> None:
+    """The known fields of the real resource are accepted, unrendered placeholders in unimportant ones included."""
+    parsed = read(MAX)
+    assert parsed.application == "dev-gcp:team:app"
+    azure = parsed.spec.azure.application
+    assert azure is not None
+    assert azure.allow_all_users
+    assert azure.tenant == "nav.no"
+    assert parsed.spec.access_policy.inbound.rules[0].permissions.roles == ("r",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spec:\n  iamge: x\n", "app.yaml:7: spec.iamge: unknown field; did you mean 'image'?"),
+        ("spec:\n  azure:\n    application:\n      enabled: maybe\n",
+         "app.yaml:9: spec.azure.application.enabled: expected 'bool', got 'str'"),
+        ("spec:\n  azure:\n    application: {}\n",
+         "app.yaml:8: spec.azure.application.enabled: required, but missing"),
+        ("spec:\n  azure:\n    application:\n      enabled: true\n      alowAllUsers: true\n",
+         "app.yaml:10: spec.azure.application.alowAllUsers: unknown field; did you mean 'allowAllUsers'?"),
+        ("spec:\n  accessPolicy:\n    inbound:\n      rules:\n        - application: a\n          role: x\n",
+         "app.yaml:11: spec.accessPolicy.inbound.rules[0].role: unknown field"),
+        ("spec:\n  accessPolicy:\n    inbound:\n      rules:\n        - namespace: a\n",
+         "app.yaml:10: spec.accessPolicy.inbound.rules[0].application: required, but missing"),
+        ("spec:\n  accessPolicy:\n    inbound:\n      rules:\n        - application: a\n"
+         "          permissions: {roles: [Not Good]}\n",
+         "app.yaml:11: spec.accessPolicy.inbound.rules[0].permissions.roles[0]: 'Not Good' does not match"),
+        ("spec:\n  accessPolicy:\n    inbound:\n      rules: none\n",
+         "app.yaml:9: spec.accessPolicy.inbound.rules: expected 'array', got 'str'"),
+        ("spec:\n  port: 1\n  port: 2\n", "app.yaml:8: spec.port: is there twice (first in line 7)"),
+        ("spec:\n  azure:\n    application:\n      enabled: true\n      tenant: {{tenant}}\n",
+         "app.yaml:10: spec.azure.application.tenant: '{{tenant}}' is not a domain name"),
+        ("spec:\n  azure:\n    application:\n      enabled: true\n      claims: {groups: [{id: my-group}]}\n",
+         "app.yaml:10: spec.azure.application.claims.groups[0].id: 'my-group' is not a GUID"),
+        ("spec:\n  azure:\n    application:\n      enabled: true\n      replyURLs: ['http://evil.example/']\n",
+         "app.yaml:10: spec.azure.application.replyURLs[0]: 'http://evil.example/' is not a reply URL"),
+        ("  clutser: x\nspec: {}\n", "app.yaml:6: metadata.clutser: unknown field"),
+        ("spec: []\n", "app.yaml:6: spec: expected 'object', got 'array'"),
+        ("specs: {}\n", "app.yaml:6: specs: unknown field; did you mean 'spec'?"),
+        ("spec: {<<: {}}\n", "app.yaml:6: spec.<<: merge keys"),
+        ("spec:\n\tport: 1\n", "app.yaml:7: is not valid YAML"),
+        ("{{#if x}}\nspec: {}\n", "is not valid YAML"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_file_line_and_field(text: str, message: str) -> None:
+    """Unknown fields, wrong types, missing fields, duplicates, bad values: where, what, and what was expected."""
+    with pytest.raises(SourceError) as caught:
+        read(HEAD + text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["App", "a_b", "-a", "a" * 64, "{{app}}", "*"])
+def test_names_are_kubernetes_names(name: str) -> None:
+    """An application's name is what Kubernetes would accept."""
+    with pytest.raises(SourceError, match=r"metadata\.name"):
+        read(manifest(name))
+
+
+def test_duplicate_applications_are_an_error(tmp_path: Path) -> None:
+    """Both places are named."""
+    (tmp_path / "one.yaml").write_text(manifest("app"))
+    (tmp_path / "two.yaml").write_text(manifest("other") + "\n---\n" + manifest("app"))
+    with pytest.raises(SourceError) as caught:
+        LocalEntraId.from_files([tmp_path])
+    assert f"{tmp_path}/two.yaml:3: metadata.name" in str(caught.value)
+    assert f"already defined at {tmp_path}/one.yaml:1" in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    """One line for each file that is wrong."""
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.yaml").write_text(HEAD + "spec: {nonsense: 1}\n")
+    with pytest.raises(SourceError) as caught:
+        LocalEntraId.from_files([tmp_path])
+    assert str(caught.value).count("unknown field") == 3
+
+
+def test_other_resources_are_skipped_with_a_notice(tmp_path: Path) -> None:
+    """Folders hold other kinds as well; a misspelt kind is an error nevertheless."""
+    (tmp_path / "topic.yaml").write_text("apiVersion: kafka.nais.io/v1\nkind: Topic\nmetadata: {name: x}\n")
+    local = LocalEntraId.from_files([tmp_path])
+    assert "neither Application nor Naisjob" in local.notices[0].text
+    (tmp_path / "topic.yaml").write_text(manifest("app").replace("Application", "Aplication"))
+    with pytest.raises(SourceError, match="did you mean 'Application'"):
+        LocalEntraId.from_files([tmp_path])
+
+
+def test_clusters_come_from_source_or_annotation(tmp_path: Path) -> None:
+    """`<cluster>=<path>`, or the annotation; else dev-gcp."""
+    (tmp_path / "a.yaml").write_text(manifest("a"))
+    (tmp_path / "b.yaml").write_text(manifest("b", cluster="prod-fss"))
+    local = LocalEntraId.from_files([f"prod-gcp={tmp_path}"])
+    assert {"prod-gcp:team:a", "prod-fss:team:b"} <= set(local.registry.default_tenant.applications)
+    assert Source.parse("x.yaml").cluster == "dev-gcp"
+
+
+def test_applications_without_identity() -> None:
+    """Without azure.application.enabled there is no client, and whoever asks is told where to enable it."""
+    from support.local_entra import local_entra
+
+    text = manifest("app").replace('"enabled": true', '"enabled": false')
+    local = local_entra([text])
+    with pytest.raises(Exception, match=r"azure\.application\.enabled to true at 0\.yaml:1"):
+        local.registry.find("dev-gcp:team:app")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tenant: t.no\nusers:\n  - {name: A}\n", "d.yaml:3: users[0].username: required, but missing"),
+        ("tenant: t.no\nusers:\n  - {name: A, username: nobody}\n", "d.yaml:3: users[0].username: 'nobody' is not of"),
+        ("tenant: t.no\nusers:\n  - {name: A, username: a@t.no, groups: [x]}\n", "users[0].groups[0]: there is no group"),
+        ("tenant: t.no\nusers:\n  - {name: A, username: a@t.no}\n  - {name: B, username: A@t.no}\n",
+         "d.yaml:4: users[1].username: the user 'A@t.no' is there twice"),
+        ("tenant: t.no\ngroups:\n  - {name: g, id: x}\n", "d.yaml:3: groups[0].id: 'x' is not a GUID"),
+        ("tenant: t.no\ngroups: [{name: g}, {name: g}]\n", "groups[1].name: the group 'g' is there twice"),
+        ("tenant: t.no\n---\ntenant: t.no\n", "d.yaml:3: tenant: the tenant 't.no' is there twice"),
+        ("tenant: T\n", "d.yaml:1: tenant: 'T' is not a domain name"),
+        ("tenant: t.no\nuser: []\n", "d.yaml:2: user: unknown field; did you mean 'users'?"),
+        ("- tenant\n", "expected 'object', got 'array'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_directory(text: str, message: str) -> None:
+    """The same for users and groups."""
+    with pytest.raises(SourceError) as caught:
+        directories.parse(yaml_source.documents(text, "d.yaml"))
+    assert message in str(caught.value)
+
+
+def test_the_examples_load_without_notices() -> None:
+    """What newcomers start from has nothing to complain about."""
+    local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")
+    assert local.notices == ()
+    assert len(local.registry.default_tenant.applications) == 5
+
+
+def test_a_thousand_applications_need_no_key(tmp_path: Path) -> None:
+    """Loading generates no key: that would take minutes."""
+    texts = "\n---\n".join(
+        manifest(f"app-{number}", rules=[{"application": "app-0"}]) for number in range(1000)
+    )
+    (tmp_path / "all.yaml").write_text(texts)
+    local = LocalEntraId.from_files([tmp_path])
+    assert len(local.registry.default_tenant.applications) == 1001
+    assert local.credentials.export()["keys"] == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "- " * 10_000,
+        "? " * 10_000,
+        "a: " + "{a: " * 5_000,
+        "a: &a [" + "1," * 1000 + "]\nb: &b [" + "*a," * 1000 + "]\nc: &c [" + "*b," * 1000 + "]",
+        "a: &a [*a]",
+        "a: !!python/object/apply:os.system [id]",
+        "\x00",
+        "\ud800",
+        "a: 1\n---\na: {",
+        "%YAML 3.0\n---\na: 1",
+        "a: 99999999-99-99T99:99:99Z",
+        "0o9: 1e999999",
+    ],
+)
+def test_hostile_yaml_is_refused_or_harmless(text: str) -> None:
+    """Depth, alias bombs, tags, broken characters: an error of ours or a value, never a crash."""
+    try:
+        list(yaml_source.documents(text, "x.yaml"))
+    except SourceError as error:
+        assert error.line >= 1
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_refused_or_read(text: str) -> None:
+    """Fuzz: whatever the text, the only error is ours."""
+    try:
+        for document in yaml_source.documents(text, "x.yaml"):
+            manifest_files.parse(document)
+    except SourceError as error:
+        assert error.line >= 1
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(["metadata", "spec", "azure", "application", "accessPolicy", "inbound", "rules"]),
+    JSON_VALUES,
+)
+def test_any_value_in_any_place_is_refused_or_read(place: str, value: object) -> None:
+    """Fuzz the structure: a value of any shape anywhere in the manifest gives an error of ours or a manifest."""
+    document = json.loads(manifest("app", rules=[{"application": "x"}]))
+    spots = {
+        "metadata": document,
+        "spec": document,
+        "azure": document["spec"],
+        "application": document["spec"]["azure"],
+        "accessPolicy": document["spec"],
+        "inbound": document["spec"]["accessPolicy"],
+        "rules": document["spec"]["accessPolicy"]["inbound"],
+    }
+    spots[place][place] = value
+    try:
+        for item in yaml_source.documents(json.dumps(document), "x.yaml"):
+            manifest_files.parse(item)
+    except SourceError as error:
+        assert error.line >= 1
