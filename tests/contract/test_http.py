@@ -250,6 +250,7 @@ async def test_what_is_not_http_is_refused_without_an_echo(sidecar: Started, dat
     assert answer.status == 400
     assert answer.json["error"] == "invalid_request"
     assert b"canary" not in answer.body
+    assert answer.header("Server") is None
     assert await reader.read() == b""
     writer.close()
 
@@ -295,8 +296,9 @@ async def test_a_trickle_does_not_move_the_deadline(start: StartSidecar) -> None
     reader, writer = await sidecar.call.connect()
 
     async def trickle() -> None:
+        writer.write(HEAD + b"X: ")
         while True:
-            writer.write(b"X")
+            writer.write(b"x")
             await asyncio.sleep(0.02)
 
     trickling = asyncio.create_task(trickle())

@@ -6,6 +6,7 @@ import asyncio
 
 from support.provider import Provider, refuse
 from support.sidecars import Started, StartSidecar, eventually
+from support.wire import Caller
 
 
 async def test_probes_are_on_the_main_listener_without_another(sidecar: Started) -> None:
@@ -112,7 +113,7 @@ async def test_draining_fails_readiness_first(start: StartSidecar, provider: Pro
     await asyncio.sleep(0)
     unready = await sidecar.probe.get("/readyz")
     assert (unready.status, unready.json["reason"]) == (503, "shutting down")
-    answer = await sidecar.call.token()
+    answer = await Caller(sidecar.running.address).token()
     assert answer.status == 200
     assert answer.header("Connection") == "close"
     stopping.cancel()

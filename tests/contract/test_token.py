@@ -107,9 +107,8 @@ async def test_the_private_key_signs_a_fresh_assertion(sidecar: Started, provide
     policy = Policy(
         issuers=[CLIENT_ID], audiences=[provider.token_endpoint], required_claims=["jti", "nbf", "iat"]
     )
-    claims = Verifier(policy, KeySet(json.dumps({"keys": [json.loads(CLIENT_KEY.public_jwk())]}))).validate(
-        assertion
-    )
+    published = KeySet(json.dumps({"keys": [json.loads(CLIENT_KEY.public_jwk())]}))
+    claims = Verifier(policy, published).validate(assertion)
     assert claims["sub"] == CLIENT_ID
     assert claims["exp"] - claims["iat"] <= 300
     assert segment(assertion, 0)["kid"] == CLIENT_KEY.kid
@@ -282,7 +281,7 @@ async def test_renewal_happens_behind_the_callers_back(sidecar: Started, provide
 
 
 async def test_an_oauth_refusal_is_passed_through(sidecar: Started, provider: Provider) -> None:
-    """Status, error, description and what an application needs for a claims challenge reach the application."""
+    """Status, error, description and all that a claims challenge needs reach the application."""
     more = {
         "error_codes": [50076],
         "suberror": "basic_action",

@@ -22,6 +22,7 @@ from entra_fast._native import SigningKey
 TENANT = "00000000-1111-2222-3333-444444444444"
 CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 CLIENT_KEY = SigningKey.generate()
+PROVIDER_KEY = SigningKey.generate()  # making keys is what takes time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
 
@@ -39,7 +40,7 @@ class Provider:
     """The running provider. `script` holds answers for the next token requests; without one, it grants."""
 
     base_url: str = ""
-    key: SigningKey = field(default_factory=SigningKey.generate)
+    key: SigningKey = PROVIDER_KEY
     published: list[SigningKey] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
     script: list[Script] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,15 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
     return answer
 
 
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Single bytes; the middle of what is long in larger pieces."""
+    single, start = 4096, 0
+    while start < len(data):
+        size = 1 if start < single or start >= len(data) - 256 else min(1024, len(data) - 256 - start)
+        yield data[start : start + size]
+        start += size
+
+
 class Caller:
     """Calls a sidecar in one of the `WAYS`."""
 
@@ -76,11 +86,16 @@ class Caller:
                 writer.write(request_bytes("GET", "/nowhere") + data)
                 first = await read_answer(reader)
                 assert first.status == 404
-            elif self.way == "byte_by_byte":
-                for i in range(len(data)):
-                    writer.write(data[i : i + 1])
+            if self.way == "byte_by_byte":
+                # As a real client does, look for an answer while sending: it may come early.
+                answer = asyncio.ensure_future(read_answer(reader))
+                for piece in _pieces(data):
+                    if answer.done():
+                        break
+                    writer.write(piece)
                     await asyncio.sleep(0)
-            else:
+                return await answer
+            if self.way == "whole":
                 writer.write(data)
             return await read_answer(reader)
         finally:

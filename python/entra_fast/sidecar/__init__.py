@@ -10,7 +10,8 @@ about tokens (tokens.py, validate.py) and the way out (http.py).
 | app | routes, handlers, answers |
 | openapi | the description of the API |
 | server | the protocol below aiohttp's application: limits, deadlines, and the place of the fast lane |
-| run | listeners, draining, signals |
+| listener | listening sockets, closed without losing anybody |
+| run | start, draining, signals |
 | logs | log lines |
 """
 

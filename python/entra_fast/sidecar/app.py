@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 
@@ -33,7 +34,7 @@ from entra_fast.sidecar.requests import (
     parse_fields,
     token_request,
 )
-from entra_fast.sidecar.server import RequestTimedOut
+from entra_fast.sidecar.server import JsonResponse, RequestTimedOut, error_response
 from entra_fast.sidecar.service import Service, inactive
 
 TOKEN_PATH = "/api/v1/token"
@@ -41,8 +42,6 @@ EXCHANGE_PATH = "/api/v1/token/exchange"
 INTROSPECT_PATH = "/api/v1/introspect"
 ENDPOINT_NAMES = {TOKEN_PATH: "token", EXCHANGE_PATH: "exchange", INTROSPECT_PATH: "introspect"}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
-
-JSON = "application/json"  # exactly: a widely used client compares the whole value
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -79,7 +78,6 @@ def build_app(settings: Settings, *, service: Service | None = None, probes: boo
         app.router.add_post(path, handler, expect_handler=_expect)
     if probes:
         _add_probes(app, service)
-    app.on_response_prepare.append(_drop_server_header)
     return app
 
 
@@ -87,25 +85,12 @@ def build_probe_app(service: Service) -> web.Application:
     """Probes and metrics only, for their own listener."""
     app = web.Application(middlewares=[_Api(service).middleware], client_max_size=1024)
     _add_probes(app, service)
-    app.on_response_prepare.append(_drop_server_header)
     return app
-
-
-def json_response(status: int, body: bytes, **headers: str) -> web.Response:
-    """An answer of the API."""
-    return web.Response(
-        status=status, body=body, headers={"Content-Type": JSON, "Cache-Control": "no-store", **headers}
-    )
 
 
 def error_body(error: str, description: str, details: dict[str, object] | None = None) -> bytes:
     """RFC 6749, section 5.2."""
     return orjson.dumps({"error": error, "error_description": description, **(details or {})})
-
-
-def error_response(status: int, description: str, *, error: str = "invalid_request") -> web.Response:
-    """An error of the sidecar's own."""
-    return json_response(status, error_body(error, description))
 
 
 def who_may_not_call(headers: CIMultiDictProxy[str], allowed: frozenset[str]) -> str | None:
@@ -160,11 +145,10 @@ class _Api:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        loop_time = request.loop.time
-        started = loop_time()
+        started = time.perf_counter()
         endpoint = ENDPOINT_NAMES.get(request.path, "other")
         response = await self._answer(request, handler, endpoint)
-        seconds = loop_time() - started
+        seconds = time.perf_counter() - started
         metrics = self._service.metrics
         metrics.requests.add(endpoint, str(response.status))
         metrics.request_seconds.observe(seconds, endpoint)
@@ -189,7 +173,7 @@ class _Api:
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
-            return _closing_if_unread(request, json_response(405, body, Allow=allow))
+            return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
         except web.HTTPException as exc:
             sentence = "no such path" if exc.status == 404 else HTTPStatus(exc.status).phrase.lower()
             return _closing_if_unread(request, error_response(exc.status, sentence))
@@ -222,8 +206,8 @@ class _Api:
             if exc.status == 415:
                 raise
             self._service.metrics.introspections.add("false")
-            return _closing_if_unread(request, json_response(200, inactive(exc.message)))
-        return json_response(200, body)
+            return _closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
+        return JsonResponse(200, body)
 
     async def _issue(self, wanted: TokenRequest, *, exchange: bool) -> web.Response:
         acquirer = self._service.acquirer
@@ -240,10 +224,10 @@ class _Api:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
-            return json_response(exc.status, error_body(exc.error, exc.message, exc.details), **headers)
+            return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # what was asked for cannot be: the sentence names the field
             raise BadRequest(exc.message) from None
-        return json_response(
+        return JsonResponse(
             200,
             orjson.dumps(
                 {
@@ -291,10 +275,6 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     return None
 
 
-async def _drop_server_header(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    response.headers.popall(hdrs.SERVER, None)
-
-
 # --- probes ---
 
 
@@ -302,22 +282,19 @@ def _add_probes(app: web.Application, service: Service) -> None:
     description = orjson.dumps(openapi.document())
 
     async def healthz(_: web.Request) -> web.Response:
-        return json_response(200, b'{"status":"alive"}')
+        return JsonResponse(200, b'{"status":"alive"}')
 
     async def readyz(_: web.Request) -> web.Response:
         reason = service.not_ready_reason()
         if reason is None:
-            return json_response(200, b'{"status":"ready"}')
-        return json_response(503, orjson.dumps({"status": "not ready", "reason": reason}))
+            return JsonResponse(200, b'{"status":"ready"}')
+        return JsonResponse(503, orjson.dumps({"status": "not ready", "reason": reason}))
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=service.metrics.render(),
-            headers={"Content-Type": METRICS_CONTENT_TYPE, "Cache-Control": "no-store"},
-        )
+        return JsonResponse(200, service.metrics.render(), {"Content-Type": METRICS_CONTENT_TYPE})
 
     async def description_of_api(_: web.Request) -> web.Response:
-        return json_response(200, description)
+        return JsonResponse(200, description)
 
     for path, handler in zip(PROBE_PATHS, (healthz, readyz, metrics, description_of_api), strict=True):
         app.router.add_get(path, handler)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import resource
@@ -21,13 +20,12 @@ import uvloop
 from aiohttp import web
 
 from entra_fast.config import ServerSettings, Settings
-from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.app import build_app, build_probe_app
+from entra_fast.sidecar.listener import BACKLOG, let_nobody_in, listen
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.server import Limits, SidecarRunner
 from entra_fast.sidecar.service import Clocks, Service
 
-BACKLOG = 1024
 PROBE_CONNECTIONS = 64
 QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
 """While draining: this many checks in a row, this many seconds apart, must find no request under way."""
@@ -49,10 +47,12 @@ class RunningSidecar:
         settings: ServerSettings,
         service: Service,
         api: SidecarRunner,
+        listener: socket.socket,
         probe: SidecarRunner | None,
     ) -> None:
         self._settings = settings
         self._api = api
+        self._listener = listener
         self._probe = probe
         self._stopped = False
         self.service = service
@@ -80,6 +80,7 @@ class RunningSidecar:
         self.service.draining = True
         if drain:
             await asyncio.sleep(self._settings.drain_delay)
+            await let_nobody_in(self._listener)
         for site in list(self._api.sites):
             await site.stop()
         finished = await self._quiet() if drain else True
@@ -110,11 +111,11 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         ConfigurationError: an address cannot be listened on.
     """
     server = settings.server
-    api_socket = _listen(server.host, server.port, "BIND_ADDRESS")
+    api_socket = listen(server.host, server.port, "BIND_ADDRESS")
     probe_socket = None
     try:
         if server.probe_host is not None:
-            probe_socket = _listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
+            probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
         service = Service(settings, clocks=clocks)
     except BaseException:
         api_socket.close()
@@ -143,7 +144,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         )
         await probe.setup()
         await web.SockSite(probe, probe_socket, backlog=BACKLOG).start()
-    return RunningSidecar(server, service, api, probe)
+    return RunningSidecar(server, service, api, api_socket, probe)
 
 
 def run(settings: Settings) -> int:
@@ -178,29 +179,6 @@ async def _serve(settings: Settings) -> int:
     finished = await sidecar.stop(drain=True)
     logger.info("stopped", extra={"fields": {"every_request_answered": finished}})
     return 0 if finished else 1
-
-
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as exc:
-        raise ConfigurationError(
-            "address_unusable", f"{setting}: cannot listen on {host}:{port}: {exc.strerror}", setting
-        ) from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.setblocking(False)
-    except OSError as exc:
-        listener.close()
-        reason = "the address is in use" if exc.errno == errno.EADDRINUSE else exc.strerror
-        raise ConfigurationError(
-            "address_unusable", f"{setting}: cannot listen on {host}:{port}: {reason}", setting
-        ) from None
-    return listener
 
 
 def _listening_on(runner: SidecarRunner) -> str:

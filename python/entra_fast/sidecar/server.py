@@ -11,10 +11,11 @@ This uses attributes of aiohttp's RequestHandler that are not public; its minor 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -24,6 +25,27 @@ from entra_fast.metrics import Metrics
 
 class RequestTimedOut(Exception):
     """The request's body did not arrive in time."""
+
+
+class JsonResponse(web.Response):
+    """An answer with the few headers that all answers have: what the fast lane must give as well."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            status=status,
+            body=body,
+            # Exactly this type: a widely used client compares the whole value.
+            headers={"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
+        )
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall(hdrs.SERVER, None)  # nobody needs to know the version of what runs here
+
+
+def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
+    """An error of the sidecar's own (RFC 6749, section 5.2)."""
+    return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
 
 
 class Limits:
@@ -110,11 +132,7 @@ class SidecarProtocol(RequestHandler):
             raise ConnectionError("part of an answer was sent already")
         sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
         error = "invalid_request" if status < 500 else "server_error"
-        response = web.Response(
-            status=status,
-            body=orjson.dumps({"error": error, "error_description": sentence}),
-            headers={"Content-Type": "application/json", "Cache-Control": "no-store"},
-        )
+        response = error_response(status, sentence, error=error)
         response.force_close()
         self._sidecar.metrics.requests.add("other", str(status))
         return response

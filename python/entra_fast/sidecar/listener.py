@@ -1,0 +1,89 @@
+"""Listening sockets: opening them, and closing them without losing anybody.
+
+What belongs here: what the kernel does between a client's SYN and our accept. What must never be here: what
+is said over a connection.
+
+A connection is established by the kernel before it is accepted, so its client may have sent a request
+already. Closing a listening socket resets all that wait in its queue. So first no more are let in (their SYNs
+are dropped, and the clients' retransmission a second later finds the port closed), then the queue is
+emptied, then the socket is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import socket
+import struct
+import sys
+
+from entra_fast.errors import ConfigurationError
+
+BACKLOG = 1024
+
+ERROR_CODES = {"address_unusable": "an address cannot be listened on, for instance because it is in use"}
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not have it
+_ACCEPT_QUEUE = struct.Struct("=24xI")  # linux/tcp.h: tcp_info.tcpi_unacked is the queue's length here
+_LONGEST_WAIT, _PAUSE = 1.0, 0.005
+
+# Classic BPF over the TCP header: drop what has SYN set and ACK not set, pass all else.
+_NO_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A bound TCP socket.
+
+    Raises:
+        ConfigurationError: code `address_unusable`; names the setting and the address.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as exc:
+        raise _unusable(host, port, setting, exc) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Two sockets may be bound to an address with SO_REUSEADDR; only listening tells whether it is free.
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        raise _unusable(host, port, setting, exc) from None
+    return listener
+
+
+async def let_nobody_in(listener: socket.socket) -> None:
+    """Let no new connection in, and wait until all that are established have been accepted. The event loop
+    must be accepting meanwhile. Where the system cannot do this, nothing happens."""
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
+    buffer = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HL", len(_NO_NEW_CONNECTIONS), ctypes.addressof(buffer))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        deadline = asyncio.get_running_loop().time() + _LONGEST_WAIT
+        while asyncio.get_running_loop().time() < deadline:
+            information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACCEPT_QUEUE.size)
+            if _ACCEPT_QUEUE.unpack(information)[0] == 0:
+                break
+            await asyncio.sleep(_PAUSE)
+
+
+def _unusable(host: str, port: int, setting: str, exc: OSError) -> ConfigurationError:
+    reason = "the address is in use" if exc.errno == errno.EADDRINUSE else exc.strerror
+    return ConfigurationError(
+        "address_unusable", f"{setting}: cannot listen on {host}:{port}: {reason}", setting
+    )

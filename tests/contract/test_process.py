@@ -1,0 +1,232 @@
+"""The process: start, refusal to start, signals, exit statuses, log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from support.provider import CLIENT_KEY, Provider, after
+from support.sidecars import eventually
+from support.wire import Caller, read_answer, request_bytes
+
+
+class Process:
+    """`entra-fast serve` with its log lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode().rstrip("\n"))
+
+    async def listening(self) -> Caller:
+        async def said_so() -> bool:
+            assert self.process.returncode is None, self.lines
+            return self._listening() is not None
+
+        await eventually(said_so)
+        line = self._listening()
+        assert line is not None
+        return Caller(line["address"])
+
+    def _listening(self) -> dict[str, str] | None:
+        parsed = [json.loads(line) for line in self.lines]
+        return next((line for line in parsed if line["message"] == "listening"), None)
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            status = await self.process.wait()
+            await self._reading
+        return status
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+@pytest_asyncio.fixture
+async def serve() -> AsyncIterator[object]:
+    """Starts `entra-fast serve` with exactly the given environment."""
+    processes: list[Process] = []
+
+    async def start(environ: dict[str, str], *arguments: str) -> Process:
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "import sys; from entra_fast.cli import main; sys.exit(main(sys.argv[1:]))",
+                "serve",
+                *arguments,
+                env={"PATH": os.environ["PATH"], **environ},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.process.returncode is None:
+            process.process.kill()
+        await process.ended()
+
+
+async def test_serves_until_sigterm_and_exits_with_0(serve, provider: Provider) -> None:
+    """Start, work, drain, exit status 0; standard output stays empty, log lines are JSON."""
+    process = await serve(provider.environment())
+    caller = await process.listening()
+
+    async def ready() -> bool:
+        return (await caller.get("/readyz")).status == 200
+
+    await eventually(ready)
+    assert (await caller.token()).status == 200
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert await process.process.stdout.read() == b""
+    messages = [json.loads(line)["message"] for line in process.lines]
+    assert messages == ["listening", "draining", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"AZURE_APP_JWK": '{"kty":"RSA","d":"canary"}'}, "AZURE_APP_JWK"),
+        ({"AZURE_APP_JWK": None}, "AZURE_APP_JWK"),
+        ({"BIND_ADDRESS": "nonsense"}, "BIND_ADDRESS"),
+        ({"AZURE_APP_CLIENT_ID": None, "AZURE_ENABLED": "true"}, "AZURE_APP_CLIENT_ID"),
+    ],
+)
+async def test_a_wrong_setting_stops_the_start(
+    serve, provider: Provider, changes: dict[str, str | None], setting: str
+) -> None:
+    """One line that names the setting, exit status 2, nothing else printed, no secret in it."""
+    process = await serve(provider.environment(**changes))
+    assert await process.ended() == 2
+    assert len(process.lines) == 1
+    assert setting in process.lines[0]
+    assert "canary" not in process.lines[0]
+    assert await process.process.stdout.read() == b""
+
+
+async def test_a_taken_port_is_one_line(serve, provider: Provider) -> None:
+    """The line names the setting and the address; exit status 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = await serve(provider.environment(BIND_ADDRESS=address))
+        assert await process.ended() == 2
+    assert len(process.lines) == 1
+    assert "BIND_ADDRESS" in process.lines[0]
+    assert address in process.lines[0]
+    assert "in use" in process.lines[0]
+
+
+async def test_sigterm_lets_requests_under_way_finish(serve, provider: Provider) -> None:
+    """A request that waits for the provider when SIGTERM comes is answered; exit status 0."""
+    process = await serve(provider.environment())
+    caller = await process.listening()
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    waiting = asyncio.create_task(caller.token())
+    await provider.asked(1)
+    process.signal(signal.SIGTERM)
+    await eventually(lambda: _has(process, "draining"))
+    release.set()
+    assert (await waiting).status == 200
+    assert await process.ended() == 0
+
+
+async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve, provider: Provider) -> None:
+    """The process ends within the drain time, with exit status 1 to say that something was lost."""
+    process = await serve(provider.environment(ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="200"))
+    caller = await process.listening()
+    provider.then(after(asyncio.Event(), provider))
+    waiting = asyncio.create_task(caller.token())
+    await provider.asked(1)
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 1
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await waiting
+
+
+async def test_a_second_signal_is_immediate(serve, provider: Provider) -> None:
+    """Whoever sends it twice means it."""
+    process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="600000"))
+    await process.listening()
+    process.signal(signal.SIGTERM)
+    await eventually(lambda: _has(process, "draining"))
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 1
+
+
+async def test_no_request_is_lost_over_sigterm(serve, provider: Provider) -> None:
+    """Clients that keep calling over kept-alive connections get an answer to all that they sent."""
+    process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="300"))
+    caller = await process.listening()
+    assert (await caller.token()).status == 200
+    body = json.dumps({"identity_provider": "entra_id", "target": "api://c.n.a/.default"}).encode()
+    request = request_bytes("POST", "/api/v1/token", body, {"Content-Type": "application/json"})
+    answered = lost = 0
+
+    async def client() -> None:
+        nonlocal answered, lost
+        while True:
+            try:
+                reader, writer = await caller.connect()
+            except ConnectionRefusedError:
+                return  # nothing was sent: nothing is lost
+            keep = True
+            while keep:
+                try:
+                    writer.write(request)
+                    answer = await read_answer(reader)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    lost += 1
+                    break
+                assert answer.status == 200
+                answered += 1
+                keep = answer.header("Connection") != "close"
+            writer.close()
+
+    clients = [asyncio.create_task(client()) for _ in range(8)]
+    while answered < 200:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    await asyncio.gather(*clients)
+    assert answered > 200
+    assert lost == 0
+
+
+async def test_an_access_log_is_written_when_asked_for(serve, provider: Provider) -> None:
+    """One line per request with method, path, status and duration, and nothing that was sent."""
+    process = await serve(provider.environment(ENTRA_FAST_ACCESS_LOG="true", ENTRA_FAST_LOG_LEVEL="debug"))
+    caller = await process.listening()
+    await caller.introspect("canary-token")
+    await caller.get("/canary-path?canary-query")
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    lines = [json.loads(line) for line in process.lines if json.loads(line)["message"] == "request"]
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("POST", "/api/v1/introspect", 200),
+        ("GET", "other", 404),
+    ]
+    assert not any("canary" in line or CLIENT_KEY.private_jwk()[40:80] in line for line in process.lines)
+
+
+async def _has(process: Process, message: str) -> bool:
+    return any(json.loads(line)["message"] == message for line in process.lines)
