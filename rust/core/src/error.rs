@@ -230,10 +230,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value: &str = match self {
             Self::HeaderNotAccepted { parameter } => parameter,
-            Self::AlgorithmNotAllowed { name: Some(name), .. } => name,
+            Self::AlgorithmNotAllowed { name: Some(name), .. } | Self::ClaimMalformed { name, .. } => name,
             Self::AlgorithmNotAllowed { name: None, .. } => return f.write_str("token algorithm is not allowed"),
             Self::ClaimMissing { name } => name,
-            Self::ClaimMalformed { name, .. } => name,
             _ => return f.write_str(self.entry().1),
         };
         let (before, after) = self.entry().1.split_once("{}").unwrap_or((self.entry().1, ""));

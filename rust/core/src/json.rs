@@ -101,7 +101,7 @@ impl Document {
         }
         // Entra ID's claims have about one node for 25 bytes.
         let nodes = Vec::with_capacity(text.len() / 24 + 4);
-        let mut parser = Parser { text: text.as_bytes(), at: 0, nodes };
+        let mut parser = Parser { text: text.as_bytes(), source: &text, at: 0, nodes };
         parser.skip_space();
         parser.value(0)?;
         parser.skip_space();
@@ -364,12 +364,16 @@ const FEW_NAMES: usize = 32;
 /// The names of one object while it is parsed.
 struct Names {
     count: usize,
-    few: [(u32, u32); FEW_NAMES],
+    /// Fingerprints of the first names, and where on the tape they are.
+    prints: [u32; FEW_NAMES],
+    nodes: [u32; FEW_NAMES],
     many: HashSet<String>,
 }
 
 struct Parser<'t> {
     text: &'t [u8],
+    /// The same text, for cutting strings out of it.
+    source: &'t str,
     at: usize,
     nodes: Vec<Node>,
 }
@@ -545,7 +549,7 @@ impl Parser<'_> {
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         let index = self.open(Kind::Object, depth)?;
         if self.peek() != Some(b'}') {
-            let mut names = Names { count: 0, few: [(0, 0); FEW_NAMES], many: HashSet::new() };
+            let mut names = Names { count: 0, prints: [0; FEW_NAMES], nodes: [0; FEW_NAMES], many: HashSet::new() };
             loop {
                 self.name(&mut names)?;
                 self.skip_space();
@@ -576,14 +580,15 @@ impl Parser<'_> {
         let print = fingerprint(decoded.as_bytes());
         let node = self.nodes.len() as u32;
         if names.count < FEW_NAMES {
-            let known = &names.few[..names.count];
-            if known.iter().any(|(other, node)| *other == print && self.name_at(*node) == decoded) {
+            let known = names.prints[..names.count].iter().zip(&names.nodes);
+            if known.into_iter().any(|(other, node)| *other == print && self.name_at(*node) == decoded) {
                 return Err(JsonError::DuplicateMember);
             }
-            names.few[names.count] = (print, node);
+            names.prints[names.count] = print;
+            names.nodes[names.count] = node;
         } else {
             if names.count == FEW_NAMES {
-                names.many = names.few.iter().map(|(_, node)| self.name_at(*node).into_owned()).collect();
+                names.many = names.nodes.iter().map(|node| self.name_at(*node).into_owned()).collect();
             }
             if !names.many.insert(decoded.into_owned()) {
                 return Err(JsonError::DuplicateMember);
@@ -600,8 +605,7 @@ impl Parser<'_> {
     }
 
     fn decoded(&self, start: usize, end: usize, escaped: bool) -> Cow<'_, str> {
-        // The borders lie on ASCII quotes of a text that is UTF-8, so this cannot fail.
-        let content = str::from_utf8(&self.text[start..end]).unwrap_or_default();
+        let content = &self.source[start..end];
         if escaped { Cow::Owned(unescape(content)) } else { Cow::Borrowed(content) }
     }
 }
@@ -616,8 +620,8 @@ fn plain_length(text: &[u8]) -> usize {
     let (chunks, tail) = text.as_chunks::<8>();
     for chunk in chunks {
         let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * b'"' as u64);
-        let backslash = word ^ (ONES * b'\\' as u64);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let hit = (quote.wrapping_sub(ONES) & !quote | backslash.wrapping_sub(ONES) & !backslash | control) & HIGH;
         if hit != 0 {

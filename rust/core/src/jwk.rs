@@ -3,17 +3,11 @@
 //! Everything that can be known about a key is checked here, once, so that verifying a token is nothing but
 //! the public operation. A key that is weak, made for something else or ambiguous never gets into a set.
 
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
-    RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
-};
-
 use crate::algorithm::{Algorithm, AlgorithmSet};
 use crate::base64url;
 use crate::digest::{Digest, sha256};
 use crate::json::{Kind, Value};
+use crate::signature::{Material, PreparedKey};
 
 /// Longest `kid` that is accepted, in a key and in a token, in bytes. Entra ID's have 27.
 pub const MAX_KID_BYTES: usize = 512;
@@ -28,7 +22,7 @@ pub struct PublicKey {
     issuer: Option<String>,
     thumbprint: Digest,
     algorithms: AlgorithmSet,
-    prepared: Vec<(Algorithm, ParsedPublicKey)>,
+    prepared: Vec<(Algorithm, PreparedKey)>,
 }
 
 impl PublicKey {
@@ -54,19 +48,19 @@ impl PublicKey {
             None => None,
             Some(issuer) => Some(issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()),
         };
-        let (material, possible) = match jwk.get("kty").and_then(Value::as_str).as_deref() {
-            Some("RSA") => Material::rsa(jwk)?,
-            Some("EC") => Material::ec(jwk)?,
-            Some("OKP") => Material::okp(jwk)?,
+        let (material, thumbprint, possible) = match jwk.get("kty").and_then(Value::as_str).as_deref() {
+            Some("RSA") => rsa(jwk)?,
+            Some("EC") => ec(jwk)?,
+            Some("OKP") => okp(jwk)?,
             Some("oct") => return Err("is symmetric, and symmetric algorithms do not exist here"),
             _ => return Err("has no known key type (kty)"),
         };
         let algorithms = narrowed(jwk, possible)?;
         let prepared = algorithms
             .iter()
-            .map(|algorithm| material.prepare(algorithm).map(|key| (algorithm, key)))
+            .map(|algorithm| PreparedKey::new(&material, algorithm).map(|key| (algorithm, key)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { kid, issuer, thumbprint: material.thumbprint, algorithms, prepared })
+        Ok(Self { kid, issuer, thumbprint, algorithms, prepared })
     }
 
     /// The key's id, where it has one.
@@ -100,7 +94,7 @@ impl PublicKey {
         self.prepared
             .iter()
             .find(|(able, _)| *able == algorithm)
-            .is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
+            .is_some_and(|(_, key)| key.verifies(message, signature))
     }
 }
 
@@ -129,104 +123,60 @@ fn narrowed(jwk: Value<'_>, possible: AlgorithmSet) -> Result<AlgorithmSet, &'st
         .ok_or("has an alg that is not offered or does not fit the key")
 }
 
-/// The public parameters in the form that AWS-LC takes.
-struct Material {
-    encoded: Encoded,
-    thumbprint: Digest,
+/// A key's numbers, its thumbprint, and what it could verify.
+type Read = (Material, Digest, AlgorithmSet);
+
+fn rsa(jwk: Value<'_>) -> Result<Read, &'static str> {
+    let n = without_leading_zeros(parameter(jwk, "n")?);
+    let e = without_leading_zeros(parameter(jwk, "e")?);
+    let bits = n.first().map_or(0, |top| n.len() * 8 - top.leading_zeros() as usize);
+    if bits < MIN_MODULUS_BITS {
+        return Err("has a modulus of fewer than 2048 bits"); // RFC 7518, section 3.3
+    }
+    if bits > MAX_MODULUS_BITS {
+        return Err("has a modulus of more than 8192 bits"); // a verification would take too long
+    }
+    if n.last().is_none_or(|low| low & 1 == 0) {
+        return Err("has an even modulus");
+    }
+    // Exponent 1 makes every message its own signature; huge ones make verification slow.
+    if e.len() > 5 || e.last().is_none_or(|low| low & 1 == 0) || e == [1] {
+        return Err("has an unacceptable public exponent");
+    }
+    if is_roca(&n) {
+        return Err("has the weak structure of ROCA (CVE-2017-15361)");
+    }
+    let canonical = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, base64url::encode(&e), base64url::encode(&n));
+    let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_rsa()).collect();
+    Ok((Material::Rsa { n, e }, sha256(canonical.as_bytes()), algorithms))
 }
 
-enum Encoded {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    Point(Vec<u8>),
+fn ec(jwk: Value<'_>) -> Result<Read, &'static str> {
+    let (curve, length, algorithm) = match jwk.get("crv").and_then(Value::as_str).as_deref() {
+        Some("P-256") => ("P-256", 32, Algorithm::Es256),
+        Some("P-384") => ("P-384", 48, Algorithm::Es384),
+        _ => return Err("has a curve that is not offered"),
+    };
+    let (x, y) = (parameter(jwk, "x")?, parameter(jwk, "y")?);
+    if x.len() != length || y.len() != length {
+        return Err("has a coordinate of the wrong length"); // RFC 7518, section 6.2.1.2
+    }
+    let canonical =
+        format!(r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#, base64url::encode(&x), base64url::encode(&y));
+    let point = [&[4], &x[..], &y[..]].concat(); // uncompressed (SEC 1, section 2.3.3)
+    Ok((Material::Point(point), sha256(canonical.as_bytes()), AlgorithmSet::of(algorithm)))
 }
 
-impl Material {
-    fn rsa(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
-        let n = without_leading_zeros(parameter(jwk, "n")?);
-        let e = without_leading_zeros(parameter(jwk, "e")?);
-        let bits = n.first().map_or(0, |top| n.len() * 8 - top.leading_zeros() as usize);
-        if bits < MIN_MODULUS_BITS {
-            return Err("has a modulus of fewer than 2048 bits"); // RFC 7518, section 3.3
-        }
-        if bits > MAX_MODULUS_BITS {
-            return Err("has a modulus of more than 8192 bits"); // a verification would take too long
-        }
-        if n.last().is_none_or(|low| low & 1 == 0) {
-            return Err("has an even modulus");
-        }
-        // Exponent 1 makes every message its own signature; huge ones make verification slow.
-        if e.len() > 5 || e.last().is_none_or(|low| low & 1 == 0) || e == [1] {
-            return Err("has an unacceptable public exponent");
-        }
-        if is_roca(&n) {
-            return Err("has the weak structure of ROCA (CVE-2017-15361)");
-        }
-        let canonical = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, base64url::encode(&e), base64url::encode(&n));
-        let algorithms = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_rsa()).collect();
-        Ok((Self { encoded: Encoded::Rsa { n, e }, thumbprint: sha256(canonical.as_bytes()) }, algorithms))
+fn okp(jwk: Value<'_>) -> Result<Read, &'static str> {
+    if !jwk.get("crv").is_some_and(|curve| curve.is_str("Ed25519")) {
+        return Err("has a curve that is not offered");
     }
-
-    fn ec(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
-        let (curve, length, algorithm) = match jwk.get("crv").and_then(Value::as_str).as_deref() {
-            Some("P-256") => ("P-256", 32, Algorithm::Es256),
-            Some("P-384") => ("P-384", 48, Algorithm::Es384),
-            _ => return Err("has a curve that is not offered"),
-        };
-        let (x, y) = (parameter(jwk, "x")?, parameter(jwk, "y")?);
-        if x.len() != length || y.len() != length {
-            return Err("has a coordinate of the wrong length"); // RFC 7518, section 6.2.1.2
-        }
-        let canonical = format!(
-            r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#,
-            base64url::encode(&x),
-            base64url::encode(&y)
-        );
-        let point = [&[4], &x[..], &y[..]].concat(); // uncompressed (SEC 1, section 2.3.3)
-        let thumbprint = sha256(canonical.as_bytes());
-        Ok((Self { encoded: Encoded::Point(point), thumbprint }, AlgorithmSet::of(algorithm)))
+    let x = parameter(jwk, "x")?;
+    if x.len() != 32 {
+        return Err("has a coordinate of the wrong length");
     }
-
-    fn okp(jwk: Value<'_>) -> Result<(Self, AlgorithmSet), &'static str> {
-        if !jwk.get("crv").is_some_and(|curve| curve.is_str("Ed25519")) {
-            return Err("has a curve that is not offered");
-        }
-        let x = parameter(jwk, "x")?;
-        if x.len() != 32 {
-            return Err("has a coordinate of the wrong length");
-        }
-        let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(&x));
-        let thumbprint = sha256(canonical.as_bytes());
-        Ok((Self { encoded: Encoded::Point(x), thumbprint }, AlgorithmSet::of(Algorithm::EdDsa)))
-    }
-
-    fn prepare(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, &'static str> {
-        let rejected = |_| "has a value that AWS-LC does not accept (a point off its curve, for instance)";
-        match &self.encoded {
-            Encoded::Rsa { n, e } => {
-                let components = PublicKeyComponents { n: n.as_slice(), e: e.as_slice() };
-                components.to_parsed_public_key(rsa_parameters(algorithm)).map_err(rejected)
-            }
-            Encoded::Point(point) => {
-                let scheme: &'static dyn VerificationAlgorithm = match algorithm {
-                    Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
-                    Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
-                    _ => &ED25519,
-                };
-                ParsedPublicKey::new(scheme, point).map_err(rejected)
-            }
-        }
-    }
-}
-
-const fn rsa_parameters(algorithm: Algorithm) -> &'static RsaParameters {
-    match algorithm {
-        Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
-        Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
-        Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
-        _ => &RSA_PKCS1_2048_8192_SHA256,
-    }
+    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(&x));
+    Ok((Material::Point(x), sha256(canonical.as_bytes()), AlgorithmSet::of(Algorithm::EdDsa)))
 }
 
 fn parameter(jwk: Value<'_>, name: &str) -> Result<Vec<u8>, &'static str> {
@@ -291,7 +241,7 @@ mod tests {
         assert!(with(r#""alg":"none""#).unwrap_err().contains("alg"));
         assert!(with(r#""d":"AQAB""#).unwrap_err().contains("private"));
         assert!(key(r#"{"kty":"oct","k":"AAAA"}"#).unwrap_err().contains("symmetric"));
-        assert!(key(r#"[]"#).unwrap_err().contains("object"));
+        assert!(key("[]").unwrap_err().contains("object"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod jwk;
 pub mod keyset;
 pub mod policy;
 pub mod sign;
+pub mod signature;
 pub mod token;
 pub mod validator;
 pub mod verify;

@@ -164,7 +164,7 @@ impl Times {
         self.check_age(policy, now)
     }
 
-    // Each comparison is written so that a NaN, should a clock ever give one, refuses the token.
+    // Each comparison says what is accepted, so that a NaN, should a clock ever give one, refuses the token.
 
     #[inline]
     pub(crate) fn check_expiry(&self, policy: &Policy, now: f64) -> Result<(), Error> {
@@ -175,29 +175,22 @@ impl Times {
     #[inline]
     pub(crate) fn check_not_before(&self, policy: &Policy, now: f64) -> Result<(), Error> {
         let leeway = policy.leeway;
-        match self.nbf {
-            Some(not_before) if !(not_before <= now + leeway) => Err(Error::NotYetValid { not_before, now, leeway }),
-            _ => Ok(()),
-        }
+        let Some(not_before) = self.nbf else { return Ok(()) };
+        if not_before <= now + leeway { Ok(()) } else { Err(Error::NotYetValid { not_before, now, leeway }) }
     }
 
     #[inline]
     pub(crate) fn check_issued_at(&self, policy: &Policy, now: f64) -> Result<(), Error> {
         let leeway = policy.leeway;
-        match self.iat {
-            Some(issued_at) if !(issued_at <= now + leeway) => Err(Error::IssuedInTheFuture { issued_at, now, leeway }),
-            _ => Ok(()),
-        }
+        let Some(issued_at) = self.iat else { return Ok(()) };
+        if issued_at <= now + leeway { Ok(()) } else { Err(Error::IssuedInTheFuture { issued_at, now, leeway }) }
     }
 
     #[inline]
     pub(crate) fn check_age(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        match (policy.max_age, self.iat) {
-            (Some(limit), Some(iat)) if !(now - iat <= limit + policy.leeway) => {
-                Err(Error::TooOld { age: now - iat, limit })
-            }
-            _ => Ok(()),
-        }
+        let (Some(limit), Some(issued_at)) = (policy.max_age, self.iat) else { return Ok(()) };
+        let age = now - issued_at;
+        if age <= limit + policy.leeway { Ok(()) } else { Err(Error::TooOld { age, limit }) }
     }
 }
 

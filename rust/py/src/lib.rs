@@ -57,7 +57,7 @@ fn refusal(error: &Error) -> PyErr {
     InvalidToken::new_err((error.code(), error.to_string(), error.expected(), error.actual()))
 }
 
-/// sha256(subject_token + scope) in lower-case hex: for people who keep their own token cache.
+/// `sha256(subject_token + scope)` in lower-case hex: for people who keep their own token cache.
 #[pyfunction]
 fn cache_key(subject_token: &str, scope: &str) -> String {
     digest::cache_key(subject_token, scope)
@@ -65,6 +65,7 @@ fn cache_key(subject_token: &str, scope: &str) -> String {
 
 /// SHA-256 over a purpose and length-prefixed parts: the internal cache key.
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
 fn grant_key<'py>(py: Python<'py>, purpose: &str, parts: Vec<String>) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &digest::of_parts(purpose, parts.iter().map(String::as_bytes)))
 }

@@ -165,7 +165,7 @@ impl Verifier {
         self.0.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
     }
 
-    /// The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set.
+    /// The claims, or `InvalidToken`. Code `unknown_key` asks for a refresh of the key set.
     #[pyo3(signature = (token, now = None))]
     fn validate(&self, py: Python<'_>, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<Claims> {
         self.verdict(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
@@ -173,6 +173,7 @@ impl Verifier {
 
     /// Validate on all cores with the GIL released; results in order, failures as values.
     #[pyo3(signature = (tokens, now = None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
     fn validate_many<'py>(
         &self,
         py: Python<'py>,
@@ -192,7 +193,7 @@ impl Verifier {
         Ok(results)
     }
 
-    /// The JSON body of an introspection answer, or InvalidToken as from validate.
+    /// The JSON body of an introspection answer, or `InvalidToken` as from validate.
     #[pyo3(signature = (token, now = None))]
     fn introspect<'py>(
         &self,
@@ -270,7 +271,7 @@ where
         }
     };
     let mut runs = std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut runs = work();
         for helper in helpers {
             match helper.join() {

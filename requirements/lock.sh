@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Writes the locked requirements anew from pyproject.toml: `make lock`.
+# run.txt is what `make dev` needs (the package's dependencies and the builder), dev.txt the tools on top.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=${1:-uv}
+compile() { "$uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$@"; }
+compile --extra dev --group build --output-file requirements/run.txt
+compile --extra dev --group build --group test --group check --group bench --constraint requirements/run.txt --output-file requirements/dev.txt

@@ -1,0 +1,78 @@
+//! The floors that the validator is measured against, without Python: `floor JWKS TOKENS ROUNDS`.
+//!
+//! Reads a key set and a file with one token a line, and prints one JSON line a round with nanoseconds per
+//! token: `raw` is AWS-LC's verification with a prepared key, hash included; `sha256` is the digest of the
+//! token; `verify` is this crate's whole verification, claims checked.
+
+use std::hint::black_box;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
+use entra_core::base64url;
+use entra_core::digest::sha256;
+use entra_core::json::Document;
+use entra_core::keyset::KeySet;
+use entra_core::policy::{Policy, Settings};
+use entra_core::token::Compact;
+use entra_core::verify::verify;
+
+fn nanoseconds_each(count: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    #[allow(clippy::cast_precision_loss, reason = "a few thousand tokens, a few milliseconds")]
+    {
+        start.elapsed().as_nanos() as f64 / count as f64
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [jwks, tokens, rounds] = &arguments[..] else { return Err("usage: floor JWKS TOKENS ROUNDS".into()) };
+    let jwks = std::fs::read(jwks)?;
+    let text = std::fs::read_to_string(tokens)?;
+    let tokens: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+    let first = Compact::split(tokens.first().ok_or("no tokens")?, usize::MAX).map_err(|error| error.to_string())?;
+    let claims = Document::parse(base64url::decode(first.payload).map_err(|_| "payload")?).map_err(|_| "claims")?;
+    let claim =
+        |name| claims.root().get(name).and_then(entra_core::json::Value::as_str).unwrap_or_default().into_owned();
+    let settings = Settings { issuers: vec![claim("iss")], audiences: vec![claim("aud")], ..Settings::default() };
+    let policy = Policy::new(settings)?;
+    let keys = KeySet::parse(&jwks, 1)?;
+
+    // The prepared key for the raw floor, made without this crate's own key handling.
+    let document = Document::parse(jwks).map_err(|_| "key set")?;
+    let key = document.root().get("keys").and_then(|keys| keys.elements().next()).ok_or("no key")?;
+    let number = |name| {
+        let text = key.get(name).and_then(entra_core::json::Value::as_str).unwrap_or_default();
+        base64url::decode(text.as_bytes()).unwrap_or_default()
+    };
+    let prepared =
+        PublicKeyComponents { n: number("n"), e: number("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)?;
+    let signed: Vec<(&[u8], Vec<u8>)> = tokens
+        .iter()
+        .filter_map(|token| Compact::split(token, usize::MAX).ok())
+        .filter_map(|token| Some((token.signed, base64url::decode(token.signature).ok()?)))
+        .collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+
+    for _ in 0..rounds.parse()? {
+        let raw = nanoseconds_each(signed.len(), || {
+            for (message, signature) in &signed {
+                assert!(black_box(prepared.verify_sig(message, signature)).is_ok(), "a signature does not verify");
+            }
+        });
+        let digest = nanoseconds_each(tokens.len(), || {
+            for token in &tokens {
+                black_box(sha256(black_box(token)));
+            }
+        });
+        let whole = nanoseconds_each(tokens.len(), || {
+            for token in &tokens {
+                assert!(black_box(verify(token, &keys, &policy, now)).is_ok(), "a token does not verify");
+            }
+        });
+        println!(r#"{{"raw":{raw:.1},"sha256":{digest:.1},"verify":{whole:.1}}}"#);
+    }
+    Ok(())
+}
