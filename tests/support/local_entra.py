@@ -1,4 +1,6 @@
-"""A local Entra ID for tests: real, on a free port, with a clock that the test moves, and a caller for its endpoints."""
+"""A local Entra ID for tests: real, on a free port, with a clock that the test moves, and a caller for
+its endpoints.
+"""
 
 from __future__ import annotations
 

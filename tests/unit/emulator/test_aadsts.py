@@ -36,7 +36,9 @@ def expect(answer: Answer, code: int, error: str, status: int) -> None:
 
 
 async def test_the_shape_of_an_error(entra: Caller, clock: Clock) -> None:
-    """An error has exactly Entra's members; the description carries the ids and the time on lines of their own."""
+    """An error has exactly Entra's members; the description carries the ids and the time on lines of
+    their own.
+    """
     mine = str(uuid.uuid4())
     answer = await entra.m2m("app-c", "app-b")
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -78,7 +80,9 @@ async def test_no_credential(entra: Caller) -> None:
 
 
 async def test_assertions_of_foreign_keys(entra: Caller) -> None:
-    """700027 for a signature that does not verify, a kid that is not the application's, and what is no JWT."""
+    """700027 for a signature that does not verify, a kid that is not the application's, and what is no
+    JWT.
+    """
     entra.local.environment("dev-gcp:team:app-a")
     stranger = SigningKey.generate()
     forged = entra.assertion("app-a", key=stranger)
@@ -306,7 +310,9 @@ async def test_only_post(entra: Caller) -> None:
     ],
 )
 async def test_malformed_bodies(entra: Caller, body: str, content_type: str) -> None:
-    """9002313 for a repeated parameter, another content type, bytes that are no text, and far too many fields."""
+    """9002313 for a repeated parameter, another content type, bytes that are no text, and far too many
+    fields.
+    """
     path = f"/{entra.tenant_id('app-a')}/oauth2/v2.0/token"
     answer = await entra.request("POST", path, data=body, headers={"Content-Type": content_type})
     expect(answer, 9002313, "invalid_request", 400)
@@ -319,7 +325,9 @@ async def test_wrong_kind_of_use(entra: Caller) -> None:
 
 
 async def test_secret_in_the_header(entra: Caller) -> None:
-    """client_secret_basic works; a second way of authentication beside it does not (RFC 6749, section 2.3)."""
+    """client_secret_basic works; a second way of authentication beside it does not (RFC 6749, section
+    2.3).
+    """
     sent = entra.credentials("app-a")
     header = {"Authorization": aiohttp.encode_basic_auth(sent["client_id"], sent["client_secret"])}
     form = {"grant_type": "client_credentials", "scope": entra.scope("app-b")}
@@ -330,7 +338,9 @@ async def test_secret_in_the_header(entra: Caller) -> None:
 
 @pytest.mark.parametrize("code", sorted(KINDS))
 async def test_every_code_can_be_planned_and_looked_up(entra: Caller, code: int) -> None:
-    """Every row of the catalogue can be asked for on purpose, has its status and error, and its page under error_uri."""
+    """Every row of the catalogue can be asked for on purpose, has its status and error, and its page
+    under error_uri.
+    """
     entra.local.faults.add("aadsts", value=code)
     answer = await entra.m2m("app-a", "app-b")
     expect(answer, code, KINDS[code].error, KINDS[code].status)
@@ -341,7 +351,9 @@ async def test_every_code_can_be_planned_and_looked_up(entra: Caller, code: int)
 
 
 def test_the_catalogue_is_complete() -> None:
-    """Every code that the emulator can raise is in the catalogue, and every row of the catalogue is raised somewhere."""
+    """Every code that the emulator can raise is in the catalogue, and every row of the catalogue is
+    raised somewhere.
+    """
     folder = Path(package.__file__).parent
     text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "aadsts.py")
     raised = {int(code) for code in re.findall(r"EntraError\(\s*(\d+)", text)}

@@ -1,4 +1,6 @@
-"""The authorization endpoint: login page, codes, PKCE, sessions, signing out, and what must never happen there."""
+"""The authorization endpoint: login page, codes, PKCE, sessions, signing out, and what must never happen
+there.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +194,9 @@ async def test_other_errors_go_back(
 
 
 async def test_the_session_saves_the_second_login(entra: Caller) -> None:
-    """Once signed in, the next login needs no click; `prompt` and a `login_hint` for somebody else ask again."""
+    """Once signed in, the next login needs no click; `prompt` and a `login_hint` for somebody else ask
+    again.
+    """
     await entra.sign_in("app-a", "ada")
     assert "code" in (await authorize(entra, "app-a")).location
     assert "code" in (await authorize(entra, "app-a", prompt="none")).location
@@ -311,7 +315,9 @@ async def test_signing_out(entra: Caller) -> None:
 
 
 async def test_refresh_tokens(entra: Caller, clock: Clock) -> None:
-    """They give fresh tokens for the same or another target, rotate, end after a day, and belong to their client."""
+    """They give fresh tokens for the same or another target, rotate, end after a day, and belong to their
+    client.
+    """
     first = (await entra.login("app-a", "ada")).json
     form = {
         "grant_type": "refresh_token",

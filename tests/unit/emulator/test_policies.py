@@ -13,7 +13,9 @@ from .conftest import DIRECTORY, EVERYONE, GROUP_B, MANIFESTS, OTHER_GROUP
 
 @pytest.mark.parametrize("spelling", ["name", "client id"])
 async def test_both_identifier_uris_name_the_same_application(entra: Caller, spelling: str) -> None:
-    """Policy 1: `api://<client id>` and `api://<cluster>.<namespace>.<name>` give a token for the client id."""
+    """Policy 1: `api://<client id>` and `api://<cluster>.<namespace>.<name>` give a token for the client
+    id.
+    """
     uri = {"name": "api://dev-gcp.team.app-b", "client id": f"api://{entra.client_id('app-b')}"}[spelling]
     answer = await entra.m2m("app-a", "app-b", scope=f"{uri}/.default")
     assert answer.claims["aud"] == entra.client_id("app-b")
@@ -40,7 +42,9 @@ async def test_an_omitted_namespace_is_the_targets_own(entra: Caller) -> None:
 
 
 async def test_an_omitted_cluster_is_the_targets_own() -> None:
-    """Policy 3: a rule without a cluster admits the application of the target's cluster, not its namesake's."""
+    """Policy 3: a rule without a cluster admits the application of the target's cluster, not its
+    namesake's.
+    """
     texts = [
         manifest("caller"),
         manifest("caller", cluster="prod-gcp"),
@@ -93,7 +97,9 @@ async def test_no_user_is_admitted_by_default(entra: Caller) -> None:
 
 
 async def test_groups_admit_their_direct_members(entra: Caller) -> None:
-    """Policy 5: on behalf of a member it works, and the token has those groups only that the target has too."""
+    """Policy 5: on behalf of a member it works, and the token has those groups only that the target has
+    too.
+    """
     token = await entra.user_token("app-a", "ada")
     answer = await entra.obo("app-a", "app-b", token)
     assert answer.claims["groups"] == [GROUP_B]
@@ -109,7 +115,9 @@ async def test_a_user_outside_the_groups_is_refused(entra: Caller) -> None:
 
 
 async def test_allow_all_users_combines_with_groups(entra: Caller) -> None:
-    """Policy 5: allowAllUsers admits everybody; the "all users" group is in `groups`, beside assigned ones."""
+    """Policy 5: allowAllUsers admits everybody; the "all users" group is in `groups`, beside assigned
+    ones.
+    """
     ola = await entra.obo("app-a", "app-c", await entra.user_token("app-a", "ola"))
     assert ola.claims["groups"] == [EVERYONE]
     ada = await entra.obo("app-a", "app-c", await entra.user_token("app-a", "ada"))
@@ -125,7 +133,9 @@ def test_groups_that_do_not_exist_are_skipped() -> None:
 
 
 async def test_custom_permissions_are_for_that_consumer_and_kind_only(entra: Caller) -> None:
-    """Policy 6: custom roles are in machine tokens, custom scopes in users' tokens, for the named consumer only."""
+    """Policy 6: custom roles are in machine tokens, custom scopes in users' tokens, for the named
+    consumer only.
+    """
     machine = (await entra.m2m("app-a", "app-b")).claims
     assert machine["roles"] == ["access_as_application", "custom-role"]
     assert "scp" not in machine

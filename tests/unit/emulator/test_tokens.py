@@ -1,4 +1,6 @@
-"""What tokens and documents say: Entra's claims, key set and discovery, verified by a validator not written here."""
+"""What tokens and documents say: Entra's claims, key set and discovery, verified by a validator not
+written here.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ async def test_groups_overage() -> None:
 
 
 async def test_v1_tokens(entra: Caller) -> None:
-    """A target that accepts version 1 gets v1.0 tokens: other issuer, `appid`, audience as it was asked for, `x5t`."""
+    """A target that accepts version 1 gets v1.0 tokens: other issuer, `appid`, audience as it was asked
+    for, `x5t`.
+    """
     answer = await entra.m2m("app-a", "old")
     claims = answer.claims
     assert claims["ver"] == "1.0"
@@ -124,7 +128,9 @@ async def test_the_v1_endpoint_takes_a_resource(entra: Caller) -> None:
 
 
 async def test_discovery(entra: Caller) -> None:
-    """Every endpoint in the document is on this provider and answers; the tenant's domain name works as its GUID."""
+    """Every endpoint in the document is on this provider and answers; the tenant's domain name works as
+    its GUID.
+    """
     tenant = entra.tenant_id("app-a")
     by_id = await entra.request("GET", f"/{tenant}/v2.0/.well-known/openid-configuration")
     by_name = await entra.request("GET", "/trygdeetaten.no/v2.0/.well-known/openid-configuration")
