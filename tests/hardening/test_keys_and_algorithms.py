@@ -52,7 +52,7 @@ NONES = ["".join(letters) for letters in itertools.product("nN", "oO", "nN", "eE
 
 @pytest.mark.parametrize("name", [*NONES, " none", "none ", "none\0", ""])
 def test_alg_none(name: str) -> None:
-    """An unsigned token (RFC 8725, section 3.1) in any letter case, with no, a junk or a borrowed signature."""
+    """An unsigned token (RFC 8725, section 3.1) in any letter case, with no, junk or borrowed signature."""
     key = signer()
     borrowed = key.token().rsplit(".", 1)[1]
     unsigned = f"{segment(key.header(alg=name))}.{segment(good_claims())}"

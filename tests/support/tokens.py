@@ -35,7 +35,7 @@ class _Absent:
         return "ABSENT"
 
 
-ABSENT: Final = _Absent()
+ABSENT: Final[Any] = _Absent()
 """As the value of a claim or a header parameter: leave it out. (None is null.)"""
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
