@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-memory fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -41,6 +41,18 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native --allowlist tests/stubtest.allow
+
+bench: bench-micro ## Run all benchmarks
+
+bench-micro: ## Time the library against its peers and the floors, and print a table of ratios
+	@benches/run_micro.sh
+
+bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
+	@$(BIN)/python -m benches.memory $(ARGS)
+
+lock: $(STAMPS)/tools ## Write requirements/*.txt anew from pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+	@requirements/lock.sh $(BIN)/uv
 
 format: $(STAMPS)/tools ## Format the code and mend what linters can mend
 	cargo fmt

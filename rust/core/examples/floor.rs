@@ -1,41 +1,35 @@
-//! The floors that the validator is measured against, without Python: `floor JWKS TOKENS ROUNDS`.
+//! The floors that the library is measured against, without Python: `floor JWKS TOKENS`.
 //!
-//! Reads a key set and a file with one token a line, and prints one JSON line a round with nanoseconds per
-//! token: `raw` is AWS-LC's verification with a prepared key, hash included; `sha256` is the digest of the
-//! token; `verify` is this crate's whole verification, claims checked.
+//! Reads a key set and a file with one token a line. Then it obeys lines on standard input, each the name of a
+//! work, does that work once for every token, and answers with a line when it is done: `raw` is AWS-LC's
+//! verification with a prepared key, hash included; `sha256` is the digest of the token; `verify` is this
+//! crate's whole verification, claims checked. The clock is on the other side of the pipe, so that floors and
+//! subjects are measured by the same one.
 
 use std::hint::black_box;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::io::{BufRead, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
 use entra_core::base64url;
 use entra_core::digest::sha256;
-use entra_core::json::Document;
+use entra_core::json::{Document, Value};
 use entra_core::keyset::KeySet;
 use entra_core::policy::{Policy, Settings};
 use entra_core::token::Compact;
 use entra_core::verify::verify;
 
-fn nanoseconds_each(count: usize, work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    #[allow(clippy::cast_precision_loss, reason = "a few thousand tokens, a few milliseconds")]
-    {
-        start.elapsed().as_nanos() as f64 / count as f64
-    }
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [jwks, tokens, rounds] = &arguments[..] else { return Err("usage: floor JWKS TOKENS ROUNDS".into()) };
+    let [jwks, tokens] = &arguments[..] else { return Err("usage: floor JWKS TOKENS".into()) };
     let jwks = std::fs::read(jwks)?;
     let text = std::fs::read_to_string(tokens)?;
     let tokens: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+
     let first = Compact::split(tokens.first().ok_or("no tokens")?, usize::MAX).map_err(|error| error.to_string())?;
     let claims = Document::parse(base64url::decode(first.payload).map_err(|_| "payload")?).map_err(|_| "claims")?;
-    let claim =
-        |name| claims.root().get(name).and_then(entra_core::json::Value::as_str).unwrap_or_default().into_owned();
+    let claim = |name| claims.root().get(name).and_then(Value::as_str).unwrap_or_default().into_owned();
     let settings = Settings { issuers: vec![claim("iss")], audiences: vec![claim("aud")], ..Settings::default() };
     let policy = Policy::new(settings)?;
     let keys = KeySet::parse(&jwks, 1)?;
@@ -44,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let document = Document::parse(jwks).map_err(|_| "key set")?;
     let key = document.root().get("keys").and_then(|keys| keys.elements().next()).ok_or("no key")?;
     let number = |name| {
-        let text = key.get(name).and_then(entra_core::json::Value::as_str).unwrap_or_default();
+        let text = key.get(name).and_then(Value::as_str).unwrap_or_default();
         base64url::decode(text.as_bytes()).unwrap_or_default()
     };
     let prepared =
@@ -56,23 +50,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
-    for _ in 0..rounds.parse()? {
-        let raw = nanoseconds_each(signed.len(), || {
-            for (message, signature) in &signed {
-                assert!(black_box(prepared.verify_sig(message, signature)).is_ok(), "a signature does not verify");
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        match line?.as_str() {
+            "raw" => {
+                for (message, signature) in &signed {
+                    assert!(black_box(prepared.verify_sig(message, signature)).is_ok(), "a signature does not verify");
+                }
             }
-        });
-        let digest = nanoseconds_each(tokens.len(), || {
-            for token in &tokens {
-                black_box(sha256(black_box(token)));
+            "sha256" => {
+                for token in &tokens {
+                    black_box(sha256(black_box(token)));
+                }
             }
-        });
-        let whole = nanoseconds_each(tokens.len(), || {
-            for token in &tokens {
-                assert!(black_box(verify(token, &keys, &policy, now)).is_ok(), "a token does not verify");
+            "verify" => {
+                for token in &tokens {
+                    assert!(black_box(verify(token, &keys, &policy, now)).is_ok(), "a token does not verify");
+                }
             }
-        });
-        println!(r#"{{"raw":{raw:.1},"sha256":{digest:.1},"verify":{whole:.1}}}"#);
+            other => return Err(format!("unknown work: {other}").into()),
+        }
+        writeln!(out, "done")?;
+        out.flush()?;
     }
     Ok(())
 }

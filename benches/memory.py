@@ -1,0 +1,56 @@
+"""What does a cached verdict cost, and does memory stay flat?  python -m benches.memory [TOKENS]
+
+Sends distinct valid tokens (10^6 by default) through a validator whose cache holds 20,000, and prints the
+resident memory as it goes. Making the tokens is most of the time: they are signed with Ed25519, which is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from benches import tokens as material
+from entra_fast.validate import Validator
+
+
+def resident_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise RuntimeError("no VmRSS")
+
+
+def main() -> None:
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    key = material.signing_key("EdDSA")
+    header = json.dumps({"typ": "JWT", "alg": "EdDSA", "kid": key.kid}).encode()
+    jwks = json.dumps({"keys": [json.loads(key.public_jwk())]})
+    entries = 20_000
+    validator = Validator(
+        material.ISSUER, material.AUDIENCE, jwks=jwks, algorithms=["EdDSA"], cache_entries=entries
+    )
+    now = int(time.time()) - 30
+    start = resident_kib()
+    figures: list[int] = []
+    for serial in range(total):
+        token = key.sign(header, json.dumps(material.claims(serial, now)).encode())
+        validator.validate(token)
+        if (serial + 1) % max(total // 20, 1) == 0:
+            figures.append(resident_kib())
+            stats = validator.stats()
+            print(
+                f"{serial + 1:>9} tokens  {figures[-1] / 1024:7.1f} MiB resident  "
+                f"{stats['cache_entries']:>6} cached  {stats['cache_bytes'] / 2**20:6.1f} MiB by its own account",
+                flush=True,
+            )
+    stats = validator.stats()
+    filled = figures[len(figures) // 4 :]
+    print(f"\n{stats['cache_bytes'] / max(stats['cache_entries'], 1):.0f} bytes for a cached verdict")
+    print(f"{(figures[-1] - start) / 1024:.1f} MiB resident for the cache and all else")
+    print(f"{(filled[-1] - filled[0]) / 1024:+.1f} MiB over the last three quarters of the tokens")
+
+
+if __name__ == "__main__":
+    main()
