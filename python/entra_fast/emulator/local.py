@@ -24,13 +24,13 @@ from entra_fast.emulator import claims as token_claims
 from entra_fast.emulator import directory as directories
 from entra_fast.emulator import manifests as manifest_files
 from entra_fast.emulator import policy, state
-from entra_fast.emulator.aadsts import EntraError
+from entra_fast.emulator.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.claims import Issuer
 from entra_fast.emulator.credentials import ClientVerifier, Credentials, cluster_issuer
 from entra_fast.emulator.directory import Directory, User
 from entra_fast.emulator.faults import Faults
 from entra_fast.emulator.grants import TokenService
-from entra_fast.emulator.journal import Journal
+from entra_fast.emulator.journal import Entry, Journal
 from entra_fast.emulator.keyring import Keyring
 from entra_fast.emulator.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
 from entra_fast.emulator.policy import Decision, Reason
@@ -313,7 +313,24 @@ class LocalEntraId:
     def mint(self, consumer: str, target: str, user: str | None = None) -> tuple[Explanation, str | None]:
         """What `explain` says, and the token itself where it is granted."""
         explanation = self.explain(consumer, target, user)
-        if not explanation.granted:
+        error = explanation.decision.error
+        self.journal.add(
+            Entry(
+                number=self.journal.next_number(),
+                time=self.now(),
+                tenant=self.registry.find(explanation.consumer).tenant,
+                grant="console",
+                client=explanation.consumer,
+                target=explanation.target[:200],
+                user=explanation.user,
+                code=None if error is None else error.code,
+                message="" if error is None else error.text,
+                reasons=explanation.decision.reasons,
+                correlation_id=new_trace_id(),
+                claims=explanation.claims,
+            )
+        )
+        if error is not None:
             return explanation, None
         return explanation, token_claims.sign(self.keyring.active, dict(explanation.claims))
 
@@ -391,6 +408,17 @@ class LocalEntraId:
                 name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
             )
         )
+
+    def rotate_keys(self, *, announced: bool = True) -> str:
+        """Sign with another key from now on; see Keyring.rotate."""
+        kid = self.keyring.rotate(announced=announced)
+        self.save()
+        return kid
+
+    def withdraw_key(self, kid: str) -> None:
+        """Publish a key no more; see Keyring.withdraw."""
+        self.keyring.withdraw(kid)
+        self.save()
 
     def save(self) -> None:
         """Write the state, where it is kept. Raises ConfigurationError when that fails."""

@@ -54,6 +54,7 @@ table.stack td[data-label]:before{content:attr(data-label) ": ";color:var(--soft
 code,pre{font-family:ui-monospace,monospace;font-size:.875rem}
 pre{background:var(--back);border:1px solid var(--line);border-radius:.35rem;padding:.75rem;margin:.5rem 0;
 white-space:pre-wrap;overflow-wrap:anywhere}
+pre.copy{user-select:all}
 dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.25rem 1rem;margin:0}dd{margin:0}
 dt{color:var(--soft)}@media (max-width:40rem){dl{display:block}dd{margin:0 0 .5rem}}
 ol.checks{list-style:none;padding:0;margin:0}ol.checks li{margin:.4rem 0}

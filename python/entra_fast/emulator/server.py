@@ -33,7 +33,7 @@ from entra_fast.emulator.login import LoginError, LoginRequest
 from entra_fast.emulator.policy import Decision
 from entra_fast.emulator.registry import Tenant
 from entra_fast.emulator.store import SESSION_LIFETIME, Session
-from entra_fast.errors import ConfigurationError, InvalidToken
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken
 
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_FORM_FIELDS: Final = 64
@@ -258,6 +258,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except EntraError as error:
         return _entra_error(request, error)
+    except EntraFastError as error:
+        if "text/html" in request.headers.get("Accept", ""):
+            return page(pages.error_page("That does not work", error.message), 400)
+        return json_response({"error": "invalid_request", "error_description": error.message}, 400)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -281,8 +285,9 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
             f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
         )
         return json_response({"error": "invalid_request", "error_description": text}, 403)
-    oauth = request.path.endswith("/token") or request.path.endswith("/userinfo")
-    if request.method not in ("GET", "HEAD", "OPTIONS") and not oauth and not _same_origin(request):
+    oauth = request.path.endswith(("/token", "/userinfo"))
+    harmless = request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
+    if not harmless and not oauth and not _same_origin(request):
         text = "this request comes from a page of another origin"
         return json_response({"error": "invalid_request", "error_description": text}, 403)
     return await handler(request)
