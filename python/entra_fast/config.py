@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from entra_fast import _native
 from entra_fast.errors import ConfigurationError
 
 DEFAULT_DIRECTORY = Path("/var/run/secrets/nais.io/azure")
@@ -336,6 +337,18 @@ class Settings:
         )
 
 
+def signing_key(setting: str, jwk: str) -> _native.SigningKey:
+    """The private key in the text of a setting.
+
+    Raises:
+        ConfigurationError: it is not a usable key. The sentence names the setting and contains no key material.
+    """
+    try:
+        return _native.SigningKey.from_jwk(jwk)
+    except ConfigurationError as exc:
+        raise ConfigurationError(exc.code, f"{setting}: {exc.message}", setting) from None
+
+
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address (without port and brackets) is this machine's loopback."""
     if host.lower() == "localhost":
@@ -632,18 +645,10 @@ def _provider_settings(read: _Reader) -> ProviderSettings | None:
 
 
 def _credential_settings(read: _Reader) -> CredentialSettings:
-    from entra_fast import _native  # noqa: PLC0415 - only a provider with a key needs it
-
     for name in ("AZURE_APP_JWK", "AZURE_APP_NEXT_JWK"):
         secret = read.secret(name)
-        if secret is None:
-            continue
-        try:
-            _native.SigningKey.from_jwk(secret.reveal())
-        except ConfigurationError as exc:
-            raise ConfigurationError(
-                exc.code, f"{name} is no usable private key: {exc.message}", name
-            ) from None
+        if secret is not None:
+            signing_key(secret.setting, secret.reveal())
     federated = read.text("AZURE_FEDERATED_TOKEN_FILE")
     jwk, client_secret = read.secret("AZURE_APP_JWK"), read.secret("AZURE_APP_CLIENT_SECRET")
     credentials = CredentialSettings(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from entra_fast import _native
-from entra_fast.config import CredentialSettings, Secret
+from entra_fast.config import CredentialSettings, Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
 from entra_fast.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
 
@@ -50,7 +50,7 @@ class PrivateKey:
         text = self._jwk.reveal()
         digest = _native.sha256(text.encode("utf-8"))
         if self._parsed is None or self._parsed[0] != digest:
-            self._parsed = (digest, _native.SigningKey.from_jwk(text))
+            self._parsed = (digest, signing_key(self._jwk.setting, text))
         return self._parsed[1]
 
 

@@ -15,15 +15,21 @@ from dataclasses import dataclass
 
 from entra_fast.config import ProviderSettings
 from entra_fast.errors import EntraFastError, ProviderError
-from entra_fast.http import HttpClient
+from entra_fast.http import HttpClient, HttpFailure
 from entra_fast.metrics import Metrics
-from entra_fast.oauth import DiscoveryError, parse_discovery
+from entra_fast.oauth import Discovery, DiscoveryError, parse_discovery
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts in the background: doubled after each failure, with jitter."""
 
+RETRY_PAUSE = (0.05, 0.25)
+"""Seconds before the one repetition of a request that got no answer at all."""
+
 COOL_DOWN = 1.0
 """Seconds after a failure within which requests get the failure instead of a new attempt."""
+
+
+ERROR_CODES = {"endpoints_unknown": "the provider's endpoints are not known, because discovery failed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +101,43 @@ class EndpointFinder:
 
     async def _fetch(self) -> Endpoints:
         settings = self._settings
-        url = settings.well_known_url or ""
         try:
-            response = await self._http.get(url)
-            if response.status != 200:
-                raise DiscoveryError(
-                    "discovery_failed",
-                    f"the provider answered the request for its discovery document with {response.status}",
-                )
-            document = parse_discovery(response.body, url)
+            document = await self._document(settings.well_known_url or "")
         except EntraFastError as exc:
-            self._metrics.discovery.add(exc.code)
             self._failed_at = self._monotonic()
+            # A code of its own: asking again has its own pace here, whoever wants a token need not try.
             self._failure = ProviderError(
-                exc.code, f"the provider's endpoints are not known: {exc.message}", status=500
+                "endpoints_unknown", f"the provider's endpoints are not known: {exc.message}"
             )
             raise self._failure from None
-        self._metrics.discovery.add("ok")
         self.endpoints = Endpoints(
             settings.issuer or document.issuer,
             settings.jwks_uri or document.jwks_uri,
             settings.token_endpoint or document.token_endpoint,
         )
         return self.endpoints
+
+    async def _document(self, url: str) -> Discovery:
+        try:
+            return await self._attempt(url)
+        except HttpFailure:
+            await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreading, no secret
+            return await self._attempt(url)
+
+    async def _attempt(self, url: str) -> Discovery:
+        try:
+            response = await self._http.get(url)
+            if response.status != 200:
+                raise DiscoveryError(
+                    "discovery_failed",
+                    f"the provider answered {response.status} when asked for its discovery document",
+                )
+            document = parse_discovery(response.body, url)
+        except EntraFastError as exc:
+            self._metrics.discovery.add(exc.code)
+            raise
+        self._metrics.discovery.add("ok")
+        return document
 
     async def _until_found(self, found: Callable[[Endpoints], None]) -> None:
         pause = FIRST_PAUSE

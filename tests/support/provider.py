@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import time
 import urllib.parse
 import uuid
@@ -40,6 +41,7 @@ class Provider:
     """The running provider. `script` holds answers for the next token requests; without one, it grants."""
 
     base_url: str = ""
+    port: int = 0
     key: SigningKey = PROVIDER_KEY
     published: list[SigningKey] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
@@ -66,7 +68,10 @@ class Provider:
     def jwks_uri(self) -> str:
         return f"{self.base_url}/{TENANT}/discovery/v2.0/keys"
 
-    async def start(self, port: int = 0) -> None:
+    async def start(
+        self, port: int = 0, *, tls: ssl.SSLContext | None = None, public_url: str | None = None
+    ) -> None:
+        """`public_url`: what it calls itself, where clients reach it by another address than its own."""
         self.published = self.published or [self.key]
         app = web.Application()
         app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
@@ -74,17 +79,15 @@ class Provider:
         app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls).start()
+        self.port = self._runner.addresses[0][1]
+        own = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
+        self.base_url = public_url or own
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-
-    @property
-    def port(self) -> int:
-        return urllib.parse.urlsplit(self.base_url).port or 0
 
     def environment(self, **changes: str | None) -> dict[str, str]:
         """What NAIS would inject. A change of None leaves a variable out."""

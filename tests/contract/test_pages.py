@@ -1,0 +1,83 @@
+"""The pages about the sidecar say what the code does: each test fails when the two differ."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from entra_fast import oauth, tokens
+from entra_fast.metrics import Metrics
+from entra_fast.sidecar import openapi, requests
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_of_metrics_lists_exactly_what_is_rendered() -> None:
+    """Name, kind, labels with their values, meaning."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", (DOCS / "metrics.md").read_text(), re.MULTILINE
+    )
+    expected = []
+    for family in Metrics().families():
+        labels = []
+        for label in family.labels:
+            values = ", ".join(label.values) or f"at most {label.limit} values, then `other`"
+            labels.append(f"`{label.name}` ({values})")
+        expected.append((family.name, family.kind, ", ".join(labels) or "-", family.help))
+    assert rows == expected
+
+
+def test_the_page_of_endpoints_lists_exactly_the_operations() -> None:
+    """Methods and paths are those of the API's description, which the probes' suite compares with the routes."""
+    page = (DOCS / "endpoints.md").read_text()
+    rows = set(re.findall(r"^\| (POST|GET) \| `(/[^`]*)` \|", page, re.MULTILINE))
+    described = {
+        (method.upper(), path)
+        for path, operations in openapi.document()["paths"].items()
+        for method in operations
+    }
+    assert rows == described
+
+
+def test_the_page_of_endpoints_lists_exactly_the_fields() -> None:
+    """Each field at the endpoints that take it."""
+    page = (DOCS / "endpoints.md").read_text()
+    section = page.partition("## Requests")[2].partition("## Tokens")[0]
+    rows = {
+        name: set(places.split(", "))
+        for name, places in re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \|", section, re.MULTILINE)
+    }
+    described: dict[str, set[str]] = {}
+    for path, operations in openapi.document()["paths"].items():
+        for operation in operations.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                for field in content["schema"]["properties"]:
+                    described.setdefault(field, set()).add(path.rpartition("/")[2])
+    everywhere = {"token", "exchange", "introspect"}
+    assert {name: {"all"} if at == everywhere else at for name, at in described.items()} == rows
+
+
+def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
+    """Numbers that people rely on."""
+    page = (DOCS / "endpoints.md").read_text()
+    assert f"at most {requests.MAX_BODY_BYTES} bytes" in page
+    assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
+    assert f"1 to {tokens.MAX_SUBJECT_TOKEN_BYTES} characters" in page
+    assert f"more than {tokens.MAX_FLIGHTS} different tokens" in page
+    assert f"until {tokens.LONG_MARGIN:.0f} s before its end" in page
+    assert f"lives {2 * tokens.LONG_MARGIN:.0f} s or less" in page
+    assert f"more than {oauth.MAX_EXPIRES_IN // 86_400} days" in page
+    assert oauth.RETRY_AFTER_RANGE == (1, 3600)
+    assert "`Retry-After` (1 s to 1 h" in page
+
+
+def test_members_that_are_passed_through_are_on_the_page() -> None:
+    """What an application can rely on in the provider's refusals."""
+    page = (DOCS / "endpoints.md").read_text()
+    passed = set(openapi.document()["paths"]["/api/v1/token"]["post"]["responses"]["400"]["content"][
+        "application/json"
+    ]["schema"]["properties"]) - {"error", "error_description"}  # fmt: skip
+    document = dict.fromkeys(passed, "x") | {"error": "e", "error_codes": [1]}
+    assert set(oauth.refusal(400, document, None).details) == passed
+    for name in passed:
+        assert f"`{name}`" in page

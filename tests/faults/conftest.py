@@ -1,0 +1,55 @@
+"""Fixtures of the fault suite: a provider behind a network that fails on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.network import Authority, TcpProxy
+from support.provider import Provider
+from support.sidecars import StartSidecar, sidecars
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the sidecar runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture
+async def network() -> AsyncIterator[TcpProxy]:
+    """The way from the sidecar to the provider."""
+    proxy = TcpProxy()
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest_asyncio.fixture
+async def provider(network: TcpProxy) -> AsyncIterator[Provider]:
+    """A provider that is reached through `network`."""
+    provider = Provider()
+    await provider.start(public_url=f"http://127.0.0.1:{network.port}")
+    network.target_port = provider.port
+    yield provider
+    await provider.stop()
+
+
+@pytest_asyncio.fixture
+async def start(provider: Provider) -> AsyncIterator[StartSidecar]:
+    """Starts sidecars with settings of the test's own."""
+    async with sidecars(provider) as starter:
+        yield starter
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority that nobody trusts yet."""
+    return Authority(tmp_path)
