@@ -1,7 +1,7 @@
 """What does a cached verdict cost, and does memory stay flat?  python -m benches.memory [TOKENS]
 
 Sends distinct valid tokens (10^6 by default) through a validator whose cache holds 20,000, and prints the
-resident memory as it goes. Making the tokens is most of the time: they are signed with Ed25519, which is quick.
+resident memory as it goes. Making the tokens is most of the time, although Ed25519 is quick.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
             stats = validator.stats()
             print(
                 f"{serial + 1:>9} tokens  {figures[-1] / 1024:7.1f} MiB resident  "
-                f"{stats['cache_entries']:>6} cached  {stats['cache_bytes'] / 2**20:6.1f} MiB by its own account",
+                f"{stats['cache_entries']:>6} cached  {stats['cache_bytes'] / 2**20:6.1f} MiB by its account",
                 flush=True,
             )
     stats = validator.stats()

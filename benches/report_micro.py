@@ -135,8 +135,8 @@ def main() -> int:
     for row in table:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
-        line = f"{row['row']:12} {row['subject']:44} {row['reference']:42} {row['ratio']:7.2f} {target:>7} {mark}"
-        print(line.rstrip())
+        names = f"{row['row']:12} {row['subject']:44} {row['reference']:42}"
+        print(f"{names} {row['ratio']:7.2f} {target:>7} {mark}".rstrip())
     print(f"\nwritten to {out_path}")
     return 0
 

@@ -1,7 +1,7 @@
 """How fast is `validate`? Subjects and references in one session, in turns, over many distinct tokens.
 
-What belongs here: what is timed, and nothing else; the rows and ratios are made of it by benches/report.py.
-Each benchmark works through all its tokens once per round. Names are `subject[algorithm]`, with the turn last:
+What belongs here: what is timed, and nothing else; the rows and ratios are made of it by report_micro.py.
+Each benchmark works through all its tokens once per round. Names are `subject[algorithm]`, the turn last:
 every turn measures everything once, so that a machine that drifts disturbs all alike.
 """
 
