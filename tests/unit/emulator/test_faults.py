@@ -1,0 +1,219 @@
+"""Faults, time and keys on demand: what is planned happens, where, for whom and as often as planned, then
+no more.
+"""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from entra_fast._native import KeySet, Policy, Verifier
+from entra_fast.emulator.faults import KINDS_OF_FAULT, MAX_FAULTS, Faults
+from entra_fast.emulator.keyring import MAX_PUBLISHED_KEYS
+from entra_fast.errors import ConfigurationError, InvalidToken
+from support.local_entra import Caller, Clock
+
+API = "/admin/api"
+
+
+async def plan(entra: Caller, **fault: object) -> None:
+    answer = await entra.request("POST", f"{API}/faults", json=fault)
+    assert answer.status == 201, answer.text
+
+
+async def verify(entra: Caller, token: str) -> None:
+    """As app-b would."""
+    tenant = entra.tenant_id("app-b")
+    keys = KeySet((await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).text)
+    policy = Policy(issuers=[f"{entra.base_url}/{tenant}/v2.0"], audiences=[entra.client_id("app-b")])
+    Verifier(policy, keys).validate(token, entra.local.now())
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("expired_token", "token_expired"),
+        ("wrong_audience", "wrong_audience"),
+        ("wrong_issuer", "wrong_issuer"),
+        ("wrong_signature", "signature_invalid"),
+        ("unknown_key", "unknown_key"),
+    ],
+)
+async def test_wrong_tokens(entra: Caller, kind: str, code: str) -> None:
+    """A planned wrong token is wrong in exactly that way, once; the next one is right."""
+    await plan(entra, kind=kind, count=1)
+    wrong = (await entra.m2m("app-a", "app-b")).json["access_token"]
+    with pytest.raises(InvalidToken) as caught:
+        await verify(entra, wrong)
+    assert caught.value.code == code
+    await verify(entra, (await entra.m2m("app-a", "app-b")).json["access_token"])
+
+
+@pytest.mark.parametrize("endpoint", ["token", "keys", "discovery", "any"])
+async def test_statuses_at_each_endpoint(entra: Caller, endpoint: str) -> None:
+    """A planned status comes where it is planned and nowhere else."""
+    await plan(entra, kind="status", endpoint=endpoint, value=503)
+    tenant = entra.tenant_id("app-a")
+    statuses = {
+        "token": (await entra.m2m("app-a", "app-b")).status,
+        "keys": (await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).status,
+        "discovery": (await entra.request("GET", f"/{tenant}/v2.0/.well-known/openid-configuration")).status,
+    }
+    assert statuses == {name: 503 if endpoint in (name, "any") else 200 for name in statuses}
+
+
+async def test_faults_for_one_application(entra: Caller) -> None:
+    """Others do not notice."""
+    await plan(entra, kind="aadsts", value=90033, application="dev-gcp:team:app-a")
+    assert (await entra.m2m("app-a", "app-b")).code == 90033
+    assert (await entra.m2m("app-b", "app-b")).status == 200
+
+
+async def test_faults_for_a_while(entra: Caller, clock: Clock) -> None:
+    """After its time a fault is gone."""
+    await plan(entra, kind="aadsts", value=90033, seconds=60)
+    assert (await entra.m2m("app-a", "app-b")).status == 503
+    clock.now += 61
+    assert (await entra.m2m("app-a", "app-b")).status == 200
+    assert (await entra.request("GET", f"{API}/faults")).text == "[]"
+
+
+@pytest.mark.parametrize("kind", ["reset", "truncate"])
+async def test_cut_connections(entra: Caller, kind: str) -> None:
+    """The client sees a broken connection, not an answer."""
+    await plan(entra, kind=kind, count=1)
+    with pytest.raises(aiohttp.ClientError):
+        await entra.m2m("app-a", "app-b")
+    assert (await entra.m2m("app-a", "app-b")).status == 200
+
+
+async def test_garbage_and_redirects(entra: Caller) -> None:
+    """200 with something that is not JSON; 302 to another host."""
+    await plan(entra, kind="garbage", count=1)
+    answer = await entra.m2m("app-a", "app-b")
+    assert answer.status == 200
+    with pytest.raises(json.JSONDecodeError):
+        assert answer.json
+    await plan(entra, kind="redirect", count=1)
+    answer = await entra.m2m("app-a", "app-b")
+    assert (answer.status, answer.headers["Location"]) == (302, "https://elsewhere.invalid/")
+
+
+async def test_a_delay_is_followed_by_the_answer(entra: Caller) -> None:
+    """The request goes on after the delay."""
+    await plan(entra, kind="delay", value=0.001, count=1)
+    assert (await entra.m2m("app-a", "app-b")).status == 200
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "nonsense"},
+        {"kind": "delay"},
+        {"kind": "delay", "value": 1e6},
+        {"kind": "status", "value": 99},
+        {"kind": "aadsts", "value": 1},
+        {"kind": "reset", "endpoint": "elsewhere"},
+        {"kind": "wrong_issuer", "endpoint": "keys"},
+        {"kind": "reset", "endpoint": "keys", "application": "dev-gcp:team:app-a"},
+        {"kind": "reset", "application": "dev-gcp:team:unknown"},
+        {"kind": "reset", "count": 0},
+        {"kind": "reset", "seconds": -1},
+        {"kind": "reset", "count": "three"},
+        {"kind": "reset", "cuont": 3},
+        {},
+    ],
+)
+async def test_faults_that_make_no_sense(entra: Caller, fault: dict[str, object]) -> None:
+    """400 with a sentence, and nothing is planned."""
+    answer = await entra.request("POST", f"{API}/faults", json=fault)
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert entra.local.faults.planned() == ()
+
+
+def test_faults_are_bounded() -> None:
+    """No more than a hundred at a time."""
+    faults = Faults(Clock())
+    for _ in range(MAX_FAULTS):
+        faults.add("reset")
+    with pytest.raises(ConfigurationError, match="planned already"):
+        faults.add("reset")
+    faults.clear()
+    assert faults.planned() == ()
+
+
+def test_every_kind_can_be_planned() -> None:
+    """Each kind that is documented exists."""
+    faults = Faults(Clock())
+    values = {"delay": 1.0, "status": 500.0, "aadsts": 50076.0}
+    for kind in KINDS_OF_FAULT:
+        faults.add(kind, value=values.get(kind))
+
+
+async def test_the_clock_can_be_wrong(entra: Caller, clock: Clock) -> None:
+    """Tokens are issued by the wrong time, until it is set right."""
+    answer = await entra.request("PUT", f"{API}/clock", json={"offset": 7200})
+    assert answer.json == {"offset": 7200.0, "now": clock.now + 7200}
+    assert (await entra.m2m("app-a", "app-b")).claims["iat"] > clock.now
+    assert (await entra.request("PUT", f"{API}/clock", json={"offset": 1e12})).status == 400
+    await entra.request("PUT", f"{API}/clock", json={"offset": 0})
+    assert (await entra.m2m("app-a", "app-b")).claims["iat"] < clock.now
+
+
+async def test_announced_rotation(entra: Caller) -> None:
+    """The next key was published all along: who knows the old key set can verify new tokens, and old ones
+    stay good.
+    """
+    tenant = entra.tenant_id("app-b")
+    before = (await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).json["keys"]
+    old = (await entra.m2m("app-a", "app-b")).json["access_token"]
+    await entra.request("POST", f"{API}/keys/rotate", json={})
+    after = (await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).json["keys"]
+    new = (await entra.m2m("app-a", "app-b")).json["access_token"]
+    from entra_fast._native import unverified_header
+
+    assert unverified_header(new)["kid"] != unverified_header(old)["kid"]
+    assert unverified_header(new)["kid"] in [key["kid"] for key in before]
+    assert len(after) == len(before) + 1
+    await verify(entra, old)
+    await verify(entra, new)
+
+
+async def test_unannounced_rotation(entra: Caller) -> None:
+    """The new key was not in the old set; the standby stays the next one."""
+    from entra_fast._native import unverified_header
+
+    before = dict(entra.local.keyring.describe())
+    await entra.request("POST", f"{API}/keys/rotate", json={"announced": False})
+    new = (await entra.m2m("app-a", "app-b")).json["access_token"]
+    assert unverified_header(new)["kid"] not in before
+    await verify(entra, new)
+    await entra.request("POST", f"{API}/keys/rotate", json={"announced": True})
+    assert entra.local.keyring.active.kid in before
+
+
+async def test_withdrawal(entra: Caller) -> None:
+    """What the withdrawn key has signed verifies no more; another key takes over; an unknown kid is an
+    error.
+    """
+    old = (await entra.m2m("app-a", "app-b")).json["access_token"]
+    kid = entra.local.keyring.active.kid
+    answer = await entra.request("DELETE", f"{API}/keys/{kid}")
+    assert {"kid": kid, "state": "withdrawn"} in answer.json
+    with pytest.raises(InvalidToken) as caught:
+        await verify(entra, old)
+    assert caught.value.code == "unknown_key"
+    await verify(entra, (await entra.m2m("app-a", "app-b")).json["access_token"])
+    assert (await entra.request("DELETE", f"{API}/keys/{kid}")).status == 400
+
+
+async def test_published_keys_are_bounded(entra: Caller) -> None:
+    """Rotating for ever does not grow the key set."""
+    for _ in range(MAX_PUBLISHED_KEYS + 3):
+        entra.local.keyring.rotate()
+    states = [state for _, state in entra.local.keyring.describe()]
+    assert states.count("signs") == 1
+    assert len([state for state in states if state != "withdrawn"]) <= MAX_PUBLISHED_KEYS
+    await verify(entra, (await entra.m2m("app-a", "app-b")).json["access_token"])
