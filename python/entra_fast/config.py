@@ -341,7 +341,7 @@ def signing_key(setting: str, jwk: str) -> _native.SigningKey:
     """The private key in the text of a setting.
 
     Raises:
-        ConfigurationError: it is not a usable key. The sentence names the setting and contains no key material.
+        ConfigurationError: it is not usable; the sentence names the setting and holds no key material.
     """
     try:
         return _native.SigningKey.from_jwk(jwk)

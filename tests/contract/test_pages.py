@@ -28,7 +28,7 @@ def test_the_page_of_metrics_lists_exactly_what_is_rendered() -> None:
 
 
 def test_the_page_of_endpoints_lists_exactly_the_operations() -> None:
-    """Methods and paths are those of the API's description, which the probes' suite compares with the routes."""
+    """Methods and paths are those of /openapi.json, which another test compares with the routes."""
     page = (DOCS / "endpoints.md").read_text()
     rows = set(re.findall(r"^\| (POST|GET) \| `(/[^`]*)` \|", page, re.MULTILINE))
     described = {

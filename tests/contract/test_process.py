@@ -4,86 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from support.process import Process, Serve, served
 from support.provider import CLIENT_KEY, Provider, after
 from support.sidecars import eventually
-from support.wire import Caller, read_answer, request_bytes
-
-
-class Process:
-    """`entra-fast serve` with its log lines."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.lines.append(line.decode().rstrip("\n"))
-
-    async def listening(self) -> Caller:
-        async def said_so() -> bool:
-            assert self.process.returncode is None, self.lines
-            return self._listening() is not None
-
-        await eventually(said_so)
-        line = self._listening()
-        assert line is not None
-        return Caller(line["address"])
-
-    def _listening(self) -> dict[str, str] | None:
-        parsed = [json.loads(line) for line in self.lines]
-        return next((line for line in parsed if line["message"] == "listening"), None)
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(30):
-            status = await self.process.wait()
-            await self._reading
-        return status
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+from support.wire import read_answer, request_bytes
 
 
 @pytest_asyncio.fixture
-async def serve() -> AsyncIterator[object]:
+async def serve() -> AsyncIterator[Serve]:
     """Starts `entra-fast serve` with exactly the given environment."""
-    processes: list[Process] = []
-
-    async def start(environ: dict[str, str], *arguments: str) -> Process:
-        process = Process(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                "import sys; from entra_fast.cli import main; sys.exit(main(sys.argv[1:]))",
-                "serve",
-                *arguments,
-                env={"PATH": os.environ["PATH"], **environ},
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        if process.process.returncode is None:
-            process.process.kill()
-        await process.ended()
+    async with served() as starter:
+        yield starter
 
 
-async def test_serves_until_sigterm_and_exits_with_0(serve, provider: Provider) -> None:
+async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Provider) -> None:
     """Start, work, drain, exit status 0; standard output stays empty, log lines are JSON."""
     process = await serve(provider.environment())
     caller = await process.listening()
@@ -110,7 +51,7 @@ async def test_serves_until_sigterm_and_exits_with_0(serve, provider: Provider) 
     ],
 )
 async def test_a_wrong_setting_stops_the_start(
-    serve, provider: Provider, changes: dict[str, str | None], setting: str
+    serve: Serve, provider: Provider, changes: dict[str, str | None], setting: str
 ) -> None:
     """One line that names the setting, exit status 2, nothing else printed, no secret in it."""
     process = await serve(provider.environment(**changes))
@@ -121,7 +62,7 @@ async def test_a_wrong_setting_stops_the_start(
     assert await process.process.stdout.read() == b""
 
 
-async def test_a_taken_port_is_one_line(serve, provider: Provider) -> None:
+async def test_a_taken_port_is_one_line(serve: Serve, provider: Provider) -> None:
     """The line names the setting and the address; exit status 2."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -135,7 +76,7 @@ async def test_a_taken_port_is_one_line(serve, provider: Provider) -> None:
     assert "in use" in process.lines[0]
 
 
-async def test_sigterm_lets_requests_under_way_finish(serve, provider: Provider) -> None:
+async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Provider) -> None:
     """A request that waits for the provider when SIGTERM comes is answered; exit status 0."""
     process = await serve(provider.environment())
     caller = await process.listening()
@@ -150,7 +91,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve, provider: Provider)
     assert await process.ended() == 0
 
 
-async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve, provider: Provider) -> None:
+async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve: Serve, provider: Provider) -> None:
     """The process ends within the drain time, with exit status 1 to say that something was lost."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="200"))
     caller = await process.listening()
@@ -163,7 +104,7 @@ async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve, provider:
         await waiting
 
 
-async def test_a_second_signal_is_immediate(serve, provider: Provider) -> None:
+async def test_a_second_signal_is_immediate(serve: Serve, provider: Provider) -> None:
     """Whoever sends it twice means it."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="600000"))
     await process.listening()
@@ -173,7 +114,7 @@ async def test_a_second_signal_is_immediate(serve, provider: Provider) -> None:
     assert await process.ended() == 1
 
 
-async def test_no_request_is_lost_over_sigterm(serve, provider: Provider) -> None:
+async def test_no_request_is_lost_over_sigterm(serve: Serve, provider: Provider) -> None:
     """Clients that keep calling over kept-alive connections get an answer to all that they sent."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="300"))
     caller = await process.listening()
@@ -212,7 +153,7 @@ async def test_no_request_is_lost_over_sigterm(serve, provider: Provider) -> Non
     assert lost == 0
 
 
-async def test_an_access_log_is_written_when_asked_for(serve, provider: Provider) -> None:
+async def test_an_access_log_is_written_when_asked_for(serve: Serve, provider: Provider) -> None:
     """One line per request with method, path, status and duration, and nothing that was sent."""
     process = await serve(provider.environment(ENTRA_FAST_ACCESS_LOG="true", ENTRA_FAST_LOG_LEVEL="debug"))
     caller = await process.listening()

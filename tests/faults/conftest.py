@@ -14,6 +14,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.network import Authority, TcpProxy
+from support.process import Serve, served
 from support.provider import Provider
 from support.sidecars import StartSidecar, sidecars
 
@@ -46,6 +47,13 @@ async def provider(network: TcpProxy) -> AsyncIterator[Provider]:
 async def start(provider: Provider) -> AsyncIterator[StartSidecar]:
     """Starts sidecars with settings of the test's own."""
     async with sidecars(provider) as starter:
+        yield starter
+
+
+@pytest_asyncio.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts `entra-fast serve` as a process, with exactly the given environment."""
+    async with served() as starter:
         yield starter
 
 

@@ -78,5 +78,5 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     logger.setLevel(level.upper())

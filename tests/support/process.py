@@ -1,0 +1,83 @@
+"""`entra-fast serve` as a process of its own, with its log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from support.sidecars import eventually
+from support.wire import Caller
+
+
+class Process:
+    """`entra-fast serve` with its log lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode().rstrip("\n"))
+
+    async def listening(self) -> Caller:
+        async def said_so() -> bool:
+            assert self.process.returncode is None, self.lines
+            return self._listening() is not None
+
+        await eventually(said_so)
+        line = self._listening()
+        assert line is not None
+        return Caller(line["address"])
+
+    def _listening(self) -> dict[str, str] | None:
+        parsed = [json.loads(line) for line in self.lines]
+        return next((line for line in parsed if line["message"] == "listening"), None)
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            status = await self.process.wait()
+            await self._reading
+        return status
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+Serve = Callable[..., Awaitable[Process]]
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[Serve]:
+    """Starts `entra-fast serve` with exactly the given environment."""
+    processes: list[Process] = []
+
+    async def start(environ: dict[str, str], *arguments: str) -> Process:
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "import sys; from entra_fast.cli import main; sys.exit(main(sys.argv[1:]))",
+                "serve",
+                *arguments,
+                env={"PATH": os.environ["PATH"], **environ},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+        processes.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            if process.process.returncode is None:
+                process.process.kill()
+            await process.ended()
