@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from entra_fast import _native
 from entra_fast.config import OutboundSettings, ProviderSettings
@@ -52,6 +53,13 @@ RETRY_RESERVE = 0.25
 RENEWAL_SPREAD = (0.6, 0.8)
 """Renewal is due at a random point in this part of the time in which a token is handed out, so that tokens
 which were fetched together are not renewed together."""
+UNASKED_RENEWAL = 0.9
+"""The part of that time after which an application's own token is renewed even if nobody has asked for it
+since renewal became due."""
+UNASKED_RENEWALS = 2
+"""How often in a row that happens without anybody asking; then the token may lapse."""
+MAX_UNASKED = 1000
+"""Most tokens that are renewed without being asked for."""
 RENEWAL_RETRY_PAUSE = (15.0, 30.0)
 """Seconds until a failed renewal is tried again."""
 LONG_MARGIN = 120.0
@@ -106,12 +114,26 @@ class _Window:
     error: ProviderError
 
 
+class Timer(Protocol):
+    """What `loop.call_later` returns."""
+
+    def cancel(self) -> None: ...
+
+
+@dataclass(slots=True, repr=False)
+class _Upkeep:
+    """Keeps one of the application's own tokens fresh for callers who come seldom."""
+
+    timer: Timer
+    unasked: int = 0
+
+
 class TokenAcquirer:
     """Acquires and exchanges tokens through a cache. Belongs to one event loop.
 
     Args:
         clock: seconds since the epoch. monotonic: seconds of a clock that never jumps.
-        sleep, uniform: for tests that must neither wait nor depend on chance.
+        sleep, uniform, call_later: for tests that must neither wait nor depend on chance.
     """
 
     def __init__(
@@ -128,6 +150,7 @@ class TokenAcquirer:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
+        call_later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
         self._provider = provider
         self._finder = finder
@@ -141,6 +164,8 @@ class TokenAcquirer:
         self._monotonic = monotonic
         self._sleep = sleep
         self._uniform = uniform
+        self._call_later = call_later
+        self._upkeep: dict[bytes, _Upkeep] = {}
         self._flights: dict[bytes, asyncio.Task[_Fetched]] = {}
         self._windows: OrderedDict[bytes, _Window] = OrderedDict()
 
@@ -182,11 +207,15 @@ class TokenAcquirer:
         return token
 
     async def aclose(self) -> None:
-        """Give up what is being fetched."""
+        """Give up what is being fetched, and renew no more."""
+        for upkeep in self._upkeep.values():
+            upkeep.timer.cancel()
+        self._upkeep.clear()
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
+        self._flights.clear()  # one that had not begun yet could not do so itself
 
     # --- which token ---
 
@@ -223,6 +252,9 @@ class TokenAcquirer:
     # --- from the cache or from a fetch ---
 
     async def _obtain(self, wanted: _Wanted, skip_cache: bool) -> AcquiredToken:
+        upkeep = self._upkeep.get(wanted.key)
+        if upkeep is not None:
+            upkeep.unasked = 0
         if not skip_cache:
             grant = self._cache.get(wanted.key, monotonic=self._monotonic(), now=self._clock())
             if grant is not None:
@@ -289,6 +321,28 @@ class TokenAcquirer:
             )
         )
 
+    def _keep_up(self, wanted: _Wanted, delay: float) -> None:
+        """Renew later, even if nobody asks: an application that comes once an hour must not wait either.
+        Users' tokens are not kept for this."""
+        known = self._upkeep.get(wanted.key)
+        if known is None and len(self._upkeep) >= MAX_UNASKED:
+            return
+        call_later = self._call_later or asyncio.get_running_loop().call_later
+        timer = call_later(delay, lambda: self._renew_unasked(wanted))
+        if known is None:
+            self._upkeep[wanted.key] = _Upkeep(timer)
+        else:
+            known.timer.cancel()
+            known.timer = timer
+
+    def _renew_unasked(self, wanted: _Wanted) -> None:
+        upkeep = self._upkeep[wanted.key]
+        upkeep.unasked += 1
+        if upkeep.unasked > UNASKED_RENEWALS:
+            del self._upkeep[wanted.key]
+        else:
+            self._renew(wanted)
+
     async def _fly(self, wanted: _Wanted) -> _Fetched:
         try:
             return await self._fetch(wanted)
@@ -297,7 +351,7 @@ class TokenAcquirer:
             self._renewal_failed(wanted, exc)
             raise
         finally:
-            del self._flights[wanted.key]
+            self._flights.pop(wanted.key, None)
 
     def _renewal_failed(self, wanted: _Wanted, exc: BaseException | None) -> None:
         pause = self._uniform(*RENEWAL_RETRY_PAUSE)
@@ -396,6 +450,8 @@ class TokenAcquirer:
                 renew_in=(life - margin) * self._uniform(*RENEWAL_SPREAD),
                 subject_expires_at=wanted.subject_expires_at,
             )
+            if wanted.subject_token is None:
+                self._keep_up(wanted, (life - margin) * UNASKED_RENEWAL)
         return _Fetched(answer.access_token, sent_at + answer.expires_in)
 
     # --- Retry-After ---

@@ -1,0 +1,315 @@
+"""When the provider is asked: retries, renewal, bounds. With a scripted way out and clocks that stand still.
+
+The same over real sockets is in tests/contract and tests/faults; here is what would need hours, thousands of
+requests or chance there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from entra_fast import tokens
+from entra_fast._native import GrantCache
+from entra_fast.config import CredentialSettings, OutboundSettings, ProviderSettings, Secret
+from entra_fast.credentials import Credentials
+from entra_fast.discovery import EndpointFinder
+from entra_fast.errors import ProviderError
+from entra_fast.http import HttpClient, HttpFailure, HttpResponse
+from entra_fast.metrics import Metrics
+from entra_fast.tokens import TokenAcquirer
+
+Answer = HttpResponse | HttpFailure
+
+
+def granted(token: str = "token", expires_in: object = 3600) -> HttpResponse:
+    body = {"access_token": token, "token_type": "Bearer", "expires_in": expires_in}
+    return HttpResponse(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+
+
+def failed(status: int, retry_after: str | None = None) -> HttpResponse:
+    return HttpResponse(status, {} if retry_after is None else {"Retry-After": retry_after}, b"")
+
+
+class ScriptedWayOut(HttpClient):
+    """Answers from a script, else grants; records the forms and the time that was allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(proxies={})
+        self.script: list[Answer] = []
+        self.forms: list[Mapping[str, str]] = []
+        self.allowed: list[float | None] = []
+        self.gate: asyncio.Event | None = None
+
+    async def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> HttpResponse:
+        self.forms.append(fields)
+        self.allowed.append(timeout)
+        if self.gate is not None:
+            await self.gate.wait()
+        answer = self.script.pop(0) if self.script else granted(f"token-{len(self.forms)}")
+        if isinstance(answer, HttpFailure):
+            raise answer
+        return answer
+
+
+class Later:
+    """Timers that fire when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, delay: float, callback: Callable[[], None]) -> Later:
+        self.due.append((delay, callback))
+        return self
+
+    def cancel(self) -> None:
+        """Nothing fires by itself."""
+
+
+class World:
+    """An acquirer whose surroundings the test controls."""
+
+    def __init__(self, **outbound: Any) -> None:
+        self.monotonic = 1000.0
+        self.wall = 1_800_000_000.0
+        self.pauses: list[float] = []
+        self.way_out = ScriptedWayOut()
+        self.later = Later()
+        self.metrics = Metrics()
+        self.cache = GrantCache()
+        provider = ProviderSettings(
+            client_id="client",
+            tenant_id="tenant",
+            well_known_url=None,
+            issuer="https://login.example/t",
+            jwks_uri="https://login.example/keys",
+            token_endpoint="https://login.example/token",
+            credentials=CredentialSettings(client_secret=Secret("AZURE_APP_CLIENT_SECRET", "secret")),
+        )
+        self.acquirer = TokenAcquirer(
+            provider,
+            finder=EndpointFinder(provider, self.way_out, self.metrics),
+            http=self.way_out,
+            credentials=Credentials(provider.credentials, "client"),
+            cache=self.cache,
+            metrics=self.metrics,
+            outbound=OutboundSettings(**outbound),
+            clock=lambda: self.wall,
+            monotonic=lambda: self.monotonic,
+            sleep=self._sleep,
+            uniform=lambda low, high: (low + high) / 2,
+            call_later=self.later,
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.monotonic += seconds
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert self.acquirer.in_flight == 0
+
+    def pass_time(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.wall += seconds
+
+
+TIMED_OUT = HttpFailure("timed_out", "no answer in time")
+
+
+async def test_a_retry_is_jittered_and_gets_the_time_that_is_left() -> None:
+    """The pause is drawn from a range; the second attempt may take what remains of the whole."""
+    world = World()
+    world.way_out.script = [TIMED_OUT]
+    await world.acquirer.acquire("a:b:c")
+    assert world.pauses == [pytest.approx(0.15)]
+    assert world.way_out.allowed == [pytest.approx(5.0), pytest.approx(4.85)]
+
+
+@pytest.mark.parametrize(("max_retries", "attempts"), [(0, 1), (1, 2), (3, 4)])
+async def test_retries_are_bounded_by_the_setting(max_retries: int, attempts: int) -> None:
+    """ENTRA_FAST_HTTP_MAX_RETRIES counts attempts after the first."""
+    world = World(max_retries=max_retries)
+    world.way_out.script = [TIMED_OUT] * 10
+    with pytest.raises(ProviderError):
+        await world.acquirer.acquire("a:b:c")
+    assert len(world.way_out.forms) == attempts
+
+
+@pytest.mark.parametrize("code", ["tls_failed", "redirected", "answer_too_large", "url_not_allowed"])
+async def test_what_would_fail_again_is_not_repeated(code: str) -> None:
+    """Only what may pass is tried again."""
+    world = World()
+    world.way_out.script = [HttpFailure(code, "no")]
+    with pytest.raises(ProviderError) as caught:
+        await world.acquirer.acquire("a:b:c")
+    assert (caught.value.code, caught.value.status) == (code, 500)
+    assert len(world.way_out.forms) == 1
+
+
+async def test_a_retry_after_that_does_not_fit_is_not_waited_for() -> None:
+    """The caller learns at once when to come back."""
+    world = World()
+    world.way_out.script = [failed(503, "10")]
+    with pytest.raises(ProviderError) as caught:
+        await world.acquirer.acquire("a:b:c")
+    assert caught.value.retry_after == 10
+    assert world.pauses == []
+
+
+async def test_windows_are_bounded() -> None:
+    """Trouble with millions of users does not grow the memory of it."""
+    world = World()
+    for i in range(tokens.MAX_WINDOWS + 50):
+        world.way_out.script = [failed(429, "3600")]
+        with pytest.raises(ProviderError):
+            await world.acquirer.exchange("a:b:c", f"opaque-{i}")
+    assert len(world.acquirer._windows) == tokens.MAX_WINDOWS
+
+
+async def test_fetches_are_bounded() -> None:
+    """More different tokens at once than the limit are refused, and are served when there is room."""
+    world = World()
+    world.way_out.gate = asyncio.Event()
+    waiting = [
+        asyncio.ensure_future(world.acquirer.acquire(f"api://a{i}/.default"))
+        for i in range(tokens.MAX_FLIGHTS)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(ProviderError) as caught:
+        await world.acquirer.acquire("api://one-more/.default")
+    assert (caught.value.status, caught.value.retry_after) == (503, 1)
+    joined = asyncio.ensure_future(world.acquirer.acquire("api://a0/.default"))
+    world.way_out.gate.set()
+    await asyncio.gather(*waiting, joined)
+    assert (await world.acquirer.acquire("api://one-more/.default")).access_token
+
+
+async def test_cancelled_callers_leave_no_trace() -> None:
+    """All callers go away: the fetch ends by itself, its failure is nobody's unhandled exception."""
+    world = World()
+    world.way_out.gate = asyncio.Event()
+    world.way_out.script = [failed(400)]
+    callers = [asyncio.ensure_future(world.acquirer.acquire("a:b:c")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert world.acquirer.in_flight == 1
+    world.way_out.gate.set()
+    await world.settle()
+    assert world.acquirer.in_flight == 0
+
+
+async def test_a_seldom_used_token_is_renewed_unasked() -> None:
+    """An application that asks once an hour never waits; one that has stopped asking is forgotten."""
+    world = World()
+    await world.acquirer.acquire("a:b:c")
+    for renewals in (1, 2):
+        delay, fire = world.later.due.pop()
+        assert delay == pytest.approx(0.9 * 3480)
+        world.pass_time(delay)
+        fire()
+        await world.settle()
+        assert len(world.way_out.forms) == 1 + renewals
+    assert (
+        await world.acquirer.acquire("a:b:c")
+    ).access_token == "token-3"  # from the cache; counts as asking
+    for renewals in (3, 4):
+        delay, fire = world.later.due.pop()
+        world.pass_time(delay)
+        fire()
+        await world.settle()
+        assert len(world.way_out.forms) == 1 + renewals
+    delay, fire = world.later.due.pop()
+    world.pass_time(delay)
+    fire()
+    await world.settle()
+    assert len(world.way_out.forms) == 5
+    assert world.acquirer._upkeep == {}
+
+
+async def test_users_tokens_are_not_renewed_unasked() -> None:
+    """No user's token is kept for later."""
+    world = World()
+    await world.acquirer.exchange("a:b:c", "opaque")
+    assert world.later.due == []
+
+
+async def test_a_renewal_that_fails_is_tried_again_after_a_while() -> None:
+    """Not at once, and not never."""
+    world = World()
+    await world.acquirer.acquire("a:b:c")
+    world.pass_time(3000)
+    world.way_out.script = [failed(400)]
+    for _ in range(5):
+        assert (await world.acquirer.acquire("a:b:c")).access_token == "token-1"
+        await world.settle()
+    assert len(world.way_out.forms) == 2
+    world.pass_time(tokens.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-1"
+    await world.settle()
+    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-3"
+
+
+async def test_renewal_from_outside() -> None:
+    """Whoever answers from the cache without the acquirer can have a token renewed."""
+    world = World()
+    await world.acquirer.acquire("a:b:c")
+    world.acquirer.renew("api://a.b.c/.default")
+    world.acquirer.renew("a:b:c")  # the same token: one fetch
+    await world.settle()
+    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-2"
+    assert world.metrics.renewals.value("ok") == 1
+
+
+async def test_the_life_of_a_token_is_counted_from_the_question() -> None:
+    """A slow answer does not lengthen it."""
+    world = World()
+
+    async def slow(*_: object, **__: object) -> HttpResponse:
+        world.pass_time(3)
+        return granted(expires_in=100)
+
+    world.way_out.post_form = slow  # type: ignore[method-assign]
+    assert (await world.acquirer.acquire("a:b:c")).expires_in == 97
+
+
+async def test_what_identifies_a_token() -> None:
+    """A table of what is the same request and what is not."""
+    same = [("a:b:c", "a:b:c"), ("a:b:c", "api://a.b.c/.default")]
+    different = [("a:b:c", "a:b:d"), ("api://x/.default", "https://x/.default"), ("api://x/a", "api://x/A")]
+    for first, second in same:
+        world = World()
+        await world.acquirer.acquire(first)
+        await world.acquirer.acquire(second)
+        assert len(world.way_out.forms) == 1
+    for first, second in different:
+        world = World()
+        await world.acquirer.acquire(first)
+        await world.acquirer.acquire(second)
+        assert len(world.way_out.forms) == 2
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    """Callers that still wait are cancelled, nothing is left behind."""
+    world = World()
+    world.way_out.gate = asyncio.Event()
+    caller = asyncio.ensure_future(world.acquirer.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    await world.acquirer.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert world.acquirer.in_flight == 0
