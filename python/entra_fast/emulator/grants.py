@@ -441,9 +441,11 @@ class TokenService:
         if user is None or login is None:
             return answer | ({"resource": scope.resource} if request.version == 1 else {})
         if target is not None and decision is not None:
-            answer["scope"] = " ".join(
-                f"{scope.resource or target.identifier_uris[0]}/{name}" for name in decision.scopes
-            )
+            # Entra repeats `.default` among what it has granted; MSAL would not find the token in its cache
+            # otherwise.
+            granted = (*decision.scopes, *([".default"] if ".default" in scope.permissions else []))
+            prefix = scope.resource or target.identifier_uris[0]
+            answer["scope"] = " ".join(f"{prefix}/{name}" for name in granted)
         else:
             answer["scope"] = "openid profile email"
         if "openid" in scope.openid:

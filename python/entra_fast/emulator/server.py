@@ -476,7 +476,8 @@ async def _instance(request: web.Request) -> web.Response:
     local = request.app[LOCAL]
     sent = urllib.parse.urlsplit(request.query.get("authorization_endpoint", ""))
     own = urllib.parse.urlsplit(local.base_url).netloc
-    if sent.netloc != own:
+    # MSAL for Python leaves the port out of its question.
+    if sent.netloc not in (own, urllib.parse.urlsplit(local.base_url).hostname):
         return json_response(
             {"error": "invalid_instance", "error_description": "AADSTS50049: Unknown instance."}, 400
         )

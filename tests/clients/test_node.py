@@ -1,0 +1,128 @@
+"""Clients from npm: @azure/msal-node, openid-client, jose. Skipped where there is no node, or no way to
+install them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from entra_fast._native import unverified_claims
+from entra_fast.emulator.keyring import private_key_of
+
+from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, SCOPE_NOBODY, Served
+
+FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages() -> None:
+    """The packages of the lock file, installed once."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    if (FOLDER / "node_modules").is_dir():
+        return
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    try:
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=100, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the packages could not be installed in time")
+    if done.returncode != 0:
+        pytest.skip("the packages could not be installed: no way to a package registry")
+
+
+def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
+    """One command of clients.mjs."""
+    application = entra.local.registry.find(APP_A)
+    key = entra.local.credentials.key(application)
+    environment = {
+        **os.environ,
+        "ISSUER": entra.issuer,
+        "AUTHORITY": entra.authority,
+        "CLIENT_ID": application.client_id,
+        "CLIENT_SECRET": entra.secret(APP_A),
+        "AUDIENCE": entra.client_id(APP_B),
+        "SCOPE": SCOPE_B,
+        "USER": "ada",
+        "REDIRECT_URI": CALLBACK,
+        "JWK": key.private_jwk(),
+        "PEM": private_key_of(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        "X5T_S256": _hex(key.x5t_s256 or ""),
+        "NODE_EXTRA_CA_CERTS": str(entra.authority_file),
+        **more,
+    }
+    done = subprocess.run(
+        ["node", "clients.mjs", command],
+        cwd=FOLDER,
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    result: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+    return result
+
+
+def _hex(text: str) -> str:
+    import base64
+
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+
+
+def test_msal_node_client_credentials(entra: Served) -> None:
+    """A token for the target; a refusal reaches the caller with its AADSTS number."""
+    token = run(entra, "msal-client-credentials")["token"]
+    assert unverified_claims(token)["azp_name"] == APP_A
+    refused = run(entra, "msal-client-credentials", SCOPE=SCOPE_NOBODY)["failed"]
+    assert refused["code"] == "invalid_grant"
+    assert "501051" in refused["message"]
+
+
+def test_msal_node_certificate(entra: Served) -> None:
+    """A PS256 assertion that names its key by x5t#S256, used twice."""
+    result = run(entra, "msal-certificate")
+    assert unverified_claims(result["token"])["azpacr"] == "2"
+    assert result["renewed"]
+
+
+def test_msal_node_on_behalf_of(entra: Served) -> None:
+    """The user's token becomes one for the target, and MSAL knows the account."""
+    result = run(entra, "msal-on-behalf-of", USER_TOKEN=entra.user_token("ada"))
+    assert unverified_claims(result["token"])["scp"] == "defaultaccess cases.read"
+    assert result["username"] == "ada@trygdeetaten.no"
+
+
+def test_msal_node_authorization_code(entra: Served) -> None:
+    """The login with PKCE, for another application."""
+    result = run(entra, "msal-auth-code")
+    assert unverified_claims(result["token"])["aud"] == entra.client_id(APP_B)
+    assert result["username"] == "ada@trygdeetaten.no"
+
+
+def test_openid_client_login(entra: Served) -> None:
+    """Discovery, login, id token, userinfo and refresh by a certified library."""
+    result = run(entra, "openid-client-login")
+    assert result["claims"]["preferred_username"] == "ada@trygdeetaten.no"
+    assert result["info"]["name"] == "Ada Lovelace"
+    assert result["refreshed"]
+
+
+def test_openid_client_private_key(entra: Served) -> None:
+    """private_key_jwt, a fresh assertion for each request."""
+    assert unverified_claims(run(entra, "openid-client-private-key")["token"])["azpacr"] == "2"
+
+
+def test_jose_verifies(entra: Served) -> None:
+    """jose with its remote key set, though the keys have no `alg`."""
+    _, token = entra.local.mint(APP_A, APP_B, "ada")
+    assert token is not None
+    assert run(entra, "jose-verify", USER_TOKEN=token)["payload"]["NAVident"] == "A100001"
