@@ -49,7 +49,7 @@ def get(url: str, *, timeout: float = TIMEOUT) -> Fetched:
         KeysUnavailable: no complete answer came; the sentence says why.
     """
     if (problem := url_problem(url)) is not None:
-        raise ConfigurationError("setting_invalid", f"the URL of keys or discovery {problem}", "jwks_uri")
+        raise ConfigurationError("setting_invalid", f"the URL of keys or discovery {problem}", "url")
     request = urllib.request.Request(url, headers={"Accept": "application/json", "User-Agent": "entra_fast"})  # noqa: S310
     opener = urllib.request.build_opener(_NoRedirects)
     try:

@@ -120,6 +120,11 @@ def read_key_set(status: int, body: bytes) -> KeySet:
     return KeySet(body)
 
 
+def _misbehaved(error: Exception) -> KeysUnavailable:
+    logger.exception("key set could not be fetched")
+    return KeysUnavailable("keys_unavailable", f"fetching failed with {type(error).__name__}")
+
+
 class _Keys:
     """What both ways share: the last good set, who is to be told, and figures."""
 
@@ -161,6 +166,12 @@ class _Keys:
             logger.error("key set is too old to be believed and was given up")
             self.keys = None
             self._accept(None)
+
+    def _look_for(self, kid: str | None) -> None:
+        # A token without a kid finds nothing, even when a key without one is published: that must not lift
+        # the cool-down, or such tokens could cause one fetch each.
+        if kid is not None and self.keys is not None and kid in self.keys.kids:
+            self.schedule.unknown_was_found()
 
     def unavailable(self) -> KeysUnavailable:
         reason = self.error.message if self.error is not None else "they have not been fetched yet"
@@ -232,8 +243,7 @@ class AsyncKeys(_Keys):
         if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
             return False
         await self._wait()
-        if self.keys is not None and kid in self.keys.kids:
-            self.schedule.unknown_was_found()
+        self._look_for(kid)
         return True
 
     async def _wait(self) -> None:
@@ -250,6 +260,8 @@ class AsyncKeys(_Keys):
             keys = read_key_set(response.status, response.body)
         except EntraFastError as error:
             self._keep(error)
+        except Exception as error:  # a fetch that misbehaves must not end the refreshing
+            self._keep(_misbehaved(error))
         else:
             self._take(keys, response.headers.get("Cache-Control", ""))
 
@@ -295,6 +307,7 @@ class ThreadKeys(_Keys):
         """Locks and threads of the parent mean nothing in a child process."""
         self._changed = threading.Condition()
         self._in_flight = False
+        self._finished = self.fetches
         self._wanted = False
         self._thread: threading.Thread | None = None
 
@@ -322,17 +335,19 @@ class ThreadKeys(_Keys):
             self._ensure_thread()
             self._changed.notify_all()
         limit = self.schedule.rules.max_wait
-        self._changed.wait_for(lambda: self.fetches >= done and not self._in_flight, timeout=limit)
+        self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
 
     def refresh_for_unknown(self, kid: str | None) -> bool:
         """As `AsyncKeys.refresh_for_unknown`."""
         with self._changed:
+            if self._closed:
+                return False  # nobody is there to fetch
             joining = self._in_flight or self._wanted
             if not joining and not self.schedule.claim_fetch_for_unknown(self._monotonic()):
                 return False
             self._refresh_locked()
-            if not joining and self.keys is not None and kid in self.keys.kids:
-                self.schedule.unknown_was_found()
+            if not joining:
+                self._look_for(kid)
         return True
 
     def _ensure_thread(self) -> None:
@@ -361,6 +376,7 @@ class ThreadKeys(_Keys):
             finally:
                 with self._changed:
                     self._in_flight = False
+                    self._finished = self.fetches
                     self._changed.notify_all()
         self.give_up_when_too_old(self._monotonic())
         return True
@@ -372,8 +388,7 @@ class ThreadKeys(_Keys):
         except EntraFastError as error:
             self._keep(error)
         except Exception as error:  # a fetch that misbehaves must not end the thread
-            logger.exception("key set could not be fetched")
-            self._keep(KeysUnavailable("keys_unavailable", f"fetching failed with {type(error).__name__}"))
+            self._keep(_misbehaved(error))
         else:
             self._take(keys, answer.cache_control)
 
@@ -391,7 +406,11 @@ _survives_fork: weakref.WeakSet[ThreadKeys] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for keys in list(_survives_fork):
+        was_running = keys._thread is not None
         keys._reset()
+        if was_running:
+            # Else nothing would refresh in this process as long as the keys that it has are enough.
+            keys.start()
 
 
 if hasattr(os, "register_at_fork"):

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
@@ -83,8 +83,13 @@ class Options(TypedDict, total=False):
     clock: Callable[[], float] | None
 
 
+_Result = TypeVar("_Result")
+
+
 class _Validation:
     """What both validators share: settings become a complete policy, or a ConfigurationError."""
+
+    _keys: ThreadKeys | AsyncKeys | None = None
 
     def __init__(
         self,
@@ -147,6 +152,12 @@ class _Validation:
         """Fetch the discovery document, in the course of a constructor."""
         raise NotImplementedError
 
+    def _explained(self, result: _Result) -> _Result | KeysUnavailable:
+        """The result; where it is that there are no keys, with the reason for that."""
+        if isinstance(result, KeysUnavailable) and self._keys is not None:
+            return self._keys.unavailable()
+        return result
+
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
         """Every check of a token in turn, with the values: for people who wonder why.
 
@@ -164,7 +175,7 @@ class Validator(_Validation):
 
     Args:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
-            `tid`; then `tenants` is needed. When issuer, jwks_uri and jwks are all left out, they come from the
+            `tid`; then `tenants` is needed. When issuer, jwks_uri and jwks are left out, they come from the
             environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
             `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience).
         audience: accepted audiences (`aud`); for Entra ID's v2.0 tokens the application's client id.
@@ -216,6 +227,7 @@ class Validator(_Validation):
 
         Raises:
             KeysUnavailable: the document could not be fetched, or is not one of this URL's issuer.
+            ConfigurationError: the URL must not be requested.
         """
         found = _fetch_discovery(url)
         options["jwks_uri"] = found.jwks_uri
@@ -253,10 +265,10 @@ class Validator(_Validation):
         if self._keys is not None:
             # One refresh serves all tokens that wait for a key.
             waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
-            if waiting and self._keys.refresh_for_unknown(_kid(tokens[waiting[0]])):
+            if waiting and self._keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting)):
                 again = self._verifier.validate_many([tokens[index] for index in waiting], self._now())
                 for index, result in zip(waiting, again, strict=True):
-                    results[index] = result
+                    results[index] = self._explained(result)
         return results
 
     def start(self) -> None:
@@ -281,11 +293,6 @@ class Validator(_Validation):
     def stats(self) -> dict[str, int]:
         """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
         return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
-
-    def _explained(self, error: EntraFastError) -> EntraFastError:
-        if isinstance(error, KeysUnavailable) and self._keys is not None:
-            return self._keys.unavailable()
-        return error
 
 
 class AsyncValidator(_Validation):
@@ -327,9 +334,13 @@ class AsyncValidator(_Validation):
         **options: Unpack[Options],
     ) -> Self:
         """As `Validator.from_discovery`."""
+        if (problem := url_problem(url)) is not None:
+            raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
         client = http or _new_http_client()
         try:
             answer = await client.get(url)
+        except EntraFastError as error:
+            raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
         finally:
             if http is None:
                 await client.aclose()
@@ -371,7 +382,10 @@ class AsyncValidator(_Validation):
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
             await self._bring_keys(token, error)
-        return self._verify(token, self._now())
+        try:
+            return self._verify(token, self._now())
+        except KeysUnavailable as error:
+            raise self._explained(error) from None
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """As `Validator.validate_many`; the loop goes on meanwhile."""
@@ -380,14 +394,14 @@ class AsyncValidator(_Validation):
         results = await loop.run_in_executor(None, judge, tokens, self._now())
         waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
         if waiting and (keys := self._running_keys()) is not None:
-            await keys.refresh_for_unknown(_kid(tokens[waiting[0]]))
+            await keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting))
             again = await loop.run_in_executor(None, judge, [tokens[index] for index in waiting], self._now())
             for index, result in zip(waiting, again, strict=True):
-                results[index] = result
+                results[index] = self._explained(result)
         return results
 
     async def introspect(self, token: str | bytes) -> bytes:
-        """The JSON body of an introspection answer (RFC 7662, section 2.2) as the sidecar gives it: the claims
+        """The JSON body of an introspection answer (RFC 7662, section 2.2), as of the sidecar: the claims
         verbatim behind `"active":true`, or `"active":false` with the reason. Never raises for a bad token or
         for the lack of keys."""
         try:
@@ -397,7 +411,7 @@ class AsyncValidator(_Validation):
                 await self._bring_keys(token, error)
             return self._verifier.introspect(token, self._now())
         except (InvalidToken, KeysUnavailable) as error:
-            return orjson.dumps({"active": False, "error": error.message})
+            return orjson.dumps({"active": False, "error": self._explained(error).message})
 
     @property
     def ready(self) -> bool:
@@ -429,7 +443,7 @@ class AsyncValidator(_Validation):
         """Returns when a new try makes sense, else raises the error."""
         keys = self._running_keys() if error.code in _KEYS_MAY_HELP else None
         if keys is None or not await keys.refresh_for_unknown(_kid(token)):
-            raise error
+            raise self._explained(error) from None
 
 
 _KEYS_MAY_HELP = frozenset({"unknown_key", "keys_unavailable"})
@@ -440,9 +454,21 @@ def _wants_keys(result: Claims | EntraFastError) -> bool:
 
 
 def _kid(token: str | bytes) -> str | None:
-    """The key id that a token names; it was readable a moment ago."""
-    kid = _native.unverified_header(token).get("kid")
+    """The key id that a token names. Raises InvalidToken where not even its header can be read."""
+    # Only the header is looked at, so that no other size limit than the policy's counts.
+    header = token.partition(".")[0] + ".." if isinstance(token, str) else token.partition(b".")[0] + b".."
+    kid = _native.unverified_header(header).get("kid")
     return kid if isinstance(kid, str) else None
+
+
+def _first_kid(tokens: Iterable[str | bytes]) -> str | None:
+    """The key id of the first token that can be read."""
+    for token in tokens:
+        try:
+            return _kid(token)
+        except InvalidToken:
+            continue
+    return None
 
 
 def _new_http_client() -> HttpClient:
