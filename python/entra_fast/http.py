@@ -205,8 +205,9 @@ class HttpClient:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
             import aiohttp  # noqa: PLC0415 - see the module's docstring
 
-            context = ssl.create_default_context()
+            context: ssl.SSLContext | bool = True  # the one that aiohttp made when it was imported
             if self._ca_bundle is not None:
+                context = ssl.create_default_context()
                 context.load_verify_locations(cafile=self._ca_bundle)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30),

@@ -146,7 +146,9 @@ class _Api:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        endpoint = ENDPOINT_NAMES.get(request.path, "other")
+        # Named by the route that matched, not by the path as it was spelled: nothing slips past the checks.
+        resource = request.match_info.route.resource
+        endpoint = "other" if resource is None else ENDPOINT_NAMES.get(resource.canonical, "other")
         response = await self._answer(request, handler, endpoint)
         seconds = time.perf_counter() - started
         metrics = self._service.metrics
