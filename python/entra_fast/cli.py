@@ -17,13 +17,16 @@ import io
 import json
 import logging
 import os
+import re
+import shlex
+import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from entra_fast.errors import ConfigurationError, EntraFastError, Forbidden, InvalidToken, KeysUnavailable
 
@@ -51,7 +54,9 @@ _TOKEN_HELP = (
 _MAX_INPUT_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
 _SIDECAR = "http://127.0.0.1:7164"
-_SIDECAR_TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
+_TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
+_EMULATOR = "http://127.0.0.1:8080"
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")  # of an environment variable; nothing else becomes shell or a file
 _TIME_CLAIMS = frozenset({"exp", "nbf", "iat", "auth_time"})
 _TIME_CHECKS = frozenset({"expiry", "not before", "issued at"})
 _LATEST_SHOWN = 253402300799.0  # 9999-12-31T23:59:59Z, the end of what datetime can show
@@ -62,7 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to crash
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return USAGE
+    arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         status = run(arguments)
@@ -119,6 +128,7 @@ def _emulator(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         generator_url=arguments.generator_url,
         state=arguments.state,
+        tls=arguments.tls,
         public_url=arguments.public_url,
         allow_remote=arguments.allow_remote,
     )
@@ -140,6 +150,44 @@ def _token_generator(arguments: argparse.Namespace) -> int:
 
 
 # --- the local Entra ID
+
+
+def _env(arguments: argparse.Namespace) -> int:
+    if (arguments.format == "files") != (arguments.output is not None):
+        raise _Refused(USAGE, "--format files needs --output DIR, and only it")
+    answer = _ask(
+        "GET",
+        f"{arguments.url.rstrip('/')}/admin/api/applications/{quote(arguments.app, safe=':')}/environment",
+        None,
+        what="local Entra ID",
+        advice="start one with 'entra-fast dev' or say where it is with --url",
+        ca=arguments.ca,
+    )
+    if not all(isinstance(value, str) and _NAME.fullmatch(name) for name, value in answer.items()):
+        raise _Refused(UNAVAILABLE, "the answer is no environment: not a local Entra ID?")
+    environment = {name: str(value) for name, value in sorted(answer.items())}
+    if arguments.format == "json":
+        _print_json(environment)
+    elif arguments.format == "files":
+        _write_files(Path(arguments.output), environment)
+    else:
+        prefix = "export " if arguments.format == "shell" else ""
+        for name, value in environment.items():
+            print(_printable(f"{prefix}{name}={shlex.quote(value)}"))
+    return OK
+
+
+def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
+    """A file for each variable, as NAIS mounts them; for the owner only, since they are secrets."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, value in environment.items():
+            handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(value)
+    except OSError as error:
+        raise _Refused(USAGE, f"--output: '{folder}' cannot be written: {_reason(error)}") from None
+    print(f"{len(environment)} files in {folder}; use them with 'entra-fast serve --settings {folder}'")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -335,43 +383,61 @@ def _show_grant(answer: Mapping[str, Any], as_json: bool) -> int:
 
 
 def _ask_sidecar(url: str, fields: Mapping[str, object]) -> dict[str, Any]:
-    """POST JSON to a sidecar; its JSON answer. No proxy, no redirects: the sidecar is beside the caller."""
+    """POST JSON to a sidecar; its JSON answer."""
+    advice = "start one with 'entra-fast dev' or say where it is with --url"
+    return _ask("POST", url, json.dumps(fields).encode(), what="sidecar", advice=advice)
+
+
+def _ask(
+    method: str, url: str, body: bytes | None, *, what: str, advice: str, ca: str | None = None
+) -> dict[str, Any]:
+    """One request; the JSON object that answers it. No proxy and no redirects: the other side is near."""
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
         port = -1
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-        raise _Refused(USAGE, "the sidecar's address must be a URL that starts with http:// or https://")
-    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connect(parts.hostname, port, timeout=_SIDECAR_TIMEOUT_SECONDS)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        body = json.dumps(fields).encode()
-        connection.request(
-            "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
+        raise _Refused(USAGE, f"the {what}'s address must be a URL that starts with http:// or https://")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = _trusting(ca)
+        connection = http.client.HTTPSConnection(
+            parts.hostname, port, timeout=_TIMEOUT_SECONDS, context=context
         )
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, port, timeout=_TIMEOUT_SECONDS)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Accept": "application/json"} | (
+        {"Content-Type": "application/json"} if body is not None else {}
+    )
+    try:
+        connection.request(method, path, body, headers)
         response = connection.getresponse()
         content = response.read(_MAX_ANSWER_BYTES + 1)
     except TimeoutError:
         raise _Refused(
-            UNAVAILABLE, f"no answer from {parts.netloc} within {_SIDECAR_TIMEOUT_SECONDS:.0f} s"
+            UNAVAILABLE, f"no answer from {parts.netloc} within {_TIMEOUT_SECONDS:.0f} s"
+        ) from None
+    except ssl.SSLError as error:
+        raise _Refused(
+            UNAVAILABLE, f"the certificate of {parts.netloc} is not accepted ({error.reason or 'TLS failed'})"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Refused(
-            UNAVAILABLE,
-            f"no sidecar answers at {parts.netloc} ({_reason(error)}); start one with 'entra-fast dev' "
-            "or say where it is with --url",
+            UNAVAILABLE, f"no {what} answers at {parts.netloc} ({_reason(error)}); {advice}"
         ) from None
+    except ValueError:  # a character that no URL has
+        raise _Refused(USAGE, f"the {what}'s address has characters that must be escaped") from None
     finally:
         connection.close()
     try:
         answer = json.loads(content) if len(content) <= _MAX_ANSWER_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise _Refused(
-            UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a sidecar?"
+            UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a {what}?"
         )
     if response.status != 200:
         sentence = f"{answer.get('error', '?')}: {answer.get('error_description', '')}"
@@ -379,6 +445,14 @@ def _ask_sidecar(url: str, fields: Mapping[str, object]) -> dict[str, Any]:
             REFUSED, f"{response.status} {' '.join(sentence.split())}"
         )  # Entra ID's has line breaks
     return answer
+
+
+def _trusting(ca: str | None) -> ssl.SSLContext:
+    """What TLS trusts: the system's authorities, or the ones in a file."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise _Refused(USAGE, f"--ca: '{ca}' is not a file with certificates: {_reason(error)}") from None
 
 
 # --- helpers
@@ -585,6 +659,8 @@ examples:
         "(default: %(default)s)",
     )
 
+    _add_tls_option(dev)
+
     serve = command(
         "serve",
         _serve,
@@ -633,6 +709,7 @@ examples:
     emulator.add_argument(
         "--public-url", metavar="URL", help="its address as clients know it, if that is another"
     )
+    _add_tls_option(emulator)
     emulator.add_argument(
         "--state", metavar="DIR", help="keep keys, secrets and sessions there over restarts"
     )
@@ -764,6 +841,33 @@ examples:
     explain.add_argument("--json", action="store_true", help="the decision as one JSON object")
     _add_manifest_options(explain)
 
+    env = command(
+        "env",
+        _env,
+        "the environment of an application, to run any program against the local Entra ID",
+        """Print the variables that NAIS would inject into an application (AZURE_APP_CLIENT_ID,
+AZURE_APP_JWK, ...), as a running local Entra ID knows them. They are secrets of that local
+Entra ID, and worth nothing elsewhere.
+
+examples:
+  eval "$(entra-fast env dev-gcp:team-a:app-a)" && ./my-program
+  entra-fast env dev-gcp:team-a:app-a --format dotenv > .env
+  entra-fast env dev-gcp:team-a:app-a --format files --output secrets/azure
+""",
+    )
+    env.add_argument("app", metavar="APP", help="'<cluster>:<namespace>:<app>' or a client id")
+    env.add_argument(
+        "--format",
+        choices=("shell", "dotenv", "json", "files"),
+        default="shell",
+        help="default: %(default)s (export lines)",
+    )
+    env.add_argument("--output", metavar="DIR", help="where --format files puts them")
+    env.add_argument("--url", default=_EMULATOR, help="the local Entra ID (default: %(default)s)")
+    env.add_argument(
+        "--ca", metavar="FILE", help="certificate authority to trust, for a local Entra ID with --tls"
+    )
+
 
 def _add_sidecar_clients(command: _Command) -> None:
     token = command(
@@ -824,6 +928,17 @@ def _add_sidecar_options(parser: argparse.ArgumentParser) -> None:
         default="entra_id",
         metavar="NAME",
         help="default: %(default)s (older name: azuread)",
+    )
+
+
+def _add_tls_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tls",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="serve the local Entra ID over https, with an authority of its own that is kept in DIR "
+        "(default: a folder in the user's cache); prints how to trust it",
     )
 
 

@@ -18,11 +18,12 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -30,6 +31,8 @@ from entra_fast.config import Settings, is_loopback_host
 from entra_fast.emulator.local import LocalEntraId, RunningEmulator
 from entra_fast.emulator.manifests import Source
 from entra_fast.emulator.registry import Application, Tenant
+from entra_fast.emulator.tls import LocalTls
+from entra_fast.emulator.tls import prepare as prepare_tls
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
 from entra_fast.generator.settings import CALLBACK_PATH
@@ -53,6 +56,8 @@ class Options:
         manifests: `[<cluster>=]<path>` each; none for the examples.
         apps: `<cluster>:<namespace>:<name>` of those that get a sidecar; none for the first one.
         sidecar_port: of the first sidecar; its probes take the next port, further sidecars the ports after.
+        tls: folder of the local certificate authority, if the local Entra ID is to be served over https;
+            empty for the usual one.
     """
 
     manifests: tuple[str, ...] = ()
@@ -62,6 +67,7 @@ class Options:
     emulator_port: int = 8080
     generator_port: int = 8081
     sidecar_port: int = 7164
+    tls: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class EmulatorOptions:
     Attributes:
         generator_url: where the token generator, if there is one, receives its logins.
         state: a folder that keeps keys, secrets and sessions; None forgets them.
+        tls: as in `Options`.
         public_url: its address as clients know it, where that is not where it listens (containers).
         allow_remote: allow an address other than loopback.
     """
@@ -81,6 +88,7 @@ class EmulatorOptions:
     port: int = 8080
     generator_url: str = "http://127.0.0.1:8081"
     state: str | None = None
+    tls: str | None = None
     public_url: str | None = None
     allow_remote: bool = False
 
@@ -100,6 +108,7 @@ class LocalSystem:
     emulator: RunningEmulator
     generator: RunningGenerator
     sidecars: tuple[SidecarOf, ...]
+    tls: LocalTls | None = None
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
@@ -112,6 +121,7 @@ def options_from(arguments: argparse.Namespace) -> Options:
         emulator_port=arguments.emulator_port,
         generator_port=arguments.generator_port,
         sidecar_port=arguments.sidecar_port,
+        tls=arguments.tls,
     )
 
 
@@ -153,10 +163,18 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         state_directory=Path(options.state) if options.state is not None else None,
         public_url=options.public_url,
     )
+    host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
+    tls = _tls(options.tls, [host_name] if host_name else [])
     emulator = await local.start(
-        options.host, options.port, allow_remote=options.allow_remote, watch=RELOAD_SECONDS
+        options.host,
+        options.port,
+        tls=tls.context if tls is not None else None,
+        allow_remote=options.allow_remote,
+        watch=RELOAD_SECONDS,
     )
     _warn(emulator)
+    if tls is not None:
+        print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anybody can log in as anybody", file=sys.stderr)
     print(emulator.base_url, flush=True)
     await stop.wait()
@@ -202,17 +220,25 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
     applications = _choose(local, options.apps)
     _check_ports(options, len(applications))
     async with contextlib.AsyncExitStack() as stack:
-        emulator = await local.start(options.host, options.emulator_port, watch=RELOAD_SECONDS)
+        tls = _tls(options.tls)
+        emulator = await local.start(
+            options.host,
+            options.emulator_port,
+            tls=tls.context if tls is not None else None,
+            watch=RELOAD_SECONDS,
+        )
+        # Beside the system's own authorities, the parts trust the local one; nobody else needs to.
+        extra = {"ENTRA_FAST_CA_BUNDLE": str(tls.authority)} if tls is not None else {}
         stack.push_async_callback(_stop, emulator)
         sidecars = []
         for number, application in enumerate(applications):
             port = options.sidecar_port + 2 * number if options.sidecar_port else 0
-            sidecars.append(await _sidecar(emulator, application, options.host, port))
+            sidecars.append(await _sidecar(emulator, application, options.host, port, extra))
             stack.push_async_callback(_stop, sidecars[-1].running)
-        generator = await _generator(emulator, options)
+        generator = await _generator(emulator, options, extra)
         stack.push_async_callback(_stop, generator)
         await _until_ready(sidecars)
-        yield LocalSystem(emulator, generator, tuple(sidecars))
+        yield LocalSystem(emulator, generator, tuple(sidecars), tls)
 
 
 def find_sources(
@@ -250,6 +276,13 @@ def _examples() -> Path:
     return Path(str(resources.files("entra_fast"))) / "examples"
 
 
+def _tls(folder: str | None, names: Sequence[str] = ()) -> LocalTls | None:
+    if folder is None:
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return prepare_tls(Path(folder) if folder else cache / "entra-fast" / "tls", names)
+
+
 def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:
     """The applications that get a sidecar."""
     if len(names) > MAX_SIDECARS:
@@ -268,10 +301,13 @@ def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:
     )
 
 
-async def _sidecar(emulator: RunningEmulator, application: Application, host: str, port: int) -> SidecarOf:
+async def _sidecar(
+    emulator: RunningEmulator, application: Application, host: str, port: int, extra: Mapping[str, str]
+) -> SidecarOf:
     probe_port = port + 1 if port else 0
     environment = {
         **emulator.environment(application.name),
+        **extra,
         "BIND_ADDRESS": _address(host, port),
         "PROBE_BIND_ADDRESS": _address(host, probe_port),
         "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0",  # nothing here takes the sidecar out of a load balancer first
@@ -281,12 +317,15 @@ async def _sidecar(emulator: RunningEmulator, application: Application, host: st
     return SidecarOf(application, await start_sidecar(settings))
 
 
-async def _generator(emulator: RunningEmulator, options: Options) -> RunningGenerator:
+async def _generator(
+    emulator: RunningEmulator, options: Options, extra: Mapping[str, str]
+) -> RunningGenerator:
     local = emulator.local
     own = _generator_application(local)
     tenant = local.registry.tenant(own.tenant_id)
     environment = {
         **emulator.environment(own.name),
+        **extra,
         "BIND_ADDRESS": _address(options.host, options.generator_port),
         "TOKEN_GENERATOR_AUDIENCES": " ".join(_audiences(tenant, own)) if tenant is not None else "",
     }
@@ -384,8 +423,12 @@ def _address(host: str, port: int) -> str:
 def describe(system: LocalSystem) -> str:
     """Addresses, environment and commands to paste, as text for a terminal."""
     rows = [
-        ("local Entra ID", system.emulator.base_url, ""),
-        ("token generator", system.generator.base_url, ""),
+        (
+            "local Entra ID",
+            system.emulator.base_url,
+            "open it: who may call whom, and why a request was refused",
+        ),
+        ("token generator", system.generator.base_url, "open it: get a token by clicking"),
     ]
     rows += [
         (
@@ -406,6 +449,8 @@ def describe(system: LocalSystem) -> str:
     lines += ["", "Try it, in another terminal:"]
     for title, command in commands(system):
         lines += ["", f"  # {title}", f"  {command}"]
+    if system.tls is not None:
+        lines += ["", *system.tls.instructions().splitlines()]
     lines += ["", "Ctrl-C stops everything."]
     return "\n".join(lines)
 

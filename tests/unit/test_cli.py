@@ -119,14 +119,25 @@ def test_the_version_is_that_of_the_native_module(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["token"], ["dev", "--emulator-port", "70000"], ["inspect", "--jso"]]
+    "arguments", [["nonsense"], ["token"], ["dev", "--emulator-port", "70000"], ["inspect", "--jso"]]
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """No command, an unknown one, a missing argument, no port number, an abbreviated option."""
+    """An unknown command, a missing argument, no port number, an abbreviated option."""
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_no_command_shows_the_whole_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever types `entra-fast` alone wants to know what there is; status 2."""
+    monkeypatch.setattr(sys, "argv", ["entra-fast"])
+    assert cli.main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "start here:" in captured.err
 
 
 def test_inspecting_loads_neither_a_web_server_nor_the_emulator() -> None:

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from entra_fast import dev
@@ -275,3 +277,74 @@ async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) 
             pass
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> None:
+    """As shell exports that `eval` takes, as JSON, and as files that only the owner can read."""
+    url = next(line.split()[3] for line in running.lines if line.startswith("  local Entra ID"))
+
+    def env(*arguments: str) -> str:
+        command = [*COMMAND, "env", "dev-gcp:team-a:app-a", "--url", url, *arguments]
+        return subprocess.run(
+            command, env=_environment(), capture_output=True, text=True, check=True, cwd=tmp_path
+        ).stdout
+
+    expected = json.loads(env("--format", "json"))
+    assert {"AZURE_APP_CLIENT_ID", "AZURE_APP_JWK", "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT"} <= set(expected)
+    for format_ in ("shell", "dotenv"):
+        script = f'set -a; {env("--format", format_)}\nprintf %s "$AZURE_APP_JWK"'
+        shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        assert json.loads(shell.stdout) == json.loads(expected["AZURE_APP_JWK"])
+    folder = tmp_path / "azure"
+    env("--format", "files", "--output", str(folder))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == expected
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_env_for_an_unknown_application_is_one_line(running: Running) -> None:
+    """With a suggestion."""
+    url = next(line.split()[3] for line in running.lines if line.startswith("  local Entra ID"))
+    done = subprocess.run(
+        [*COMMAND, "env", "dev-gcp:team-a:app-x", "--url", url],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "dev-gcp:team-a:app-a" in done.stderr
+
+
+async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> None:
+    """The local Entra ID is https, and sidecar and token generator reach it."""
+    options = Options(
+        (str(ROOT / "examples" / "manifests"),), None, (), "127.0.0.1", 0, 0, 0, str(tmp_path / "tls")
+    )
+    async with local_system(options) as system:
+        assert system.emulator.base_url.startswith("https://127.0.0.1:")
+        assert [sidecar.running.service.not_ready_reason() for sidecar in system.sidecars] == [None]
+        ready = f"{system.generator.base_url}/readyz"
+        async with aiohttp.ClientSession() as client, client.get(ready) as response:
+            assert response.status == 200
+        assert str(tmp_path / "tls" / "ca.pem") in dev.describe(system)
+
+
+def test_the_local_entra_id_runs_alone(tmp_path: Path) -> None:
+    """`entra-fast emulator`: its address on standard output, status 0 at SIGTERM."""
+    process = subprocess.Popen(
+        [*COMMAND, "emulator", "--port", "0", "--state", str(tmp_path / "state")],
+        cwd=tmp_path,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    with urllib.request.urlopen(f"{url}/healthz") as response:
+        assert response.status == 200
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert any((tmp_path / "state").iterdir())
