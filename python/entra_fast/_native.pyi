@@ -213,3 +213,23 @@ class GrantCache:
         """(the whole JSON body of contract.md, renewal_due), or None as get."""
     def stats(self) -> dict[str, int]:
         """entries, bytes, hits, misses, evictions, expired."""
+
+@final
+class FastLane:
+    """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs."""
+
+    def __new__(
+        cls, grants: GrantCache, *, tenant: str, client_id: str, allowed_hosts: Sequence[str]
+    ) -> FastLane: ...
+    def attach(self, verifier: Verifier) -> None:
+        """Introspect with this verifier from now on. The first one stays."""
+    def serve(
+        self, data: bytes, now: float, monotonic: float
+    ) -> bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]:
+        """Answer what can be answered of the bytes that a connection has. For exactly one whole request the answer's
+        bytes; else (answers, how many, bytes consumed, why it stopped, a number, renewals): it stopped because
+        everything is `done`; the rest is `partial` (number: bytes of the whole request, or 0); the next request
+        is `framed` but not for the lane (number: its bytes); or the rest is `unknown`. Each renewal is (target,
+        subject token or None)."""
+    def stats(self) -> dict[str, int]:
+        """token, exchange, introspect: requests answered; active, inactive: introspections."""

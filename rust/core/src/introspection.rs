@@ -10,24 +10,26 @@ const ACTIVE: &[u8] = br#"{"active":true"#;
 /// The answer for a token that is valid.
 #[must_use]
 pub fn active(claims: &Claims) -> Vec<u8> {
-    // Two members of one name would leave it to the reader which one counts, so a claim that is itself
-    // called `active` gives way. Entra ID has none.
-    if claims.get("active").is_some() {
-        return without_active(claims);
-    }
-    let text = claims.text().trim_ascii();
-    let members = &text[1..];
-    let mut out = Vec::with_capacity(ACTIVE.len() + text.len());
-    out.extend_from_slice(ACTIVE);
-    if claims.root().members().next().is_some() {
-        out.push(b',');
-    }
-    out.extend_from_slice(members.as_bytes());
+    let mut out = Vec::with_capacity(ACTIVE.len() + 1 + claims.text().len());
+    active_into(claims, &mut out);
     out
 }
 
-fn without_active(claims: &Claims) -> Vec<u8> {
-    let mut out = ACTIVE.to_vec();
+/// Append the answer for a token that is valid.
+pub fn active_into(claims: &Claims, out: &mut Vec<u8>) {
+    out.extend_from_slice(ACTIVE);
+    // Two members of one name would leave it to the reader which one counts, so a claim that is itself
+    // called `active` gives way. Entra ID has none.
+    if claims.get("active").is_some() {
+        return without_active(claims, out);
+    }
+    if claims.root().members().next().is_some() {
+        out.push(b',');
+    }
+    out.extend_from_slice(&claims.text().trim_ascii().as_bytes()[1..]);
+}
+
+fn without_active(claims: &Claims, out: &mut Vec<u8>) {
     for (name, value) in claims.root().members().filter(|(name, _)| !name.is_str("active")) {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(name.text().as_bytes());
@@ -38,7 +40,6 @@ fn without_active(claims: &Claims) -> Vec<u8> {
         out.extend_from_slice(quote);
     }
     out.push(b'}');
-    out
 }
 
 /// The answer for a token that is not: `error` is a sentence.

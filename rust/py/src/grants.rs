@@ -52,6 +52,12 @@ impl Grant {
 #[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct GrantCache(grants::GrantCache);
 
+impl GrantCache {
+    pub(crate) fn cache(&self) -> &grants::GrantCache {
+        &self.0
+    }
+}
+
 #[pymethods]
 impl GrantCache {
     #[new]

@@ -4,6 +4,7 @@
 //! process's random seed. What must never: a decision about a token.
 
 mod claims;
+mod fastlane;
 mod grants;
 mod signing;
 mod verifier;
@@ -103,5 +104,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     claims::register(module)?;
     verifier::register(module)?;
     grants::register(module)?;
+    fastlane::register(module)?;
     signing::register(module)
 }

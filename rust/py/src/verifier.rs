@@ -123,6 +123,10 @@ fn misconfigured(setting: &'static str, message: &str) -> PyErr {
 pub(crate) struct Verifier(Validator);
 
 impl Verifier {
+    pub(crate) fn validator(&self) -> &Validator {
+        &self.0
+    }
+
     #[inline]
     fn verdict(
         &self,

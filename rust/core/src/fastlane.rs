@@ -1,0 +1,622 @@
+//! The fast lane: answer plain requests from the caches, or decline. Sans I/O.
+//!
+//! One call takes the bytes that a connection has and appends to `out` the answers of all requests at their
+//! start that can be answered here: introspection of any token whose key is known, and tokens that are in the
+//! cache. Everything else is declined with not a byte of it consumed, and the full way answers; in particular
+//! every error of a caller, so that there is one place that words them. The bytes of an answer are the same
+//! both ways; one contract suite runs on both.
+
+use std::borrow::Cow;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::digest::of_parts;
+use crate::error::Error;
+use crate::grants::{GrantCache, Now};
+use crate::http1::{ContentType, Endpoint, Recognised, Request, recognise};
+use crate::introspection;
+use crate::json::{Document, Kind, Value};
+use crate::validator::Validator;
+
+/// Names of one provider: they share everything.
+const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
+
+/// Most fields of a form that are looked at.
+const MAX_FIELDS: usize = 16;
+
+/// What the lane needs to know about the application and its surroundings.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The application's tenant, as in the keys of the token cache.
+    pub tenant: String,
+    /// The application's client id, as in the keys of the token cache.
+    pub client_id: String,
+    /// Host names, lower case, that are accepted beside loopback ones.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// What a call has answered from.
+#[derive(Debug, Clone, Copy)]
+pub struct Caches<'c> {
+    /// Validates tokens; None while there is none yet.
+    pub validator: Option<&'c Validator>,
+    /// Acquired tokens.
+    pub grants: &'c GrantCache,
+}
+
+/// A token that should be renewed now, behind everybody's back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// For which target.
+    pub target: String,
+    /// On behalf of which user's token, where it is an exchange.
+    pub subject_token: Option<String>,
+}
+
+/// Why a call stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Everything was answered.
+    Done,
+    /// The rest is the beginning of a plain request; `needed` bytes in all where that is known, else 0.
+    Partial(usize),
+    /// The next request is the full way's; it ends after so many bytes beyond doubt.
+    Framed(usize),
+    /// The rest is the full way's, for good.
+    Unknown,
+}
+
+/// What a call did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many bytes the answered requests had.
+    pub consumed: usize,
+    /// How many requests were answered.
+    pub answered: usize,
+    /// Why it stopped there.
+    pub stop: Stop,
+    /// What should be renewed.
+    pub renewals: Vec<Renewal>,
+}
+
+/// Counts of what the lane answered, for the metrics of the whole.
+#[derive(Debug, Default)]
+pub struct Figures {
+    requests: [AtomicU64; 3],
+    active: AtomicU64,
+    inactive: AtomicU64,
+}
+
+impl Figures {
+    /// Requests answered at an endpoint.
+    #[must_use]
+    pub fn requests(&self, endpoint: Endpoint) -> u64 {
+        self.requests[endpoint as usize].load(Relaxed)
+    }
+
+    /// Introspections that were answered with an active, and with an inactive token.
+    #[must_use]
+    pub fn introspections(&self) -> (u64, u64) {
+        (self.active.load(Relaxed), self.inactive.load(Relaxed))
+    }
+}
+
+/// The lane of one sidecar.
+#[derive(Debug)]
+pub struct FastLane {
+    identity: Identity,
+    figures: Figures,
+}
+
+impl FastLane {
+    /// A lane for an application.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, figures: Figures::default() }
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// Answer what can be answered of `bytes`, in order.
+    pub fn serve(&self, bytes: &[u8], caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Outcome {
+        let mut outcome = Outcome { consumed: 0, answered: 0, stop: Stop::Done, renewals: Vec::new() };
+        while outcome.consumed < bytes.len() {
+            match recognise(&bytes[outcome.consumed..]) {
+                Recognised::Request(request, length) => {
+                    let answered = self.answer(&request, caches, now, out);
+                    let Some(renewal) = answered else {
+                        outcome.stop = Stop::Framed(length);
+                        break;
+                    };
+                    self.figures.requests[request.endpoint as usize].fetch_add(1, Relaxed);
+                    outcome.renewals.extend(renewal);
+                    outcome.consumed += length;
+                    outcome.answered += 1;
+                }
+                Recognised::Partial { needed } => {
+                    outcome.stop = Stop::Partial(needed);
+                    break;
+                }
+                Recognised::Framed(length) => {
+                    outcome.stop = Stop::Framed(length);
+                    break;
+                }
+                Recognised::Unknown => {
+                    outcome.stop = Stop::Unknown;
+                    break;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// None declines; then nothing was written.
+    #[allow(clippy::option_option, reason = "declined, or answered with perhaps something to renew")]
+    fn answer(
+        &self,
+        request: &Request<'_>,
+        caches: Caches<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<Renewal>> {
+        if !self.host_is_allowed(request.host) {
+            return None;
+        }
+        match request.content_type {
+            ContentType::Json => {
+                let document = Document::parse(request.body).ok()?;
+                let fields = Fields::of_json(document.root())?;
+                self.answer_fields(request.endpoint, &fields, caches, now, out)
+            }
+            ContentType::Form => {
+                let fields = Fields::of_form(request.body)?;
+                self.answer_fields(request.endpoint, &fields, caches, now, out)
+            }
+        }
+    }
+
+    #[allow(clippy::option_option, reason = "as in answer")]
+    fn answer_fields(
+        &self,
+        endpoint: Endpoint,
+        fields: &Fields<'_>,
+        caches: Caches<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<Renewal>> {
+        if !PROVIDERS.contains(&fields.identity_provider.as_deref()?) {
+            return None;
+        }
+        match endpoint {
+            Endpoint::Introspect => {
+                let token = fields.token.as_deref().filter(|token| !token.is_empty())?;
+                self.introspect(token, caches.validator?, now, out).map(|()| None)
+            }
+            Endpoint::Token => self.hand_out(fields, None, caches.grants, now, out),
+            Endpoint::Exchange => {
+                let subject = fields.user_token.as_deref()?;
+                // What else there can be is for the full way to refuse.
+                let plain = !subject.is_empty() && subject.bytes().all(|byte| byte.is_ascii_graphic());
+                if plain { self.hand_out(fields, Some(subject), caches.grants, now, out) } else { None }
+            }
+        }
+    }
+
+    fn introspect(&self, token: &str, validator: &Validator, now: Now, out: &mut Vec<u8>) -> Option<()> {
+        match validator.validate(token.as_bytes(), now.unix) {
+            Ok(verified) => {
+                self.figures.active.fetch_add(1, Relaxed);
+                write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
+            }
+            // New keys may help, and the full way can fetch them.
+            Err(Error::UnknownKey { .. } | Error::KeysUnavailable) => return None,
+            Err(error) => {
+                self.figures.inactive.fetch_add(1, Relaxed);
+                let body = introspection::inactive(&error.to_string());
+                write_answer(out, now.unix, |out| out.extend_from_slice(&body));
+            }
+        }
+        Some(())
+    }
+
+    #[allow(clippy::option_option, reason = "as in answer")]
+    fn hand_out(
+        &self,
+        fields: &Fields<'_>,
+        subject_token: Option<&str>,
+        grants: &GrantCache,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<Renewal>> {
+        if fields.skip_cache {
+            return None;
+        }
+        let target = fields.target.as_deref()?;
+        let scope = scope_of(target)?;
+        let purpose = if subject_token.is_some() { "on_behalf_of" } else { "client_credentials" };
+        let parts = [
+            self.identity.tenant.as_bytes(),
+            self.identity.client_id.as_bytes(),
+            scope.as_bytes(),
+            subject_token.unwrap_or_default().as_bytes(),
+        ];
+        let grant = grants.get(&of_parts(purpose, parts), now)?;
+        write_answer(out, now.unix, |out| grant.render_into(out));
+        let renewal = || Renewal { target: target.to_owned(), subject_token: subject_token.map(str::to_owned) };
+        Some(grant.renewal_due().then(renewal))
+    }
+
+    /// As "who may call" of the contract, in the common spellings; others are for the full way to judge.
+    fn host_is_allowed(&self, host: &str) -> bool {
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !name.is_empty() => (name, port),
+            Some(_) => return false,
+            None => (host, "0"),
+        };
+        if !(1..=5).contains(&port.len()) || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return false;
+        }
+        name == "localhost"
+            || name == "[::1]"
+            || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+            || self.identity.allowed_hosts.iter().any(|allowed| name.eq_ignore_ascii_case(allowed))
+    }
+}
+
+/// The scope that a target means; None for spellings that the full way has to judge.
+fn scope_of(target: &str) -> Option<Cow<'_, str>> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
+    if target.len() > 512 || !target.bytes().all(plain) {
+        return None;
+    }
+    if target.starts_with("api://") || target.starts_with("https://") {
+        return Some(Cow::Borrowed(target));
+    }
+    let mut parts = target.split(':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(cluster), Some(namespace), Some(app), None)
+            if ![cluster, namespace, app].contains(&"") && !target.contains('/') =>
+        {
+            Some(Cow::Owned(format!("api://{cluster}.{namespace}.{app}/.default")))
+        }
+        _ => None,
+    }
+}
+
+/// The fields of a body that count; others were checked for their form and ignored.
+#[derive(Default)]
+struct Fields<'b> {
+    identity_provider: Option<Cow<'b, str>>,
+    target: Option<Cow<'b, str>>,
+    token: Option<Cow<'b, str>>,
+    user_token: Option<Cow<'b, str>>,
+    skip_cache: bool,
+}
+
+impl<'b> Fields<'b> {
+    /// None where the full way has to word an error. The document has no duplicate members.
+    fn of_json(root: Value<'b>) -> Option<Self> {
+        if root.kind() != Kind::Object {
+            return None;
+        }
+        let mut fields = Self::default();
+        for (name, value) in root.members() {
+            match name.as_str()?.as_ref() {
+                "identity_provider" => fields.identity_provider = value.as_str(),
+                "target" => fields.target = value.as_str(),
+                "token" => fields.token = value.as_str(),
+                "user_token" => fields.user_token = value.as_str(),
+                "skip_cache" => {
+                    fields.skip_cache = match value.kind() {
+                        Kind::Bool(flag) => flag,
+                        Kind::Null => false,
+                        _ => return None,
+                    };
+                }
+                _ => {}
+            }
+        }
+        Some(fields)
+    }
+
+    /// None where the form is not in its plainest spelling, or has a field twice.
+    fn of_form(body: &'b [u8]) -> Option<Self> {
+        let body = str::from_utf8(body).ok().filter(|body| body.is_ascii())?;
+        let mut fields = Self::default();
+        let mut names = [""; MAX_FIELDS];
+        for (index, pair) in body.split('&').enumerate() {
+            let (name, value) = pair.split_once('=')?;
+            let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if !plain || index >= MAX_FIELDS || names[..index].contains(&name) {
+                return None;
+            }
+            names[index] = name;
+            let value = form_value(value)?;
+            match name {
+                "identity_provider" => fields.identity_provider = Some(value),
+                "target" => fields.target = Some(value),
+                "token" => fields.token = Some(value),
+                "user_token" => fields.user_token = Some(value),
+                "skip_cache" => {
+                    fields.skip_cache = match value.as_ref() {
+                        "true" => true,
+                        "false" => false,
+                        _ => return None,
+                    };
+                }
+                _ => {}
+            }
+        }
+        Some(fields)
+    }
+}
+
+/// Decode a value of a form (WHATWG URL, section 5.1); None where an escape is not one.
+fn form_value(text: &str) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (char::from(bytes.next()?), char::from(bytes.next()?));
+                let value = high.to_digit(16)? << 4 | low.to_digit(16)?;
+                u8::try_from(value).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+/// Append a whole answer. The header lines and their order are those of the full way.
+fn write_answer(out: &mut Vec<u8>, unix: f64, body: impl FnOnce(&mut Vec<u8>)) {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: ";
+    // The length stands before the body, so its digits are filled in afterwards; answers of a body with fewer
+    // digits than reserved are moved up, which no usual answer needs.
+    const DIGITS: usize = 4;
+    out.reserve(2048);
+    out.extend_from_slice(HEAD);
+    let digits_at = out.len();
+    out.extend_from_slice(&[b'0'; DIGITS]);
+    out.extend_from_slice(b"\r\nDate: ");
+    write_http_date(out, unix);
+    out.extend_from_slice(b"\r\n\r\n");
+    let body_at = out.len();
+    body(out);
+    let length = (out.len() - body_at).to_string();
+    out.splice(digits_at..digits_at + DIGITS, length.into_bytes());
+}
+
+/// An IMF-fixdate (RFC 9110, section 5.6.7).
+fn write_http_date(out: &mut Vec<u8>, unix: f64) {
+    const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to years of four digits")]
+    let seconds = unix.clamp(0.0, 253_402_300_799.0) as u64;
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date of the Gregorian calendar, counted in eras of 400 years that begin in March (Howard
+    // Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = year_of_era + era * 400 + u64::from(month < 2);
+    let pair = |out: &mut Vec<u8>, value: u64| {
+        out.extend_from_slice(&[digit(value / 10), digit(value)]);
+    };
+    out.extend_from_slice(DAYS[usize::try_from(days % 7).unwrap_or(0)]);
+    out.extend_from_slice(b", ");
+    pair(out, day);
+    out.push(b' ');
+    out.extend_from_slice(MONTHS[usize::try_from(month).unwrap_or(0)]);
+    out.push(b' ');
+    pair(out, year / 100);
+    pair(out, year);
+    out.push(b' ');
+    pair(out, time / 3600);
+    out.push(b':');
+    pair(out, time / 60 % 60);
+    out.push(b':');
+    pair(out, time % 60);
+    out.extend_from_slice(b" GMT");
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "one decimal digit")]
+const fn digit(value: u64) -> u8 {
+    b'0' + (value % 10) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bounded::Limits;
+    use crate::grants::Terms;
+
+    const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
+
+    fn lane() -> FastLane {
+        FastLane::new(Identity {
+            tenant: "tid".into(),
+            client_id: "cid".into(),
+            allowed_hosts: vec!["sidecar.internal".into()],
+        })
+    }
+
+    fn grants() -> GrantCache {
+        let grants = GrantCache::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
+        let key = |purpose, subject: &str| {
+            of_parts(purpose, ["tid", "cid", "api://c.n.a/.default", subject].map(str::as_bytes))
+        };
+        let terms = Terms { expires_in: 3600.0, renew_in: None, subject_expires_at: None };
+        assert!(grants.put(&key("client_credentials", ""), "app-token", terms, 100.0));
+        assert!(grants.put(&key("on_behalf_of", "user-token"), "obo-token", terms, 100.0));
+        grants
+    }
+
+    fn post(path: &str, content_type: &str, body: &str) -> String {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost:3000\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn form(path: &str, body: &str) -> String {
+        post(path, "application/x-www-form-urlencoded", body)
+    }
+
+    fn serve(bytes: &str) -> (String, Outcome) {
+        let (lane, grants, mut out) = (lane(), grants(), Vec::new());
+        let outcome = lane.serve(bytes.as_bytes(), Caches { validator: None, grants: &grants }, NOW, &mut out);
+        (String::from_utf8(out).unwrap(), outcome)
+    }
+
+    fn answered(request: &str) -> bool {
+        let (out, outcome) = serve(request);
+        assert_eq!(outcome.answered == 1, out.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(outcome.answered == 1, outcome.stop == Stop::Done);
+        outcome.answered == 1
+    }
+
+    #[test]
+    fn a_cached_token_is_handed_out_in_every_spelling_of_its_target() {
+        for request in [
+            form("/api/v1/token", "identity_provider=entra_id&target=c:n:a"),
+            form("/api/v1/token", "identity_provider=azuread&target=c%3An%3Aa&skip_cache=false&other=1"),
+            form("/api/v1/token", "target=api%3a%2F%2Fc.n.a%2F.default&identity_provider=entra_id"),
+            post("/api/v1/token", "application/json", r#"{"identity_provider":"entra_id","target":"c:n:a"}"#),
+            post(
+                "/api/v1/token",
+                "application/json",
+                r#"{"target":"api:\/\/c.n.a/.default","identity_provider":"azuread","skip_cache":false,"x":[1]}"#,
+            ),
+        ] {
+            let (out, outcome) = serve(&request);
+            assert_eq!(outcome, Outcome { consumed: request.len(), answered: 1, stop: Stop::Done, renewals: vec![] });
+            assert_eq!(
+                out,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 68\r\n\
+                 Date: Sat, 21 Nov 2026 08:00:00 GMT\r\n\r\n\
+                 {\"access_token\":\"app-token\",\"expires_in\":3600,\"token_type\":\"Bearer\"}"
+            );
+        }
+        let (out, _) =
+            serve(&form("/api/v1/token/exchange", "identity_provider=entra_id&target=c:n:a&user_token=user-token"));
+        assert!(out.contains("obo-token"));
+    }
+
+    #[test]
+    fn what_needs_the_provider_or_an_error_is_declined() {
+        for body in [
+            "identity_provider=entra_id&target=c:n:b",
+            "identity_provider=entra_id&target=c:n:a&skip_cache=true",
+            "identity_provider=entra_id&target=c:n:a&skip_cache=1",
+            "identity_provider=entra_id&target=c:n:a&target=c:n:a",
+            "identity_provider=entra_id&target=c:n:a&x=1&x=2",
+            "identity_provider=maskinporten&target=c:n:a",
+            "identity_provider=entra_id&target=c:n:a&%74arget=c:n:a",
+            "identity_provider=entra_id&target=c:n:a&",
+            "identity_provider=entra_id&target=c:n:a&x",
+            "identity_provider=entra_id&target=c:n:%zz",
+            "identity_provider=entra_id&target=c:n:%e9",
+            "identity_provider=entra_id&target=c:n:a%2",
+            "identity_provider=entra_id&target=c:n",
+            "identity_provider=entra_id&target=c::a",
+            "identity_provider=entra_id",
+            "target=c:n:a",
+        ] {
+            assert!(!answered(&form("/api/v1/token", body)), "{body}");
+        }
+        for body in [
+            r#"{"identity_provider":"entra_id","target":"c:n:a","target":"c:n:a"}"#,
+            r#"{"identity_provider":"entra_id","target":"c:n:a","skip_cache":"false"}"#,
+            r#"{"identity_provider":["entra_id"],"target":"c:n:a"}"#,
+            r#"["entra_id"]"#,
+            r#"{"identity_provider":"entra_id","target":"c:n:a"} x"#,
+        ] {
+            assert!(!answered(&post("/api/v1/token", "application/json", body)), "{body}");
+        }
+        let introspection = "identity_provider=entra_id&token=a.b.c";
+        assert!(!answered(&form("/api/v1/introspect", introspection)), "there is no validator yet");
+        for subject in ["", "user%20token", "user%0atoken"] {
+            let body = format!("identity_provider=entra_id&target=c:n:a&user_token={subject}");
+            assert!(!answered(&form("/api/v1/token/exchange", &body)), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_that_may_call_are_answered() {
+        let with_host = |host: &str| {
+            answered(&form("/api/v1/token", "identity_provider=entra_id&target=c:n:a").replace("localhost:3000", host))
+        };
+        for host in ["localhost", "127.0.0.1:7164", "127.8.9.1", "[::1]:80", "Sidecar.Internal:1"] {
+            assert!(with_host(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "localhost:",
+            ":80",
+            "127.0.0.1:x",
+            "10.0.0.1",
+            "localhost:123456",
+            "::1",
+            "127.1",
+        ] {
+            assert!(!with_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_pipeline_is_answered_in_order_up_to_the_first_that_is_declined() {
+        let one = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let other = form("/api/v1/token", "identity_provider=entra_id&target=c:n:b");
+        let (out, outcome) = serve(&format!("{one}{one}{other}{one}"));
+        assert_eq!((out.matches("HTTP/1.1 200 OK").count(), outcome.answered), (2, 2));
+        assert_eq!((outcome.consumed, outcome.stop), (2 * one.len(), Stop::Framed(other.len())));
+        let (_, outcome) = serve(&format!("{one}{}", &one[..30]));
+        assert_eq!((outcome.consumed, outcome.stop), (one.len(), Stop::Partial(0)));
+    }
+
+    #[test]
+    fn one_caller_is_told_to_renew() {
+        let (lane, grants) = (lane(), grants());
+        let request = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let later = Now { unix: NOW.unix, monotonic: 100.0 + 3400.0 };
+        let mut renewals = Vec::new();
+        for _ in 0..3 {
+            let outcome =
+                lane.serve(request.as_bytes(), Caches { validator: None, grants: &grants }, later, &mut Vec::new());
+            assert_eq!(outcome.answered, 1);
+            renewals.extend(outcome.renewals);
+        }
+        assert_eq!(renewals, [Renewal { target: "c:n:a".into(), subject_token: None }]);
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (unix, expected) in [
+            (0.0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777.9, "Sun, 06 Nov 1994 08:49:37 GMT"), // RFC 9110, section 5.6.7
+            (951_782_400.0, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (4_107_542_399.0, "Sun, 28 Feb 2100 23:59:59 GMT"),
+            (1_767_225_599.0, "Wed, 31 Dec 2025 23:59:59 GMT"),
+        ] {
+            let mut out = Vec::new();
+            write_http_date(&mut out, unix);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Recognise one plain HTTP/1.1 request at the start of some bytes (RFC 9112). Sans I/O.
+//!
+//! This is no HTTP parser and must never become one: it recognises the plainest form of a request, in which
+//! there are no two opinions about where it ends, and says "unknown" to everything else, which then goes to
+//! the server's full parser with not a byte consumed. Request smuggling lives on differences between two
+//! parsers; so what is accepted here is a small subset of what every parser reads in the same way: one
+//! spelling of line ends, no folding, no control characters, at most one length, no transfer coding.
+
+use memchr::memchr;
+
+/// Longest head (request line and headers) that is looked at. aiohttp allows 8190 bytes for a single line.
+pub const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// Most header lines that are looked at.
+pub const MAX_HEADERS: usize = 64;
+
+/// Largest body that is recognised; the contract refuses larger ones.
+pub const MAX_BODY_BYTES: usize = 128 * 1024;
+
+/// The endpoints that the fast lane knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/api/v1/token`
+    Token,
+    /// `/api/v1/token/exchange`
+    Exchange,
+    /// `/api/v1/introspect`
+    Introspect,
+}
+
+impl Endpoint {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Token, Self::Exchange, Self::Introspect];
+
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Exchange => "exchange",
+            Self::Introspect => "introspect",
+        }
+    }
+
+    fn of_path(path: &[u8]) -> Option<Self> {
+        match path {
+            b"/api/v1/token" => Some(Self::Token),
+            b"/api/v1/token/exchange" => Some(Self::Exchange),
+            b"/api/v1/introspect" => Some(Self::Introspect),
+            _ => None,
+        }
+    }
+}
+
+/// The two content types of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/json`
+    Json,
+    /// `application/x-www-form-urlencoded`
+    Form,
+}
+
+/// A request that the fast lane may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'b> {
+    /// What it asks.
+    pub endpoint: Endpoint,
+    /// How its body is written.
+    pub content_type: ContentType,
+    /// The value of its Host header.
+    pub host: &'b str,
+    /// Its body, whole.
+    pub body: &'b [u8],
+}
+
+/// What stands at the start of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognised<'b> {
+    /// A whole plain request, and how many bytes it has.
+    Request(Request<'b>, usize),
+    /// The beginning of a plain request; `needed` bytes in all, where that is known already, else 0.
+    Partial {
+        /// How many bytes the whole request has.
+        needed: usize,
+    },
+    /// A request that is not for the fast lane, but so plainly framed that where it ends is beyond doubt:
+    /// after this many bytes, which need not all be here yet.
+    Framed(usize),
+    /// Anything else: only the full parser can say where it ends.
+    Unknown,
+}
+
+/// Look at the start of `bytes`.
+#[must_use]
+pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
+    let mut head = Head::default();
+    let mut at = 0;
+    let mut lines = 0;
+    loop {
+        let rest = &bytes[at..];
+        let Some(length) = memchr(b'\n', rest) else {
+            // Every byte so far must be possible in a plain head; one CR may be waiting for its LF.
+            let line = rest.strip_suffix(b"\r").unwrap_or(rest);
+            let plausible = bytes.len() <= MAX_HEAD_BYTES && is_plain(line) && starts_like_a_method(bytes);
+            return if plausible { Recognised::Partial { needed: 0 } } else { Recognised::Unknown };
+        };
+        at += length + 1;
+        let Some(line) = rest[..length].strip_suffix(b"\r") else { return Recognised::Unknown };
+        if at > MAX_HEAD_BYTES || lines > MAX_HEADERS || !is_plain(line) {
+            return Recognised::Unknown;
+        }
+        if line.is_empty() {
+            break;
+        }
+        let understood = if lines == 0 { head.request_line(line) } else { head.header(line) };
+        if understood.is_none() {
+            return Recognised::Unknown;
+        }
+        lines += 1;
+    }
+    if lines == 0 {
+        return Recognised::Unknown; // an empty line before a request
+    }
+    head.conclude(bytes, at)
+}
+
+/// What the lines of a head have said so far.
+#[derive(Default)]
+struct Head<'b> {
+    /// None where the request is not for the fast lane.
+    endpoint: Option<Endpoint>,
+    host: Option<&'b str>,
+    content_length: Option<usize>,
+    content_type: Option<ContentType>,
+    /// Something in it that the full way has to answer.
+    declined: bool,
+}
+
+impl<'b> Head<'b> {
+    /// None where it is not plain.
+    fn request_line(&mut self, line: &'b [u8]) -> Option<()> {
+        let (method, rest) = split(line, b' ')?;
+        let (target, version) = split(rest, b' ')?;
+        let known: [&[u8]; 7] = [b"POST", b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"];
+        let plain = known.contains(&method)
+            && version == b"HTTP/1.1"
+            && target.first() == Some(&b'/')
+            && target.iter().all(u8::is_ascii_graphic);
+        self.endpoint = Endpoint::of_path(target).filter(|_| method == b"POST");
+        plain.then_some(())
+    }
+
+    /// None where it is not plain, or where the framing is not by length alone.
+    fn header(&mut self, line: &'b [u8]) -> Option<()> {
+        let (name, value) = split(line, b':')?;
+        if name.is_empty() || !name.iter().all(|byte| is_token_character(*byte)) {
+            return None; // also a space before the colon (RFC 9112, section 5.1) and folded lines (5.2)
+        }
+        let value = value.trim_ascii();
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            4 if is(b"host") => {
+                if self.host.is_some() {
+                    return None;
+                }
+                self.host = Some(str::from_utf8(value).ok()?);
+            }
+            6 if is(b"expect") => return None, // the client waits for an interim answer
+            6 if is(b"origin") => self.declined = true,
+            7 if is(b"upgrade") => return None,
+            7 if is(b"trailer") => return None,
+            9 if is(b"forwarded") => self.declined = true,
+            10 if is(b"connection") => {
+                // Only what changes nothing; `close` and all else is the full way's.
+                self.declined |= !value.eq_ignore_ascii_case(b"keep-alive");
+                if !(value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")) {
+                    return None;
+                }
+            }
+            11 if is(b"traceparent") => self.declined |= is_sampled(value),
+            12 if is(b"content-type") => {
+                if self.content_type.is_some() {
+                    self.declined = true;
+                }
+                self.content_type = content_type(value);
+                self.declined |= self.content_type.is_none();
+            }
+            14 if is(b"content-length") => {
+                if self.content_length.is_some() {
+                    return None; // even if equal (RFC 9110, section 8.6)
+                }
+                self.content_length = Some(length(value)?);
+            }
+            14 if is(b"sec-fetch-site") => self.declined = true,
+            15 if is(b"x-forwarded-for") => self.declined = true,
+            16 if is(b"content-encoding") => self.declined = true,
+            16 if is(b"proxy-connection") => return None,
+            17 if is(b"transfer-encoding") => return None,
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn conclude(self, bytes: &'b [u8], head_length: usize) -> Recognised<'b> {
+        let body_length = self.content_length.unwrap_or(0);
+        let whole = head_length + body_length;
+        match (self.endpoint, self.host, self.content_type) {
+            (Some(endpoint), Some(host), Some(content_type))
+                if !self.declined && (1..=MAX_BODY_BYTES).contains(&body_length) =>
+            {
+                match bytes.get(head_length..whole) {
+                    Some(body) => Recognised::Request(Request { endpoint, content_type, host, body }, whole),
+                    None => Recognised::Partial { needed: whole },
+                }
+            }
+            _ => Recognised::Framed(whole),
+        }
+    }
+}
+
+/// No control characters, no bytes beyond ASCII.
+fn is_plain(line: &[u8]) -> bool {
+    line.iter().all(|byte| (0x20..0x7f).contains(byte))
+}
+
+/// Garbage, a TLS greeting or an HTTP/2 preface shall not be waited for. (`PRI` is no method of ours.)
+fn starts_like_a_method(bytes: &[u8]) -> bool {
+    let word = &bytes[..memchr(b' ', bytes).unwrap_or(bytes.len())];
+    word.len() <= 7 && word.iter().all(u8::is_ascii_uppercase)
+}
+
+fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = memchr(at, line)?;
+    Some((&line[..position], &line[position + 1..]))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Digits and nothing else: no sign, no white space, no list, no leading zero.
+fn length(value: &[u8]) -> Option<usize> {
+    let plain = (1..=9).contains(&value.len())
+        && value.iter().all(u8::is_ascii_digit)
+        && (value.len() == 1 || value[0] != b'0');
+    plain.then(|| value.iter().fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0')))
+}
+
+fn content_type(value: &[u8]) -> Option<ContentType> {
+    let media_type = value[..memchr(b';', value).unwrap_or(value.len())].trim_ascii();
+    if media_type.eq_ignore_ascii_case(b"application/json") {
+        Some(ContentType::Json)
+    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        Some(ContentType::Form)
+    } else {
+        None
+    }
+}
+
+/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? Such a request takes the full way.
+fn is_sampled(value: &[u8]) -> bool {
+    // 00-<32 hex>-<16 hex>-<flags>: the last bit of the flags.
+    let flags = value.get(53..55).and_then(|flags| str::from_utf8(flags).ok());
+    flags.and_then(|flags| u8::from_str_radix(flags, 16).ok()).is_none_or(|flags| flags & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PLAIN: &str = "POST /api/v1/introspect HTTP/1.1\r\nHost: 127.0.0.1:7164\r\nUser-Agent: x/1\r\n\
+        Accept: */*\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 5\r\n\r\n{\"a\"}";
+
+    fn with(header: &str) -> String {
+        PLAIN.replace("Accept: */*", header)
+    }
+
+    #[test]
+    fn a_plain_request_is_recognised_and_leaves_the_next_one_alone() {
+        let two = format!("{PLAIN}GET / HTTP/1.1\r\n");
+        let Recognised::Request(request, length) = recognise(two.as_bytes()) else { panic!("not recognised") };
+        assert_eq!(length, PLAIN.len());
+        assert_eq!((request.endpoint, request.content_type), (Endpoint::Introspect, ContentType::Json));
+        assert_eq!((request.host, request.body), ("127.0.0.1:7164", &b"{\"a\"}"[..]));
+    }
+
+    #[test]
+    fn every_beginning_of_a_plain_request_is_partial() {
+        for length in 0..PLAIN.len() {
+            let partial = recognise(&PLAIN.as_bytes()[..length]);
+            assert!(matches!(partial, Recognised::Partial { .. }), "{length}: {partial:?}");
+        }
+        let head = PLAIN.len() - 5;
+        assert_eq!(recognise(&PLAIN.as_bytes()[..head]), Recognised::Partial { needed: PLAIN.len() });
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_unknown() {
+        for header in [
+            "Transfer-Encoding: chunked",
+            "transfer-encoding: identity",
+            "Content-Length: 5",
+            "Content-Length: 6",
+            "Expect: 100-continue",
+            "Upgrade: h2c",
+            "Connection: keep-alive, Upgrade",
+            "Connection: Content-Length",
+            "Trailer: X",
+            "Host: evil",
+            " folded: line",
+            "\tfolded",
+            "Name : value",
+            ": nothing",
+            "no colon",
+            "N\u{e9}: x",
+            "X: \u{e9}",
+            "X: a\0b",
+            "X: a\tb",
+            "X: a\rb",
+            "X: a\nY: b",
+        ] {
+            assert_eq!(recognise(with(header).as_bytes()), Recognised::Unknown, "{header:?}");
+        }
+        for length in ["+5", "-5", "5 5", "5,5", "0x5", "05", "", "5a", "1234567890", "\u{665}"] {
+            let text = PLAIN.replace("Content-Length: 5", &format!("Content-Length: {length}"));
+            assert_eq!(recognise(text.as_bytes()), Recognised::Unknown, "{length:?}");
+        }
+        for line in [
+            "POST  /api/v1/introspect HTTP/1.1",
+            "POST /api/v1/introspect HTTP/1.0",
+            "POST /api/v1/introspect HTTP/2.0",
+            "POST /api/v1/introspect",
+            "POST /api/v1/introspect HTTP/1.1 x",
+            "post /api/v1/introspect HTTP/1.1",
+            "POST http://127.0.0.1/api/v1/introspect HTTP/1.1",
+            "POST * HTTP/1.1",
+            "CONNECT /api/v1/introspect HTTP/1.1",
+            "PRI * HTTP/2.0",
+        ] {
+            let text = PLAIN.replace("POST /api/v1/introspect HTTP/1.1", line);
+            assert_eq!(recognise(text.as_bytes()), Recognised::Unknown, "{line:?}");
+        }
+        assert_eq!(recognise(format!("\r\n{PLAIN}").as_bytes()), Recognised::Unknown);
+        assert_eq!(recognise(PLAIN.replace("\r\n", "\n").as_bytes()), Recognised::Unknown);
+        assert_eq!(recognise(b"\x16\x03\x01\x02\x00"), Recognised::Unknown);
+        assert_eq!(recognise(b"GARBAGE\r\n"), Recognised::Unknown);
+        assert_eq!(recognise(&[b'A'; 8]), Recognised::Unknown);
+        assert_eq!(recognise(format!("POST /{}", "a".repeat(MAX_HEAD_BYTES)).as_bytes()), Recognised::Unknown);
+        let many = "X: y\r\n".repeat(MAX_HEADERS);
+        assert_eq!(recognise(with(&format!("{many}X: y")).as_bytes()), Recognised::Unknown);
+    }
+
+    #[test]
+    fn what_the_full_way_must_answer_is_framed_exactly() {
+        for header in [
+            "Origin: https://evil.example",
+            "Sec-Fetch-Site: cross-site",
+            "X-Forwarded-For: 10.0.0.1",
+            "Content-Encoding: gzip",
+            "Connection: close",
+            "Content-Type: text/plain",
+            "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            let text = with(header);
+            assert_eq!(recognise(text.as_bytes()), Recognised::Framed(text.len()), "{header:?}");
+        }
+        let unsampled = with("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+        assert!(matches!(recognise(unsampled.as_bytes()), Recognised::Request(..)));
+        for (from, to) in [
+            ("/api/v1/introspect", "/api/v1/introspect?x=1"),
+            ("/api/v1/introspect", "/metrics"),
+            ("POST", "PUT"),
+            ("application/json", "text/plain"),
+            ("Host: 127.0.0.1:7164\r\n", ""),
+        ] {
+            let text = PLAIN.replacen(from, to, 1);
+            assert_eq!(recognise(text.as_bytes()), Recognised::Framed(text.len()), "{to:?}");
+        }
+        let get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(recognise(get.as_bytes()), Recognised::Framed(get.len()));
+        let large = PLAIN.replace("Content-Length: 5", "Content-Length: 131073");
+        assert_eq!(recognise(large.as_bytes()), Recognised::Framed(large.len() - 5 + 131_073));
+    }
+
+    proptest! {
+        /// Junk never panics, and a length is never shorter than what was looked at to find it.
+        #[test]
+        fn junk_is_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = recognise(&bytes);
+        }
+
+        /// Changing one byte of a head never makes two opinions: the recognised length stays the same, or the
+        /// length itself was what changed, or the request is no longer recognised.
+        #[test]
+        fn one_changed_byte(position in 0..PLAIN.len(), byte in any::<u8>()) {
+            let mut bytes = PLAIN.as_bytes().to_vec();
+            bytes[position] = byte;
+            if let Recognised::Request(request, length) = recognise(&bytes) {
+                prop_assert_eq!(length, bytes.len() - 5 + request.body.len());
+            }
+        }
+    }
+}
