@@ -249,10 +249,38 @@ async def test_logging_out_ends_the_session_on_the_server(browser: Browser) -> N
     """A cookie that somebody kept is worth nothing afterwards."""
     await browser.log_in()
     kept = browser.cookie(SESSION)
-    status, headers, _ = await browser.go("/oauth2/logout", "POST")
-    assert (status, headers["Location"]) == (303, "/")
+    assert (await browser.go("/oauth2/logout", "POST"))[0] == 303
     status, _, _ = await browser.go(f"/api/obo?aud={TARGET}", headers={"Cookie": f"{SESSION}={kept}"})
     assert status == 302
+
+
+async def test_logging_out_ends_the_session_at_the_provider_too(world: World, browser: Browser) -> None:
+    """By way of its logout and back to the start page; the next login asks who it is."""
+    await browser.log_in()
+    _, headers, _ = await browser.go("/oauth2/login")
+    assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still known there: no question
+    _, headers, _ = await browser.go("/oauth2/logout", "POST")
+    assert headers["Location"].startswith(f"{world.emulator.base_url}/")
+    status, headers, _ = await browser.go(headers["Location"])
+    assert (status, headers["Location"]) == (303, f"{world.url}/")
+    _, headers, _ = await browser.go("/oauth2/login")
+    status, _, page = await browser.go(headers["Location"])
+    assert status == 200
+    assert "Sign in" in page
+
+
+async def test_a_session_whose_token_the_provider_no_longer_takes_ends(
+    world: World, browser: Browser
+) -> None:
+    """Signed with a key that is gone (AADSTS50013): an error once, then a new login."""
+    await browser.log_in()
+    local = world.emulator.local
+    key = local.keyring.active.kid
+    local.rotate_keys()
+    local.withdraw_key(str(key))
+    status, _, body = await browser.go(f"/api/obo?aud={TARGET}")
+    assert (status, json.loads(body)["error"]) == (400, "invalid_grant")
+    assert (await browser.go(f"/api/obo?aud={TARGET}"))[0] == 302
 
 
 async def test_a_login_gets_a_session_of_a_new_name(world: World, browser: Browser) -> None:

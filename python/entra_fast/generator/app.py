@@ -172,7 +172,9 @@ class Generator:
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
         self._sessions.remove(request.cookies.get(self._session_cookie))
-        response = web.Response(status=303, headers={"Location": "/"})
+        # Without the provider's own logout, the next click would log the same user in again, unasked.
+        location = await self._provider.logout_url(f"{self._base_url}/") or "/"
+        response = web.Response(status=303, headers={"Location": location})
         self._del_cookie(response, self._session_cookie)
         return response
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
@@ -127,7 +127,19 @@ class Provider:
         }
         if prompt is not None:
             query["prompt"] = prompt
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+        return _with_query(endpoint, query)
+
+    async def logout_url(self, return_to: str) -> str | None:
+        """Where to send the browser to end its session at the provider too (OpenID Connect RP-Initiated
+        Logout 1.0); None when the provider cannot be asked, or has no such place."""
+        try:
+            endpoint = (await self._find()).discovery.end_session_endpoint
+        except ProviderError:
+            return None
+        if endpoint is None:
+            return None
+        query = {"post_logout_redirect_uri": return_to, "client_id": self._settings.client_id}
+        return _with_query(endpoint, query)
 
     async def redeem(self, login: Login, code: str, redirect_uri: str) -> LoggedIn:
         """Redeem an authorization code, and check the ID token that comes with it.
@@ -254,3 +266,7 @@ class Provider:
             validator,
             self._monotonic() + ENDPOINTS_SECONDS,
         )
+
+
+def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
