@@ -1,0 +1,163 @@
+"""Login, refusals, console, minting, faults: clicked and read in Chromium with scripts switched off."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import pytest
+from playwright.async_api import Page, expect
+
+from support.local_entra import Caller
+
+from .conftest import Application, fits, picture
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+APP_A, APP_B = "dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b"
+CALLBACK = "http://localhost:3001/oauth2/callback"
+
+
+def login_url(entra: Caller, redirect_uri: str, **changes: str) -> str:
+    parameters = entra.login_parameters(APP_A, redirect_uri=redirect_uri, **changes)
+    return f"{entra.base_url}{entra.authorize_path(APP_A)}?{urllib.parse.urlencode(parameters)}"
+
+
+PATHS = ("/", f"/applications/{APP_B}", "/users", "/log", "/explain", "/mint", "/faults", "/endpoints")
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/error?code=501051", "/nothing"])
+async def test_every_page_fits(entra: Caller, page: Page, width: str, path: str) -> None:
+    """No page scrolls sideways, at either width."""
+    await entra.m2m(APP_A, APP_B)
+    await entra.m2m(APP_B, APP_A)
+    await page.goto(entra.base_url + path)
+    await fits(page)
+    await picture(page, "page" + "".join(c if c.isalnum() else "-" for c in path), width)
+
+
+async def test_a_login_by_clicking(entra: Caller, application: Application, page: Page, width: str) -> None:
+    """Choose a user, arrive at the application with a code that works; the second time without a click."""
+    await page.goto(login_url(entra, application.url, scope=f"openid {entra.scope(APP_B)}"))
+    await fits(page)
+    await picture(page, "login", width)
+    await page.get_by_role("button", name="Ada Lovelace").click()
+    await expect(page).to_have_title("application")
+    tokens = await entra.redeem(APP_A, application.arrived[-1]["code"], redirect_uri=application.url)
+    assert tokens.claims["aud"] == entra.client_id(APP_B)
+    await page.goto(login_url(entra, application.url))
+    await expect(page).to_have_title("application")
+    assert len(application.arrived) == 2
+
+
+async def test_a_login_by_keyboard(entra: Caller, application: Application, page: Page) -> None:
+    """Type the name and press Enter."""
+    await page.goto(login_url(entra, application.url))
+    await page.get_by_label("User name, NAV ident or object id").fill("ada")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_title("application")
+    assert application.arrived[-1]["code"]
+
+
+async def test_a_wrong_name_is_said(entra: Caller, application: Application, page: Page, width: str) -> None:
+    """The message belongs to the field, for screen readers too."""
+    await page.goto(login_url(entra, application.url))
+    field = page.get_by_label("User name, NAV ident or object id")
+    await field.fill("nobody")
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("There is no user 'nobody'")
+    await expect(page.get_by_label("User name, NAV ident or object id")).to_have_attribute(
+        "aria-invalid", "true"
+    )
+    await picture(page, "login-wrong", width)
+
+
+async def test_a_refusal_explains_itself(
+    entra: Caller, application: Application, page: Page, width: str
+) -> None:
+    """A user outside the group sees why; the log has it too, one click away; signing in as somebody else
+    works.
+    """
+    await page.goto(login_url(entra, application.url, scope=f"openid {entra.scope(APP_B)}"))
+    await page.get_by_role("button", name="Ola Nordmann").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You cannot sign in here")
+    await expect(page.get_by_role("alert")).to_contain_text("AADSTS50105")
+    await expect(page.get_by_role("main")).to_contain_text("'team-b'")
+    await fits(page)
+    await picture(page, "refusal", width)
+    await page.get_by_role("link", name="Sign in as somebody else").click()
+    await page.get_by_role("button", name="Ada Lovelace").click()
+    await expect(page).to_have_title("application")
+    await page.goto(entra.base_url + "/log")
+    await page.get_by_role("link", name="#1").click()
+    await expect(page.get_by_role("main")).to_contain_text("What to change")
+    await fits(page)
+    await picture(page, "log-entry", width)
+
+
+async def test_a_wrong_redirect_uri_explains_itself(entra: Caller, page: Page, width: str) -> None:
+    """What was sent and what is registered, side by side."""
+    await page.goto(login_url(entra, "http://localhost:9999/callback"))
+    await expect(page.get_by_role("alert")).to_contain_text("does not match the redirect URIs")
+    await expect(page.get_by_role("main")).to_contain_text(CALLBACK)
+    await fits(page)
+    await picture(page, "redirect-uri", width)
+
+
+async def test_form_post_without_scripts(entra: Caller, application: Application, page: Page) -> None:
+    """A button carries the answer to the application."""
+    await page.goto(login_url(entra, application.url, response_mode="form_post"))
+    await page.get_by_role("button", name="Ada Lovelace").click()
+    await page.get_by_role("button", name="Continue").click()
+    await expect(page).to_have_title("application")
+    assert application.arrived[-1]["code"]
+
+
+async def test_minting(entra: Caller, page: Page, width: str) -> None:
+    """Who, for whom, on whose behalf: the token, decoded, and the command; a refusal with what to change."""
+    await page.goto(entra.base_url + "/mint")
+    await page.get_by_label("Consumer").fill(APP_A)
+    await page.get_by_label("Target").fill(APP_B)
+    await page.get_by_label("User").fill("ada")
+    await page.get_by_role("button", name="Get the token").click()
+    await expect(page.get_by_role("status")).to_have_text("✓ granted")
+    await expect(page.get_by_role("region", name="Claims")).to_contain_text(
+        '"scp": "defaultaccess cases.read"'
+    )
+    await expect(page.get_by_role("region", name="Command")).to_contain_text("curl -s")
+    await fits(page)
+    await picture(page, "minted", width)
+    await page.get_by_label("User").fill("ola")
+    await page.get_by_role("button", name="Get the token").click()
+    await expect(page.get_by_role("status")).to_contain_text("AADSTS50105")
+    await fits(page)
+    await picture(page, "mint-refused", width)
+
+
+async def test_planning_a_fault(entra: Caller, page: Page, width: str) -> None:
+    """Planned by a form, it happens, and can be removed by a button."""
+    await page.goto(entra.base_url + "/faults")
+    await page.get_by_label("What").select_option("throttle")
+    await page.get_by_label("Value").fill("7")
+    await page.get_by_role("button", name="Plan it").click()
+    assert (await entra.m2m(APP_A, APP_B)).headers["Retry-After"] == "7"
+    await picture(page, "fault-planned", width)
+    await page.get_by_role("button", name="Remove the fault throttle").click()
+    assert (await entra.m2m(APP_A, APP_B)).status == 200
+
+
+async def test_the_keyboard_reaches_everything(entra: Caller, page: Page) -> None:
+    """The first stop is the link to the content; then the navigation, in order; each stop is visible."""
+    await page.goto(entra.base_url + "/")
+    await page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="To the content")
+    await expect(skip).to_be_focused()
+    box = await skip.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Applications")).to_be_focused()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Users and groups")).to_be_focused()
+    await expect(page.get_by_role("navigation").get_by_role("link", name="Applications")).to_have_attribute(
+        "aria-current", "page"
+    )
