@@ -52,7 +52,7 @@ class Application:
         self.url = ""
         self.arrived: list[dict[str, str]] = []
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         fields = request.query if request.method == "GET" else await request.post()
         self.arrived.append({name: str(value) for name, value in fields.items()})
         return web.Response(text="<title>application</title>back", content_type="text/html")
@@ -63,7 +63,7 @@ async def application(entra: Caller) -> AsyncIterator[Application]:
     """The application app-a, on a port of its own and registered with the provider."""
     application = Application()
     app = web.Application()
-    app.router.add_route("*", "/oauth2/callback", application)
+    app.router.add_route("*", "/oauth2/callback", application.receive)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -124,7 +124,9 @@ def load(path: Path | None) -> tuple[Directory, ...]:
     """
     if path is None:
         return (empty(DEFAULT_TENANT),)
-    return parse(yaml_source.documents(yaml_source.read_text(path), str(path))) or (empty(DEFAULT_TENANT),)
+    return parse(yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path))) or (
+        empty(DEFAULT_TENANT),
+    )
 
 
 def parse(documents: Iterable[Document]) -> tuple[Directory, ...]:

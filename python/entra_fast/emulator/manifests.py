@@ -272,7 +272,7 @@ def load(sources: Iterable[Source]) -> Manifests:
     for source in sources:
         for path in files(source.path):
             try:
-                for document in yaml_source.documents(yaml_source.read_text(path), str(path)):
+                for document in yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path)):
                     if not _is_nais_resource(document):
                         warnings.append(_skipped(document))
                         continue

@@ -25,13 +25,15 @@ a:focus-visible,button:focus-visible,input:focus-visible,select:focus-visible,te
 summary:focus-visible,pre:focus-visible{outline:3px solid var(--mark);outline-offset:2px}
 .skip{position:absolute;left:-999px}.skip:focus{left:.5rem;top:.5rem;background:var(--back);padding:.5rem;z-index:1}
 header{border-bottom:1px solid var(--line);padding:.5rem 1rem}
-header p{margin:0}header nav ul{display:flex;flex-wrap:wrap;gap:0 1.25rem;list-style:none;margin:0;padding:0}
+header>*{max-width:68rem;margin:0 auto}header nav ul{display:flex;flex-wrap:wrap;gap:0 1.25rem;list-style:none;margin:0;padding:0}
 header nav a{display:inline-block;padding:.4rem 0}header nav a[aria-current]{font-weight:700;color:var(--text)}
 .banner{color:var(--warn);font-size:.875rem}
 main{max-width:70rem;margin:0 auto;padding:1rem}
 main.narrow{max-width:34rem}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0 1rem}h2{font-size:1.15rem;margin:1.75rem 0 .5rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:1rem;margin:0 0 1rem}
+.card>:first-child,.card>:first-child>label:first-child,.card>.row:nth-child(2) label{margin-top:0}
+.remedy{border-left:3px solid var(--mark);padding-left:.75rem;margin:.25rem 0 .5rem}
 .soft{color:var(--soft)}.small{font-size:.875rem}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 label{display:block;font-weight:600;margin:.75rem 0 .25rem}
@@ -143,12 +145,15 @@ def checks(reasons: Iterable[Reason]) -> Html:
                 "li",
                 tag(
                     "strong",
-                    "✓ passed" if reason.passed else "✗ refused",
+                    f"✓ {reason.check}" if reason.passed else f"✗ {reason.check}",
+                    tag("span", " passed" if reason.passed else " refused", class_="skip"),
                     class_="good" if reason.passed else "bad",
                 ),
-                f" {reason.check}: {reason.text}",
+                f": {reason.text}",
                 tag("span", f" ({reason.location})", class_="soft small") if reason.location else None,
-                tag("div", "What to change: ", reason.remedy) if reason.remedy else None,
+                tag("div", tag("strong", "What to change: "), reason.remedy, class_="remedy")
+                if reason.remedy
+                else None,
             )
             for reason in reasons
         ],

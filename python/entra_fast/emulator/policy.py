@@ -152,11 +152,11 @@ def _not_admitted(consumer: Application, target: Application, user: User | None)
 def _missing_rule(tenant: Tenant, consumer: Application, target: Application) -> Reason:
     cluster, namespace, name = consumer.name.split(":")
     own_cluster, own_namespace, _ = target.name.split(":")
-    lines = [f"- application: {name}"]
+    rule = f"application: {name}"
     if (cluster, namespace) != (own_cluster, own_namespace):
-        lines.append(f"namespace: {namespace}")
+        rule += f", namespace: {namespace}"
     if cluster != own_cluster:
-        lines.append(f"cluster: {cluster}")
+        rule += f", cluster: {cluster}"
     text = f"{consumer.name} stands in none of the inbound rules of {target.name}"
     wildcard = next((rule for rule in target.rules if rule.is_wildcard), None)
     if wildcard is not None:
@@ -170,7 +170,7 @@ def _missing_rule(tenant: Tenant, consumer: Application, target: Application) ->
         False,
         text,
         target.location,
-        f"add to spec.accessPolicy.inbound.rules of {target.name}: " + ", ".join(lines),
+        f"add to spec.accessPolicy.inbound.rules of {target.name}: - {{{rule}}}",
     )
 
 

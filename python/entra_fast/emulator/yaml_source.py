@@ -116,9 +116,19 @@ class Document:
         return self.lines.get(path, 1)
 
 
+def label(path: Path) -> str:
+    """A file's name for messages: from the working directory where it is below that, as people would type
+    it.
+    """
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
 def read_text(path: Path) -> str:
     """The text of a file. Raises SourceError when it cannot be read, is too large or is not UTF-8."""
-    name = str(path)
+    name = label(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
