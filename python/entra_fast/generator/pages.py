@@ -40,11 +40,11 @@ button, .button { font: inherit; padding: .45rem .9rem; border: 1px solid var(--
   background: var(--accent); color: var(--on-accent); cursor: pointer; text-decoration: none; }
 button.plain { background: none; color: var(--accent); border: 0; padding: 0; text-decoration: underline; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-table { border-collapse: collapse; width: 100%; } .scroll { overflow-x: auto; }
-th, td { text-align: left; padding: .45rem .75rem .45rem 0; border-top: 1px solid var(--line);
-  vertical-align: top; }
-thead th { border-top: 0; color: var(--dim); font-weight: 600; } td code { overflow-wrap: anywhere; }
-td a { white-space: nowrap; margin-right: .75rem; }
+ul { list-style: none; margin: 0; padding: 0; }
+li { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; justify-content: space-between; padding: .55rem 0;
+  border-top: 1px solid var(--line); }
+li span { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
+li code { font-weight: 600; overflow-wrap: anywhere; }
 .error { background: var(--bad-paper); border-color: var(--bad); } .error h1 { color: var(--bad); }
 dt { font-weight: 600; } dd { margin: 0 0 .6rem; overflow-wrap: anywhere; white-space: pre-line; }
 """
@@ -82,13 +82,8 @@ def start_page(
 ) -> str:
     """Choose an audience and a way to get a token for it."""
     options = "".join(f'<option value="{escape(a)}"></option>' for a in audiences)
-    rows = "".join(_audience_row(audience) for audience in audiences)
-    listing = (
-        "<section><h2 id=known>Known audiences</h2><div class=scroll><table aria-labelledby=known><thead><tr>"
-        f"<th scope=col>Audience<th scope=col>Token</tr></thead><tbody>{rows}</tbody></table></div></section>"
-        if audiences
-        else ""
-    )
+    rows = "".join(map(_audience_row, audiences))
+    listing = f"<section><h2>Known audiences</h2><ul role=list>{rows}</ul></section>" if audiences else ""
     example = audiences[0] if audiences else "<cluster>:<namespace>:<app>"
     command = f"TOKEN=$(curl -sf '{base_url}/api/public/m2m' -d 'aud={example}')"
     return _page(
@@ -119,10 +114,10 @@ that starts with <code>api://</code> or <code>https://</code></p>
 def _audience_row(audience: str) -> str:
     name, query = escape(audience), escape(quote(audience, safe=""))
     return (
-        f"<tr><th scope=row><code>{name}</code></th><td>"
+        f"<li><code>{name}</code><span>"
         f'<a href="/api/obo?aud={query}" aria-label="On behalf of me, for {name}">On behalf of me</a>'
         f'<a href="/api/m2m?aud={query}" aria-label="Machine to machine, for {name}">Machine to machine</a>'
-        "</td></tr>"
+        "</span></li>"
     )
 
 
