@@ -216,20 +216,31 @@ class GrantCache:
 
 @final
 class FastLane:
-    """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs."""
+    """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs.
+
+    `bounds`: of the buckets of durations, in seconds. `detailed`: always give the long form of `serve`."""
 
     def __new__(
-        cls, grants: GrantCache, *, tenant: str, client_id: str, allowed_hosts: Sequence[str]
+        cls,
+        grants: GrantCache,
+        *,
+        tenant: str,
+        client_id: str,
+        allowed_hosts: Sequence[str],
+        bounds: Sequence[float],
+        detailed: bool = False,
     ) -> FastLane: ...
     def attach(self, verifier: Verifier) -> None:
         """Introspect with this verifier from now on. The first one stays."""
     def serve(
         self, data: bytes, now: float, monotonic: float
-    ) -> bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]:
-        """Answer what can be answered of the bytes that a connection has. For exactly one whole request the answer's
-        bytes; else (answers, how many, bytes consumed, why it stopped, a number, renewals): it stopped because
-        everything is `done`; the rest is `partial` (number: bytes of the whole request, or 0); the next request
-        is `framed` but not for the lane (number: its bytes); or the rest is `unknown`. Each renewal is (target,
-        subject token or None)."""
-    def stats(self) -> dict[str, int]:
-        """token, exchange, introspect: requests answered; active, inactive: introspections."""
+    ) -> bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]:
+        """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
+        answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, bytes
+        consumed, why it stopped, a number, renewals). It stopped because everything is `done`; the rest is
+        `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the lane
+        (number: its bytes); or the rest is `unknown`. Each renewal is (target, subject token or None)."""
+    def durations(self) -> dict[str, tuple[list[int], float]]:
+        """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
+    def introspections(self) -> tuple[int, int]:
+        """How many introspections were answered with an active, and with an inactive token."""

@@ -173,6 +173,12 @@ SETTINGS: tuple[Setting, ...] = (
         "10000",
         "After SIGTERM: longest time for requests under way to finish.",
     ),
+    Setting(
+        "ENTRA_FAST_FAST_LANE",
+        "true",
+        "`false`: every request takes the full way through aiohttp. `entra-fast serve --no-fast-lane` is the "
+        "same.",
+    ),
     Setting("ENTRA_FAST_CACHE_MAX_ENTRIES", "100000", "Most tokens in the cache of acquired tokens."),
     Setting(
         "ENTRA_FAST_CACHE_MAX_BYTES", "268435456", "Most memory for the cache of acquired tokens, in bytes."
@@ -278,6 +284,7 @@ class ServerSettings:
     idle_timeout: float = 120.0
     drain_delay: float = 0.5
     drain_timeout: float = 10.0
+    fast_lane: bool = True
     log_level: str = "info"
     access_log: bool = False
 
@@ -526,6 +533,7 @@ def _server_settings(read: _Reader) -> ServerSettings:
         idle_timeout=read.seconds("ENTRA_FAST_IDLE_TIMEOUT_MILLIS"),
         drain_delay=read.seconds("ENTRA_FAST_DRAIN_DELAY_MILLIS", 0),
         drain_timeout=read.seconds("ENTRA_FAST_DRAIN_TIMEOUT_MILLIS", 0),
+        fast_lane=read.boolean("ENTRA_FAST_FAST_LANE") is not False,
         log_level=level,
         access_log=bool(read.boolean("ENTRA_FAST_ACCESS_LOG")),
     )

@@ -78,16 +78,26 @@ class Counter(_Family):
     def __init__(self, name: str, help_text: str, labels: Sequence[Label] = ()) -> None:
         super().__init__(name, help_text, labels)
         self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+        self._elsewhere: Callable[[], dict[tuple[str, ...], float]] = dict
+
+    def include(self, elsewhere: Callable[[], dict[tuple[str, ...], float]]) -> None:
+        """Add what is counted elsewhere, by the values of its labels, whenever metrics are read."""
+        self._elsewhere = elsewhere
 
     def add(self, *labels: str, amount: float = 1) -> None:
         key = self._bounded(labels)
         self._values[key] = self._values.get(key, 0) + amount
 
     def value(self, *labels: str) -> float:
-        return self._values.get(labels, 0)
+        return self._values.get(labels, 0) + self._elsewhere().get(labels, 0)
 
     def samples(self) -> list[str]:
-        return [f"{self._series('', key)} {_number(value)}" for key, value in sorted(self._values.items())]
+        elsewhere = self._elsewhere()
+        values = dict.fromkeys(elsewhere, 0.0) | self._values
+        return [
+            f"{self._series('', key)} {_number(value + elsewhere.get(key, 0))}"
+            for key, value in sorted(values.items())
+        ]
 
 
 class Histogram(_Family):
@@ -105,6 +115,12 @@ class Histogram(_Family):
         super().__init__(name, help_text, labels)
         self._bounds = tuple(buckets)
         self._values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+        self._elsewhere: Callable[[], dict[str, tuple[list[int], float]]] = dict
+
+    def include(self, elsewhere: Callable[[], dict[str, tuple[list[int], float]]]) -> None:
+        """Add what is observed elsewhere, by the value of the one label: counts in the same buckets and one
+        more, and the sum; whenever metrics are read."""
+        self._elsewhere = elsewhere
 
     def observe(self, value: float, *labels: str) -> None:
         key = self._bounded(labels)
@@ -114,7 +130,13 @@ class Histogram(_Family):
 
     def samples(self) -> list[str]:
         lines = []
-        for key, (counts, total) in sorted(self._values.items()):
+        merged = {key: (list(counts), list(total)) for key, (counts, total) in self._values.items()}
+        for label, (counts, seconds) in self._elsewhere().items():
+            if any(counts):
+                own, total = merged.setdefault((label,), ([0] * len(counts), [0.0]))
+                own[:] = [a + b for a, b in zip(own, counts, strict=True)]
+                total[0] += seconds
+        for key, (counts, total) in sorted(merged.items()):
             running = 0
             for bound, count in zip((*self._bounds, None), counts, strict=True):
                 running += count
@@ -226,6 +248,11 @@ class Metrics:
             "entra_fast_receive_timeouts_total", "Requests given up because they did not arrive in time."
         )
         self.connections = Computed("gauge", "entra_fast_connections", "Open connections to the API.")
+        self.fast_lane = Computed(
+            "gauge",
+            "entra_fast_fast_lane",
+            "1 while plain requests are answered on the fast lane, below aiohttp, else 0.",
+        )
         self.ready = Computed("gauge", "entra_fast_ready", "1 when /readyz answers 200, else 0.")
         self.credential_rejected = Computed(
             "gauge",

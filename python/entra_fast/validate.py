@@ -414,6 +414,11 @@ class AsyncValidator(_Validation):
             return orjson.dumps({"active": False, "error": self._explained(error).message})
 
     @property
+    def verifier(self) -> Verifier:
+        """The native verifier, for whoever answers without this class. It does not fetch keys."""
+        return self._verifier
+
+    @property
     def ready(self) -> bool:
         """Are there keys to judge tokens by?"""
         return self._verifier.keys is not None

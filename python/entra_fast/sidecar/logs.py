@@ -59,17 +59,17 @@ class AccessLog:
         self.enabled = enabled
 
     def log(self, request: web.BaseRequest, path: str, status: int, seconds: float) -> None:
-        logger.info(
-            "request",
-            extra={
-                "fields": {
-                    "method": request.method[:16],
-                    "path": path,
-                    "status": status,
-                    "milliseconds": round(seconds * 1000, 3),
-                }
-            },
-        )
+        self.line(request.method[:16], path, status, seconds)
+
+    def line(self, method: str, path: str, status: int, seconds: float) -> None:
+        """As `log`, for whoever has no request object."""
+        fields = {
+            "method": method,
+            "path": path,
+            "status": status,
+            "milliseconds": round(seconds * 1000, 3),
+        }
+        logger.info("request", extra={"fields": fields})
 
 
 def configure(level: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -21,9 +22,10 @@ from aiohttp import web
 
 from entra_fast.config import ServerSettings, Settings
 from entra_fast.sidecar.app import build_app, build_probe_app
+from entra_fast.sidecar.fastlane import FastLaneServer
 from entra_fast.sidecar.listener import BACKLOG, let_nobody_in, listen
 from entra_fast.sidecar.logs import configure, logger
-from entra_fast.sidecar.server import Limits, SidecarRunner
+from entra_fast.sidecar.server import Limits, SidecarRunner, SidecarServer
 from entra_fast.sidecar.service import Clocks, Service
 
 PROBE_CONNECTIONS = 64
@@ -78,6 +80,8 @@ class RunningSidecar:
             return True
         self._stopped = True
         self.service.draining = True
+        if isinstance(self._api.sidecar_server, FastLaneServer):
+            self._api.sidecar_server.close_lane()
         if drain:
             await asyncio.sleep(self._settings.drain_delay)
             await let_nobody_in(self._listener)
@@ -128,6 +132,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         limits,
         service.metrics,
         idle_timeout=server.idle_timeout,
+        server=SidecarServer if service.lane is None else functools.partial(FastLaneServer, service.lane),
     )
     await api.setup()
     web_server = api.sidecar_server

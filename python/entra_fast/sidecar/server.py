@@ -1,9 +1,8 @@
 """The server below aiohttp's application: one protocol object per connection.
 
 What belongs here: limits on connections, the deadline to receive a request, errors of HTTP itself in the
-API's shape, and the place where the fast lane takes requests before aiohttp sees them
-(`SidecarProtocol.data_received`). What must never be here: routes, tokens, and any opinion about the bytes
-of a request: framing is aiohttp's parser's alone.
+API's shape. The fast lane stands in front of it (fastlane.py). What must never be here: routes, tokens, and
+any opinion about the bytes of a request: framing is aiohttp's parser's alone.
 
 This uses attributes of aiohttp's RequestHandler that are not public; its minor version is pinned for that.
 """
@@ -11,7 +10,7 @@ This uses attributes of aiohttp's RequestHandler that are not public; its minor 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -107,8 +106,6 @@ class SidecarProtocol(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # The fast lane's place: while this connection is idle and clean, `data` is offered to it first, and
-        # what it declines arrives below unconsumed.
         if data and self._deadline is None and not (self._close or self._force_close):
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
@@ -180,7 +177,13 @@ class SidecarRunner(web.AppRunner):
     """Runs an application on a `SidecarServer`."""
 
     def __init__(
-        self, app: web.Application, limits: Limits, metrics: Metrics, *, idle_timeout: float
+        self,
+        app: web.Application,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        idle_timeout: float,
+        server: Callable[[Server, Limits, Metrics], SidecarServer] = SidecarServer,
     ) -> None:
         super().__init__(
             app,
@@ -191,8 +194,9 @@ class SidecarRunner(web.AppRunner):
         )
         self._limits = limits
         self._metrics = metrics
+        self._server_factory = server
         self.sidecar_server: SidecarServer | None = None
 
     async def _make_server(self) -> Server:
-        self.sidecar_server = SidecarServer(await super()._make_server(), self._limits, self._metrics)
+        self.sidecar_server = self._server_factory(await super()._make_server(), self._limits, self._metrics)
         return self.sidecar_server

@@ -18,8 +18,9 @@ from entra_fast.config import Settings
 from entra_fast.credentials import Credentials
 from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.http import HttpClient
-from entra_fast.metrics import Metrics
-from entra_fast.sidecar.logs import logger
+from entra_fast.metrics import DURATION_BUCKETS, Metrics
+from entra_fast.sidecar.fastlane import Lane, missing_parts
+from entra_fast.sidecar.logs import AccessLog, logger
 from entra_fast.tokens import TokenAcquirer
 from entra_fast.validate import AsyncValidator
 
@@ -71,6 +72,7 @@ class Service:
                 clock=self._clocks.wall,
                 monotonic=self._clocks.monotonic,
             )
+        self.lane = self._make_lane()
         self._watch()
 
     async def start(self) -> None:
@@ -143,10 +145,50 @@ class Service:
         )
         self.metrics.verified_cache.watch(self.validator.stats, prefix="cache_")
         await self.validator.start()
+        if self.lane is not None:
+            self.lane.native.attach(self.validator.verifier)
+
+    def _make_lane(self) -> Lane | None:
+        """The fast lane, unless it is turned off, has nothing to answer, or does not fit this aiohttp."""
+        provider, server = self.settings.provider, self.settings.server
+        if provider is None or self.acquirer is None or not server.fast_lane:
+            return None
+        if missing := missing_parts():
+            logger.warning("serving without the fast lane", extra={"fields": {"aiohttp_lacks": missing}})
+            return None
+        access_log = AccessLog(server.access_log)
+        native = _native.FastLane(
+            self.cache,
+            tenant=provider.tenant_id,
+            client_id=provider.client_id,
+            allowed_hosts=sorted(server.allowed_hosts),
+            bounds=DURATION_BUCKETS,
+            detailed=access_log.enabled,
+        )
+        metrics = self.metrics
+        metrics.request_seconds.include(native.durations)
+        metrics.requests.include(
+            lambda: {
+                (endpoint, "200"): sum(counts)
+                for endpoint, (counts, _) in native.durations().items()
+                if any(counts)
+            }
+        )
+        metrics.introspections.include(
+            lambda: dict(zip([("true",), ("false",)], map(float, native.introspections()), strict=True))
+        )
+        return Lane(
+            native,
+            wall=self._clocks.wall,
+            monotonic=self._clocks.monotonic,
+            renew=self.acquirer.renew,
+            access_log=access_log,
+        )
 
     def _watch(self) -> None:
         metrics = self.metrics
         metrics.token_cache.watch(self.cache.stats)
+        metrics.fast_lane.read = lambda: self.lane is not None and self.lane.open
         metrics.ready.read = lambda: self.not_ready_reason() is None
         metrics.credential_rejected.read = lambda: (
             self._credentials is not None and self._credentials.rejection is not None

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::digest::of_parts;
 use crate::error::Error;
@@ -72,7 +73,9 @@ pub struct Outcome {
     /// How many bytes the answered requests had.
     pub consumed: usize,
     /// How many requests were answered.
-    pub answered: usize,
+    pub answered: u64,
+    /// The same by endpoint, in the order of [`Endpoint::ALL`].
+    pub by_endpoint: [u64; 3],
     /// Why it stopped there.
     pub stop: Stop,
     /// What should be renewed.
@@ -80,18 +83,51 @@ pub struct Outcome {
 }
 
 /// Counts of what the lane answered, for the metrics of the whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Figures {
-    requests: [AtomicU64; 3],
+    /// Upper bounds of the buckets of durations, in seconds; one more bucket takes the rest.
+    bounds: Vec<f64>,
+    durations: [Durations; 3],
     active: AtomicU64,
     inactive: AtomicU64,
 }
 
+/// A histogram of one endpoint's durations.
+#[derive(Debug)]
+struct Durations {
+    buckets: Vec<AtomicU64>,
+    nanoseconds: AtomicU64,
+}
+
 impl Figures {
-    /// Requests answered at an endpoint.
+    fn new(bounds: Vec<f64>) -> Self {
+        let durations = || Durations {
+            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            nanoseconds: AtomicU64::new(0),
+        };
+        let durations = [durations(), durations(), durations()];
+        Self { bounds, durations, active: AtomicU64::new(0), inactive: AtomicU64::new(0) }
+    }
+
+    /// Note how long requests of an outcome took, each. The lane has no clock, so its caller says it.
+    pub fn record(&self, outcome: &Outcome, each: Duration) {
+        let seconds = each.as_secs_f64();
+        let bucket = self.bounds.iter().position(|bound| seconds <= *bound).unwrap_or(self.bounds.len());
+        let nanoseconds = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX);
+        for (durations, count) in self.durations.iter().zip(outcome.by_endpoint) {
+            if count > 0 {
+                durations.buckets[bucket].fetch_add(count, Relaxed);
+                durations.nanoseconds.fetch_add(nanoseconds.saturating_mul(count), Relaxed);
+            }
+        }
+    }
+
+    /// How many requests of an endpoint fell into each bucket, and how many seconds they took together.
     #[must_use]
-    pub fn requests(&self, endpoint: Endpoint) -> u64 {
-        self.requests[endpoint as usize].load(Relaxed)
+    pub fn durations(&self, endpoint: Endpoint) -> (Vec<u64>, f64) {
+        let durations = &self.durations[endpoint as usize];
+        let buckets = durations.buckets.iter().map(|count| count.load(Relaxed)).collect();
+        (buckets, Duration::from_nanos(durations.nanoseconds.load(Relaxed)).as_secs_f64())
     }
 
     /// Introspections that were answered with an active, and with an inactive token.
@@ -109,10 +145,10 @@ pub struct FastLane {
 }
 
 impl FastLane {
-    /// A lane for an application.
+    /// A lane for an application. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
     #[must_use]
-    pub fn new(identity: Identity) -> Self {
-        Self { identity, figures: Figures::default() }
+    pub fn new(identity: Identity, bounds: Vec<f64>) -> Self {
+        Self { identity, figures: Figures::new(bounds) }
     }
 
     /// What it has counted.
@@ -123,7 +159,8 @@ impl FastLane {
 
     /// Answer what can be answered of `bytes`, in order.
     pub fn serve(&self, bytes: &[u8], caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Outcome {
-        let mut outcome = Outcome { consumed: 0, answered: 0, stop: Stop::Done, renewals: Vec::new() };
+        let mut outcome =
+            Outcome { consumed: 0, answered: 0, by_endpoint: [0; 3], stop: Stop::Done, renewals: Vec::new() };
         while outcome.consumed < bytes.len() {
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
@@ -132,7 +169,7 @@ impl FastLane {
                         outcome.stop = Stop::Framed(length);
                         break;
                     };
-                    self.figures.requests[request.endpoint as usize].fetch_add(1, Relaxed);
+                    outcome.by_endpoint[request.endpoint as usize] += 1;
                     outcome.renewals.extend(renewal);
                     outcome.consumed += length;
                     outcome.answered += 1;
@@ -448,11 +485,10 @@ mod tests {
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
 
     fn lane() -> FastLane {
-        FastLane::new(Identity {
-            tenant: "tid".into(),
-            client_id: "cid".into(),
-            allowed_hosts: vec!["sidecar.internal".into()],
-        })
+        FastLane::new(
+            Identity { tenant: "tid".into(), client_id: "cid".into(), allowed_hosts: vec!["sidecar.internal".into()] },
+            vec![0.001, 0.1],
+        )
     }
 
     fn grants() -> GrantCache {
@@ -504,7 +540,8 @@ mod tests {
             ),
         ] {
             let (out, outcome) = serve(&request);
-            assert_eq!(outcome, Outcome { consumed: request.len(), answered: 1, stop: Stop::Done, renewals: vec![] });
+            assert_eq!((outcome.consumed, outcome.stop), (request.len(), Stop::Done));
+            assert_eq!((outcome.answered, outcome.by_endpoint, outcome.renewals), (1, [1, 0, 0], vec![]));
             assert_eq!(
                 out,
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 68\r\n\
@@ -603,6 +640,19 @@ mod tests {
             renewals.extend(outcome.renewals);
         }
         assert_eq!(renewals, [Renewal { target: "c:n:a".into(), subject_token: None }]);
+    }
+
+    #[test]
+    fn figures_count_what_was_answered() {
+        let (lane, grants) = (lane(), grants());
+        let one = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let caches = Caches { validator: None, grants: &grants };
+        let outcome = lane.serve(format!("{one}{one}").as_bytes(), caches, NOW, &mut Vec::new());
+        lane.figures().record(&outcome, Duration::from_millis(2));
+        lane.figures().record(&outcome, Duration::from_secs(9));
+        assert_eq!(lane.figures().durations(Endpoint::Token), (vec![0, 2, 2], 18.004));
+        assert_eq!(lane.figures().durations(Endpoint::Introspect), (vec![0, 0, 0], 0.0));
+        assert_eq!(lane.figures().introspections(), (0, 0));
     }
 
     #[test]

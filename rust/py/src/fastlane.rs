@@ -3,6 +3,7 @@
 //! The server is one thread, and an answer takes microseconds, so the GIL is kept.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use entra_core::fastlane::{Caches, FastLane as CoreFastLane, Identity, Stop};
 use entra_core::grants::Now;
@@ -19,11 +20,13 @@ pub(crate) struct FastLane {
     lane: CoreFastLane,
     grants: Py<GrantCache>,
     verifier: OnceLock<Py<Verifier>>,
+    detailed: bool,
 }
 
-/// (answers, how many, bytes consumed, why it stopped, its number, renewals) for all but the plainest outcome.
-type InPart<'py> = (Bound<'py, PyBytes>, usize, usize, &'static str, usize, Vec<(String, Option<String>)>);
+/// (answers, how many by endpoint, bytes consumed, why it stopped, its number, renewals).
+type InPart<'py> = (Bound<'py, PyBytes>, [u64; 3], usize, &'static str, usize, Vec<(String, Option<String>)>);
 
+/// What a call gives: the plainest outcome is the plainest object.
 #[derive(IntoPyObject)]
 enum Served<'py> {
     Whole(Bound<'py, PyBytes>),
@@ -33,10 +36,17 @@ enum Served<'py> {
 #[pymethods]
 impl FastLane {
     #[new]
-    #[pyo3(signature = (grants, *, tenant, client_id, allowed_hosts))]
-    fn new(grants: Py<GrantCache>, tenant: String, client_id: String, allowed_hosts: Vec<String>) -> Self {
-        let lane = CoreFastLane::new(Identity { tenant, client_id, allowed_hosts });
-        Self { lane, grants, verifier: OnceLock::new() }
+    #[pyo3(signature = (grants, *, tenant, client_id, allowed_hosts, bounds, detailed = false))]
+    fn new(
+        grants: Py<GrantCache>,
+        tenant: String,
+        client_id: String,
+        allowed_hosts: Vec<String>,
+        bounds: Vec<f64>,
+        detailed: bool,
+    ) -> Self {
+        let lane = CoreFastLane::new(Identity { tenant, client_id, allowed_hosts }, bounds);
+        Self { lane, grants, verifier: OnceLock::new(), detailed }
     }
 
     /// Introspect with this verifier from now on. The first one stays.
@@ -47,6 +57,7 @@ impl FastLane {
     /// Answer what can be answered of the bytes that a connection has.
     #[pyo3(signature = (data, now, monotonic))]
     fn serve<'py>(&self, py: Python<'py>, data: &[u8], now: f64, monotonic: f64) -> Served<'py> {
+        let started = Instant::now();
         let caches = Caches {
             validator: self.verifier.get().map(|verifier| verifier.get().validator()),
             grants: self.grants.get().cache(),
@@ -54,7 +65,11 @@ impl FastLane {
         let mut out = Vec::new();
         let outcome = self.lane.serve(data, caches, Now { unix: now, monotonic }, &mut out);
         let answers = PyBytes::new(py, &out);
-        if outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty() {
+        if let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) {
+            self.lane.figures().record(&outcome, started.elapsed() / count);
+        }
+        let plain = outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty();
+        if plain && !self.detailed {
             return Served::Whole(answers);
         }
         let (stop, number) = match outcome.stop {
@@ -64,20 +79,21 @@ impl FastLane {
             Stop::Unknown => ("unknown", 0),
         };
         let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
-        Served::InPart((answers, outcome.answered, outcome.consumed, stop, number, renewals))
+        Served::InPart((answers, outcome.by_endpoint, outcome.consumed, stop, number, renewals))
     }
 
-    /// Counts: token, exchange, introspect (requests answered), active, inactive (introspections).
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let figures = self.lane.figures();
+    /// By endpoint (counts in the buckets of `bounds` and one more, seconds in all).
+    fn durations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for endpoint in Endpoint::ALL {
-            dict.set_item(endpoint.name(), figures.requests(endpoint))?;
+            dict.set_item(endpoint.name(), self.lane.figures().durations(endpoint))?;
         }
-        let (active, inactive) = figures.introspections();
-        dict.set_item("active", active)?;
-        dict.set_item("inactive", inactive)?;
         Ok(dict)
+    }
+
+    /// How many introspections were answered with an active, and with an inactive token.
+    fn introspections(&self) -> (u64, u64) {
+        self.lane.figures().introspections()
     }
 }
 

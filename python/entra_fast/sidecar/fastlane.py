@@ -1,0 +1,304 @@
+"""The fast lane below aiohttp: plain requests are answered from the caches by one native call.
+
+What belongs here: whose turn it is on a connection. While aiohttp's handler rests and everything that came
+so far was exactly framed, arriving bytes go to the native lane first; what it declines goes to aiohttp
+unconsumed, one framed request at a time, so that the lane knows where the next one begins. Once something
+arrives whose end only a full parser can find, the connection is aiohttp's for good. What must never be here:
+an opinion about the bytes of a request (rust/core/src/http1.rs), and what is answered.
+
+This uses attributes of aiohttp's RequestHandler that are not public. `missing_parts` checks at start that
+they are there; without them the sidecar serves without the lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from entra_fast import _native
+from entra_fast.metrics import Metrics
+from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.server import Limits, SidecarProtocol, SidecarServer
+
+MAX_HELD_BYTES = 262_144
+"""Bytes that wait on one connection, while aiohttp answers or the client does not read; with more, reading
+stops."""
+
+_HANDLER_PARTS = (
+    "_waiter",
+    "_messages",
+    "_close",
+    "_force_close",
+    "_keepalive_timeout",
+    "_next_keepalive_close_time",
+    "_request_count",
+)
+Served = bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]
+"""What the native lane says: see `_native.FastLane.serve`."""
+
+_PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
+
+
+def missing_parts() -> list[str]:
+    """The parts of aiohttp that the lane needs and this aiohttp does not have."""
+    slots = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    missing = [name for name in _HANDLER_PARTS if name not in slots]
+    missing += [name for name in ("pause_writing", "resume_writing") if not hasattr(BaseProtocol, name)]
+    missing += [name for name in ("close", "force_close", "start") if not hasattr(RequestHandler, name)]
+    return missing
+
+
+class Lane:
+    """What all connections of one sidecar share.
+
+    Args:
+        native: answers requests.
+        wall, monotonic: clocks, in seconds.
+        renew: asked to renew a token in the background: (target, subject token or None).
+        access_log: where a line for each request goes, if anywhere.
+    """
+
+    __slots__ = ("_access_log", "monotonic", "native", "open", "renew", "serve", "wall")
+
+    def __init__(
+        self,
+        native: _native.FastLane,
+        *,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        renew: Callable[[str, str | None], None],
+        access_log: AccessLog,
+    ) -> None:
+        self.native = native
+        self.wall = wall
+        self.monotonic = monotonic
+        self.renew = renew
+        self.open = True
+        self._access_log = access_log
+        self.serve: Callable[[bytes, float, float], Served] = (
+            self._serve_and_log if access_log.enabled else native.serve
+        )
+
+    def _serve_and_log(self, data: bytes, now: float, monotonic: float) -> Served:
+        started = time.perf_counter()
+        served = self.native.serve(data, now, monotonic)
+        counts = [0, 0, 0] if isinstance(served, bytes) else served[1]  # the native lane gives the long form
+        each = (time.perf_counter() - started) / max(sum(counts), 1)
+        for path, count in zip(_PATHS, counts, strict=True):
+            for _ in range(count):
+                self._access_log.line("POST", path, 200, each)
+        return served
+
+
+class FastLaneServer(SidecarServer):
+    """Makes a `FastLaneProtocol` for each connection."""
+
+    def __init__(self, lane: Lane, plain: Server, limits: Limits, metrics: Metrics) -> None:
+        super().__init__(plain, limits, metrics)
+        self.lane = lane
+
+    def __call__(self) -> RequestHandler:
+        return FastLaneProtocol(self, self.lane, loop=self._loop, **self._kwargs)
+
+    def close_lane(self) -> None:
+        """From now on every request takes the full way, which tells clients that this server is leaving."""
+        self.lane.open = False
+        for connection in self.connections:
+            if isinstance(connection, FastLaneProtocol):
+                connection.leave_lane()
+
+
+class FastLaneProtocol(SidecarProtocol):
+    """aiohttp's protocol with the fast lane in front.
+
+    `_resting` is the whole condition for the lane in one flag, kept up to date where one of its parts
+    changes: aiohttp's handler is parked, nothing waits, the client reads its answers, and the connection
+    stays open.
+    """
+
+    __slots__ = (
+        "_held",
+        "_lane",
+        "_lane_waiter",
+        "_monotonic",
+        "_needed",
+        "_passing",
+        "_plain",
+        "_resting",
+        "_serve",
+        "_stopped_reading",
+        "_wall",
+    )
+
+    def __init__(
+        self, manager: SidecarServer, lane: Lane, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
+    ) -> None:
+        self._resting = False
+        self._lane_waiter: asyncio.Future[None] | None = None
+        self._lane = lane
+        self._serve = lane.serve
+        self._wall = lane.wall
+        self._monotonic = lane.monotonic
+        self._plain = lane.open  # everything so far was exactly framed
+        self._passing = 0  # bytes of a framed request that are still to come and go to aiohttp
+        self._held = bytearray()  # bytes that nobody has seen yet
+        self._needed = 0  # with fewer bytes held than this, the lane need not look
+        self._stopped_reading = False
+        super().__init__(manager, loop=loop, **kwargs)
+
+    # --- whose turn it is ---
+
+    @property
+    def _waiter(self) -> asyncio.Future[None] | None:
+        """aiohttp's handler rests on this future. Setting it is how the handler says that it is done."""
+        return self._lane_waiter
+
+    @_waiter.setter
+    def _waiter(self, waiter: asyncio.Future[None] | None) -> None:
+        self._lane_waiter = waiter
+        if waiter is not None and self._held:
+            self._loop.call_soon(self._go_on)
+        self._settle()
+
+    def _settle(self) -> None:
+        waiter = self._lane_waiter
+        self._resting = (
+            waiter is not None
+            and not waiter.done()
+            and self._plain
+            and not self._passing
+            and not self._held
+            and not self._paused
+            and not self._close
+            and not self._force_close
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._settle()
+
+    def force_close(self) -> None:
+        super().force_close()
+        self._held.clear()
+        self._settle()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._held:
+            self._loop.call_soon(self._go_on)
+        self._settle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being received or answered, or waits for that."""
+        return super().busy or bool(self._held)
+
+    def leave_lane(self) -> None:
+        """From now on everything is aiohttp's, also what waits."""
+        if self._plain:
+            self._plain = False
+            self._pass_on(self._take_held())
+            self._settle()
+
+    # --- bytes ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._resting:
+            served = self._serve(data, self._wall(), self._monotonic())
+            if type(served) is bytes:
+                # Exactly one request, answered: the case that has to be fast.
+                self.transport.write(served)  # type: ignore[union-attr]
+                self._count(1)
+            else:
+                self._continue(data, served)
+        elif not self._plain:
+            super().data_received(data)
+        else:
+            self._wait_in_turn(data)
+
+    def _wait_in_turn(self, data: bytes) -> None:
+        """It is not the lane's turn, or the lane waits for the rest of a request."""
+        if self._passing:
+            part, data = data[: self._passing], data[self._passing :]
+            self._passing -= len(part)
+            self._pass_on(part)
+        if data and not (self._close or self._force_close):
+            self._hold(data)
+            if len(self._held) >= self._needed:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the lane look at what is held, if it is its turn."""
+        waiter = self._lane_waiter
+        parked = waiter is not None and not waiter.done()
+        if self._held and parked and self._plain and not self._passing and not self._paused:
+            data = self._take_held()
+            self._continue(data, self._serve(data, self._wall(), self._monotonic()))
+
+    def _continue(self, data: bytes, served: Served) -> None:
+        """Do what the lane says about `data`."""
+        if isinstance(served, bytes):
+            served = (served, [1, 0, 0], len(data), "done", 0, [])
+        answers, counts, consumed, stop, number, renewals = served
+        if answers and self.transport is not None:
+            self.transport.write(answers)
+            self._count(sum(counts))
+        for target, subject_token in renewals:
+            self._lane.renew(target, subject_token)
+        rest = data[consumed:]
+        if answers or not rest:
+            self._received()  # the deadline of what was answered; what follows gets its own
+        if stop == "partial":
+            self._needed = number
+            self._hold(rest)
+            if self._deadline is None:
+                timeout = self._sidecar.limits.request_timeout
+                self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
+        elif stop == "framed":
+            self._passing = max(0, number - len(rest))
+            self._hold(rest[number:])
+            self._pass_on(rest[:number])
+        elif stop == "unknown":
+            self._plain = False
+            self._pass_on(rest)
+        self._settle()
+
+    def _pass_on(self, data: bytes) -> None:
+        """Give bytes to aiohttp."""
+        if data:
+            super().data_received(data)
+            self._settle()
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self._settle()
+        transport = self.transport
+        if len(self._held) > MAX_HELD_BYTES and not self._stopped_reading and transport is not None:
+            self._stopped_reading = True
+            transport.pause_reading()
+
+    def _take_held(self) -> bytes:
+        data = bytes(self._held)
+        self._held.clear()
+        self._needed = 0
+        if self._stopped_reading:
+            self._stopped_reading = False
+            if self.transport is not None and not self._reading_paused:
+                self.transport.resume_reading()
+        return data
+
+    def _count(self, requests: int) -> None:
+        """What aiohttp would have counted, and its idle limit."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._request_count += requests
+        self._sidecar.requests_count += requests
