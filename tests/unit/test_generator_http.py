@@ -21,6 +21,7 @@ from entra_fast._native import unverified_claims
 from entra_fast.config import ProviderSettings
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
+from entra_fast.generator import settings as settings_module
 from entra_fast.generator.sessions import SessionStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -608,3 +609,23 @@ async def test_a_wrong_setting_is_named(changes: dict[str, str], setting: str, t
     assert caught.value.setting == setting
     assert setting in caught.value.message
     assert "user:pass" not in caught.value.message
+
+
+async def test_the_documentation_names_every_route_and_setting(world: World) -> None:
+    """docs/token-generator.md does not fall behind."""
+    text, source = _documentation_and_settings()
+    routes = {
+        (route.method, route.resource.canonical)
+        for route in world.generator._runner.app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    assert len(routes) == 9
+    for method, path in routes:
+        assert re.search(rf"`{method} {re.escape(path)}[`?]", text), f"{method} {path}"
+    for setting in set(re.findall(r'"(TOKEN_GENERATOR_[A-Z_]+)"', source)):
+        assert f"| `{setting}` |" in text
+
+
+def _documentation_and_settings() -> tuple[str, str]:
+    documentation = Path(__file__).resolve().parents[2] / "docs" / "token-generator.md"
+    return documentation.read_text(), Path(settings_module.__file__).read_text()
