@@ -268,8 +268,8 @@ class Validator(_Validation):
             if waiting and self._keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting)):
                 again = self._verifier.validate_many([tokens[index] for index in waiting], self._now())
                 for index, result in zip(waiting, again, strict=True):
-                    results[index] = self._explained(result)
-        return results
+                    results[index] = result
+        return [self._explained(result) for result in results]
 
     def start(self) -> None:
         """Begin to fetch keys now, in the background, instead of at the first token."""
@@ -397,8 +397,8 @@ class AsyncValidator(_Validation):
             await keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting))
             again = await loop.run_in_executor(None, judge, [tokens[index] for index in waiting], self._now())
             for index, result in zip(waiting, again, strict=True):
-                results[index] = self._explained(result)
-        return results
+                results[index] = result
+        return [self._explained(result) for result in results]
 
     async def introspect(self, token: str | bytes) -> bytes:
         """The JSON body of an introspection answer (RFC 7662, section 2.2), as of the sidecar: the claims

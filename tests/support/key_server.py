@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,9 +111,14 @@ class KeyServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(answer.promised or len(body)))
                 self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # the client may have given up
+                    self.end_headers()
+                    self.wfile.write(body)
                 self.close_connection = True
+
+            def finish(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().finish()
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""

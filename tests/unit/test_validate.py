@@ -1,0 +1,626 @@
+"""The library's front door: construction, claims, `validate_many`, explaining, errors."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import entra_fast.validate
+from entra_fast.errors import ProviderError
+from entra_fast.http import HttpClient, HttpFailure
+from entra_fast.oauth import DiscoveryError
+from entra_fast.validate import (
+    AsyncValidator,
+    Claims,
+    ConfigurationError,
+    EntraFastError,
+    Forbidden,
+    InvalidToken,
+    KeySet,
+    KeysUnavailable,
+    RefreshRules,
+    Validator,
+    unverified_claims,
+    unverified_header,
+)
+from support.key_server import DISCOVERY_PATH, Answer, KeyServer
+from support.tokens import (
+    ABSENT,
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    TENANT,
+    good_claims,
+    jwks,
+    segment,
+    signer,
+    validator,
+)
+
+KEY = signer()
+VARIABLES = (
+    "AZURE_APP_CLIENT_ID",
+    "AZURE_APP_WELL_KNOWN_URL",
+    "AZURE_OPENID_CONFIG_ISSUER",
+    "AZURE_OPENID_CONFIG_JWKS_URI",
+)
+
+
+@pytest.fixture
+def server() -> Iterator[KeyServer]:
+    with KeyServer(jwks(KEY)) as running:
+        document = {
+            "issuer": running.issuer,
+            "jwks_uri": running.keys_url,
+            "token_endpoint": running.base_url + "/token",
+        }
+        running.answers[DISCOVERY_PATH] = Answer(json.dumps(document))
+        yield running
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch, server: KeyServer) -> pytest.MonkeyPatch:
+    """What NAIS sets, pointing at the key server; without the well-known URL."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_APP_CLIENT_ID", AUDIENCE)
+    monkeypatch.setenv("AZURE_OPENID_CONFIG_ISSUER", ISSUER)
+    monkeypatch.setenv("AZURE_OPENID_CONFIG_JWKS_URI", server.keys_url)
+    return monkeypatch
+
+
+def claims_of(**changes: Any) -> Claims:
+    """Verified claims."""
+    return validator().validate(KEY.token(**changes))
+
+
+# --- construction ----------------------------------------------------------------------------------------
+
+
+def test_from_the_environment(environ: pytest.MonkeyPatch) -> None:
+    """`Validator()` is for the application whose settings NAIS put into the environment."""
+    for make in (Validator, Validator.from_env):
+        with make(clock=lambda: NOW) as one:
+            assert one.validate(KEY.token())["aud"] == AUDIENCE
+    with Validator(audience="api://other", clock=lambda: NOW) as one:
+        one.validate(KEY.token(aud="api://other"))
+
+
+async def test_from_the_environment_on_a_loop(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """The same for asyncio, and with only the discovery document's URL."""
+    async with await AsyncValidator.from_env(clock=lambda: NOW) as one:
+        await one.validate(KEY.token())
+    async with AsyncValidator(clock=lambda: NOW) as one:
+        await one.validate(KEY.token())
+    environ.delenv("AZURE_OPENID_CONFIG_ISSUER")
+    environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
+    async with await AsyncValidator.from_env(clock=lambda: NOW) as one:
+        await one.validate(KEY.token(iss=server.issuer))
+    with pytest.raises(ConfigurationError, match="use `await AsyncValidator"):
+        AsyncValidator()
+
+
+@pytest.mark.parametrize("blank", ["", "   "])
+@pytest.mark.parametrize(
+    "name", ["AZURE_APP_CLIENT_ID", "AZURE_OPENID_CONFIG_ISSUER", "AZURE_OPENID_CONFIG_JWKS_URI"]
+)
+def test_a_missing_variable_is_named(name: str, blank: str, environ: pytest.MonkeyPatch) -> None:
+    """A variable that is not set, or blank, stops the construction and is named."""
+    environ.setenv(name, blank)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        Validator()
+    assert (caught.value.code, caught.value.setting) == ("setting_missing", name)
+
+
+def test_from_the_well_known_url(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """With only the discovery document's URL, the document is fetched in the constructor."""
+    environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
+    environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
+    with Validator(clock=lambda: NOW) as one:
+        one.validate(KEY.token(iss=server.issuer))
+
+
+async def test_from_discovery(server: KeyServer) -> None:
+    """Issuer and keys come from the document of a URL."""
+    token = KEY.token(iss=server.issuer)
+    with Validator.from_discovery(server.discovery_url, AUDIENCE, clock=lambda: NOW) as one:
+        one.validate(token)
+    http = HttpClient()
+    async with await AsyncValidator.from_discovery(
+        server.discovery_url, AUDIENCE, http=http, clock=lambda: NOW
+    ) as other:
+        await other.validate(token)
+    await http.aclose()
+
+
+async def test_discovery_that_cannot_be_reached(server: KeyServer) -> None:
+    """A provider that is down is `KeysUnavailable` in both ways."""
+    url = server.discovery_url.replace(str(server.base_url.rsplit(":", 1)[1]), "1")
+    with pytest.raises(KeysUnavailable):
+        Validator.from_discovery(url, AUDIENCE)
+    with pytest.raises(KeysUnavailable):
+        await AsyncValidator.from_discovery(url, AUDIENCE)
+
+
+def test_fixed_key_set() -> None:
+    """A key set can be given as text, as bytes, or decoded."""
+    text = jwks(KEY)
+    for keys in (text, text.encode(), json.loads(text)):
+        one = Validator(ISSUER, AUDIENCE, jwks=keys, clock=lambda: NOW)
+        one.validate(KEY.token())
+        assert "key_fetches" not in one.stats()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ({"issuer": ISSUER, "audience": AUDIENCE}, "jwks_uri"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": "{}", "jwks_uri": "https://x/"}, "jwks_uri"),
+        ({"issuer": ISSUER, "jwks": jwks(KEY)}, "audience"),
+        ({"audience": AUDIENCE, "jwks": jwks(KEY)}, "issuer"),
+        ({"issuer": [], "audience": AUDIENCE, "jwks": jwks(KEY)}, "issuer"),
+        ({"issuer": "", "audience": AUDIENCE, "jwks": jwks(KEY)}, "issuer"),
+        ({"issuer": ISSUER, "audience": [], "jwks": jwks(KEY)}, "audience"),
+        ({"issuer": ISSUER, "audience": [""], "jwks": jwks(KEY)}, "audience"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "algorithms": []}, "algorithms"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "leeway": -1}, "leeway"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "leeway": 601}, "leeway"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "leeway": float("nan")}, "leeway"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "max_age": 0}, "max_age"),
+        ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "max_age": float("inf")}, "max_age"),
+        (
+            {"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "max_token_bytes": 63},
+            "max_token_bytes",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_incomplete_settings(arguments: dict[str, Any], setting: str) -> None:
+    """A validator that does not say whom to trust, or says it wrongly, cannot be made."""
+    for kind in (Validator, AsyncValidator):
+        with pytest.raises(ConfigurationError) as caught:
+            kind(**arguments)
+        assert caught.value.setting == setting
+
+
+def test_one_validator_for_the_process(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """`validate(token)` makes one validator from the environment, at the first call."""
+    environ.setattr(entra_fast.validate, "_default", None)
+    for _ in range(3):
+        with pytest.raises(InvalidToken) as caught:  # the tests' tokens are of another time
+            entra_fast.validate.validate(KEY.token())
+        assert caught.value.code == "token_not_yet_valid"
+    assert server.fetches() == 1
+    default = entra_fast.validate._default
+    assert default is not None
+    default.close()
+
+
+def test_importing_loads_no_server() -> None:
+    """`import entra_fast.validate` stays light: no aiohttp, no uvloop, no emulator."""
+    script = "import sys, entra_fast.validate; print(sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"aiohttp", "uvloop", "msgspec", "cryptography", "yaml"} & set(eval(run.stdout))
+
+
+# --- claims ----------------------------------------------------------------------------------------------
+
+
+def test_claims_of_an_application() -> None:
+    """A machine-to-machine token."""
+    claims = claims_of(roles=["access_as_application", "writer"])
+    assert claims.is_app
+    assert claims.roles == ("access_as_application", "writer")
+    assert (claims.scopes, claims.groups, claims.name) == ((), (), None)
+    assert (claims.expires_at, claims.issued_at) == (NOW + 3900, NOW)
+    assert (claims.tenant_id, claims.object_id) == (TENANT, "dddddddd-0000-0000-0000-000000000000")
+    assert claims.authorized_party == "cccccccc-0000-0000-0000-000000000000"
+
+
+def test_claims_of_a_user() -> None:
+    """An on-behalf-of token."""
+    claims = claims_of(
+        idtyp=ABSENT, roles=ABSENT, scp="defaultaccess  custom", groups=["g1", "g2"], name="Kari"
+    )
+    assert not claims.is_app
+    assert claims.scopes == ("defaultaccess", "custom")
+    assert (claims.roles, claims.groups, claims.name) == ((), ("g1", "g2"), "Kari")
+    assert not claims.has_groups_overage
+
+
+def test_claims_of_a_v1_token() -> None:
+    """v1.0 tokens say `appid` where v2.0 tokens say `azp`."""
+    assert claims_of(azp=ABSENT, appid="v1-client").authorized_party == "v1-client"
+    assert claims_of(appid="v1-client").authorized_party == "cccccccc-0000-0000-0000-000000000000"
+    assert claims_of(azp=ABSENT).authorized_party is None
+
+
+def test_helpers_do_not_trust_types() -> None:
+    """A claim of another type than Entra ID writes is as good as none; it is not converted."""
+    odd = claims_of(
+        roles="admin", scp=["admin"], groups={"g": 1}, name=7, oid=None, tid=["t"], idtyp=["app"], azp=True
+    )
+    assert (odd.roles, odd.scopes, odd.groups) == ((), (), ())
+    assert (odd.name, odd.object_id, odd.tenant_id, odd.authorized_party) == (None, None, None, None)
+    assert not odd.is_app
+    assert claims_of(roles=["a", 1, None, ["b"]]).roles == ("a",)
+    for role in ("admin", "a", "d", ""):
+        with pytest.raises(Forbidden):
+            odd.require(role=role)
+
+
+@pytest.mark.parametrize(
+    "overage",
+    [
+        {"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph"}}},
+        {"hasgroups": True},
+    ],
+    ids=["names", "implicit"],
+)
+def test_groups_overage(overage: dict[str, Any]) -> None:
+    """Too many groups to list: recognised, and a missing group is not reported as missing."""
+    claims = claims_of(groups=ABSENT, **overage)
+    assert (claims.groups, claims.has_groups_overage) == ((), True)
+    with pytest.raises(Forbidden) as caught:
+        claims.require(group="g1")
+    assert caught.value.code == "groups_overage"
+
+
+def test_require() -> None:
+    """All that is named must be there; the code says what was missing, and a framework answers 403."""
+    claims = claims_of(roles=["reader"], scp="read write", groups=["g1"])
+    claims.require()
+    claims.require(role="reader", scope="write", group="g1")
+    for wanted, code in (
+        ({"role": "writer"}, "role_missing"),
+        ({"role": "read"}, "role_missing"),
+        ({"role": ""}, "role_missing"),
+        ({"scope": "read write"}, "scope_missing"),
+        ({"scope": ""}, "scope_missing"),
+        ({"group": "g"}, "group_missing"),
+        ({"role": "reader", "scope": "admin"}, "scope_missing"),
+        ({"role": "reader", "scope": "read", "group": "g2"}, "group_missing"),
+    ):
+        with pytest.raises(Forbidden) as caught:
+            claims.require(**wanted)
+        assert caught.value.code == code
+    with pytest.raises(TypeError):
+        claims.require("reader")  # type: ignore[call-arg]
+
+
+def test_claims_are_a_mapping() -> None:
+    """All that a read-only dict can do."""
+    claims, good = claims_of(), good_claims()
+    assert isinstance(claims, Mapping)
+    assert dict(claims) == good == {**claims}
+    assert claims == good
+    assert claims == claims_of()
+    assert claims != {**good, "x": 1}
+    assert claims != object()
+    assert (list(claims), len(claims)) == (list(good), len(good))
+    assert (claims.keys(), list(claims.values())) == (good.keys(), list(good.values()))
+    assert list(claims.items()) == list(good.items())
+    assert "aud" in claims
+    assert "x" not in claims
+    assert (claims.get("x"), claims.get("x", 1), claims.get("aud")) == (None, 1, AUDIENCE)
+    for missing in ("x", "AUD", "", "\ud800"):
+        assert missing not in claims
+        with pytest.raises(KeyError):
+            claims[missing]
+    with pytest.raises(TypeError):
+        hash(claims)
+
+
+def test_pattern_matching() -> None:
+    """`match` sees a mapping."""
+    match claims_of():
+        case {"idtyp": "app", "roles": [*roles], **rest}:
+            assert (roles, rest["tid"]) == (["access_as_application"], TENANT)
+        case _:
+            pytest.fail("no mapping")
+
+
+def test_claims_cannot_be_changed() -> None:
+    """Claims are shared with the cache and between callers, so nothing that is handed out leads back."""
+    one, token = validator(), KEY.token(nested={"list": [1, {"a": 2}]})
+    claims = one.validate(token)
+    with pytest.raises(TypeError):
+        claims["aud"] = "x"  # type: ignore[index]
+    with pytest.raises(TypeError):
+        del claims["aud"]  # type: ignore[attr-defined]
+    for attribute in ("roles", "is_app", "expires_at", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(claims, attribute, ("admin",))
+    claims["nested"]["list"].append("x")
+    claims["nested"]["list"][1]["a"] = "x"
+    claims["roles"].append("admin")
+    claims.as_dict()["roles"].append("admin")
+    dict(claims)["nested"]["list"].clear()
+    again = one.validate(token)
+    assert one.stats()["cache_hits"] == 1
+    for found in (claims, again):
+        assert found["nested"] == {"list": [1, {"a": 2}]}
+        assert found.roles == ("access_as_application",)
+        with pytest.raises(Forbidden):
+            found.require(role="admin")
+
+
+def test_the_repr_of_claims_holds_no_values() -> None:
+    """Claims are personal data, and reprs end in logs."""
+    text = repr(claims_of(name="Kari Nordmann", **{"x\n\x1b[31m": 1}))
+    assert "name" in text
+    assert "Kari" not in text
+    assert AUDIENCE not in text
+    assert text.isprintable()
+    assert "Kari" not in str(claims_of(name="Kari Nordmann"))
+
+
+# --- many tokens -----------------------------------------------------------------------------------------
+
+
+def kinds(results: list[Claims | EntraFastError]) -> list[Any]:
+    return [result.code if isinstance(result, EntraFastError) else result["n"] for result in results]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100, 1001])
+def test_validate_many(count: int) -> None:
+    """Results come in the order of the tokens; a failure is a value and loses nothing."""
+    special: dict[int, tuple[str | bytes, str]] = {
+        3: ("junk", "not_a_jwt"),
+        4: (_expired(), "token_expired"),
+        5: (b"\xff.b.c", "not_a_jwt"),
+        6: ("\ud800", "not_a_jwt"),
+    }
+    tokens: list[str | bytes] = []
+    expected: list[Any] = []
+    for n in range(count):
+        token, verdict = special.get(n % 10) or (_numbered(n % 50), n % 50)
+        tokens.append(token)
+        expected.append(verdict)
+    one = validator()
+    assert kinds(one.validate_many(tokens)) == expected
+    assert kinds(one.validate_many(tuple(tokens))) == expected
+
+
+@functools.cache
+def _numbered(n: int) -> str:
+    return KEY.token(n=n)
+
+
+@functools.cache
+def _expired() -> str:
+    return KEY.token(exp=1)
+
+
+def test_validate_many_refuses_other_types() -> None:
+    """A value that is neither str nor bytes is a mistake of the program."""
+    for tokens in ([None], [KEY.token(), 7], "a.b.c", None, 7):
+        with pytest.raises(TypeError):
+            validator().validate_many(tokens)  # type: ignore[arg-type]
+
+
+async def test_validate_many_fetches_keys_once(server: KeyServer) -> None:
+    """One refresh serves all tokens that wait for a key, whatever else is among them."""
+    junk = ["", "junk", "a.b.c"]
+    tokens = [*junk, *(_numbered(n) for n in range(20)), KEY.token(header={"kid": "x"})]
+    expected = ["not_a_jwt"] * 3 + [*range(20)] + ["unknown_key"]
+    with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as one:
+        assert kinds(one.validate_many(tokens)) == expected
+        assert kinds(one.validate_many(tokens)) == expected
+        assert server.fetches() <= 2
+    async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as other:
+        assert kinds(await other.validate_many(tokens)) == expected
+        assert kinds(await other.validate_many(tokens)) == expected
+    assert server.fetches() <= 4
+
+
+async def test_validate_many_without_keys(server: KeyServer) -> None:
+    """Without keys every result says so, with the reason, also where no token is readable."""
+    server.fail(Answer(status=500))
+    rules = RefreshRules(first_retry=3600, last_retry=3600)
+    for tokens in (["junk", ""], ["junk", _numbered(1)], [_numbered(1)]):
+        with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, refresh=rules) as one:
+            results = one.validate_many(tokens)
+        async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, refresh=rules) as other:
+            results += await other.validate_many(tokens)
+        assert all(isinstance(result, KeysUnavailable) for result in results)
+        assert all("answered 500" in str(result) for result in results)
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+def test_many_threads() -> None:
+    """One validator for all threads."""
+    one = validator(cache_entries=10)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda n: one.validate(_numbered(n % 50))["n"], range(1000)))
+    assert results == [n % 50 for n in range(1000)]
+
+
+def test_a_large_token_of_an_unknown_key(server: KeyServer) -> None:
+    """Larger tokens than by default, where the policy allows them, refresh the keys like any other."""
+    late = signer("key-2")
+    with Validator(
+        ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, max_token_bytes=200_000
+    ) as one:
+        one.validate(KEY.token())
+        server.publish(jwks(KEY, late))
+        one.validate(late.token(pad="x" * 100_000))
+
+
+def test_closed_validator(server: KeyServer) -> None:
+    """After `close` tokens of known keys are still judged; others are refused at once."""
+    with Validator(
+        ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(max_wait=1e6)
+    ) as one:
+        one.validate(KEY.token())
+    one.validate(KEY.token(n=1))
+    with pytest.raises(InvalidToken) as caught:
+        one.validate(signer("key-2").token())
+    assert caught.value.code == "unknown_key"
+
+
+async def test_introspection(server: KeyServer) -> None:
+    """The body of an introspection answer; it never raises, and `ready` says whether there are keys."""
+    server.fail(Answer(status=500))
+    one = AsyncValidator(
+        ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(first_retry=0.01)
+    )
+    assert (one.ready, one.not_ready_reason) == (False, "keys are not being fetched")
+    async with one:
+        body = json.loads(await one.introspect(KEY.token()))
+        assert (body["active"], list(body)) == (False, ["active", "error"])
+        assert "keys of the token issuer are not available: " in body["error"]
+        assert "answered 500" in body["error"]
+        assert not one.ready
+        assert "answered 500" in (one.not_ready_reason or "")
+        server.publish(jwks(KEY))
+        while not json.loads(await one.introspect(KEY.token()))["active"]:
+            pass  # a retry in the background is under way
+        assert one.not_ready_reason is None
+        assert json.loads(await one.introspect(KEY.token())) == {"active": True, **good_claims()}
+        assert json.loads(await one.introspect("junk")) == {"active": False, "error": "token is not a JWT"}
+        assert one.stats()["keys"] == 1
+
+
+async def test_a_fixed_key_set_on_a_loop() -> None:
+    """Nothing is fetched, and it is ready from the start."""
+    async with AsyncValidator(ISSUER, AUDIENCE, jwks=jwks(KEY), clock=lambda: NOW) as one:
+        assert one.ready
+        await one.validate(KEY.token())
+        with pytest.raises(InvalidToken):
+            await one.validate(signer("key-2").token())
+
+
+# --- looking and explaining ------------------------------------------------------------------------------
+
+
+def test_explain_a_good_token() -> None:
+    """Each check in turn, with its value."""
+    rows = validator().explain(KEY.token())
+    assert [row["check"] for row in rows] == [
+        "form", "header", "key", "signature", "claims", "issuer", "audience", "required claims", "expiry",
+        "not before", "issued at", "age",
+    ]  # fmt: skip
+    assert all(row["passed"] is True for row in rows)
+    values = {row["check"]: row["value"] for row in rows}
+    assert (values["issuer"], values["audience"]) == (ISSUER, AUDIENCE)
+    assert "key-1" in values["key"]
+
+
+def test_explain_goes_on_after_a_failure() -> None:
+    """All that is wrong is listed, not only the first thing, with both values that were compared."""
+    token = KEY.token(aud="other", iss="https://evil.example", exp=1)
+    rows = {row["check"]: row for row in validator().explain(token[:-4] + "AAAA")}
+    assert rows["signature"]["code"] == "signature_invalid"
+    assert (rows["issuer"]["expected"], rows["issuer"]["actual"]) == (ISSUER, "https://evil.example")
+    assert (rows["audience"]["expected"], rows["audience"]["actual"]) == (AUDIENCE, "other")
+    assert rows["expiry"]["code"] == "token_expired"
+    assert rows["age"]["passed"] is True
+
+
+@pytest.mark.parametrize("token", ["", "junk", "a.b.c", "....", "\ud800", "x" * 70_000, b"\xff\xfe"])
+def test_explain_what_is_no_token(token: str | bytes) -> None:
+    """Checks that could not be made are marked as such, and nothing passes."""
+    rows = validator().explain(token)
+    assert any(row["passed"] is False for row in rows)
+    assert any(row["passed"] is None for row in rows)
+    assert all(row["passed"] is not True or row["check"] == "form" for row in rows)
+
+
+def test_explain_without_keys(server: KeyServer) -> None:
+    """Explaining fetches nothing."""
+    one = Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url)
+    rows = {row["check"]: row for row in one.explain(KEY.token())}
+    assert rows["key"]["code"] == "keys_unavailable"
+    assert server.requests == []
+
+
+def test_unverified_looks() -> None:
+    """Header and claims of a token that nobody has verified: for looking."""
+    token = f"{segment({'alg': 'none'})}.{segment({'a': 1})}."
+    assert (unverified_header(token), unverified_claims(token)) == ({"alg": "none"}, {"a": 1})
+    assert unverified_claims(token.encode()) == {"a": 1}
+    for bad in ("", "a.b", f"{segment('[]')}.{segment('[]')}."):
+        for look in (unverified_header, unverified_claims):
+            with pytest.raises(InvalidToken):
+                look(bad)
+
+
+# --- errors ----------------------------------------------------------------------------------------------
+
+ERRORS = [
+    InvalidToken("wrong_issuer", "token has the wrong issuer", "a", "b"),
+    InvalidToken("token_expired", "token is expired"),
+    Forbidden("role_missing", "token lacks the role 'x'"),
+    KeysUnavailable("keys_unavailable", "a sentence"),
+    ConfigurationError("setting_missing", "a sentence", "AZURE_APP_CLIENT_ID"),
+    ProviderError("provider_refused", "a sentence", 400, "invalid_grant", 5, {"error_codes": [1]}),
+    HttpFailure("dns_failed", "a sentence"),
+    DiscoveryError("discovery_failed", "a sentence"),
+    EntraFastError("target_invalid", "a sentence"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_can_be_pickled(error: EntraFastError) -> None:
+    """An error survives the way back from another process, with all that it says."""
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(other) is type(error)
+        assert (vars(other), other.args, str(other)) == (vars(error), error.args, str(error))
+
+
+def test_errors_of_the_native_module_can_be_pickled() -> None:
+    """Those that really were raised, too."""
+    with pytest.raises(InvalidToken) as caught:
+        validator().validate(KEY.token(iss="x"))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.code, error.expected, error.actual) == ("wrong_issuer", ISSUER, "x")
+    with pytest.raises(KeysUnavailable) as no_keys:
+        KeySet("{}")
+    assert pickle.loads(pickle.dumps(no_keys.value)).code == "key_set_invalid"
+    with pytest.raises(Forbidden) as forbidden:
+        claims_of().require(role="x")
+    assert pickle.loads(pickle.dumps(forbidden.value)).code == "role_missing"
+
+
+def test_every_code_of_the_table_can_be_met() -> None:
+    """Each code that is documented for tokens is raised by some token."""
+    good, strict = validator(), validator(max_age=10, tenants=["99999999-8888-7777-6666-555555555555"])
+    met = {
+        "token_too_large": (good, "x" * 70_000),
+        "not_a_jwt": (good, "x"),
+        "token_encrypted": (good, "...."),
+        "header_not_accepted": (good, KEY.token(header={"crit": []})),
+        "type_not_accepted": (good, KEY.token(header={"typ": "x"})),
+        "algorithm_not_allowed": (good, KEY.token(header={"alg": "none"})),
+        "unknown_key": (good, signer("key-2").token()),
+        "signature_invalid": (good, KEY.token()[:-4] + "AAAA"),
+        "claims_not_an_object": (good, KEY.token("[]")),
+        "claim_missing": (good, KEY.token(aud=ABSENT)),
+        "claim_malformed": (good, KEY.token(exp="x")),
+        "wrong_issuer": (good, KEY.token(iss="x")),
+        "wrong_audience": (good, KEY.token(aud="x")),
+        "token_expired": (good, KEY.token(exp=1)),
+        "token_not_yet_valid": (good, KEY.token(nbf=NOW + 100)),
+        "issued_in_the_future": (good, KEY.token(iat=NOW + 100)),
+        "token_too_old": (validator(max_age=10), KEY.token(iat=NOW - 100)),
+        "tenant_not_allowed": (strict, KEY.token()),
+    }
+    for code, (one, token) in met.items():
+        with pytest.raises(InvalidToken) as caught:
+            one.validate(token)
+        assert caught.value.code == code
+        template = entra_fast._native.ERROR_CODES[code].split("{}", maxsplit=1)[0].rstrip(" '")
+        assert str(caught.value).startswith(template)
+    assert met.keys() | {"keys_unavailable"} == entra_fast._native.ERROR_CODES.keys()
