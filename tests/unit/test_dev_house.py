@@ -22,7 +22,11 @@ LAYERS = (
     {"dev"},
     {"cli"},
 )
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names} | {"_native": -1, "__init__": 0}
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names} | {
+    "_native": -1,
+    "__init__": 0,
+    "__main__": 7,
+}
 SERVERS = {"sidecar", "emulator", "generator"}
 
 

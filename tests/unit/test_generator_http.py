@@ -458,6 +458,21 @@ async def test_a_provider_that_is_down_is_an_error_and_not_a_crash(
     assert "Traceback" not in caplog.text
 
 
+async def test_an_internal_error_says_nothing_of_what_it_failed_on(
+    world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Canary: neither answer nor log quote an exception that quotes a token; the log says where it was."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("canary-token")
+
+    monkeypatch.setattr("entra_fast.generator.provider.Provider.client_credentials", fail)
+    status, _, body = await browser.go(f"/api/public/m2m?aud={TARGET}", "POST")
+    assert (status, json.loads(body)["error"]) == (500, "server_error")
+    assert "RuntimeError in test_generator_http.py" in caplog.text
+    assert "canary" not in body + caplog.text
+
+
 # --- content negotiation ---------------------------------------------------------------------------------
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -251,9 +253,9 @@ class Generator:
             response = self._error(request, error.status, "invalid_request", f"{error.status} {error.reason}")
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
-        except Exception:
-            # The traceback has no locals, so no token gets into the log with it.
-            _log.exception("request failed: %s", request.path)
+        except Exception as error:
+            # Neither the exception's text, which may quote what it failed on, nor the path as it was sent.
+            _log.error("request failed: %s in %s", type(error).__name__, _places(error))
             response = self._error(request, 500, "server_error", "an internal error; the log has the details")
         headers = response.headers
         headers["Cache-Control"] = "no-store"
@@ -337,6 +339,12 @@ class Generator:
         return web.Response(
             status=status, body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON
         )
+
+
+def _places(error: BaseException) -> str:
+    """Where an exception came from, innermost first."""
+    frames = traceback.extract_tb(error.__traceback__)[:-6:-1]
+    return " <- ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 async def _audience_of_form_or_query(request: web.Request) -> Audience:
