@@ -23,7 +23,6 @@ from entra_fast.emulator.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.html import Child, Html, join, tag
 from entra_fast.emulator.journal import Entry
 from entra_fast.emulator.local import Explanation, LocalEntraId
-from entra_fast.emulator.policy import admits_user
 from entra_fast.emulator.registry import Application, Rule, Tenant
 from entra_fast.emulator.server import LOCAL, page, read_form
 from entra_fast.errors import ConfigurationError
@@ -241,13 +240,14 @@ def _tenant_users(tenant: Tenant, wanted: str) -> Html:
         for group in directory.groups.values()
     ]
     found = [user for user in directory.users.values() if wanted in f"{user.name} {user.username}".lower()]
+    admissions = [(item.allow_all_users, frozenset(item.group_ids)) for item in tenant.applications.values()]
     users = [
         (
             user.name,
             user.username,
             user.nav_ident or NONE,
             ", ".join(directory.groups[group].name for group in user.groups) or NONE,
-            str(sum(admits_user(tenant, item, user).passed for item in tenant.applications.values())),
+            str(sum(everyone or not assigned.isdisjoint(user.groups) for everyone, assigned in admissions)),
         )
         for user in found[:MAX_ROWS]
     ]
@@ -287,7 +287,7 @@ async def _log(request: web.Request) -> web.Response:
             format_time(entry.time)[11:19],
             _outcome(entry),
             entry.grant,
-            entry.client,
+            entry.client or NONE,
             entry.target or NONE,
             entry.user or NONE,
         )
@@ -323,7 +323,7 @@ async def _log(request: web.Request) -> web.Response:
 def _outcome(entry: Entry) -> Html:
     if entry.granted:
         return tag("span", "✓ granted", class_="good")
-    return tag("span", f"✗ AADSTS{entry.code}", class_="bad")
+    return tag("span", f"✗ AADSTS{entry.code}" if entry.code is not None else "✗ fault", class_="bad")
 
 
 async def _log_entry(request: web.Request) -> web.Response:

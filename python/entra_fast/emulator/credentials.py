@@ -63,20 +63,23 @@ class Credentials:
 
     def key(self, application: Application) -> SigningKey:
         """The application's private key, generated on first use (a tenth of a second)."""
-        with self._lock:
-            key = self._keys.get(application.client_id)
-            if key is None:
-                key = certified_key(application.name[:64], self._clock())[0]
-                self._keys[application.client_id] = key
-            return key
+        key = self.known_key(application)
+        if key is None:
+            # Outside of the lock: nobody else's request shall wait for it.
+            key = certified_key(application.name[:64], self._clock())[0]
+            with self._lock:
+                key = self._keys.setdefault(application.client_id, key)
+        return key
 
     def cluster_key(self, cluster: str) -> SigningKey:
         """The key with which a cluster signs its workloads' identity tokens."""
         with self._lock:
             key = self._cluster_keys.get(cluster)
-            if key is None:
-                key = self._cluster_keys[cluster] = SigningKey.generate()
-            return key
+        if key is None:
+            key = SigningKey.generate()
+            with self._lock:
+                key = self._cluster_keys.setdefault(cluster, key)
+        return key
 
     def federated_token(self, application: Application, base_url: str) -> str:
         """What Kubernetes would write into the application's federated token file."""
@@ -115,7 +118,7 @@ class Credentials:
             self.seed = bytes.fromhex(exported["seed"])
             self._keys, self._cluster_keys = keys, clusters
 
-    def known_keys(self, application: Application) -> SigningKey | None:
+    def known_key(self, application: Application) -> SigningKey | None:
         """The application's key if it has one already: an assertion cannot be signed with a key that was
         never handed out, and a guess must not cost the time of generating one.
         """
@@ -176,7 +179,7 @@ class ClientVerifier:
         header: Mapping[str, Any],
         claims: Mapping[str, Any],
     ) -> Authentication:
-        key = self.credentials.known_keys(client)
+        key = self.credentials.known_key(client)
         if key is None or not _names(header, key):
             raise self._unverified(client, "The key was not found.")
         issuer = f"{self.base_url}/{tenant.id}/v2.0"

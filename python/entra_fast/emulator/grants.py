@@ -25,7 +25,7 @@ from entra_fast.emulator.journal import Entry, Journal
 from entra_fast.emulator.keyring import Keyring
 from entra_fast.emulator.policy import Decision, Reason, admits_user, decide
 from entra_fast.emulator.registry import Application, Tenant
-from entra_fast.emulator.store import Login, Store
+from entra_fast.emulator.store import CODE_LIFETIME, Login, Store
 from entra_fast.errors import InvalidToken
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
@@ -164,7 +164,7 @@ class TokenService:
             answer = self._answer(request)
         except EntraError as error:
             if not request.reasons or request.reasons[-1].passed:
-                request.reasons.append(Reason(_check_of(error), False, error.text, remedy=remedy_for(error)))
+                request.reasons.append(Reason(check_of(error), False, error.text, remedy=remedy_for(error)))
             self._record(request, error)
             raise
         self._record(request, None)
@@ -324,8 +324,12 @@ class TokenService:
         redirect_uri = request.required("redirect_uri")
         known = self.store.codes.get(code)
         if known is None:
-            redeemed = any(key == code for key, _, _ in self.store.codes.items())
-            raise EntraError(54005) if redeemed else EntraError(70008)
+            came_of_it = self.store.redeemed.get(code)
+            if came_of_it is None:
+                raise EntraError(70008)
+            # Somebody else has the code: what came of it ends, too (RFC 6749, section 4.1.2).
+            self.store.refresh_tokens.remove(came_of_it)
+            raise EntraError(54005)
         if known.client_id != client.client_id or known.tenant_id != request.tenant.id:
             raise EntraError(70000, reason="The code was issued to another client.")
         if known.redirect_uri != redirect_uri:
@@ -333,10 +337,11 @@ class TokenService:
                 70000, reason="The 'redirect_uri' differs from the one of the authorization request."
             )
         self._check_verifier(request, client, known)
-        # Single use (RFC 6749, section 4.1.2). The mark stays, so that a replay is told what happened.
-        self.store.codes.put(code, None, 600.0)
+        self.store.redeem(code)
         request.passed("code", "the authorization code is valid")
-        return self._login_answer(request, client, known, request.form.get("scope") or known.scope)
+        answer = self._login_answer(request, client, known, request.form.get("scope") or known.scope)
+        self.store.redeemed.put(code, answer.get("refresh_token", ""), CODE_LIFETIME)
+        return answer
 
     def _check_verifier(self, request: _Request, client: Application, login: Login) -> None:
         verifier = request.form.get("code_verifier", "")
@@ -493,6 +498,7 @@ class TokenService:
                 client=client,
                 target=request.target[:200],
                 user=request.user.username if request.user is not None else "",
+                granted=error is None,
                 code=None if error is None else error.code,
                 message="" if error is None else error.text,
                 reasons=tuple(request.reasons),
@@ -544,7 +550,8 @@ def _has_credential(form: Mapping[str, str]) -> bool:
     return bool(form.get("client_secret") or form.get("client_assertion"))
 
 
-def _check_of(error: EntraError) -> str:
+def check_of(error: EntraError) -> str:
+    """The name of the check that an error comes from."""
     match error.code:
         case 7000215 | 7000218 | 700027 | 700024 | 700021 | 700023 | 700213:
             return "credential"

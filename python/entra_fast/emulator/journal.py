@@ -25,7 +25,8 @@ class Entry:
         time: seconds since the epoch.
         grant: what was asked for, in words: "client credentials", "on behalf of", "login"...
         client: `<cluster>:<namespace>:<name>`, or what was sent where that is unknown.
-        code: AADSTS number of a refusal; None when granted.
+        granted: whether it was granted.
+        code: AADSTS number of a refusal; None when granted, and for planned faults without one.
         message: the refusal's sentence.
         claims: of the access token that was issued.
     """
@@ -37,16 +38,12 @@ class Entry:
     client: str
     target: str
     user: str
+    granted: bool
     code: int | None
     message: str
     reasons: tuple[Reason, ...]
     correlation_id: str
     claims: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def granted(self) -> bool:
-        """Whether it was granted."""
-        return self.code is None
 
 
 class Journal:

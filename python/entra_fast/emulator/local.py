@@ -323,6 +323,7 @@ class LocalEntraId:
                 client=explanation.consumer,
                 target=explanation.target[:200],
                 user=explanation.user,
+                granted=error is None,
                 code=None if error is None else error.code,
                 message="" if error is None else error.text,
                 reasons=explanation.decision.reasons,

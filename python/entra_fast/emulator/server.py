@@ -25,12 +25,13 @@ from entra_fast._native import Policy, Verifier
 from entra_fast.emulator import claims as token_claims
 from entra_fast.emulator import login, pages
 from entra_fast.emulator.aadsts import KINDS, EntraError, new_trace_id
-from entra_fast.emulator.faults import TOKEN_FAULTS, Fault
+from entra_fast.emulator.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
+from entra_fast.emulator.grants import check_of, remedy_for
 from entra_fast.emulator.html import tag
 from entra_fast.emulator.journal import Entry
 from entra_fast.emulator.local import LocalEntraId, RunningEmulator, discovery_document, is_loopback
 from entra_fast.emulator.login import LoginError, LoginRequest
-from entra_fast.emulator.policy import Decision
+from entra_fast.emulator.policy import Decision, Reason
 from entra_fast.emulator.registry import Tenant
 from entra_fast.emulator.store import SESSION_LIFETIME, Session
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken
@@ -176,6 +177,8 @@ async def _watch(local: LocalEntraId, interval: float) -> None:
             seen = found
             await asyncio.to_thread(local.reload)
             print("entra-fast: manifests reloaded", file=sys.stderr)
+        except OSError as error:
+            local.load_error = f"the files cannot be read: {error.strerror}"
         except ConfigurationError as error:
             # A half-written file is normal while somebody edits; the last good registry stays.
             local.load_error = error.message
@@ -205,8 +208,6 @@ async def read_form(request: web.Request) -> dict[str, str]:
     """The form that was posted. Raises EntraError when it is not one, or says something twice."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise EntraError(9002313, reason="the body must be application/x-www-form-urlencoded")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise EntraError(9002313, reason="compressed bodies are not accepted")
     body = await request.read()
     try:
         pairs = urllib.parse.parse_qsl(
@@ -286,6 +287,9 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
             f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
         )
         return json_response({"error": "invalid_request", "error_description": text}, 403)
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        text = "compressed bodies are not accepted"
+        return json_response({"error": "invalid_request", "error_description": text}, 415)
     oauth = request.path.endswith(("/token", "/userinfo"))
     harmless = request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
     if not harmless and not oauth and not _same_origin(request):
@@ -392,8 +396,7 @@ def _token(version: int) -> Handler:
         try:
             if request.method != "POST":
                 raise EntraError(900561, method=request.method)
-            tenant = _tenant(request)
-            form = _with_basic(request, await read_form(request))
+            tenant, form = await _token_request(request, correlation)
             # Faults of an application are taken when that is known; those of the transport are due before
             # anything.
             client = tenant.application(form.get("client_id", ""))
@@ -402,6 +405,7 @@ def _token(version: int) -> Handler:
             transport = tuple(
                 fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
             )
+            _record_faults(request, tenant, form, transport)
             if (broken := await _apply_faults(request, transport)) is not None:
                 return broken
             answer = local.token_service().answer(
@@ -424,6 +428,59 @@ def _token(version: int) -> Handler:
         return json_response(answer, 200, headers)
 
     return handler
+
+
+async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant, dict[str, str]]:
+    """Tenant and form; what is refused here never reaches the token service, so it is recorded here."""
+    try:
+        return _tenant(request), _with_basic(request, await read_form(request))
+    except EntraError as error:
+        reason = Reason(check_of(error), False, error.text, remedy=remedy_for(error))
+        _record(request, grant="unreadable request", code=error.code, message=error.text, reasons=(reason,))
+        raise
+
+
+def _record_faults(
+    request: web.Request, tenant: Tenant, form: Mapping[str, str], faults: tuple[Fault, ...]
+) -> None:
+    for fault in faults:
+        client = tenant.application(form.get("client_id", ""))
+        if fault.kind == "delay":
+            continue  # the answer follows, and is recorded itself
+        text = f"{fault.kind}: " + KINDS_OF_FAULT[fault.kind].replace("'value'", f"{fault.value:g}")
+        reason = Reason(
+            "fault", False, text, remedy="remove it on the page of faults, or wait until it is over"
+        )
+        name = client.name if client is not None else form.get("client_id", "")[:100]
+        _record(request, grant="planned fault", client=name, message=text, reasons=(reason,))
+
+
+def _record(
+    request: web.Request,
+    *,
+    grant: str,
+    reasons: tuple[Reason, ...],
+    message: str,
+    code: int | None = None,
+    client: str = "",
+) -> None:
+    journal = request.app[LOCAL].journal
+    journal.add(
+        Entry(
+            number=journal.next_number(),
+            time=request.app[LOCAL].now(),
+            tenant=request.match_info["tenant"][:100],
+            grant=grant,
+            client=client,
+            target="",
+            user="",
+            granted=False,
+            code=code,
+            message=message,
+            reasons=reasons,
+            correlation_id=correlation_id(request),
+        )
+    )
 
 
 def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
@@ -553,6 +610,10 @@ def _session(request: web.Request, tenant: Tenant) -> Session | None:
 
 
 async def _authorize(request: web.Request) -> web.StreamResponse:
+    if len(set(request.query)) != len(request.query):
+        # RFC 6749, section 3.1: parameters must not be repeated.
+        error = EntraError(9002313, reason="a parameter is there twice")
+        return _refused(request, error, {})
     return await _login(request, dict(request.query), None)
 
 
@@ -650,6 +711,7 @@ def _record_login(request: web.Request, wanted: LoginRequest, username: str, dec
             client=wanted.client.name,
             target=wanted.target.name,
             user=username,
+            granted=decision.granted,
             code=None if decision.error is None else decision.error.code,
             message="" if decision.error is None else decision.error.text,
             reasons=decision.reasons,

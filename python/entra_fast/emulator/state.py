@@ -25,6 +25,7 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         "keyring": keyring.export(),
         "credentials": credentials.export(),
         "codes": _entries(store.codes),
+        "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
         "refresh_tokens": _entries(store.refresh_tokens),
         "sessions": _entries(store.sessions),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
@@ -65,7 +66,9 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         credentials.restore(content["credentials"])
         clock = store.clock
         for key, end, value in content["codes"]:
-            store.codes.put(key, None if value is None else Login(**value), end - clock())
+            store.codes.put(key, Login(**value), end - clock())
+        for key, end, value in content["redeemed"]:
+            store.redeemed.put(key, str(value), end - clock())
         for key, end, value in content["refresh_tokens"]:
             store.refresh_tokens.put(key, Login(**value), end - clock())
         for key, end, value in content["sessions"]:
@@ -80,7 +83,4 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
 
 
 def _entries(entries: ExpiringMap[Any]) -> list[list[Any]]:
-    return [
-        [key, end, None if value is None else dataclasses.asdict(value)]
-        for key, end, value in entries.items()
-    ]
+    return [[key, end, dataclasses.asdict(value)] for key, end, value in entries.items()]

@@ -97,8 +97,9 @@ class Store:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.codes: ExpiringMap[Login | None] = ExpiringMap(MAX_CODES, clock)
-        """None marks a code that was redeemed: a second attempt is told so."""
+        self.codes: ExpiringMap[Login] = ExpiringMap(MAX_CODES, clock)
+        self.redeemed: ExpiringMap[str] = ExpiringMap(MAX_CODES, clock)
+        """Codes that were redeemed, with the refresh token that came of each (or nothing)."""
         self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock)
         self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock)
         self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
@@ -108,6 +109,11 @@ class Store:
         code = "1." + secrets.token_urlsafe(48)
         self.codes.put(code, login, CODE_LIFETIME)
         return code
+
+    def redeem(self, code: str) -> None:
+        """A code has been used: it works once (RFC 6749, section 4.1.2)."""
+        self.codes.remove(code)
+        self.redeemed.put(code, "", CODE_LIFETIME)
 
     def new_refresh_token(self, login: Login) -> str:
         """A refresh token. Earlier ones stay valid, as Entra ID's do."""

@@ -247,3 +247,33 @@ async def test_what_is_not_there(entra: Caller) -> None:
     page = await entra.request("GET", "/nothing", headers={"Accept": "text/html"})
     assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert (await entra.request("GET", "/nothing")).json["error"] == "invalid_request"
+
+
+async def test_the_log_has_what_never_got_far(entra: Caller) -> None:
+    """Unknown tenants, unreadable bodies and planned faults are in the log, too."""
+    form = {"grant_type": "client_credentials", "scope": entra.scope("app-b"), **entra.credentials("app-a")}
+    await entra.token(form, "unknown.example")
+    await entra.request("POST", "/trygdeetaten.no/oauth2/v2.0/token", data="a=1&a=2")
+    entra.local.faults.add("status", value=502, count=1)
+    await entra.m2m("app-a", "app-b")
+    log = (await entra.request("GET", "/admin/api/log")).json
+    assert [(item["granted"], item["code"]) for item in log] == [
+        (False, None),
+        (False, 9002313),
+        (False, 90002),
+    ]
+    assert "502" in log[0]["message"]
+    assert "✗ fault" in text_of((await entra.request("GET", "/log")).text)
+
+
+async def test_compressed_bodies_are_refused(entra: Caller) -> None:
+    """A small body that unpacks to a large one does not get that far."""
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = await entra.request("POST", "/trygdeetaten.no/oauth2/v2.0/token", data=b"x", headers=headers)
+    assert answer.status == 415
+
+
+async def test_large_bodies_are_refused(entra: Caller) -> None:
+    """413 beyond 128 KiB."""
+    answer = await entra.request("POST", "/trygdeetaten.no/oauth2/v2.0/token", data={"a": "x" * 140_000})
+    assert answer.status == 413

@@ -368,3 +368,21 @@ async def test_a_user_who_is_gone_gets_nothing(clock: Clock) -> None:
 def test_the_challenge_of_these_tests_is_right() -> None:
     """RFC 7636, appendix B has the same shape: 43 characters, no padding."""
     assert len(CHALLENGE) == 43
+
+
+async def test_a_replayed_code_ends_what_came_of_it(entra: Caller) -> None:
+    """Somebody else has the code: the refresh token that it gave is withdrawn (RFC 6749, section 4.1.2)."""
+    code = (await entra.sign_in("app-a", "ada")).location["code"]
+    refresh = (await entra.redeem("app-a", code)).json["refresh_token"]
+    form = {"grant_type": "refresh_token", "refresh_token": refresh, **entra.credentials("app-a")}
+    assert (await entra.token(form)).status == 200
+    assert (await entra.redeem("app-a", code)).code == 54005
+    assert (await entra.token(form)).code == 70008
+
+
+async def test_repeated_parameters_are_refused(entra: Caller) -> None:
+    """Two redirect URIs, one good and one bad, lead nowhere (RFC 6749, section 3.1)."""
+    parameters = [*entra.login_parameters("app-a").items(), ("redirect_uri", "https://evil.example/")]
+    answer = await entra.request("GET", entra.authorize_path("app-a"), params=parameters)
+    assert (answer.status, "Location" in answer.headers) == (400, False)
+    assert "twice" in answer.text

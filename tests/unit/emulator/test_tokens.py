@@ -237,3 +237,24 @@ async def test_the_environment_is_what_nais_injects(entra: Caller) -> None:
 async def test_group_ids_are_those_of_the_target(entra: Caller, consumer: str) -> None:
     """`groups` follows from the target, whoever asks: a login to an application has that application's."""
     assert (await entra.login(consumer, "ada")).claims["groups"] != [GROUP_B]
+
+
+async def test_a_v1_token_can_be_exchanged(clock: Clock) -> None:
+    """On behalf of works with the v1.0 token of an application that accepts those."""
+    texts = [
+        manifest("web", all_users=True, replyURLs=[CALLBACK]),
+        manifest(
+            "middle",
+            all_users=True,
+            rules=[{"application": "web"}],
+            annotations={"entra-fast/access-token-version": "1"},
+        ),
+        manifest("back", all_users=True, rules=[{"application": "middle"}]),
+    ]
+    directory = "tenant: t.no\nusers: [{name: U, username: u@t.no}]"
+    async with served(local_entra(texts, directory, clock=clock)) as entra:
+        first = await entra.obo("web", "middle", await entra.user_token("web", "u@t.no"))
+        assert first.claims["ver"] == "1.0"
+        second = await entra.obo("middle", "back", first.json["access_token"])
+        assert second.claims["azp_name"] == "dev-gcp:team:middle"
+        assert second.claims["oid"] == first.claims["oid"]

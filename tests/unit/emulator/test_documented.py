@@ -1,0 +1,35 @@
+"""docs/emulator.md says what the code does: an error, a fault or a path that is missing there fails."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from entra_fast.emulator.aadsts import KINDS
+from entra_fast.emulator.faults import KINDS_OF_FAULT
+from entra_fast.emulator.local import LocalEntraId
+from entra_fast.emulator.server import build_app
+
+TEXT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
+
+
+def test_every_error_is_documented() -> None:
+    """Code, OAuth error and status, in one row."""
+    rows = set(re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
+    assert rows == {(str(kind.code), kind.error, str(kind.status)) for kind in KINDS.values()}
+
+
+def test_every_fault_is_documented() -> None:
+    """Each kind has a row."""
+    documented = re.findall(r"^\| `(\w+)` \| ", TEXT, re.MULTILINE)
+    assert documented == list(KINDS_OF_FAULT)
+
+
+def test_every_path_of_the_api_is_documented() -> None:
+    """Each resource below /admin/api is named, and each path of the provider."""
+    for resource in build_app(LocalEntraId()).router.resources():
+        path = resource.canonical
+        if path.startswith("/admin/api/"):
+            assert path.split("/")[3] in TEXT, path
+        elif "{tenant}" in path or path.startswith(("/oidc", "/common", "/clusters", "/healthz")):
+            assert path.rsplit("/", 1)[-1] in TEXT, path
