@@ -1,6 +1,6 @@
 """Turns the micro benchmarks' raw figures into rows with ratios: a table to read, a JSON file to compare.
 
-    python -m benches.report_micro RAW.json benches/results/micro.json
+    python -m benches.report_micro RAW.json MEMORY.json benches/results/micro.json
 
 A ratio says how many times as fast as its reference the subject is. It is the median over the turns of the
 ratio within one turn, so that a machine that drifts disturbs it little. Timings of one run are comparable
@@ -116,11 +116,23 @@ def label(name: str) -> str:
 
 
 def main() -> int:
-    raw_path, out_path = Path(sys.argv[1]), Path(sys.argv[2])
+    raw_path, memory_path, out_path = map(Path, sys.argv[1:4])
     raw = json.loads(raw_path.read_text())
+    memory = json.loads(memory_path.read_text())
     figures = read(raw)
     table = rows(figures)
     out_path.parent.mkdir(parents=True, exist_ok=True)
+    # Ratio: how many times as large as its reference the subject is.
+    table.append(
+        {
+            "row": "memory",
+            "subject": "a cached verdict",
+            "reference": "its token",
+            "ratio": round(memory["bytes_per_verdict"] / memory["token_bytes"], 3),
+            "target": None,
+            "reached": None,
+        }
+    )
     out_path.write_text(json.dumps(table, indent=1) + "\n")
 
     cpu = raw["machine_info"].get("cpu", {}).get("brand_raw", platform.machine())
@@ -137,6 +149,11 @@ def main() -> int:
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
         names = f"{row['row']:12} {row['subject']:44} {row['reference']:42}"
         print(f"{names} {row['ratio']:7.2f} {target:>7} {mark}".rstrip())
+    print(f"\n{memory['bytes_per_verdict']} bytes of memory for a cached verdict")
+    slope = memory["rss_slope_kib_per_10k"]
+    print(
+        f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} distinct ones"
+    )
     print(f"\nwritten to {out_path}")
     return 0
 

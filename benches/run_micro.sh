@@ -35,4 +35,6 @@ echo '==> Timing (about half a minute)'
 "$venv/bin/python" -m pytest benches/micro --config-file /dev/null --rootdir . -p no:cacheprovider --quiet \
   --override-ini python_files='bench_*.py' --override-ini python_functions='bench_*' \
   --floor target/release/examples/floor --benchmark-json "$wheels/raw.json" --benchmark-quiet 2>&1 | tail -n 1
-"$venv/bin/python" -m benches.report_micro "$wheels/raw.json" benches/results/micro.json
+echo '==> Sending 1,000,000 distinct tokens through a cache of 20,000 (a minute or two)'
+"$venv/bin/python" -m benches.memory 1000000 "$wheels/memory.json"
+"$venv/bin/python" -m benches.report_micro "$wheels/raw.json" "$wheels/memory.json" benches/results/micro.json

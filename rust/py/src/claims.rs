@@ -256,45 +256,21 @@ fn number<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 
 /// The names that Entra ID writes in nearly every token are made once per process.
 fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
+    // Patterns of bytes become a decision tree; patterns of str would be compared one after the other.
     macro_rules! interned {
-        ($($known:literal),*) => {
-            match name.text() {
-                $($known => intern!(py, $known).clone(),)*
+        ($($bytes:literal $known:literal),* $(,)?) => {
+            match name.text().as_bytes() {
+                $($bytes => intern!(py, $known).clone(),)*
                 _ => PyString::new(py, &name.as_str().unwrap_or_default()),
             }
         };
     }
     interned!(
-        "aud",
-        "iss",
-        "iat",
-        "nbf",
-        "exp",
-        "aio",
-        "azp",
-        "azp_name",
-        "azpacr",
-        "appid",
-        "appidacr",
-        "email",
-        "groups",
-        "idtyp",
-        "name",
-        "NAVident",
-        "oid",
-        "preferred_username",
-        "rh",
-        "roles",
-        "scp",
-        "sid",
-        "sub",
-        "tid",
-        "upn",
-        "uti",
-        "ver",
-        "jti",
-        "acr",
-        "amr"
+        b"aud" "aud", b"iss" "iss", b"iat" "iat", b"nbf" "nbf", b"exp" "exp", b"aio" "aio", b"azp" "azp",
+        b"azp_name" "azp_name", b"azpacr" "azpacr", b"appid" "appid", b"appidacr" "appidacr", b"email" "email",
+        b"groups" "groups", b"idtyp" "idtyp", b"name" "name", b"NAVident" "NAVident", b"oid" "oid",
+        b"preferred_username" "preferred_username", b"rh" "rh", b"roles" "roles", b"scp" "scp", b"sid" "sid",
+        b"sub" "sub", b"tid" "tid", b"upn" "upn", b"uti" "uti", b"ver" "ver", b"jti" "jti", b"acr" "acr", b"amr" "amr",
     )
 }
 
