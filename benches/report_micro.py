@@ -151,9 +151,7 @@ def main() -> int:
         print(f"{names} {row['ratio']:7.2f} {target:>7} {mark}".rstrip())
     print(f"\n{memory['bytes_per_verdict']} bytes of memory for a cached verdict")
     slope = memory["rss_slope_kib_per_10k"]
-    print(
-        f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} distinct ones"
-    )
+    print(f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} tokens")
     print(f"\nwritten to {out_path}")
     return 0
 
