@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -184,7 +185,7 @@ def test_a_wrong_manifest_is_named_with_file_line_and_field(
     file.write_text(text)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if change[1].strip() in row)
     error = _fails([*FREE, "--manifests", str(file)], tmp_path)
-    assert f"{file}:{line}: {named}" in error
+    assert f"{file.name}:{line}: {named}" in error
     assert "Traceback" not in error
 
 
@@ -248,10 +249,19 @@ def test_own_manifests_find_their_directory_beside_them(tmp_path: Path) -> None:
     assert find_sources([f"prod-gcp={manifests}"])[0][0].cluster == "prod-gcp"
 
 
+def _ports_in_a_row(count: int) -> int:
+    """The first of some neighbouring ports that are free now."""
+    for port in range(20_000, 30_000, count):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for number in range(port, port + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", number)))
+            return port
+    raise AssertionError("no free ports")
+
+
 async def test_each_application_gets_a_sidecar_on_the_next_ports() -> None:
     """`--app` may be repeated; API and probes alternate."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _ports_in_a_row(4)
     apps = ("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "dev-gcp:team-a:app-a")
     options = Options((str(ROOT / "examples" / "manifests"),), None, apps, "127.0.0.1", 0, 0, port)
     async with local_system(options) as system:
@@ -277,6 +287,55 @@ async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) 
             pass
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+def _readme(fence: str) -> list[str]:
+    """The blocks of code of a kind in the README."""
+    return re.findall(rf"```{fence}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_story_in_the_readme_is_true(running: Running) -> None:
+    """Its first three commands do what it says, and are those that are printed."""
+    sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
+    commands = [
+        line[2:].replace("http://127.0.0.1:7164", sidecar)
+        for block in _readme("console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    assert len(commands) == 4
+    answers = [
+        json.loads(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
+        for command in commands[:3]
+    ]
+    assert answers[0]["token_type"] == "Bearer"
+    assert answers[1]["active"] is True
+    assert answers[2]["error_codes"] == [501051]
+    assert set(commands[1:3]) <= set(running.commands())
+
+
+def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> None:
+    """The lines of Python, as they stand, with a good token and a bad one."""
+    url = next(line.split()[3] for line in running.lines if line.startswith("  local Entra ID"))
+    sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
+
+    def run(*command: str, **environment: str) -> str:
+        return subprocess.run(
+            command,
+            env=_environment() | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        ).stdout
+
+    own = "dev-gcp:team-a:app-a"
+    variables = json.loads(run(*COMMAND, "env", own, "--url", url, "--format", "json"))
+    token = run(*COMMAND, "token", own, "--url", f"{sidecar}/api/v1/token").strip()
+    program = "import sys; token = sys.argv[1]\n" + _readme("python")[0]
+    assert run(sys.executable, "-c", program, token, **variables).split()[0] == "True"
+    assert "401 not_a_jwt" in run(sys.executable, "-c", program, "nonsense", **variables)
 
 
 def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> None:
