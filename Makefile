@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-memory fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-memory chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -46,6 +46,9 @@ bench: bench-micro ## Run all benchmarks
 
 bench-micro: ## Time the library against its peers and the floors, and print a table of ratios
 	@benches/run_micro.sh
+
+chaos: build $(STAMPS)/tools ## Throw all faults at a sidecar under load (SEED=n repeats a run, ARGS="--seconds 300")
+	@$(BIN)/python -m benches.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)

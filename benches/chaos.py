@@ -200,7 +200,7 @@ class Chaos:
         queue: list[str] = []
         while time.monotonic() < end:
             # Now and then long enough for all consequences to pass, so that errors without a cause show.
-            await asyncio.sleep(self._rng.choice((0.2, 0.5, 1.0, AFTERMATH + 2)))
+            await asyncio.sleep(self._rng.choice((0.2, 0.4, 0.6, 0.8, 1.0, AFTERMATH + 2)))
             if restart_at and time.monotonic() > restart_at:
                 restart_at = 0
                 await self._restart_sidecar(serve)

@@ -12,6 +12,7 @@ kills nor resurrects a token; a subject token's own end and assertions are wall-
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -252,9 +253,7 @@ class TokenAcquirer:
     # --- from the cache or from a fetch ---
 
     async def _obtain(self, wanted: _Wanted, skip_cache: bool) -> AcquiredToken:
-        upkeep = self._upkeep.get(wanted.key)
-        if upkeep is not None:
-            upkeep.unasked = 0
+        self._was_asked_for(wanted.key)
         if not skip_cache:
             grant = self._cache.get(wanted.key, monotonic=self._monotonic(), now=self._clock())
             if grant is not None:
@@ -292,20 +291,22 @@ class TokenAcquirer:
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
         """Renew a cached token in the background. For whoever answered from the cache without this class.
+        Never raises: what cannot be renewed any more needs no renewal."""
+        with contextlib.suppress(EntraFastError):
+            scope = scope_for(target)
+            if subject_token is None:
+                wanted = _Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope)
+            else:
+                end = self._subject_end(subject_token)
+                key = self._key(ON_BEHALF_OF, scope, subject_token)
+                wanted = _Wanted(key, ON_BEHALF_OF, scope, subject_token, end)
+            self._was_asked_for(wanted.key)
+            self._renew(wanted)
 
-        Raises:
-            EntraFastError: as `acquire` and `exchange`.
-        """
-        scope = scope_for(target)
-        if subject_token is None:
-            self._renew(_Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope))
-        else:
-            end = self._subject_end(subject_token)
-            self._renew(
-                _Wanted(
-                    self._key(ON_BEHALF_OF, scope, subject_token), ON_BEHALF_OF, scope, subject_token, end
-                )
-            )
+    def _was_asked_for(self, key: bytes) -> None:
+        upkeep = self._upkeep.get(key)
+        if upkeep is not None:
+            upkeep.unasked = 0
 
     def _renew(self, wanted: _Wanted) -> None:
         if wanted.key in self._flights:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.network import Authority, TcpProxy

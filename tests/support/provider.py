@@ -38,7 +38,8 @@ class Recorded:
 
 @dataclass
 class Provider:
-    """The running provider. `script` holds answers for the next token requests; without one, it grants."""
+    """The running provider. `script` holds answers for the next token requests, `always` one for all that
+    follow; without either it grants. `key_set` replaces the key set that it publishes."""
 
     base_url: str = ""
     port: int = 0
@@ -46,6 +47,8 @@ class Provider:
     published: list[SigningKey] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
     script: list[Script] = field(default_factory=list)
+    always: Script | None = None
+    key_set: bytes | None = None
     jwks_requests: int = 0
     discovery_requests: int = 0
     lifetime: int = 3600
@@ -148,6 +151,8 @@ class Provider:
         self.jwks_requests += 1
         if self.failing:
             return web.Response(status=503)
+        if self.key_set is not None:
+            return web.Response(body=self.key_set, content_type="application/json")
         return web.json_response({"keys": [json.loads(key.public_jwk()) for key in self.published]})
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
@@ -157,6 +162,8 @@ class Provider:
             return web.Response(status=503)
         if self.script:
             return await self.script.pop(0)(request, form)
+        if self.always is not None:
+            return await self.always(request, form)
         return web.json_response(self.grant(form))
 
 

@@ -270,6 +270,8 @@ async def test_renewal_from_outside() -> None:
     await world.acquirer.acquire("a:b:c")
     world.acquirer.renew("api://a.b.c/.default")
     world.acquirer.renew("a:b:c")  # the same token: one fetch
+    world.acquirer.renew("no target")
+    world.acquirer.renew("a:b:c", "no token ")
     await world.settle()
     assert (await world.acquirer.acquire("a:b:c")).access_token == "token-2"
     assert world.metrics.renewals.value("ok") == 1
