@@ -20,6 +20,7 @@ import pytest
 
 from entra_fast import cli
 from entra_fast._native import SigningKey
+from entra_fast.config import Settings
 
 COMMANDS = (
     "dev",
@@ -338,6 +339,35 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "AZURE_APP_CLIENT_ID" in done.stderr
+
+
+def test_the_options_of_serve_win_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """--bind, --probe-bind, --no-fast-lane, and a folder with settings."""
+    seen: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr("entra_fast.sidecar.run", run)
+    monkeypatch.setenv("BIND_ADDRESS", "127.0.0.1:1")
+    for name, value in {
+        "AZURE_APP_CLIENT_ID": "me",
+        "AZURE_APP_TENANT_ID": "tenant",
+        "AZURE_APP_CLIENT_SECRET": "s",
+    }.items():
+        monkeypatch.delenv(name, raising=False)
+        (tmp_path / name).write_text(value)
+    options = ["--bind", "127.0.0.1:2", "--probe-bind", "127.0.0.1:3", "--no-fast-lane"]
+    assert cli.main(["serve", *options, "--settings", str(tmp_path)]) == 0
+    assert cli.main(["serve", "--settings", str(tmp_path)]) == 0
+    given, default = (settings.server for settings in seen)
+    assert (given.port, given.probe_port, given.fast_lane) == (2, 3, False)
+    assert (default.port, default.probe_host, default.fast_lane) == (1, None, True)
+    assert seen[0].provider is not None
+    assert seen[0].provider.client_id == "me"
 
 
 # --- validate ----------------------------------------------------------------------------------------------
