@@ -149,9 +149,9 @@ class _Keys:
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
             logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
+        self._accept(keys)  # first, so that whoever sees a key in `keys` can verify with it
         self.keys = keys
         self.error = None
-        self._accept(keys)
 
     def _keep(self, error: EntraFastError) -> None:
         now = self._monotonic()
@@ -167,11 +167,10 @@ class _Keys:
             self.keys = None
             self._accept(None)
 
-    def _look_for(self, kid: str | None) -> None:
+    def _has(self, kid: str | None) -> bool:
         # A token without a kid finds nothing, even when a key without one is published: that must not lift
         # the cool-down, or such tokens could cause one fetch each.
-        if kid is not None and self.keys is not None and kid in self.keys.kids:
-            self.schedule.unknown_was_found()
+        return kid is not None and self.keys is not None and kid in self.keys.kids
 
     def unavailable(self) -> KeysUnavailable:
         reason = self.error.message if self.error is not None else "they have not been fetched yet"
@@ -236,6 +235,8 @@ class AsyncKeys(_Keys):
     async def refresh_for_unknown(self, kid: str | None) -> bool:
         """A token names a key that is not in the set. Refresh if that is due; returns whether a new try makes
         sense. Waits only for a fetch that may bring the key."""
+        if self._has(kid):
+            return True  # it came while the token was judged
         flight = self._flight
         if flight is not None and not flight.done():
             await self._wait()
@@ -243,7 +244,8 @@ class AsyncKeys(_Keys):
         if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
             return False
         await self._wait()
-        self._look_for(kid)
+        if self._has(kid):
+            self.schedule.unknown_was_found()
         return True
 
     async def _wait(self) -> None:
@@ -342,12 +344,14 @@ class ThreadKeys(_Keys):
         with self._changed:
             if self._closed:
                 return False  # nobody is there to fetch
+            if self._has(kid):
+                return True  # it came while the token was judged
             joining = self._in_flight or self._wanted
             if not joining and not self.schedule.claim_fetch_for_unknown(self._monotonic()):
                 return False
             self._refresh_locked()
-            if not joining:
-                self._look_for(kid)
+            if not joining and self._has(kid):
+                self.schedule.unknown_was_found()
         return True
 
     def _ensure_thread(self) -> None:

@@ -252,6 +252,18 @@ def test_one_fetch_at_a_time(make_keys: MakeKeys, source: Source) -> None:
     assert source.calls <= 2
 
 
+def test_a_key_that_came_meanwhile(make_keys: MakeKeys, source: Source) -> None:
+    """A key that another fetch has just brought costs no fetch, and does not lift the cool-down."""
+    keys = make_keys()
+    keys.refresh()
+    assert keys.refresh_for_unknown("stranger")
+    assert source.calls == 2
+    for _ in range(3):
+        assert keys.refresh_for_unknown("key-1")
+        assert not keys.refresh_for_unknown("stranger")
+    assert source.calls == 2
+
+
 def test_background_refresh(source: Source, accepted: list[KeySet | None]) -> None:
     """Without anybody asking, the set is fetched again and again."""
     rules = RefreshRules(interval=0.001, min_interval=0.0)
@@ -389,6 +401,16 @@ async def test_refreshing_on_a_loop(
     await keys.refresh()
     assert (len(accepted), keys.fetch_failures) == (1, 1)
     assert "answered 500" in str(keys.unavailable())
+
+
+async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyServer) -> None:
+    """As with threads."""
+    await keys.refresh()
+    assert await keys.refresh_for_unknown("stranger")
+    for _ in range(3):
+        assert await keys.refresh_for_unknown("key-1")
+        assert not await keys.refresh_for_unknown("stranger")
+    assert server.fetches() == 2
 
 
 async def test_a_caller_that_goes_away(
