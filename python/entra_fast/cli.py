@@ -457,7 +457,7 @@ def _trusting(ca: str | None) -> ssl.SSLContext:
         raise _Refused(USAGE, f"--ca: '{ca}' is not a file with certificates: {_reason(error)}") from None
 
 
-# --- helpers
+# --- shared by the commands
 
 
 def _reason(error: Exception) -> str:

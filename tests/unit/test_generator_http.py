@@ -181,7 +181,8 @@ async def test_without_a_login_the_browser_is_sent_to_the_provider(world: World,
     assert query["redirect_uri"] == [f"{world.url}/oauth2/callback"]
     assert query["code_challenge_method"] == ["S256"]
     assert {"state", "nonce", "code_challenge", "client_id", "scope"} <= set(query)
-    assert "offline_access" not in query["scope"][0]
+    # Entra ID refuses an application that asks for itself by its api:// name (AADSTS90009): client id only.
+    assert query["scope"] == [f"openid profile {query['client_id'][0]}/.default"]
 
 
 async def test_the_cookie_of_a_login_is_out_of_reach_for_scripts_and_other_sites(browser: Browser) -> None:

@@ -193,9 +193,10 @@ class Provider:
     @property
     def _login_scope(self) -> str:
         # The access token of the login must be meant for this application, to be the assertion of the
-        # on-behalf-of flow. No offline_access: the session ends with the token, and logging in again is one
-        # redirect.
-        return f"openid profile api://{self._settings.client_id}/.default"
+        # on-behalf-of flow. By its client id alone: an application that asks for a token for itself by its
+        # api:// name gets AADSTS90009. No offline_access: the session ends with the token, and logging in
+        # again is one redirect.
+        return f"openid profile {self._settings.client_id}/.default"
 
     async def _request(self, token_endpoint: str, form: dict[str, str]) -> tuple[Token, bytes]:
         """One token request; during a rotation of the credential, a second one with the other credential."""
