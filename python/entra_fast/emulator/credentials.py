@@ -13,9 +13,9 @@ import hmac
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from entra_fast._native import KeySet, Policy, SigningKey, Verifier, unverified_claims, unverified_header
 from entra_fast.emulator.aadsts import EntraError, format_time
@@ -192,16 +192,14 @@ class ClientVerifier:
         ]
         if claims.get("iss") != client.client_id or claims.get("sub") != client.client_id:
             raise EntraError(700021)
-        policy = Policy(
-            issuers=[client.client_id], audiences=audiences, algorithms=ASSERTION_ALGORITHMS, leeway=LEEWAY
-        )
         self._verify(
             client,
-            policy,
             key,
             assertion,
             header=header,
             claims=claims,
+            issuer=client.client_id,
+            audiences=audiences,
             wrong_audience=EntraError(700023, token_endpoint=endpoint, issuer=issuer),
         )
         if claims["exp"] > self.clock() + MAX_ASSERTION_LIFETIME + LEEWAY:
@@ -217,24 +215,31 @@ class ClientVerifier:
         issuer = cluster_issuer(self.base_url, cluster)
         if claims.get("sub") != subject or claims.get("iss") != issuer:
             raise mismatch
-        policy = Policy(
-            issuers=[issuer], audiences=[FEDERATED_AUDIENCE], algorithms=("RS256",), leeway=LEEWAY
+        self._verify(
+            client,
+            self.credentials.cluster_key(cluster),
+            assertion,
+            header={},
+            claims=claims,
+            issuer=issuer,
+            audiences=[FEDERATED_AUDIENCE],
+            wrong_audience=mismatch,
         )
-        key = self.credentials.cluster_key(cluster)
-        self._verify(client, policy, key, assertion, header={}, claims=claims, wrong_audience=mismatch)
         return Authentication("2", f"federated credential of {subject}")
 
     def _verify(
         self,
         client: Application,
-        policy: Policy,
         key: SigningKey,
         assertion: str,
         *,
         header: Mapping[str, Any],
         claims: Mapping[str, Any],
+        issuer: str,
+        audiences: Sequence[str],
         wrong_audience: EntraError,
     ) -> None:
+        policy = Policy(issuers=[issuer], audiences=audiences, algorithms=ASSERTION_ALGORITHMS, leeway=LEEWAY)
         public = json.loads(key.public_jwk())
         if "kid" not in header and header:
             public.pop("kid", None)  # named by its certificate: the only key of the set is meant
@@ -248,12 +253,34 @@ class ClientVerifier:
                     raise self._out_of_range(claims) from None
                 case "wrong_audience":
                     raise wrong_audience from None
+                case "claim_missing" if "iat" not in claims:
+                    self._check_without_iat(client, claims, audiences, wrong_audience)
                 case "claim_missing" | "claim_malformed" | "algorithm_not_allowed" | "type_not_accepted":
                     raise self._unverified(client, f"The {error.message}.") from None
                 case _:
                     raise self._unverified(
                         client, "Key was found, but use of the key to verify the signature failed."
                     ) from None
+
+    def _check_without_iat(
+        self,
+        client: Application,
+        claims: Mapping[str, Any],
+        audiences: Sequence[str],
+        wrong_audience: EntraError,
+    ) -> None:
+        """`iat` is optional in assertions (RFC 7523, section 3, item 6), and MSAL for Java and Go leave it
+        out; access tokens need it, so the core insists. It looks at claims only after the signature has been
+        verified, and the issuer has been compared here: what is left are audience and times.
+        """
+        sent = claims.get("aud")
+        if not any(item in audiences for item in (sent if isinstance(sent, list) else [sent])):
+            raise wrong_audience
+        start, end = claims.get("nbf", 0), claims.get("exp")
+        if not _is_number(start) or not _is_number(end):
+            raise self._unverified(client, "The token has a missing or malformed claim 'exp' or 'nbf'.")
+        if not start - LEEWAY <= self.clock() < end + LEEWAY:
+            raise self._out_of_range(claims)
 
     def _single_use(self, client: Application, header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
         """Refuse an assertion that was seen before (RFC 7523, section 3, item 7).
@@ -295,12 +322,12 @@ def _names(header: Mapping[str, Any], key: SigningKey) -> bool:
     return any(isinstance(sent, str) and sent.rstrip("=") == own for sent, own in thumbprints)
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _time(value: object) -> str:
-    return (
-        format_time(value)
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else "(not a number)"
-    )
+    return format_time(value) if _is_number(value) else "(not a number)"
 
 
 def _json(value: object) -> bytes:

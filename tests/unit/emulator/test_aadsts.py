@@ -135,6 +135,32 @@ async def test_assertion_for_another_audience(entra: Caller) -> None:
     assert (await entra.token(with_assertion(entra, accepted))).status == 200
 
 
+async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
+    """MSAL for Java and Go leave `iat` out. Everything else is checked as ever: signature, audience,
+    times.
+    """
+    now = int(clock.now)
+    assert (await entra.token(with_assertion(entra, entra.assertion("app-a", iat=None)))).status == 200
+    as_list = entra.assertion("app-a", iat=None, aud=[f"{entra.base_url}/{entra.tenant_id('app-a')}/v2.0"])
+    assert (await entra.token(with_assertion(entra, as_list))).status == 200
+    stranger = SigningKey.generate()
+    wrong: list[tuple[int, dict[str, object]]] = [
+        (700027, {"key": stranger}),
+        (700023, {"aud": "https://elsewhere.example"}),
+        (700023, {"aud": None}),
+        (700024, {"exp": now - 301}),
+        (700024, {"nbf": now + 301}),
+        (700024, {"exp": now + 10 * 86400}),
+        (700027, {"exp": None}),
+        (700027, {"exp": "soon"}),
+        (700027, {"exp": True}),
+        (700021, {"iss": entra.client_id("app-c")}),
+    ]
+    for code, changes in wrong:
+        assertion = entra.assertion("app-a", iat=None, **changes)  # type: ignore[arg-type]
+        expect(await entra.token(with_assertion(entra, assertion)), code, "invalid_client", 401)
+
+
 async def test_federated_credentials(entra: Caller) -> None:
     """A workload's own token is accepted; 700213 for another workload's."""
     own = entra.local.federated_token("dev-gcp:team:app-a")
