@@ -102,8 +102,8 @@ async def serve(
     """
     # The base address has to be known before the application is built, so the socket comes first.
     loop = asyncio.get_running_loop()
-    sock = _bind(host, port)
-    bound = sock.getsockname()
+    sockets = _bind(host, port)
+    bound = sockets[0].getsockname()
     if local.public_url is None:
         shown = "localhost" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  compared, not bound
         shown = f"[{shown}]" if ":" in shown else shown
@@ -115,7 +115,8 @@ async def serve(
         shutdown_timeout=2.0,
     )
     await runner.setup()
-    await web.SockSite(runner, sock, ssl_context=tls).start()
+    for sock in sockets:
+        await web.SockSite(runner, sock, ssl_context=tls).start()
     tasks = [loop.create_task(_save_regularly(local))]
     if watch is not None:
         tasks.append(loop.create_task(_watch(local, watch)))
@@ -132,26 +133,35 @@ async def serve(
     return RunningEmulator(local, (str(bound[0]), int(bound[1])), stop)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets on an address; for localhost both of its addresses, because clients differ in which they
+    try first.
+    """
+    if host != "localhost":
+        return [_bind_one(host, port)]
+    first = _bind_one("127.0.0.1", port)
+    sockets = [first]
+    with contextlib.suppress(ConfigurationError):  # no IPv6, or that port is taken there
+        sockets.append(_bind_one("::1", first.getsockname()[1]))
+    return sockets
+
+
+def _bind_one(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigurationError(
-            "address_invalid", f"cannot listen on {host}: {error.strerror}", "host"
-        ) from None
+        text = f"cannot listen on {host}: {error.strerror}"
+        raise ConfigurationError("address_invalid", text, "host") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
         sock.close()
-        reason = (
-            "is taken by another program"
-            if error.errno == errno.EADDRINUSE
-            else f"cannot be used: {error.strerror}"
-        )
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
         raise ConfigurationError("address_taken", f"the address {host}:{port} {reason}", "port") from None
     return sock
 

@@ -11,6 +11,7 @@ from html import unescape
 import pytest
 
 from entra_fast._native import unverified_claims
+from entra_fast.emulator.pages import STYLE
 from support.local_entra import Caller, local_entra, manifest, served
 
 from .conftest import DIRECTORY
@@ -277,3 +278,30 @@ async def test_large_bodies_are_refused(entra: Caller) -> None:
     """413 beyond 128 KiB."""
     answer = await entra.request("POST", "/trygdeetaten.no/oauth2/v2.0/token", data={"a": "x" * 140_000})
     assert answer.status == 413
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2.2's ratio of two colours."""
+
+    def luminance(colour: str) -> float:
+        digits = colour.lstrip("#")
+        digits = "".join(c * 2 for c in digits) if len(digits) == 3 else digits
+        channels = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_contrast(scheme: int) -> None:
+    """Text of any meaning on any background has a ratio of 4.5 (WCAG 2.2, 1.4.3), borders of fields 3
+    (1.4.11).
+    """
+    palette = dict(re.findall(r"--(\w+):(#\w+)", re.findall(r":root\{(.*?)\}", STYLE, re.DOTALL)[scheme]))
+    for background in ("back", "card"):
+        for text in ("text", "soft", "link", "good", "bad", "warn"):
+            assert contrast(palette[text], palette[background]) >= 4.5, (text, background)
+    assert contrast(palette["marktext"], palette["mark"]) >= 4.5
+    assert contrast(palette["soft"], palette["back"]) >= 3

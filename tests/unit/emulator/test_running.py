@@ -231,3 +231,29 @@ def test_the_state_directory_must_be_writable(tmp_path: Path) -> None:
     local._state_directory = blocked / "below"
     with pytest.raises(ConfigurationError, match="cannot be written"):
         local.save()
+
+
+async def test_localhost_is_both_addresses() -> None:
+    """Some clients try ::1 first, some 127.0.0.1."""
+    running = await local_entra(MANIFESTS, DIRECTORY).start("localhost", 0)
+    try:
+        port = running.address[1]
+        assert running.base_url == f"http://localhost:{port}"
+        async with aiohttp.ClientSession() as session:
+            for host in ("127.0.0.1", "[::1]"):
+                if host == "[::1]" and not has_ipv6_loopback():
+                    continue
+                async with session.get(f"http://{host}:{port}/healthz") as answer:
+                    assert answer.status == 200
+    finally:
+        await running.stop()
+
+
+def has_ipv6_loopback() -> bool:
+    """Containers often have none."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
