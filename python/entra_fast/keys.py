@@ -12,6 +12,7 @@ refresh at once, at most once per cool-down. Whoever has a known key never waits
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -211,6 +212,7 @@ class AsyncKeys(_Keys):
         self._http = http
         self._flight: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
+        self._failed = asyncio.Event()
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
@@ -262,8 +264,10 @@ class AsyncKeys(_Keys):
             keys = read_key_set(response.status, response.body)
         except EntraFastError as error:
             self._keep(error)
+            self._failed.set()
         except Exception as error:  # a fetch that misbehaves must not end the refreshing
             self._keep(_misbehaved(error))
+            self._failed.set()
         else:
             self._take(keys, response.headers.get("Cache-Control", ""))
 
@@ -273,8 +277,12 @@ class AsyncKeys(_Keys):
             if now >= self.schedule.next_refresh:
                 await self.refresh()
             else:
-                # In slices, so that a set that became too old goes in time.
-                await asyncio.sleep(min(self.schedule.next_refresh - now, 60.0))
+                # In slices, so that a set that became too old goes in time. A refresh for an unknown kid that
+                # fails meanwhile is retried soon, and not when the next one was planned.
+                self._failed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(self.schedule.next_refresh - now, 60.0)):
+                        await self._failed.wait()
             self.give_up_when_too_old(self._monotonic())
 
 

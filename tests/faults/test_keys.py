@@ -10,7 +10,7 @@ import pytest
 from entra_fast._native import SigningKey
 from support.network import TcpProxy, reset_at_once
 from support.provider import Provider
-from support.sidecars import Started, StartSidecar
+from support.sidecars import Started, StartSidecar, eventually
 
 
 async def refresh(sidecar: Started) -> None:
@@ -58,6 +58,24 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
         assert (await sidecar.call.introspect(made_up)).json["active"] is False
         assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
     assert provider.jwks_requests <= fetched + 1
+
+
+async def test_a_rotation_that_meets_a_fault_heals_soon(
+    start: StartSidecar, provider: Provider, network: TcpProxy
+) -> None:
+    """The refresh for a new key fails: it is tried again within seconds, not after the cool-down of minutes."""
+    sidecar = await start()
+    new = SigningKey.generate()
+    token = provider.mint(key=new)
+    provider.published = [provider.key, new]
+    provider.failing = True
+    assert (await sidecar.call.introspect(token)).json["active"] is False
+    provider.failing = False
+
+    async def accepted() -> bool:
+        return bool((await sidecar.call.introspect(token)).json["active"])
+
+    await eventually(accepted)
 
 
 @pytest.mark.parametrize("published", ["nothing", "an error", "a reset"])
