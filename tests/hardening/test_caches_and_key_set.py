@@ -323,7 +323,7 @@ BAD_ANSWERS = {
     "a bare key": Answer(jwks(signer("key-2"))[10:-2]),
     "HTML": Answer(b"<!doctype html><title>Sign in</title>", headers={"Content-Type": "text/html"}),
     "cut JSON": Answer(jwks(signer("key-2"))[:-1]),
-    "cut body": Answer(jwks(signer("key-2"))[:-1], promised=5000),
+    "cut body": Answer(jwks(signer("key-2")), promised=5000),
     "not UTF-8": Answer(b'{"keys":"\xff"}'),
     "byte order mark": Answer(b"\xef\xbb\xbf" + jwks(signer("key-2")).encode()),
     "duplicate members": Answer(jwks(signer("key-2"))[:-1] + ',"keys":[]}'),
