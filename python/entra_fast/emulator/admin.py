@@ -13,10 +13,10 @@ import msgspec
 from aiohttp import web
 
 from entra_fast.emulator.faults import Fault
+from entra_fast.emulator.handling import LOCAL, json_response
 from entra_fast.emulator.journal import Entry
 from entra_fast.emulator.local import Explanation
 from entra_fast.emulator.policy import Reason
-from entra_fast.emulator.server import LOCAL, json_response
 from entra_fast.errors import EntraFastError
 
 ROOT: Final = "/admin/api"

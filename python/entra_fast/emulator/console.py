@@ -20,11 +20,11 @@ from entra_fast.emulator import pages
 from entra_fast.emulator.aadsts import format_time
 from entra_fast.emulator.claims import Issuer
 from entra_fast.emulator.faults import ENDPOINTS, KINDS_OF_FAULT
+from entra_fast.emulator.handling import LOCAL, page, read_form
 from entra_fast.emulator.html import Child, Html, join, tag
 from entra_fast.emulator.journal import Entry
 from entra_fast.emulator.local import Explanation, LocalEntraId
 from entra_fast.emulator.registry import Application, Rule, Tenant
-from entra_fast.emulator.server import LOCAL, page, read_form
 from entra_fast.errors import ConfigurationError
 
 MAX_ROWS: Final = 200
