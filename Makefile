@@ -82,8 +82,7 @@ $(STAMPS)/tools: requirements/dev.txt $(STAMPS)/run
 
 $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@echo '==> Building the extension in release mode (the first time takes minutes)'
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --skip-install
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
 
 clean: ## Remove everything that was built
