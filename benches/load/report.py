@@ -1,0 +1,209 @@
+"""Figures become rows with ratios, a table and a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from benches.load import svg
+from benches.load.flood import Outcome
+from benches.load.wrk import Run
+
+IDLE_BYTES, START_SECONDS, P99_FACTOR = 60e6, 0.4, 1.1
+
+NAMES = {
+    "introspect_seen": "introspect, seen",
+    "introspect_unseen": "introspect, never seen",
+    "token": "token from the cache",
+    "exchange": "exchange from the cache",
+    "bare": "bare uvloop protocol, fixed answer",
+    "aiohttp_fixed": "bare aiohttp handler, fixed answer",
+    "aiohttp_pyjwt": "aiohttp handler with PyJWT",
+    "full_way": "entra_fast without its fast lane",
+}
+
+
+@dataclass(frozen=True)
+class Flooded:
+    """One turn of P5."""
+
+    attack: bool
+    p50: float
+    p99: float
+    p99_9: float
+    sent: int
+    refused: int
+    accepted: int
+    fetches: int
+
+
+@dataclass
+class Results:
+    """What one session measured: by name, by server, the runs in order."""
+
+    runs: dict[str, dict[str, list[Run]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    verification_us: float | None = None
+    floods: list[Flooded] = field(default_factory=list)
+    idle_bytes: list[int] = field(default_factory=list)
+    bytes_per_token: list[float] = field(default_factory=list)
+    token_bytes: int = 0
+    start_seconds: list[float] = field(default_factory=list)
+
+    def add(self, name: str, server: str, run: Run) -> None:
+        self.runs[name][server].append(run)
+
+    def flood(self, attack: bool, outcome: Outcome, *, refused: int, fetches: int) -> None:
+        run = outcome.run
+        self.floods.append(
+            Flooded(attack, run.p50, run.p99, run.p99_9, outcome.sent, refused, outcome.active, fetches)
+        )
+
+
+def middle(runs: list[Run]) -> Run:
+    """The median of each figure."""
+    names = ("per_second", "cpu", "p50", "p90", "p99", "p99_9", "max")
+    figures = {name: statistics.median(getattr(run, name) for run in runs) for name in names}
+    return Run(requests=sum(run.requests for run in runs), **figures)
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """One row for each comparison; `ratio` of at least `target` reaches it."""
+    out = [row for name, servers in results.runs.items() for row in _throughput(results, name, servers)]
+    if results.floods:
+        out += _flood_rows(results)
+    if results.idle_bytes:
+        idle, each = statistics.median(results.idle_bytes), statistics.median(results.bytes_per_token)
+        allowed = results.token_bytes + 1024
+        out.append(
+            _row("P7", "resident memory when idle", "60 MB", IDLE_BYTES / idle, 1.0)
+            | {"subject_mb": round(idle / 1e6, 1)}
+        )
+        out.append(
+            _row("P7", "memory per cached token", "size of the token + 1 KB", allowed / each, 1.0)
+            | {"subject_bytes": round(each), "reference_bytes": allowed}
+        )
+    if results.start_seconds:
+        seconds = statistics.median(results.start_seconds)
+        out.append(
+            _row("P8", "start to ready", "400 ms", START_SECONDS / seconds, 1.0)
+            | {"subject_ms": round(seconds * 1e3), "slowest_ms": round(max(results.start_seconds) * 1e3)}
+        )
+    return sorted(out, key=lambda row: row["row"])
+
+
+def _throughput(results: Results, name: str, servers: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    subject, kind, *rest = name.split("/")
+    ours = servers["sidecar"]
+    if not rest:
+        return [
+            _pair("P3", subject, "json", 64, ours, label, theirs, 20.0 if label == "aiohttp_pyjwt" else None)
+            for label, theirs in servers.items()
+            if label != "sidecar"
+        ]
+    connections, bare = int(rest[0]), servers["bare"]
+    if subject == "introspect_unseen":
+        more = results.verification_us
+        if more is None:
+            return []
+        row = _pair("P3", subject, kind, connections, ours, "bare", bare, 0.8, added_us=more)
+        row["reference"] += f" + one verification ({more:.1f} us)"
+        return [row]
+    row_name, target = ("P3", 0.85) if subject == "introspect_seen" else ("P4", 0.8)
+    return [_pair(row_name, subject, kind, connections, ours, "bare", bare, target)]
+
+
+def _pair(
+    row: str,
+    subject: str,
+    kind: str,
+    connections: int,
+    ours: list[Run],
+    label: str,
+    theirs: list[Run],
+    target: float | None,
+    added_us: float = 0.0,
+) -> dict[str, Any]:
+    """The median over the turns of the ratio within a turn: a machine that drifts disturbs it little."""
+    ratio = statistics.median(
+        a.per_second * (1e6 / b.per_second + added_us) / 1e6 for a, b in zip(ours, theirs, strict=True)
+    )
+    cpu = statistics.median((b.cpu + added_us) / a.cpu for a, b in zip(ours, theirs, strict=True))
+    conditions = {"json": "JSON", "urlencoded": "form"}[kind] + f", {connections} connection" + "s" * (connections > 1)
+    return _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target) | {
+        "cpu_ratio": round(cpu, 3),
+        "connections": connections,
+        "subject_figures": _figures(middle(ours)),
+        "reference_figures": _figures(middle(theirs)),
+    }
+
+
+def _figures(run: Run) -> dict[str, float]:
+    """Latencies in microseconds."""
+    names = ("p50", "p90", "p99", "p99_9")
+    return {"per_second": round(run.per_second), "cpu_us": round(run.cpu, 2)} | {
+        name: round(getattr(run, name)) for name in names
+    }
+
+
+def _flood_rows(results: Results) -> list[dict[str, Any]]:
+    steady = [turn for turn in results.floods if not turn.attack]
+    attacks = [turn for turn in results.floods if turn.attack]
+    ratio = statistics.median(a.p99 / b.p99 for a, b in zip(steady, attacks, strict=True))
+    wrong = sum(turn.refused for turn in steady) + sum(turn.accepted for turn in attacks)
+    wrong += sum(abs(turn.refused - turn.sent) for turn in attacks)
+    most = max(turn.fetches for turn in attacks)
+    return [
+        _row("P5", "p99 of known keys, 1,000 unknown a second", "the same with 1,000 known", ratio, 1 / P99_FACTOR)
+        | {
+            "subject_figures": {name: round(_median(attacks, name)) for name in ("p50", "p99", "p99_9")},
+            "reference_figures": {name: round(_median(steady, name)) for name in ("p50", "p99", "p99_9")},
+        },
+        _row("P5", f"fetches in an attack: {most}", "1", 1 / max(most, 1), 1.0),
+        _row("P5", f"wrong answers: {wrong}", "0", 1.0 if wrong == 0 else 0.0, 1.0),
+    ]
+
+
+def _median(turns: list[Flooded], name: str) -> float:
+    return statistics.median(getattr(turn, name) for turn in turns)
+
+
+def _row(row: str, subject: str, reference: str, ratio: float, target: float | None) -> dict[str, Any]:
+    return {
+        "row": row,
+        "subject": subject,
+        "reference": reference,
+        "ratio": round(ratio, 3),
+        "target": None if target is None else round(target, 3),
+        "reached": None if target is None else ratio >= target,
+    }
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    print(f"\n{'row':4} {'subject':48} {'reference':52} {'ratio':>7} {'target':>7} {'':8} {'by CPU':>7}")
+    for row in table:
+        target = "" if row["target"] is None else f"{row['target']:.2f}"
+        mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
+        cpu = f"{row['cpu_ratio']:7.2f}" if "cpu_ratio" in row else ""
+        print(
+            f"{row['row']:4} {row['subject']:48} {row['reference']:52} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}"
+            .rstrip()
+        )
+
+
+def picture(table: list[dict[str, Any]], subtitle: str) -> str:
+    """Throughput and latency percentiles with 64 connections and JSON, ours above the references."""
+    shown = [row for row in table if row.get("connections") == 64 and "form" not in row["subject"]]
+    ours = {name: row["subject_figures"] for row in shown for name in [row["subject"].removesuffix(", JSON, 64 connections")]}
+    theirs = {row["reference"]: row["reference_figures"] for row in reversed(shown)}
+    bars = [_bar(f"{name}", ours[name], True) for key in ("introspect_seen", "introspect_unseen", "token", "exchange") if (name := NAMES[key]) in ours]
+    for name in (NAMES["bare"], NAMES["full_way"], NAMES["aiohttp_fixed"], NAMES["aiohttp_pyjwt"]):
+        if name in theirs:
+            bars.append(_bar(name, theirs[name], name == NAMES["full_way"]))
+    title = "The sidecar on one core, and what bounds it"
+    return svg.load_picture(sorted(bars, key=lambda bar: -bar.per_second), title, subtitle)
+
+
+def _bar(label: str, figures: dict[str, float], ours: bool) -> svg.Bar:
+    return svg.Bar(label, figures["per_second"], (figures["p50"], figures["p99"], figures["p99_9"]), ours)
