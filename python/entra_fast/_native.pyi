@@ -218,7 +218,8 @@ class GrantCache:
 class FastLane:
     """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs.
 
-    `bounds`: of the buckets of durations, in seconds. `detailed`: always give the long form of `serve`."""
+    `bounds`: of the buckets of durations, in seconds. `detailed`: always give the long form of `serve`.
+    `tracing`: decline requests whose `traceparent` is sampled."""
 
     def __new__(
         cls,
@@ -229,6 +230,7 @@ class FastLane:
         allowed_hosts: Sequence[str],
         bounds: Sequence[float],
         detailed: bool = False,
+        tracing: bool = False,
     ) -> FastLane: ...
     def attach(self, verifier: Verifier) -> None:
         """Introspect with this verifier from now on. The first one stays."""
@@ -239,7 +241,8 @@ class FastLane:
         answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, bytes
         consumed, why it stopped, a number, renewals). It stopped because everything is `done`; the rest is
         `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the lane
-        (number: its bytes); or the rest is `unknown`. Each renewal is (target, subject token or None)."""
+        (number: its bytes); the rest is `unknown`; or so many answers are there (`full`) that the rest was not
+        looked at. Each renewal is (target, subject token or None)."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:

@@ -79,7 +79,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 
 
 @asynccontextmanager
-async def sidecars(provider: Provider, way: str = "whole") -> AsyncIterator[StartSidecar]:
+async def sidecars(provider: Provider, way: str = "fast_lane") -> AsyncIterator[StartSidecar]:
     """A function that starts sidecars; all are stopped at the end."""
     running: list[RunningSidecar] = []
 
@@ -91,7 +91,10 @@ async def sidecars(provider: Provider, way: str = "whole") -> AsyncIterator[Star
         **changes: str | None,
     ) -> Started:
         clock = MovableClocks()
-        settings = Settings.from_environment(environ or provider.environment(**changes), directory)
+        environ = environ or provider.environment(**changes)
+        if way == "full_way":
+            environ = {**environ, "ENTRA_FAST_FAST_LANE": "false"}
+        settings = Settings.from_environment(environ, directory)
         sidecar = await start_sidecar(settings, clocks=clock.clocks())
         running.append(sidecar)
         started = Started(sidecar, clock, way)

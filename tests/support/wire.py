@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-WAYS = ("whole", "pipelined", "byte_by_byte")
+WAYS = ("fast_lane", "full_way", "pipelined", "byte_by_byte")
+"""How a request travels: in one piece to a sidecar with the fast lane or to one without, right behind another
+request, or in single bytes."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 class Caller:
     """Calls a sidecar in one of the `WAYS`."""
 
-    def __init__(self, address: str, way: str = "whole") -> None:
+    def __init__(self, address: str, way: str = "fast_lane") -> None:
         self.host, _, port = address.rpartition(":")
         self.port = int(port)
         self.way = way
@@ -95,7 +97,7 @@ class Caller:
                     writer.write(piece)
                     await asyncio.sleep(0)
                 return await answer
-            if self.way == "whole":
+            if self.way in ("fast_lane", "full_way"):
                 writer.write(data)
             return await read_answer(reader)
         finally:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
@@ -30,14 +29,28 @@ MAX_HELD_BYTES = 262_144
 """Bytes that wait on one connection, while aiohttp answers or the client does not read; with more, reading
 stops."""
 
-_HANDLER_PARTS = (
-    "_waiter",
-    "_messages",
+_FIELDS = (
+    "_buffer_paused",
     "_close",
     "_force_close",
     "_keepalive_timeout",
+    "_messages",
     "_next_keepalive_close_time",
+    "_paused",
+    "_reading_paused",
     "_request_count",
+    "_waiter",
+)
+_METHODS = (
+    "_pause_transport_reading",
+    "_process_keepalive",
+    "_resume_transport_reading",
+    "close",
+    "data_received",
+    "force_close",
+    "pause_writing",
+    "resume_writing",
+    "start",
 )
 Served = bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]
 """What the native lane says: see `_native.FastLane.serve`."""
@@ -48,10 +61,8 @@ _PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
 def missing_parts() -> list[str]:
     """The parts of aiohttp that the lane needs and this aiohttp does not have."""
     slots = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
-    missing = [name for name in _HANDLER_PARTS if name not in slots]
-    missing += [name for name in ("pause_writing", "resume_writing") if not hasattr(BaseProtocol, name)]
-    missing += [name for name in ("close", "force_close", "start") if not hasattr(RequestHandler, name)]
-    return missing
+    missing = [name for name in _FIELDS if name not in slots]
+    return missing + [name for name in _METHODS if not hasattr(RequestHandler, name)]
 
 
 class Lane:
@@ -207,13 +218,14 @@ class FastLaneProtocol(SidecarProtocol):
         """From now on everything is aiohttp's, also what waits."""
         if self._plain:
             self._plain = False
-            self._pass_on(self._take_held())
+            if self._held:
+                self._pass_on(self._take_held())
             self._settle()
 
     # --- bytes ---
 
     def data_received(self, data: bytes) -> None:
-        if self._resting:
+        if self._resting and data:
             served = self._serve(data, self._wall(), self._monotonic())
             if type(served) is bytes:
                 # Exactly one request, answered: the case that has to be fast.
@@ -221,8 +233,10 @@ class FastLaneProtocol(SidecarProtocol):
                 self._count(1)
             else:
                 self._continue(data, served)
-        elif not self._plain:
+        elif not self._plain or not data:
+            # Without data it is aiohttp itself that calls: its parser shall go on with what it kept back.
             super().data_received(data)
+            self._settle()
         else:
             self._wait_in_turn(data)
 
@@ -231,11 +245,16 @@ class FastLaneProtocol(SidecarProtocol):
         if self._passing:
             part, data = data[: self._passing], data[self._passing :]
             self._passing -= len(part)
-            self._pass_on(part)
+            self._pass_on(part, messages=0)
         if data and not (self._close or self._force_close):
             self._hold(data)
             if len(self._held) >= self._needed:
                 self._go_on()
+
+    def _resume_transport_reading(self) -> None:
+        # aiohttp does this whenever a body is complete; it does not know that something waits here.
+        if not self._stopped_reading:
+            super()._resume_transport_reading()
 
     def _go_on(self) -> None:
         """Let the lane look at what is held, if it is its turn."""
@@ -267,25 +286,31 @@ class FastLaneProtocol(SidecarProtocol):
         elif stop == "framed":
             self._passing = max(0, number - len(rest))
             self._hold(rest[number:])
-            self._pass_on(rest[:number])
+            self._pass_on(rest[:number], messages=1)
         elif stop == "unknown":
             self._plain = False
             self._pass_on(rest)
+        elif stop == "full":
+            self._hold(rest)
+            self._loop.call_soon(self._go_on)
         self._settle()
 
-    def _pass_on(self, data: bytes) -> None:
-        """Give bytes to aiohttp."""
-        if data:
-            super().data_received(data)
-            self._settle()
+    def _pass_on(self, data: bytes, *, messages: int | None = None) -> None:
+        """Give bytes to aiohttp, which must find so many messages beginning in them where that is known."""
+        count = self._request_count
+        super().data_received(data)
+        if messages is not None and self._request_count - count != messages:
+            # Two opinions about where a request ends: from here on there shall be one only, aiohttp's.
+            self._passing = 0
+            self.leave_lane()
+        self._settle()
 
     def _hold(self, data: bytes) -> None:
         self._held += data
         self._settle()
-        transport = self.transport
-        if len(self._held) > MAX_HELD_BYTES and not self._stopped_reading and transport is not None:
+        if len(self._held) > MAX_HELD_BYTES and not self._stopped_reading:
             self._stopped_reading = True
-            transport.pause_reading()
+            self._pause_transport_reading()
 
     def _take_held(self) -> bytes:
         data = bytes(self._held)
@@ -293,8 +318,8 @@ class FastLaneProtocol(SidecarProtocol):
         self._needed = 0
         if self._stopped_reading:
             self._stopped_reading = False
-            if self.transport is not None and not self._reading_paused:
-                self.transport.resume_reading()
+            if not (self._reading_paused or self._buffer_paused):
+                self._resume_transport_reading()
         return data
 
     def _count(self, requests: int) -> None:

@@ -10,6 +10,8 @@ This uses attributes of aiohttp's RequestHandler that are not public; its minor 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,6 +99,14 @@ class SidecarProtocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that never reads would keep its connection, and the answers to it, for ever: aiohttp
+            # waits for such a client, and so does a transport that is being closed. The kernel gives up
+            # (RFC 5482) once it could not send for this long.
+            with contextlib.suppress(OSError):
+                milliseconds = max(1, int(self._keepalive_timeout * 1000))
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         if len(self._sidecar._connections) > self._sidecar.limits.max_connections:
             self._sidecar.metrics.connections_refused.add()
             self._refuse(503, "too many connections")
@@ -134,6 +144,12 @@ class SidecarProtocol(RequestHandler):
         self._sidecar.metrics.requests.add("other", str(status))
         return response
 
+    def _process_keepalive(self) -> None:
+        if self._deadline is not None:
+            # Not idle: a request is on its way, and its own deadline decides.
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
     def _received(self) -> None:
         """A whole request is here; the next byte starts the next deadline."""
         self._body = None
@@ -154,6 +170,8 @@ class SidecarProtocol(RequestHandler):
         body, self._body = self._body, None
         if body is not None and self._request_in_progress:
             body.set_exception(RequestTimedOut())  # its handler answers 408
+        elif body is not None and not self._messages:
+            self.force_close()  # it was answered before its body came, and another answer would be nobody's
         elif self._request_in_progress or self._messages:
             self.close()  # after the answers that are owed
         else:

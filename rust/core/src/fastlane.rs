@@ -22,6 +22,10 @@ use crate::validator::Validator;
 /// Names of one provider: they share everything.
 const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
 
+/// With so many bytes of answers a call stops, although there may be more to answer: a client that sends
+/// thousands of requests at once and reads nothing shall not make the server hold all their answers.
+pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
+
 /// Most fields of a form that are looked at.
 const MAX_FIELDS: usize = 16;
 
@@ -65,6 +69,8 @@ pub enum Stop {
     Framed(usize),
     /// The rest is the full way's, for good.
     Unknown,
+    /// There are [`MAX_ANSWERS_BYTES`] of answers; the rest was not looked at.
+    Full,
 }
 
 /// What a call did.
@@ -142,13 +148,15 @@ impl Figures {
 pub struct FastLane {
     identity: Identity,
     figures: Figures,
+    tracing: bool,
 }
 
 impl FastLane {
     /// A lane for an application. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
+    /// With `tracing`, requests that ask for spans are declined, because the full way makes them.
     #[must_use]
-    pub fn new(identity: Identity, bounds: Vec<f64>) -> Self {
-        Self { identity, figures: Figures::new(bounds) }
+    pub fn new(identity: Identity, bounds: Vec<f64>, tracing: bool) -> Self {
+        Self { identity, figures: Figures::new(bounds), tracing }
     }
 
     /// What it has counted.
@@ -161,7 +169,12 @@ impl FastLane {
     pub fn serve(&self, bytes: &[u8], caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Outcome {
         let mut outcome =
             Outcome { consumed: 0, answered: 0, by_endpoint: [0; 3], stop: Stop::Done, renewals: Vec::new() };
+        let before = out.len();
         while outcome.consumed < bytes.len() {
+            if out.len() - before >= MAX_ANSWERS_BYTES {
+                outcome.stop = Stop::Full;
+                break;
+            }
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
                     let answered = self.answer(&request, caches, now, out);
@@ -200,7 +213,7 @@ impl FastLane {
         now: Now,
         out: &mut Vec<u8>,
     ) -> Option<Option<Renewal>> {
-        if !self.host_is_allowed(request.host) {
+        if (self.tracing && request.sampled) || !self.host_is_allowed(request.host) {
             return None;
         }
         match request.content_type {
@@ -488,6 +501,7 @@ mod tests {
         FastLane::new(
             Identity { tenant: "tid".into(), client_id: "cid".into(), allowed_hosts: vec!["sidecar.internal".into()] },
             vec![0.001, 0.1],
+            false,
         )
     }
 
@@ -625,6 +639,44 @@ mod tests {
         assert_eq!((outcome.consumed, outcome.stop), (2 * one.len(), Stop::Framed(other.len())));
         let (_, outcome) = serve(&format!("{one}{}", &one[..30]));
         assert_eq!((outcome.consumed, outcome.stop), (one.len(), Stop::Partial(0)));
+    }
+
+    #[test]
+    fn a_call_stops_when_there_are_many_answers_and_goes_on_with_the_next() {
+        let (lane, grants) = (lane(), grants());
+        let one = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let many = one.repeat(1000);
+        let caches = Caches { validator: None, grants: &grants };
+        let (mut at, mut answered, mut calls) = (0, 0, 0);
+        while at < many.len() {
+            let mut out = Vec::new();
+            let outcome = lane.serve(&many.as_bytes()[at..], caches, NOW, &mut out);
+            assert!(out.len() < MAX_ANSWERS_BYTES + 1000);
+            at += outcome.consumed;
+            assert_eq!(outcome.stop, if at < many.len() { Stop::Full } else { Stop::Done });
+            answered += outcome.answered;
+            calls += 1;
+        }
+        assert_eq!(answered, 1000);
+        assert!(calls > 2);
+    }
+
+    #[test]
+    fn a_sampled_request_is_declined_only_while_tracing() {
+        let request = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let traceparent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nHost:";
+        let sampled = request.replace("Host:", traceparent);
+        let unsampled = sampled.replace("7-01", "7-00");
+        for (tracing, request, answered) in
+            [(false, &sampled, 1), (false, &unsampled, 1), (true, &sampled, 0), (true, &unsampled, 1)]
+        {
+            let grants = grants();
+            let lane = FastLane { tracing, ..lane() };
+            let caches = Caches { validator: None, grants: &grants };
+            let outcome = lane.serve(request.as_bytes(), caches, NOW, &mut Vec::new());
+            assert_eq!(outcome.answered, answered);
+            assert_eq!(outcome.stop, if answered == 1 { Stop::Done } else { Stop::Framed(request.len()) });
+        }
     }
 
     #[test]

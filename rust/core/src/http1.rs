@@ -70,6 +70,8 @@ pub struct Request<'b> {
     pub content_type: ContentType,
     /// The value of its Host header.
     pub host: &'b str,
+    /// Whether its `traceparent` asks for spans, as far as can be told.
+    pub sampled: bool,
     /// Its body, whole.
     pub body: &'b [u8],
 }
@@ -135,6 +137,9 @@ struct Head<'b> {
     content_type: Option<ContentType>,
     /// Something in it that the full way has to answer.
     declined: bool,
+    sampled: bool,
+    /// Which of the headers that may stand once were seen, a bit each.
+    seen: u8,
 }
 
 impl<'b> Head<'b> {
@@ -160,6 +165,7 @@ impl<'b> Head<'b> {
         let value = value.trim_ascii();
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
+            4 if is(b"etag") => self.once(1)?,
             4 if is(b"host") => {
                 if self.host.is_some() {
                     return None;
@@ -168,6 +174,7 @@ impl<'b> Head<'b> {
             }
             6 if is(b"expect") => return None, // the client waits for an interim answer
             6 if is(b"origin") => self.declined = true,
+            6 if is(b"server") => self.once(2)?,
             7 if is(b"upgrade") => return None,
             7 if is(b"trailer") => return None,
             9 if is(b"forwarded") => self.declined = true,
@@ -178,14 +185,14 @@ impl<'b> Head<'b> {
                     return None;
                 }
             }
-            11 if is(b"traceparent") => self.declined |= is_sampled(value),
+            10 if is(b"user-agent") => self.once(4)?,
+            11 if is(b"traceparent") => self.sampled |= is_sampled(value),
             12 if is(b"content-type") => {
-                if self.content_type.is_some() {
-                    self.declined = true;
-                }
+                self.once(8)?;
                 self.content_type = content_type(value);
-                self.declined |= self.content_type.is_none();
             }
+            12 if is(b"max-forwards") => self.once(16)?,
+            13 if is(b"content-range") => self.once(32)?,
             14 if is(b"content-length") => {
                 if self.content_length.is_some() {
                     return None; // even if equal (RFC 9110, section 8.6)
@@ -195,11 +202,20 @@ impl<'b> Head<'b> {
             14 if is(b"sec-fetch-site") => self.declined = true,
             15 if is(b"x-forwarded-for") => self.declined = true,
             16 if is(b"content-encoding") => self.declined = true,
+            16 if is(b"content-location") => self.once(64)?,
             16 if is(b"proxy-connection") => return None,
             17 if is(b"transfer-encoding") => return None,
+            18 if is(b"sec-websocket-key1") => return None, // aiohttp refuses it
             _ => {}
         }
         Some(())
+    }
+
+    /// None for the second of a header that may stand once: aiohttp refuses such a request.
+    fn once(&mut self, bit: u8) -> Option<()> {
+        let first = self.seen & bit == 0;
+        self.seen |= bit;
+        first.then_some(())
     }
 
     fn conclude(self, bytes: &'b [u8], head_length: usize) -> Recognised<'b> {
@@ -210,7 +226,10 @@ impl<'b> Head<'b> {
                 if !self.declined && (1..=MAX_BODY_BYTES).contains(&body_length) =>
             {
                 match bytes.get(head_length..whole) {
-                    Some(body) => Recognised::Request(Request { endpoint, content_type, host, body }, whole),
+                    Some(body) => {
+                        let sampled = self.sampled;
+                        Recognised::Request(Request { endpoint, content_type, host, sampled, body }, whole)
+                    }
                     None => Recognised::Partial { needed: whole },
                 }
             }
@@ -259,7 +278,7 @@ fn content_type(value: &[u8]) -> Option<ContentType> {
     }
 }
 
-/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? Such a request takes the full way.
+/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? What is not one may.
 fn is_sampled(value: &[u8]) -> bool {
     // 00-<32 hex>-<16 hex>-<flags>: the last bit of the flags.
     let flags = value.get(53..55).and_then(|flags| str::from_utf8(flags).ok());
@@ -310,6 +329,14 @@ mod tests {
             "Connection: Content-Length",
             "Trailer: X",
             "Host: evil",
+            "Content-Type: application/json",
+            "User-Agent: y",
+            "ETag: a\r\nEtag: a",
+            "Server: a\r\nServer: a",
+            "Max-Forwards: 1\r\nMax-Forwards: 1",
+            "Content-Range: a\r\nContent-Range: a",
+            "Content-Location: /\r\nContent-Location: /",
+            "Sec-WebSocket-Key1: x",
             " folded: line",
             "\tfolded",
             "Name : value",
@@ -361,15 +388,12 @@ mod tests {
             "X-Forwarded-For: 10.0.0.1",
             "Content-Encoding: gzip",
             "Connection: close",
-            "Content-Type: text/plain",
-            "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             let text = with(header);
             assert_eq!(recognise(text.as_bytes()), Recognised::Framed(text.len()), "{header:?}");
         }
-        let unsampled = with("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
-        assert!(matches!(recognise(unsampled.as_bytes()), Recognised::Request(..)));
         for (from, to) in [
+            ("Content-Type: application/json", "Content-Type: text/plain"),
             ("/api/v1/introspect", "/api/v1/introspect?x=1"),
             ("/api/v1/introspect", "/metrics"),
             ("POST", "PUT"),
@@ -383,6 +407,20 @@ mod tests {
         assert_eq!(recognise(get.as_bytes()), Recognised::Framed(get.len()));
         let large = PLAIN.replace("Content-Length: 5", "Content-Length: 131073");
         assert_eq!(recognise(large.as_bytes()), Recognised::Framed(large.len() - 5 + 131_073));
+    }
+
+    #[test]
+    fn a_trace_is_sampled_when_its_last_flag_says_so_or_nobody_can_tell() {
+        let sampled = |flags: &str| {
+            let text = with(&format!("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"));
+            let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{flags}") };
+            request.sampled
+        };
+        for (flags, expected) in [("00", false), ("02", false), ("01", true), ("03", true), ("zz", true), ("", true)] {
+            assert_eq!(sampled(flags), expected, "{flags}");
+        }
+        let Recognised::Request(request, _) = recognise(PLAIN.as_bytes()) else { panic!() };
+        assert!(!request.sampled);
     }
 
     proptest! {

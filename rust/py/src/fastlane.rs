@@ -36,7 +36,8 @@ enum Served<'py> {
 #[pymethods]
 impl FastLane {
     #[new]
-    #[pyo3(signature = (grants, *, tenant, client_id, allowed_hosts, bounds, detailed = false))]
+    #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
+    #[pyo3(signature = (grants, *, tenant, client_id, allowed_hosts, bounds, detailed = false, tracing = false))]
     fn new(
         grants: Py<GrantCache>,
         tenant: String,
@@ -44,8 +45,9 @@ impl FastLane {
         allowed_hosts: Vec<String>,
         bounds: Vec<f64>,
         detailed: bool,
+        tracing: bool,
     ) -> Self {
-        let lane = CoreFastLane::new(Identity { tenant, client_id, allowed_hosts }, bounds);
+        let lane = CoreFastLane::new(Identity { tenant, client_id, allowed_hosts }, bounds, tracing);
         Self { lane, grants, verifier: OnceLock::new(), detailed }
     }
 
@@ -77,6 +79,7 @@ impl FastLane {
             Stop::Partial(needed) => ("partial", needed),
             Stop::Framed(length) => ("framed", length),
             Stop::Unknown => ("unknown", 0),
+            Stop::Full => ("full", 0),
         };
         let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
         Served::InPart((answers, outcome.by_endpoint, outcome.consumed, stop, number, renewals))
