@@ -1,0 +1,280 @@
+//! RS256: rind, AWS-LC and a textbook model must agree on every signature.
+//!
+//! The input is a small program. Its first bytes choose a key and a message; then come steps that spoil the
+//! encoded message before it is signed (so that nearly right paddings are reached, which mutating a signature
+//! never would), the signature, the message, or the key. The model is RFC 8017, section 8.2.2 on big integers:
+//! a modulus of 2048 to 8192 bits, the length, `s < n`, and `s^e mod n` equal to the one right encoding.
+
+use std::sync::LazyLock;
+
+use entra_core::algorithm::Algorithm;
+use entra_core::digest::sha256;
+use entra_core::signature::{Material, PreparedKey, rs256_library};
+use num_bigint::BigUint;
+
+use crate::Outcome;
+use crate::roots::{EXPONENTS, MODULI, Modulus, to_bytes};
+
+/// RFC 8017, section 9.2, note 1: what stands before a SHA-256 hash.
+const DIGEST_INFO: [u8; 19] =
+    [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+
+/// Other prefixes that a lax parser may take for it.
+const OTHER_DIGEST_INFOS: [&[u8]; 8] = [
+    // No parameters instead of NULL (the exception that RFC 8017, appendix A.2.4 allows only for old hashes).
+    &[0x30, 0x2f, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x04, 0x20],
+    // Lengths in the long form: BER, but not DER.
+    &[
+        0x30, 0x81, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+        0x04, 0x20,
+    ],
+    &[
+        0x30, 0x32, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04,
+        0x81, 0x20,
+    ],
+    // An indefinite length.
+    &[0x30, 0x80, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20],
+    // SHA-512, SHA-224 and SHA-1, with the length of a SHA-256 hash.
+    &[0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x03, 0x05, 0x00, 0x04, 0x20],
+    &[0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x04, 0x05, 0x00, 0x04, 0x20],
+    &[0x30, 0x2d, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x0e, 0x03, 0x02, 0x1a, 0x05, 0x00, 0x04, 0x20],
+    // The bare hash.
+    &[],
+];
+
+/// Most steps of one input.
+const MAX_STEPS: usize = 8;
+
+/// Says once which library is compared, as it depends on the processor.
+static ANNOUNCED: LazyLock<()> = LazyLock::new(|| match rs256_library() {
+    "rind" => eprintln!("rsa_differential: rind, AWS-LC and the model are compared"),
+    _ => eprintln!("rsa_differential: NOT COMPARING RIND, which cannot run here; only AWS-LC and the model are"),
+});
+
+/// See the module's description.
+pub fn run(data: &[u8]) -> Outcome {
+    LazyLock::force(&ANNOUNCED);
+    let mut input = Input(data);
+    let modulus = &MODULI[usize::from(input.byte()) % MODULI.len()];
+    let exponent = EXPONENTS[usize::from(input.byte()) % EXPONENTS.len()];
+    let length = usize::from(input.word() % 4096);
+    let filler = input.byte();
+    let message: Vec<u8> = (0..length).map(|index| filler.wrapping_add(index.to_le_bytes()[0])).collect();
+    let mut attempt = Attempt::new(modulus, exponent, message);
+    let mut encoded = encoding(&attempt.message, modulus.width());
+    // The steps before the first 0 spoil the encoding, those after it what came of it.
+    for _ in 0..MAX_STEPS {
+        match input.byte() {
+            0 => break,
+            step => spoil_encoding(&mut encoded, step, &mut input),
+        }
+    }
+    attempt.sign(&BigUint::from_bytes_be(&encoded));
+    for _ in 0..MAX_STEPS {
+        match input.byte() {
+            0 => break,
+            step => attempt.spoil(step, &mut input),
+        }
+    }
+    attempt.judge().into()
+}
+
+/// EMSA-PKCS1-v1_5 (RFC 8017, section 9.2).
+#[must_use]
+pub(crate) fn encoding(message: &[u8], width: usize) -> Vec<u8> {
+    let mut encoded = vec![0xff; width];
+    encoded[0] = 0;
+    encoded[1] = 1;
+    write_tail(&mut encoded, &[&[0], &DIGEST_INFO[..], &sha256(message)].concat());
+    encoded
+}
+
+fn write_tail(encoded: &mut [u8], tail: &[u8]) {
+    let start = encoded.len() - tail.len();
+    encoded[start..].copy_from_slice(tail);
+}
+
+fn spoil_encoding(encoded: &mut [u8], step: u8, input: &mut Input<'_>) {
+    let width = encoded.len();
+    let hash = encoded[width - 32..].to_vec();
+    match step % 8 {
+        1 => encoded[input.position(width)] = input.byte(),
+        2 => encoded[input.position(width)] ^= 1 << (input.byte() % 8),
+        3 => {
+            let info = OTHER_DIGEST_INFOS[usize::from(input.byte()) % OTHER_DIGEST_INFOS.len()];
+            encoded[2..].fill(0xff);
+            write_tail(encoded, &[&[0], info, &hash].concat());
+        }
+        // Bleichenbacher's forgery of 2006 (CVE-2006-4339): short padding, and freedom behind the hash.
+        4 => {
+            let padding = 8 + input.position(width - 70);
+            let garbage = input.byte();
+            encoded[2..].fill(garbage);
+            encoded[2..2 + padding].fill(0xff);
+            let tail = [&[0], &DIGEST_INFO[..], &hash].concat();
+            encoded[2 + padding..2 + padding + tail.len()].copy_from_slice(&tail);
+        }
+        5 => encoded[1] = input.byte(),                              // block type
+        6 => encoded[width - 33 - DIGEST_INFO.len()] = input.byte(), // separator
+        7 => {
+            let shift = input.position(width);
+            encoded.rotate_left(shift);
+        }
+        _ => encoded[0] = input.byte(),
+    }
+}
+
+/// A key, a message and a signature, all as a stranger would send them.
+struct Attempt<'m> {
+    modulus: &'m Modulus,
+    exponent: u64,
+    message: Vec<u8>,
+    signature: Vec<u8>,
+    n: Vec<u8>,
+    e: Vec<u8>,
+}
+
+impl<'m> Attempt<'m> {
+    fn new(modulus: &'m Modulus, exponent: u64, message: Vec<u8>) -> Self {
+        let n = modulus.n.to_bytes_be();
+        let e = BigUint::from(exponent).to_bytes_be();
+        Self { modulus, exponent, message, signature: Vec::new(), n, e }
+    }
+
+    fn sign(&mut self, encoded: &BigUint) {
+        let reduced = encoded % &self.modulus.n;
+        let signature = self.modulus.root(&reduced, self.exponent).unwrap_or(reduced);
+        self.signature = to_bytes(&signature, self.modulus.width());
+    }
+
+    fn spoil(&mut self, step: u8, input: &mut Input<'_>) {
+        let n = &self.modulus.n;
+        let width = self.modulus.width();
+        let signature = BigUint::from_bytes_be(&self.signature);
+        match step % 24 {
+            1 => self.signature = to_bytes(&(signature + n), width),
+            2 => self.signature = to_bytes(&(signature + n * u32::from(input.byte())), width),
+            3 => self.signature = to_bytes(&(n - signature % n), width),
+            4 => self.signature.insert(0, 0),
+            5 => self.signature = signature.to_bytes_be(), // without leading zeros
+            6 => self.signature.truncate(input.position(width)),
+            7 => self.signature.push(input.byte()),
+            8 => set(&mut self.signature, input),
+            9 => flip(&mut self.signature, input),
+            10 => self.signature = to_bytes(&BigUint::from(input.byte()), width),
+            11 => self.signature = to_bytes(&(n - 1_u8 - input.byte()), width),
+            12 => self.signature = to_bytes(&(n + input.byte()), width),
+            13 => self.signature.fill(0xff),
+            14 => self.signature.clear(),
+            15 => self.signature.reverse(),
+            16 => self.signature.extend_from_within(..),
+            17 => flip(&mut self.message, input),
+            18 => self.message.push(input.byte()),
+            19 => self.n.insert(0, 0),
+            20 => flip(&mut self.n, input),
+            21 => self.n = MODULI[usize::from(input.byte()) % MODULI.len()].n.to_bytes_be(),
+            22 => {
+                let count = usize::from(input.byte() % 10);
+                self.e = input.bytes(count).to_vec();
+            }
+            23 => self.e.insert(0, 0),
+            _ => self.n.truncate(input.position(width)),
+        }
+    }
+
+    /// Ask all, and compare.
+    fn judge(&self) -> bool {
+        let material = Material::Rsa { n: self.n.clone(), e: self.e.clone() };
+        let chosen = PreparedKey::new(&material, Algorithm::Rs256);
+        let reference = PreparedKey::with_aws_lc(&material, Algorithm::Rs256);
+        let (chosen, reference) = match (chosen, reference) {
+            (Ok(chosen), Ok(reference)) => (chosen, reference),
+            (Err(_), Err(_)) => return false,
+            (chosen, reference) => panic!("the key: {:?} here, {:?} there", chosen.is_ok(), reference.is_ok()),
+        };
+        let own = chosen.verifies(&self.message, &self.signature);
+        let aws_lc = reference.verifies(&self.message, &self.signature);
+        assert_eq!(own, aws_lc, "this process's choice and AWS-LC disagree");
+        assert_eq!(own, self.model(), "the libraries and the model disagree");
+        own
+    }
+
+    /// RFC 8017, section 8.2.2.
+    fn model(&self) -> bool {
+        let n = BigUint::from_bytes_be(&self.n);
+        let width = usize::try_from(n.bits().div_ceil(8)).expect("small");
+        let signature = BigUint::from_bytes_be(&self.signature);
+        let fits = (2048..=8192).contains(&n.bits());
+        if !fits || self.signature.len() != width || signature >= n {
+            return false;
+        }
+        // Square and multiply from the top bit: for such short exponents faster than what the library does.
+        let exponent = BigUint::from_bytes_be(&self.e);
+        let power = (0..exponent.bits()).rev().fold(BigUint::from(1_u8), |power, bit| {
+            let square = &power * &power % &n;
+            if exponent.bit(bit) { square * &signature % &n } else { square }
+        });
+        to_bytes(&power, width) == encoding(&self.message, width)
+    }
+}
+
+fn set(bytes: &mut [u8], input: &mut Input<'_>) {
+    let (position, value) = (input.position(bytes.len()), input.byte());
+    if let Some(byte) = bytes.get_mut(position) {
+        *byte = value;
+    }
+}
+
+fn flip(bytes: &mut [u8], input: &mut Input<'_>) {
+    let (position, bit) = (input.position(bytes.len()), input.byte() % 8);
+    if let Some(byte) = bytes.get_mut(position) {
+        *byte ^= 1 << bit;
+    }
+}
+
+/// The rest of the input; zeros behind its end.
+struct Input<'d>(&'d [u8]);
+
+impl<'d> Input<'d> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+
+    fn position(&mut self, length: usize) -> usize {
+        usize::from(self.word()) % length.max(1)
+    }
+
+    fn bytes(&mut self, count: usize) -> &'d [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// Programs to begin with: every key and exponent as it should be, then each step once.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for modulus in 0..u8::try_from(MODULI.len()).expect("few") {
+        for exponent in 0..u8::try_from(EXPONENTS.len()).expect("few") {
+            seeds.push(vec![modulus, exponent, 0, 100, b'm']);
+        }
+    }
+    for step in 1..=8 {
+        seeds.push([&[0, 1, 0, 55, b'm', step][..], &[0, 9, 1, 0, 0]].concat());
+    }
+    for info in 0..8 {
+        seeds.push(vec![0, 1, 0, 56, b'm', 3, info, 0, 0]);
+    }
+    for step in 1..=24 {
+        // A modulus just above 2^2047: there s + n still fits into the signature.
+        seeds.push([&[6, 0, 0, 64, b'm', 0, step][..], &[0, 1, 1, 0]].concat());
+    }
+    seeds
+}

@@ -1,0 +1,141 @@
+//! Private JWKs: what is taken signs tokens that verify with its public half; what is said about one, taken or
+//! not, holds nothing of it.
+
+use entra_core::base64url;
+use entra_core::json::Document;
+use entra_core::keyset::KeySet;
+use entra_core::sign::SigningKey;
+use serde_json::{Value, json};
+
+use crate::fixture::{ED25519, P256};
+use crate::{Outcome, strict_json};
+
+/// Shortest run of base64url characters that counts as a leak: nine bytes of a key.
+const LEAK: usize = 12;
+
+/// All words that the core itself may say. What stands here is no leak even when an input holds it as well.
+const VOCABULARY: [&str; 3] =
+    [include_str!("../../core/src/sign.rs"), include_str!("../../core/src/json.rs"), "SigningKey"];
+
+/// Members that may be shown.
+const PUBLIC: [&str; 3] = ["kid", "x5t", "x5t#S256"];
+
+/// See the module's description.
+pub fn run(text: &[u8]) -> Outcome {
+    let result = SigningKey::from_jwk(text);
+    let said = match &result {
+        Ok(key) => format!("{key:?}"),
+        Err(error) => format!("{error} {error:?} {}", error.code()),
+    };
+    if let Ok(read) = strict_json::read(text) {
+        assert_no_leak(&said, &read.value);
+    } else {
+        // No JSON, so any of it may be a key.
+        assert_no_leak(&said, &Value::String(String::from_utf8_lossy(text).into_owned()));
+    }
+    match result {
+        Err(_) => Outcome::Refused,
+        Ok(key) => {
+            assert_works(&key);
+            Outcome::Accepted
+        }
+    }
+}
+
+fn assert_no_leak(said: &str, jwk: &Value) {
+    let mut shown = String::new();
+    let mut hidden = Vec::new();
+    collect(None, jwk, &mut shown, &mut hidden);
+    for run in said.split(|letter: char| !is_base64url(letter)).filter(|run| run.len() >= LEAK) {
+        for start in 0..=run.len() - LEAK {
+            let piece = &run[start..start + LEAK];
+            let known = shown.contains(piece) || VOCABULARY.iter().any(|words| words.contains(piece));
+            assert!(known || !hidden.iter().any(|text| text.contains(piece)), "{said:?} repeats {piece:?}");
+        }
+    }
+}
+
+fn is_base64url(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '-' || letter == '_'
+}
+
+fn collect(name: Option<&str>, value: &Value, shown: &mut String, hidden: &mut Vec<String>) {
+    match value {
+        // A space in front: what is shown must not become longer by what stands before it.
+        Value::String(text) if name.is_some_and(|name| PUBLIC.contains(&name)) => {
+            shown.push(' ');
+            shown.push_str(text);
+            // Debug escapes what it shows.
+            shown.push(' ');
+            shown.extend(text.escape_debug());
+        }
+        Value::String(text) => hidden.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| collect(None, value, shown, hidden)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                hidden.push(name.clone());
+                collect(Some(name), value, shown, hidden);
+            }
+        }
+        Value::Number(number) => hidden.push(number.to_string()),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn assert_works(key: &SigningKey) {
+    let public = key.public_jwk().expect("a public half");
+    let document = Document::parse(public.as_bytes()).expect("strict JSON");
+    for name in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+        assert!(document.root().get(name).is_none(), "{name} is published");
+    }
+    let header = format!(r#"{{"alg":"{}"}}"#, key.algorithm().name());
+    let token = key.sign(header.as_bytes(), b"payload").expect("it signs");
+    let (signed, signature) = token.rsplit_once('.').expect("three segments");
+    let signature = base64url::decode(signature.as_bytes()).expect("base64url");
+    let jwks = format!(r#"{{"keys":[{public}]}}"#);
+    // The verifying side is stricter: it takes shorter ids, and no weak exponents.
+    if let Ok(set) = KeySet::parse(jwks.as_bytes(), 1) {
+        let [own] = set.keys() else { panic!("one key") };
+        assert_eq!(base64url::encode(own.thumbprint()), key.thumbprint());
+        assert!(own.verifies(key.algorithm(), signed.as_bytes(), &signature), "its own signature does not verify");
+    }
+    let copy = SigningKey::from_jwk(key.private_jwk().expect("a private half").as_bytes()).expect("it reads its own");
+    assert_eq!(
+        (copy.thumbprint(), copy.kid(), copy.x5t(), copy.algorithm()),
+        (key.thumbprint(), key.kid(), key.x5t(), key.algorithm())
+    );
+}
+
+/// Keys of every type, whole and broken. The RSA key is new each time: a private key of that kind, however
+/// worthless, has no place in a repository.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let rsa = SigningKey::generate(2048).expect("a key").private_jwk().expect("its text");
+    let rsa: Value = serde_json::from_str(&rsa).expect("JSON");
+    let ec = json!({ "kty": "EC", "crv": "P-256", "x": P256[0], "y": P256[1], "d": P256[2], "kid": "ec" });
+    let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519[0], "d": ED25519[1], "use": "sig" });
+    let changed = |key: &Value, name: &str, value: Value| {
+        let mut key = key.clone();
+        key[name] = value;
+        key
+    };
+    let keys = [
+        rsa.clone(),
+        ec.clone(),
+        ed.clone(),
+        changed(&rsa, "alg", json!("PS512")),
+        changed(&rsa, "p", json!("AQAB")),
+        changed(&rsa, "qi", Value::Null),
+        changed(&rsa, "oth", json!([])),
+        changed(&ec, "crv", json!("P-384")),
+        changed(&ec, "d", ec["x"].clone()),
+        changed(&ec, "x5t", json!("AAAAAAAAAAAAAAAAAAAAAAAAAAA")),
+        changed(&ed, "use", json!("enc")),
+        changed(&ed, "key_ops", json!(["sign"])),
+        json!({ "keys": [ed] }),
+        json!({ "kty": "oct", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQ" }),
+    ];
+    let mut seeds: Vec<Vec<u8>> = keys.iter().map(|key| key.to_string().into_bytes()).collect();
+    seeds.push(b"-----BEGIN PRIVATE KEY-----\nAAAA".to_vec());
+    seeds
+}
