@@ -154,6 +154,9 @@ def _token(version: int) -> Handler:
         except EntraError as error:
             response = entra_error(request, error, correlation)
             response.headers.update(cross_origin)
+            if response.status == 401 and "Authorization" in request.headers:
+                # RFC 6749, section 5.2: in the scheme that the client has used.
+                response.headers["WWW-Authenticate"] = 'Basic realm="local Entra ID"'
             return response
         headers = {
             **NO_STORE,

@@ -360,6 +360,12 @@ async def test_secret_in_the_header(entra: Caller) -> None:
     assert (await entra.token(form, headers=header)).status == 200
     twice = await entra.token({**form, **sent}, headers=header)
     expect(twice, 9002313, "invalid_request", 400)
+    wrong = {"Authorization": aiohttp.encode_basic_auth(sent["client_id"], "wrong")}
+    refused = await entra.token(form, headers=wrong)
+    expect(refused, 7000215, "invalid_client", 401)
+    assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+    for broken in ("Basic", "Basic !", "Basic AAAA"):
+        assert (await entra.token(form, headers={"Authorization": broken})).status in (400, 401)
 
 
 @pytest.mark.parametrize("code", sorted(KINDS))
