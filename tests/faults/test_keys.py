@@ -63,7 +63,7 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
 async def test_a_rotation_that_meets_a_fault_heals_soon(
     start: StartSidecar, provider: Provider, network: TcpProxy
 ) -> None:
-    """The refresh for a new key fails: it is tried again within seconds, not after the cool-down of minutes."""
+    """The refresh for a new key fails: it is tried again within seconds, not after the cool-down."""
     sidecar = await start()
     new = SigningKey.generate()
     token = provider.mint(key=new)
