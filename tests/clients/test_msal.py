@@ -4,17 +4,15 @@ authorization code.
 
 from __future__ import annotations
 
-import base64
 import urllib.parse
 from typing import Any
 
 import msal
 import pytest
 import requests
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from entra_fast._native import unverified_claims
-from entra_fast.emulator.keyring import private_key_of
+from support.local_entra import hex_of, pem_of
 
 from .conftest import APP_A, CALLBACK, SCOPE_A, SCOPE_B, SCOPE_NOBODY, Served
 
@@ -32,24 +30,8 @@ def client(entra: Served, credential: Any = None, **options: Any) -> msal.Confid
 def certificate_of(entra: Served, *, sha256: bool) -> dict[str, str]:
     """The application's key as MSAL wants it: PEM and the thumbprint of its certificate."""
     key = entra.local.credentials.key(entra.local.registry.find(APP_A))
-    pem = private_key_of(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    text = key.x5t_s256 if sha256 else key.x5t
-    assert text is not None
-    thumbprint = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
-    return (
-        {"private_key": pem, "thumbprint": thumbprint}
-        if not sha256
-        else {
-            "private_key": pem,
-            "thumbprint": key_sha1(entra),
-            "sha256_thumbprint": thumbprint,
-        }
-    )
-
-
-def key_sha1(entra: Served) -> str:
-    text = entra.local.credentials.key(entra.local.registry.find(APP_A)).x5t or ""
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    credential = {"private_key": pem_of(key), "thumbprint": hex_of(key.x5t)}
+    return credential | ({"sha256_thumbprint": hex_of(key.x5t_s256)} if sha256 else {})
 
 
 def test_client_credentials(entra: Served) -> None:

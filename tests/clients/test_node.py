@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from entra_fast._native import unverified_claims
-from entra_fast.emulator.keyring import private_key_of
+from support.local_entra import hex_of, pem_of
 
 from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, SCOPE_NOBODY, Served
 
@@ -54,8 +53,8 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
         "USER": "ada",
         "REDIRECT_URI": CALLBACK,
         "JWK": key.private_jwk(),
-        "PEM": private_key_of(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-        "X5T_S256": _hex(key.x5t_s256 or ""),
+        "PEM": pem_of(key),
+        "X5T_S256": hex_of(key.x5t_s256),
         "NODE_EXTRA_CA_CERTS": str(entra.authority_file),
         **more,
     }
@@ -70,12 +69,6 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr.decode()
     result: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
     return result
-
-
-def _hex(text: str) -> str:
-    import base64
-
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
 
 
 def test_msal_node_client_credentials(entra: Served) -> None:

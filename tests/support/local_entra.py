@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from jwt.algorithms import RSAAlgorithm
 
 from entra_fast._native import SigningKey, unverified_claims
 from entra_fast.emulator import LocalEntraId, RunningEmulator, yaml_source
@@ -77,6 +79,18 @@ def signing_keys() -> list[dict[str, Any]]:
     """Keys of a provider, generated once for all tests."""
     keyring = Keyring(Clock())
     return keyring.export()
+
+
+def pem_of(key: SigningKey) -> str:
+    """A private key for clients that want PEM."""
+    private: Any = RSAAlgorithm.from_jwk(key.private_jwk())
+    return str(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+def hex_of(thumbprint: str | None) -> str:
+    """A base64url thumbprint for clients that want hex."""
+    text = thumbprint or ""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
 
 
 def local_entra(texts: list[str], directory: str = "", **options: Any) -> LocalEntraId:

@@ -37,7 +37,7 @@ def certified_key(common_name: str, now: float, bits: int = 2048) -> tuple[Signi
     jwk = json.loads(SigningKey.generate(bits).private_jwk())
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    private_key = _rsa_key(jwk)
+    private_key = _private_key(jwk)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -57,11 +57,6 @@ def certified_key(common_name: str, now: float, bits: int = 2048) -> tuple[Signi
         "x5t#S256": _base64url(certificate.fingerprint(hashes.SHA256())),
     }
     return SigningKey.from_jwk(json.dumps(jwk)), base64.b64encode(der).decode()
-
-
-def private_key_of(key: SigningKey) -> rsa.RSAPrivateKey:
-    """An RSA key for programs that want PEM. Handle with care."""
-    return _rsa_key(json.loads(key.private_jwk()))
 
 
 class Keyring:
@@ -198,7 +193,7 @@ def _integer(text: str) -> int:
     return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
-def _rsa_key(jwk: dict[str, str]) -> rsa.RSAPrivateKey:
+def _private_key(jwk: dict[str, str]) -> rsa.RSAPrivateKey:
     part = {name: _integer(jwk[name]) for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi")}
     public = rsa.RSAPublicNumbers(part["e"], part["n"])
     numbers = rsa.RSAPrivateNumbers(

@@ -8,7 +8,6 @@ request is granted is decided in policy.py; nothing here knows about tokens or s
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -364,11 +363,3 @@ def _generator(name: str, entry: Directory, reply_urls: Sequence[str]) -> Applic
         location="built in",
         groups_location="built in",
     )
-
-
-_APPLICATION_NAME: Final = re.compile(r"[^:\s]+:[^:\s]+:[^:\s]+")
-
-
-def is_application_name(text: str) -> bool:
-    """Whether a text has the form `<cluster>:<namespace>:<name>`."""
-    return _APPLICATION_NAME.fullmatch(text) is not None
