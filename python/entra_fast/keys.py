@@ -74,7 +74,8 @@ class KeySchedule:
             interval = min(interval, max(max_age, self.rules.min_interval))
         self.fetched_at = now
         self.failures = 0
-        self.next_refresh = now + interval * (1 - 0.1 * jitter)
+        earliest = min(interval, self.rules.min_interval)
+        self.next_refresh = now + max(earliest, interval * (1 - 0.1 * jitter))
 
     def failed(self, now: float, jitter: float) -> None:
         """No usable set arrived; the last good one stays."""

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hashbrown::HashTable;
 
@@ -93,6 +93,16 @@ impl<V: Clone> Bounded<V> {
         self.lock(hash).find(hash, key).map(|(value, _)| value)
     }
 
+    /// The value, as a clone, unless another thread is busy in the same part of the map: then None, at once.
+    ///
+    /// For whoever can do without. Nobody waits, not even in a child process that was forked while a thread of its parent
+    /// held the lock: there it is never released.
+    #[inline]
+    pub fn get_unless_busy(&self, key: &Digest) -> Option<V> {
+        let hash = self.hash(key);
+        try_locked(self.shard(hash))?.find(hash, key).map(|(value, _)| value)
+    }
+
     /// The value, without counting as a hit or a miss, and without a say in what is evicted.
     pub fn peek(&self, key: &Digest) -> Option<V> {
         let hash = self.hash(key);
@@ -127,6 +137,24 @@ impl<V: Clone> Bounded<V> {
         kept
     }
 
+    /// As [`Self::insert`], unless another thread is busy in the same part of the map: then the value is not kept.
+    pub fn insert_unless_busy(&self, key: &Digest, value: V, cost: usize) -> bool {
+        let hash = self.hash(key);
+        let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
+        let mut gone = Vec::new();
+        let Some(mut shard) = try_locked(self.shard(hash)) else { return false };
+        let kept = shard.insert(hash, key, value, charge, &mut gone, |key| self.hash(key));
+        drop(shard);
+        drop(gone); // here, where the lock is released
+        kept
+    }
+
+    /// As [`Self::remove`], unless another thread is busy in the same part of the map.
+    pub fn remove_unless_busy(&self, key: &Digest) {
+        let hash = self.hash(key);
+        let _taken = try_locked(self.shard(hash)).and_then(|mut shard| shard.take(hash, key));
+    }
+
     /// Remove the key's entry and return its value.
     pub fn remove(&self, key: &Digest) -> Option<V> {
         let hash = self.hash(key);
@@ -158,11 +186,20 @@ impl<V: Clone> Bounded<V> {
     }
 
     /// What the map holds, and what happened to it. Each shard is exact; the sum is of one moment only while nobody writes.
+    /// A shard that stays busy (see [`Self::get_unless_busy`]) is left out.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         for shard in &self.shards {
-            let shard = locked(shard);
+            let Some(shard) = (0..PATIENCE).find_map(|_| {
+                let free = try_locked(shard);
+                if free.is_none() {
+                    std::thread::yield_now();
+                }
+                free
+            }) else {
+                continue;
+            };
             stats.entries += shard.entries();
             stats.bytes += shard.bytes();
             stats.hits += shard.hits;
@@ -186,10 +223,15 @@ impl<V: Clone> Bounded<V> {
 
     #[inline]
     fn lock(&self, hash: u64) -> MutexGuard<'_, Shard<V>> {
+        locked(self.shard(hash))
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &Mutex<Shard<V>> {
         // The index takes its place from the low bits and its tag from the high ones: the shard from those between.
         #[allow(clippy::cast_possible_truncation, reason = "only a few bits are wanted")]
         let place = (hash >> 40) as usize & (self.shards.len() - 1);
-        locked(&self.shards[place])
+        &self.shards[place]
     }
 }
 
@@ -205,6 +247,19 @@ impl<V: Clone> fmt::Debug for Bounded<V> {
 fn locked<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The same without waiting: None while another thread has it.
+#[inline]
+fn try_locked<V>(shard: &Mutex<Shard<V>>) -> Option<MutexGuard<'_, Shard<V>>> {
+    match shard.try_lock() {
+        Ok(shard) => Some(shard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// How often [`Bounded::stats`] asks a shard that is busy. Its holder needs a microsecond.
+const PATIENCE: usize = 1000;
 
 /// Which queue an entry is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -906,6 +961,24 @@ mod tests {
         for (found, value) in check(&map, limits) {
             assert_eq!(found, key(*value));
         }
+    }
+
+    #[test]
+    fn who_does_not_want_to_wait_does_not() {
+        let map: Bounded<Arc<u32>> = Bounded::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
+        let key = [7; 32];
+        assert!(map.insert_unless_busy(&key, Arc::new(1), 8));
+        assert_eq!(map.get_unless_busy(&key), Some(Arc::new(1)));
+        {
+            let _held = locked(map.shard(map.hash(&key)));
+            assert_eq!(map.get_unless_busy(&key), None);
+            assert!(!map.insert_unless_busy(&key, Arc::new(2), 8));
+            map.remove_unless_busy(&key);
+            assert_eq!(map.stats().entries, 0, "a shard that stays busy is left out");
+        }
+        assert_eq!(map.get(&key), Some(Arc::new(1)));
+        map.remove_unless_busy(&key);
+        assert_eq!(map.get(&key), None);
     }
 
     #[test]

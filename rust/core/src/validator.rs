@@ -4,6 +4,9 @@
 //! never under the token itself, and a hit checks again everything that can have changed: the times, and
 //! that the signing key is still published. One validator has one policy, so a verdict never serves
 //! another one.
+//!
+//! Nobody waits for anybody: where another thread is busy in the same part of the cache, a token is verified once
+//! more instead.
 
 use std::sync::Arc;
 
@@ -72,7 +75,7 @@ impl Validator {
             return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
         }
         let digest = sha256(token);
-        let Some(verified) = self.verdicts.get(&digest) else { return Recalled::Nothing(digest) };
+        let Some(verified) = self.verdicts.get_unless_busy(&digest) else { return Recalled::Nothing(digest) };
         let keys = self.keys.load();
         match keys.as_ref() {
             None => Recalled::Verdict(Err(Error::KeysUnavailable)),
@@ -80,13 +83,13 @@ impl Validator {
                 Recalled::Verdict(match verified.check_times(&self.policy, now) {
                     Ok(()) => Ok(verified),
                     Err(error) => {
-                        self.verdicts.remove(&digest);
+                        self.verdicts.remove_unless_busy(&digest);
                         Err(error)
                     }
                 })
             }
             Some(_) => {
-                self.verdicts.remove(&digest);
+                self.verdicts.remove_unless_busy(&digest);
                 Recalled::Nothing(digest)
             }
         }
@@ -100,7 +103,7 @@ impl Validator {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
         let verified = Arc::new(verify(token, keys, &self.policy, now)?);
-        self.verdicts.insert(&digest, Arc::clone(&verified), verified.heap_bytes());
+        self.verdicts.insert_unless_busy(&digest, Arc::clone(&verified), verified.heap_bytes());
         Ok(verified)
     }
 
