@@ -443,8 +443,13 @@ class TokenService:
             "ext_expires_in": lifetime - 1,
             "access_token": self._signed(request),
         }
+        if request.version == 1:
+            # The older endpoint writes numbers as strings.
+            times = {"expires_in": lifetime - 1, "ext_expires_in": lifetime - 1}
+            times |= {"expires_on": now + lifetime, "not_before": now - token_claims.BACKDATING}
+            answer |= {name: str(value) for name, value in times.items()} | {"resource": scope.resource}
         if user is None or login is None:
-            return answer | ({"resource": scope.resource} if request.version == 1 else {})
+            return answer
         if target is not None and decision is not None:
             # Entra repeats `.default` among what it has granted; MSAL would not find the token in its cache
             # otherwise.

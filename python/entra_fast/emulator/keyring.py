@@ -164,7 +164,7 @@ class Keyring:
                 self._active -= 1
             if self._active >= len(self._keys) - 1:
                 self._keys.append(fresh)
-            self._withdrawn.append(kid)
+            self._withdrawn = [*self._withdrawn, kid][-MAX_PUBLISHED_KEYS:]
             self._key_set = None
 
     def export(self) -> list[dict[str, Any]]:

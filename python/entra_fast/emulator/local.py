@@ -130,6 +130,8 @@ class LocalEntraId:
         self._lock = threading.Lock()
         self.public_url = check_base_url(public_url) if public_url is not None else None
         self.base_url = self.public_url or "http://127.0.0.1:8080"
+        self.loaded_files: dict[str, tuple[int, int]] = {}
+        """What `watched_files` said when the registry was loaded."""
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in force."""
         self.keyring = Keyring(self.now)
@@ -196,6 +198,8 @@ class LocalEntraId:
 
     def reload(self) -> None:
         """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
+        # Looked at before they are read: what changes meanwhile is found by the next look.
+        looked_at = self.watched_files()
         loaded = manifest_files.load(self._sources)
         tenants = directories.load(self._directory_file)
         registry = build(
@@ -205,6 +209,7 @@ class LocalEntraId:
             generator_cluster=self._generator_cluster,
         )
         with self._lock:
+            self.loaded_files = looked_at
             self._skipped = loaded.warnings
             self.registry = _with_reply_urls(registry, self._extra_reply_urls)
             self.load_error = None

@@ -134,7 +134,7 @@ async def _save_regularly(local: LocalEntraId) -> None:
 
 async def _watch(local: LocalEntraId, interval: float) -> None:
     """Reload when files change. Polling: it works on every file system, mounted ones included."""
-    seen = await asyncio.to_thread(local.watched_files)
+    seen = local.loaded_files
     while True:
         await asyncio.sleep(interval)
         try:

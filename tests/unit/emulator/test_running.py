@@ -97,7 +97,7 @@ async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
     local.keyring.restore(signing_keys())
 
     async def until(condition: str, present: bool) -> None:
-        for _ in range(500):
+        for _ in range(3000):
             if (condition in await page()) is present:
                 return
             await asyncio.sleep(0.01)
@@ -118,6 +118,20 @@ async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
         (tmp_path / "target.yaml").write_text(manifest("target"))
         await until("cannot be loaded", False)
         assert (await entra.m2m("late", "target")).code == 501051
+
+
+async def test_a_change_before_the_first_look_is_not_missed(tmp_path: Path) -> None:
+    """What changes between loading and watching is loaded, too."""
+    (tmp_path / "a.yaml").write_text(manifest("a"))
+    local = LocalEntraId.from_files([tmp_path])
+    local.keyring.restore(signing_keys())
+    (tmp_path / "b.yaml").write_text(manifest("b"))
+    async with served(local, watch=0.01):
+        for _ in range(3000):
+            if "dev-gcp:team:b" in local.registry.default_tenant.applications:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the new file was never loaded")
 
 
 def test_a_failed_reload_keeps_what_was(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_v1_tokens(entra: Caller) -> None:
 
 
 async def test_the_v1_endpoint_takes_a_resource(entra: Caller) -> None:
-    """`resource` instead of `scope`, and a v1.0 token."""
+    """`resource` instead of `scope`, a v1.0 token, and numbers as strings."""
     form = {
         "grant_type": "client_credentials",
         "resource": "api://dev-gcp.team.app-b",
@@ -125,6 +125,10 @@ async def test_the_v1_endpoint_takes_a_resource(entra: Caller) -> None:
     }
     answer = await entra.request("POST", f"/{entra.tenant_id('app-a')}/oauth2/token", data=form)
     assert answer.claims["ver"] == "1.0"
+    assert answer.json["expires_on"] == str(answer.claims["exp"])
+    assert answer.json["not_before"] == str(answer.claims["nbf"])
+    assert answer.json["resource"] == "api://dev-gcp.team.app-b"
+    assert int(answer.json["expires_in"]) > 3000
 
 
 async def test_discovery(entra: Caller) -> None:
