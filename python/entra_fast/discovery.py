@@ -90,7 +90,7 @@ class EndpointFinder:
         if self.endpoints is not None:
             return self.endpoints
         if self._failure is not None and self._monotonic() - self._failed_at < COOL_DOWN:
-            raise self._failure
+            raise ProviderError(*self._failure.args)  # each its own: tracebacks would add up
         return await self._ask()
 
     async def _ask(self) -> Endpoints:
@@ -106,10 +106,9 @@ class EndpointFinder:
         except EntraFastError as exc:
             self._failed_at = self._monotonic()
             # A code of its own: asking again has its own pace here, whoever wants a token need not try.
-            self._failure = ProviderError(
-                "endpoints_unknown", f"the provider's endpoints are not known: {exc.message}"
-            )
-            raise self._failure from None
+            message = f"the provider's endpoints are not known: {exc.message}"
+            self._failure = ProviderError("endpoints_unknown", message)
+            raise ProviderError(*self._failure.args) from None
         self.endpoints = Endpoints(
             settings.issuer or document.issuer,
             settings.jwks_uri or document.jwks_uri,

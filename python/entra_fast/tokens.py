@@ -458,7 +458,9 @@ class TokenAcquirer:
     # --- Retry-After ---
 
     def _open_window(self, key: bytes, error: ProviderError) -> None:
-        self._windows[key] = _Window(self._monotonic() + (error.retry_after or 0), error)
+        # A copy that is never raised: a traceback keeps its frames alive, and with them the user's token.
+        kept = ProviderError(*error.args)
+        self._windows[key] = _Window(self._monotonic() + (error.retry_after or 0), kept)
         self._windows.move_to_end(key)
         if len(self._windows) > MAX_WINDOWS:
             self._windows.popitem(last=False)

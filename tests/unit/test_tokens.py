@@ -177,6 +177,8 @@ async def test_windows_are_bounded() -> None:
         with pytest.raises(ProviderError):
             await world.acquirer.exchange("a:b:c", f"opaque-{i}")
     assert len(world.acquirer._windows) == tokens.MAX_WINDOWS
+    # A traceback would keep frames alive, and with them the users' tokens.
+    assert all(window.error.__traceback__ is None for window in world.acquirer._windows.values())
 
 
 async def test_fetches_are_bounded() -> None:
