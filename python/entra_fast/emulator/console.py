@@ -520,7 +520,9 @@ def _faults_page(local: LocalEntraId, message: str = "", values: Mapping[str, st
         for fault in local.faults.planned()
     ]
     planned = (
-        pages.table(("Kind", "Value", "Endpoint", "Application", "How long", ""), rows, "Planned faults")
+        pages.table(
+            ("Kind", "Value", "Endpoint", "Application", "How long", "Action"), rows, "Planned faults"
+        )
         if rows
         else tag("p", "Nothing is planned: everything works.")
     )
@@ -557,7 +559,7 @@ def _faults_page(local: LocalEntraId, message: str = "", values: Mapping[str, st
     clock = tag(
         "form",
         tag("input", type="hidden", name="action", value="clock"),
-        tag("p", f"Here it is {format_time(local.now())}; the clock is {local.clock_offset:+g} seconds off."),
+        tag("p", f"Here it is {format_time(local.now())}; {_offset(local.clock_offset)}."),
         _input("offset", "Seconds ahead (negative: behind)", {"offset": f"{local.clock_offset:g}"}, "number"),
         tag("p", tag("button", "Set the clock", type="submit")),
         method="post",
@@ -574,6 +576,12 @@ def _faults_page(local: LocalEntraId, message: str = "", values: Mapping[str, st
         clock,
         current="/faults",
     )
+
+
+def _offset(seconds: float) -> str:
+    if seconds == 0:
+        return "the clock is right"
+    return f"the clock is {abs(seconds):g} seconds {'ahead' if seconds > 0 else 'behind'}"
 
 
 async def _change_faults(request: web.Request) -> web.Response:
@@ -630,7 +638,7 @@ async def _endpoints(request: web.Request) -> web.Response:
     ]
     parts += [
         tag("h2", "Signing keys"),
-        pages.table(("kid", "State", ""), rows, "Signing keys"),
+        pages.table(("kid", "State", "Action"), rows, "Signing keys"),
         tag(
             "div",
             _button_form("/endpoints", "Rotate as announced", {"action": "rotate"}),

@@ -205,8 +205,14 @@ def _public_error(error: EntraError) -> str:
     return "access_denied" if error.kind.error == "invalid_grant" else error.kind.error
 
 
-def login_page(request: LoginRequest, action: str, message: str = "") -> str:
-    """Choose or type a user. Shows what the target would say to each before anybody clicks."""
+def login_page(request: LoginRequest, action: str, unknown: str | None = None) -> str:
+    """Choose or type a user. Shows what the target would say to each before anybody clicks.
+
+    Args:
+        action: where the form goes.
+        unknown: what was typed, if there is no such user.
+    """
+    message = "" if unknown is None else f"There is no user {unknown[:100]!r} in {request.tenant.name}."
     directory = request.tenant.directory
     hinted = directory.find_user(request.hint) if request.hint else None
     users = list(directory.users.values())
@@ -226,7 +232,7 @@ def login_page(request: LoginRequest, action: str, message: str = "") -> str:
             type="text",
             id="username",
             name="username",
-            value=hinted.username if hinted else request.hint,
+            value=_first((unknown or "")[:100], hinted.username if hinted else None, request.hint),
             autocomplete="username",
             autocapitalize="none",
             spellcheck="false",
@@ -265,6 +271,10 @@ def login_page(request: LoginRequest, action: str, message: str = "") -> str:
         chosen if shown else None,
         narrow=True,
     )
+
+
+def _first(*values: str | None) -> str:
+    return next((value for value in values if value), "")
 
 
 def _user_button(request: LoginRequest, user: User) -> Html:

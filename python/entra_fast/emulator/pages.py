@@ -46,7 +46,7 @@ button.plain{background:transparent;color:var(--link)}
 button.user{display:block;width:100%;text-align:left;font-weight:400;background:var(--back);color:var(--text);
 border:1px solid var(--line);margin:0 0 .5rem}
 button.user:hover{border-color:var(--mark)}button.user strong{display:block}
-form p{margin:1rem 0 0}.row{margin:1rem 0 0;display:flex;flex-wrap:wrap;gap:1rem;align-items:end}.row>*{flex:1 1 12rem}
+form p{margin:1rem 0 0}.row{margin:.75rem 0 0;display:flex;flex-wrap:wrap;gap:0 1rem;align-items:end}.row>*{flex:1 1 12rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
 th,td{text-align:left;vertical-align:top;padding:.45rem .75rem .45rem 0;border-bottom:1px solid var(--line)}

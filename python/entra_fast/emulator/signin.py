@@ -70,8 +70,7 @@ async def _login(
     if username is not None:
         user = tenant.directory.find_user(username)
         if user is None:
-            text = f"There is no user {username[:100]!r} in {tenant.name}."
-            return page(login.login_page(wanted, request.path, text), 400)
+            return page(login.login_page(wanted, request.path, username), 400)
         cookie, session = local.store.new_session(tenant.id, user.id)
     else:
         cookie = None
