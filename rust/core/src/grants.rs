@@ -217,6 +217,8 @@ pub struct GrantCache {
     entries: Bounded<Arc<Entry>>,
     /// Entries that were found, but only within their safety margin.
     unfresh: AtomicU64,
+    /// Misses that are counted twice, because whoever had them asks again.
+    asked_again: AtomicU64,
     expired: AtomicU64,
 }
 
@@ -224,7 +226,12 @@ impl GrantCache {
     /// An empty cache. `seed` must be random for each process ([`Bounded::new`]).
     #[must_use]
     pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
-        Self { entries: Bounded::new(limits, seed), unfresh: AtomicU64::new(0), expired: AtomicU64::new(0) }
+        Self {
+            entries: Bounded::new(limits, seed),
+            unfresh: AtomicU64::new(0),
+            asked_again: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
     }
 
     /// Keep a token, which is good from `monotonic` on for as long as its terms say. It replaces what the key had.
@@ -262,6 +269,17 @@ impl GrantCache {
         Some(granted(entry, renewal_due, now))
     }
 
+    /// As [`Self::get`], for whoever hands the request on to another caller of it when there is nothing: a miss is
+    /// left for that one to count.
+    #[inline]
+    pub fn get_first(&self, key: &Digest, now: Now) -> Option<Grant> {
+        let grant = self.get(key, now);
+        if grant.is_none() {
+            self.asked_again.fetch_add(1, Relaxed);
+        }
+        grant
+    }
+
     /// As [`Self::get`], but within the safety margin too: for when the provider fails. Nobody is asked to renew the
     /// token on this way, as whoever comes here has just failed to.
     #[inline]
@@ -286,12 +304,13 @@ impl GrantCache {
     pub fn stats(&self) -> GrantStats {
         // Read before the hits are, of which it is a part.
         let unfresh = self.unfresh.load(Relaxed);
+        let asked_again = self.asked_again.load(Relaxed);
         let stats = self.entries.stats();
         GrantStats {
             entries: stats.entries,
             bytes: stats.bytes,
             hits: stats.hits.saturating_sub(unfresh),
-            misses: stats.misses + unfresh,
+            misses: (stats.misses + unfresh).saturating_sub(asked_again),
             evictions: stats.evictions,
             expired: self.expired.load(Relaxed),
         }
@@ -376,6 +395,18 @@ mod tests {
             assert_eq!(cache.get(&KEY, after(seconds)).unwrap().expires_in(), left, "{seconds}");
         }
         assert_eq!(cache.get_stale(&KEY, after(3599.0)).unwrap().expires_in(), 1);
+    }
+
+    #[test]
+    fn a_miss_that_is_handed_on_counts_once() {
+        let cache = cache();
+        cache.put(&KEY, "token", lives(3600.0), START);
+        for (seconds, hits, misses) in [(0.0, 1, 0), (3500.0, 1, 1), (3600.0, 1, 2)] {
+            if cache.get_first(&KEY, after(seconds)).is_none() {
+                assert!(cache.get(&KEY, after(seconds)).is_none());
+            }
+            assert_eq!((cache.stats().hits, cache.stats().misses), (hits, misses), "{seconds}");
+        }
     }
 
     #[test]
