@@ -128,6 +128,7 @@ def test_any_login_leads_nowhere_else(parameters: dict[str, str], exact: bool, u
     login.login_page(wanted, "/")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_signing_out_leads_nowhere_else(uri: str) -> None:
     """Whatever is asked for, the way back is on a registered origin."""

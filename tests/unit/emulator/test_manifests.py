@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entra_fast.emulator import LocalEntraId, Source, SourceError, yaml_source
@@ -258,6 +258,7 @@ def test_hostile_yaml_is_refused_or_harmless(text: str) -> None:
     assert refusal is None or refusal.line >= 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_refused_or_read(text: str) -> None:
     """Fuzz: whatever the text, the only error is ours."""
@@ -274,6 +275,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["metadata", "spec", "azure", "application", "accessPolicy", "inbound", "rules"]),
     JSON_VALUES,
