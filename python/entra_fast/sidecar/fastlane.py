@@ -226,11 +226,13 @@ class FastLaneProtocol(SidecarProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._resting and data:
-            served = self._serve(data, self._wall(), self._monotonic())
+            monotonic = self._monotonic()
+            served = self._serve(data, self._wall(), monotonic)
             if type(served) is bytes:
-                # Exactly one request, answered: the case that has to be fast.
+                # Exactly one request, answered: the case that has to be fast, so `_count` is written out here.
                 self.transport.write(served)  # type: ignore[union-attr]
-                self._count(1)
+                self._next_keepalive_close_time = monotonic + self._keepalive_timeout
+                self._request_count += 1
             else:
                 self._continue(data, served)
         elif not self._plain or not data:
@@ -326,4 +328,3 @@ class FastLaneProtocol(SidecarProtocol):
         """What aiohttp would have counted, and its idle limit."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._request_count += requests
-        self._sidecar.requests_count += requests

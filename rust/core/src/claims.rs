@@ -16,6 +16,7 @@ const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 #[derive(Debug)]
 pub struct Claims {
     document: Document,
+    has_active: bool,
 }
 
 impl Claims {
@@ -25,7 +26,8 @@ impl Claims {
             .map_err(|_| Error::NotAJwt { expected: "a base64url payload", found: "other characters" })?;
         let document = Document::parse(text).map_err(|error| Error::ClaimsNotAnObject { found: error.reason() })?;
         if document.root().kind() == Kind::Object {
-            Ok(Self { document })
+            let has_active = document.root().get("active").is_some();
+            Ok(Self { document, has_active })
         } else {
             Err(Error::ClaimsNotAnObject { found: "another kind of value" })
         }
@@ -55,6 +57,12 @@ impl Claims {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Value<'_>> {
         self.root().get(name)
+    }
+
+    /// Is there a claim called `active`? Known beforehand, because every answer of an introspection asks.
+    #[must_use]
+    pub const fn has_active(&self) -> bool {
+        self.has_active
     }
 
     /// A claim that is a string; None where it is absent or something else.

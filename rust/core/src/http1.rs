@@ -238,9 +238,9 @@ impl<'b> Head<'b> {
     }
 }
 
-/// No control characters, no bytes beyond ASCII.
+/// No control characters, no bytes beyond ASCII. Without leaving early: that way many are looked at in one step.
 fn is_plain(line: &[u8]) -> bool {
-    line.iter().all(|byte| (0x20..0x7f).contains(byte))
+    line.iter().fold(true, |plain, byte| plain & (0x20..0x7f).contains(byte))
 }
 
 /// Garbage, a TLS greeting or an HTTP/2 preface shall not be waited for. (`PRI` is no method of ours.)
@@ -254,9 +254,13 @@ fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&line[..position], &line[position + 1..]))
 }
 
-/// RFC 9110, section 5.6.2.
-fn is_token_character(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// RFC 9110, section 5.6.2. `matches!` becomes a table of bits, `contains` a loop.
+const fn is_token_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
 }
 
 /// Digits and nothing else: no sign, no white space, no list, no leading zero.

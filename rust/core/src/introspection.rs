@@ -20,13 +20,14 @@ pub fn active_into(claims: &Claims, out: &mut Vec<u8>) {
     out.extend_from_slice(ACTIVE);
     // Two members of one name would leave it to the reader which one counts, so a claim that is itself
     // called `active` gives way. Entra ID has none.
-    if claims.get("active").is_some() {
+    if claims.has_active() {
         return without_active(claims, out);
     }
-    if claims.root().members().next().is_some() {
+    let members = &claims.text().trim_ascii().as_bytes()[1..];
+    if members.trim_ascii_start() != b"}" {
         out.push(b',');
     }
-    out.extend_from_slice(&claims.text().trim_ascii().as_bytes()[1..]);
+    out.extend_from_slice(members);
 }
 
 fn without_active(claims: &Claims, out: &mut Vec<u8>) {

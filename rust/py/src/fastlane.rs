@@ -2,6 +2,7 @@
 //!
 //! The server is one thread, and an answer takes microseconds, so the GIL is kept.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -13,6 +14,11 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::grants::GrantCache;
 use crate::verifier::Verifier;
+
+thread_local! {
+    /// Room for answers that is used again: the lane stops at `MAX_ANSWERS_BYTES`, so it stays small.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Answers plain requests of one sidecar from its caches.
 #[pyclass(frozen, module = "entra_fast._native")]
@@ -64,9 +70,11 @@ impl FastLane {
             validator: self.verifier.get().map(|verifier| verifier.get().validator()),
             grants: self.grants.get().cache(),
         };
-        let mut out = Vec::new();
+        let mut out = OUT.take();
+        out.clear();
         let outcome = self.lane.serve(data, caches, Now { unix: now, monotonic }, &mut out);
         let answers = PyBytes::new(py, &out);
+        OUT.set(out);
         if let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) {
             self.lane.figures().record(&outcome, started.elapsed() / count);
         }
