@@ -7,6 +7,8 @@ during a rotation, and knowing whether the provider took it. What must never be 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,10 @@ from entra_fast import _native
 from entra_fast.config import CredentialSettings, Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
 from entra_fast.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
+
+REJECTION_MEMORY = 300.0
+"""Seconds for which a rejection counts when no attempt has followed it. A pod that gets no traffic because of
+it makes no attempt that could show that the credential is good again, so it must not count for ever."""
 
 
 class Credential(Protocol):
@@ -91,7 +97,13 @@ class Credentials:
     was taken last is tried first from then on.
     """
 
-    def __init__(self, settings: CredentialSettings, client_id: str) -> None:
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        client_id: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client_id = client_id
         candidates: list[Credential]
         if settings.jwk is not None:
@@ -103,6 +115,8 @@ class Credentials:
             candidates = [ClientSecret(secret) for secret in secrets if secret is not None]
         self._candidates = candidates
         self._rejection: str | None = None
+        self._rejected_at = 0.0
+        self._monotonic = monotonic
 
     @property
     def method(self) -> str:
@@ -129,16 +143,19 @@ class Credentials:
     def rejected(self, error: ProviderError) -> None:
         """The provider took none of them."""
         self._rejection = aadsts_code(error) or error.error
+        self._rejected_at = self._monotonic()
 
     @property
     def rejection(self) -> str | None:
-        """The AADSTS code with which the provider rejected the credential last, or None."""
+        """The AADSTS code with which the provider rejected the credential a while ago at most, or None."""
+        if self._rejection is not None and self._monotonic() - self._rejected_at > REJECTION_MEMORY:
+            self._rejection = None
         return self._rejection
 
     def problem(self) -> str | None:
         """Why no token can be asked for with this credential, or None."""
-        if self._rejection is not None:
-            return f"the provider rejects the application's credential ({self._rejection})"
+        if (rejection := self.rejection) is not None:
+            return f"the provider rejects the application's credential ({rejection})"
         try:
             self._candidates[0].check()
         except ConfigurationError as exc:

@@ -150,6 +150,17 @@ async def test_a_refusal_that_is_not_about_the_credential_tries_no_other(
     assert (await sidecar.call.get("/readyz")).status == 200
 
 
+async def test_a_rejection_does_not_count_for_ever(start: StartSidecar, provider: Provider) -> None:
+    """A pod without traffic makes no attempt that could clear it: after five minutes it is worth a try."""
+    sidecar = await start()
+    provider.then(refuse(401, "invalid_client", "AADSTS7000222: expired", error_codes=[7000222]))
+    assert (await sidecar.call.token()).status == 401
+    assert "AADSTS7000222" in (await sidecar.call.get("/readyz")).json["reason"]
+    sidecar.clock.advance(301)
+    assert (await sidecar.call.get("/readyz")).status == 200
+    assert await sidecar.metric("entra_fast_credential_rejected") == 0
+
+
 async def test_settings_files_are_as_good_as_variables(
     start: StartSidecar, provider: Provider, tmp_path: Path
 ) -> None:

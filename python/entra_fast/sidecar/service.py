@@ -60,7 +60,11 @@ class Service:
             self._finder = EndpointFinder(
                 settings.provider, self._http, self.metrics, monotonic=self._clocks.monotonic
             )
-            self._credentials = Credentials(settings.provider.credentials, settings.provider.client_id)
+            self._credentials = Credentials(
+                settings.provider.credentials,
+                settings.provider.client_id,
+                monotonic=self._clocks.monotonic,
+            )
             self.acquirer = TokenAcquirer(
                 settings.provider,
                 finder=self._finder,
