@@ -3,6 +3,9 @@
 What belongs here: the few kinds of metric that are needed, their rendering, and `Metrics`, which names each
 one that exists (docs/metrics.md is checked against it). What must never be here: values taken from a request
 as labels. Every label has a closed set of values, or a limit after which new values count as `other`.
+
+Several processes can be one sidecar (docs/workers.md): each metric knows how the figures of the workers and
+those of the process that is asked become one.
 """
 
 from __future__ import annotations
@@ -11,11 +14,23 @@ import bisect
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the rendered text (Prometheus exposition formats)."""
+
+Series = Sequence[tuple[Sequence[str], Sequence[float]]]
+"""The figures of one metric: for each combination of labels one number, or of a histogram the counts in its
+buckets and the sum."""
+
+Figures = Mapping[str, Series]
+"""The figures of all metrics of a process, by name; can be written as JSON."""
+
+Whole = Literal["sum", "least", "own"]
+"""What several processes have as one: the sum of all; the least of the workers'; or what the process says
+that is asked."""
 
 OTHER = "other"
 DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -36,9 +51,10 @@ class _Family:
 
     kind = ""
 
-    def __init__(self, name: str, help_text: str, labels: Sequence[Label] = ()) -> None:
+    def __init__(self, name: str, help_text: str, labels: Sequence[Label] = (), whole: Whole = "sum") -> None:
         self.name = name
         self.help = help_text
+        self.whole = whole
         self.labels = tuple(labels)
         self._seen: tuple[set[str], ...] = tuple(set(label.values) for label in self.labels)
 
@@ -62,12 +78,38 @@ class _Family:
             pairs.append(extra)
         return f"{self.name}{suffix}{{{','.join(pairs)}}}" if pairs else f"{self.name}{suffix}"
 
-    def samples(self) -> list[str]:
+    def figures(self) -> dict[tuple[str, ...], list[float]]:
+        """The numbers of this process, by the values of the labels: see `Series`."""
         raise NotImplementedError
 
-    def render(self) -> str:
+    def _lines(self, labels: tuple[str, ...], numbers: Sequence[float]) -> list[str]:
+        return [f"{self._series('', labels)} {_number(numbers[0])}"]
+
+    def samples(self, workers: Iterable[Series] = ()) -> list[str]:
+        """The lines of the text format, without its head.
+
+        Args:
+            workers: the figures of other processes that are to be seen as one with this one.
+        """
+        merged = self.figures()
+        if self.whole != "own":
+            others = list(workers)
+            if self.whole == "least" and others:
+                merged = {}
+            for series in others:
+                for labels, numbers in series:
+                    key = self._bounded(tuple(labels))
+                    known = merged.get(key)
+                    merged[key] = list(numbers) if known is None else self._one(known, numbers)
+        return [line for labels, numbers in sorted(merged.items()) for line in self._lines(labels, numbers)]
+
+    def _one(self, known: Sequence[float], more: Sequence[float]) -> list[float]:
+        pairs = zip(known, more, strict=True)
+        return [min(pair) for pair in pairs] if self.whole == "least" else [sum(pair) for pair in pairs]
+
+    def render(self, workers: Iterable[Series] = ()) -> str:
         head = f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
-        return head + "".join(f"{line}\n" for line in self.samples())
+        return head + "".join(f"{line}\n" for line in self.samples(workers))
 
 
 class Counter(_Family):
@@ -91,13 +133,10 @@ class Counter(_Family):
     def value(self, *labels: str) -> float:
         return self._values.get(labels, 0) + self._elsewhere().get(labels, 0)
 
-    def samples(self) -> list[str]:
+    def figures(self) -> dict[tuple[str, ...], list[float]]:
         elsewhere = self._elsewhere()
         values = dict.fromkeys(elsewhere, 0.0) | self._values
-        return [
-            f"{self._series('', key)} {_number(value + elsewhere.get(key, 0))}"
-            for key, value in sorted(values.items())
-        ]
+        return {key: [value + elsewhere.get(key, 0)] for key, value in values.items()}
 
 
 class Histogram(_Family):
@@ -128,36 +167,47 @@ class Histogram(_Family):
         counts[bisect.bisect_left(self._bounds, value)] += 1
         total[0] += value
 
-    def samples(self) -> list[str]:
-        lines = []
-        merged = {key: (list(counts), list(total)) for key, (counts, total) in self._values.items()}
+    def figures(self) -> dict[tuple[str, ...], list[float]]:
+        merged = {key: [*counts, *total] for key, (counts, total) in self._values.items()}
         for label, (counts, seconds) in self._elsewhere().items():
             if any(counts):
-                own, total = merged.setdefault((label,), ([0] * len(counts), [0.0]))
-                own[:] = [a + b for a, b in zip(own, counts, strict=True)]
-                total[0] += seconds
-        for key, (counts, total) in sorted(merged.items()):
-            running = 0
-            for bound, count in zip((*self._bounds, None), counts, strict=True):
-                running += count
-                text = "+Inf" if bound is None else _number(bound)
-                bucket = self._series("_bucket", key, f'le="{text}"')
-                lines.append(f"{bucket} {running}")
-            lines.append(f"{self._series('_sum', key)} {_number(total[0])}")
-            lines.append(f"{self._series('_count', key)} {running}")
+                more = [*counts, seconds]
+                own = merged.get((label,))
+                merged[(label,)] = more if own is None else [a + b for a, b in zip(own, more, strict=True)]
+        return merged
+
+    def _lines(self, labels: tuple[str, ...], numbers: Sequence[float]) -> list[str]:
+        *counts, total = numbers
+        lines = []
+        running = 0.0
+        for bound, count in zip((*self._bounds, None), counts, strict=True):
+            running += count
+            text = "+Inf" if bound is None else _number(bound)
+            bucket = self._series("_bucket", labels, f'le="{text}"')
+            lines.append(f"{bucket} {_number(running)}")
+        lines.append(f"{self._series('_sum', labels)} {_number(total)}")
+        lines.append(f"{self._series('_count', labels)} {_number(running)}")
         return lines
 
 
 class Computed(_Family):
     """A gauge or counter that something else keeps: its value is asked for when metrics are read."""
 
-    def __init__(self, kind: str, name: str, help_text: str, read: Callable[[], float] | None = None) -> None:
-        super().__init__(name, help_text)
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        help_text: str,
+        read: Callable[[], float] | None = None,
+        *,
+        whole: Whole = "sum",
+    ) -> None:
+        super().__init__(name, help_text, whole=whole)
         self.kind = kind
         self.read: Callable[[], float] = read if read is not None else lambda: 0
 
-    def samples(self) -> list[str]:
-        return [f"{self.name} {_number(self.read())}"]
+    def figures(self) -> dict[tuple[str, ...], list[float]]:
+        return {(): [self.read()]}
 
 
 TOKEN_CACHE_FIGURES = ("entries", "bytes", "hits", "misses", "evictions", "expired")
@@ -252,24 +302,44 @@ class Metrics:
             "gauge",
             "entra_fast_fast_lane",
             "1 while plain requests are answered on the fast lane, below aiohttp, else 0.",
+            whole="least",
         )
-        self.ready = Computed("gauge", "entra_fast_ready", "1 when /readyz answers 200, else 0.")
+        self.ready = Computed("gauge", "entra_fast_ready", "1 when /readyz answers 200, else 0.", whole="own")
         self.credential_rejected = Computed(
             "gauge",
             "entra_fast_credential_rejected",
             "1 while the provider rejects the application's credential, else 0.",
+            whole="own",
         )
         self.flights = Computed(
             "gauge", "entra_fast_upstream_requests_in_flight", "Tokens being fetched from the provider."
         )
         self.token_cache = CacheFamilies("entra_fast_token_cache", "acquired tokens", TOKEN_CACHE_FIGURES)
         self.verified_cache = CacheFamilies("entra_fast_verified_cache", "verified tokens", VERIFIED_FIGURES)
+        self.workers = Computed(
+            "gauge",
+            "entra_fast_workers",
+            "Processes that serve the API.",
+            lambda: 1,
+            whole="own",
+        )
+        self.worker_requests = Counter(
+            "entra_fast_worker_requests_total",
+            "Requests answered by each of several workers, by its number.",
+            (Label("worker", limit=64),),
+        )
+        self.worker_restarts = Counter(
+            "entra_fast_worker_restarts_total",
+            "Workers that ended by themselves or had to be ended, and were replaced, by the reason.",
+            (Label("reason", ("ended", "hung", "not_started")),),
+        )
         started = time.time()
         self.start_time = Computed(
             "gauge",
             "process_start_time_seconds",
             "Start time of the process, seconds since the epoch.",
             lambda: started,
+            whole="own",
         )
         self.cpu = Computed(
             "counter",
@@ -285,9 +355,20 @@ class Metrics:
         own += [*self.token_cache.families.values(), *self.verified_cache.families.values()]
         return sorted(own, key=lambda family: family.name)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return "".join(family.render() for family in self.families()).encode("utf-8")
+    def render(self, workers: Sequence[Figures] = ()) -> bytes:
+        """The text that Prometheus scrapes.
+
+        Args:
+            workers: the figures of other processes that are to be seen as one with this one.
+        """
+        texts = (
+            family.render(figures.get(family.name, ()) for figures in workers) for family in self.families()
+        )
+        return "".join(texts).encode("utf-8")
+
+    def figures(self) -> Figures:
+        """The figures of this process."""
+        return {family.name: list(family.figures().items()) for family in self.families()}
 
 
 def _escape(value: str) -> str:
