@@ -114,6 +114,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         environ["BIND_ADDRESS"] = arguments.bind
     if arguments.probe_bind:
         environ["PROBE_BIND_ADDRESS"] = arguments.probe_bind
+    if arguments.workers:
+        environ["ENTRA_FAST_WORKERS"] = arguments.workers
     if arguments.no_fast_lane:
         environ["ENTRA_FAST_FAST_LANE"] = "false"
     return sidecar.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
@@ -683,6 +685,11 @@ SIGTERM finishes what is under way and exits with 0; a second signal stops at on
     )
     serve.add_argument(
         "--probe-bind", metavar="HOST:PORT", help="instead of PROBE_BIND_ADDRESS: probes and metrics"
+    )
+    serve.add_argument(
+        "--workers",
+        metavar="N",
+        help="instead of ENTRA_FAST_WORKERS: processes that serve as one (default: 1)",
     )
     serve.add_argument(
         "--no-fast-lane", action="store_true", help="answer every request through aiohttp (slower)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ DEFAULT_DIRECTORY = Path("/var/run/secrets/nais.io/azure")
 
 MAX_SETTING_BYTES = 65_536
 """A setting's file longer than this is not a setting."""
+
+MAX_WORKERS = 64
 
 ERROR_CODES = {
     "setting_missing": "a setting that is needed is not there",
@@ -174,6 +177,12 @@ SETTINGS: tuple[Setting, ...] = (
         "After SIGTERM: longest time for requests under way to finish.",
     ),
     Setting(
+        "ENTRA_FAST_WORKERS",
+        "1",
+        "Processes that serve the API as one, with a further one for the rest (1 to 64); see workers.md. "
+        "`entra-fast serve --workers N` is the same.",
+    ),
+    Setting(
         "ENTRA_FAST_FAST_LANE",
         "true",
         "`false`: every request takes the full way through aiohttp. `entra-fast serve --no-fast-lane` is the "
@@ -284,6 +293,7 @@ class ServerSettings:
     idle_timeout: float = 120.0
     drain_delay: float = 0.5
     drain_timeout: float = 10.0
+    workers: int = 1
     fast_lane: bool = True
     log_level: str = "info"
     access_log: bool = False
@@ -533,10 +543,19 @@ def _server_settings(read: _Reader) -> ServerSettings:
         idle_timeout=read.seconds("ENTRA_FAST_IDLE_TIMEOUT_MILLIS"),
         drain_delay=read.seconds("ENTRA_FAST_DRAIN_DELAY_MILLIS", 0),
         drain_timeout=read.seconds("ENTRA_FAST_DRAIN_TIMEOUT_MILLIS", 0),
+        workers=_workers(read),
         fast_lane=read.boolean("ENTRA_FAST_FAST_LANE") is not False,
         log_level=level,
         access_log=bool(read.boolean("ENTRA_FAST_ACCESS_LOG")),
     )
+
+
+def _workers(read: _Reader) -> int:
+    workers = read.integer("ENTRA_FAST_WORKERS", 1, MAX_WORKERS)
+    if workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+        message = "ENTRA_FAST_WORKERS must be 1: this system has no SO_REUSEPORT"
+        raise ConfigurationError("setting_invalid", message, "ENTRA_FAST_WORKERS")
+    return workers
 
 
 def _host_names(read: _Reader) -> frozenset[str]:
