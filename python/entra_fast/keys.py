@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from entra_fast._native import KeySet
 from entra_fast.errors import EntraFastError, KeysUnavailable
@@ -128,7 +128,8 @@ def _misbehaved(error: Exception) -> KeysUnavailable:
 
 
 class _Keys:
-    """What both ways share: the last good set, who is to be told, and figures."""
+    """What both ways share: the last good set, who is to be told, and figures. `text` is what the last set
+    was read from, for whoever hands it on."""
 
     def __init__(
         self,
@@ -140,17 +141,19 @@ class _Keys:
         self.jwks_uri = jwks_uri
         self.schedule = KeySchedule(rules or RefreshRules())
         self.keys: KeySet | None = None
+        self.text: bytes | None = None
         self.error: EntraFastError | None = None
         self.fetches = 0
         self.fetch_failures = 0
         self._accept = accept
         self._monotonic = monotonic
 
-    def _take(self, keys: KeySet, cache_control: str) -> None:
+    def _take(self, keys: KeySet, text: bytes, cache_control: str) -> None:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
             logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
+        self.text = text
         self._accept(keys)  # first, so that whoever sees a key in `keys` can verify with it
         self.keys = keys
         self.error = None
@@ -166,7 +169,7 @@ class _Keys:
     def give_up_when_too_old(self, now: float) -> None:
         if self.keys is not None and self.schedule.expired(now):
             logger.error("key set is too old to be believed and was given up")
-            self.keys = None
+            self.keys = self.text = None
             self._accept(None)
 
     def _has(self, kid: str | None) -> bool:
@@ -189,6 +192,20 @@ class _Keys:
             "key_fetch_failures": self.fetch_failures,
             "key_set_age_seconds": age,
         }
+
+
+class KeySource(Protocol):
+    """Where a validator gets new keys: `AsyncKeys`, or whatever asks one in another process."""
+
+    def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def refresh_for_unknown(self, kid: str | None) -> bool: ...
+
+    def unavailable(self) -> KeysUnavailable: ...
+
+    def stats(self) -> dict[str, int]: ...
 
 
 class AsyncKeys(_Keys):
@@ -270,7 +287,7 @@ class AsyncKeys(_Keys):
             self._keep(_misbehaved(error))
             self._failed.set()
         else:
-            self._take(keys, response.headers.get("Cache-Control", ""))
+            self._take(keys, response.body, response.headers.get("Cache-Control", ""))
 
     async def _refresh_forever(self) -> None:
         while True:
@@ -403,7 +420,7 @@ class ThreadKeys(_Keys):
         except Exception as error:  # a fetch that misbehaves must not end the thread
             self._keep(_misbehaved(error))
         else:
-            self._take(keys, answer.cache_control)
+            self._take(keys, answer.body, answer.cache_control)
 
 
 def _run(reference: weakref.ref[ThreadKeys]) -> None:

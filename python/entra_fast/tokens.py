@@ -129,6 +129,56 @@ class _Upkeep:
     unasked: int = 0
 
 
+class TokenCache(Protocol):
+    """Where tokens are kept: `_native.GrantCache`, or something that does more when it changes."""
+
+    def get(self, key: bytes, *, monotonic: float, now: float) -> _native.Grant | None: ...
+
+    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> _native.Grant | None: ...
+
+    def put(
+        self,
+        key: bytes,
+        access_token: str,
+        expires_in: float,
+        *,
+        monotonic: float,
+        renew_in: float | None = None,
+        subject_expires_at: float | None = None,
+    ) -> None: ...
+
+    def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None: ...
+
+
+class Acquirer(Protocol):
+    """What hands out tokens: `TokenAcquirer`, or whatever asks one in another process."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken: ...
+
+    async def exchange(
+        self, target: str, subject_token: str, *, skip_cache: bool = False
+    ) -> AcquiredToken: ...
+
+    def renew(self, target: str, subject_token: str | None = None) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
+    """The key of a token in a `TokenCache`: what makes two requests the same request. The two names of the
+    provider do not appear in it.
+
+    Args:
+        scope: as `oauth.scope_for` gives it.
+        subject_token: the user's token, where one is exchanged.
+    """
+    purpose = CLIENT_CREDENTIALS if subject_token is None else ON_BEHALF_OF
+    return _native.grant_key(purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""])
+
+
 class TokenAcquirer:
     """Acquires and exchanges tokens through a cache. Belongs to one event loop.
 
@@ -144,7 +194,7 @@ class TokenAcquirer:
         finder: EndpointFinder,
         http: HttpClient,
         credentials: Credentials,
-        cache: _native.GrantCache,
+        cache: TokenCache,
         metrics: Metrics,
         outbound: OutboundSettings,
         clock: Callable[[], float] = time.time,
@@ -188,7 +238,7 @@ class TokenAcquirer:
             ProviderError: no token could be had, and there is no valid one left in the cache.
         """
         scope = scope_for(target)
-        wanted = _Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope)
+        wanted = _Wanted(token_key(self._provider, scope), CLIENT_CREDENTIALS, scope)
         return await self._obtain(wanted, skip_cache)
 
     async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
@@ -200,9 +250,8 @@ class TokenAcquirer:
         """
         scope = scope_for(target)
         end = self._subject_end(subject_token)
-        wanted = _Wanted(
-            self._key(ON_BEHALF_OF, scope, subject_token), ON_BEHALF_OF, scope, subject_token, end
-        )
+        key = token_key(self._provider, scope, subject_token)
+        wanted = _Wanted(key, ON_BEHALF_OF, scope, subject_token, end)
         token = await self._obtain(wanted, skip_cache)
         self._refuse_expired(end)  # it may have ended while the provider was asked
         return token
@@ -219,12 +268,6 @@ class TokenAcquirer:
         self._flights.clear()  # one that had not begun yet could not do so itself
 
     # --- which token ---
-
-    def _key(self, purpose: str, scope: str, subject: str) -> bytes:
-        # What makes two requests the same request; the two names of the provider do not appear here.
-        return _native.grant_key(
-            purpose, [self._provider.tenant_id, self._provider.client_id, scope, subject]
-        )
 
     def _subject_end(self, subject_token: str) -> float | None:
         """The `exp` of a user's token. Nobody has verified it, but it suffices for refusing; a token that
@@ -295,10 +338,10 @@ class TokenAcquirer:
         with contextlib.suppress(EntraFastError):
             scope = scope_for(target)
             if subject_token is None:
-                wanted = _Wanted(self._key(CLIENT_CREDENTIALS, scope, ""), CLIENT_CREDENTIALS, scope)
+                wanted = _Wanted(token_key(self._provider, scope), CLIENT_CREDENTIALS, scope)
             else:
                 end = self._subject_end(subject_token)
-                key = self._key(ON_BEHALF_OF, scope, subject_token)
+                key = token_key(self._provider, scope, subject_token)
                 wanted = _Wanted(key, ON_BEHALF_OF, scope, subject_token, end)
             self._was_asked_for(wanted.key)
             self._renew(wanted)

@@ -43,7 +43,7 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
 )
-from entra_fast.keys import AsyncKeys, RefreshRules, ThreadKeys
+from entra_fast.keys import AsyncKeys, KeySource, RefreshRules, ThreadKeys
 from entra_fast.oauth import Discovery, DiscoveryError, parse_discovery
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ _Result = TypeVar("_Result")
 class _Validation:
     """What both validators share: settings become a complete policy, or a ConfigurationError."""
 
-    _keys: ThreadKeys | AsyncKeys | None = None
+    _keys: ThreadKeys | KeySource | None = None
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class AsyncValidator(_Validation):
         super().__init__(issuer, audience, **options)
         self._http = http
         self._own_http: HttpClient | None = None
-        self._keys: AsyncKeys | None = None
+        self._keys: KeySource | None = None
 
     @classmethod
     async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
@@ -434,7 +434,7 @@ class AsyncValidator(_Validation):
         """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
         return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
 
-    def _running_keys(self) -> AsyncKeys | None:
+    def _running_keys(self) -> KeySource | None:
         if self._keys is None and self._jwks_uri is not None:
             if self._http is None and self._own_http is None:
                 self._own_http = _new_http_client()
