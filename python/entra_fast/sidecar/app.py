@@ -287,13 +287,13 @@ def _add_probes(app: web.Application, service: Service) -> None:
         return JsonResponse(200, b'{"status":"alive"}')
 
     async def readyz(_: web.Request) -> web.Response:
-        reason = service.not_ready_reason()
+        reason = await service.readiness()
         if reason is None:
             return JsonResponse(200, b'{"status":"ready"}')
         return JsonResponse(503, orjson.dumps({"status": "not ready", "reason": reason}))
 
     async def metrics(_: web.Request) -> web.Response:
-        return JsonResponse(200, service.metrics.render(), {"Content-Type": METRICS_CONTENT_TYPE})
+        return JsonResponse(200, await service.exposition(), {"Content-Type": METRICS_CONTENT_TYPE})
 
     async def description_of_api(_: web.Request) -> web.Response:
         return JsonResponse(200, description)

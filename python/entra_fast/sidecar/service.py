@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import orjson
 
 from entra_fast import _native
-from entra_fast.config import Settings
+from entra_fast.config import ProviderSettings, Settings
 from entra_fast.credentials import Credentials
 from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.http import HttpClient
 from entra_fast.metrics import DURATION_BUCKETS, Metrics
 from entra_fast.sidecar.fastlane import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
-from entra_fast.tokens import TokenAcquirer
+from entra_fast.tokens import Acquirer, TokenAcquirer, TokenCache
 from entra_fast.validate import AsyncValidator
 
 
@@ -34,7 +34,11 @@ class Clocks:
 
 
 class Service:
-    """The application at its provider. Belongs to one event loop; `start` before use, `aclose` after."""
+    """The application at its provider. Belongs to one event loop; `start` before use, `aclose` after.
+
+    This is the whole in one process. With several, `hub.HubService` is the half that speaks to the provider,
+    and `worker.WorkerService` the half that answers requests.
+    """
 
     def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
         self.settings = settings
@@ -42,40 +46,16 @@ class Service:
         self.cache = _native.GrantCache(
             max_entries=settings.caches.max_entries, max_bytes=settings.caches.max_bytes
         )
-        self.acquirer: TokenAcquirer | None = None
+        self.acquirer: Acquirer | None = None
         self.validator: AsyncValidator | None = None
         self.draining = False
         self._clocks = clocks or Clocks()
         self._finder: EndpointFinder | None = None
         self._credentials: Credentials | None = None
         self._validator_started: asyncio.Task[None] | None = None
-        self._http = HttpClient(
-            connect_timeout=settings.outbound.connect_timeout,
-            read_timeout=settings.outbound.read_timeout,
-            overall_timeout=settings.outbound.overall_timeout,
-            ca_bundle=settings.outbound.ca_bundle,
-            proxies=settings.outbound.proxies,
-        )
+        self._http: HttpClient | None = None
         if settings.provider is not None:
-            self._finder = EndpointFinder(
-                settings.provider, self._http, self.metrics, monotonic=self._clocks.monotonic
-            )
-            self._credentials = Credentials(
-                settings.provider.credentials,
-                settings.provider.client_id,
-                monotonic=self._clocks.monotonic,
-            )
-            self.acquirer = TokenAcquirer(
-                settings.provider,
-                finder=self._finder,
-                http=self._http,
-                credentials=self._credentials,
-                cache=self.cache,
-                metrics=self.metrics,
-                outbound=settings.outbound,
-                clock=self._clocks.wall,
-                monotonic=self._clocks.monotonic,
-            )
+            self.acquirer = self._make_acquirer(settings.provider)
         self.lane = self._make_lane()
         self._watch()
 
@@ -100,7 +80,8 @@ class Service:
             await self.acquirer.aclose()
         if self.validator is not None:
             await self.validator.aclose()
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
     @property
     def enabled(self) -> bool:
@@ -130,6 +111,43 @@ class Service:
         if self.validator is None:
             return "validation has not started yet"
         return self.validator.not_ready_reason or self._credentials.problem()
+
+    async def readiness(self) -> str | None:
+        """`not_ready_reason` of the whole, which another process may know."""
+        return self.not_ready_reason()
+
+    async def exposition(self) -> bytes:
+        """The metrics of the whole, as Prometheus reads them."""
+        return self.metrics.render()
+
+    def _make_acquirer(self, provider: ProviderSettings) -> Acquirer:
+        outbound = self.settings.outbound
+        self._http = HttpClient(
+            connect_timeout=outbound.connect_timeout,
+            read_timeout=outbound.read_timeout,
+            overall_timeout=outbound.overall_timeout,
+            ca_bundle=outbound.ca_bundle,
+            proxies=outbound.proxies,
+        )
+        self._finder = EndpointFinder(provider, self._http, self.metrics, monotonic=self._clocks.monotonic)
+        self._credentials = Credentials(
+            provider.credentials, provider.client_id, monotonic=self._clocks.monotonic
+        )
+        return TokenAcquirer(
+            provider,
+            finder=self._finder,
+            http=self._http,
+            credentials=self._credentials,
+            cache=self._token_cache(),
+            metrics=self.metrics,
+            outbound=outbound,
+            clock=self._clocks.wall,
+            monotonic=self._clocks.monotonic,
+        )
+
+    def _token_cache(self) -> TokenCache:
+        """Where the acquirer keeps tokens."""
+        return self.cache
 
     def _found(self, endpoints: Endpoints) -> None:
         self._validator_started = asyncio.get_running_loop().create_task(self._begin_validation(endpoints))
