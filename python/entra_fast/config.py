@@ -8,6 +8,9 @@ only its name and re-reads its file at every use, because mounted secrets rotate
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import dataclasses
 import ipaddress
 import os
 import re
@@ -193,6 +196,32 @@ SETTINGS: tuple[Setting, ...] = (
         "ENTRA_FAST_CACHE_MAX_BYTES", "268435456", "Most memory for the cache of acquired tokens, in bytes."
     ),
     Setting("ENTRA_FAST_VERIFIED_CACHE_ENTRIES", "20000", "Most tokens in the cache of verified tokens."),
+    Setting(
+        "ENTRA_FAST_REDIS_URL",
+        "",
+        "Turns on the cache that replicas share, in Redis or Valkey: `redis://host:port/database`, or "
+        "`rediss://` for TLS; it may hold a user name and a password. Needs the `[redis]` extra. "
+        "See shared-cache.md.",
+    ),
+    Setting("ENTRA_FAST_REDIS_USERNAME", "", "User name for Redis; wins over the one in the URL."),
+    Setting("ENTRA_FAST_REDIS_PASSWORD", "", "Password for Redis; wins over the one in the URL."),
+    Setting(
+        "ENTRA_FAST_REDIS_KEY",
+        "",
+        "The 256-bit key that tokens are encrypted with before they are sent to Redis, in base64 or hex "
+        "(`openssl rand -base64 32`); the same for all replicas. Needed where there is a URL.",
+    ),
+    Setting("ENTRA_FAST_REDIS_KEY_FILE", "", "A file that holds that key, instead."),
+    Setting(
+        "ENTRA_FAST_REDIS_TIMEOUT_MILLIS",
+        "100",
+        "Longest time that a request waits for Redis before it goes on without.",
+    ),
+    Setting(
+        "ENTRA_FAST_REDIS_CONNECT_TIMEOUT_MILLIS",
+        "1000",
+        "Longest time to connect to Redis. No request waits for it.",
+    ),
     Setting("ENTRA_FAST_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`."),
     Setting("ENTRA_FAST_ACCESS_LOG", "false", "`true`: one log line per request (path, status, duration)."),
 )
@@ -308,6 +337,51 @@ class CacheSettings:
     verified_entries: int = 20_000
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisLocation:
+    """What the URL of a Redis server says."""
+
+    host: str
+    port: int
+    database: int
+    tls: bool
+    username: str | None
+    password: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCacheSettings:
+    """The cache that replicas share, in Redis or Valkey. Times are seconds."""
+
+    url: Secret
+    key: Secret
+    username: str | None = None
+    password: Secret | None = None
+    timeout: float = 0.1
+    connect_timeout: float = 1.0
+
+    def location(self) -> RedisLocation:
+        """Where the server is, and who to be there; read anew, as its secrets may have changed.
+
+        Raises:
+            ConfigurationError: the URL or the password cannot be read, or the URL is not one of Redis.
+        """
+        location = redis_location(self.url.setting, self.url.reveal())
+        return dataclasses.replace(
+            location,
+            username=self.username or location.username,
+            password=self.password.reveal() if self.password is not None else location.password,
+        )
+
+    def encryption_key(self) -> bytes:
+        """The 32 bytes of the key.
+
+        Raises:
+            ConfigurationError: it cannot be read, or is no such key.
+        """
+        return _encryption_key(self.key.setting, self.key.reveal())
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a sidecar; complete and checked when it exists."""
@@ -316,6 +390,7 @@ class Settings:
     provider: ProviderSettings | None
     outbound: OutboundSettings
     caches: CacheSettings
+    shared_cache: SharedCacheSettings | None = None
 
     @classmethod
     def from_environment(
@@ -351,6 +426,7 @@ class Settings:
                 max_bytes=read.integer("ENTRA_FAST_CACHE_MAX_BYTES", 65_536, 1 << 40),
                 verified_entries=read.integer("ENTRA_FAST_VERIFIED_CACHE_ENTRIES", 1, 100_000_000),
             ),
+            shared_cache=_shared_cache_settings(read),
         )
 
 
@@ -399,8 +475,40 @@ def url_problem(url: str) -> str | None:
     return None
 
 
+def redis_location(setting: str, url: str) -> RedisLocation:
+    """What the URL of a Redis server says. `valkey` and `valkeys` are other names of its schemes.
+
+    Raises:
+        ConfigurationError: it is not such a URL. The message never holds it: it may contain a password.
+    """
+
+    def problem(expected: str) -> ConfigurationError:
+        return ConfigurationError("setting_invalid", f"{setting} must {expected}", setting)
+
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise problem("be a URL such as rediss://redis.example:6379") from None
+    if parts.scheme not in ("redis", "rediss", "valkey", "valkeys") or not parts.hostname or port == 0:
+        raise problem("be a URL such as rediss://redis.example:6379")
+    if parts.query or parts.fragment:
+        raise problem("not have a query or a fragment: there are settings for timeouts and TLS")
+    if not re.fullmatch(r"/?[0-9]{0,5}", parts.path, re.ASCII):
+        raise problem("have nothing but the number of a database as its path")
+    return RedisLocation(
+        host=parts.hostname,
+        port=port or 6379,
+        database=int(parts.path.strip("/") or "0"),
+        tls=parts.scheme.endswith("s"),
+        username=urllib.parse.unquote(parts.username) if parts.username else None,
+        password=urllib.parse.unquote(parts.password) if parts.password else None,
+    )
+
+
 _DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
 _ALIASES = {setting.name: setting.aliases for setting in SETTINGS}
+_BASE64URL = str.maketrans("-_", "+/")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 _TENANT = re.compile(r"[A-Za-z0-9.-]{1,256}", re.ASCII)
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
@@ -590,6 +698,50 @@ def _outbound_settings(read: _Reader, environ: Mapping[str, str]) -> OutboundSet
         ca_bundle=ca_bundle or None,
         proxies=proxies_from(environ),
     )
+
+
+def _shared_cache_settings(read: _Reader) -> SharedCacheSettings | None:
+    timeout = read.seconds("ENTRA_FAST_REDIS_TIMEOUT_MILLIS", 1, 10_000)
+    connect_timeout = read.seconds("ENTRA_FAST_REDIS_CONNECT_TIMEOUT_MILLIS", 1, 60_000)
+    url = read.secret("ENTRA_FAST_REDIS_URL")
+    if url is None:
+        return None
+    key, key_file = read.secret("ENTRA_FAST_REDIS_KEY"), read.text("ENTRA_FAST_REDIS_KEY_FILE")
+    if key is None and key_file is not None:
+        key = Secret("ENTRA_FAST_REDIS_KEY_FILE", path=Path(key_file))
+    if key is None:
+        raise ConfigurationError(
+            "setting_missing",
+            "ENTRA_FAST_REDIS_KEY or ENTRA_FAST_REDIS_KEY_FILE must be set, so that tokens are encrypted "
+            "before they are sent to Redis",
+            "ENTRA_FAST_REDIS_KEY",
+        )
+    settings = SharedCacheSettings(
+        url=url,
+        key=key,
+        username=read.text("ENTRA_FAST_REDIS_USERNAME"),
+        password=read.secret("ENTRA_FAST_REDIS_PASSWORD"),
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+    )
+    settings.location()
+    settings.encryption_key()
+    return settings
+
+
+def _encryption_key(setting: str, text: str) -> bytes:
+    key = b""
+    with contextlib.suppress(ValueError):
+        if len(text) == 64:
+            key = bytes.fromhex(text)
+        elif len(text) in (43, 44):
+            key = base64.b64decode(text.rstrip("=").translate(_BASE64URL) + "=", validate=True)
+    # A placeholder such as 32 zero bytes is no secret; 32 random bytes are as good as never so uniform.
+    if len(key) != 32 or len(set(key)) < 16:
+        raise ConfigurationError(
+            "setting_invalid", f"{setting} must be 32 random bytes in base64 or hex", setting
+        )
+    return key
 
 
 def proxies_from(environ: Mapping[str, str]) -> dict[str, str]:

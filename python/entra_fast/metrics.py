@@ -239,6 +239,12 @@ class CacheFamilies:
         return self._stats().get(self._prefix + figure, 0)
 
 
+SHARED_OPERATIONS = ("get", "put", "lead", "ping")
+SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
+"""How a Redis server fails. After some in a row it is left alone for a while."""
+SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)
+SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
+
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
 GRANTS = ("client_credentials", "on_behalf_of")
 
@@ -290,6 +296,36 @@ class Metrics:
         self.stale_served = Counter(
             "entra_fast_stale_tokens_served_total",
             "Answers with a still valid cached token because the provider failed.",
+        )
+        self.shared = Counter(
+            "entra_fast_shared_cache_requests_total",
+            "Requests to the cache that replicas share, by operation and outcome.",
+            (Label("operation", SHARED_OPERATIONS), Label("outcome", SHARED_OUTCOMES)),
+        )
+        self.shared_seconds = Histogram(
+            "entra_fast_shared_cache_duration_seconds",
+            "Time spent waiting for the cache that replicas share.",
+            (Label("operation", SHARED_OPERATIONS),),
+        )
+        self.shared_rejected = Counter(
+            "entra_fast_shared_cache_rejected_total",
+            "Entries of the cache that replicas share that were not believed, by reason.",
+            (Label("reason", SHARED_REJECTIONS),),
+        )
+        self.shared_announcements = Counter(
+            "entra_fast_shared_cache_announcements_total",
+            "Announcements of other replicas that a token was replaced on demand, by what became of them.",
+            (Label("outcome", ("adopted", "ignored", "rejected")),),
+        )
+        self.shared_interruptions = Counter(
+            "entra_fast_shared_cache_interruptions_total",
+            "How often the cache that replicas share failed so much that it was left alone for a while.",
+        )
+        self.shared_available = Computed(
+            "gauge",
+            "entra_fast_shared_cache_available",
+            "1 while a cache that replicas share is set up and in use, else 0.",
+            whole="least",
         )
         self.connections_refused = Counter(
             "entra_fast_connections_refused_total", "Connections refused because there were too many."
