@@ -85,5 +85,14 @@ $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
 
+fuzz: ## Fuzz the Rust core for SECONDS=300 each (TARGET=name to choose, INPUT=file to run one input again)
+	@INPUT='$(INPUT)' SANITIZER='$(or $(SANITIZER),none)' rust/fuzz/run.sh -1 $(or $(SECONDS),300) $(TARGET)
+
+fuzz-smoke: ## Run every fuzz target for at most 20,000 inputs and 10 seconds
+	@INPUT= SANITIZER=none rust/fuzz/run.sh 20000 10
+
+audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1 to fail on what cannot be checked)
+	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
+
 clean: ## Remove everything that was built
 	rm -rf target $(VENV) python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
