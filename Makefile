@@ -40,7 +40,7 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest entra_fast._native --allowlist tests/stubtest.allow
+	$(BIN)/python -m mypy.stubtest entra_fast._native
 
 bench: bench-micro ## Run all benchmarks
 

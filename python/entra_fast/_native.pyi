@@ -9,6 +9,27 @@ from typing import Any, final
 
 from entra_fast.errors import EntraFastError
 
+__all__ = [
+    "ALGORITHMS",
+    "ERROR_CODES",
+    "MAX_TOKEN_BYTES",
+    "Claims",
+    "FastLane",
+    "Grant",
+    "GrantCache",
+    "KeySet",
+    "Policy",
+    "SigningKey",
+    "Verifier",
+    "__version__",
+    "cache_key",
+    "grant_key",
+    "parse_json",
+    "sha256",
+    "unverified_claims",
+    "unverified_header",
+]
+
 __version__: str
 ERROR_CODES: dict[str, str]
 """Every code that InvalidToken can carry, with the sentence it starts from."""
@@ -79,6 +100,7 @@ class Claims(Mapping[str, Any]):
     def __len__(self) -> int: ...
     def __contains__(self, name: object, /) -> bool: ...
     def keys(self) -> KeysView[str]: ...
+    def get(self, name: str, default: Any = None, /) -> Any: ...
 
 @final
 class KeySet:
@@ -97,8 +119,9 @@ class KeySet:
 class Policy:
     """What a token must be to be accepted; complete when constructed, and immutable.
 
-    Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`: allowed
-    tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. Raises ConfigurationError."""
+    Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
+    allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. Raises
+    ConfigurationError."""
 
     def __new__(
         cls,
@@ -117,21 +140,30 @@ class Policy:
 class Verifier:
     """One policy, the current key set and the bounded cache of tokens already verified. Thread-safe."""
 
-    def __new__(cls, policy: Policy, keys: KeySet | None = None, *, cache_entries: int = 20_000,
-                cache_bytes: int = 134_217_728) -> Verifier: ...
+    def __new__(
+        cls,
+        policy: Policy,
+        keys: KeySet | None = None,
+        *,
+        cache_entries: int = 20_000,
+        cache_bytes: int = 134_217_728,
+    ) -> Verifier: ...
     @property
     def keys(self) -> KeySet | None: ...
     def set_keys(self, keys: KeySet | None) -> None:
         """Swap the key set atomically; verdicts reached with a key that is gone die with it."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
-    def validate_many(self, tokens: Sequence[str | bytes], now: float | None = None) -> list[Claims | EntraFastError]:
+    def validate_many(
+        self, tokens: Sequence[str | bytes], now: float | None = None
+    ) -> list[Claims | EntraFastError]:
         """Validate on all cores with the GIL released; results in order, failures as values."""
     def introspect(self, token: str | bytes, now: float | None = None) -> bytes:
         """The JSON body of an introspection answer (contract.md): `{"active":true,...claims verbatim}`.
         Raises InvalidToken like validate."""
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
-        """Each check in turn: check, passed (None: could not be made), value, code, message, expected, actual."""
+        """Each check in turn: check, passed (None: could not be made), value, code, message, expected,
+        actual."""
     def stats(self) -> dict[str, int]:
         """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
 
@@ -184,8 +216,8 @@ class Grant:
 class GrantCache:
     """Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
 
-    Lifetimes run on the monotonic clock, so that a jump of the wall clock neither resurrects nor kills a token;
-    the subject token's own end is a wall-clock time."""
+    Lifetimes run on the monotonic clock, so that a jump of the wall clock neither resurrects nor kills a
+    token; the subject token's own end is a wall-clock time."""
 
     def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> GrantCache: ...
     def put(
@@ -198,8 +230,9 @@ class GrantCache:
         renew_in: float | None = None,
         subject_expires_at: float | None = None,
     ) -> None:
-        """Remember a token that lives `expires_in` seconds from `monotonic`. `renew_in`: seconds until renewal is
-        due (default: by the rule of contract.md; the caller spreads it). A token of no remaining life is not kept."""
+        """Remember a token that lives `expires_in` seconds from `monotonic`. `renew_in`: seconds until
+        renewal is due (default: by the rule of contract.md; the caller spreads it). A token of no remaining
+        life is not kept."""
     def get(self, key: bytes, *, monotonic: float, now: float) -> Grant | None:
         """The token, unless it is within its safety margin (120 s before its end; half of its life if that is
         240 s or less) or its subject token has expired."""
@@ -240,9 +273,9 @@ class FastLane:
         """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
         answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, bytes
         consumed, why it stopped, a number, renewals). It stopped because everything is `done`; the rest is
-        `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the lane
-        (number: its bytes); the rest is `unknown`; or so many answers are there (`full`) that the rest was not
-        looked at. Each renewal is (target, subject token or None)."""
+        `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the
+        lane (number: its bytes); the rest is `unknown`; or so many answers are there (`full`) that the rest
+        was not looked at. Each renewal is (target, subject token or None)."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:
