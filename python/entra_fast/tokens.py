@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import math
 import random
 import time
@@ -63,6 +64,12 @@ MAX_UNASKED = 1000
 """Most tokens that are renewed without being asked for."""
 RENEWAL_RETRY_PAUSE = (15.0, 30.0)
 """Seconds until a failed renewal is tried again."""
+LEFT_RENEWAL_PAUSE = (2.0, 5.0)
+"""Seconds until a renewal that was left to another replica is looked at again."""
+LEAD_RESERVE = 1.0
+"""Seconds for which a replica that renews a token keeps others from it, beyond its own deadline."""
+MAX_REPLACEMENTS = 256
+"""Most announcements of replicas that are followed up at once; a further one is ignored."""
 LONG_MARGIN = 120.0
 """Seconds before its end at which a token is no longer handed out, unless the provider fails."""
 
@@ -98,6 +105,11 @@ class _Wanted:
     subject_token: str | None = None
     subject_expires_at: float | None = None
 
+    @property
+    def is_cacheable(self) -> bool:
+        """Not where it cannot be told for how long the user's token allows it."""
+        return self.subject_token is None or self.subject_expires_at is not None
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Fetched:
@@ -107,12 +119,43 @@ class _Fetched:
     end: float
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class SharedToken:
+    """A token as replicas pass it on. Times are seconds.
+
+    Attributes:
+        life: how long it lived when it was fetched. age: how long ago that was; always less than `life`.
+        subject_expires_at: the end of the token it was exchanged for, since the epoch; None where there is
+            none.
+    """
+
+    access_token: str
+    life: float
+    age: float
+    subject_expires_at: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Window:
     """The provider asked not to be asked again before `end`, a time of the monotonic clock."""
 
     end: float
     error: ProviderError
+
+
+class _Demand(enum.IntEnum):
+    """What is asked of a fetch; rises while it is under way, when somebody else joins it."""
+
+    RENEWAL = 0
+    """Nobody waits: another replica may do it as well."""
+    TOKEN = 1
+    """Somebody waits: for any token, also one that another replica has."""
+    NEW_TOKEN = 2
+    """Somebody waits for a token that is newer than the request (`skip_cache`)."""
+
+
+class _LeftToAnother(Exception):
+    """Another replica renews the token. Never reaches whoever waits for one."""
 
 
 class Timer(Protocol):
@@ -150,6 +193,18 @@ class TokenCache(Protocol):
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None: ...
 
 
+class Replicas(Protocol):
+    """The tokens of other replicas: `shared_cache.SharedCache`. Nothing here raises."""
+
+    async def get(self, digest: bytes) -> SharedToken | None: ...
+
+    def put(self, digest: bytes, token: SharedToken, *, announce: bool) -> None: ...
+
+    def is_writing(self, digest: bytes) -> bool: ...
+
+    async def lead(self, digest: bytes, seconds: float) -> bool: ...
+
+
 class Acquirer(Protocol):
     """What hands out tokens: `TokenAcquirer`, or whatever asks one in another process."""
 
@@ -184,6 +239,7 @@ class TokenAcquirer:
 
     Args:
         clock: seconds since the epoch. monotonic: seconds of a clock that never jumps.
+        replicas: the tokens of other replicas, where there is a cache that they share.
         sleep, uniform, call_later: for tests that must neither wait nor depend on chance.
     """
 
@@ -197,6 +253,7 @@ class TokenAcquirer:
         cache: TokenCache,
         metrics: Metrics,
         outbound: OutboundSettings,
+        replicas: Replicas | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -218,6 +275,9 @@ class TokenAcquirer:
         self._call_later = call_later
         self._upkeep: dict[bytes, _Upkeep] = {}
         self._flights: dict[bytes, asyncio.Task[_Fetched]] = {}
+        self._demands: dict[bytes, _Demand] = {}
+        self._replicas = replicas
+        self._replacements: set[asyncio.Task[None]] = set()
         self._windows: OrderedDict[bytes, _Window] = OrderedDict()
 
     @property
@@ -261,10 +321,11 @@ class TokenAcquirer:
         for upkeep in self._upkeep.values():
             upkeep.timer.cancel()
         self._upkeep.clear()
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [*self._flights.values(), *self._replacements]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._demands.clear()
         self._flights.clear()  # one that had not begun yet could not do so itself
 
     # --- which token ---
@@ -305,21 +366,24 @@ class TokenAcquirer:
                 return AcquiredToken(grant.access_token, grant.expires_in)
         try:
             # The flight belongs to nobody: a caller that goes away does not cancel it for the others.
-            fetched = await asyncio.shield(self._flight(wanted))
+            demand = _Demand.NEW_TOKEN if skip_cache else _Demand.TOKEN
+            fetched = await asyncio.shield(self._flight(wanted, demand))
         except ProviderError as exc:
             if skip_cache and exc.code == "provider_refused" and exc.status < 500 and exc.status != 429:
                 raise  # asked for a new token, and refused one: an old one would hide the reason
-            stale = self._cache.get_stale(wanted.key, monotonic=self._monotonic(), now=self._clock())
+            stale = self._stale(wanted.key)
             if stale is None:
                 raise
             self._metrics.stale_served.add()
             return AcquiredToken(stale.access_token, stale.expires_in)
         return AcquiredToken(fetched.access_token, max(0, math.floor(fetched.end - self._monotonic())))
 
-    def _flight(self, wanted: _Wanted) -> asyncio.Task[_Fetched]:
+    def _flight(self, wanted: _Wanted, demand: _Demand) -> asyncio.Task[_Fetched]:
         """The fetch of this token that is under way, or a new one."""
         flight = self._flights.get(wanted.key)
-        if flight is None:
+        if flight is not None:
+            self._demands[wanted.key] = max(demand, self._demands[wanted.key])
+        else:
             if len(self._flights) >= MAX_FLIGHTS:
                 raise ProviderError(
                     "too_many_fetches",
@@ -330,6 +394,7 @@ class TokenAcquirer:
             flight = asyncio.get_running_loop().create_task(self._fly(wanted))
             flight.add_done_callback(_mark_retrieved)
             self._flights[wanted.key] = flight
+            self._demands[wanted.key] = demand
         return flight
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
@@ -355,15 +420,16 @@ class TokenAcquirer:
         if wanted.key in self._flights:
             return
         try:
-            flight = self._flight(wanted)
+            flight = self._flight(wanted, _Demand.RENEWAL)
         except ProviderError:
             self._renewal_failed(wanted, None)
             return
-        flight.add_done_callback(
-            lambda task: self._metrics.renewals.add(
-                "failed" if task.cancelled() or task.exception() is not None else "ok"
-            )
-        )
+        flight.add_done_callback(self._count_renewal)
+
+    def _count_renewal(self, task: asyncio.Task[_Fetched]) -> None:
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if not isinstance(failure, _LeftToAnother):
+            self._metrics.renewals.add("ok" if failure is None else "failed")
 
     def _keep_up(self, wanted: _Wanted, delay: float) -> None:
         """Renew later, even if nobody asks: an application that comes once an hour must not wait either.
@@ -389,13 +455,17 @@ class TokenAcquirer:
 
     async def _fly(self, wanted: _Wanted) -> _Fetched:
         try:
-            return await self._fetch(wanted)
+            return await self._from_replicas(wanted) or await self._fetch(wanted)
+        except _LeftToAnother:
+            self._look_again(wanted)
+            raise
         except BaseException as exc:
             # A token that is cached still stays; its renewal becomes due again later.
             self._renewal_failed(wanted, exc)
             raise
         finally:
             self._flights.pop(wanted.key, None)
+            self._demands.pop(wanted.key, None)
 
     def _renewal_failed(self, wanted: _Wanted, exc: BaseException | None) -> None:
         pause = self._uniform(*RENEWAL_RETRY_PAUSE)
@@ -480,23 +550,94 @@ class TokenAcquirer:
     def _keep(self, wanted: _Wanted, answer: TokenAnswer, sent_at: float) -> _Fetched:
         # The token's life is counted from before it was asked for: rather short than expired.
         self._windows.pop(wanted.key, None)
-        cacheable = answer.cacheable and (
-            wanted.subject_token is None or wanted.subject_expires_at is not None
-        )
-        if cacheable:
-            life = answer.expires_in
-            margin = LONG_MARGIN if life > 2 * LONG_MARGIN else life / 2
-            self._cache.put(
-                wanted.key,
-                answer.access_token,
-                life,
-                monotonic=sent_at,
-                renew_in=(life - margin) * self._uniform(*RENEWAL_SPREAD),
-                subject_expires_at=wanted.subject_expires_at,
-            )
+        fetched = _Fetched(answer.access_token, sent_at + answer.expires_in)
+        if answer.cacheable and wanted.is_cacheable:
+            age = self._monotonic() - sent_at
+            token = SharedToken(answer.access_token, answer.expires_in, age, wanted.subject_expires_at)
+            self._remember(wanted.key, token, sent_at)
             if wanted.subject_token is None:
-                self._keep_up(wanted, (life - margin) * UNASKED_RENEWAL)
-        return _Fetched(answer.access_token, sent_at + answer.expires_in)
+                self._keep_up(wanted, _handed_out(token.life) * UNASKED_RENEWAL)
+            if self._replicas is not None and age < token.life:
+                replaced = self._demands.get(wanted.key) is _Demand.NEW_TOKEN
+                self._replicas.put(wanted.key, token, announce=replaced)
+        return fetched
+
+    def _remember(self, key: bytes, token: SharedToken, fetched_at: float) -> None:
+        self._cache.put(
+            key,
+            token.access_token,
+            token.life,
+            monotonic=fetched_at,
+            renew_in=_handed_out(token.life) * self._uniform(*RENEWAL_SPREAD),
+            subject_expires_at=token.subject_expires_at,
+        )
+
+    # --- other replicas ---
+
+    async def _from_replicas(self, wanted: _Wanted) -> _Fetched | None:
+        """The token that another replica has fetched, or None: then this one asks the provider.
+
+        Raises:
+            _LeftToAnother: nobody waits for the token, and another replica is renewing it.
+        """
+        key = wanted.key
+        if self._replicas is None or not wanted.is_cacheable or self._demands[key] is _Demand.NEW_TOKEN:
+            return None
+        token = await self._replicas.get(key)
+        if token is not None and self._demands[key] is not _Demand.NEW_TOKEN:
+            handed_out = _handed_out(token.life)
+            # Whoever wants to renew has a token of that age already.
+            renewing = self._demands[key] is _Demand.RENEWAL
+            if token.age < handed_out * (RENEWAL_SPREAD[0] if renewing else 1):
+                if wanted.subject_token is None:
+                    self._keep_up(wanted, max(0.0, handed_out * UNASKED_RENEWAL - token.age))
+                return self._adopt(key, token)
+            if not renewing and self._stale(key) is None:
+                self._adopt(key, token)  # for the case that the provider fails
+        if self._demands[key] is _Demand.RENEWAL:
+            leads = await self._replicas.lead(key, self._overall_timeout + LEAD_RESERVE)
+            if not leads and self._demands[key] is _Demand.RENEWAL:
+                raise _LeftToAnother
+        return None
+
+    def _adopt(self, key: bytes, token: SharedToken) -> _Fetched:
+        fetched_at = self._monotonic() - token.age
+        self._remember(key, token, fetched_at)
+        return _Fetched(token.access_token, fetched_at + token.life)
+
+    def _stale(self, key: bytes) -> _native.Grant | None:
+        return self._cache.get_stale(key, monotonic=self._monotonic(), now=self._clock())
+
+    def _look_again(self, wanted: _Wanted) -> None:
+        pause = self._uniform(*LEFT_RENEWAL_PAUSE)
+        self._cache.renewal_failed(wanted.key, monotonic=self._monotonic(), retry_in=pause)
+        upkeep = self._upkeep.get(wanted.key)
+        if upkeep is not None:
+            upkeep.unasked = max(0, upkeep.unasked - 1)  # it has not been renewed
+            self._keep_up(wanted, pause)
+
+    def replaced_elsewhere(self, key: bytes) -> None:
+        """Another replica was told to replace a token (`skip_cache`): take over the new one, if the old one
+        is cached here. The announcement itself is not believed, so that a false one costs no token."""
+        if self._replicas is None or len(self._replacements) >= MAX_REPLACEMENTS:
+            self._metrics.shared_announcements.add("ignored")
+            return
+        task = asyncio.get_running_loop().create_task(self._replace(key, self._replicas))
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
+
+    async def _replace(self, key: bytes, replicas: Replicas) -> None:
+        flight = self._flights.get(key)
+        if flight is not None:
+            await asyncio.wait({flight})  # it may bring the old one
+        outcome = "ignored"
+        if self._stale(key) is not None and not replicas.is_writing(key):
+            token = await replicas.get(key)
+            # What was asked for in the meantime is newer.
+            if token is not None and key not in self._flights and not replicas.is_writing(key):
+                self._adopt(key, token)
+                outcome = "adopted"
+        self._metrics.shared_announcements.add(outcome)
 
     # --- Retry-After ---
 
@@ -523,6 +664,11 @@ class TokenAcquirer:
 
 
 _ANSWERED = ("provider_refused", "provider_failed")
+
+
+def _handed_out(life: float) -> float:
+    """For how many seconds of its life a token is handed out: as `GrantCache` does."""
+    return life - (LONG_MARGIN if life > 2 * LONG_MARGIN else life / 2)
 
 
 def _is_retryable(error: ProviderError) -> bool:
