@@ -16,11 +16,16 @@ from support.wire import Caller
 
 
 class MovableClocks:
-    """Real clocks that a test can set forward, both at once or the wall clock alone."""
+    """Real clocks that a test can set forward, both at once or the wall clock alone, or stop."""
 
     def __init__(self) -> None:
         self.wall_offset = 0.0
         self.monotonic_offset = 0.0
+        self._stopped: tuple[float, float] | None = None
+
+    def stop(self, wall: float) -> None:
+        """It is this time, and stays it."""
+        self._stopped = (wall, float(int(time.monotonic())))
 
     def advance(self, seconds: float) -> None:
         self.wall_offset += seconds
@@ -28,8 +33,10 @@ class MovableClocks:
 
     def clocks(self) -> Clocks:
         return Clocks(
-            wall=lambda: time.time() + self.wall_offset,
-            monotonic=lambda: time.monotonic() + self.monotonic_offset,
+            wall=lambda: (self._stopped[0] if self._stopped else time.time()) + self.wall_offset,
+            monotonic=lambda: (
+                (self._stopped[1] if self._stopped else time.monotonic()) + self.monotonic_offset
+            ),
         )
 
 

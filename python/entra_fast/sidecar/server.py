@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -169,6 +170,7 @@ class SidecarProtocol(RequestHandler):
         self._sidecar.metrics.receive_timeouts.add()
         body, self._body = self._body, None
         if body is not None and self._request_in_progress:
+            self._lingering_time = 0.0  # or aiohttp would wait for more of it after the answer, and log that
             body.set_exception(RequestTimedOut())  # its handler answers 408
         elif body is not None and not self._messages:
             self.force_close()  # it was answered before its body came, and another answer would be nobody's
@@ -185,7 +187,8 @@ class SidecarProtocol(RequestHandler):
             reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
             transport.write(
                 f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("ascii")
+                f"Content-Length: {len(body)}\r\nDate: {email.utils.formatdate(usegmt=True)}\r\n"
+                "Connection: close\r\n\r\n".encode("ascii")
                 + body
             )
         self.force_close()

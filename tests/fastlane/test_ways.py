@@ -1,0 +1,333 @@
+"""Who answers: the lane from the first request on, the full way where it must, the lane again after that; and
+that nobody's figures can tell the difference."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+
+import pytest
+from aiohttp.web_protocol import RequestHandler
+
+from entra_fast.sidecar import fastlane
+from support.lane import (
+    EXCHANGE,
+    TARGET,
+    TOKEN,
+    Connection,
+    connections,
+    introspection,
+    json_request,
+    lane_answers,
+    status,
+    token_request,
+)
+from support.process import served
+from support.provider import Provider, after, reset
+from support.sidecars import Started, StartSidecar, eventually
+from support.wire import Caller, request_bytes
+
+SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_the_first_request_of_a_connection_takes_the_lane(lane: Started) -> None:
+    """Each of some new connections, the first request."""
+    await lane.call.token()
+    for number in range(1, 6):
+        async with await Connection.to(lane) as connection:
+            await connection.ask(token_request())
+        assert lane_answers(lane) == number
+
+
+@pytest.mark.parametrize(
+    "full_way",
+    [
+        request_bytes("GET", "/nowhere"),
+        request_bytes("POST", "/nowhere", b"some body"),
+        json_request(TOKEN, {"identity_provider": "entra_id"}),
+        token_request("api://c.n.missing/.default"),
+        token_request(Origin="null"),
+        json_request(TOKEN, b'{"x":"' + b"x" * 131_000 + b'"}'),
+    ],
+    ids=["unknown path", "with a body", "an error", "a miss", "refused", "a large one"],
+)
+async def test_a_connection_comes_back_to_the_lane(lane: Started, full_way: bytes) -> None:
+    """After each request of the full way the next plain one takes the lane, on the same connection."""
+    async with await Connection.to(lane) as connection:
+        await connection.ask(token_request())
+        for number in range(1, 6):
+            before = lane_answers(lane)
+            await connection.ask(full_way)
+            counted = lane_answers(lane) - before  # a miss is none the second time
+            assert counted == (1 if number > 1 and b"missing" in full_way else 0)
+            await connection.ask(introspection("a"))
+            assert lane_answers(lane) - before == counted + 1
+        (protocol,) = [c for c in connections(lane) if c._request_count]
+        assert protocol._request_count == 11
+
+
+async def test_a_body_larger_than_aiohttp_buffers_keeps_its_answer(lane: Started) -> None:
+    """Megabytes for a path that nobody serves: aiohttp stops its own parser meanwhile, and is asked to go on
+    by nobody but itself. The answer comes, and the connection ends in order."""
+    async with await Connection.to(lane) as connection:
+        connection.send(request_bytes("POST", "/nowhere", b"x" * 5_000_000))
+        assert status(await connection.answer()) == 404
+        assert await connection.closed()
+
+
+async def test_what_only_a_parser_can_frame_is_aiohttps_for_good(lane: Started) -> None:
+    """After a chunked request nothing on that connection takes the lane; new connections do."""
+    await lane.call.token()
+    head = b"POST /api/v1/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"identity_provider": "entra_id", "target": TARGET}).encode()
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with await Connection.to(lane) as connection:
+        for request in (chunked, token_request(), chunked, introspection("a")):
+            assert status(await connection.ask(request)) == 200
+        assert lane_answers(lane) == 0
+        async with await Connection.to(lane) as another:
+            await another.ask(token_request())
+        assert lane_answers(lane) == 1
+
+
+async def test_the_lane_waits_while_the_full_way_answers(lane: Started, provider: Provider) -> None:
+    """A request that the lane could answer at once does not overtake one that waits for the provider."""
+    await lane.call.token()
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    async with await Connection.to(lane) as connection:
+        connection.send(token_request("api://c.n.slow/.default"))
+        await provider.asked(2)
+        for part in (token_request()[:20], token_request()[20:], introspection("a")):
+            connection.send(part)
+            await asyncio.sleep(0.01)
+        assert lane_answers(lane) == 0
+        release.set()
+        answers = [await connection.answer() for _ in range(3)]
+        assert [b"access_token" in got for got in answers] == [True, True, False]
+    assert lane_answers(lane) == 2
+
+
+async def test_renewal_is_triggered_from_the_lane_without_delay(lane: Started, provider: Provider) -> None:
+    """The caller that finds a token due gets the cached one while the provider has not answered yet; later
+    ones get the new one. One request to the provider."""
+    first = (await lane.call.token()).json["access_token"]
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    lane.clock.advance(3400)
+    before = lane_answers(lane)
+    for _ in range(3):
+        assert (await lane.call.token()).json["access_token"] == first
+    assert lane_answers(lane) - before == 3
+    await provider.asked(2)
+    release.set()
+    await eventually(lambda: _renewed(lane))
+    assert (await lane.call.token()).json["access_token"] != first
+    assert lane_answers(lane) - before == 4
+    assert len(provider.requests) == 2
+
+
+async def test_renewal_of_an_exchanged_token_is_triggered_from_the_lane(
+    lane: Started, provider: Provider
+) -> None:
+    """On behalf of the same user, and with that user's token."""
+    user = provider.mint(exp=4_000_000_000)
+    first = (await lane.call.exchange(user)).json["access_token"]
+    lane.clock.advance(3400)
+    before = lane_answers(lane)
+    assert (await lane.call.exchange(user)).json["access_token"] == first
+    assert lane_answers(lane) - before == 1
+    await eventually(lambda: _renewed(lane))
+    assert provider.requests[-1].form["assertion"] == user
+    assert (await lane.call.exchange(user)).json["access_token"] != first
+
+
+async def test_a_renewal_that_fails_costs_no_answer(lane: Started, provider: Provider) -> None:
+    """The cached token serves on, from the lane."""
+    first = (await lane.call.token()).json["access_token"]
+    provider.always = reset()
+    lane.clock.advance(3400)
+    before = lane_answers(lane)
+    for _ in range(5):
+        assert (await lane.call.token()).json["access_token"] == first
+        await asyncio.sleep(0.01)
+    assert lane_answers(lane) - before == 5
+
+
+async def _renewed(sidecar: Started) -> bool:
+    return await sidecar.metric('entra_fast_renewals_total{outcome="ok"}') > 0
+
+
+async def test_metrics_count_what_the_lane_answers(start: StartSidecar, provider: Provider) -> None:
+    """The same traffic gives the same counts with the lane and without, cache statistics included."""
+    series = [
+        *(
+            f'entra_fast_requests_total{{endpoint="{name}",status="200"}}'
+            for name in ("token", "exchange", "introspect")
+        ),
+        'entra_fast_requests_total{endpoint="token",status="400"}',
+        'entra_fast_requests_total{endpoint="other",status="404"}',
+        'entra_fast_introspections_total{active="true"}',
+        'entra_fast_introspections_total{active="false"}',
+        *(
+            f'entra_fast_request_duration_seconds_count{{endpoint="{name}"}}'
+            for name in ("token", "exchange", "introspect")
+        ),
+        'entra_fast_request_duration_seconds_bucket{endpoint="token",le="+Inf"}',
+        *(f"entra_fast_token_cache_{name}" for name in ("entries", "hits_total", "misses_total")),
+        *(f"entra_fast_verified_cache_{name}" for name in ("entries", "hits_total", "misses_total")),
+        'entra_fast_upstream_requests_total{grant="client_credentials",outcome="ok"}',
+    ]
+    token, user, figures = provider.mint(), provider.mint(exp=4_000_000_000), []
+    for on in ("true", "false"):
+        sidecar = await start(ENTRA_FAST_FAST_LANE=on, PROBE_BIND_ADDRESS="127.0.0.1:0")
+        async with await Connection.to(sidecar) as connection:
+            for _ in range(4):
+                await connection.ask(token_request())
+                await connection.ask(introspection(token))
+                await connection.ask(introspection("junk"))
+                fields = {"identity_provider": "entra_id", "target": TARGET, "user_token": user}
+                await connection.ask(json_request(EXCHANGE, fields))
+            await connection.ask(json_request(TOKEN, {"identity_provider": "entra_id", "target": ""}))
+            await connection.ask(request_bytes("GET", "/nowhere"))
+            connection.send(token_request() * 3)
+            for _ in range(3):
+                await connection.answer()
+            server = sidecar.running._api.sidecar_server
+            assert server is not None
+            (protocol,) = server.connections
+            assert protocol._request_count == 21
+        assert lane_answers(sidecar) == (17 if on == "true" else 0)
+        figures.append({name: await sidecar.metric(name) for name in series})
+    assert figures[0] == figures[1]
+    assert figures[0][series[0]] == 7
+    assert figures[0]["entra_fast_token_cache_misses_total"] == 2
+
+
+async def test_the_access_log_has_a_line_for_each(
+    start: StartSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same lines, but for the time that it took, with the lane and without."""
+    caplog.set_level(logging.INFO, "entra_fast")
+    seen = []
+    for on in ("true", "false"):
+        sidecar = await start(
+            ENTRA_FAST_FAST_LANE=on, ENTRA_FAST_ACCESS_LOG="true", PROBE_BIND_ADDRESS="127.0.0.1:0"
+        )
+        await sidecar.call.token()
+        caplog.clear()
+        async with await Connection.to(sidecar) as connection:
+            connection.send(
+                token_request() + introspection("canary") + request_bytes("GET", "/canary?canary")
+            )
+            connection.send(token_request())
+            for _ in range(4):
+                await connection.answer()
+        records = [record.fields for record in caplog.records if record.getMessage() == "request"]
+        assert lane_answers(sidecar) == (3 if on == "true" else 0)
+        assert all(0 <= record.pop("milliseconds") < 60_000 for record in records)
+        assert "canary" not in caplog.text
+        seen.append(sorted(json.dumps(record) for record in records))
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 4
+
+
+async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(lane: Started) -> None:
+    """Nobody would make the spans, so the lane answers."""
+    await lane.call.token()
+    async with await Connection.to(lane) as connection:
+        await connection.ask(token_request(traceparent=SAMPLED))
+    assert lane_answers(lane) == 1
+
+
+# --- on and off ------------------------------------------------------------------------------------------
+
+
+async def test_the_gauge_says_whether_there_is_a_lane(lane: Started, full: Started) -> None:
+    """1 with, 0 without; and without it nothing is counted there."""
+    for sidecar, expected in ((lane, 1), (full, 0)):
+        assert await sidecar.metric("entra_fast_fast_lane") == expected
+        assert (await sidecar.call.introspect("a")).status == 200
+        assert lane_answers(sidecar) == expected
+
+
+def test_this_aiohttp_has_all_that_the_lane_needs() -> None:
+    """With the version that is locked."""
+    assert fastlane.missing_parts() == []
+
+
+@pytest.mark.parametrize(
+    "missing", ["_waiter", "_messages", "_resume_transport_reading", "_process_keepalive"]
+)
+async def test_without_a_part_of_aiohttp_the_sidecar_serves_without_the_lane(
+    start: StartSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    """A future aiohttp that lacks a field or a method: a warning that names it, gauge 0, all is served."""
+    slots = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    methods = {
+        name: getattr(RequestHandler, name) for name in dir(RequestHandler) if not name.startswith("__")
+    }
+    fields = tuple(slots - {missing})
+    rest = {
+        name: value for name, value in methods.items() if name not in {missing, *fields} and name not in slots
+    }
+    monkeypatch.setattr(fastlane, "RequestHandler", type("RequestHandler", (), {"__slots__": fields, **rest}))
+    assert fastlane.missing_parts() == [missing]
+    sidecar = await start()
+    assert await sidecar.metric("entra_fast_fast_lane") == 0
+    assert (await sidecar.call.token()).status == 200
+    (warning,) = [r for r in caplog.records if r.getMessage() == "serving without the fast lane"]
+    assert warning.levelname == "WARNING"
+    assert warning.fields == {"aiohttp_lacks": [missing]}
+
+
+async def test_no_fast_lane_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`entra-fast serve --no-fast-lane` serves all the same."""
+    async with served() as serve:
+        for arguments, expected in ((("--no-fast-lane",), 0.0), ((), 1.0)):
+            process = await serve(provider.environment(), *arguments)
+            caller = await process.listening()
+            assert (await caller.introspect("a")).status == 200
+            assert await _gauge(caller) == expected
+            process.signal(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
+async def _gauge(caller: Caller) -> float:
+    text = (await caller.get("/metrics")).body.decode()
+    return float(
+        next(line.split()[1] for line in text.splitlines() if line.startswith("entra_fast_fast_lane "))
+    )
+
+
+async def test_while_draining_everything_takes_the_full_way(lane: Started) -> None:
+    """Answers say that the connection ends, so that clients go elsewhere; a request that had begun to arrive
+    is answered as well."""
+    await lane.call.token()
+    begun, idle = await Connection.to(lane), await Connection.to(lane)
+    for connection in (begun, idle):
+        await connection.ask(token_request())
+    begun.send(token_request()[:50])
+    before = lane_answers(lane)
+    await eventually(lambda: _holding(lane, 50))
+    server = lane.running._api.sidecar_server
+    assert isinstance(server, fastlane.FastLaneServer)
+    lane.running.service.draining = True
+    server.close_lane()
+    assert await lane.metric("entra_fast_fast_lane") == 0
+    begun.send(token_request()[50:])
+    idle.send(token_request())
+    for connection in (begun, idle, await Connection.to(lane)):
+        if connection not in (begun, idle):
+            connection.send(introspection("a"))
+        answer = await connection.answer()
+        assert status(answer) == 200
+        assert b"Connection: close\r\n" in answer
+        assert await connection.closed()
+    assert lane_answers(lane) == before
+
+
+async def _holding(sidecar: Started, size: int) -> bool:
+    return any(len(connection._held) == size for connection in connections(sidecar))
