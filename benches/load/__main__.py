@@ -94,7 +94,9 @@ class Bench:
             for connections in CONNECTIONS:
                 for content_type in (JSON, FORM):
                     for subject in subjects:
-                        self._pair(environ, sidecar, bare[subject], traffic, subject, content_type, connections)
+                        self._pair(
+                            environ, sidecar, bare[subject], traffic, subject, content_type, connections
+                        )
             if "P3" in rows:
                 shot = traffic.shot("introspect_seen", JSON)
                 answer = answers["introspect_seen"]
@@ -208,7 +210,9 @@ class Bench:
                         outcome = flood.beside(
                             sidecar, [body(JSON, {"token": token}) for token in tokens], known, seconds
                         )
-                        false = sidecar.metric('entra_fast_introspections_total{active="false"}') - false_before
+                        false = (
+                            sidecar.metric('entra_fast_introspections_total{active="false"}') - false_before
+                        )
                         fetches = int(provider.ask("/fetches")) - fetched
                 self.results.flood(attack, outcome, refused=int(false), fetches=fetches)
         progress_of_flood(self.results)

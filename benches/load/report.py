@@ -43,7 +43,9 @@ class Flooded:
 class Results:
     """What one session measured: by name, by server, the runs in order."""
 
-    runs: dict[str, dict[str, list[Run]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    runs: dict[str, dict[str, list[Run]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
     verification_us: float | None = None
     floods: list[Flooded] = field(default_factory=list)
     idle_bytes: list[int] = field(default_factory=list)
@@ -130,7 +132,9 @@ def _pair(
         a.per_second * (1e6 / b.per_second + added_us) / 1e6 for a, b in zip(ours, theirs, strict=True)
     )
     cpu = statistics.median((b.cpu + added_us) / a.cpu for a, b in zip(ours, theirs, strict=True))
-    conditions = {"json": "JSON", "urlencoded": "form"}[kind] + f", {connections} connection" + "s" * (connections > 1)
+    conditions = (
+        {"json": "JSON", "urlencoded": "form"}[kind] + f", {connections} connection" + "s" * (connections > 1)
+    )
     return _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target) | {
         "cpu_ratio": round(cpu, 3),
         "connections": connections,
@@ -155,7 +159,13 @@ def _flood_rows(results: Results) -> list[dict[str, Any]]:
     wrong += sum(abs(turn.refused - turn.sent) for turn in attacks)
     most = max(turn.fetches for turn in attacks)
     return [
-        _row("P5", "p99 of known keys, 1,000 unknown a second", "the same with 1,000 known", ratio, 1 / P99_FACTOR)
+        _row(
+            "P5",
+            "p99 of known keys, 1,000 unknown a second",
+            "the same with 1,000 known",
+            ratio,
+            1 / P99_FACTOR,
+        )
         | {
             "subject_figures": {name: round(_median(attacks, name)) for name in ("p50", "p99", "p99_9")},
             "reference_figures": {name: round(_median(steady, name)) for name in ("p50", "p99", "p99_9")},
@@ -187,17 +197,24 @@ def show(table: list[dict[str, Any]]) -> None:
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
         cpu = f"{row['cpu_ratio']:7.2f}" if "cpu_ratio" in row else ""
         print(
-            f"{row['row']:4} {row['subject']:48} {row['reference']:52} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}"
-            .rstrip()
+            f"{row['row']:4} {row['subject']:48} {row['reference']:52} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}".rstrip()
         )
 
 
 def picture(table: list[dict[str, Any]], subtitle: str) -> str:
     """Throughput and latency percentiles with 64 connections and JSON, ours above the references."""
     shown = [row for row in table if row.get("connections") == 64 and "form" not in row["subject"]]
-    ours = {name: row["subject_figures"] for row in shown for name in [row["subject"].removesuffix(", JSON, 64 connections")]}
+    ours = {
+        name: row["subject_figures"]
+        for row in shown
+        for name in [row["subject"].removesuffix(", JSON, 64 connections")]
+    }
     theirs = {row["reference"]: row["reference_figures"] for row in reversed(shown)}
-    bars = [_bar(f"{name}", ours[name], True) for key in ("introspect_seen", "introspect_unseen", "token", "exchange") if (name := NAMES[key]) in ours]
+    bars = [
+        _bar(f"{name}", ours[name], True)
+        for key in ("introspect_seen", "introspect_unseen", "token", "exchange")
+        if (name := NAMES[key]) in ours
+    ]
     for name in (NAMES["bare"], NAMES["full_way"], NAMES["aiohttp_fixed"], NAMES["aiohttp_pyjwt"]):
         if name in theirs:
             bars.append(_bar(name, theirs[name], name == NAMES["full_way"]))

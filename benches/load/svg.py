@@ -34,7 +34,14 @@ class Lines:
 
 
 def text(
-    x: float, y: float, content: str, *, size: int = 13, fill: str = INK, anchor: str = "start", weight: int = 400
+    x: float,
+    y: float,
+    content: str,
+    *,
+    size: int = 13,
+    fill: str = INK,
+    anchor: str = "start",
+    weight: int = 400,
 ) -> str:
     return (
         f"<text x='{x:.1f}' y='{y:.1f}' font-size='{size}' fill='{fill}' text-anchor='{anchor}' "
@@ -43,9 +50,7 @@ def text(
 
 
 def line(x1: float, y1: float, x2: float, y2: float, stroke: str = FAINT, width: float = 1) -> str:
-    return (
-        f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' stroke='{stroke}' stroke-width='{width}'/>"
-    )
+    return f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' stroke='{stroke}' stroke-width='{width}'/>"
 
 
 def document(width: int, height: int, parts: Sequence[str], title: str) -> str:
@@ -90,13 +95,19 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
     ]
     for tick in range(5):
         x = across(most * tick / 4)
-        parts += [line(x, top, x, bottom), text(x, bottom + 20, f"{most * tick / 4:,.0f}", size=11, fill=SOFT, anchor="middle")]
+        parts += [
+            line(x, top, x, bottom),
+            text(x, bottom + 20, f"{most * tick / 4:,.0f}", size=11, fill=SOFT, anchor="middle"),
+        ]
     for power in range(int(math.log10(low)), int(math.log10(high)) + 1):
         for factor in (1, 2, 5):
             value = factor * 10.0**power
             if low <= value <= high:
                 x = along(value)
-                parts += [line(x, top, x, bottom), text(x, bottom + 20, microseconds(value), size=11, fill=SOFT, anchor="middle")]
+                parts += [
+                    line(x, top, x, bottom),
+                    text(x, bottom + 20, microseconds(value), size=11, fill=SOFT, anchor="middle"),
+                ]
     for index, bar in enumerate(bars):
         y = top + step * index + step / 2
         colour = OURS if bar.ours else THEIRS
@@ -111,7 +122,10 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
             continue
         p50, p99, p99_9 = (along(value) for value in bar.percentiles)
         parts.append(line(p50, y, p99_9, y, colour, 3))
-        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{r}' fill='{colour}' stroke='{PAPER}' stroke-width='1.5'/>" for x, r in ((p50, 7), (p99, 5.5), (p99_9, 4.5))]
+        parts += [
+            f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{r}' fill='{colour}' stroke='{PAPER}' stroke-width='1.5'/>"
+            for x, r in ((p50, 7), (p99, 5.5), (p99_9, 4.5))
+        ]
     parts += [
         f"<rect x='{left}' y='{height - 30}' width='12' height='12' rx='2' fill='{OURS}'/>",
         text(left + 18, height - 20, "entra_fast", size=12),
@@ -147,17 +161,25 @@ def _panel(lines: Lines, left: float, right: float, top: float, bottom: float) -
     parts = []
     for tick in range(5):
         y = bottom - (bottom - top) * tick / 4
-        parts += [line(left, y, right, y), text(left - 8, y + 4, f"{most * tick / 4:,g}", size=11, fill=SOFT, anchor="end")]
+        parts += [
+            line(left, y, right, y),
+            text(left - 8, y + 4, f"{most * tick / 4:,g}", size=11, fill=SOFT, anchor="end"),
+        ]
     for tick in range(6):
         x = left + (right - left) * tick / 5
         parts.append(text(x, bottom + 16, _count(last * tick / 5), size=11, fill=SOFT, anchor="middle"))
     parts.append(text(left - 8, top - 8, lines.unit, size=11, fill=SOFT, anchor="end"))
     for index, (name, colour, values) in enumerate(lines.lines):
         points = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(lines.xs, values, strict=True))
-        parts.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' stroke-linejoin='round'/>")
+        parts.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' stroke-linejoin='round'/>"
+        )
         if len(lines.lines) > 1:
             x = left + 12 + index * 150
-            parts += [line(x, top + 2, x + 18, top + 2, colour, 3), text(x + 24, top + 6, name, size=12, fill=SOFT)]
+            parts += [
+                line(x, top + 2, x + 18, top + 2, colour, 3),
+                text(x + 24, top + 6, name, size=12, fill=SOFT),
+            ]
     return parts
 
 

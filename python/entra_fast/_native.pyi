@@ -267,6 +267,8 @@ class FastLane:
     ) -> FastLane: ...
     def attach(self, verifier: Verifier) -> None:
         """Introspect with this verifier from now on. The first one stays."""
+    def refuse_unknown_keys_until(self, monotonic: float) -> None:
+        """Until then tokens of unknown keys are answered here, because nothing fetches keys for them."""
     def serve(
         self, data: bytes, now: float, monotonic: float
     ) -> bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]:

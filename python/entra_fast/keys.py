@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("entra_fast.keys")
 
 
+WOKEN_AT_ONCE = 8
+"""Of those who waited for a fetch, so many go on in one round of the event loop."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshRules:
     """When keys are fetched. All times are seconds.
@@ -96,6 +100,11 @@ class KeySchedule:
             return False
         self._unknown_allowed_at = now + self.rules.cool_down
         return True
+
+    @property
+    def cool_down_ends(self) -> float:
+        """Until then no unknown `kid` causes a fetch. The past where one may."""
+        return self._unknown_allowed_at if self.fetched_at is not None else float("-inf")
 
     def unknown_was_found(self) -> None:
         """The fetch brought the key: a rollover, which no stranger can cause, so nothing has to cool down."""
@@ -231,6 +240,20 @@ class AsyncKeys(_Keys):
         self._flight: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
+        self._turns = asyncio.Semaphore(WOKEN_AT_ONCE)
+        self._cool_down_watcher: Callable[[float], None] | None = None
+
+    def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
+        """Have somebody told, whenever it changes, until when no unknown `kid` causes a fetch: monotonic
+        seconds, the past while a fetch may come or is under way. Whoever is told may refuse such tokens
+        without asking here."""
+        self._cool_down_watcher = watcher
+        self._tell_cool_down()
+
+    def _tell_cool_down(self) -> None:
+        if self._cool_down_watcher is not None:
+            fetching = self._flight is not None and not self._flight.done()
+            self._cool_down_watcher(float("-inf") if fetching else self.schedule.cool_down_ends)
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
@@ -250,6 +273,8 @@ class AsyncKeys(_Keys):
         does not end the fetch for the others."""
         if self._flight is None or self._flight.done():
             self._flight = asyncio.get_running_loop().create_task(self._fetch())
+            self._flight.add_done_callback(lambda _: self._tell_cool_down())
+            self._tell_cool_down()
         await asyncio.shield(self._flight)
 
     async def refresh_for_unknown(self, kid: str | None) -> bool:
@@ -266,6 +291,7 @@ class AsyncKeys(_Keys):
         await self._wait()
         if self._has(kid):
             self.schedule.unknown_was_found()
+            self._tell_cool_down()
         return True
 
     async def _wait(self) -> None:
@@ -274,6 +300,9 @@ class AsyncKeys(_Keys):
                 await self.refresh()
         except TimeoutError:
             logger.warning("gave up waiting for the key set; the fetch goes on")
+        # Thousands may have waited. They go on a few at a time, so that others are served in between.
+        async with self._turns:
+            await asyncio.sleep(0)
 
     async def _fetch(self) -> None:
         self.fetches += 1

@@ -434,6 +434,11 @@ class AsyncValidator(_Validation):
         """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
         return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
 
+    def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
+        """As `AsyncKeys.watch_cool_down`; does nothing where keys come from somewhere else."""
+        if isinstance(self._keys, AsyncKeys):
+            self._keys.watch_cool_down(watcher)
+
     def _running_keys(self) -> KeySource | None:
         if self._keys is None and self._jwks_uri is not None:
             if self._http is None and self._own_http is None:

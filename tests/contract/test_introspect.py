@@ -89,6 +89,15 @@ async def test_a_foreign_key(sidecar: Started, provider: Provider) -> None:
     assert answer.json == {"active": False, "error": "token was signed with an unknown key"}
 
 
+async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started, provider: Provider) -> None:
+    """After one fetch that did not bring such a key: the same answer, and no further fetch."""
+    answers = [await sidecar.call.introspect(provider.mint(key=SigningKey.generate())) for _ in range(4)]
+    assert {answer.body for answer in answers} == {
+        b'{"active":false,"error":"token was signed with an unknown key"}'
+    }
+    assert provider.jwks_requests == 2, "at the start, and for the first of them"
+
+
 async def test_alg_none_in_any_letter_case(sidecar: Started, provider: Provider) -> None:
     """RFC 8725: no signature, no trust."""
     import base64

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -411,6 +412,21 @@ async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyS
         assert await keys.refresh_for_unknown("key-1")
         assert not await keys.refresh_for_unknown("stranger")
     assert server.fetches() == 2
+
+
+async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:
+    """Never while a fetch is under way or may come; until the end of the cool-down when one found nothing."""
+    told: list[float] = []
+    keys.watch_cool_down(told.append)
+    await keys.refresh()
+    assert set(told) == {float("-inf")}
+    assert await keys.refresh_for_unknown("stranger")
+    assert told[-2] == float("-inf"), "while it was under way"
+    assert told[-1] > time.monotonic() + keys.schedule.rules.cool_down - 60
+    server.publish(jwks(signer(), signer("key-2")))
+    keys.schedule.unknown_was_found()
+    assert await keys.refresh_for_unknown("key-2")
+    assert told[-1] == float("-inf"), "a rollover ends the cool-down"
 
 
 async def test_a_caller_that_goes_away(

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -23,6 +24,9 @@ from entra_fast.sidecar.fastlane import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
 from entra_fast.tokens import Acquirer, TokenAcquirer, TokenCache
 from entra_fast.validate import AsyncValidator
+
+if TYPE_CHECKING:
+    from entra_fast.shared_cache import SharedCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Service:
         self._credentials: Credentials | None = None
         self._validator_started: asyncio.Task[None] | None = None
         self._http: HttpClient | None = None
+        self._shared_cache: SharedCache | None = None
         if settings.provider is not None:
             self.acquirer = self._make_acquirer(settings.provider)
         self.lane = self._make_lane()
@@ -64,6 +69,8 @@ class Service:
         if self._finder is None:
             logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
             return
+        if self._shared_cache is not None:
+            self._shared_cache.start()
         if self._finder.endpoints is not None:
             await self._begin_validation(self._finder.endpoints)
         else:
@@ -78,6 +85,8 @@ class Service:
             await asyncio.gather(self._validator_started, return_exceptions=True)
         if self.acquirer is not None:
             await self.acquirer.aclose()
+        if self._shared_cache is not None:
+            await self._shared_cache.aclose()
         if self.validator is not None:
             await self.validator.aclose()
         if self._http is not None:
@@ -92,11 +101,11 @@ class Service:
         """The body of an introspection answer (contract.md). Never raises for a token or for absent keys."""
         if self.validator is not None:
             body = await self.validator.introspect(token)
-        elif self._finder is None:
+        elif not self.enabled:
             body = inactive("identity_provider 'entra_id' is not enabled")
         else:
             # The sentence that the validator has for the same trouble.
-            body = inactive(f"keys of the token issuer are not available: {self._finder.problem}")
+            body = inactive(f"keys of the token issuer are not available: {await self._undiscovered()}")
         self.metrics.introspections.add("true" if body.startswith(b'{"active":true') else "false")
         return body
 
@@ -108,9 +117,7 @@ class Service:
             return None
         if self._finder.endpoints is None:
             return self._finder.problem
-        if self.validator is None:
-            return "validation has not started yet"
-        return self.validator.not_ready_reason or self._credentials.problem()
+        return self._keys_problem() or self._credentials.problem()
 
     async def readiness(self) -> str | None:
         """`not_ready_reason` of the whole, which another process may know."""
@@ -119,6 +126,14 @@ class Service:
     async def exposition(self) -> bytes:
         """The metrics of the whole, as Prometheus reads them."""
         return self.metrics.render()
+
+    def _keys_problem(self) -> str | None:
+        """Why no token can be judged, once the endpoints are known; or None."""
+        return "validation has not started yet" if self.validator is None else self.validator.not_ready_reason
+
+    async def _undiscovered(self) -> str | None:
+        """Why the provider's endpoints are not known."""
+        return None if self._finder is None else self._finder.problem
 
     def _make_acquirer(self, provider: ProviderSettings) -> Acquirer:
         outbound = self.settings.outbound
@@ -133,7 +148,8 @@ class Service:
         self._credentials = Credentials(
             provider.credentials, provider.client_id, monotonic=self._clocks.monotonic
         )
-        return TokenAcquirer(
+        self._shared_cache = self._make_shared_cache()
+        acquirer = TokenAcquirer(
             provider,
             finder=self._finder,
             http=self._http,
@@ -141,9 +157,29 @@ class Service:
             cache=self._token_cache(),
             metrics=self.metrics,
             outbound=outbound,
+            replicas=self._shared_cache,
             clock=self._clocks.wall,
             monotonic=self._clocks.monotonic,
         )
+        if self._shared_cache is not None:
+            self._shared_cache.on_replaced = acquirer.replaced_elsewhere
+        return acquirer
+
+    def _make_shared_cache(self) -> SharedCache | None:
+        """The cache that replicas share, where there is one."""
+        if self.settings.shared_cache is None:
+            return None
+        from entra_fast.shared_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
+
+        shared_cache = SharedCache(
+            self.settings.shared_cache,
+            ca_bundle=self.settings.outbound.ca_bundle,
+            metrics=self.metrics,
+            clock=self._clocks.wall,
+            monotonic=self._clocks.monotonic,
+        )
+        self.metrics.shared_available.read = lambda: shared_cache.available
+        return shared_cache
 
     def _token_cache(self) -> TokenCache:
         """Where the acquirer keeps tokens."""
@@ -156,7 +192,7 @@ class Service:
         provider = self.settings.provider
         if provider is None:
             return
-        self.validator = AsyncValidator(
+        validator = AsyncValidator(
             issuer=endpoints.issuer,
             audience=provider.client_id,
             jwks_uri=endpoints.jwks_uri,
@@ -165,10 +201,16 @@ class Service:
             http=self._http,
             clock=self._clocks.wall,
         )
-        self.metrics.verified_cache.watch(self.validator.stats, prefix="cache_")
-        await self.validator.start()
+        self._judge_by(validator)
+        await validator.start()
+
+    def _judge_by(self, validator: AsyncValidator) -> None:
+        """Introspect with this validator from now on, on the fast lane too."""
+        self.validator = validator
+        self.metrics.verified_cache.watch(validator.stats, prefix="cache_")
         if self.lane is not None:
-            self.lane.native.attach(self.validator.verifier)
+            self.lane.native.attach(validator.verifier)
+            self.validator.watch_cool_down(self.lane.native.refuse_unknown_keys_until)
 
     def _make_lane(self) -> Lane | None:
         """The fast lane, unless it is turned off, has nothing to answer, or does not fit this aiohttp."""

@@ -151,6 +151,8 @@ pub struct FastLane {
     identity: Identity,
     figures: Figures,
     tracing: bool,
+    /// Monotonic seconds, as bits of a float.
+    unknown_keys_refused_until: AtomicU64,
 }
 
 impl FastLane {
@@ -158,13 +160,20 @@ impl FastLane {
     /// With `tracing`, requests that ask for spans are declined, because the full way makes them.
     #[must_use]
     pub fn new(identity: Identity, bounds: Vec<f64>, tracing: bool) -> Self {
-        Self { identity, figures: Figures::new(bounds), tracing }
+        let unknown_keys_refused_until = AtomicU64::new(f64::NEG_INFINITY.to_bits());
+        Self { identity, figures: Figures::new(bounds), tracing, unknown_keys_refused_until }
     }
 
     /// What it has counted.
     #[must_use]
     pub fn figures(&self) -> &Figures {
         &self.figures
+    }
+
+    /// Until then, in monotonic seconds, tokens of unknown keys are answered here: nothing would fetch keys for
+    /// them, and whoever floods the sidecar with such tokens shall not take the time of others.
+    pub fn refuse_unknown_keys_until(&self, monotonic: f64) {
+        self.unknown_keys_refused_until.store(monotonic.to_bits(), Relaxed);
     }
 
     /// Answer what can be answered of `bytes`, in order.
@@ -268,7 +277,12 @@ impl FastLane {
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
             }
             // New keys may help, and the full way can fetch them.
-            Err(Error::UnknownKey { .. } | Error::KeysUnavailable) => return None,
+            Err(Error::KeysUnavailable) => return None,
+            Err(Error::UnknownKey { .. })
+                if now.monotonic >= f64::from_bits(self.unknown_keys_refused_until.load(Relaxed)) =>
+            {
+                return None;
+            }
             Err(error) => {
                 self.figures.inactive.fetch_add(1, Relaxed);
                 let body = introspection::inactive(&error.to_string());

@@ -62,6 +62,11 @@ impl FastLane {
         let _ = self.verifier.set(verifier);
     }
 
+    /// Until then tokens of unknown keys are answered here, because nothing fetches keys for them.
+    fn refuse_unknown_keys_until(&self, monotonic: f64) {
+        self.lane.refuse_unknown_keys_until(monotonic);
+    }
+
     /// Answer what can be answered of the bytes that a connection has.
     #[pyo3(signature = (data, now, monotonic))]
     fn serve<'py>(&self, py: Python<'py>, data: &[u8], now: f64, monotonic: f64) -> Served<'py> {
