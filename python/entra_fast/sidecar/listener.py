@@ -39,8 +39,12 @@ _NO_NEW_CONNECTIONS = (
 )
 
 
-def listen(host: str, port: int, setting: str) -> socket.socket:
+def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socket.socket:
     """A bound TCP socket.
+
+    Args:
+        shared: further sockets may listen on the same address, and the kernel spreads connections over them
+            (SO_REUSEPORT).
 
     Raises:
         ConfigurationError: code `address_unusable`; names the setting and the address.
@@ -54,6 +58,8 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         raise _unusable(host, port, setting, exc) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         # Two sockets may be bound to an address with SO_REUSEADDR; only listening tells whether it is free.
         listener.listen(BACKLOG)
@@ -62,6 +68,28 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         listener.close()
         raise _unusable(host, port, setting, exc) from None
     return listener
+
+
+def listen_together(host: str, port: int, setting: str, count: int) -> list[socket.socket]:
+    """So many sockets that share an address.
+
+    Raises:
+        ConfigurationError: code `address_unusable`; names the setting and the address.
+    """
+    # Any process of this user may join those who share an address. That another sidecar listens there already
+    # is a mistake that would go unnoticed, unless somebody asks who does not want to share.
+    first = listen(host, port, setting)
+    port = first.getsockname()[1]
+    first.close()
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            listeners.append(listen(host, port, setting, shared=True))
+    except ConfigurationError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 async def let_nobody_in(listener: socket.socket) -> None:

@@ -21,7 +21,15 @@ logger = logging.getLogger("entra_fast")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line. Fields given as `extra={"fields": {...}}` become members."""
+    """A record as one line. Fields given as `extra={"fields": {...}}` become members.
+
+    Args:
+        worker: the number of this process, where several serve as one.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -33,6 +41,8 @@ class JsonLines(logging.Formatter):
             # Messages of other libraries may be formatted with values from the wire; ours never are.
             "message": record.getMessage() if record.name.startswith("entra_fast") else _template(record),
         }
+        if self._worker is not None:
+            line["worker"] = self._worker
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
             line.update(fields)
@@ -72,10 +82,10 @@ class AccessLog:
         logger.info("request", extra={"fields": fields})
 
 
-def configure(level: str) -> None:
+def configure(level: str, *, worker: int | None = None) -> None:
     """Send the log lines of this package and of the libraries below it to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)

@@ -58,8 +58,8 @@ class RunningSidecar:
         self._probe = probe
         self._stopped = False
         self.service = service
-        self.address = _listening_on(api)
-        self.probe_address = self.address if probe is None else _listening_on(probe)
+        self.address = listening_on(api)
+        self.probe_address = self.address if probe is None else listening_on(probe)
 
     @property
     def base_url(self) -> str:
@@ -124,11 +124,21 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     except BaseException:
         api_socket.close()
         raise
+    api = await start_api(settings, service, api_socket, probes=probe_socket is None)
+    probe = None if probe_socket is None else await start_probes(server, service, probe_socket)
+    return RunningSidecar(server, service, api, api_socket, probe)
+
+
+async def start_api(
+    settings: Settings, service: Service, listener: socket.socket, *, probes: bool
+) -> SidecarRunner:
+    """Start the service, and serve the API on a socket. `probes`: and probes and metrics."""
+    server = settings.server
     limits = Limits(
         max_connections=_possible_connections(server.max_connections), request_timeout=server.request_timeout
     )
     api = SidecarRunner(
-        build_app(settings, service=service, probes=probe_socket is None),
+        build_app(settings, service=service, probes=probes),
         limits,
         service.metrics,
         idle_timeout=server.idle_timeout,
@@ -138,18 +148,21 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     web_server = api.sidecar_server
     service.metrics.connections.read = lambda: len(web_server.connections) if web_server is not None else 0
     await service.start()
-    await web.SockSite(api, api_socket, backlog=BACKLOG).start()
-    probe = None
-    if probe_socket is not None:
-        probe = SidecarRunner(
-            build_probe_app(service),
-            Limits(max_connections=PROBE_CONNECTIONS, request_timeout=server.request_timeout),
-            service.metrics,
-            idle_timeout=server.idle_timeout,
-        )
-        await probe.setup()
-        await web.SockSite(probe, probe_socket, backlog=BACKLOG).start()
-    return RunningSidecar(server, service, api, api_socket, probe)
+    await web.SockSite(api, listener, backlog=BACKLOG).start()
+    return api
+
+
+async def start_probes(server: ServerSettings, service: Service, listener: socket.socket) -> SidecarRunner:
+    """Serve probes and metrics on a socket of their own."""
+    probe = SidecarRunner(
+        build_probe_app(service),
+        Limits(max_connections=PROBE_CONNECTIONS, request_timeout=server.request_timeout),
+        service.metrics,
+        idle_timeout=server.idle_timeout,
+    )
+    await probe.setup()
+    await web.SockSite(probe, listener, backlog=BACKLOG).start()
+    return probe
 
 
 def run(settings: Settings) -> int:
@@ -159,8 +172,14 @@ def run(settings: Settings) -> int:
         ConfigurationError: an address cannot be listened on.
     """
     configure(settings.server.log_level)
+    if settings.server.workers > 1:
+        from entra_fast.sidecar.supervisor import supervise  # noqa: PLC0415 - for one process it is not needed
+
+        serve = supervise
+    else:
+        serve = _serve
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
@@ -186,7 +205,7 @@ async def _serve(settings: Settings) -> int:
     return 0 if finished else 1
 
 
-def _listening_on(runner: SidecarRunner) -> str:
+def listening_on(runner: SidecarRunner) -> str:
     host, port = runner.addresses[0][:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
