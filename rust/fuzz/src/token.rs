@@ -24,7 +24,7 @@ const NOW: f64 = 1_767_225_600.0;
 
 /// See the module's description.
 pub fn run(data: &[u8]) -> Outcome {
-    let token = token_of(data);
+    let (signer, token) = token_of(data);
     if let Ok(compact) = Compact::split(&token, MAX_TOKEN_BYTES) {
         let rejoined = [compact.header, compact.payload, compact.signature].join(&b'.');
         assert_eq!(rejoined, token, "the segments are the token");
@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) -> Outcome {
     }
     let verdict = verify(&token, &KEYS, &POLICY, NOW);
     if let Ok(verified) = &verdict {
-        assert_rightly_accepted(&token, verified);
+        assert_rightly_accepted(&token, signer, verified);
     }
     let accepted = verdict.is_ok();
     let expires_at = verdict.as_ref().ok().map(Verified::expires_at);
@@ -55,16 +55,17 @@ pub fn run(data: &[u8]) -> Outcome {
     accepted.into()
 }
 
-fn token_of(data: &[u8]) -> Vec<u8> {
-    let Some(recipe) = data.strip_prefix(b"sign:") else { return data.to_vec() };
+/// The token, and of a recipe the id of the key that signs it.
+fn token_of(data: &[u8]) -> (Option<&str>, Vec<u8>) {
+    let Some(recipe) = data.strip_prefix(b"sign:") else { return (None, data.to_vec()) };
     let mut lines = recipe.splitn(3, |byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
-    let (kid, header, payload) = (line(), line(), line());
-    sign(std::str::from_utf8(kid).unwrap_or_default(), header, payload)
+    let (kid, header, payload) = (std::str::from_utf8(line()).unwrap_or_default(), line(), line());
+    (Some(kid), sign(kid, header, payload))
 }
 
 /// What was accepted has one spelling, and claims that fit when read by other software.
-fn assert_rightly_accepted(token: &[u8], verified: &Verified) {
+fn assert_rightly_accepted(token: &[u8], signer: Option<&str>, verified: &Verified) {
     let mut encoded = Vec::new();
     let mut decoded = Vec::new();
     for segment in token.split(|byte| *byte == b'.') {
@@ -80,6 +81,7 @@ fn assert_rightly_accepted(token: &[u8], verified: &Verified) {
     assert!(!header.duplicates);
     assert!(["RS256", "ES256", "EdDSA"].iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
     assert!(header.value.get("crit").is_none(), "an extension was ignored");
+    assert!(signer.is_none_or(|signer| header.value["kid"] == signer), "another key signed it");
 
     // A number beyond the floats, in a claim that nobody checks, is the one thing that serde_json cannot read.
     let Ok(claims) = strict_json::read(payload) else {
@@ -159,18 +161,29 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#","nbf":1767225600.5,"active":false,"roles":["a","b"],"groups":[]"#,
         r#","scp":"a b","n":1e400,"z":[{"a":null}],"s":"\ud83d\ude00""#,
         r#","exp":1"#,
+        r#","nbf":1767225661"#,
         r#","nbf":"1""#,
         r#","tid":"11111111-2222-3333-4444-555555555555","idtyp":"app""#,
     ] {
         seeds.push(format!("sign:ed\n{{\"alg\":\"EdDSA\",\"kid\":\"ed\"}}\n{}", claims(rest)).into_bytes());
     }
-    seeds.push(
-        format!(
-            "sign:ed\n{{\"alg\":\"EdDSA\",\"kid\":\"ed\"}}\n{}",
-            claims("").replace("\"aud\":\"audience\"", "\"aud\":[\"x\",\"audience\"]")
-        )
-        .into_bytes(),
-    );
+    // The clock stands at 1767225600, and 60 seconds are allowed for.
+    for (from, to) in [
+        ("\"audience\"", "[\"x\",\"audience\"]"),
+        ("\"audience\"", "\"audienc\""),
+        ("issuer.example", "issuer.example.org"),
+        ("1767229200", "1767225540"),
+        ("1767229200", "1767225540.5"),
+        ("\"iat\":1767225600", "\"iat\":1767225661"),
+        ("iat", "Iat"),
+    ] {
+        let claims = claims("").replacen(from, to, 1);
+        seeds.push(format!("sign:ed\n{{\"alg\":\"EdDSA\",\"kid\":\"ed\"}}\n{claims}").into_bytes());
+    }
+    // Signed by another key, and by none.
+    for signer in ["ec", "nobody"] {
+        seeds.push(format!("sign:{signer}\n{{\"alg\":\"EdDSA\",\"kid\":\"ed\"}}\n{}", claims("")).into_bytes());
+    }
     seeds.push(b"a.b.c.d.e".to_vec());
     seeds.push(b"..".to_vec());
     seeds
