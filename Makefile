@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-memory chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-memory soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -42,13 +42,20 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 
-bench: bench-micro ## Run all benchmarks
+bench: bench-micro bench-load ## Run all benchmarks
 
 bench-micro: ## Time the library against its peers and the floors, and print a table of ratios
 	@benches/run_micro.sh
 
 chaos: build $(STAMPS)/tools ## Throw all faults at a sidecar under load (SEED=n repeats a run, ARGS="--seconds 300")
 	@$(BIN)/python -m benches.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
+	@cargo build --quiet --release --locked --package entra-core --example floor
+	@$(BIN)/python -m benches.load $(ARGS)
+
+soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every answer
+	@$(BIN)/python -m benches.soak --requests $(or $(REQUESTS),10000000) $(ARGS)
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)

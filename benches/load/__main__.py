@@ -94,9 +94,8 @@ class Bench:
             for connections in CONNECTIONS:
                 for content_type in (JSON, FORM):
                     for subject in subjects:
-                        self._pair(
-                            environ, sidecar, bare[subject], traffic, subject, content_type, connections
-                        )
+                        servers = {"sidecar": sidecar, "bare": bare[subject]}
+                        self._pair(environ, servers, traffic, subject, content_type, connections)
             if "P3" in rows:
                 shot = traffic.shot("introspect_seen", JSON)
                 answer = answers["introspect_seen"]
@@ -118,8 +117,7 @@ class Bench:
     def _pair(
         self,
         environ: dict[str, str],
-        sidecar: Server,
-        bare: Server,
+        servers: dict[str, Server],
         traffic: Traffic,
         subject: str,
         content_type: str,
@@ -128,7 +126,7 @@ class Bench:
         shot = traffic.shot(subject, content_type)
         name = f"{subject}/{content_type.rpartition('/')[2].rpartition('-')[2]}/{connections}"
         if subject != "introspect_unseen":
-            self._alternate(name, {"sidecar": sidecar, "bare": bare}, shot, connections)
+            self._alternate(name, servers, shot, connections)
             return
         # Each run meets a sidecar that has never seen any of these tokens.
         for turn in range(self.runs):
@@ -137,7 +135,7 @@ class Bench:
                 self._measure(name, "sidecar", fresh, shot, connections, 1)
                 hits = fresh.metric("entra_fast_verified_cache_hits_total")
                 warmed = fresh.metric('entra_fast_introspections_total{active="true"}')
-            self._measure(name, "bare", bare, shot, connections, 1)
+            self._measure(name, "bare", servers["bare"], shot, connections, 1)
             told(turn, name, f"{hits:.0f} of {warmed:.0f} from the cache, the warm-up's")
         progress_of(self.results, name)
 
@@ -195,26 +193,24 @@ class Bench:
 
     def unknown_keys(self) -> None:
         """Steady state and attack in turns, each on a sidecar of its own, because the cool-down lasts."""
-        seconds = max(4, 2 * self.seconds)
         known = Traffic(self.directory, self.seen, []).shot("introspect_seen", JSON)
         for _ in range(self.runs):
             for attack in (False, True):
-                with self.provider(key_delay=2.0) as provider:
-                    with ready_sidecar(self.environment(provider)) as sidecar:
-                        warm_up(sidecar, known)
-                        fetched = int(provider.ask("/fetches"))
-                        tokens = [self.seen[n % SEEN] for n in range(flood.RATE * (seconds + 2))]
-                        if attack:
-                            tokens = [of_unknown_key(token) for token in tokens]
-                        false_before = sidecar.metric('entra_fast_introspections_total{active="false"}')
-                        outcome = flood.beside(
-                            sidecar, [body(JSON, {"token": token}) for token in tokens], known, seconds
-                        )
-                        false = (
-                            sidecar.metric('entra_fast_introspections_total{active="false"}') - false_before
-                        )
-                        fetches = int(provider.ask("/fetches")) - fetched
-                self.results.flood(attack, outcome, refused=int(false), fetches=fetches)
+                tokens = [self.seen[n % SEEN] for n in range(flood.RATE * (flood.SECONDS + 3))]
+                if attack:
+                    tokens = [of_unknown_key(token) for token in tokens]
+                bodies = [body(JSON, {"token": token}) for token in tokens]
+                with (
+                    self.provider(key_delay=2.0) as provider,
+                    ready_sidecar(self.environment(provider)) as sidecar,
+                ):
+                    warm_up(sidecar, known)
+                    refusals = 'entra_fast_introspections_total{active="false"}'
+                    fetched, refused = int(provider.ask("/fetches")), sidecar.metric(refusals)
+                    outcome = flood.beside(sidecar, bodies, known)
+                    refused = sidecar.metric(refusals) - refused
+                    fetches = int(provider.ask("/fetches")) - fetched
+                self.results.flood(attack, outcome, refused=int(refused), fetches=fetches)
         progress_of_flood(self.results)
 
     # --- P7 and P8 ---
@@ -271,8 +267,8 @@ def raw_answer(server: Server, shot: wrk.Shot) -> str:
 
 
 def warm_up(server: Server, shot: wrk.Shot, *, most: int = SEEN) -> str:
-    """Send bodies once, so that caches hold what they should. Each request goes out in one piece, as from wrk.
-    Returns the last answer."""
+    """Send bodies once, so that caches hold what they should. Each request goes out in one piece, as it
+    does from wrk. Returns the last answer."""
     answer = b""
     with (
         shot.bodies.open("rb") as file,

@@ -1,4 +1,6 @@
-"""A thousand requests a second beside the load that is measured: `python -m benches.load.flood PORT FILE SECONDS`.
+"""A thousand requests a second beside the load that is measured.
+
+    python -m benches.load.flood PORT FILE SECONDS
 
 They come at that rate whether or not they are answered, each on a connection that is free or new, so that
 those who wait for a key do not hold up the rest. The outcome is one line of JSON.
@@ -22,6 +24,8 @@ from benches.load import wrk
 from benches.load.processes import LOAD_CORE, ROOT, Server
 
 RATE = 1000
+SECONDS = 10
+"""The key endpoint's two seconds are a fifth of it; the cool-down that follows lasts minutes."""
 CONNECTIONS = 32
 THINK_MS = 10
 """The measured load: this many clients that pause so long between two requests. The server is not full: what
@@ -39,7 +43,7 @@ class Outcome:
     inactive: int
 
 
-def beside(server: Server, bodies: list[bytes], shot: wrk.Shot, seconds: int) -> Outcome:
+def beside(server: Server, bodies: list[bytes], shot: wrk.Shot) -> Outcome:
     """Measure `shot` while the bodies arrive."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"\n".join(bodies))
@@ -47,7 +51,7 @@ def beside(server: Server, bodies: list[bytes], shot: wrk.Shot, seconds: int) ->
         with subprocess.Popen(
             [
                 *("taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benches.load.flood"),
-                *(str(server.port), file.name, str(seconds + 1)),
+                *(str(server.port), file.name, str(SECONDS + 2)),
             ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -56,7 +60,7 @@ def beside(server: Server, bodies: list[bytes], shot: wrk.Shot, seconds: int) ->
             assert process.stdout is not None
             if process.stdout.readline() != "started\n":
                 raise RuntimeError("the flood did not start")
-            run = wrk.run(server, shot, connections=CONNECTIONS, seconds=seconds, think_ms=THINK_MS)
+            run = wrk.run(server, shot, connections=CONNECTIONS, seconds=SECONDS, think_ms=THINK_MS)
             outcome = json.loads(process.stdout.readline())
     return Outcome(run, outcome["sent"], outcome["active"], outcome["inactive"])
 
@@ -133,13 +137,11 @@ class _Flood:
         client.transport.write(request)
 
 
-async def _main() -> None:
-    port, file, seconds = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+async def _main(port: int, bodies: list[bytes], seconds: float) -> None:
     head = (
         f"POST /api/v1/introspect HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         "Content-Type: application/json\r\nContent-Length: "
     ).encode()
-    bodies = file.read_bytes().splitlines()
     flood = _Flood(port, [b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies])
     print("started", flush=True)
     await flood.run(seconds)
@@ -147,4 +149,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(_main(int(sys.argv[1]), Path(sys.argv[2]).read_bytes().splitlines(), float(sys.argv[3])))

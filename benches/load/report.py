@@ -25,6 +25,11 @@ NAMES = {
 }
 
 
+KINDS = {"json": "JSON", "urlencoded": "form"}
+IN_PICTURE = ("introspect_seen", "introspect_unseen", "token", "exchange")
+"""With JSON and 64 connections."""
+
+
 @dataclass(frozen=True)
 class Flooded:
     """One turn of P5."""
@@ -132,9 +137,8 @@ def _pair(
         a.per_second * (1e6 / b.per_second + added_us) / 1e6 for a, b in zip(ours, theirs, strict=True)
     )
     cpu = statistics.median((b.cpu + added_us) / a.cpu for a, b in zip(ours, theirs, strict=True))
-    conditions = (
-        {"json": "JSON", "urlencoded": "form"}[kind] + f", {connections} connection" + "s" * (connections > 1)
-    )
+    plural = "" if connections == 1 else "s"
+    conditions = f"{KINDS[kind]}, {connections} connection{plural}"
     return _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target) | {
         "cpu_ratio": round(cpu, 3),
         "connections": connections,
@@ -191,35 +195,26 @@ def _row(row: str, subject: str, reference: str, ratio: float, target: float | N
 
 
 def show(table: list[dict[str, Any]]) -> None:
-    print(f"\n{'row':4} {'subject':48} {'reference':52} {'ratio':>7} {'target':>7} {'':8} {'by CPU':>7}")
+    print(f"\n{'row':4} {'subject':48} {'reference':54} {'ratio':>7} {'target':>7} {'':8} {'by CPU':>7}")
     for row in table:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
         cpu = f"{row['cpu_ratio']:7.2f}" if "cpu_ratio" in row else ""
-        print(
-            f"{row['row']:4} {row['subject']:48} {row['reference']:52} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}".rstrip()
-        )
+        names = f"{row['row']:4} {row['subject']:48} {row['reference']:54}"
+        print(f"{names} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}".rstrip())
 
 
 def picture(table: list[dict[str, Any]], subtitle: str) -> str:
-    """Throughput and latency percentiles with 64 connections and JSON, ours above the references."""
-    shown = [row for row in table if row.get("connections") == 64 and "form" not in row["subject"]]
-    ours = {
-        name: row["subject_figures"]
-        for row in shown
-        for name in [row["subject"].removesuffix(", JSON, 64 connections")]
-    }
+    """Throughput and latency percentiles with 64 connections and JSON."""
+    conditions = ", JSON, 64 connections"
+    shown = [row for row in table if row["subject"].endswith(conditions)]
+    ours = {row["subject"].removesuffix(conditions): row["subject_figures"] for row in shown}
     theirs = {row["reference"]: row["reference_figures"] for row in reversed(shown)}
-    bars = [
-        _bar(f"{name}", ours[name], True)
-        for key in ("introspect_seen", "introspect_unseen", "token", "exchange")
-        if (name := NAMES[key]) in ours
-    ]
-    for name in (NAMES["bare"], NAMES["full_way"], NAMES["aiohttp_fixed"], NAMES["aiohttp_pyjwt"]):
-        if name in theirs:
-            bars.append(_bar(name, theirs[name], name == NAMES["full_way"]))
-    title = "The sidecar on one core, and what bounds it"
-    return svg.load_picture(sorted(bars, key=lambda bar: -bar.per_second), title, subtitle)
+    bars = [_bar(NAMES[key], ours[NAMES[key]], True) for key in IN_PICTURE if NAMES[key] in ours]
+    for key in ("bare", "full_way", "aiohttp_fixed", "aiohttp_pyjwt"):
+        bars.append(_bar(NAMES[key], theirs[NAMES[key]], key == "full_way"))
+    bars.sort(key=lambda bar: -bar.per_second)
+    return svg.load_picture(bars, "The sidecar on one core, and what bounds it", subtitle)
 
 
 def _bar(label: str, figures: dict[str, float], ours: bool) -> svg.Bar:

@@ -1,4 +1,4 @@
-"""Pictures without a library: bars, percentiles on a logarithmic scale, and lines over the course of a run."""
+"""Pictures without a library: bars, percentiles on a logarithmic scale, lines over the course of a run."""
 
 from __future__ import annotations
 
@@ -50,13 +50,20 @@ def text(
 
 
 def line(x1: float, y1: float, x2: float, y2: float, stroke: str = FAINT, width: float = 1) -> str:
-    return f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' stroke='{stroke}' stroke-width='{width}'/>"
+    ends = f"x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}'"
+    return f"<line {ends} stroke='{stroke}' stroke-width='{width}'/>"
+
+
+def block(x: float, y: float, width: float, height: float, fill: str) -> str:
+    size = f"width='{width:.1f}' height='{height:.1f}'"
+    return f"<rect x='{x:.1f}' y='{y:.1f}' {size} rx='2' fill='{fill}'/>"
 
 
 def document(width: int, height: int, parts: Sequence[str], title: str) -> str:
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' "
-        f"role='img' {FONT}>\n<title>{escape(title)}</title>\n<rect width='100%' height='100%' fill='{PAPER}'/>\n"
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' "
+        f"width='{width}' height='{height}' role='img' {FONT}>\n"
+        f"<title>{escape(title)}</title>\n<rect width='100%' height='100%' fill='{PAPER}'/>\n"
         + "\n".join(parts)
         + "\n</svg>\n"
     )
@@ -114,7 +121,7 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
         weight = 600 if bar.ours else 400
         parts += [
             text(left - 12, y + 4.5, bar.label, anchor="end", weight=weight, fill=INK if bar.ours else SOFT),
-            f"<rect x='{left}' y='{y - 11:.1f}' width='{max(across(bar.per_second) - left, 1.5):.1f}' height='22' rx='2' fill='{colour}'/>",
+            block(left, y - 11, max(across(bar.per_second) - left, 1.5), 22, colour),
             text(across(bar.per_second) + 7, y + 4.5, f"{bar.per_second:,.0f}", weight=weight),
         ]
         if bar.percentiles is None:
@@ -127,9 +134,9 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
             for x, r in ((p50, 7), (p99, 5.5), (p99_9, 4.5))
         ]
     parts += [
-        f"<rect x='{left}' y='{height - 30}' width='12' height='12' rx='2' fill='{OURS}'/>",
+        block(left, height - 30, 12, 12, OURS),
         text(left + 18, height - 20, "entra_fast", size=12),
-        f"<rect x='{left + 110}' y='{height - 30}' width='12' height='12' rx='2' fill='{THEIRS}'/>",
+        block(left + 110, height - 30, 12, 12, THEIRS),
         text(left + 128, height - 20, "reference, measured in the same run", size=12),
     ]
     return document(width, height, parts, title)
@@ -172,7 +179,8 @@ def _panel(lines: Lines, left: float, right: float, top: float, bottom: float) -
     for index, (name, colour, values) in enumerate(lines.lines):
         points = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(lines.xs, values, strict=True))
         parts.append(
-            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' stroke-linejoin='round'/>"
+            f"<polyline points='{points}' fill='none' stroke='{colour}' "
+            "stroke-width='2' stroke-linejoin='round'/>"
         )
         if len(lines.lines) > 1:
             x = left + 12 + index * 150
