@@ -93,15 +93,24 @@ class _Family:
         """
         merged = self.figures()
         if self.whole != "own":
-            others = list(workers)
-            if self.whole == "least" and others:
-                merged = {}
-            for series in others:
-                for labels, numbers in series:
-                    key = self._bounded(tuple(labels))
-                    known = merged.get(key)
-                    merged[key] = list(numbers) if known is None else self._one(known, numbers)
+            others = self._merged(workers)
+            if self.whole == "sum":
+                others = self._merged((list(merged.items()), list(others.items())))
+            merged = others or merged
         return [line for labels, numbers in sorted(merged.items()) for line in self._lines(labels, numbers)]
+
+    def added(self, several: Iterable[Series]) -> Series:
+        """The figures of several processes as one."""
+        return list(self._merged(several).items())
+
+    def _merged(self, several: Iterable[Series]) -> dict[tuple[str, ...], list[float]]:
+        merged: dict[tuple[str, ...], list[float]] = {}
+        for series in several:
+            for labels, numbers in series:
+                key = self._bounded(tuple(labels))
+                known = merged.get(key)
+                merged[key] = list(numbers) if known is None else self._one(known, numbers)
+        return merged
 
     def _one(self, known: Sequence[float], more: Sequence[float]) -> list[float]:
         pairs = zip(known, more, strict=True)
@@ -405,6 +414,14 @@ class Metrics:
     def figures(self) -> Figures:
         """The figures of this process."""
         return {family.name: list(family.figures().items()) for family in self.families()}
+
+    def accumulated(self, earlier: Figures, more: Figures) -> Figures:
+        """What remains of processes that are gone: the sums of what they have counted, and no gauges."""
+        counted = (family for family in self.families() if family.kind != "gauge" and family.whole == "sum")
+        return {
+            family.name: family.added((earlier.get(family.name, ()), more.get(family.name, ())))
+            for family in counted
+        }
 
 
 def _escape(value: str) -> str:

@@ -201,8 +201,8 @@ class Service:
             http=self._http,
             clock=self._clocks.wall,
         )
-        self._judge_by(validator)
         await validator.start()
+        self._judge_by(validator)
 
     def _judge_by(self, validator: AsyncValidator) -> None:
         """Introspect with this validator from now on, on the fast lane too."""
@@ -210,7 +210,7 @@ class Service:
         self.metrics.verified_cache.watch(validator.stats, prefix="cache_")
         if self.lane is not None:
             self.lane.native.attach(validator.verifier)
-            self.validator.watch_cool_down(self.lane.native.refuse_unknown_keys_until)
+            validator.watch_cool_down(self.lane.native.refuse_unknown_keys_until)
 
     def _make_lane(self) -> Lane | None:
         """The fast lane, unless it is turned off, has nothing to answer, or does not fit this aiohttp."""
