@@ -13,7 +13,7 @@ import ipaddress
 import os
 import ssl
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,7 @@ class HttpClient:
         max_response_bytes: a larger answer is a failure.
         ca_bundle: PEM file with authorities to trust beside the system's.
         proxies: as made by `config.proxies_from`; by default from the process's environment.
+        trace_configs: told about each request.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class HttpClient:
         max_response_bytes: int = 1 << 20,
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
         self.connect_timeout = connect_timeout
         self.read_timeout = read_timeout
@@ -80,6 +82,7 @@ class HttpClient:
         self.max_response_bytes = max_response_bytes
         self._ca_bundle = ca_bundle
         self._proxies = proxies_from(os.environ) if proxies is None else dict(proxies)
+        self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -213,6 +216,7 @@ class HttpClient:
                 connector=aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30),
                 cookie_jar=aiohttp.DummyCookieJar(),  # no state from one user's request to the next
                 auto_decompress=False,
+                trace_configs=self._trace_configs,
                 trust_env=False,  # would also send credentials from ~/.netrc; proxies are chosen below
             )
         return self._session

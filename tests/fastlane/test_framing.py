@@ -157,6 +157,18 @@ async def test_a_long_pipeline_is_answered_whole(lane: Started) -> None:
         assert lane_answers(lane) - before == 1400
 
 
+async def test_the_lane_goes_on_by_itself_where_a_call_stopped(lane: Started) -> None:
+    """One piece with requests for the lane alone, and nothing that comes later."""
+    lane.clock.stop(1_800_000_000.0)
+    await lane.call.token()
+    async with await Connection.to(lane) as connection:
+        expected = await connection.ask(token_request())
+        before = lane_answers(lane)
+        connection.send(token_request() * 300)
+        assert [await connection.answer() for _ in range(300)] == [expected] * 300
+        assert lane_answers(lane) - before == 300
+
+
 @pytest.mark.parametrize("last", ["close", "malformed", "unfinished"])
 async def test_what_ends_a_connection_does_not_cost_earlier_answers(start: StartSidecar, last: str) -> None:
     """Lane, full way and lane, then what ends the connection: three answers, one for the end, and no more."""

@@ -148,8 +148,15 @@ class _Api:
         started = time.perf_counter()
         # Named by the route that matched, not by the path as it was spelled: nothing slips past the checks.
         resource = request.match_info.route.resource
-        endpoint = "other" if resource is None else ENDPOINT_NAMES.get(resource.canonical, "other")
-        response = await self._answer(request, handler, endpoint)
+        route = "other" if resource is None else resource.canonical
+        endpoint = ENDPOINT_NAMES.get(route, "other")
+        tracing = self._service.tracing
+        if tracing is None or endpoint == "other":
+            response = await self._answer(request, handler, endpoint)
+        else:
+            with tracing.server_span(request, route) as span:
+                response = await self._answer(request, handler, endpoint)
+                tracing.answered(span, response.status)
         seconds = time.perf_counter() - started
         metrics = self._service.metrics
         metrics.requests.add(endpoint, str(response.status))

@@ -20,6 +20,7 @@ from entra_fast.credentials import Credentials
 from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.http import HttpClient
 from entra_fast.metrics import DURATION_BUCKETS, Metrics
+from entra_fast.sidecar import tracing
 from entra_fast.sidecar.fastlane import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
 from entra_fast.tokens import Acquirer, TokenAcquirer, TokenCache
@@ -53,6 +54,7 @@ class Service:
         self.acquirer: Acquirer | None = None
         self.validator: AsyncValidator | None = None
         self.draining = False
+        self.tracing = tracing.begin()
         self._clocks = clocks or Clocks()
         self._finder: EndpointFinder | None = None
         self._credentials: Credentials | None = None
@@ -143,6 +145,7 @@ class Service:
             overall_timeout=outbound.overall_timeout,
             ca_bundle=outbound.ca_bundle,
             proxies=outbound.proxies,
+            trace_configs=() if self.tracing is None else (self.tracing.client_trace(),),
         )
         self._finder = EndpointFinder(provider, self._http, self.metrics, monotonic=self._clocks.monotonic)
         self._credentials = Credentials(
@@ -228,6 +231,7 @@ class Service:
             allowed_hosts=sorted(server.allowed_hosts),
             bounds=DURATION_BUCKETS,
             detailed=access_log.enabled,
+            tracing=self.tracing is not None,
         )
         metrics = self.metrics
         metrics.request_seconds.include(native.durations)

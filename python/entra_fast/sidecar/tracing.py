@@ -1,0 +1,147 @@
+"""Spans of OpenTelemetry, where it is installed and was told where to send them.
+
+What belongs here: one server span for each request of the API that takes the full way, one client span for
+each request to the provider. What must never be here: anything that was sent. Attributes are the method, the
+route that matched, the status, and the provider's address; never a header, a query, a body, or the text of an
+error.
+
+Requests on the fast lane make no spans, but a request whose `traceparent` is sampled never takes the lane
+while tracing is on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from entra_fast.sidecar.logs import logger
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp import web
+    from opentelemetry.trace import Span, Tracer
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""With one of them in the environment, spans are sent there (OTLP over HTTP)."""
+TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+
+
+def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
+    """Tracing, if a tracer provider is configured or the environment names where spans go; else None.
+
+    Args:
+        environ: by default the process's environment, which OpenTelemetry itself reads in any case
+            (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on).
+    """
+    environ = os.environ if environ is None else environ
+    wanted = any(environ.get(name) for name in ENDPOINTS)
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    try:
+        from opentelemetry import trace  # noqa: PLC0415 - an extra
+
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody configured one
+            if not wanted:
+                return None
+            trace.set_tracer_provider(_exporting_provider(environ))
+    except ImportError:
+        if wanted:
+            logger.warning("no traces: the extra entra-fast[otel] is not installed")
+        return None
+    return Tracing(trace.get_tracer_provider().get_tracer("entra_fast"))
+
+
+def _exporting_provider(environ: Mapping[str, str]) -> Any:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    name = environ.get("OTEL_SERVICE_NAME")
+    provider = TracerProvider(resource=Resource.create({} if name else {"service.name": "entra-fast"}))
+    # The process waits for its last spans when it ends; OpenTelemetry's own 10 s are too many for a drain.
+    timeout = None if any(environ.get(name) for name in TIMEOUTS) else 2
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=timeout)))
+    return provider
+
+
+class Tracing:
+    """Makes the spans. `begin` makes this, if it is wanted."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    @contextlib.contextmanager
+    def server_span(self, request: web.Request, route: str) -> Iterator[Span]:
+        """Around the handling of a request; a child of the caller's span, where `traceparent` names one."""
+        from opentelemetry import propagate  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        method = request.method if request.method in _METHODS else "_OTHER"
+        with self._tracer.start_as_current_span(
+            f"{method} {route}",
+            context=propagate.extract(request.headers),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method, "http.route": route, "url.scheme": "http"},
+            record_exception=False,  # its text may quote anything
+            set_status_on_exception=False,
+        ) as span:
+            yield span
+
+    def answered(self, span: Span, status: int) -> None:
+        """The request of a server span was answered so."""
+        _conclude(span, status, 500)
+
+    def client_trace(self) -> aiohttp.TraceConfig:
+        """For an aiohttp client session: a client span around each request."""
+        import aiohttp  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        async def started(
+            _: aiohttp.ClientSession, state: SimpleNamespace, started: aiohttp.TraceRequestStartParams
+        ) -> None:
+            url = started.url
+            attributes = {"http.request.method": started.method, "server.address": url.host or ""}
+            state.span = self._tracer.start_span(
+                started.method,
+                kind=SpanKind.CLIENT,
+                attributes={**attributes, "server.port": url.port or 0, "url.path": url.path},
+            )
+
+        async def ended(
+            _: aiohttp.ClientSession, state: SimpleNamespace, ended: aiohttp.TraceRequestEndParams
+        ) -> None:
+            _conclude(state.span, ended.response.status, 400)
+            state.span.end()
+
+        async def failed(
+            _: aiohttp.ClientSession, state: SimpleNamespace, failed: aiohttp.TraceRequestExceptionParams
+        ) -> None:
+            _fail(state.span, type(failed.exception).__name__)
+            state.span.end()
+
+        config = aiohttp.TraceConfig()
+        config.on_request_start.append(started)
+        config.on_request_end.append(ended)
+        config.on_request_exception.append(failed)
+        return config
+
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+"""Others count as `_OTHER` (OpenTelemetry's semantic conventions for HTTP)."""
+
+
+def _conclude(span: Span, status: int, error_from: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= error_from:
+        _fail(span, str(status))
+
+
+def _fail(span: Span, kind: str) -> None:
+    from opentelemetry.trace import StatusCode  # noqa: PLC0415
+
+    span.set_attribute("error.type", kind)
+    span.set_status(StatusCode.ERROR)
