@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import importlib.util
 import ipaddress
 import os
 import re
@@ -500,7 +501,7 @@ def redis_location(setting: str, url: str) -> RedisLocation:
         host=parts.hostname,
         port=port or 6379,
         database=int(parts.path.strip("/") or "0"),
-        tls=parts.scheme.endswith("s"),
+        tls=parts.scheme in ("rediss", "valkeys"),
         username=urllib.parse.unquote(parts.username) if parts.username else None,
         password=urllib.parse.unquote(parts.password) if parts.password else None,
     )
@@ -726,6 +727,13 @@ def _shared_cache_settings(read: _Reader) -> SharedCacheSettings | None:
     )
     settings.location()
     settings.encryption_key()
+    if missing := [name for name in ("redis", "cryptography") if importlib.util.find_spec(name) is None]:
+        raise ConfigurationError(
+            "setting_invalid",
+            f"{url.setting} needs the [redis] extra, as {missing[0]} is missing: "
+            "pip install 'entra-fast[redis]'",
+            url.setting,
+        )
     return settings
 
 

@@ -250,6 +250,8 @@ class Breaker:
 class SharedCache:
     """The tokens of all replicas. Belongs to one event loop; `start` before use, `aclose` after.
 
+    `on_replaced(digest)` is called when another replica was told to replace a token; it must not raise.
+
     No method raises because of the server. Calls wait for it at most for the configured timeout; what is not
     done by then is a miss, and goes on in the background within a limit of its own: a slow connection is
     there for the next call then, instead of being given up and begun anew.
@@ -286,16 +288,16 @@ class SharedCache:
         self._writes: dict[bytes, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._sender = os.urandom(16)
+        self.on_replaced: Callable[[bytes], None] = lambda digest: None
 
     @property
     def available(self) -> bool:
         """False while the server is left alone."""
         return self._breaker.closed
 
-    def start(self, on_replaced: Callable[[bytes], None]) -> None:
-        """Begin to listen. `on_replaced(digest)` is called when another replica was told to replace a token;
-        it must not raise."""
-        self._in_background(self._listen(on_replaced))
+    def start(self) -> None:
+        """Begin to listen to other replicas. Does not fail when the server is down."""
+        self._in_background(self._listen())
 
     async def aclose(self) -> None:
         """Give the last writes a moment, then end everything."""
@@ -439,9 +441,12 @@ class SharedCache:
         await asyncio.wait({call}, timeout=self._timeout if patience is None else patience)
         late = not call.done() or call.cancelled()
         outcome, answer = ("timed_out", None) if late else call.result()
-        self._metrics.shared_seconds.observe(self._monotonic() - started, operation)
+        took = self._monotonic() - started
+        self._metrics.shared_seconds.observe(took, operation)
         if outcome not in SHARED_FAILURES:
-            self._breaker.succeeded()
+            # A write has more patience, but one that needed it is no proof of a server that is quick enough.
+            if took <= self._timeout:
+                self._breaker.succeeded()
         elif self._breaker.failed():
             self._metrics.shared_interruptions.add()
             logger.warning("going on without the shared cache", extra={"fields": {"because": outcome}})
@@ -483,7 +488,7 @@ class SharedCache:
 
     # --- announcements ---
 
-    async def _listen(self, on_replaced: Callable[[bytes], None]) -> None:
+    async def _listen(self) -> None:
         pause = LISTENER_PAUSE[0]
         while True:
             try:
@@ -493,13 +498,13 @@ class SharedCache:
                         while await subscription.get_message(timeout=self._deadline) is None:
                             pass
                     pause = LISTENER_PAUSE[0]
-                    await self._hear(subscription, on_replaced)
+                    await self._hear(subscription)
             except Exception as exc:
                 logger.debug("not listening to replicas", extra={"fields": {"because": _outcome_of(exc)}})
             await self._sleep(pause * self._uniform(0.8, 1.2))
             pause = min(2 * pause, LISTENER_PAUSE[1])
 
-    async def _hear(self, subscription: Any, on_replaced: Callable[[bytes], None]) -> None:
+    async def _hear(self, subscription: Any) -> None:
         """Returns when the connection is dead; an end of it that can be noticed is an exception."""
         asked = False
         while True:
@@ -512,9 +517,9 @@ class SharedCache:
                 continue
             asked = False
             if message["type"] == "message":
-                self._heard(message["data"], on_replaced)
+                self._heard(message["data"])
 
-    def _heard(self, data: object, on_replaced: Callable[[bytes], None]) -> None:
+    def _heard(self, data: object) -> None:
         try:
             if not isinstance(data, bytes):
                 raise NotBelieved("type")
@@ -523,7 +528,7 @@ class SharedCache:
             self._metrics.shared_announcements.add("rejected")
             return
         if sender != self._sender:
-            on_replaced(digest)
+            self.on_replaced(digest)
 
 
 class _Login(CredentialProvider):
