@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
@@ -333,3 +335,11 @@ async def test_while_draining_everything_takes_the_full_way(lane: Started) -> No
 
 async def _holding(sidecar: Started, size: int) -> bool:
     return any(len(connection._held) == size for connection in connections(sidecar))
+
+
+def test_the_parts_of_aiohttp_are_documented() -> None:
+    """docs/fastlane.md names each part that is checked for, and no other."""
+    text = (Path(__file__).parents[2] / "docs/fastlane.md").read_text()
+    table = text.partition("## What it needs of aiohttp")[2].partition("| part | for |")[2]
+    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == {*fastlane._FIELDS, *fastlane._METHODS}
