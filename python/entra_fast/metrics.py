@@ -334,7 +334,7 @@ class Metrics:
             "gauge",
             "entra_fast_shared_cache_available",
             "1 while a cache that replicas share is set up and in use, else 0.",
-            whole="least",
+            whole="own",
         )
         self.connections_refused = Counter(
             "entra_fast_connections_refused_total", "Connections refused because there were too many."

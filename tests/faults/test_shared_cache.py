@@ -313,6 +313,33 @@ async def test_a_token_in_its_last_minutes_beats_an_error(
     assert (await two.call.token(TARGET)).status == 503
 
 
+async def test_several_workers_are_one_replica(
+    replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider, serve: Serve
+) -> None:
+    """With ENTRA_FAST_WORKERS, one process speaks to Redis, and all workers have what it finds there."""
+    one = await replica()
+    token = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    process = await serve(
+        provider.environment(**shared(way.port), **PATIENT, ENTRA_FAST_WORKERS="2", PYTHONDEVMODE="1")
+    )
+    call = await process.listening()
+    await listening(redis, 2)
+    for _ in range(20):  # each on a new connection, so that both workers are asked
+        assert (await call.token(TARGET)).json["access_token"] == token
+    assert len(provider.requests) == 1
+    assert b"entra_fast_shared_cache_available 1\n" in (await call.get("/metrics")).body
+    new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
+
+    async def replaced() -> bool:
+        return {(await call.token(TARGET)).json["access_token"] for _ in range(20)} == {new}
+
+    await eventually(replaced)
+    assert len(provider.requests) == 2
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+
+
 # --- what Redis sees -------------------------------------------------------------------------------------
 
 
