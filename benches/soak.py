@@ -589,7 +589,7 @@ def picture(result: dict[str, Any], subtitle: str) -> str:
                 "the client is the slower part",
             ),
         ],
-        f"{result['requests']:,} requests, {result['wrong_answers']} wrong answers, {result['errors']} errors",
+        f"{result['requests']:,} requests, {result['wrong_answers']} wrong, {result['errors']} errors",
         subtitle,
         "requests",
     )

@@ -189,6 +189,22 @@ class Bench:
         self.results.verification_us = statistics.median(figures[1:])
         progress(f"one verification: {self.results.verification_us:.1f} us")
 
+    # --- which interpreter, which event loop ---
+
+    def runtime(self) -> None:
+        """The three ways of serving on whatever runs this: see runtimes.py."""
+        with self.provider() as provider, contextlib.ExitStack() as stack:
+            environ = self.environment(provider)
+            shot = Traffic(self.directory, self.seen, []).shot("introspect_seen", JSON)
+            sidecar = stack.enter_context(ready_sidecar(environ))
+            servers = {
+                "sidecar": sidecar,
+                "full_way": stack.enter_context(ready_sidecar(environ, "--no-fast-lane")),
+                "bare": stack.enter_context(reference("bare", answer=raw_answer(sidecar, shot))),
+            }
+            self.results.idle_bytes.append(sidecar.resident_bytes())
+            self._alternate("introspect_seen/others", servers, shot, 64)
+
     # --- P5 ---
 
     def unknown_keys(self) -> None:

@@ -180,7 +180,7 @@ def _flood_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def _median(turns: list[Flooded], name: str) -> float:
-    return statistics.median(getattr(turn, name) for turn in turns)
+    return float(statistics.median(getattr(turn, name) for turn in turns))
 
 
 def _row(row: str, subject: str, reference: str, ratio: float, target: float | None) -> dict[str, Any]:

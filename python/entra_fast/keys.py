@@ -12,6 +12,7 @@ refresh at once, at most once per cool-down. Whoever has a known key never waits
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 import os
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("entra_fast.keys")
 
 
-WOKEN_AT_ONCE = 8
+WOKEN_AT_ONCE = 4
 """Of those who waited for a fetch, so many go on in one round of the event loop."""
 
 
@@ -240,7 +241,7 @@ class AsyncKeys(_Keys):
         self._flight: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
-        self._turns = asyncio.Semaphore(WOKEN_AT_ONCE)
+        self._waiters: collections.deque[asyncio.Future[None]] = collections.deque()
         self._cool_down_watcher: Callable[[float], None] | None = None
 
     def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
@@ -271,11 +272,27 @@ class AsyncKeys(_Keys):
     async def refresh(self) -> None:
         """Fetch now, or join the fetch that is under way. Never raises: see `error`. A caller that goes away
         does not end the fetch for the others."""
+        await asyncio.shield(self._launch())
+
+    def _launch(self) -> asyncio.Task[None]:
         if self._flight is None or self._flight.done():
             self._flight = asyncio.get_running_loop().create_task(self._fetch())
-            self._flight.add_done_callback(lambda _: self._tell_cool_down())
+            self._flight.add_done_callback(self._landed)
             self._tell_cool_down()
-        await asyncio.shield(self._flight)
+        return self._flight
+
+    def _landed(self, _: asyncio.Task[None]) -> None:
+        self._tell_cool_down()
+        self._wake(len(self._waiters))
+
+    def _wake(self, left: int) -> None:
+        """Thousands may have waited. They go on a few at a time, so that others are served in between."""
+        for _ in range(min(left, WOKEN_AT_ONCE, len(self._waiters))):
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        if left > WOKEN_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._wake, left - WOKEN_AT_ONCE)
 
     async def refresh_for_unknown(self, kid: str | None) -> bool:
         """A token names a key that is not in the set. Refresh if that is due; returns whether a new try makes
@@ -295,14 +312,14 @@ class AsyncKeys(_Keys):
         return True
 
     async def _wait(self) -> None:
+        self._launch()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self.schedule.rules.max_wait):
-                await self.refresh()
+                await waiter
         except TimeoutError:
             logger.warning("gave up waiting for the key set; the fetch goes on")
-        # Thousands may have waited. They go on a few at a time, so that others are served in between.
-        async with self._turns:
-            await asyncio.sleep(0)
 
     async def _fetch(self) -> None:
         self.fetches += 1
