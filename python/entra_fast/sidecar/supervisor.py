@@ -289,9 +289,7 @@ async def supervise(settings: Settings) -> int:
     await _first(stop, supervisor.given_up)
     if not stop.is_set():
         logger.error("no worker can be started: giving up")
-        supervisor.kill()
-        return 1
-    finished = await supervisor.drain()
+    finished = await supervisor.drain() and stop.is_set()
     await hub.aclose()
     if probe is not None:
         await probe.cleanup()
