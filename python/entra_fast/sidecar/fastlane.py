@@ -229,7 +229,7 @@ class FastLaneProtocol(SidecarProtocol):
             monotonic = self._monotonic()
             served = self._serve(data, self._wall(), monotonic)
             if type(served) is bytes:
-                # Exactly one request, answered: the case that has to be fast, so `_count` is written out here.
+                # Exactly one request, answered: the case that has to be fast: `_count`, written out.
                 self.transport.write(served)  # type: ignore[union-attr]
                 self._next_keepalive_close_time = monotonic + self._keepalive_timeout
                 self._request_count += 1
