@@ -77,13 +77,15 @@ fn assert_rightly_accepted(token: &[u8], signer: Option<&str>, verified: &Verifi
     let [header, payload, _] = &decoded[..] else { panic!("{} segments", decoded.len()) };
     assert_eq!(verified.claims().text().as_bytes(), payload, "other claims than were signed");
 
-    let header = strict_json::read(header).expect("serde_json reads the header");
-    assert!(!header.duplicates);
-    assert!(["RS256", "ES256", "EdDSA"].iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
-    assert!(header.value.get("crit").is_none(), "an extension was ignored");
-    assert!(signer.is_none_or(|signer| header.value["kid"] == signer), "another key signed it");
-
-    // A number beyond the floats, in a claim that nobody checks, is the one thing that serde_json cannot read.
+    // A number beyond the floats, in a member that nobody looks at, is the one thing that `serde_json` cannot read.
+    if let Ok(header) = strict_json::read(header) {
+        assert!(!header.duplicates);
+        assert!(["RS256", "ES256", "EdDSA"].iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
+        assert!(header.value.get("crit").is_none(), "an extension was ignored");
+        assert!(signer.is_none_or(|signer| header.value["kid"] == signer), "another key signed it");
+    } else {
+        assert!(strict_json::follows_grammar(header));
+    }
     let Ok(claims) = strict_json::read(payload) else {
         assert!(strict_json::follows_grammar(payload));
         return;
