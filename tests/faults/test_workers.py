@@ -1,7 +1,7 @@
 """Several processes as one sidecar: what one of them knows all know, and what happens to one hurts no other.
 
-Real processes, real connections. The kernel spreads connections over the workers by their ports; with as many as
-are opened here, each worker gets some (that all 24 land in one of two has a probability of 2**-23).
+Real processes, real connections. The kernel spreads connections over the workers by their ports; with as many
+as are opened here, each worker gets some (that all 24 land in one of two has a probability of 2**-23).
 """
 
 from __future__ import annotations
@@ -128,6 +128,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def given(pid: int) -> bytes:
+    """What a process was started with."""
+    return Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:
@@ -179,8 +184,8 @@ def number_of(answer: Answer) -> int:
 
 
 async def test_requests_spread_and_the_provider_is_asked_once(serve: Serve, provider: Provider) -> None:
-    """Under concurrent load on all workers: one request for the token, one for the key set, one for the discovery
-    document; afterwards every worker answers from its own cache."""
+    """Under concurrent load on all workers: one request for the token, one for the key set, one for the
+    discovery document; afterwards every worker answers from its own cache."""
     sidecar = await start(serve, provider)
     release = asyncio.Event()
     provider.then(after(release, provider))
@@ -214,6 +219,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
             assert not (await connection.ask(introspection("nonsense"))).json["active"]
         metrics = await sidecar.metrics()
         assert metrics["entra_fast_connections"] == CONNECTIONS
+    assert (await sidecar.call.get("/metrics")).status == 404  # there is a listener for them
     assert metrics['entra_fast_requests_total{endpoint="token",status="200"}'] == CONNECTIONS
     assert metrics['entra_fast_requests_total{endpoint="introspect",status="200"}'] == 2 * CONNECTIONS
     assert metrics['entra_fast_introspections_total{active="true"}'] == CONNECTIONS
@@ -229,7 +235,6 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
 
 async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Provider) -> None:
     """Without a listener for probes, whichever worker gets a probe asks the hub."""
-    sidecar = await start(serve, provider)
     alone = await serve(provider.environment(ENTRA_FAST_WORKERS="2"))
     call = await alone.listening()
 
@@ -243,12 +248,11 @@ async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Pro
     assert f'entra_fast_requests_total{{endpoint="token",status="200"}} {CONNECTIONS}\n' in text
     assert "entra_fast_workers 2\n" in text
     assert (await call.get("/healthz")).status == 200
-    assert (await sidecar.call.get("/metrics")).status == 404  # it has a listener for them
 
 
 async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Provider) -> None:
-    """Once skip_cache has been answered at one worker, no connection of any worker gets the older token, while
-    all of them ask all the time."""
+    """Once skip_cache has been answered at one worker, no connection of any worker gets the older token,
+    while all of them ask all the time."""
     sidecar = await start(serve, provider)
     counting(provider)
     replaced = 0
@@ -275,8 +279,8 @@ async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Prov
 
 
 async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provider) -> None:
-    """A worker that does not say that it has taken the new token is not left with the old one: it is ended before
-    skip_cache is answered, and replaced."""
+    """A worker that does not say that it has taken the new token is not left with the old one: it is ended
+    before skip_cache is answered, and replaced."""
     sidecar = await start(serve, provider)
     counting(provider)
     async with sidecar.connections() as connections:
@@ -285,9 +289,7 @@ async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provide
         assert owned[1]
         stopped = sidecar.pid_of(1)
         os.kill(stopped, signal.SIGSTOP)
-        late = asyncio.create_task(
-            owned[1][0].ask(token_request())
-        )  # it has the old token, and would give it
+        late = asyncio.create_task(owned[1][0].ask(token_request()))  # it would give the old token
         assert number_of(await owned[0][0].ask(token_request(skip_cache=True))) == 2
         assert not alive(stopped)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -325,7 +327,7 @@ async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provi
 
 
 async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
-    """Each worker finds the same renewal due; the provider is asked once for it, and all get the new token."""
+    """Each worker finds the same renewal due; the provider is asked once for it, and all get the token."""
     provider.lifetime = 4
     sidecar = await start(serve, provider)
     counting(provider)
@@ -340,7 +342,7 @@ async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
 
 
 async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, provider: Provider) -> None:
-    """An exchanged token is fetched once for all workers, and refused by all once the user's token has ended."""
+    """An exchanged token is fetched once for all; for an expired user's token all refuse."""
     sidecar = await start(serve, provider)
     user = provider.mint(exp=2**33)
     async with sidecar.connections() as connections:
@@ -437,6 +439,20 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
         assert (await sidecar.call.introspect(provider.mint())).json["active"]
     (line,) = sidecar.logged("worker ended")
     assert (line["number"], line["status"]) == (0, -signal.SIGKILL)
+
+
+async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider) -> None:
+    """Also when nobody replaces a token: the hub asks how it is."""
+    sidecar = await start(serve, provider)
+    stopped = sidecar.pid_of(0)
+    os.kill(stopped, signal.SIGSTOP)
+    await sidecar.until(
+        lambda m: (
+            m.get('entra_fast_worker_restarts_total{reason="hung"}') == 1 and m["entra_fast_workers"] == 2
+        )
+    )
+    assert not alive(stopped)
+    assert sidecar.pid_of(0) != stopped
 
 
 async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider) -> None:
@@ -556,9 +572,9 @@ async def test_workers_hold_no_secret(serve: Serve, provider: Provider) -> None:
     """Neither the environment nor the arguments of a worker has the credential; the supervisor's does."""
     sidecar = await start(serve, provider)
     secret = CLIENT_KEY.private_jwk().encode()
-    assert secret in Path(f"/proc/{sidecar.pid}/environ").read_bytes()
+    assert secret in given(sidecar.pid)
     for pid in sidecar.pids():
-        seen = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+        seen = given(pid)
         assert b"AZURE_" not in seen
         assert secret not in seen
 
@@ -600,16 +616,21 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
 
 async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
     """Instead of being there without serving; exit status 1."""
-    code = "import sys; sys.executable = '/bin/false'; from entra_fast.cli import main; sys.exit(main(['serve']))"
+    code = (
+        "import sys\n"
+        "sys.executable = '/bin/false'\n"
+        "from entra_fast.cli import main\n"
+        "sys.exit(main(['serve']))\n"
+    )
     process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))
     assert await process.ended() == 1
-    messages = [json.loads(line) for line in process.lines]
-    assert messages[-1]["message"] == "no worker can be started: giving up"
-    assert {line["reason"] for line in messages[:-1]} == {"not_started"}
+    lines = [json.loads(line) for line in process.lines]
+    assert "no worker can be started: giving up" in [line["message"] for line in lines]
+    assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}
 
 
 async def test_orphans_are_reaped(provider: Provider) -> None:
-    """As PID 1 of a container it gets the orphans of others (here: as their subreaper), and leaves no zombie."""
+    """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie."""
     code = (
         "import ctypes, os, sys\n"
         "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
