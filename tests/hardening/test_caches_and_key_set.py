@@ -552,8 +552,9 @@ def test_memory_stays_flat() -> None:
         assert 0 < stats["cache_bytes"] <= 1 << 20
         if batch == 20:
             warm = resident_bytes()
-    assert stats["cache_misses"] == 100_000
-    assert stats["cache_evictions"] == 100_000 - stats["cache_entries"]
+    # A thread that loses its processor may keep the others from a part of the cache: they verify without it.
+    assert 99_900 <= stats["cache_misses"] <= 100_000
+    assert 99_900 <= stats["cache_evictions"] + stats["cache_entries"] <= 100_000
     assert resident_bytes() - warm < 16 << 20  # the tokens alone are 70 MB
 
 

@@ -93,7 +93,7 @@ impl<V: Clone> Bounded<V> {
         self.lock(hash).find(hash, key).map(|(value, _)| value)
     }
 
-    /// The value, as a clone, unless another thread is busy in the same part of the map: then None, at once.
+    /// The value, as a clone, unless another thread keeps busy in the same part of the map: then None, soon.
     ///
     /// For whoever can do without. Nobody waits, not even in a child process that was forked while a thread of its parent
     /// held the lock: there it is never released.
@@ -191,15 +191,7 @@ impl<V: Clone> Bounded<V> {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         for shard in &self.shards {
-            let Some(shard) = (0..PATIENCE).find_map(|_| {
-                let free = try_locked(shard);
-                if free.is_none() {
-                    std::thread::yield_now();
-                }
-                free
-            }) else {
-                continue;
-            };
+            let Some(shard) = try_locked(shard) else { continue };
             stats.entries += shard.entries();
             stats.bytes += shard.bytes();
             stats.hits += shard.hits;
@@ -248,18 +240,21 @@ fn locked<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same without waiting: None while another thread has it.
+/// The same without waiting for long: None while another thread keeps it.
 #[inline]
 fn try_locked<V>(shard: &Mutex<Shard<V>>) -> Option<MutexGuard<'_, Shard<V>>> {
-    match shard.try_lock() {
+    (0..PATIENCE).find_map(|_| match shard.try_lock() {
         Ok(shard) => Some(shard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
+        Err(TryLockError::WouldBlock) => {
+            std::thread::yield_now();
+            None
+        }
+    })
 }
 
-/// How often [`Bounded::stats`] asks a shard that is busy. Its holder needs a microsecond.
-const PATIENCE: usize = 1000;
+/// How often a busy shard is asked. Its holder needs less than a microsecond, unless it has lost its processor.
+const PATIENCE: usize = 100;
 
 /// Which queue an entry is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
