@@ -16,7 +16,7 @@ LAYERS = (
     {"errors"},
     {"config", "metrics"},
     {"http", "oauth", "fetch"},
-    {"keys", "credentials", "discovery"},
+    {"keys", "credentials", "discovery", "shared_cache"},
     {"validate", "tokens"},
     {"sidecar", "emulator", "generator"},
     {"dev"},
