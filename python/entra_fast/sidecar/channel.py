@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 import orjson
@@ -160,7 +160,9 @@ class Channel(asyncio.Protocol):
             self._answer(call, **(result or {}))
         else:
             if len(self._answering) >= MAX_CALLS:
-                raise ValueError("too many calls")
+                _discard(result)
+                self._answer(call, error=["ProviderError", "too_many_fetches", "too many requests wait", 503])
+                return
             task = asyncio.get_running_loop().create_task(self._answer_later(call, result))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
@@ -189,6 +191,11 @@ class Channel(asyncio.Protocol):
             answer.set_result(message)
         else:
             answer.set_exception(_ERRORS[error[0]](*error[1:]))
+
+
+def _discard(result: Awaitable[Fields]) -> None:
+    if isinstance(result, Coroutine):
+        result.close()  # or Python would warn that nobody waited for it
 
 
 def frame(name: str, fields: Fields) -> bytes:

@@ -52,6 +52,7 @@ class Member:
         number: of its place, from 0; its replacement has the same.
         end: ends the process for a reason, and returns when it is gone.
         greeted: whether it has said hello. serving: whether it accepts connections.
+        finished: whether every request was answered when it drained, once it has said so.
         figures: its metrics when it was asked last.
     """
 
@@ -60,6 +61,7 @@ class Member:
     channel: Channel | None = None
     greeted: bool = False
     serving: bool = False
+    finished: bool | None = None
     figures: Figures = field(default_factory=dict)
 
 
@@ -116,6 +118,8 @@ class HubService(Service):
                 self._greet(member)
             case "serving":
                 member.serving = True
+            case "drained":
+                member.finished = _flag(fields, "finished")
             case _:
                 raise ValueError("no such message")
         return None
@@ -269,9 +273,10 @@ class HubService(Service):
 
     async def _ask(self, member: Member, patience: float) -> bool:
         answer = await self._answers(member, "figures", patience)
-        if answer is not None:
-            member.figures = answer["figures"]
-        return answer is not None
+        if answer is None or not isinstance(answer.get("figures"), dict):
+            return False
+        member.figures = answer["figures"]
+        return True
 
     async def _answers(self, member: Member, name: str, patience: float) -> Fields | None:
         """The answer of a worker, or None when it takes too long or the worker is gone."""

@@ -83,7 +83,7 @@ class Place:
     Attributes:
         listener: open unless the place is empty for long, or draining has begun.
         has_served: whether the worker that is there has. reason: why it ended, as in metrics.
-        status: of the process that ended while draining, if it had served.
+        finished: whether every request was answered when it drained, once it has said so.
     """
 
     number: int
@@ -92,7 +92,7 @@ class Place:
     member: Member | None = None
     has_served: bool = False
     reason: str = ""
-    status: int | None = None
+    finished: bool | None = None
 
 
 class Supervisor:
@@ -135,7 +135,8 @@ class Supervisor:
         if late:
             self.kill()
             await asyncio.wait(late, timeout=GONE_WITHIN)
-        return not late and all(place.status in (None, 0) for place in self._places)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return all(place.finished for place in self._places if place.has_served)
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -168,7 +169,6 @@ class Supervisor:
             except (OSError, ConfigurationError):
                 logger.exception("worker could not be started")
             if self._stopping.is_set():
-                place.status = status if place.has_served else None
                 return
             failures = 0 if place.has_served and loop.time() - started >= STEADY else failures + 1
             pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
@@ -224,6 +224,7 @@ class Supervisor:
         self, place: Place, member: Member, name: str, fields: Fields
     ) -> Fields | Awaitable[Fields] | None:
         result = self._hub.handle(member, name, fields)
+        place.finished = member.finished
         if member.serving and not place.has_served:
             place.has_served, place.reason = True, "ended"
             if all(each.has_served for each in self._places):

@@ -10,6 +10,7 @@ to the hub. It lives no longer than the process that started it.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import dataclasses
@@ -206,6 +207,7 @@ class WorkerService(Service):
 
     async def aclose(self) -> None:
         await self.keys.aclose()
+        await super().aclose()
 
     def _make_acquirer(self, provider: ProviderSettings) -> Acquirer:
         return HubAcquirer(self, provider)
@@ -287,9 +289,8 @@ class Worker:
         self._may_serve = asyncio.Event()
         self._drain = asyncio.Event()
 
-    async def serve(self, hub: socket.socket, listener: socket.socket) -> int:
-        """Serve until the hub says that it is enough. Returns the exit status: 0 when every request was
-        answered."""
+    async def serve(self, hub: socket.socket, listener: socket.socket) -> None:
+        """Serve until the hub says that it is enough, and tell it whether every request was answered."""
         await self._channel.open(hub)
         await self._started.wait()
         service = self._service
@@ -301,7 +302,7 @@ class Worker:
         running = RunningSidecar(server, service, api, listener, None)
         self._channel.send("serving")
         await self._drain.wait()
-        return 0 if await running.stop(drain=True) else 1
+        await self._channel.call("drained", finished=await running.stop(drain=True))
 
     def _handle(self, name: str, fields: Fields) -> Fields | None:
         if name == "start":
@@ -401,8 +402,10 @@ def main(arguments: list[str]) -> NoReturn:
 async def _serve(number: int, hub: int, listener: int) -> None:
     listening = socket.socket(fileno=listener)
     listening.setblocking(False)
-    # Ends here: the hub must not see the channel closed before it sees the exit status.
-    _leave(await Worker(number).serve(socket.socket(fileno=hub), listening))
+    await Worker(number).serve(socket.socket(fileno=hub), listening)
+    # What would run at the end of Python, such as sending the last spans.
+    atexit._run_exitfuncs()
+    _leave(0)  # without closing the channel first, which the hub would take for a crash
 
 
 def _die_with(supervisor: int) -> None:
