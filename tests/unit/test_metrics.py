@@ -83,3 +83,55 @@ def test_the_whole_text_is_well_formed() -> None:
 def test_memory_of_the_process_is_a_real_figure() -> None:
     """Read from the kernel."""
     assert Metrics().memory.read() > 1_000_000
+
+
+def test_the_figures_of_workers_are_added() -> None:
+    """Counters, histograms and sizes; labels that only one of them has are there too."""
+    hub, workers = Metrics(), [Metrics(), Metrics()]
+    hub.requests.add("other", "200")
+    for worker in workers:
+        worker.requests.add("token", "200", amount=2)
+        worker.request_seconds.observe(0.002, "token")
+        worker.connections.read = lambda: 3
+    workers[1].requests.add("token", "400")
+    text = hub.render([worker.figures() for worker in workers]).decode()
+    assert 'entra_fast_requests_total{endpoint="other",status="200"} 1\n' in text
+    assert 'entra_fast_requests_total{endpoint="token",status="200"} 4\n' in text
+    assert 'entra_fast_requests_total{endpoint="token",status="400"} 1\n' in text
+    assert 'entra_fast_request_duration_seconds_bucket{endpoint="token",le="0.0025"} 2\n' in text
+    assert 'entra_fast_request_duration_seconds_sum{endpoint="token"} 0.004\n' in text
+    assert "entra_fast_connections 6\n" in text
+
+
+def test_not_every_figure_is_a_sum() -> None:
+    """What the hub alone knows is the hub's; the fast lane is there if every worker has it."""
+    hub, workers = Metrics(), [Metrics(), Metrics()]
+    hub.ready.read = lambda: 1
+    workers[0].fast_lane.read = lambda: 1
+    text = hub.render([worker.figures() for worker in workers]).decode()
+    assert "entra_fast_ready 1\n" in text
+    assert "entra_fast_fast_lane 0\n" in text
+    workers[1].fast_lane.read = lambda: 1
+    assert "entra_fast_fast_lane 1\n" in hub.render([worker.figures() for worker in workers]).decode()
+
+
+def test_what_a_worker_has_counted_outlives_it() -> None:
+    """Else Prometheus would take a restart for a reset of the whole. Gauges end with it."""
+    hub, gone = Metrics(), Metrics()
+    gone.requests.add("token", "200", amount=5)
+    gone.connections.read = lambda: 3
+    past = hub.accumulated(hub.accumulated({}, gone.figures()), gone.figures())
+    text = hub.render([past]).decode()
+    assert 'entra_fast_requests_total{endpoint="token",status="200"} 10\n' in text
+    assert "entra_fast_connections 0\n" in text
+
+
+def test_labels_of_workers_are_bounded_too() -> None:
+    """However many processes, a label has no more values than its limit."""
+    hub = Metrics()
+    workers = [Metrics() for _ in range(4)]
+    for number, worker in enumerate(workers):
+        for status in range(20):
+            worker.requests.add("token", f"{number}-{status}")
+    lines = hub.requests.samples(worker.figures()["entra_fast_requests_total"] for worker in workers)
+    assert len(lines) == 24 + 1

@@ -12,6 +12,10 @@ about tokens (tokens.py, validate.py) and the way out (http.py).
 | server | the protocol below aiohttp's application: limits, deadlines, and the place of the fast lane |
 | listener | listening sockets, closed without losing anybody |
 | run | start, draining, signals |
+| supervisor | several processes: started, watched, ended |
+| hub | the one of them that speaks to the provider and knows the whole |
+| worker | the others, which answer requests |
+| channel | messages between them |
 | logs | log lines |
 """
 

@@ -1,0 +1,201 @@
+"""The channel between hub and worker: order, errors, limits, and an end for what is not understood."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.sidecar import channel as channel_module
+from entra_fast.sidecar.channel import Channel, ChannelLost, Fields, Handler, frame
+
+
+class End:
+    """One end, with what happened to it."""
+
+    def __init__(self, handle: Handler) -> None:
+        self.lost = asyncio.Event()
+        self.channel = Channel(handle, self.lost.set)
+
+
+@asynccontextmanager
+async def ends(handle: Handler) -> AsyncIterator[tuple[End, End]]:
+    """Two ends; the second one handles messages."""
+    first, second = End(lambda name, fields: None), End(handle)
+    for end, raw in zip((first, second), socket.socketpair(), strict=True):
+        await end.channel.open(raw)
+    try:
+        yield first, second
+    finally:
+        first.channel.abort()
+        await first.lost.wait()
+        await second.lost.wait()
+
+
+@asynccontextmanager
+async def raw_end(handle: Handler) -> AsyncIterator[tuple[socket.socket, End]]:
+    """An end, and the other one's bare socket."""
+    ours, theirs = socket.socketpair()
+    end = End(handle)
+    await end.channel.open(ours)
+    with theirs:
+        yield theirs, end
+        end.channel.abort()
+        await end.lost.wait()
+
+
+async def test_an_answer_proves_that_what_was_sent_before_was_handled() -> None:
+    """The promise that a replaced token is never seen again rests on it."""
+    handled: list[str] = []
+
+    def handle(name: str, fields: Fields) -> Fields | None:
+        handled.append(name)
+        return {"so_far": list(handled)} if name == "sync" else None
+
+    async with ends(handle) as (first, _):
+        for number in range(100):
+            first.channel.send(str(number))
+        answer = await first.channel.call("sync")
+    assert answer["so_far"] == [*map(str, range(100)), "sync"]
+
+
+async def test_calls_are_answered_in_any_order() -> None:
+    """Each caller gets its own answer, however long another takes."""
+    gate = asyncio.Event()
+
+    async def answer(fields: Fields) -> Fields:
+        if fields["number"] == 1:
+            await gate.wait()
+        return {"echo": fields["number"]}
+
+    async with ends(lambda name, fields: answer(fields)) as (first, _):
+        slow = first.channel.call("echo", number=1)
+        assert (await first.channel.call("echo", number=2))["echo"] == 2
+        assert not slow.done()
+        gate.set()
+        assert (await slow)["echo"] == 1
+
+
+async def test_errors_travel_with_all_that_they_say() -> None:
+    """What the provider said reaches the application at whichever worker it is."""
+    error = ProviderError("provider_refused", "no", 429, "slow_down", 7, {"error_codes": [1]})
+
+    async def refuse() -> Fields:
+        raise error
+
+    async with ends(lambda name, fields: refuse()) as (first, _):
+        with pytest.raises(ProviderError) as raised:
+            await first.channel.call("token")
+    assert raised.value.args == error.args
+    assert (raised.value.retry_after, raised.value.details) == (7, {"error_codes": [1]})
+
+
+async def test_other_errors_travel_without_their_text() -> None:
+    """The text of an exception may hold anything."""
+
+    async def fail() -> Fields:
+        raise RuntimeError("canary")
+
+    async with ends(lambda name, fields: fail()) as (first, _):
+        with pytest.raises(EntraFastError) as raised:
+            await first.channel.call("token")
+    assert "canary" not in str(raised.value.args)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("!I", channel_module.MAX_MESSAGE_BYTES + 1),
+        struct.pack("!I", 4) + b"nope",
+        struct.pack("!I", 2) + b"[]",
+        struct.pack("!I", 2) + b"{}",
+        frame("answer", {}),
+        frame("unknown", {}),
+    ],
+    ids=["too long", "no JSON", "no object", "no name", "answer to nothing", "handler raises"],
+)
+async def test_what_is_not_understood_ends_the_channel(data: bytes) -> None:
+    """Nothing that follows could be trusted."""
+
+    def handle(name: str, fields: Fields) -> None:
+        raise ValueError("no such message")
+
+    async with raw_end(handle) as (theirs, end):
+        theirs.sendall(data)
+        await asyncio.wait_for(end.lost.wait(), 10)
+
+
+async def test_messages_may_arrive_in_pieces() -> None:
+    """Split at any byte."""
+    handled: list[Fields] = []
+    arrived = asyncio.Event()
+
+    def handle(name: str, fields: Fields) -> None:
+        handled.append(fields)
+        if len(handled) == 3:
+            arrived.set()
+
+    data = b"".join(frame("message", {"number": number}) for number in range(3))
+    async with raw_end(handle) as (theirs, _):
+        for index in range(len(data)):
+            theirs.sendall(data[index : index + 1])
+            await asyncio.sleep(0)
+        await asyncio.wait_for(arrived.wait(), 10)
+    assert handled == [{"number": 0}, {"number": 1}, {"number": 2}]
+
+
+async def test_calls_end_with_the_other_side() -> None:
+    """Nobody waits for an answer that cannot come."""
+
+    async def never() -> Fields:
+        await asyncio.Event().wait()
+        return {}
+
+    async with ends(lambda name, fields: never()) as (first, second):
+        waiting = first.channel.call("token")
+        second.channel.abort()
+        with pytest.raises(ChannelLost):
+            await waiting
+        with pytest.raises(ChannelLost):
+            await first.channel.call("token")
+        first.channel.send("anything")  # goes to nobody
+
+
+async def test_a_side_that_does_not_read_ends_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of filling memory."""
+    monkeypatch.setattr(channel_module, "MAX_UNSENT_BYTES", 100_000)
+    async with raw_end(lambda name, fields: None) as (_, end):
+        for _ in range(100):
+            end.channel.send("grant", token="x" * 50_000)
+        await asyncio.wait_for(end.lost.wait(), 10)
+
+
+async def test_waiting_calls_are_bounded_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that asks refuses at once; the one that is asked answers that it is too much."""
+    monkeypatch.setattr(channel_module, "MAX_CALLS", 2)
+    gate = asyncio.Event()
+
+    async def wait() -> Fields:
+        await gate.wait()
+        return {}
+
+    handle: Callable[[str, Fields], object] = lambda name, fields: wait()  # noqa: E731
+    async with ends(handle) as (first, _):  # type: ignore[arg-type]
+        calls = [first.channel.call("token") for _ in range(2)]
+        with pytest.raises(ChannelLost):
+            await first.channel.call("token")
+        gate.set()
+        await asyncio.gather(*calls)
+    gate.clear()
+    async with raw_end(handle) as (theirs, end):  # type: ignore[arg-type]
+        theirs.sendall(b"".join(frame("token", {"call": number}) for number in range(3)))
+        theirs.setblocking(False)
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1 << 16), 10)
+        assert b'"to":2' in data
+        assert b"too_many_fetches" in data
+        assert end.channel.is_open
