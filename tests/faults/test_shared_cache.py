@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +221,11 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
     assert len(provider.requests) == 2
+    # Whoever was told has not looked into Redis, nor listened to itself.
+    assert (await outcomes(one, "get", "miss"), await outcomes(one, "get", "hit")) == (1, 0)
+    series = "entra_fast_shared_cache_announcements_total"
+    assert [await one.metric(f'{series}{{outcome="{o}"}}') for o in ("adopted", "ignored")] == [0, 0]
+    assert not listens or await two.metric(f'{series}{{outcome="adopted"}}') == 1
 
 
 async def test_skip_cache_is_not_answered_from_redis_when_it_joins_a_look_there(
@@ -295,6 +303,43 @@ async def test_whoever_waits_for_a_token_does_not_wait_for_another_replica(
     answered = await two.call.token(TARGET)
     assert answered.status == 200
     assert answered.json["access_token"] != old
+
+
+async def test_a_renewal_that_somebody_comes_to_wait_for_is_not_left_to_another(
+    replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
+) -> None:
+    """While it is asked who renews, the token ends: then it does not matter who does."""
+    one, two = await replica(), await replica()
+    old = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    await two.call.token(TARGET)
+    asked, held = asyncio.Event(), asyncio.Event()
+
+    async def hold_locks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        while data := await reader.read(65_536):
+            if b"NX" in data:
+                asked.set()
+                await held.wait()
+                writer.write(b"$-1\r\n")  # another replica has it
+                continue
+            upstream_writer.write(data)
+            writer.write(await upstream_reader.read(65_536))
+        upstream_writer.close()
+
+    way.always = hold_locks
+    await cut(way)
+    two.clock.advance(2900)
+    assert (await two.call.token(TARGET)).json["access_token"] == old
+    await asked.wait()
+    two.clock.advance(701)
+    waiting = asyncio.create_task(two.call.token(TARGET))
+    await two.received(1)
+    held.set()
+    answered = await waiting
+    assert answered.status == 200, answered.json
+    assert answered.json["access_token"] != old
+    assert await outcomes(two, "lead", "taken") == 1
 
 
 async def test_a_token_in_its_last_minutes_beats_an_error(
@@ -1030,6 +1075,24 @@ def test_the_key_may_be_in_hex_in_either_base64_or_in_a_file(tmp_path: Path) -> 
 def test_without_a_url_nothing_of_it_is_needed() -> None:
     """A key alone sets nothing up."""
     assert read(ENTRA_FAST_REDIS_URL=None) is None
+
+
+def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install; a cache that was asked for is not left out in silence."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "redis" else find_spec(name)
+    )
+    with pytest.raises(ConfigurationError, match=r"entra-fast\[redis\]") as caught:
+        read()
+    assert caught.value.setting == "ENTRA_FAST_REDIS_URL"
+
+
+def test_a_sidecar_without_a_shared_cache_does_not_load_the_extra() -> None:
+    """It starts as fast, and needs as little, as if there were no such thing."""
+    code = "import sys, entra_fast.sidecar.run; print({'redis', 'cryptography'} & {*sys.modules})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
 
 
 async def test_nothing_secret_is_said_however_redis_fails(
