@@ -88,7 +88,6 @@ class Place:
 
     number: int
     listener: socket.socket | None
-    process: Process | None = None
     member: Member | None = None
     has_served: bool = False
     reason: str = ""
@@ -106,6 +105,7 @@ class Supervisor:
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._any_has_served = False
         self.all_served = asyncio.Event()
         self.given_up = asyncio.Event()
 
@@ -175,7 +175,7 @@ class Supervisor:
             self._hub.metrics.worker_restarts.add(place.reason)
             fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
             logger.error("worker ended", extra={"fields": fields})
-            if failures >= MAX_FAILED_STARTS and not self.all_served.is_set():
+            if failures >= MAX_FAILED_STARTS and not self._any_has_served:
                 self.given_up.set()
             if pause >= LONG_PAUSE:
                 self._close_listener(place)
@@ -204,7 +204,7 @@ class Supervisor:
         channel = member.channel = Channel(
             lambda name, fields: self._handle(place, member, name, fields), process.kill
         )
-        place.process, place.member = process, member
+        place.member = member
         late = asyncio.get_running_loop().call_later(
             STARTS_WITHIN, self._kill_unless_serving, member, process
         )
@@ -218,7 +218,7 @@ class Supervisor:
             late.cancel()
             channel.abort()
             self._hub.left(member)
-            place.process = place.member = None
+            place.member = None
 
     def _handle(
         self, place: Place, member: Member, name: str, fields: Fields
@@ -226,7 +226,7 @@ class Supervisor:
         result = self._hub.handle(member, name, fields)
         place.finished = member.finished
         if member.serving and not place.has_served:
-            place.has_served, place.reason = True, "ended"
+            place.has_served, place.reason, self._any_has_served = True, "ended", True
             if all(each.has_served for each in self._places):
                 self.all_served.set()
         return result
