@@ -95,7 +95,7 @@ async def test_a_target_in_no_known_form_is_refused(
 
 
 async def test_the_private_key_signs_a_fresh_assertion(sidecar: Started, provider: Provider) -> None:
-    """The assertion is as RFC 7523 demands: for the token endpoint, short, with the key's id, never reused."""
+    """The assertion is as RFC 7523 demands: for the token endpoint, short, with the key's id, used once."""
     for _ in range(2):
         await sidecar.call.token(TARGET, skip_cache=True)
     forms = [recorded.form for recorded in provider.requests]
