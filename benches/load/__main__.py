@@ -215,8 +215,8 @@ class Bench:
         for _ in range(self.runs):
             for attack in (False, True):
                 tokens = [self.seen[n % SEEN] for n in range(flood.RATE * (flood.SECONDS + 3))]
-                if attack:
-                    tokens = [of_unknown_key(token) for token in tokens]
+                if attack:  # it begins with the measurement
+                    tokens[flood.RATE :] = [of_unknown_key(token) for token in tokens[flood.RATE :]]
                 bodies = [body(JSON, {"token": token}) for token in tokens]
                 with (
                     self.provider(key_delay=2.0) as provider,

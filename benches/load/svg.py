@@ -97,8 +97,8 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
         text(24, 62, subtitle, size=13, fill=SOFT),
         text(left, 96, "Requests a second, one core", size=14, weight=600),
         text(left, 114, "longer is better", size=12, fill=SOFT),
-        text(dots_left, 96, "Latency with 64 connections: p50 — p99 — p99.9", size=14, weight=600),
-        text(dots_left, 114, "further left is better; logarithmic", size=12, fill=SOFT),
+        text(dots_left, 96, "Latency: p50 — p99 — p99.9", size=14, weight=600),
+        text(dots_left, 114, "64 connections; further left is better; logarithmic", size=12, fill=SOFT),
     ]
     for tick in range(5):
         x = across(most * tick / 4)
@@ -111,10 +111,11 @@ def load_picture(bars: Sequence[Bar], title: str, subtitle: str) -> str:
             value = factor * 10.0**power
             if low <= value <= high:
                 x = along(value)
-                parts += [
-                    line(x, top, x, bottom),
-                    text(x, bottom + 20, microseconds(value), size=11, fill=SOFT, anchor="middle"),
-                ]
+                parts.append(line(x, top, x, bottom))
+                if factor == 1:
+                    parts.append(
+                        text(x, bottom + 20, microseconds(value), size=11, fill=SOFT, anchor="middle")
+                    )
     for index, bar in enumerate(bars):
         y = top + step * index + step / 2
         colour = OURS if bar.ours else THEIRS
