@@ -139,7 +139,11 @@ def _pair(
     cpu = statistics.median((b.cpu + added_us) / a.cpu for a, b in zip(ours, theirs, strict=True))
     plural = "" if connections == 1 else "s"
     conditions = f"{KINDS[kind]}, {connections} connection{plural}"
-    return _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target) | {
+    made = _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target)
+    if target is not None and connections > 1:
+        # With one connection both mostly wait for the client, and their CPU time is mostly that of waking.
+        made["reached"] = ratio >= target and cpu >= target
+    return made | {
         "cpu_ratio": round(cpu, 3),
         "connections": connections,
         "subject_figures": _figures(middle(ours)),
@@ -148,9 +152,11 @@ def _pair(
 
 
 def _figures(run: Run) -> dict[str, float]:
-    """Latencies in microseconds."""
+    """Latencies in microseconds. `core_share`: how much of its core the server got. Under full load it is
+    near 1; less means that somebody else used the machine, and then CPU time says more than throughput."""
     names = ("p50", "p90", "p99", "p99_9")
-    return {"per_second": round(run.per_second), "cpu_us": round(run.cpu, 2)} | {
+    share = round(run.per_second * run.cpu / 1e6, 2)
+    return {"per_second": round(run.per_second), "cpu_us": round(run.cpu, 2), "core_share": share} | {
         name: round(getattr(run, name)) for name in names
     }
 
@@ -196,13 +202,17 @@ def _row(row: str, subject: str, reference: str, ratio: float, target: float | N
 
 
 def show(table: list[dict[str, Any]]) -> None:
-    print(f"\n{'row':4} {'subject':48} {'reference':54} {'ratio':>7} {'target':>7} {'':8} {'by CPU':>7}")
+    head = f"{'row':4} {'subject':48} {'reference':54} {'ratio':>7} {'by CPU':>7} {'target':>7}"
+    print(f"\n{head} {'':8} core share")
     for row in table:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
         cpu = f"{row['cpu_ratio']:7.2f}" if "cpu_ratio" in row else ""
+        share = row.get("subject_figures", {}).get("core_share", "") if row.get("connections") == 64 else ""
         names = f"{row['row']:4} {row['subject']:48} {row['reference']:54}"
-        print(f"{names} {row['ratio']:7.2f} {target:>7} {mark:8} {cpu}".rstrip())
+        print(f"{names} {row['ratio']:7.2f} {cpu:7} {target:>7} {mark:8} {share}".rstrip())
+    if any(row["subject_figures"]["core_share"] < 0.9 for row in table if row.get("connections") == 64):
+        print("\nSomebody else used the machine: with 64 connections the server did not get its whole core.")
 
 
 def picture(table: list[dict[str, Any]], subtitle: str) -> str:
