@@ -10,7 +10,7 @@ What belongs here: `Validator` for threads, `AsyncValidator` for asyncio, `valid
 What must never be here: parsing, verification and caching (the native core), or when to fetch keys (keys.py).
 Importing this loads nothing of the server's.
 
-On a token seen before, one call costs about one SHA-256 of it. Otherwise it costs one signature verification.
+On a token seen before, one call costs less than one SHA-256 of it. Otherwise it costs one signature verification.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 //! The one bounded map of this crate: behind the cache of verdicts and the cache of grants.
 //!
-//! Belongs here: keys that are SHA-256 digests, limits by entries and by bytes, and the choice of what goes when
+//! Belongs here: keys that are digests or fingerprints, limits by entries and by bytes, and the choice of what goes when
 //! they are reached. Does not belong here: what a value is, when it expires, who may have it.
 //!
 //! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023): new
@@ -17,8 +17,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hashbrown::HashTable;
-
-use crate::digest::Digest;
 
 /// Shards make threads wait for one another less; more than a few dozen cores gain nothing from more.
 const MAX_SHARDS: usize = 16;
@@ -59,22 +57,37 @@ pub struct Stats {
     pub evictions: u64,
 }
 
+/// What can be a key: bytes that look random to whoever does not know a secret, or that nobody can choose.
+pub trait Key: Copy + Eq {
+    /// Two words of it, which differ between any two keys but for chance.
+    fn words(&self) -> [u64; 2];
+}
+
+impl<const N: usize> Key for [u8; N] {
+    #[inline]
+    fn words(&self) -> [u64; 2] {
+        const { assert!(N >= 16, "a key has 128 bits at least") }
+        let (words, _) = self.as_chunks::<8>();
+        [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
+    }
+}
+
 /// A map from digests to values that never exceeds its limits. Thread-safe.
-pub struct Bounded<V> {
-    shards: Box<[Mutex<Shard<V>>]>,
+pub struct Bounded<K, V> {
+    shards: Box<[Mutex<Shard<K, V>>]>,
     seed: [u64; 2],
     /// Where [`Bounded::sweep_one`] looks next.
     hand: AtomicUsize,
 }
 
-impl<V: Clone> Bounded<V> {
+impl<K: Key, V: Clone> Bounded<K, V> {
     /// What an entry costs besides its value: its slot, and its share of the index and of the ghost queue.
-    pub const ENTRY_OVERHEAD: usize = size_of::<Slot<V>>() + 64;
+    pub const ENTRY_OVERHEAD: usize = size_of::<Slot<K, V>>() + 64;
 
     /// An empty map; nothing is allocated ahead.
     ///
-    /// `seed` must be random for each process: digests are uniform, but whoever can choose tokens can search for
-    /// digests that meet in one place of the index.
+    /// `seed` must be random for each process: keys are uniform, but whoever can choose tokens can search for
+    /// SHA-256 digests that meet in one place of the index.
     #[must_use]
     pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
         let fitting = (limits.entries / MIN_SHARD_ENTRIES).min(limits.bytes / MIN_SHARD_BYTES);
@@ -88,7 +101,7 @@ impl<V: Clone> Bounded<V> {
 
     /// The value, as a clone. Does not allocate.
     #[inline]
-    pub fn get(&self, key: &Digest) -> Option<V> {
+    pub fn get(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
         self.lock(hash).find(hash, key).map(|(value, _)| value)
     }
@@ -98,13 +111,13 @@ impl<V: Clone> Bounded<V> {
     /// For whoever can do without. Nobody waits, not even in a child process that was forked while a thread of its parent
     /// held the lock: there it is never released.
     #[inline]
-    pub fn get_unless_busy(&self, key: &Digest) -> Option<V> {
+    pub fn get_unless_busy(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
         try_locked(self.shard(hash))?.find(hash, key).map(|(value, _)| value)
     }
 
     /// The value, without counting as a hit or a miss, and without a say in what is evicted.
-    pub fn peek(&self, key: &Digest) -> Option<V> {
+    pub fn peek(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
         self.lock(hash).peek(hash, key)
     }
@@ -113,7 +126,7 @@ impl<V: Clone> Bounded<V> {
     ///
     /// If another thread replaces the entry in the meantime, what it put there stays.
     #[inline]
-    pub fn get_if(&self, key: &Digest, fit: impl FnOnce(&V) -> bool) -> Option<V> {
+    pub fn get_if(&self, key: &K, fit: impl FnOnce(&V) -> bool) -> Option<V> {
         let hash = self.hash(key);
         let (value, version) = self.lock(hash).find(hash, key)?;
         if fit(&value) {
@@ -128,7 +141,7 @@ impl<V: Clone> Bounded<V> {
     /// has to make room, or is removed.
     ///
     /// False when it was not kept, because it alone is larger than there is room for; the key then has no value.
-    pub fn insert(&self, key: &Digest, value: V, cost: usize) -> bool {
+    pub fn insert(&self, key: &K, value: V, cost: usize) -> bool {
         let hash = self.hash(key);
         let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
         let mut gone = Vec::new();
@@ -138,7 +151,7 @@ impl<V: Clone> Bounded<V> {
     }
 
     /// As [`Self::insert`], unless another thread is busy in the same part of the map: then the value is not kept.
-    pub fn insert_unless_busy(&self, key: &Digest, value: V, cost: usize) -> bool {
+    pub fn insert_unless_busy(&self, key: &K, value: V, cost: usize) -> bool {
         let hash = self.hash(key);
         let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
         let mut gone = Vec::new();
@@ -150,13 +163,13 @@ impl<V: Clone> Bounded<V> {
     }
 
     /// As [`Self::remove`], unless another thread is busy in the same part of the map.
-    pub fn remove_unless_busy(&self, key: &Digest) {
+    pub fn remove_unless_busy(&self, key: &K) {
         let hash = self.hash(key);
         let _taken = try_locked(self.shard(hash)).and_then(|mut shard| shard.take(hash, key));
     }
 
     /// Remove the key's entry and return its value.
-    pub fn remove(&self, key: &Digest) -> Option<V> {
+    pub fn remove(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
         let taken = self.lock(hash).take(hash, key);
         taken.map(|taken| taken.value)
@@ -201,12 +214,11 @@ impl<V: Clone> Bounded<V> {
         stats
     }
 
-    /// Half of the digest is plenty. The multiplication spreads the seed over all bits that the index uses.
+    /// 128 bits of the key are plenty. The multiplication spreads the seed over all bits that the index uses.
     #[inline]
-    fn hash(&self, key: &Digest) -> u64 {
-        let (words, _) = key.as_chunks::<8>();
-        let left = u128::from(u64::from_le_bytes(words[0]) ^ self.seed[0]);
-        let right = u128::from(u64::from_le_bytes(words[1]) ^ self.seed[1]);
+    fn hash(&self, key: &K) -> u64 {
+        let [left, right] = key.words();
+        let (left, right) = (u128::from(left ^ self.seed[0]), u128::from(right ^ self.seed[1]));
         let product = left * right;
         #[allow(clippy::cast_possible_truncation, reason = "the two halves of the product are folded")]
         let folded = (product >> 64) as u64 ^ product as u64;
@@ -214,12 +226,12 @@ impl<V: Clone> Bounded<V> {
     }
 
     #[inline]
-    fn lock(&self, hash: u64) -> MutexGuard<'_, Shard<V>> {
+    fn lock(&self, hash: u64) -> MutexGuard<'_, Shard<K, V>> {
         locked(self.shard(hash))
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> &Mutex<Shard<V>> {
+    fn shard(&self, hash: u64) -> &Mutex<Shard<K, V>> {
         // The index takes its place from the low bits and its tag from the high ones: the shard from those between.
         #[allow(clippy::cast_possible_truncation, reason = "only a few bits are wanted")]
         let place = (hash >> 40) as usize & (self.shards.len() - 1);
@@ -227,7 +239,7 @@ impl<V: Clone> Bounded<V> {
     }
 }
 
-impl<V: Clone> fmt::Debug for Bounded<V> {
+impl<K: Key, V: Clone> fmt::Debug for Bounded<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bounded").field("stats", &self.stats()).finish_non_exhaustive()
     }
@@ -236,13 +248,13 @@ impl<V: Clone> fmt::Debug for Bounded<V> {
 /// Nothing of the caller but `V::clone` runs under the lock, and nothing is half done when it does: a poisoned
 /// lock protects data that is whole.
 #[inline]
-fn locked<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
+fn locked<K, V>(shard: &Mutex<Shard<K, V>>) -> MutexGuard<'_, Shard<K, V>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same without waiting for long: None while another thread keeps it.
 #[inline]
-fn try_locked<V>(shard: &Mutex<Shard<V>>) -> Option<MutexGuard<'_, Shard<V>>> {
+fn try_locked<K, V>(shard: &Mutex<Shard<K, V>>) -> Option<MutexGuard<'_, Shard<K, V>>> {
     (0..PATIENCE).find_map(|_| match shard.try_lock() {
         Ok(shard) => Some(shard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -264,8 +276,8 @@ enum Place {
 }
 
 /// One entry, or a free slot (no value), of a shard.
-struct Slot<V> {
-    key: Digest,
+struct Slot<K, V> {
+    key: K,
     value: Option<V>,
     /// What the entry counts for: cost and overhead.
     charge: usize,
@@ -331,10 +343,10 @@ struct Taken<V> {
 }
 
 /// A part of the map, behind a lock of its own.
-struct Shard<V> {
+struct Shard<K, V> {
     limits: Limits,
     index: HashTable<u32>,
-    slots: Vec<Slot<V>>,
+    slots: Vec<Slot<K, V>>,
     /// First of the free slots, which are linked by `older`.
     free: u32,
     small: Queue,
@@ -348,7 +360,7 @@ struct Shard<V> {
     evictions: u64,
 }
 
-impl<V> Shard<V> {
+impl<K: Key, V> Shard<K, V> {
     fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -374,7 +386,7 @@ impl<V> Shard<V> {
         self.small.bytes + self.main.bytes
     }
 
-    fn slot(&mut self, index: u32) -> &mut Slot<V> {
+    fn slot(&mut self, index: u32) -> &mut Slot<K, V> {
         &mut self.slots[index as usize]
     }
 
@@ -433,7 +445,7 @@ impl<V> Shard<V> {
         slot.value.take().map(|value| Taken { value, place, frequency })
     }
 
-    fn take(&mut self, hash: u64, key: &Digest) -> Option<Taken<V>> {
+    fn take(&mut self, hash: u64, key: &K) -> Option<Taken<V>> {
         let slots = &self.slots;
         let entry = self.index.find_entry(hash, |index| slots[*index as usize].key == *key).ok()?;
         let (index, _) = entry.remove();
@@ -441,14 +453,14 @@ impl<V> Shard<V> {
     }
 
     /// Take the entry out if it is still the one that was looked at.
-    fn take_version(&mut self, hash: u64, key: &Digest, version: u64) -> Option<Taken<V>> {
+    fn take_version(&mut self, hash: u64, key: &K, version: u64) -> Option<Taken<V>> {
         let slots = &self.slots;
         let index = *self.index.find(hash, |index| slots[*index as usize].key == *key)?;
         if self.slot(index).version == version { self.take(hash, key) } else { None }
     }
 
     /// A value that was found turned out to be unfit: correct the count, and take it out.
-    fn refuse(&mut self, hash: u64, key: &Digest, version: u64) -> Option<Taken<V>> {
+    fn refuse(&mut self, hash: u64, key: &K, version: u64) -> Option<Taken<V>> {
         self.hits -= 1;
         self.misses += 1;
         self.take_version(hash, key, version)
@@ -457,11 +469,11 @@ impl<V> Shard<V> {
     fn insert(
         &mut self,
         hash: u64,
-        key: &Digest,
+        key: &K,
         value: V,
         charge: usize,
         gone: &mut Vec<V>,
-        rehash: impl Fn(&Digest) -> u64,
+        rehash: impl Fn(&K) -> u64,
     ) -> bool {
         // An entry that is replaced keeps its standing: a renewed token is as popular as the one before.
         let replaced = self.take(hash, key);
@@ -498,7 +510,7 @@ impl<V> Shard<V> {
     }
 
     /// Put the slot on a free place, or on a new one.
-    fn occupy(&mut self, slot: Slot<V>) -> u32 {
+    fn occupy(&mut self, slot: Slot<K, V>) -> u32 {
         if self.free == NONE {
             #[allow(clippy::cast_possible_truncation, reason = "the limit of entries is below u32::MAX")]
             let index = self.slots.len() as u32;
@@ -513,7 +525,7 @@ impl<V> Shard<V> {
     }
 
     /// Remove the entry whose turn it is. Algorithm 1 of the paper.
-    fn evict(&mut self, rehash: &impl Fn(&Digest) -> u64) -> Option<V> {
+    fn evict(&mut self, rehash: &impl Fn(&K) -> u64) -> Option<V> {
         loop {
             let small_is_full =
                 self.small.entries >= self.limits.entries / 10 || self.small.bytes >= self.limits.bytes / 10;
@@ -557,7 +569,7 @@ impl<V> Shard<V> {
     }
 
     /// Empty the shard; its former content is returned so that it is dropped outside of the lock.
-    fn clear(&mut self) -> Vec<Slot<V>> {
+    fn clear(&mut self) -> Vec<Slot<K, V>> {
         self.index = HashTable::new();
         self.ghost = Ghost::default();
         self.free = NONE;
@@ -568,9 +580,9 @@ impl<V> Shard<V> {
     }
 }
 
-impl<V: Clone> Shard<V> {
+impl<K: Key, V: Clone> Shard<K, V> {
     #[inline]
-    fn find(&mut self, hash: u64, key: &Digest) -> Option<(V, u64)> {
+    fn find(&mut self, hash: u64, key: &K) -> Option<(V, u64)> {
         let slots = &self.slots;
         let Some(index) = self.index.find(hash, |index| slots[*index as usize].key == *key) else {
             self.misses += 1;
@@ -582,13 +594,13 @@ impl<V: Clone> Shard<V> {
         slot.value.clone().map(|value| (value, slot.version))
     }
 
-    fn peek(&self, hash: u64, key: &Digest) -> Option<V> {
+    fn peek(&self, hash: u64, key: &K) -> Option<V> {
         let index = *self.index.find(hash, |index| self.slots[*index as usize].key == *key)?;
         self.slots[index as usize].value.clone()
     }
 
     /// The entry at the hand, which moves on by one slot.
-    fn next_to_sweep(&mut self) -> Option<(Digest, V, u64)> {
+    fn next_to_sweep(&mut self) -> Option<(K, V, u64)> {
         if self.hand >= self.slots.len() {
             self.hand = 0;
         }
@@ -608,7 +620,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::sha256;
+    use crate::digest::{Digest, sha256};
 
     const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
@@ -617,15 +629,15 @@ mod tests {
     }
 
     fn overhead() -> usize {
-        Bounded::<Arc<u64>>::ENTRY_OVERHEAD
+        Bounded::<Digest, Arc<u64>>::ENTRY_OVERHEAD
     }
 
-    fn map(entries: usize, bytes: usize) -> Bounded<Arc<u64>> {
+    fn map(entries: usize, bytes: usize) -> Bounded<Digest, Arc<u64>> {
         Bounded::new(Limits { entries, bytes }, SEED)
     }
 
     /// Everything that must hold between two operations.
-    fn check<V: Clone>(map: &Bounded<V>, limits: Limits) -> Vec<(Digest, V)> {
+    fn check<V: Clone>(map: &Bounded<Digest, V>, limits: Limits) -> Vec<(Digest, V)> {
         let mut content = Vec::new();
         let mut stats = Stats::default();
         for shard in &map.shards {
@@ -702,7 +714,7 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..400),
         ) {
             let limits = Limits { entries, bytes: kilobytes * 1000 };
-            let map: Bounded<Arc<u64>> = Bounded::new(limits, SEED);
+            let map: Bounded<Digest, Arc<u64>> = Bounded::new(limits, SEED);
             let mut model: HashMap<u64, u64> = HashMap::new();
             let (mut written, mut hits, mut misses) = (0, 0, 0);
             for step in steps {
@@ -749,7 +761,7 @@ mod tests {
         #[test]
         fn a_hot_set_survives_a_scan(hot in 1..60_u64, seed in any::<[u64; 2]>()) {
             let limits = Limits { entries: 100, bytes: 1 << 20 };
-            let map: Bounded<Arc<u64>> = Bounded::new(limits, seed);
+            let map: Bounded<Digest, Arc<u64>> = Bounded::new(limits, seed);
             for number in 0..hot {
                 map.insert(&key(number), Arc::new(number), 10);
                 map.get(&key(number));
@@ -866,7 +878,7 @@ mod tests {
         for (entries, bytes, shards) in
             [(20_000, 4 << 20, 1), (511, 256 << 20, 1), (1024, 8 << 20, 2), (5000, 1 << 30, 8)]
         {
-            assert_eq!(Bounded::<Arc<u64>>::new(Limits { entries, bytes }, SEED).shards.len(), shards);
+            assert_eq!(Bounded::<Digest, Arc<u64>>::new(Limits { entries, bytes }, SEED).shards.len(), shards);
         }
     }
 
@@ -881,7 +893,7 @@ mod tests {
         assert_eq!(removed, 500);
         assert_eq!(map.stats().entries, 500);
         assert!((0..1000).all(|number| map.get(&key(number)).is_some() == (number % 2 == 0)));
-        assert!(!Bounded::<Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
+        assert!(!Bounded::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
     }
 
     #[test]
@@ -898,7 +910,7 @@ mod tests {
     }
 
     /// A value whose drop asks the map that it was in.
-    struct Curious(Arc<OnceLock<Bounded<Arc<Curious>>>>);
+    struct Curious(Arc<OnceLock<Bounded<Digest, Arc<Curious>>>>);
 
     impl Drop for Curious {
         fn drop(&mut self) {
@@ -960,7 +972,7 @@ mod tests {
 
     #[test]
     fn who_does_not_want_to_wait_does_not() {
-        let map: Bounded<Arc<u32>> = Bounded::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
+        let map: Bounded<Digest, Arc<u32>> = Bounded::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
         let key = [7; 32];
         assert!(map.insert_unless_busy(&key, Arc::new(1), 8));
         assert_eq!(map.get_unless_busy(&key), Some(Arc::new(1)));
@@ -979,7 +991,7 @@ mod tests {
     #[test]
     fn the_seed_moves_entries_around() {
         let one = map(10, 1000);
-        let other: Bounded<Arc<u64>> = Bounded::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
+        let other: Bounded<Digest, Arc<u64>> = Bounded::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
         assert!((0..100).all(|number| one.hash(&key(number)) != other.hash(&key(number))));
     }
 }

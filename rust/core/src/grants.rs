@@ -214,7 +214,7 @@ impl fmt::Debug for Grant {
 
 /// The cache. Thread-safe.
 pub struct GrantCache {
-    entries: Bounded<Arc<Entry>>,
+    entries: Bounded<Digest, Arc<Entry>>,
     /// Entries that were found, but only within their safety margin.
     unfresh: AtomicU64,
     /// Misses that are counted twice, because whoever had them asks again.

@@ -14,6 +14,7 @@ pub mod digest;
 pub mod error;
 pub mod explain;
 pub mod fastlane;
+pub mod fingerprint;
 pub mod grants;
 pub mod http1;
 pub mod introspection;

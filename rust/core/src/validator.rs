@@ -1,6 +1,6 @@
 //! A validator: one policy, the current key set, and the tokens that were verified before.
 //!
-//! A token seen before costs one SHA-256 instead of a signature. Its verdict is cached under that digest,
+//! A token seen before costs one keyed fingerprint instead of a signature. Its verdict is cached under that,
 //! never under the token itself, and a hit checks again everything that can have changed: the times, and
 //! that the signing key is still published. One validator has one policy, so a verdict never serves
 //! another one.
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use crate::bounded::{Bounded, Limits, Stats};
-use crate::digest::{Digest, sha256};
 use crate::error::Error;
+use crate::fingerprint::{Fingerprint, Fingerprinter};
 use crate::keyset::KeySet;
 use crate::policy::Policy;
 use crate::verify::{Verified, verify};
@@ -24,8 +24,8 @@ use crate::verify::{Verified, verify};
 pub enum Recalled {
     /// It was verified before, and this is the verdict for now.
     Verdict(Result<Arc<Verified>, Error>),
-    /// Nothing. The digest is what to remember it under.
-    Nothing(Digest),
+    /// Nothing. The fingerprint is what to remember it under.
+    Nothing(Fingerprint),
 }
 
 /// See the module's description. Every method can be called from any thread.
@@ -33,14 +33,20 @@ pub enum Recalled {
 pub struct Validator {
     policy: Policy,
     keys: ArcSwapOption<KeySet>,
-    verdicts: Bounded<Arc<Verified>>,
+    fingerprinter: Fingerprinter,
+    verdicts: Bounded<Fingerprint, Arc<Verified>>,
 }
 
 impl Validator {
     /// A validator without keys. `limits` bound the cache of verified tokens; `seed` is random.
     #[must_use]
     pub fn new(policy: Policy, limits: Limits, seed: [u64; 2]) -> Self {
-        Self { policy, keys: ArcSwapOption::empty(), verdicts: Bounded::new(limits, seed) }
+        Self {
+            policy,
+            keys: ArcSwapOption::empty(),
+            fingerprinter: Fingerprinter::new(),
+            verdicts: Bounded::new(limits, seed),
+        }
     }
 
     /// The policy.
@@ -74,8 +80,8 @@ impl Validator {
         if token.len() > limit {
             return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
         }
-        let digest = sha256(token);
-        let Some(verified) = self.verdicts.get_unless_busy(&digest) else { return Recalled::Nothing(digest) };
+        let fingerprint = self.fingerprinter.of(token);
+        let Some(verified) = self.verdicts.get_unless_busy(&fingerprint) else { return Recalled::Nothing(fingerprint) };
         let keys = self.keys.load();
         match keys.as_ref() {
             None => Recalled::Verdict(Err(Error::KeysUnavailable)),
@@ -83,27 +89,27 @@ impl Validator {
                 Recalled::Verdict(match verified.check_times(&self.policy, now) {
                     Ok(()) => Ok(verified),
                     Err(error) => {
-                        self.verdicts.remove_unless_busy(&digest);
+                        self.verdicts.remove_unless_busy(&fingerprint);
                         Err(error)
                     }
                 })
             }
             Some(_) => {
-                self.verdicts.remove_unless_busy(&digest);
-                Recalled::Nothing(digest)
+                self.verdicts.remove_unless_busy(&fingerprint);
+                Recalled::Nothing(fingerprint)
             }
         }
     }
 
-    /// The expensive half: verify, and remember under `digest` (as given by [`Self::recall`] for this token).
+    /// The expensive half: verify, and remember under `fingerprint` (as given by [`Self::recall`] for this token).
     ///
     /// # Errors
     /// As [`verify`], and [`Error::KeysUnavailable`].
-    pub fn judge(&self, token: &[u8], digest: Digest, now: f64) -> Result<Arc<Verified>, Error> {
+    pub fn judge(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
         let verified = Arc::new(verify(token, keys, &self.policy, now)?);
-        self.verdicts.insert_unless_busy(&digest, Arc::clone(&verified), verified.heap_bytes());
+        self.verdicts.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
         Ok(verified)
     }
 
@@ -115,7 +121,7 @@ impl Validator {
     pub fn validate(&self, token: &[u8], now: f64) -> Result<Arc<Verified>, Error> {
         match self.recall(token, now) {
             Recalled::Verdict(verdict) => verdict,
-            Recalled::Nothing(digest) => self.judge(token, digest, now),
+            Recalled::Nothing(fingerprint) => self.judge(token, fingerprint, now),
         }
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use entra_core::base64url;
 use entra_core::bounded::Limits;
 use entra_core::claims::Claims;
-use entra_core::digest::sha256;
 use entra_core::explain::explain;
 use entra_core::introspection;
 use entra_core::keyset::KeySet;
@@ -132,7 +131,7 @@ fn assert_cache_agrees(token: &[u8], expires_at: Option<f64>) {
     validator.set_keys(parse(&JWKS, 3));
     assert!(matches!(validator.recall(token, NOW), Recalled::Verdict(Ok(_))), "its key is still there");
     validator.set_keys(parse(&JWKS.replace(r#""kid":""#, r#""kid":"not "#), 4));
-    assert!(matches!(validator.recall(token, NOW), Recalled::Nothing(digest) if digest == sha256(token)));
+    assert!(matches!(validator.recall(token, NOW), Recalled::Nothing(_)));
     assert!(validator.validate(token, NOW).is_err(), "a remembered verdict outlived its key");
 }
 

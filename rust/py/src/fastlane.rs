@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::grants::GrantCache;
+use crate::random_seed;
 use crate::verifier::Verifier;
 
 thread_local! {
@@ -53,7 +54,8 @@ impl FastLane {
         detailed: bool,
         tracing: bool,
     ) -> Self {
-        let lane = CoreFastLane::new(Identity { tenant, client_id, allowed_hosts }, bounds, tracing);
+        let identity = Identity { tenant, client_id, allowed_hosts };
+        let lane = CoreFastLane::new(identity, bounds, tracing, [random_seed(), random_seed()]);
         Self { lane, grants, verifier: OnceLock::new(), detailed }
     }
 

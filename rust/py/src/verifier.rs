@@ -141,7 +141,7 @@ impl Verifier {
         };
         Ok(match self.0.recall(token, now) {
             Recalled::Verdict(verdict) => verdict,
-            Recalled::Nothing(digest) => py.detach(|| self.0.judge(token, digest, now)),
+            Recalled::Nothing(fingerprint) => py.detach(|| self.0.judge(token, fingerprint, now)),
         })
     }
 }
