@@ -270,14 +270,16 @@ class FastLane:
     def refuse_unknown_keys_until(self, monotonic: float) -> None:
         """Until then tokens of unknown keys are answered here, because nothing fetches keys for them."""
     def serve(
-        self, data: bytes, now: float, monotonic: float
+        self, data: bytes, now: float, monotonic: float, waited: float = 0.0
     ) -> bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]:
         """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
         answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, bytes
         consumed, why it stopped, a number, renewals). It stopped because everything is `done`; the rest is
         `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the
-        lane (number: its bytes); the rest is `unknown`; or so many answers are there (`full`) that the rest
-        was not looked at. Each renewal is (target, subject token or None)."""
+        lane (number: its bytes); the same, but new keys would make it one for the lane (`key_needed`); the
+        rest is `unknown`; or so many answers are there (`full`) that the rest was not looked at. Each renewal
+        is (target, subject token or None). `waited`: seconds that the bytes have waited before, for the
+        metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:

@@ -39,6 +39,34 @@ WOKEN_AT_ONCE = 4
 """Of those who waited for a fetch, so many go on in one round of the event loop."""
 
 
+class Waiters:
+    """Those who wait for a fetch on one event loop. Thousands may: they go on a few at a time, so that others
+    are served in between."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+
+    def add(self, go_on: Callable[[], None]) -> None:
+        """Have `go_on` called after the fetch."""
+        self._waiting.append(go_on)
+
+    async def wait(self) -> None:
+        """Return after the fetch."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.add(lambda: None if waiter.done() else waiter.set_result(None))
+        await waiter
+
+    def wake(self) -> None:
+        """The fetch is done, for all who wait now."""
+        self._wake(len(self._waiting))
+
+    def _wake(self, left: int) -> None:
+        for _ in range(min(left, WOKEN_AT_ONCE)):
+            self._waiting.popleft()()
+        if left > WOKEN_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._wake, left - WOKEN_AT_ONCE)
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshRules:
     """When keys are fetched. All times are seconds.
@@ -213,6 +241,8 @@ class KeySource(Protocol):
 
     async def refresh_for_unknown(self, kid: str | None) -> bool: ...
 
+    def call_when_fetched(self, go_on: Callable[[], None]) -> bool: ...
+
     def unavailable(self) -> KeysUnavailable: ...
 
     def stats(self) -> dict[str, int]: ...
@@ -241,7 +271,7 @@ class AsyncKeys(_Keys):
         self._flight: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
-        self._waiters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._waiters = Waiters()
         self._cool_down_watcher: Callable[[float], None] | None = None
 
     def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
@@ -253,8 +283,7 @@ class AsyncKeys(_Keys):
 
     def _tell_cool_down(self) -> None:
         if self._cool_down_watcher is not None:
-            fetching = self._flight is not None and not self._flight.done()
-            self._cool_down_watcher(float("-inf") if fetching else self.schedule.cool_down_ends)
+            self._cool_down_watcher(float("-inf") if self._fetching else self.schedule.cool_down_ends)
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
@@ -283,24 +312,26 @@ class AsyncKeys(_Keys):
 
     def _landed(self, _: asyncio.Task[None]) -> None:
         self._tell_cool_down()
-        self._wake(len(self._waiters))
+        self._waiters.wake()
 
-    def _wake(self, left: int) -> None:
-        """Thousands may have waited. They go on a few at a time, so that others are served in between."""
-        for _ in range(min(left, WOKEN_AT_ONCE, len(self._waiters))):
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-        if left > WOKEN_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._wake, left - WOKEN_AT_ONCE)
+    @property
+    def _fetching(self) -> bool:
+        return self._flight is not None and not self._flight.done()
+
+    def call_when_fetched(self, go_on: Callable[[], None]) -> bool:
+        """As the waiting of `refresh_for_unknown`, for whoever has no task to wait in. False where no fetch
+        is under way; then `go_on` is not called."""
+        if self._fetching:
+            self._waiters.add(go_on)
+            return True
+        return False
 
     async def refresh_for_unknown(self, kid: str | None) -> bool:
         """A token names a key that is not in the set. Refresh if that is due; returns whether a new try makes
         sense. Waits only for a fetch that may bring the key."""
         if self._has(kid):
             return True  # it came while the token was judged
-        flight = self._flight
-        if flight is not None and not flight.done():
+        if self._fetching:
             await self._wait()
             return True
         if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
@@ -313,11 +344,9 @@ class AsyncKeys(_Keys):
 
     async def _wait(self) -> None:
         self._launch()
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self.schedule.rules.max_wait):
-                await waiter
+                await self._waiters.wait()
         except TimeoutError:
             logger.warning("gave up waiting for the key set; the fetch goes on")
 

@@ -10,7 +10,8 @@ What belongs here: `Validator` for threads, `AsyncValidator` for asyncio, `valid
 What must never be here: parsing, verification and caching (the native core), or when to fetch keys (keys.py).
 Importing this loads nothing of the server's.
 
-On a token seen before, one call costs less than one SHA-256 of it. Otherwise it costs one signature verification.
+On a token seen before, one call costs less than one SHA-256 of it. Otherwise it costs one signature
+verification.
 """
 
 from __future__ import annotations
@@ -438,6 +439,10 @@ class AsyncValidator(_Validation):
         """As `AsyncKeys.watch_cool_down`; does nothing where keys come from somewhere else."""
         if isinstance(self._keys, AsyncKeys):
             self._keys.watch_cool_down(watcher)
+
+    def call_when_fetched(self, go_on: Callable[[], None]) -> bool:
+        """As `AsyncKeys.call_when_fetched`."""
+        return self._keys is not None and self._keys.call_when_fetched(go_on)
 
     def _running_keys(self) -> KeySource | None:
         if self._keys is None and self._jwks_uri is not None:

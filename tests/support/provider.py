@@ -39,7 +39,8 @@ class Recorded:
 @dataclass
 class Provider:
     """The running provider. `script` holds answers for the next token requests, `always` one for all that
-    follow; without either it grants. `key_set` replaces the key set that it publishes."""
+    follow; without either it grants. `key_set` replaces the key set that it publishes, `keys_held` keeps it
+    back for so long."""
 
     base_url: str = ""
     port: int = 0
@@ -49,6 +50,7 @@ class Provider:
     script: list[Script] = field(default_factory=list)
     always: Script | None = None
     key_set: bytes | None = None
+    keys_held: asyncio.Event | None = None
     jwks_requests: int = 0
     discovery_requests: int = 0
     lifetime: int = 3600
@@ -149,6 +151,8 @@ class Provider:
 
     async def _keys(self, _: web.Request) -> web.StreamResponse:
         self.jwks_requests += 1
+        if self.keys_held is not None:
+            await self.keys_held.wait()
         if self.failing:
             return web.Response(status=503)
         if self.key_set is not None:

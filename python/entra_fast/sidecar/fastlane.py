@@ -75,7 +75,16 @@ class Lane:
         access_log: where a line for each request goes, if anywhere.
     """
 
-    __slots__ = ("_access_log", "monotonic", "native", "open", "renew", "serve", "wall")
+    __slots__ = (
+        "_access_log",
+        "call_when_fetched",
+        "monotonic",
+        "native",
+        "open",
+        "renew",
+        "serve",
+        "wall",
+    )
 
     def __init__(
         self,
@@ -91,16 +100,18 @@ class Lane:
         self.monotonic = monotonic
         self.renew = renew
         self.open = True
+        self.call_when_fetched: Callable[[Callable[[], None]], bool] = lambda _: False
+        """Has somebody called after the fetch of keys that is under way; false where there is none."""
         self._access_log = access_log
-        self.serve: Callable[[bytes, float, float], Served] = (
+        self.serve: Callable[[bytes, float, float, float], Served] = (
             self._serve_and_log if access_log.enabled else native.serve
         )
 
-    def _serve_and_log(self, data: bytes, now: float, monotonic: float) -> Served:
+    def _serve_and_log(self, data: bytes, now: float, monotonic: float, waited: float = 0.0) -> Served:
         started = time.perf_counter()
-        served = self.native.serve(data, now, monotonic)
+        served = self.native.serve(data, now, monotonic, waited)
         counts = [0, 0, 0] if isinstance(served, bytes) else served[1]  # the native lane gives the long form
-        each = (time.perf_counter() - started) / max(sum(counts), 1)
+        each = waited + (time.perf_counter() - started) / max(sum(counts), 1)
         for path, count in zip(_PATHS, counts, strict=True):
             for _ in range(count):
                 self._access_log.line("POST", path, 200, each)
@@ -144,6 +155,7 @@ class FastLaneProtocol(SidecarProtocol):
         "_resting",
         "_serve",
         "_stopped_reading",
+        "_waiting_since",
         "_wall",
     )
 
@@ -161,6 +173,7 @@ class FastLaneProtocol(SidecarProtocol):
         self._held = bytearray()  # bytes that nobody has seen yet
         self._needed = 0  # with fewer bytes held than this, the lane need not look
         self._stopped_reading = False
+        self._waiting_since: float | None = None  # what is held waits for the key of its first token
         super().__init__(manager, loop=loop, **kwargs)
 
     # --- whose turn it is ---
@@ -227,7 +240,7 @@ class FastLaneProtocol(SidecarProtocol):
     def data_received(self, data: bytes) -> None:
         if self._resting and data:
             monotonic = self._monotonic()
-            served = self._serve(data, self._wall(), monotonic)
+            served = self._serve(data, self._wall(), monotonic, 0.0)
             if type(served) is bytes:
                 # Exactly one request, answered: the case that has to be fast: `_count`, written out.
                 self.transport.write(served)  # type: ignore[union-attr]
@@ -260,14 +273,26 @@ class FastLaneProtocol(SidecarProtocol):
 
     def _go_on(self) -> None:
         """Let the lane look at what is held, if it is its turn."""
+        if self._waiting_since is None and self._may_go_on():
+            data = self._take_held()
+            self._continue(data, self._serve(data, self._wall(), self._monotonic(), 0.0))
+
+    def _may_go_on(self) -> bool:
         waiter = self._lane_waiter
         parked = waiter is not None and not waiter.done()
-        if self._held and parked and self._plain and not self._passing and not self._paused:
-            data = self._take_held()
-            self._continue(data, self._serve(data, self._wall(), self._monotonic()))
+        return bool(self._held) and parked and self._plain and not self._passing and not self._paused
 
-    def _continue(self, data: bytes, served: Served) -> None:
-        """Do what the lane says about `data`."""
+    def _keys_were_fetched(self) -> None:
+        """The key that was waited for may have come."""
+        since, self._waiting_since = self._waiting_since, None
+        if since is not None and self.transport is not None and self._may_go_on():
+            data = self._take_held()
+            monotonic = self._monotonic()
+            self._continue(data, self._serve(data, self._wall(), monotonic, monotonic - since), waited=True)
+
+    def _continue(self, data: bytes, served: Served, *, waited: bool = False) -> None:
+        """Do what the lane says about `data`. What has `waited` for keys does not wait here again: the full
+        way knows when to give up."""
         if isinstance(served, bytes):
             served = (served, [1, 0, 0], len(data), "done", 0, [])
         answers, counts, consumed, stop, number, renewals = served
@@ -285,7 +310,15 @@ class FastLaneProtocol(SidecarProtocol):
             if self._deadline is None:
                 timeout = self._sidecar.limits.request_timeout
                 self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
-        elif stop == "framed":
+        elif (
+            stop == "key_needed"
+            and not (waited and not answers)
+            and self._lane.call_when_fetched(self._keys_were_fetched)
+        ):
+            self._received()
+            self._waiting_since = self._monotonic()
+            self._hold(rest)
+        elif stop in ("framed", "key_needed"):
             self._passing = max(0, number - len(rest))
             self._hold(rest[number:])
             self._pass_on(rest[:number], messages=1)

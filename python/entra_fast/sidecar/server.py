@@ -146,8 +146,8 @@ class SidecarProtocol(RequestHandler):
         return response
 
     def _process_keepalive(self) -> None:
-        if self._deadline is not None:
-            # Not idle: a request is on its way, and its own deadline decides.
+        if self.busy:
+            # Not idle: a request is on its way, and its own deadline decides; or it waits below aiohttp.
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 

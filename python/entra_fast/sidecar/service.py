@@ -213,6 +213,7 @@ class Service:
         self.metrics.verified_cache.watch(validator.stats, prefix="cache_")
         if self.lane is not None:
             self.lane.native.attach(validator.verifier)
+            self.lane.call_when_fetched = validator.call_when_fetched
             validator.watch_cool_down(self.lane.native.refuse_unknown_keys_until)
 
     def _make_lane(self) -> Lane | None:

@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import uvloop
@@ -34,7 +35,7 @@ from entra_fast.config import (
     Settings,
 )
 from entra_fast.errors import KeysUnavailable, ProviderError
-from entra_fast.keys import KeySource
+from entra_fast.keys import KeySource, Waiters
 from entra_fast.oauth import scope_for
 from entra_fast.sidecar.channel import Channel, ChannelLost, Fields
 from entra_fast.sidecar.logs import configure, logger
@@ -136,6 +137,7 @@ class HubKeys:
     def __init__(self, service: WorkerService) -> None:
         self._service = service
         self._asking: asyncio.Task[bool] | None = None
+        self._waiters = Waiters()
         self.keys: KeySet | None = None
         self.reason: str | None = None
         self.cool_down_ends = -math.inf
@@ -157,7 +159,17 @@ class HubKeys:
             return False
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._ask(kid))
-        return await asyncio.shield(self._asking)
+            self._asking.add_done_callback(lambda _: self._waiters.wake())
+        asking = self._asking
+        await self._waiters.wait()
+        return not asking.cancelled() and asking.result()
+
+    def call_when_fetched(self, go_on: Callable[[], None]) -> bool:
+        """As `AsyncKeys.call_when_fetched`."""
+        if self._asking is None or self._asking.done():
+            return False
+        self._waiters.add(go_on)
+        return True
 
     async def _ask(self, kid: str | None) -> bool:
         try:

@@ -74,6 +74,8 @@ pub enum Stop {
     Partial(usize),
     /// The next request is the full way's; it ends after so many bytes beyond doubt.
     Framed(usize),
+    /// The same, and only because its token is of a key that is not known: once there are new keys, it can be answered here.
+    KeyNeeded(usize),
     /// The rest is the full way's, for good.
     Unknown,
     /// There are [`MAX_ANSWERS_BYTES`] of answers; the rest was not looked at.
@@ -93,6 +95,16 @@ pub struct Outcome {
     pub stop: Stop,
     /// What should be renewed.
     pub renewals: Vec<Renewal>,
+}
+
+/// What became of a request that the lane did not decline.
+enum Answer {
+    /// It was written.
+    Given,
+    /// It was written, and its token should be renewed.
+    RenewalDue(Renewal),
+    /// Nothing was written: new keys may help.
+    KeyNeeded,
 }
 
 /// Counts of what the lane answered, for the metrics of the whole.
@@ -204,13 +216,19 @@ impl FastLane {
             }
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
-                    let answered = self.answer(&request, caches, now, out);
-                    let Some(renewal) = answered else {
-                        outcome.stop = Stop::Framed(length);
-                        break;
-                    };
+                    match self.answer(&request, caches, now, out) {
+                        Some(Answer::Given) => {}
+                        Some(Answer::RenewalDue(renewal)) => outcome.renewals.push(renewal),
+                        Some(Answer::KeyNeeded) => {
+                            outcome.stop = Stop::KeyNeeded(length);
+                            break;
+                        }
+                        None => {
+                            outcome.stop = Stop::Framed(length);
+                            break;
+                        }
+                    }
                     outcome.by_endpoint[request.endpoint as usize] += 1;
-                    outcome.renewals.extend(renewal);
                     outcome.consumed += length;
                     outcome.answered += 1;
                 }
@@ -232,14 +250,7 @@ impl FastLane {
     }
 
     /// None declines; then nothing was written.
-    #[allow(clippy::option_option, reason = "declined, or answered with perhaps something to renew")]
-    fn answer(
-        &self,
-        request: &Request<'_>,
-        caches: Caches<'_>,
-        now: Now,
-        out: &mut Vec<u8>,
-    ) -> Option<Option<Renewal>> {
+    fn answer(&self, request: &Request<'_>, caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
         if (self.tracing && request.sampled) || !self.host_is_allowed(request.host) {
             return None;
         }
@@ -259,7 +270,6 @@ impl FastLane {
         }
     }
 
-    #[allow(clippy::option_option, reason = "as in answer")]
     fn answer_fields(
         &self,
         endpoint: Endpoint,
@@ -267,14 +277,14 @@ impl FastLane {
         caches: Caches<'_>,
         now: Now,
         out: &mut Vec<u8>,
-    ) -> Option<Option<Renewal>> {
+    ) -> Option<Answer> {
         if !PROVIDERS.contains(&fields.identity_provider.as_deref()?) {
             return None;
         }
         match endpoint {
             Endpoint::Introspect => {
                 let token = fields.token.as_deref().filter(|token| !token.is_empty())?;
-                self.introspect(token, caches.validator?, now, out).map(|()| None)
+                Some(self.introspect(token, caches.validator?, now, out))
             }
             Endpoint::Token => self.hand_out(fields, None, caches.grants, now, out),
             Endpoint::Exchange => {
@@ -284,18 +294,17 @@ impl FastLane {
         }
     }
 
-    fn introspect(&self, token: &str, validator: &Validator, now: Now, out: &mut Vec<u8>) -> Option<()> {
+    fn introspect(&self, token: &str, validator: &Validator, now: Now, out: &mut Vec<u8>) -> Answer {
         match validator.validate(token.as_bytes(), now.unix) {
             Ok(verified) => {
                 self.figures.active.fetch_add(1, Relaxed);
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
             }
-            // New keys may help, and the full way can fetch them.
-            Err(Error::KeysUnavailable) => return None,
+            Err(Error::KeysUnavailable) => return Answer::KeyNeeded,
             Err(Error::UnknownKey { .. })
                 if now.monotonic >= f64::from_bits(self.unknown_keys_refused_until.load(Relaxed)) =>
             {
-                return None;
+                return Answer::KeyNeeded;
             }
             Err(error) => {
                 self.figures.inactive.fetch_add(1, Relaxed);
@@ -303,10 +312,9 @@ impl FastLane {
                 write_answer(out, now.unix, |out| out.extend_from_slice(&body));
             }
         }
-        Some(())
+        Answer::Given
     }
 
-    #[allow(clippy::option_option, reason = "as in answer")]
     fn hand_out(
         &self,
         fields: &Fields<'_>,
@@ -314,7 +322,7 @@ impl FastLane {
         grants: &GrantCache,
         now: Now,
         out: &mut Vec<u8>,
-    ) -> Option<Option<Renewal>> {
+    ) -> Option<Answer> {
         if fields.skip_cache {
             return None;
         }
@@ -330,8 +338,11 @@ impl FastLane {
             self.keys.insert_unless_busy(&fingerprint, key, 0);
         }
         write_answer(out, now.unix, |out| grant.render_into(out));
-        let renewal = || Renewal { target: target.to_owned(), subject_token: subject_token.map(str::to_owned) };
-        Some(grant.renewal_due().then(renewal))
+        Some(if grant.renewal_due() {
+            Answer::RenewalDue(Renewal { target: target.to_owned(), subject_token: subject_token.map(str::to_owned) })
+        } else {
+            Answer::Given
+        })
     }
 
     /// The key of the token cache; None where the target or the subject token is for the full way to judge.

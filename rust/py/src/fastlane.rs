@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use entra_core::fastlane::{Caches, FastLane as CoreFastLane, Identity, Stop};
 use entra_core::grants::Now;
@@ -70,8 +70,8 @@ impl FastLane {
     }
 
     /// Answer what can be answered of the bytes that a connection has.
-    #[pyo3(signature = (data, now, monotonic))]
-    fn serve<'py>(&self, py: Python<'py>, data: &[u8], now: f64, monotonic: f64) -> Served<'py> {
+    #[pyo3(signature = (data, now, monotonic, waited = 0.0))]
+    fn serve<'py>(&self, py: Python<'py>, data: &[u8], now: f64, monotonic: f64, waited: f64) -> Served<'py> {
         let started = Instant::now();
         let caches = Caches {
             validator: self.verifier.get().map(|verifier| verifier.get().validator()),
@@ -83,7 +83,8 @@ impl FastLane {
         let answers = PyBytes::new(py, &out);
         OUT.set(out);
         if let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) {
-            self.lane.figures().record(&outcome, started.elapsed() / count);
+            let waited = Duration::try_from_secs_f64(waited).unwrap_or_default();
+            self.lane.figures().record(&outcome, waited + started.elapsed() / count);
         }
         let plain = outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty();
         if plain && !self.detailed {
@@ -93,6 +94,7 @@ impl FastLane {
             Stop::Done => ("done", 0),
             Stop::Partial(needed) => ("partial", needed),
             Stop::Framed(length) => ("framed", length),
+            Stop::KeyNeeded(length) => ("key_needed", length),
             Stop::Unknown => ("unknown", 0),
             Stop::Full => ("full", 0),
         };
