@@ -14,26 +14,27 @@ for target in "${targets[@]}"; do
     [ -f "rust/fuzz/fuzz_targets/$target.rs" ] || { echo "fuzz: there is no target '$target'; see rust/fuzz/fuzz_targets" >&2; exit 2; }
 done
 
-version=0.13.2
-tools=$PWD/target/tools
-export PATH="$PATH:$tools/bin"
-if ! command -v cargo-fuzz > /dev/null; then
-    echo "fuzz: cargo-fuzz is not installed: installing $version into ${tools#"$PWD"/} (once)"
-    cargo install --quiet --locked --version "=$version" --root "$tools" --target-dir target/tools-build cargo-fuzz
-fi
 # libFuzzer itself is C++.
-command -v "${CXX:-c++}" > /dev/null || { echo 'fuzz: a C++ compiler is needed (c++, or CXX)' >&2; exit 1; }
+rust/fuzz/can_build_cxx.sh || { echo 'fuzz: a C++ compiler with its library is needed (c++, or CXX)' >&2; exit 1; }
 
+# What cargo-fuzz passes to the compiler. It is nothing more that is needed of it, and without it nothing has to
+# be installed, and the lock file is obeyed.
+flags=(-Cpasses=sancov-module -Cllvm-args=-simplifycfg-branch-fold-threshold=0 -Ccodegen-units=1 --cfg fuzzing)
+for option in level=4 inline-8bit-counters pc-table trace-compares stack-depth; do
+    flags+=("-Cllvm-args=-sanitizer-coverage-$option")
+done
 sanitizer=${SANITIZER:-none}
-# The option that switches a sanitizer on is only for nightly compilers; the sanitizer itself comes with all.
-[ "$sanitizer" = none ] || export RUSTC_BOOTSTRAP=1
+if [ "$sanitizer" != none ]; then
+    # The option that switches a sanitizer on is only for nightly compilers; the sanitizer itself comes with all.
+    export RUSTC_BOOTSTRAP=1
+    flags+=("-Zsanitizer=$sanitizer")
+fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 build=target/fuzz-$sanitizer
-# cargo-fuzz cannot be told to obey the lock file, so this is where a stale one shows.
-cargo fetch --quiet --locked --manifest-path rust/fuzz/Cargo.toml
 echo "fuzz: building the targets (the first time takes minutes)"
-# --release, as the profile in Cargo.toml switches the assertions on itself.
-cargo fuzz build --release --fuzz-dir rust/fuzz --target-dir "$build" --target "$host" --sanitizer "$sanitizer"
+# --target, although it is the host's own: else the flags would hold for build scripts and macros too.
+RUSTFLAGS="${flags[*]} ${RUSTFLAGS:-}" cargo build --quiet --locked --release --bins \
+    --manifest-path rust/fuzz/Cargo.toml --target-dir "$build" --target "$host"
 bin=$build/$host/release
 
 if [ -n "${INPUT:-}" ]; then
