@@ -1,8 +1,30 @@
-"""Lets every suite import what the suites share: `from support.tokens import ...`."""
+"""Lets every suite import what the suites share (`from support.tokens import ...`), and holds the fixtures
+that suites have in common. A suite that wants another `provider` or `start` has its own."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest_asyncio
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+from support.provider import Provider
+from support.sidecars import StartSidecar, sidecars
+
+
+@pytest_asyncio.fixture
+async def provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    await provider.start()
+    yield provider
+    await provider.stop()
+
+
+@pytest_asyncio.fixture
+async def start(provider: Provider) -> AsyncIterator[StartSidecar]:
+    """Starts sidecars with settings of the test's own."""
+    async with sidecars(provider) as starter:
+        yield starter

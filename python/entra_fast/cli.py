@@ -338,39 +338,24 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    answer = _ask_sidecar(
-        arguments.url or os.environ.get("NAIS_TOKEN_ENDPOINT") or f"{_SIDECAR}/api/v1/token",
-        {
-            "identity_provider": arguments.identity_provider,
-            "target": arguments.target,
-            "skip_cache": arguments.skip_cache,
-        },
-    )
+    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache}
+    answer = _ask_sidecar(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", fields)
     return _show_grant(answer, arguments.json)
 
 
 def _exchange(arguments: argparse.Namespace) -> int:
-    answer = _ask_sidecar(
-        arguments.url
-        or os.environ.get("NAIS_TOKEN_EXCHANGE_ENDPOINT")
-        or f"{_SIDECAR}/api/v1/token/exchange",
-        {
-            "identity_provider": arguments.identity_provider,
-            "target": arguments.target,
-            "user_token": _read_token(arguments.token),
-            "skip_cache": arguments.skip_cache,
-        },
-    )
+    fields = {
+        "target": arguments.target,
+        "user_token": _read_token(arguments.token),
+        "skip_cache": arguments.skip_cache,
+    }
+    answer = _ask_sidecar(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
     return _show_grant(answer, arguments.json)
 
 
 def _introspect(arguments: argparse.Namespace) -> int:
-    answer = _ask_sidecar(
-        arguments.url
-        or os.environ.get("NAIS_TOKEN_INTROSPECTION_ENDPOINT")
-        or f"{_SIDECAR}/api/v1/introspect",
-        {"identity_provider": arguments.identity_provider, "token": _read_token(arguments.token)},
-    )
+    fields = {"token": _read_token(arguments.token)}
+    answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
     _print_json(answer)
     return OK if answer.get("active") is True else REFUSED
 
@@ -386,8 +371,12 @@ def _show_grant(answer: Mapping[str, Any], as_json: bool) -> int:
     return OK
 
 
-def _ask_sidecar(url: str, fields: Mapping[str, object]) -> dict[str, Any]:
-    """POST JSON to a sidecar; its JSON answer."""
+def _ask_sidecar(
+    arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
+) -> dict[str, Any]:
+    """POST JSON to the sidecar of --url or of the variable that NAIS sets; its JSON answer."""
+    url = arguments.url or os.environ.get(variable) or f"{_SIDECAR}{path}"
+    fields = {"identity_provider": arguments.identity_provider, **fields}
     advice = "start one with 'entra-fast dev' or say where it is with --url"
     return _ask("POST", url, json.dumps(fields).encode(), what="sidecar", advice=advice)
 

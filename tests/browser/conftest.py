@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from entra_fast.emulator import LocalEntraId
 from support.local_entra import EXAMPLES, Caller, served, signing_keys

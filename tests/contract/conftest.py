@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-import uvloop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.provider import Provider
-from support.sidecars import Started, StartSidecar, sidecars
+from support.sidecars import Started, StartSidecar, pytest_asyncio_loop_factories, sidecars
 from support.wire import WAYS
 
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the sidecar runs on in production."""
-    return {"uvloop": uvloop.new_event_loop}
+__all__ = ["pytest_asyncio_loop_factories"]
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> str:
     """How requests travel to the sidecar."""
     return str(request.param)
-
-
-@pytest_asyncio.fixture
-async def provider() -> AsyncIterator[Provider]:
-    provider = Provider()
-    await provider.start()
-    yield provider
-    await provider.stop()
 
 
 @pytest_asyncio.fixture

@@ -14,7 +14,7 @@ import pytest_asyncio
 from support.process import Process, Serve, served
 from support.provider import CLIENT_KEY, Provider, after
 from support.sidecars import eventually
-from support.wire import read_answer, request_bytes
+from support.wire import Crowd, request_bytes
 
 
 @pytest_asyncio.fixture
@@ -121,36 +121,16 @@ async def test_no_request_is_lost_over_sigterm(serve: Serve, provider: Provider)
     assert (await caller.token()).status == 200
     body = json.dumps({"identity_provider": "entra_id", "target": "api://c.n.a/.default"}).encode()
     request = request_bytes("POST", "/api/v1/token", body, {"Content-Type": "application/json"})
-    answered = lost = 0
+    crowd = Crowd(caller, request, 8)
 
-    async def client() -> None:
-        nonlocal answered, lost
-        while True:
-            try:
-                reader, writer = await caller.connect()
-            except ConnectionRefusedError:
-                return  # nothing was sent: nothing is lost
-            keep = True
-            while keep:
-                try:
-                    writer.write(request)
-                    answer = await read_answer(reader)
-                except (asyncio.IncompleteReadError, ConnectionError):
-                    lost += 1
-                    break
-                assert answer.status == 200
-                answered += 1
-                keep = answer.header("Connection") != "close"
-            writer.close()
+    async def enough() -> bool:
+        return crowd.answered >= 200
 
-    clients = [asyncio.create_task(client()) for _ in range(8)]
-    while answered < 200:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+    await eventually(enough)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
-    await asyncio.gather(*clients)
-    assert answered > 200
-    assert lost == 0
+    await crowd.gone()
+    assert crowd.lost == 0
 
 
 async def test_an_access_log_is_written_when_asked_for(serve: Serve, provider: Provider) -> None:

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -22,6 +21,7 @@ import pytest_asyncio
 
 from entra_fast.dev import LocalSystem, Options, local_system
 from entra_fast.emulator import LocalEntraId
+from support.pages import Form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,7 +112,7 @@ class System:
                 f"{self.system.generator.base_url}/api/obo", params={"aud": audience}
             ) as page:
                 assert page.status == 200
-                form = _LoginForm(await page.text())
+                form = Form(await page.text())
                 action = urljoin(str(page.url), form.action)
             async with browser.post(action, data={**form.hidden, "username": username}) as answer:
                 assert answer.status == 200, await answer.text()
@@ -122,23 +122,6 @@ class System:
     def provider_requests(self) -> int:
         """How many token requests the provider has had."""
         return len(self.emulator.local.journal.entries())
-
-
-class _LoginForm(HTMLParser):
-    """The first form of the login page: its address and its hidden fields."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.action = ""
-        self.hidden: dict[str, str] = {}
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        if tag == "form" and not self.action:
-            self.action = attributes["action"]
-        if tag == "input" and attributes.get("type") == "hidden":
-            self.hidden[attributes["name"]] = attributes["value"]
 
 
 @contextlib.asynccontextmanager

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvloop
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for benches
 
 from support.network import Authority, TcpProxy
 from support.process import Serve, served
 from support.provider import Provider
-from support.sidecars import StartSidecar, sidecars
+from support.sidecars import pytest_asyncio_loop_factories
 
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the sidecar runs on in production."""
-    return {"uvloop": uvloop.new_event_loop}
+__all__ = ["pytest_asyncio_loop_factories"]
 
 
 @pytest_asyncio.fixture
@@ -42,13 +36,6 @@ async def provider(network: TcpProxy) -> AsyncIterator[Provider]:
     network.target_port = provider.port
     yield provider
     await provider.stop()
-
-
-@pytest_asyncio.fixture
-async def start(provider: Provider) -> AsyncIterator[StartSidecar]:
-    """Starts sidecars with settings of the test's own."""
-    async with sidecars(provider) as starter:
-        yield starter
 
 
 @pytest_asyncio.fixture

@@ -23,7 +23,7 @@ from entra_fast._native import SigningKey
 from support.process import Process, Serve
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.sidecars import eventually
-from support.wire import Answer, Caller, read_answer, request_bytes
+from support.wire import Answer, Caller, Crowd, read_answer, request_bytes
 
 CONNECTIONS = 24
 JSON = {"Content-Type": "application/json"}
@@ -458,39 +458,17 @@ async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider)
 async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider) -> None:
     """Clients that keep calling get an answer to all that they sent, whichever worker they are at."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
-    answered = lost = 0
-
-    async def client() -> None:
-        nonlocal answered, lost
-        while True:
-            try:
-                reader, writer = await sidecar.call.connect()
-            except ConnectionRefusedError:
-                return  # nothing was sent: nothing is lost
-            keep = True
-            while keep:
-                try:
-                    writer.write(token_request())
-                    answer = await read_answer(reader)
-                except (asyncio.IncompleteReadError, ConnectionError):
-                    lost += 1
-                    break
-                assert answer.status == 200
-                answered += 1
-                keep = answer.header("Connection") != "close" and answered % 7 != 0  # new ones all the time
-            writer.close()
-
-    clients = [asyncio.create_task(client()) for _ in range(CONNECTIONS)]
+    crowd = Crowd(sidecar.call, token_request(), CONNECTIONS, requests_each=7)
 
     async def enough() -> bool:
-        return answered > 500
+        return crowd.answered > 500
 
     await eventually(enough)
     pids = sidecar.pids()
     sidecar.process.signal(signal.SIGTERM)
     assert await sidecar.process.ended() == 0
-    await asyncio.gather(*clients)
-    assert lost == 0
+    await crowd.gone()
+    assert crowd.lost == 0
     assert not any(map(alive, pids))
 
 

@@ -8,11 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import uvloop
+
 from entra_fast.config import Settings
 from entra_fast.sidecar import RunningSidecar, start_sidecar
 from entra_fast.sidecar.service import Clocks
 from support.provider import Provider
 from support.wire import Caller
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A hook for the conftest.py of a suite: the loop that the sidecar runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class MovableClocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import urllib.parse
 from collections.abc import Iterator
@@ -130,3 +131,46 @@ class Caller:
 
     async def introspect(self, token: str, provider: str = "entra_id") -> Answer:
         return await self.json("/api/v1/introspect", {"identity_provider": provider, "token": token})
+
+
+class Crowd:
+    """Clients that keep calling over kept-alive connections until nobody listens any more.
+
+    Args:
+        requests_each: a client takes a new connection after so many requests.
+    """
+
+    def __init__(
+        self, caller: Caller, request: bytes, clients: int, *, requests_each: int | None = None
+    ) -> None:
+        self._caller = caller
+        self._request = request
+        self._requests_each = requests_each
+        self._clients = [asyncio.create_task(self._client()) for _ in range(clients)]
+        self.answered = 0
+        self.lost = 0
+
+    async def gone(self) -> None:
+        """Return when nobody listens any more."""
+        await asyncio.gather(*self._clients)
+
+    async def _client(self) -> None:
+        while True:
+            try:
+                reader, writer = await self._caller.connect()
+            except ConnectionRefusedError:
+                return  # nothing was sent: nothing is lost
+            try:
+                await self._talk(reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self.lost += 1
+            writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in itertools.count(1):
+            writer.write(self._request)
+            answer = await read_answer(reader)
+            assert answer.status == 200
+            self.answered += 1
+            if answer.header("Connection") == "close" or number == self._requests_each:
+                return

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urljoin, urlsplit
@@ -23,6 +22,7 @@ from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
 from entra_fast.generator import settings as settings_module
 from entra_fast.generator.sessions import SessionStore
+from support.pages import Form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -98,7 +98,7 @@ class Browser:
         """At the provider: choose a user; returns the address of the callback."""
         status, _, page = await self.go(authorize)
         assert status == 200, page
-        form = _Form(page)
+        form = Form(page)
         status, headers, page = await self.go(
             urljoin(authorize, form.action), "POST", data={**form.hidden, "username": username}
         )
@@ -116,23 +116,6 @@ class Browser:
     def cookie(self, name: str) -> str | None:
         """The value of a cookie."""
         return next((cookie.value for cookie in self.http.cookie_jar if cookie.key == name), None)
-
-
-class _Form(HTMLParser):
-    """The first form of a page: its address and its hidden fields."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.action = ""
-        self.hidden: dict[str, str] = {}
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        if tag == "form" and not self.action:
-            self.action = attributes["action"]
-        if tag == "input" and attributes.get("type") == "hidden":
-            self.hidden[attributes["name"]] = attributes["value"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
