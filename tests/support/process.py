@@ -57,6 +57,8 @@ Serve = Callable[..., Awaitable[Process]]
 async def served() -> AsyncIterator[Serve]:
     """Starts `entra-fast serve` with exactly the given environment."""
     processes: list[Process] = []
+    # With PYTHONPATH, so that the process runs the modules that are tested and not others that are installed.
+    found = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 
     async def start(environ: dict[str, str], *arguments: str) -> Process:
         process = Process(
@@ -66,7 +68,7 @@ async def served() -> AsyncIterator[Serve]:
                 "import sys; from entra_fast.cli import main; sys.exit(main(sys.argv[1:]))",
                 "serve",
                 *arguments,
-                env={"PATH": os.environ["PATH"], **environ},
+                env={**found, **environ},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
