@@ -26,7 +26,7 @@ from entra_fast.sidecar.channel import Channel, Fields
 from entra_fast.sidecar.hub import HubService, Member
 from entra_fast.sidecar.listener import listen, listen_together
 from entra_fast.sidecar.logs import logger
-from entra_fast.sidecar.run import listening_on, start_probes
+from entra_fast.sidecar.run import listening_on, spare_the_collector, start_probes
 from entra_fast.sidecar.worker import for_worker, shared
 
 STEADY = 10.0
@@ -282,6 +282,7 @@ async def supervise(settings: Settings) -> int:
     await hub.start()
     probe = None if probe_socket is None else await start_probes(server, hub, probe_socket)
     probes = supervisor.address if probe is None else listening_on(probe)
+    spare_the_collector()  # of the hub: whoever waits for a token that is not cached waits for it
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
     if supervisor.all_served.is_set():

@@ -39,7 +39,7 @@ from entra_fast.keys import KeySource, Waiters
 from entra_fast.oauth import scope_for
 from entra_fast.sidecar.channel import Channel, ChannelLost, Fields
 from entra_fast.sidecar.logs import configure, logger
-from entra_fast.sidecar.run import RunningSidecar, start_api
+from entra_fast.sidecar.run import RunningSidecar, spare_the_collector, start_api
 from entra_fast.sidecar.service import Service
 from entra_fast.tokens import AcquiredToken, Acquirer, token_key
 from entra_fast.validate import AsyncValidator
@@ -312,6 +312,7 @@ class Worker:
         server = service.settings.server
         api = await start_api(service.settings, service, listener, probes=server.probe_host is None)
         running = RunningSidecar(server, service, api, listener, None)
+        spare_the_collector()
         self._channel.send("serving")
         await self._drain.wait()
         await self._channel.call("drained", finished=await running.stop(drain=True))
