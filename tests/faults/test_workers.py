@@ -472,6 +472,27 @@ async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider
     assert not any(map(alive, pids))
 
 
+async def test_sigterm_loses_nothing_while_a_crashed_worker_awaits_its_replacement(
+    serve: Serve, provider: Provider
+) -> None:
+    """Connections that wait in its socket are answered by a last worker, which drains like the others."""
+    sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
+    assert (await sidecar.call.token()).status == 200
+    for crashes in (1, 2, 3):  # the third time, the pause is 0.4 seconds
+        await sidecar.all_serve()
+        os.kill(sidecar.pid_of(0), signal.SIGKILL)
+
+        async def noticed(crashes: int = crashes) -> bool:
+            return len(sidecar.logged("worker ended")) == crashes
+
+        await eventually(noticed)
+    async with sidecar.connections() as connections:
+        asked = [asyncio.create_task(connection.ask(token_request())) for connection in connections]
+        sidecar.process.signal(signal.SIGTERM)
+        assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert await sidecar.process.ended() == 0
+
+
 async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Provider) -> None:
     """A request that waits for the provider, through the hub, is answered; /readyz fails meanwhile."""
     sidecar = await start(serve, provider)

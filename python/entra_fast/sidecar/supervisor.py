@@ -126,9 +126,13 @@ class Supervisor:
         self._hub.draining = True
         self._stopping.set()
         for place in self._places:
-            self._close_listener(place)  # the worker closes its own when nobody waits in it any more
-            if place.member is not None and place.member.channel is not None:
-                place.member.channel.send("drain")
+            channel = None if place.member is None else place.member.channel
+            if channel is not None and channel.is_open:
+                self._close_listener(place)  # the worker closes its own when nobody waits in it any more
+                channel.send("drain")
+            elif not self._any_has_served:
+                self._close_listener(place)
+            # Else a worker has crashed, and `_keep` starts a last one for those who wait in its socket.
         server = self._settings.server
         limit = server.drain_delay + server.drain_timeout + DRAIN_SLACK
         _, late = await asyncio.wait(self._tasks, timeout=limit)
@@ -161,7 +165,7 @@ class Supervisor:
     async def _keep(self, place: Place) -> None:
         loop = asyncio.get_running_loop()
         failures = 0
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() or place.listener is not None:
             started = loop.time()
             place.has_served, place.reason, status = False, "not_started", None
             try:
@@ -169,7 +173,7 @@ class Supervisor:
             except (OSError, ConfigurationError):
                 logger.exception("worker could not be started")
             if self._stopping.is_set():
-                return
+                continue
             failures = 0 if place.has_served and loop.time() - started >= STEADY else failures + 1
             pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
             self._hub.metrics.worker_restarts.add(place.reason)
@@ -198,6 +202,9 @@ class Supervisor:
             except OSError:
                 ours.close()
                 raise
+            finally:
+                if self._stopping.is_set():
+                    self._close_listener(place)  # it is the last worker here, and has its own
         # Nothing is reaped before this coroutine waits for the first time: see `_reap`.
         self._processes[process.pid] = process
         member = Member(place.number, lambda reason: self._end(place, member, process, reason))
