@@ -169,7 +169,12 @@ SETTINGS: tuple[Setting, ...] = (
         "10000",
         "Longest time from a request's first byte to its last; then 408.",
     ),
-    Setting("ENTRA_FAST_IDLE_TIMEOUT_MILLIS", "120000", "An idle connection is closed after this time."),
+    Setting(
+        "ENTRA_FAST_IDLE_TIMEOUT_MILLIS",
+        "120000",
+        "An idle connection is closed after this time; so is one whose client does not read, when nothing "
+        "of what waits for it could be sent for this time (Linux).",
+    ),
     Setting(
         "ENTRA_FAST_DRAIN_DELAY_MILLIS",
         "500",
