@@ -188,6 +188,42 @@ def test_cached_verdict_and_a_clock_that_jumps() -> None:
             assert refusal(one, token).code == code
 
 
+def test_token_that_resembles_a_cached_one() -> None:
+    """A verdict is found by a fingerprint of the whole token. What shares nearly all with a cached one, or
+    would be the same to a polynomial hash without a secret, is judged by itself, each time it is sent."""
+    one = validator()
+    token, other = signer().token(uti="a" * 400), signer().token(uti="b" * 400)
+    assert len(token) == len(other)
+    for good in (token, other):
+        one.validate(good)
+    head, payload, signature = token.split(".")
+    other_payload, other_signature = other.split(".")[1:]
+    start = len(head) + 200  # amid the 400 equal characters, whose base64url repeats
+    blocks = [token[at : at + 16] for at in range(0, len(token), 16)]
+    swapped = [*blocks[:5], blocks[6], blocks[5], *blocks[7:]]
+    resembling = [
+        f"{head}.{other_payload}.{signature}",
+        f"{head}.{payload}.{other_signature}",
+        "".join(swapped),
+        "".join(reversed(blocks)),
+        token[:start] + token[start + 16 :],
+        token[:start] + token[start : start + 16] + token[start:],
+        token + "\0",
+        token + "\0" * (-len(token) % 16),
+        token + "A" * 16,
+        token[:-1],
+        token[: len(token) // 16 * 16],
+    ]
+    hits = one.stats()["cache_hits"]
+    for _ in range(3):
+        for crafted in resembling:
+            assert crafted not in (token, other)
+            with pytest.raises(InvalidToken):
+                one.validate(crafted)
+    stats = one.stats()
+    assert (stats["cache_hits"], stats["cache_entries"]) == (hits, 2)
+
+
 def test_cached_verdict_of_another_policy() -> None:
     """A token that one validator has accepted is refused by each that asks for more."""
     token = signer().token()
@@ -227,6 +263,26 @@ def test_key_replaced_under_its_name(front: Threads | Loop, server: KeyServer) -
     front.verdicts(strangers(1))
     assert codes(front.verdicts([token])) == {"signature_invalid"}
     assert codes(front.verdicts([new.token()])) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("published", "code"),
+    [
+        ({"issuer": ISSUER.replace("1111", "9999", 1)}, "wrong_issuer"),
+        ({"alg": "PS256"}, "algorithm_not_allowed"),
+        ({"use": "enc"}, "unknown_key"),
+    ],
+    ids=["bound to another issuer", "for another algorithm", "for encryption"],
+)
+def test_key_published_for_something_else(
+    front: Threads | Loop, server: KeyServer, published: dict[str, str], code: str
+) -> None:
+    """The same key under the same `kid`, but no longer for this: a verdict in the cache dies as well."""
+    token = signer().token()
+    assert codes(front.verdicts([token, token])) == {"ok"}
+    server.publish(jwks(signer().jwk(**published), signer("key-2")))
+    front.verdicts(strangers(1))
+    assert codes(front.verdicts([token, token])) == {code}
 
 
 # --- floods ----------------------------------------------------------------------------------------------

@@ -442,6 +442,27 @@ def test_weak_rsa_keys_are_dropped() -> None:
     one.validate(signer().token())
 
 
+def test_ed25519_key_of_small_order() -> None:
+    """For a point of small order anybody can sign: with R the neutral point and S = 0 every eighth message
+    verifies, or more. Such keys never get into a set."""
+    p = 2**255 - 19
+    order_8 = bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+    ys = [0, 1, p - 1, p, p + 1, int.from_bytes(order_8, "little"), p - int.from_bytes(order_8, "little")]
+    good = signer("good", "EdDSA")
+    for y in ys:
+        for sign in (0, 1 << 255):
+            weak = good.jwk(kid="weak", x=b64((y | sign).to_bytes(32, "little")))
+            keys = KeySet(jwks(good, weak))
+            assert (keys.kids, [kid for kid, _ in keys.dropped]) == (("good",), ["weak"])
+            assert "small order" in keys.dropped[0][1]
+            one = validator(good, weak, algorithms=["EdDSA"])
+            head = segment({"alg": "EdDSA", "kid": "weak"})
+            for count in range(16):
+                token = f"{head}.{segment(good_claims(count=count))}.{b64(bytes([1]) + bytes(63))}"
+                assert refusal(one, token).code == "unknown_key"
+            one.validate(good.token())
+
+
 def test_exponent_one_forgery() -> None:
     """With e = 1 the padded message is its own signature: anyone can make it, and nobody accepts it."""
     key = signer()

@@ -81,6 +81,16 @@ impl PublicKey {
         &self.thumbprint
     }
 
+    /// Is it the same key, and is it published for the same purpose? A provider may bind a key to another issuer, or
+    /// narrow it to an algorithm, under the same `kid`: then what was verified with it has to be verified again.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.thumbprint == other.thumbprint
+            && self.kid == other.kid
+            && self.issuer == other.issuer
+            && self.algorithms == other.algorithms
+    }
+
     /// What the key can verify.
     #[must_use]
     pub fn algorithms(&self) -> AlgorithmSet {
@@ -175,8 +185,35 @@ fn okp(jwk: Value<'_>) -> Result<Read, &'static str> {
     if x.len() != 32 {
         return Err("has a coordinate of the wrong length");
     }
+    if has_small_order(&x) {
+        return Err("is a point of small order, for which anybody can sign");
+    }
     let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(&x));
     Ok((Material::Point(x), sha256(canonical.as_bytes()), AlgorithmSet::of(Algorithm::EdDsa)))
+}
+
+/// Is this encoded point of Ed25519 one of the eight of small order? With such a key S = 0 and R the
+/// neutral point are a signature of every eighth message at least: as bad as an exponent of 1. AWS-LC takes them, as
+/// RFC 8032 allows. Compared is the y coordinate, which need not be reduced.
+fn has_small_order(point: &[u8]) -> bool {
+    /// The y of the four points of order 8, little-endian.
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let Ok(mut y) = <[u8; 32]>::try_from(point) else { return false };
+    y[31] &= 0x7f; // the sign of x
+    let (low, middle, top) = (y[0], &y[1..31], y[31]);
+    let zero_or_one = low <= 1 && top == 0 && middle.iter().all(|byte| *byte == 0);
+    // p - 1, and p and p + 1, which are 0 and 1 once more.
+    let near_p = (0xec..=0xee).contains(&low) && top == 0x7f && middle.iter().all(|byte| *byte == 0xff);
+    zero_or_one || near_p || ORDER_8.contains(&y)
 }
 
 fn parameter(jwk: Value<'_>, name: &str) -> Result<Vec<u8>, &'static str> {
@@ -253,6 +290,20 @@ mod tests {
         assert_eq!(exponent("Aw"), Ok(()));
         assert_eq!(exponent("AAEAAQ"), Ok(()), "a leading zero changes nothing");
         assert!(key(r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#).unwrap_err().contains("2048"));
+    }
+
+    #[test]
+    fn ed25519_keys_of_small_order_are_refused() {
+        let x = |low: u8, middle: u8, top: u8| {
+            let mut point = [middle; 32];
+            (point[0], point[31]) = (low, top);
+            key(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, base64url::encode(&point))).map(|_| ())
+        };
+        for (low, middle, top) in [(0, 0, 0), (1, 0, 0), (0xec, 0xff, 0x7f), (0xed, 0xff, 0x7f), (0xee, 0xff, 0x7f)] {
+            assert!(x(low, middle, top).unwrap_err().contains("small order"), "{low}");
+            assert!(x(low, middle, top | 0x80).unwrap_err().contains("small order"), "{low}, negative");
+        }
+        assert_eq!(x(0x58, 0x66, 0x66), Ok(()), "the base point");
     }
 
     #[test]

@@ -180,12 +180,12 @@ impl KeySet {
         }
     }
 
-    /// Is this very key still in the set?
+    /// Is this very key still in the set, for the same issuer and algorithms?
     #[must_use]
     pub fn has(&self, key: &PublicKey) -> bool {
         match key.kid() {
-            Some(kid) => self.find(Some(kid)).is_some_and(|own| own.thumbprint() == key.thumbprint()),
-            None => self.keys.iter().any(|own| own.kid().is_none() && own.thumbprint() == key.thumbprint()),
+            Some(kid) => self.find(Some(kid)).is_some_and(|own| own.is_same_as(key)),
+            None => self.keys.iter().any(|own| own.is_same_as(key)),
         }
     }
 
