@@ -261,6 +261,7 @@ def test_token_of_another_tenant() -> None:
     listed.validate(of_tenant(TENANT))
     error = refusal(listed, of_tenant(OTHER_TENANT))
     assert (error.code, error.actual) == ("tenant_not_allowed", OTHER_TENANT)
+    assert error.expected == TENANT
     multi_tenant().validate(of_tenant(OTHER_TENANT))
 
 
@@ -281,6 +282,18 @@ def test_tenant_that_differs_from_the_issuer() -> None:
     assert refusal(multi_tenant(), signer().token(tid=ABSENT)).code == "claim_missing"
     for tid in (None, 1, [TENANT], True):
         assert refusal(multi_tenant(), signer().token(tid=tid)).code == "claim_malformed"
+
+
+def test_tenant_that_differs_from_an_issuer_named_in_full() -> None:
+    """The same where the issuers are named one by one and the keys are bound to none: whoever decides by
+    `tenant_id` must not be told another tenant than the one that vouches for the token."""
+    issuers = [ISSUER_TEMPLATE.replace("{tenantid}", tenant) for tenant in (TENANT, OTHER_TENANT)]
+    for tenants in (["*"], [TENANT, OTHER_TENANT]):
+        one = multi_tenant(issuer=issuers, tenants=tenants, key=signer().jwk())
+        assert one.validate(of_tenant(OTHER_TENANT)).tenant_id == OTHER_TENANT
+        error = refusal(one, of_tenant(OTHER_TENANT, TENANT))
+        assert (error.code, error.actual) == ("wrong_issuer", issuers[0])
+        assert error.expected == f"an issuer with the tenant {OTHER_TENANT} in its path"
 
 
 def test_issuer_bound_to_the_key() -> None:

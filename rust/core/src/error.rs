@@ -77,6 +77,8 @@ pub enum Error {
     },
     /// `tid` is not an allowed tenant.
     TenantNotAllowed {
+        /// Allowed tenants.
+        expected: String,
         /// The token's tenant.
         actual: String,
     },
@@ -190,7 +192,9 @@ impl Error {
             Self::AlgorithmNotAllowed { allowed, .. } => allowed.to_string(),
             Self::UnknownKey { known, .. } => format!("one of {known} known keys"),
             Self::ClaimsNotAnObject { .. } => "a JSON object without duplicate members".to_owned(),
-            Self::WrongIssuer { expected, .. } | Self::WrongAudience { expected, .. } => expected.clone(),
+            Self::WrongIssuer { expected, .. }
+            | Self::WrongAudience { expected, .. }
+            | Self::TenantNotAllowed { expected, .. } => expected.clone(),
             Self::Expired { now, leeway, .. } => format!("exp after {now}, with {leeway} s of leeway"),
             Self::NotYetValid { now, leeway, .. } => format!("nbf not after {now}, with {leeway} s of leeway"),
             Self::IssuedInTheFuture { now, leeway, .. } => {
@@ -200,8 +204,7 @@ impl Error {
             Self::HeaderNotAccepted { .. }
             | Self::SignatureInvalid
             | Self::ClaimMissing { .. }
-            | Self::KeysUnavailable
-            | Self::TenantNotAllowed { .. } => return None,
+            | Self::KeysUnavailable => return None,
         })
     }
 
@@ -216,7 +219,7 @@ impl Error {
             Self::UnknownKey { kid, .. } => kid.clone().unwrap_or_else(|| "no kid".to_owned()),
             Self::WrongIssuer { actual, .. }
             | Self::WrongAudience { actual, .. }
-            | Self::TenantNotAllowed { actual } => actual.clone(),
+            | Self::TenantNotAllowed { actual, .. } => actual.clone(),
             Self::Expired { expires_at, .. } => format!("{expires_at}"),
             Self::NotYetValid { not_before, .. } => format!("{not_before}"),
             Self::IssuedInTheFuture { issued_at, .. } => format!("{issued_at}"),

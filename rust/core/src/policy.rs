@@ -179,7 +179,7 @@ impl Policy {
         })
     }
 
-    /// Is the tenant of a token looked at?
+    /// Is the tenant of a token looked at? Then it must be the one that its issuer names.
     pub(crate) fn looks_at_tenant(&self) -> bool {
         self.tenants != Tenants::ByIssuer
     }

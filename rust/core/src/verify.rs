@@ -158,40 +158,40 @@ pub(crate) struct Times {
 impl Times {
     #[inline]
     fn check(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        self.check_expiry(policy, now)?;
-        self.check_not_before(policy, now)?;
-        self.check_issued_at(policy, now)?;
-        self.check_age(policy, now)
+        check_expiry(self.exp, policy, now)?;
+        check_not_before(self.nbf, policy, now)?;
+        check_issued_at(self.iat, policy, now)?;
+        check_age(self.iat, policy, now)
     }
+}
 
-    // Each comparison says what is accepted, so that a NaN, should a clock ever give one, refuses the token.
+// Each comparison says what is accepted, so that a NaN, should a clock ever give one, refuses the token.
 
-    #[inline]
-    pub(crate) fn check_expiry(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        let leeway = policy.leeway;
-        if now < self.exp + leeway { Ok(()) } else { Err(Error::Expired { expires_at: self.exp, now, leeway }) }
-    }
+#[inline]
+pub(crate) fn check_expiry(expires_at: f64, policy: &Policy, now: f64) -> Result<(), Error> {
+    let leeway = policy.leeway;
+    if now < expires_at + leeway { Ok(()) } else { Err(Error::Expired { expires_at, now, leeway }) }
+}
 
-    #[inline]
-    pub(crate) fn check_not_before(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        let leeway = policy.leeway;
-        let Some(not_before) = self.nbf else { return Ok(()) };
-        if not_before <= now + leeway { Ok(()) } else { Err(Error::NotYetValid { not_before, now, leeway }) }
-    }
+#[inline]
+pub(crate) fn check_not_before(not_before: Option<f64>, policy: &Policy, now: f64) -> Result<(), Error> {
+    let leeway = policy.leeway;
+    let Some(not_before) = not_before else { return Ok(()) };
+    if not_before <= now + leeway { Ok(()) } else { Err(Error::NotYetValid { not_before, now, leeway }) }
+}
 
-    #[inline]
-    pub(crate) fn check_issued_at(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        let leeway = policy.leeway;
-        let Some(issued_at) = self.iat else { return Ok(()) };
-        if issued_at <= now + leeway { Ok(()) } else { Err(Error::IssuedInTheFuture { issued_at, now, leeway }) }
-    }
+#[inline]
+pub(crate) fn check_issued_at(issued_at: Option<f64>, policy: &Policy, now: f64) -> Result<(), Error> {
+    let leeway = policy.leeway;
+    let Some(issued_at) = issued_at else { return Ok(()) };
+    if issued_at <= now + leeway { Ok(()) } else { Err(Error::IssuedInTheFuture { issued_at, now, leeway }) }
+}
 
-    #[inline]
-    pub(crate) fn check_age(&self, policy: &Policy, now: f64) -> Result<(), Error> {
-        let (Some(limit), Some(issued_at)) = (policy.max_age, self.iat) else { return Ok(()) };
-        let age = now - issued_at;
-        if age <= limit + policy.leeway { Ok(()) } else { Err(Error::TooOld { age, limit }) }
-    }
+#[inline]
+pub(crate) fn check_age(issued_at: Option<f64>, policy: &Policy, now: f64) -> Result<(), Error> {
+    let (Some(limit), Some(issued_at)) = (policy.max_age, issued_at) else { return Ok(()) };
+    let age = now - issued_at;
+    if age <= limit + policy.leeway { Ok(()) } else { Err(Error::TooOld { age, limit }) }
 }
 
 /// The claims that are checked, found in one pass.
@@ -224,12 +224,19 @@ impl<'c> Checked<'c> {
     }
 
     pub(crate) fn times(&self) -> Result<Times, Error> {
-        let exp = self.exp.ok_or_else(|| missing("exp"))?;
-        Ok(Times {
-            exp: numeric_date("exp", exp)?,
-            nbf: self.nbf.map(|nbf| numeric_date("nbf", nbf)).transpose()?,
-            iat: self.iat.map(|iat| numeric_date("iat", iat)).transpose()?,
-        })
+        Ok(Times { exp: self.exp()?, nbf: self.nbf()?, iat: self.iat()? })
+    }
+
+    pub(crate) fn exp(&self) -> Result<f64, Error> {
+        numeric_date("exp", self.exp.ok_or_else(|| missing("exp"))?)
+    }
+
+    pub(crate) fn nbf(&self) -> Result<Option<f64>, Error> {
+        self.nbf.map(|nbf| numeric_date("nbf", nbf)).transpose()
+    }
+
+    pub(crate) fn iat(&self) -> Result<Option<f64>, Error> {
+        self.iat.map(|iat| numeric_date("iat", iat)).transpose()
     }
 }
 
@@ -278,9 +285,14 @@ pub(crate) fn check_issuer(checked: &Checked<'_>, key: &PublicKey, policy: &Poli
             return Err(wrong_issuer(std::iter::once(&bound), &iss));
         }
     }
+    // An issuer that the policy names in full does not say by itself which tenant it is.
+    if let Some(tid) = tid.filter(|tid| multi_tenant && !iss.split('/').any(|segment| segment == *tid)) {
+        let expected = format!("an issuer with the tenant {} in its path", shown(tid));
+        return Err(Error::WrongIssuer { expected, actual: shown(&iss) });
+    }
     match (&policy.tenants, tid) {
         (Tenants::Listed(tenants), Some(tid)) if !tenants.contains(&tid.to_ascii_lowercase()) => {
-            Err(Error::TenantNotAllowed { actual: shown(tid) })
+            Err(Error::TenantNotAllowed { expected: tenants.join(" or "), actual: shown(tid) })
         }
         _ => Ok(()),
     }
