@@ -81,9 +81,11 @@ struct Entry {
     body: Box<str>,
     /// The token itself, where JSON spells it differently; a JWT needs no escapes.
     token: Option<Box<str>>,
+    /// How long it lives, from when on the monotonic clock. Its end is never computed: the sum would be rounded, and a
+    /// token of an hour could show 3599 seconds at once.
     life: f64,
-    /// On the monotonic clock: the token's end, and when it stops being handed out.
-    expires_at: f64,
+    since: f64,
+    /// On the monotonic clock: when it stops being handed out.
     fresh_until: f64,
     /// On the wall clock; infinite where there is no subject token.
     subject_expires_at: f64,
@@ -105,15 +107,20 @@ impl Entry {
             body: body.into_boxed_str(),
             token: escaped.then(|| access_token.into()),
             life,
-            expires_at: monotonic + life,
+            since: monotonic,
             fresh_until: monotonic + fresh,
             subject_expires_at: terms.subject_expires_at.unwrap_or(f64::INFINITY),
             renewal: Renewal::due_at(monotonic + terms.renew_in.unwrap_or(fresh * RENEWAL_DUE)),
         }
     }
 
+    /// Seconds that it has left.
+    fn left(&self, monotonic: f64) -> f64 {
+        self.life - (monotonic - self.since)
+    }
+
     fn is_alive(&self, monotonic: f64) -> bool {
-        self.expires_at - monotonic >= LEAST_LIFE
+        self.left(monotonic) >= LEAST_LIFE
     }
 
     fn subject_is_alive(&self, unix: f64) -> bool {
@@ -336,7 +343,7 @@ impl fmt::Debug for GrantCache {
 
 fn granted(entry: Arc<Entry>, renewal_due: bool, now: Now) -> Grant {
     // A moment before the token came is possible: threads read the clock, and then wait for one another.
-    let left = (entry.expires_at - now.monotonic).min(entry.life);
+    let left = entry.left(now.monotonic).min(entry.life);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between LEAST_LIFE and MAX_LIFE")]
     let expires_in = left as u64;
     Grant { entry, expires_in, renewal_due }
@@ -395,6 +402,17 @@ mod tests {
             assert_eq!(cache.get(&KEY, after(seconds)).unwrap().expires_in(), left, "{seconds}");
         }
         assert_eq!(cache.get_stale(&KEY, after(3599.0)).unwrap().expires_in(), 1);
+    }
+
+    #[test]
+    fn a_token_shows_its_whole_life_at_once_however_long_the_machine_has_run() {
+        // With some of these the sum of clock and life is rounded down.
+        for uptime in (0..1000).map(|step| 0.1 + f64::from(step) * 1234.567) {
+            let cache = cache();
+            cache.put(&KEY, "token", lives(3600.0), uptime);
+            let grant = cache.get(&KEY, Now { unix: UNIX, monotonic: uptime }).unwrap();
+            assert_eq!(grant.expires_in(), 3600, "{uptime}");
+        }
     }
 
     #[test]
