@@ -1,10 +1,10 @@
 //! Public keys prepared for verifying signatures, and which library does the arithmetic.
 //!
 //! AWS-LC does everything, except where a faster implementation earns its place: RS256, which is what Entra ID
-//! signs with, runs on rind's formally verified s2n-bignum kernels where the processor has what they need. It
-//! is a public operation, so no secret is at stake; a wrong answer would be. Therefore rind must pass a
-//! known-answer test before it is used, is compared with AWS-LC by the vectors and by a differential fuzz target, and can
-//! be left out of the build (feature `rind`).
+//! signs with, and PS256 run on rind's formally verified s2n-bignum kernels where the processor has what they need;
+//! both take four fifths of AWS-LC's time. It is a public operation, so no secret is at stake; a wrong answer would
+//! be. Therefore rind must pass a known-answer test of each algorithm before it is used, is compared with AWS-LC by
+//! the vectors and by a differential fuzz target, and can be left out of the build (feature `rind`).
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -45,13 +45,14 @@ impl PreparedKey {
     /// # Errors
     /// A sentence that says why the key cannot be used.
     pub fn new(material: &Material, algorithm: Algorithm) -> Result<Self, &'static str> {
-        // AWS-LC judges every key, so that what is acceptable never depends on the processor.
+        // AWS-LC must take a key before rind may have it, so what is acceptable never depends on the processor.
+        // What is weak but well-formed, AWS-LC takes too: that is judged before, in jwk.rs.
         let prepared = Self::with_aws_lc(material, algorithm)?;
         #[cfg(feature = "rind")]
-        if algorithm == Algorithm::Rs256
-            && fast::is_usable()
-            && let Material::Rsa { n, e } = material
-            && let Some(key) = fast::prepare(n, e)
+        if let Material::Rsa { n, e } = material
+            && let Some(scheme) = fast::Scheme::of(algorithm)
+            && scheme.is_usable()
+            && let Some(key) = scheme.prepare(n, e)
         {
             return Ok(Self::Rind(Box::new(key)));
         }
@@ -103,13 +104,14 @@ const fn rsa_parameters(algorithm: Algorithm) -> &'static RsaParameters {
     }
 }
 
-/// The name of the library that verifies RS256 in this process.
+/// The name of the library that verifies signatures of this algorithm in this process.
 #[must_use]
-pub fn rs256_library() -> &'static str {
+pub fn library(algorithm: Algorithm) -> &'static str {
     #[cfg(feature = "rind")]
-    if fast::is_usable() {
+    if fast::Scheme::of(algorithm).is_some_and(fast::Scheme::is_usable) {
         return "rind";
     }
+    let _ = algorithm;
     "aws-lc"
 }
 
@@ -117,22 +119,48 @@ pub fn rs256_library() -> &'static str {
 mod fast {
     use std::sync::OnceLock;
 
-    use rind::signature::{PublicKey, RsaPublicKeyComponents, verify::RSA_PKCS1_SHA256};
+    use rind::signature::{PublicKey, RsaPublicKeyComponents, verify};
 
+    use crate::algorithm::Algorithm;
     use crate::base64url;
 
-    pub(super) fn prepare(n: &[u8], e: &[u8]) -> Option<PublicKey> {
-        RsaPublicKeyComponents { n, e }.to_public_key(&RSA_PKCS1_SHA256).ok()
+    /// What rind verifies.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Scheme {
+        /// RS256.
+        Pkcs1,
+        /// PS256, with a salt of 32 bytes and no other.
+        Pss,
     }
 
-    /// May rind be used? Asked of the processor, and of rind itself with a known answer, once per process.
-    pub(super) fn is_usable() -> bool {
-        static USABLE: OnceLock<bool> = OnceLock::new();
-        *USABLE.get_or_init(|| rind::cpu::check().is_ok() && knows_the_answer().unwrap_or(false))
+    impl Scheme {
+        pub(super) const fn of(algorithm: Algorithm) -> Option<Self> {
+            match algorithm {
+                Algorithm::Rs256 => Some(Self::Pkcs1),
+                Algorithm::Ps256 => Some(Self::Pss),
+                _ => None,
+            }
+        }
+
+        pub(super) fn prepare(self, n: &[u8], e: &[u8]) -> Option<PublicKey> {
+            let algorithm = match self {
+                Self::Pkcs1 => &verify::RSA_PKCS1_SHA256,
+                Self::Pss => &verify::RSA_PSS_SHA256,
+            };
+            RsaPublicKeyComponents { n, e }.to_public_key(algorithm).ok()
+        }
+
+        /// May rind be used? Asked of the processor, and of rind itself with a known answer, once per process.
+        pub(super) fn is_usable(self) -> bool {
+            static USABLE: [OnceLock<bool>; 2] = [const { OnceLock::new() }; 2];
+            *USABLE[self as usize].get_or_init(|| rind::cpu::check().is_ok() && knows_the_answer(self).unwrap_or(false))
+        }
     }
 
-    /// The example of RFC 7515, appendix A.2: must verify, and must not with any of its parts changed.
-    fn knows_the_answer() -> Option<bool> {
+    /// The example of RFC 7515, appendix A.2, which must verify, and must not with any of its parts changed. For PS256
+    /// the same text was signed with the same key (its private half is printed there) by OpenSSL. Neither signature
+    /// may verify as the other one's.
+    fn knows_the_answer(scheme: Scheme) -> Option<bool> {
         const N: &str = concat!(
             "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yR",
             "T-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXB",
@@ -143,14 +171,25 @@ mod fast {
             "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19y",
             "b290Ijp0cnVlfQ",
         );
-        const SIGNATURE: &str = concat!(
+        const PKCS1: &str = concat!(
             "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9",
             "uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB",
             "_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rq",
             "Vt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
         );
-        let key = prepare(&base64url::decode(N.as_bytes()).ok()?, &[1, 0, 1])?;
-        let signature = base64url::decode(SIGNATURE.as_bytes()).ok()?;
+        const PSS: &str = concat!(
+            "oET1iOurmy407JGEIRiLThVVmJInQNt6U4H7cd2gC0ECjAqhXYlefG6VH_7OxPU8EzwuKRj6vD2sbDMdqlHsKPJ3prO9aXg7sThh0",
+            "QIfDylLMMX1lwt2vHvcoMK3ydpykn-5vgk87NXsACxN0EkfvdRNwD0EF1Rt7FXdCtQB8PTk64sGJh9cjtB0RKxzIjRk1vMJX2wjFP",
+            "DNIlci8fcl7Jreh4a3HphLJJv_mtAe_Wak_Rw7ou1wGyc_MYjznknPgvOh7aXByKxGuUHaMbut-lziCo_hZ4_ErnJ2--J_O-DWqHG",
+            "ZhvJXdbxtzKNpsaEy2FoMRu8eN83NC_fTUIAR2g",
+        );
+        let (right, wrong) = match scheme {
+            Scheme::Pkcs1 => (PKCS1, PSS),
+            Scheme::Pss => (PSS, PKCS1),
+        };
+        let key = scheme.prepare(&base64url::decode(N.as_bytes()).ok()?, &[1, 0, 1])?;
+        let signature = base64url::decode(right.as_bytes()).ok()?;
+        let other = base64url::decode(wrong.as_bytes()).ok()?;
         let verifies = |message: &[u8], signature: &[u8]| key.verify(message, signature).is_ok();
         let mut changed = signature.clone();
         *changed.last_mut()? ^= 1;
@@ -159,18 +198,23 @@ mod fast {
             verifies(signed, &signature)
                 && !verifies(&signed[1..], &signature)
                 && !verifies(signed, &changed)
+                && !verifies(signed, &other)
                 && !verifies(signed, &signature[1..])
                 && !verifies(signed, &[]),
         )
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "rind", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
+    use super::*;
+
     #[test]
-    #[cfg(all(feature = "rind", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    fn the_fast_library_passes_its_known_answer_test() {
-        // On a processor that lacks what rind needs this says aws-lc, and that is right as well.
-        assert_eq!(super::rs256_library() == "rind", rind::cpu::check().is_ok());
+    fn the_fast_library_passes_its_known_answer_tests() {
+        for algorithm in Algorithm::ALL {
+            // On a processor that lacks what rind needs this says aws-lc, and that is right as well.
+            let wanted = matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256) && rind::cpu::check().is_ok();
+            assert_eq!(library(algorithm) == "rind", wanted, "{algorithm:?}");
+        }
     }
 }

@@ -65,10 +65,16 @@ impl Modulus {
         Self { factors: primes.into_iter().map(with_one).collect(), n }
     }
 
+    /// Length in bits.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        usize::try_from(self.n.bits()).expect("small")
+    }
+
     /// Length in bytes: that of a signature.
     #[must_use]
     pub fn width(&self) -> usize {
-        usize::try_from(self.n.bits().div_ceil(8)).expect("small")
+        self.bits().div_ceil(8)
     }
 
     /// The number whose power with this exponent is `value`; None where the exponent has no inverse.

@@ -1,15 +1,16 @@
-//! RS256: rind, AWS-LC and a textbook model must agree on every signature.
+//! RS256 and PS256: rind, AWS-LC and a textbook model must agree on every signature.
 //!
-//! The input is a small program. Its first bytes choose a key and a message; then come steps that spoil the
-//! encoded message before it is signed (so that nearly right paddings are reached, which mutating a signature
-//! never would), the signature, the message, or the key. The model is RFC 8017, section 8.2.2 on big integers:
-//! a modulus of 2048 to 8192 bits, the length, `s < n`, and `s^e mod n` equal to the one right encoding.
+//! The input is a small program. Its first bytes choose a key, an algorithm and a message; then come steps that spoil
+//! the encoded message before it is signed (so that nearly right paddings are reached, which mutating a signature
+//! never would), the signature, the message, or the key. The model is RFC 8017, sections 8.2.2 and 8.1.2 on big
+//! integers: a modulus of 2048 to 8192 bits, the length, `s < n`, and `s^e mod n` equal to the one right encoding, or
+//! one that EMSA-PSS with a salt of 32 bytes takes.
 
 use std::sync::LazyLock;
 
 use entra_core::algorithm::Algorithm;
 use entra_core::digest::sha256;
-use entra_core::signature::{Material, PreparedKey, rs256_library};
+use entra_core::signature::{Material, PreparedKey, library};
 use num_bigint::BigUint;
 
 use crate::Outcome;
@@ -46,8 +47,8 @@ const OTHER_DIGEST_INFOS: [&[u8]; 8] = [
 const MAX_STEPS: usize = 8;
 
 /// Says once which library is compared, as it depends on the processor.
-static ANNOUNCED: LazyLock<()> = LazyLock::new(|| match rs256_library() {
-    "rind" => eprintln!("rsa_differential: rind, AWS-LC and the model are compared"),
+static ANNOUNCED: LazyLock<()> = LazyLock::new(|| match [Algorithm::Rs256, Algorithm::Ps256].map(library) {
+    ["rind", "rind"] => eprintln!("rsa_differential: rind, AWS-LC and the model are compared"),
     _ => eprintln!("rsa_differential: NOT COMPARING RIND, which cannot run here; only AWS-LC and the model are"),
 });
 
@@ -55,18 +56,24 @@ static ANNOUNCED: LazyLock<()> = LazyLock::new(|| match rs256_library() {
 pub fn run(data: &[u8]) -> Outcome {
     LazyLock::force(&ANNOUNCED);
     let mut input = Input(data);
-    let modulus = &MODULI[usize::from(input.byte()) % MODULI.len()];
+    let choice = usize::from(input.byte());
+    let modulus = &MODULI[choice % MODULI.len()];
+    let padding = if choice / MODULI.len() % 2 == 0 { Padding::Pkcs1 } else { Padding::Pss };
     let exponent = EXPONENTS[usize::from(input.byte()) % EXPONENTS.len()];
     let length = usize::from(input.word() % 4096);
     let filler = input.byte();
     let message: Vec<u8> = (0..length).map(|index| filler.wrapping_add(index.to_le_bytes()[0])).collect();
-    let mut attempt = Attempt::new(modulus, exponent, message);
-    let mut encoded = encoding(&attempt.message, modulus.width());
+    let mut attempt = Attempt::new(modulus, exponent, padding, message);
+    let mut encoded = match padding {
+        Padding::Pkcs1 => encoding(&attempt.message, modulus.width()),
+        Padding::Pss => PssParts::of(&attempt.message).encoding(modulus.bits() - 1),
+    };
     // The steps before the first 0 spoil the encoding, those after it what came of it.
     for _ in 0..MAX_STEPS {
-        match input.byte() {
-            0 => break,
-            step => spoil_encoding(&mut encoded, step, &mut input),
+        match (padding, input.byte()) {
+            (_, 0) => break,
+            (Padding::Pkcs1, step) => spoil_encoding(&mut encoded, step, &mut input),
+            (Padding::Pss, step) => spoil_pss_encoding(&mut encoded, &attempt, step, &mut input),
         }
     }
     attempt.sign(&BigUint::from_bytes_be(&encoded));
@@ -87,6 +94,97 @@ pub(crate) fn encoding(message: &[u8], width: usize) -> Vec<u8> {
     encoded[1] = 1;
     write_tail(&mut encoded, &[&[0], &DIGEST_INFO[..], &sha256(message)].concat());
     encoded
+}
+
+/// What makes the encoded message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Padding {
+    Pkcs1,
+    Pss,
+}
+
+/// What EMSA-PSS encodes (RFC 8017, section 9.1.1), each part free to be wrong.
+struct PssParts {
+    hash: Vec<u8>,
+    salt: Vec<u8>,
+    separator: u8,
+    trailer: u8,
+}
+
+impl PssParts {
+    fn of(message: &[u8]) -> Self {
+        Self { hash: sha256(message).to_vec(), salt: vec![0x5a; 32], separator: 1, trailer: 0xbc }
+    }
+
+    /// For `bits`, which are one less than those of the modulus; in as many bytes as hold them.
+    fn encoding(&self, bits: usize) -> Vec<u8> {
+        let width = bits.div_ceil(8);
+        let digest = sha256(&[&[0; 8], &self.hash[..], &self.salt].concat());
+        let mut block = vec![0; width - 33];
+        write_tail(&mut block, &[&[self.separator], &self.salt[..]].concat());
+        mask(&mut block, &digest);
+        block[0] &= 0xff >> (8 * width - bits);
+        [&block[..], &digest, &[self.trailer]].concat()
+    }
+}
+
+/// MGF1 with SHA-256 (RFC 8017, appendix B.2.1), onto the block.
+fn mask(block: &mut [u8], seed: &[u8]) {
+    for (chunk, counter) in block.chunks_mut(32).zip(0_u32..) {
+        let mask = sha256(&[seed, &counter.to_be_bytes()].concat());
+        chunk.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
+}
+
+/// EMSA-PSS (RFC 8017, section 9.1.2) with a salt of 32 bytes.
+fn is_pss_encoding(encoded: &[u8], bits: usize, message: &[u8]) -> bool {
+    let width = bits.div_ceil(8);
+    // Where the modulus has a byte more than this encoding, that byte is zero (section 8.1.2, step 2c).
+    let Some(encoded) = encoded.strip_prefix(&vec![0; encoded.len() - width][..]) else { return false };
+    let (block, rest) = encoded.split_at(width - 33);
+    let (digest, trailer) = rest.split_at(32);
+    let free = 0xff_u8 >> (8 * width - bits);
+    if trailer != [0xbc] || block[0] & !free != 0 {
+        return false;
+    }
+    let mut block = block.to_vec();
+    mask(&mut block, digest);
+    block[0] &= free;
+    let (zeros, salt) = block.split_at(width - 33 - 33);
+    let right = sha256(&[&[0; 8], &sha256(message)[..], &salt[1..]].concat());
+    zeros.iter().all(|byte| *byte == 0) && salt[0] == 1 && digest == right
+}
+
+fn spoil_pss_encoding(encoded: &mut Vec<u8>, attempt: &Attempt<'_>, step: u8, input: &mut Input<'_>) {
+    let mut parts = PssParts::of(&attempt.message);
+    let bits = attempt.modulus.bits() - 1;
+    match step % 10 {
+        1 => set(encoded, input),
+        2 => flip(encoded, input),
+        // Another length of the salt, which RFC 7518, section 3.5 forbids.
+        3 => {
+            parts.salt = vec![input.byte(); usize::from(input.byte() % 65)];
+            *encoded = parts.encoding(bits);
+        }
+        4 => {
+            parts.separator = input.byte();
+            *encoded = parts.encoding(bits);
+        }
+        5 => {
+            parts.trailer = input.byte();
+            *encoded = parts.encoding(bits);
+        }
+        6 => {
+            parts.hash = sha256(&[input.byte()]).to_vec();
+            *encoded = parts.encoding(bits);
+        }
+        // One bit more or less than the modulus has room for.
+        7 => *encoded = parts.encoding(bits + 1),
+        8 => *encoded = parts.encoding(bits - 1),
+        // The bits that must be zero.
+        9 => encoded[0] |= input.byte(),
+        _ => *encoded = encoding(&attempt.message, attempt.modulus.width()),
+    }
 }
 
 fn write_tail(encoded: &mut [u8], tail: &[u8]) {
@@ -128,6 +226,7 @@ fn spoil_encoding(encoded: &mut [u8], step: u8, input: &mut Input<'_>) {
 struct Attempt<'m> {
     modulus: &'m Modulus,
     exponent: u64,
+    padding: Padding,
     message: Vec<u8>,
     signature: Vec<u8>,
     n: Vec<u8>,
@@ -135,10 +234,10 @@ struct Attempt<'m> {
 }
 
 impl<'m> Attempt<'m> {
-    fn new(modulus: &'m Modulus, exponent: u64, message: Vec<u8>) -> Self {
+    fn new(modulus: &'m Modulus, exponent: u64, padding: Padding, message: Vec<u8>) -> Self {
         let n = modulus.n.to_bytes_be();
         let e = BigUint::from(exponent).to_bytes_be();
-        Self { modulus, exponent, message, signature: Vec::new(), n, e }
+        Self { modulus, exponent, padding, message, signature: Vec::new(), n, e }
     }
 
     fn sign(&mut self, encoded: &BigUint) {
@@ -185,8 +284,12 @@ impl<'m> Attempt<'m> {
     /// Ask all, and compare.
     fn judge(&self) -> bool {
         let material = Material::Rsa { n: self.n.clone(), e: self.e.clone() };
-        let chosen = PreparedKey::new(&material, Algorithm::Rs256);
-        let reference = PreparedKey::with_aws_lc(&material, Algorithm::Rs256);
+        let algorithm = match self.padding {
+            Padding::Pkcs1 => Algorithm::Rs256,
+            Padding::Pss => Algorithm::Ps256,
+        };
+        let chosen = PreparedKey::new(&material, algorithm);
+        let reference = PreparedKey::with_aws_lc(&material, algorithm);
         let (chosen, reference) = match (chosen, reference) {
             (Ok(chosen), Ok(reference)) => (chosen, reference),
             (Err(_), Err(_)) => return false,
@@ -199,7 +302,7 @@ impl<'m> Attempt<'m> {
         own
     }
 
-    /// RFC 8017, section 8.2.2.
+    /// RFC 8017, sections 8.2.2 and 8.1.2.
     fn model(&self) -> bool {
         let n = BigUint::from_bytes_be(&self.n);
         let width = usize::try_from(n.bits().div_ceil(8)).expect("small");
@@ -214,7 +317,14 @@ impl<'m> Attempt<'m> {
             let square = &power * &power % &n;
             if exponent.bit(bit) { square * &signature % &n } else { square }
         });
-        to_bytes(&power, width) == encoding(&self.message, width)
+        let power = to_bytes(&power, width);
+        match self.padding {
+            Padding::Pkcs1 => power == encoding(&self.message, width),
+            Padding::Pss => {
+                let bits = usize::try_from(n.bits()).expect("small") - 1;
+                is_pss_encoding(&power, bits, &self.message)
+            }
+        }
     }
 }
 
@@ -257,11 +367,12 @@ impl<'d> Input<'d> {
     }
 }
 
-/// Programs to begin with: every key and exponent as it should be, then each step once.
+/// Programs to begin with: every key, algorithm and exponent as it should be, then each step once.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for modulus in 0..u8::try_from(MODULI.len()).expect("few") {
+    let pss = u8::try_from(MODULI.len()).expect("few");
+    for modulus in 0..2 * pss {
         for exponent in 0..u8::try_from(EXPONENTS.len()).expect("few") {
             seeds.push(vec![modulus, exponent, 0, 100, b'm']);
         }
@@ -269,12 +380,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for step in 1..=8 {
         seeds.push([&[0, 1, 0, 55, b'm', step][..], &[0, 9, 1, 0, 0]].concat());
     }
+    for step in 1..=10 {
+        // Also a modulus of 2057 bits, whose top byte the encoding leaves empty.
+        seeds.push([&[pss, 1, 0, 55, b'm', step][..], &[7, 9, 1, 0, 0]].concat());
+        seeds.push([&[pss + 4, 0, 0, 55, b'm', step][..], &[7, 32, 1, 0, 0]].concat());
+    }
     for info in 0..8 {
         seeds.push(vec![0, 1, 0, 56, b'm', 3, info, 0, 0]);
     }
     for step in 1..=24 {
         // A modulus just above 2^2047: there s + n still fits into the signature.
         seeds.push([&[6, 0, 0, 64, b'm', 0, step][..], &[0, 1, 1, 0]].concat());
+        seeds.push([&[pss + 6, 0, 0, 64, b'm', 0, step][..], &[0, 1, 1, 0]].concat());
     }
     seeds
 }
