@@ -327,6 +327,7 @@ impl FastLane {
             return None;
         }
         let target = fields.target.as_deref()?;
+        // Only a request without a subject token has an empty one here, so the two purposes never share a fingerprint.
         let fingerprint = self.fingerprinter.of_pair(subject_token.unwrap_or_default().as_bytes(), target.as_bytes());
         let remembered = self.keys.get_unless_busy(&fingerprint);
         let key = match remembered {
@@ -691,6 +692,34 @@ mod tests {
         let (out, _) =
             serve(&form("/api/v1/token/exchange", "identity_provider=entra_id&target=c:n:a&user_token=user-token"));
         assert!(out.contains("obo-token"));
+    }
+
+    #[test]
+    fn a_remembered_key_serves_its_very_request_only() {
+        let (lane, grants) = (lane(), grants());
+        let caches = Caches { validator: None, grants: &grants };
+        let ask = |path: &str, body: &str| {
+            let mut out = Vec::new();
+            lane.serve(form(path, &format!("identity_provider=entra_id&{body}")).as_bytes(), caches, NOW, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for _ in 0..2 {
+            assert!(ask("/api/v1/token/exchange", "target=c:n:a&user_token=user-token").contains("obo-token"));
+            assert!(ask("/api/v1/token", "target=c:n:a").contains("app-token"));
+            // The same bytes in all, with another border; another purpose; another user or target.
+            for (path, body) in [
+                ("/api/v1/token/exchange", "target=nc:n:a&user_token=user-toke"),
+                ("/api/v1/token/exchange", "target=:n:a&user_token=user-tokenc"),
+                ("/api/v1/token/exchange", "target=c:n:a&user_token="),
+                ("/api/v1/token/exchange", "target=c:n:a&user_token=user-tokeo"),
+                ("/api/v1/token/exchange", "target=c:n:b&user_token=user-token"),
+                ("/api/v1/token", "target=user-tokenc:n:a"),
+            ] {
+                assert_eq!(ask(path, body), "", "{path} {body}");
+            }
+            // A machine's request keeps to itself, whatever else stands in it.
+            assert!(ask("/api/v1/token", "target=c:n:a&user_token=user-token").contains("app-token"));
+        }
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! Keyed fingerprints: how a token that was seen before is recognised within one process.
 //!
 //! A fingerprint is a GMAC tag (NIST SP 800-38D: AES-128-GCM over data that is authenticated and not encrypted, computed by
-//! AWS-LC) under a key that is made at random for each process. It takes less than a third of the time of SHA-256, which was
+//! AWS-LC) under a key that is made at random for each cache. It takes less than a third of the time of SHA-256, which was
 //! nearly all that a cached verdict cost.
 //!
-//! Why it serves: without the key nobody can find two tokens with the same fingerprint offline, and online each
-//! attempt at one of n cached tokens of b blocks succeeds with a probability of n(b + 1) / 2^128, that is 2^-100 for a million
-//! tokens of a few kilobytes. The nonce is always the same, which would give away the key to whoever sees fingerprints; so
-//! they never leave the process, are never shown, and are keys of [`crate::bounded`] only. What other processes must
-//! agree on (the hub's tokens, a shared cache) has a SHA-256 digest ([`crate::digest`]).
+//! Why it serves: two different texts share a fingerprint for at most b + 1 of the 2^128 possible hash keys, where b is
+//! the number of 16-byte blocks of the **longer** one (the difference of the two is a polynomial of that degree, and
+//! those keys are its roots). Nobody without the key can find such texts offline. Online, an attempt at n cached tokens
+//! succeeds with a probability of n(b + 1) / 2^128 at most, and a stranger chooses b: with 20,000 tokens and attempts
+//! of 64 KiB, which are the defaults, that is below 2^-101; with a million tokens and the largest limit, 1 MiB, below
+//! 2^-92. A billion attempts add 30 to the exponent, and that they failed tells next to nothing about the key.
+//!
+//! The nonce is always the same: the tag is the hash plus a constant. So whoever sees two fingerprints can compute the
+//! hash key. They never leave the process, are never shown, and are keys of [`crate::bounded`] only. What other processes
+//! must agree on (the hub's tokens, a shared cache) has a SHA-256 digest ([`crate::digest`]).
 
 use std::fmt;
 
@@ -83,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn each_process_has_its_own() {
+    fn each_cache_has_its_own() {
         assert_ne!(Fingerprinter::new().of(b"token"), Fingerprinter::new().of(b"token"));
     }
 
