@@ -67,6 +67,14 @@ class Discovery:
     end_session_endpoint: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDiscovery:
+    """What of it whoever only validates tokens uses."""
+
+    issuer: str
+    jwks_uri: str
+
+
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _WELL_KNOWN = "/.well-known/openid-configuration"
 
@@ -81,47 +89,67 @@ def parse_discovery(body: bytes, url: str) -> Discovery:
     Raises:
         DiscoveryError: codes `discovery_*`.
     """
-    try:
-        document = _native.parse_json(body)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
+    document = _Document(body, url)
+    return Discovery(
+        issuer=document.issuer,
+        jwks_uri=document.endpoint("jwks_uri"),
+        token_endpoint=document.endpoint("token_endpoint"),
+        authorization_endpoint=document.optional_endpoint("authorization_endpoint"),
+        end_session_endpoint=document.optional_endpoint("end_session_endpoint"),
+    )
 
-    origin = urllib.parse.urlsplit(url)
 
-    def endpoint(name: str) -> str:
-        value = document.get(name)
+def parse_key_discovery(body: bytes, url: str) -> KeyDiscovery:
+    """The same for whoever only needs the keys: the other endpoints may be absent. One on another host spoils
+    the document all the same.
+
+    Raises:
+        DiscoveryError: codes `discovery_*`.
+    """
+    document = _Document(body, url)
+    for name in ("token_endpoint", "authorization_endpoint", "end_session_endpoint"):
+        document.optional_endpoint(name)
+    return KeyDiscovery(issuer=document.issuer, jwks_uri=document.endpoint("jwks_uri"))
+
+
+class _Document:
+    """A discovery document whose issuer belongs to the URL that it was fetched from."""
+
+    def __init__(self, body: bytes, url: str) -> None:
+        try:
+            members = _native.parse_json(body)
+        except ValueError:
+            members = None
+        if not isinstance(members, dict):
+            raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
+        self._members = members
+        self._url = urllib.parse.urlsplit(url)
+        issuer = members.get("issuer")
+        if not isinstance(issuer, str):
+            raise DiscoveryError("discovery_malformed", "the discovery document's issuer is not a string")
+        if not _issuer_belongs(issuer, self._url):
+            raise DiscoveryError(
+                "discovery_issuer_mismatch", "the discovery document's issuer does not belong to its URL"
+            )
+        self.issuer = issuer
+
+    def endpoint(self, name: str) -> str:
+        value = self._members.get(name)
         if not isinstance(value, str):
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} is not a string")
         problem = url_problem(value)
         if problem is not None:
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} {problem}")
-        if _origin(urllib.parse.urlsplit(value)) != _origin(origin):
+        if _origin(urllib.parse.urlsplit(value)) != _origin(self._url):
+            host = self._url.hostname
             raise DiscoveryError(
                 "discovery_foreign_host",
-                f"the discovery document's {name} is on another host than the document ({origin.hostname})",
+                f"the discovery document's {name} is on another host than the document ({host})",
             )
         return value
 
-    issuer = document.get("issuer")
-    if not isinstance(issuer, str):
-        raise DiscoveryError("discovery_malformed", "the discovery document's issuer is not a string")
-    if not _issuer_belongs(issuer, origin):
-        raise DiscoveryError(
-            "discovery_issuer_mismatch", "the discovery document's issuer does not belong to its URL"
-        )
-    return Discovery(
-        issuer=issuer,
-        jwks_uri=endpoint("jwks_uri"),
-        token_endpoint=endpoint("token_endpoint"),
-        authorization_endpoint=endpoint("authorization_endpoint")
-        if document.get("authorization_endpoint") is not None
-        else None,
-        end_session_endpoint=endpoint("end_session_endpoint")
-        if document.get("end_session_endpoint") is not None
-        else None,
-    )
+    def optional_endpoint(self, name: str) -> str | None:
+        return None if self._members.get(name) is None else self.endpoint(name)
 
 
 def _origin(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:

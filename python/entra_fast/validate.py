@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from entra_fast.errors import (
     KeysUnavailable,
 )
 from entra_fast.keys import AsyncKeys, KeySource, RefreshRules, ThreadKeys
-from entra_fast.oauth import Discovery, DiscoveryError, parse_discovery
+from entra_fast.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
 
 if TYPE_CHECKING:
     from entra_fast.http import HttpClient
@@ -71,7 +72,7 @@ class Options(TypedDict, total=False):
     """The keyword arguments that both validators take: see `Validator`."""
 
     jwks_uri: str | None
-    jwks: str | bytes | Mapping[str, Any] | None
+    jwks: str | bytes | Mapping[str, Any] | KeySet | None
     algorithms: Iterable[str]
     tenants: Iterable[str] | None
     leeway: float
@@ -98,7 +99,7 @@ class _Validation:
         audience: str | Sequence[str] | None = None,
         *,
         jwks_uri: str | None = None,
-        jwks: str | bytes | Mapping[str, Any] | None = None,
+        jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
         algorithms: Iterable[str] = ("RS256",),
         tenants: Iterable[str] | None = None,
         leeway: float = 60.0,
@@ -112,10 +113,9 @@ class _Validation:
     ) -> None:
         if issuer is None and jwks_uri is None and jwks is None:
             found = _Environment.read(os.environ, audience)
-            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
             if found.well_known is not None:
-                discovered = self._discover(found.well_known)
-                issuer, jwks_uri = discovered.issuer, discovered.jwks_uri
+                found = found.completed(self._discover(found.well_known))
+            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
         if issuer is None:
             raise ConfigurationError(
                 "setting_missing", "issuer is missing: whose tokens are accepted?", "issuer"
@@ -129,17 +129,22 @@ class _Validation:
         if jwks_uri is not None and (problem := url_problem(jwks_uri)) is not None:
             raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
         policy = Policy(
-            issuers=[issuer] if isinstance(issuer, str) else list(issuer),
-            audiences=[audience] if isinstance(audience, str) else list(audience),
-            algorithms=list(algorithms),
-            tenants=None if tenants is None else list(tenants),
+            issuers=_names("issuer", issuer),
+            audiences=_names("audience", audience),
+            algorithms=_names("algorithms", algorithms),
+            tenants=None if tenants is None else _names("tenants", tenants),
             leeway=leeway,
-            required_claims=list(required_claims),
+            required_claims=_names("required_claims", required_claims),
             max_age=max_age,
-            max_token_bytes=max_token_bytes,
+            max_token_bytes=_count("max_token_bytes", max_token_bytes),
         )
         fixed = None if jwks is None else _fixed_keys(jwks)
-        self._verifier = Verifier(policy, fixed, cache_entries=cache_entries, cache_bytes=cache_bytes)
+        self._verifier = Verifier(
+            policy,
+            fixed,
+            cache_entries=_count("cache_entries", cache_entries),
+            cache_bytes=_count("cache_bytes", cache_bytes),
+        )
         self._verify = self._verifier.validate
         self._clock = clock
         self._jwks_uri = jwks_uri
@@ -149,7 +154,7 @@ class _Validation:
         """None lets the native module read the wall clock, which is cheaper."""
         return None if self._clock is None else self._clock()
 
-    def _discover(self, url: str) -> Discovery:
+    def _discover(self, url: str) -> KeyDiscovery:
         """Fetch the discovery document, in the course of a constructor."""
         raise NotImplementedError
 
@@ -178,12 +183,16 @@ class Validator(_Validation):
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
             `tid`; then `tenants` is needed. When issuer, jwks_uri and jwks are left out, they come from the
             environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
-            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience).
+            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). With `tenants`, keys vouch
+            for the issuer only that they are published for: Entra ID's v2.0 keys not for v1.0 tokens, which
+            need a validator of their own, with issuer `https://sts.windows.net/{tenantid}/` and jwks_uri
+            `https://login.microsoftonline.com/common/discovery/keys`.
         audience: accepted audiences (`aud`); for Entra ID's v2.0 tokens the application's client id.
         jwks_uri: where the provider publishes its keys; https, or http on loopback.
-        jwks: a fixed key set instead: its text, or the decoded object.
+        jwks: a fixed key set instead: its text, the decoded object, or a `KeySet`.
         algorithms: accepted signature algorithms; a token's header only selects among them.
-        tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself).
+        tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself). A token's `tid` must
+            then be there, and be the tenant in its issuer's path.
         leeway: seconds of clock skew allowed on exp, nbf and iat; 0 to 600.
         required_claims: claims that must be there besides iss, aud and exp.
         max_age: seconds since `iat` after which a token is refused.
@@ -234,7 +243,7 @@ class Validator(_Validation):
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, **options)
 
-    def _discover(self, url: str) -> Discovery:
+    def _discover(self, url: str) -> KeyDiscovery:
         return _fetch_discovery(url)
 
     def validate(self, token: str | bytes) -> Claims:
@@ -321,7 +330,7 @@ class AsyncValidator(_Validation):
         """As `Validator.from_env`."""
         found = _Environment.read(os.environ)
         if found.well_known is not None:
-            return await cls.from_discovery(found.well_known, found.audience, http=http, **options)
+            found = found.completed(await _fetch_discovery_async(found.well_known, http))
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, found.audience, http=http, **options)
 
@@ -335,21 +344,11 @@ class AsyncValidator(_Validation):
         **options: Unpack[Options],
     ) -> Self:
         """As `Validator.from_discovery`."""
-        if (problem := url_problem(url)) is not None:
-            raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
-        client = http or _new_http_client()
-        try:
-            answer = await client.get(url)
-        except EntraFastError as error:
-            raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
-        finally:
-            if http is None:
-                await client.aclose()
-        found = _discovery(answer.status, answer.body, url)
+        found = await _fetch_discovery_async(url, http)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, http=http, **options)
 
-    def _discover(self, url: str) -> Discovery:
+    def _discover(self, url: str) -> KeyDiscovery:
         message = (
             "only AZURE_APP_WELL_KNOWN_URL says who the issuer is: use `await AsyncValidator.from_env()`"
         )
@@ -492,20 +491,52 @@ def _new_http_client() -> HttpClient:
     return HttpClient()
 
 
-def _fixed_keys(jwks: str | bytes | Mapping[str, Any]) -> KeySet:
-    return KeySet(orjson.dumps(jwks) if isinstance(jwks, Mapping) else jwks)
+def _names(setting: str, value: Iterable[str]) -> list[str]:
+    """One name or several. A text is one name, and not the list of its letters."""
+    names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigurationError("setting_invalid", f"{setting} must be a text, or several", setting)
+    return names
 
 
-def _fetch_discovery(url: str) -> Discovery:
+def _count(setting: str, value: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= sys.maxsize:
+        raise ConfigurationError(
+            "setting_invalid", f"{setting} must be a whole number, not negative", setting
+        )
+    return value
+
+
+def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
+    if isinstance(jwks, KeySet):
+        return jwks
+    return KeySet(orjson.dumps(jwks, default=dict) if isinstance(jwks, Mapping) else jwks)
+
+
+def _fetch_discovery(url: str) -> KeyDiscovery:
     answer = fetch.get(url)
     return _discovery(answer.status, answer.body, url)
 
 
-def _discovery(status: int, body: bytes, url: str) -> Discovery:
+async def _fetch_discovery_async(url: str, http: HttpClient | None) -> KeyDiscovery:
+    if (problem := url_problem(url)) is not None:
+        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+    client = http or _new_http_client()
+    try:
+        answer = await client.get(url)
+    except EntraFastError as error:
+        raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
+    finally:
+        if http is None:
+            await client.aclose()
+    return _discovery(answer.status, answer.body, url)
+
+
+def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:
     if status != 200:
         raise KeysUnavailable("keys_unavailable", f"the discovery document's URL answered {status}, not 200")
     try:
-        return parse_discovery(body, url)
+        return parse_key_discovery(body, url)
     except DiscoveryError as error:
         raise KeysUnavailable(error.code, error.message) from None
 
@@ -518,6 +549,7 @@ class _Environment:
     issuer: str | None = None
     jwks_uri: str | None = None
     well_known: str | None = None
+    """Of the discovery document that says what is missing; None where nothing is."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
@@ -535,7 +567,11 @@ class _Environment:
         well_known = value("AZURE_APP_WELL_KNOWN_URL")
         if well_known is None:
             raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
-        return cls(client_id, well_known=well_known)
+        return cls(client_id, issuer, jwks_uri, well_known)
+
+    def completed(self, found: KeyDiscovery) -> _Environment:
+        """With what the discovery document says; a variable that is set wins, as in the sidecar."""
+        return _Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
 
 
 def _not_set(name: str) -> ConfigurationError:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -83,6 +84,12 @@ def claims_of(**changes: Any) -> Claims:
     return validator().validate(KEY.token(**changes))
 
 
+def _code(one: Validator, token: str) -> str:
+    with pytest.raises(InvalidToken) as caught:
+        one.validate(token)
+    return caught.value.code
+
+
 # --- construction ----------------------------------------------------------------------------------------
 
 
@@ -123,10 +130,28 @@ def test_a_missing_variable_is_named(name: str, blank: str, environ: pytest.Monk
 
 def test_from_the_well_known_url(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
     """With only the discovery document's URL, the document is fetched in the constructor."""
+    environ.delenv("AZURE_OPENID_CONFIG_ISSUER")
     environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
     environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
     with Validator(clock=lambda: NOW) as one:
         one.validate(KEY.token(iss=server.issuer))
+
+
+async def test_a_variable_wins_over_discovery(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """Of the discovery document only that counts which no variable says: as for the sidecar."""
+    environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
+    environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
+    with Validator(clock=lambda: NOW) as one:
+        one.validate(KEY.token())
+        assert _code(one, KEY.token(iss=server.issuer)) == "wrong_issuer"
+    async with await AsyncValidator.from_env(clock=lambda: NOW) as other:
+        await other.validate(KEY.token())
+    environ.delenv("AZURE_OPENID_CONFIG_ISSUER")
+    environ.setenv("AZURE_OPENID_CONFIG_JWKS_URI", server.base_url + "/own")
+    server.answers["/own"] = Answer(jwks(KEY))
+    with Validator(clock=lambda: NOW) as one:
+        one.validate(KEY.token(iss=server.issuer))
+    assert server.fetches("/own") == 1
 
 
 async def test_from_discovery(server: KeyServer) -> None:
@@ -142,6 +167,18 @@ async def test_from_discovery(server: KeyServer) -> None:
     await http.aclose()
 
 
+async def test_discovery_for_keys_alone(server: KeyServer) -> None:
+    """Whoever only validates tokens needs an issuer and its keys: the other endpoints may be absent."""
+    document = {"issuer": server.issuer, "jwks_uri": server.keys_url}
+    server.answers[DISCOVERY_PATH] = Answer(json.dumps(document))
+    with Validator.from_discovery(server.discovery_url, AUDIENCE, clock=lambda: NOW) as one:
+        one.validate(KEY.token(iss=server.issuer))
+    async with await AsyncValidator.from_discovery(
+        server.discovery_url, AUDIENCE, clock=lambda: NOW
+    ) as other:
+        await other.validate(KEY.token(iss=server.issuer))
+
+
 async def test_discovery_that_cannot_be_reached(server: KeyServer) -> None:
     """A provider that is down is `KeysUnavailable` in both ways."""
     url = server.discovery_url.replace(str(server.base_url.rsplit(":", 1)[1]), "1")
@@ -152,9 +189,10 @@ async def test_discovery_that_cannot_be_reached(server: KeyServer) -> None:
 
 
 def test_fixed_key_set() -> None:
-    """A key set can be given as text, as bytes, or decoded."""
+    """A key set can be given as text, as bytes, decoded (as any mapping), or ready."""
     text = jwks(KEY)
-    for keys in (text, text.encode(), json.loads(text)):
+    proxy = MappingProxyType({"keys": [MappingProxyType(KEY.jwk())]})
+    for keys in (text, text.encode(), json.loads(text), proxy, KeySet(text)):
         one = Validator(ISSUER, AUDIENCE, jwks=keys, clock=lambda: NOW)
         one.validate(KEY.token())
         assert "key_fetches" not in one.stats()
@@ -181,6 +219,24 @@ def test_fixed_key_set() -> None:
             {"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), "max_token_bytes": 63},
             "max_token_bytes",
         ),
+        *(
+            ({"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY), **wrong}, *wrong)
+            for wrong in (
+                {"issuer": 5},
+                {"issuer": ISSUER.encode()},
+                {"audience": [AUDIENCE, None]},
+                {"algorithms": None},
+                {"algorithms": "HS256"},
+                {"tenants": 5},
+                {"required_claims": None},
+                {"max_token_bytes": -1},
+                {"max_token_bytes": 2**70},
+                {"max_token_bytes": 1e4},
+                {"cache_entries": -1},
+                {"cache_bytes": -1},
+                {"cache_bytes": None},
+            )
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -190,6 +246,13 @@ def test_incomplete_settings(arguments: dict[str, Any], setting: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             kind(**arguments)
         assert caught.value.setting == setting
+
+
+def test_a_text_is_one_name() -> None:
+    """Where several names are possible, a text is one of them, and not the list of its letters."""
+    one = validator(algorithms="RS256", tenants=TENANT, required_claims="sub")
+    one.validate(KEY.token())
+    assert _code(one, KEY.token(sub=ABSENT)) == "claim_missing"
 
 
 def test_one_validator_for_the_process(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
@@ -516,6 +579,18 @@ def test_explain_a_good_token() -> None:
     values = {row["check"]: row["value"] for row in rows}
     assert (values["issuer"], values["audience"]) == (ISSUER, AUDIENCE)
     assert "key-1" in values["key"]
+
+
+def test_explain_blames_the_claim_that_is_wrong() -> None:
+    """A malformed time fails its own check, and the others are made."""
+    for claim, check in (("exp", "expiry"), ("nbf", "not before"), ("iat", "issued at")):
+        rows = {row["check"]: row for row in validator().explain(KEY.token(**{claim: "x"}))}
+        assert {name for name, row in rows.items() if row["passed"] is False} == {check}
+        assert (rows[check]["code"], rows[check]["message"]) == (
+            "claim_malformed",
+            f"token has a malformed claim '{claim}'",
+        )
+        assert rows["age"]["passed"] is (None if claim == "iat" else True)
 
 
 def test_explain_goes_on_after_a_failure() -> None:
