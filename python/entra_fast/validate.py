@@ -306,7 +306,8 @@ class Validator(_Validation):
 
 
 class AsyncValidator(_Validation):
-    """Validates tokens on one event loop. The arguments are those of `Validator`, and:
+    """Validates tokens on one event loop; on another one only after that has ended. The arguments are those of
+    `Validator`, and:
 
     Args:
         http: the way out for fetching keys; by default one of its own.
@@ -324,6 +325,7 @@ class AsyncValidator(_Validation):
         self._http = http
         self._own_http: HttpClient | None = None
         self._keys: KeySource | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
@@ -360,6 +362,7 @@ class AsyncValidator(_Validation):
 
     async def aclose(self) -> None:
         """Stop refreshing keys."""
+        self._forget_ended_loop()
         keys, self._keys = self._keys, None
         if keys is not None:
             await keys.aclose()
@@ -443,7 +446,13 @@ class AsyncValidator(_Validation):
         """As `AsyncKeys.call_when_fetched`."""
         return self._keys is not None and self._keys.call_when_fetched(go_on)
 
+    def _forget_ended_loop(self) -> None:
+        """Tasks and connections of a loop that has ended can neither be used nor closed: `asyncio.run` twice."""
+        if self._loop is not None and self._loop.is_closed():
+            self._keys = self._own_http = self._loop = None
+
     def _running_keys(self) -> KeySource | None:
+        self._forget_ended_loop()
         if self._keys is None and self._jwks_uri is not None:
             if self._http is None and self._own_http is None:
                 self._own_http = _new_http_client()
@@ -451,6 +460,7 @@ class AsyncValidator(_Validation):
             assert client is not None  # noqa: S101 - for the type checker
             self._keys = AsyncKeys(self._jwks_uri, client, self._verifier.set_keys, rules=self._rules)
             self._keys.start()
+            self._loop = asyncio.get_running_loop()
         return self._keys
 
     async def _bring_keys(self, token: str | bytes, error: EntraFastError) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
+import gc
 import json
 import pickle
 import subprocess
@@ -186,6 +188,20 @@ async def test_discovery_that_cannot_be_reached(server: KeyServer) -> None:
         Validator.from_discovery(url, AUDIENCE)
     with pytest.raises(KeysUnavailable):
         await AsyncValidator.from_discovery(url, AUDIENCE)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_one_event_loop_after_another(server: KeyServer) -> None:
+    """A validator that outlives its event loop fetches keys on the next one: tests and scripts do that."""
+    one = AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW)
+    asyncio.run(one.validate(KEY.token()))
+    server.publish(jwks(KEY, signer("key-2")))
+    asyncio.run(one.validate(signer("key-2").token()))
+    assert server.fetches() == 2
+    asyncio.run(one.aclose())  # on a third one: there is nothing left to close
+    asyncio.run(one.validate(KEY.token()))
+    del one
+    gc.collect()  # here, where the connections that nobody could close may warn
 
 
 def test_fixed_key_set() -> None:
