@@ -306,7 +306,7 @@ class Validator(_Validation):
 
 
 class AsyncValidator(_Validation):
-    """Validates tokens on one event loop; on another one only after that has ended. The arguments are those of
+    """Validates tokens on one event loop; on another only after that has ended. The arguments are those of
     `Validator`, and:
 
     Args:
@@ -447,7 +447,7 @@ class AsyncValidator(_Validation):
         return self._keys is not None and self._keys.call_when_fetched(go_on)
 
     def _forget_ended_loop(self) -> None:
-        """Tasks and connections of a loop that has ended can neither be used nor closed: `asyncio.run` twice."""
+        """Tasks and connections of an ended loop can neither be used nor closed: `asyncio.run` twice."""
         if self._loop is not None and self._loop.is_closed():
             self._keys = self._own_http = self._loop = None
 
