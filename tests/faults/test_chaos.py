@@ -1,37 +1,113 @@
-"""The chaos run, small: that it finds nothing in a sidecar that is right, and that it finds what is wrong."""
+"""The chaos run, small: that it finds nothing in sidecars that are right, and that it finds what is wrong."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import random
+import signal
 import time
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from benches.chaos import Chaos, Issued, Report, picture, slope
+from benches.chaos import plan
+from benches.chaos.__main__ import run
+from benches.chaos.part import KINDS, Part, redis_is_missing
+from benches.chaos.pod import children, freeze, peers
+from benches.chaos.report import PartReport, Report, Sample, picture, slope, table
+from benches.chaos.truth import Asked, Issued, Known, Truth
+from support.process import Serve
+from support.provider import Provider
 from support.wire import Answer
 
-SCOPE = "api://dev.team.app0/.default"
+SCOPE, OTHER = "api://dev.team.app0/.default", "api://dev.team.app1/.default"
 
 
-async def test_a_short_run_finds_nothing() -> None:
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_short_run_finds_nothing(name: str) -> None:
     """Some seconds of faults and a restart under load. `make chaos` runs longer."""
-    report = await Chaos(seed=7, seconds=5, clients=4).run()
-    assert report.requests > 100
-    assert report.faults
+    if KINDS[name].redis and redis_is_missing():
+        pytest.skip("needs redis-server or valkey-server")
+    report = await Part(name, seed=7, seconds=6, clients=4).run()
     assert report.good, report.examples
-    assert ET.fromstring(picture(report)).tag.endswith("svg")
-    assert json.loads(json.dumps(report.as_json()))["seed"] == 7
+    assert report.requests > 100
+    assert report.checked_after_skip_cache
+    assert report.faults
+    assert report.memory
+    if name == "workers":
+        assert report.workers_replaced
+    whole = Report(7, [report, PartReport("other", "skipped", 0, skipped="why")])
+    assert ET.fromstring(picture(whole)).tag.endswith("svg")
+    assert "NOT RUN: other: why" in table(whole)
+    figures = json.loads(json.dumps(whole.as_json()))
+    assert figures["seed"] == 7
+    assert figures["requests"] == report.requests
+    assert figures["skipped"] == ["other"]
+    assert figures["parts"]["other"] == {"title": "skipped", "skipped": "why"}
+
+
+async def test_without_redis_only_its_part_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Loudly, and on record."""
+    monkeypatch.setattr("benches.chaos.__main__.redis_is_missing", lambda: True)
+    report = await run(seed=1, seconds=1, clients=1, names=["replicas"])
+    assert "NOT RUN" in capfd.readouterr().err
+    assert report.as_json()["skipped"] == list(KINDS)
+    assert "redis-server" in str(report.parts[-1].skipped)
+
+
+def test_a_seed_repeats_the_schedule() -> None:
+    """And another one does not."""
+
+    def planned(seed: int) -> tuple[list[plan.Planned], list[plan.Planned]]:
+        rng = random.Random(seed)
+        return (
+            plan.upstream(rng, 60, ["a", "b", "c"]),
+            plan.beside(rng, 60, ["d"], ["e", "e"], pause=(1, 2)),
+        )
+
+    assert planned(1) == planned(1)
+    assert planned(1) != planned(2)
+    upstream, beside = planned(1)
+    assert {"a", "b", "c", plan.RESTART, plan.ROTATION} == {each.name for each in upstream}
+    assert all(each.name == "d" for each in beside if each.at >= 60 * plan.REPLACED_UNTIL)
+    assert any(each.name == "e" for each in beside)
+
+
+async def test_it_is_known_whose_connections_are_whose(serve: Serve, provider: Provider) -> None:
+    """Those that a worker has accepted, and not those that wait for it while it is stopped."""
+    process = await serve(provider.environment(PROBE_BIND_ADDRESS="127.0.0.1:0"), "--workers", "2")
+    call = await process.listening()
+    workers = children(process.process.pid)
+
+    async def connect() -> tuple[int, asyncio.StreamWriter]:
+        _, writer = await call.connect()
+        return writer.get_extra_info("sockname")[1], writer
+
+    early = [await connect() for _ in range(20)]
+    while len({*peers(workers[0]), *peers(workers[1])} & {port for port, _ in early}) < 20:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert not peers(workers[0]) & peers(workers[1])
+    for worker in workers:
+        await freeze(worker)
+    late = [await connect() for _ in range(20)]
+    assert not {*peers(workers[0]), *peers(workers[1])} & {port for port, _ in late}
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    for _, writer in (*early, *late):
+        writer.close()
 
 
 @pytest.fixture
-def checker() -> Chaos:
-    """A checker that knows one token and sees no fault."""
-    chaos = Chaos(seed=0, seconds=0, clients=0)
-    chaos._issued["good"] = Issued(SCOPE, None, time.time() + 100)
-    chaos._issued["old"] = Issued(SCOPE, None, time.time() - 5)
-    chaos._has_keys = True
-    return chaos
+def truth() -> Truth:
+    """A checker that knows some tokens and sees no fault."""
+    truth = Truth(PartReport("part", "a part", 0))
+    truth.issued["good"] = Issued(2, SCOPE, None, time.time() + 100)
+    truth.issued["old"] = Issued(1, SCOPE, None, time.time() - 5)
+    return truth
 
 
 def token(name: str, expires_in: int = 50) -> Answer:
@@ -43,63 +119,97 @@ def error(status: int) -> Answer:
 
 
 def judge(
-    chaos: Chaos, answer: Answer, *, scope: str = SCOPE, user: tuple[str, float] | None = None
-) -> Report:
-    chaos._judge_token(scope=scope, user=user, answer=answer, began=time.monotonic(), generation=0)
-    return chaos.report
+    truth: Truth,
+    answer: Answer,
+    *,
+    known: Known | None = None,
+    scope: str = SCOPE,
+    user: tuple[str, float] | None = None,
+    skip_cache: bool = False,
+) -> PartReport:
+    known = known or Known()
+    floor = known.floors.get((scope, user[0] if user else None), 0)
+    truth.judge_token(known, Asked(scope, user, skip_cache, time.monotonic(), floor), answer)
+    return truth.report
 
 
-def test_the_checker_accepts_what_is_right(checker: Chaos) -> None:
+def test_the_checker_accepts_what_is_right(truth: Truth) -> None:
     """A good token, and an error within a fault for a token that was never handed out."""
-    assert judge(checker, token("good")).good
-    checker._fault_active = True
-    assert judge(checker, error(500), scope="api://dev.team.app1/.default").good
+    known = Known()
+    assert judge(truth, token("good"), known=known).good
+    with truth.excused():
+        assert judge(truth, error(500), known=known, scope=OTHER).good
+    assert judge(truth, error(500), known=known, scope=OTHER).good  # its aftermath
 
 
-def test_the_checker_finds_wrong_tokens(checker: Chaos) -> None:
+def test_the_checker_finds_wrong_tokens(truth: Truth) -> None:
     """Of nobody, for another target, for another user, with too long a life."""
-    judge(checker, token("made up"))
-    judge(checker, token("good"), scope="api://dev.team.app1/.default")
-    judge(checker, token("good"), user=("user", time.time() + 100))
-    judge(checker, token("good", expires_in=500))
-    assert checker.report.wrong_answers == 4
+    judge(truth, token("made up"))
+    judge(truth, token("good"), scope=OTHER)
+    judge(truth, token("good"), user=("user", time.time() + 100))
+    judge(truth, token("good", expires_in=500))
+    assert truth.report.wrong_answers == 4
 
 
-def test_the_checker_finds_expired_tokens(checker: Chaos) -> None:
+def test_the_checker_finds_expired_tokens(truth: Truth) -> None:
     """Whose own end, or whose user's, has passed."""
-    judge(checker, token("old", expires_in=-10))
-    checker._issued["exchanged"] = Issued(SCOPE, "user", time.time() + 100)
-    judge(checker, token("exchanged"), user=("user", time.time() - 1))
-    assert checker.report.expired_tokens == 2
+    judge(truth, token("old", expires_in=-10))
+    truth.issued["exchanged"] = Issued(3, SCOPE, "user", time.time() + 100)
+    judge(truth, token("exchanged"), user=("user", time.time() - 1))
+    assert truth.report.expired_tokens == 2
 
 
-def test_the_checker_finds_errors_without_a_cause(checker: Chaos) -> None:
+def test_the_checker_finds_errors_without_a_cause(truth: Truth) -> None:
     """No fault was active, or a valid token was there."""
-    judge(checker, error(500))
-    checker._fault_active = True
-    judge(checker, token("good"))
-    judge(checker, error(500))
-    assert checker.report.wrong_answers == 2
+    known = Known()
+    judge(truth, error(500), known=known)
+    with truth.excused():
+        judge(truth, token("good"), known=known)
+        judge(truth, error(500), known=known)
+    assert truth.report.wrong_answers == 2
 
 
-def test_the_checker_finds_false_verdicts(checker: Chaos) -> None:
+def test_the_checker_finds_tokens_that_were_replaced(truth: Truth) -> None:
+    """After `skip_cache` the old token is wrong, and only then, and only at that sidecar; a token that must
+    not be cached replaces nothing."""
+    known = Known()
+    truth.issued["newer"] = Issued(3, SCOPE, None, time.time() + 100)
+    truth.issued["once"] = Issued(4, SCOPE, None, time.time() + 100, cacheable=False)
+    judge(truth, token("newer"), known=known)
+    judge(truth, token("good"), known=known)
+    judge(truth, token("once"), known=known, skip_cache=True)
+    judge(truth, token("good"), known=known)
+    assert judge(truth, token("newer"), known=known, skip_cache=True).good
+    assert judge(truth, token("newer"), known=known).checked_after_skip_cache == 1
+    judge(truth, token("good"), known=Known())
+    assert truth.report.good
+    judge(truth, token("good"), known=known)
+    assert truth.report.wrong_answers == 1
+
+
+def test_the_checker_finds_false_verdicts(truth: Truth) -> None:
     """A valid token rejected, an invalid one accepted, a wrong reason, no verdict at all."""
-    checker._judge_introspection("", Answer(200, [], b'{"active":false,"error":"token is expired"}'))
-    checker._judge_introspection(
-        "", Answer(200, [], b'{"active":false,"error":"keys of the token issuer are not available: x"}')
-    )
-    assert checker.report.false_rejections == 2
-    checker._judge_introspection("token is expired", Answer(200, [], b'{"active":true}'))
-    checker._judge_introspection(
-        "token is expired", Answer(200, [], b'{"active":false,"error":"token is not a JWT"}')
-    )
-    checker._judge_introspection("token is expired", Answer(200, [], b'{"access_token":"x"}'))
-    checker._judge_introspection("token is expired", Answer(500, [], b"{}"))
-    assert checker.report.wrong_answers == 4
+    known = Known(has_keys=True)
+    for body in (
+        b'{"active":false,"error":"token is expired"}',
+        b'{"active":false,"error":"keys of the token issuer are not available: x"}',
+    ):
+        truth.judge_introspection(known, "", Answer(200, [], body))
+    assert truth.report.false_rejections == 2
+    for status, body in (
+        (200, b'{"active":true}'),
+        (200, b'{"active":false,"error":"token is not a JWT"}'),
+        (200, b'{"access_token":"x"}'),
+        (500, b"{}"),
+    ):
+        truth.judge_introspection(known, "token is expired", Answer(status, [], body))
+    assert truth.report.wrong_answers == 4
 
 
-def test_the_slope_is_of_the_longest_process_without_its_beginning() -> None:
-    """KiB per 10,000 requests."""
-    samples = [(float(i), 1, i * 100, 90_000) for i in range(5)]
-    samples += [(5.0 + i, 2, 500 + i * 1000, 40_000 + (10 * i if i > 3 else 999)) for i in range(12)]
-    assert slope(samples) == pytest.approx(100)
+def test_the_slope_is_of_the_tail_and_of_all_processes() -> None:
+    """KiB per 10,000 requests; what comes before, or before a process was replaced, is not counted."""
+    samples = [Sample(float(i), i * 100, {1: 40_000 + 500 * i, 2: 9}) for i in range(10)]
+    samples += [Sample(10.0 + i, 1000 + i * 1000, {1: 40_000 + 10 * i, 2: 5 * i}) for i in range(10)]
+    assert slope(samples, 20) == pytest.approx(150)
+    samples = [Sample(s.moment, s.requests, {1: 1, 3: s.requests}) for s in samples[:15]] + samples[15:]
+    assert slope(samples, 20) == pytest.approx(150)

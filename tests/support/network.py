@@ -54,8 +54,8 @@ class TcpProxy:
         try:
             fault = self.faults.pop(0) if self.faults else self.always
             await (fault or forward)(reader, writer, self.target_port)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
+        except (ConnectionError, RuntimeError, asyncio.CancelledError):
+            pass  # uvloop raises RuntimeError for writing to what was reset
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -96,21 +96,38 @@ def truncate_after(sent: int) -> Fault:
     return fault
 
 
+def slow(seconds: float) -> Fault:
+    """Every piece of an answer comes late."""
+
+    async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        await _relay(reader, writer, port, limit=None, delay=seconds)
+
+    return fault
+
+
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, limit: int | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    port: int,
+    limit: int | None,
+    delay: float = 0.0,
 ) -> None:
     upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
     there = asyncio.create_task(_copy(reader, upstream_writer, None))
     try:
-        await _copy(upstream_reader, writer, limit)
+        await _copy(upstream_reader, writer, limit, delay)
     finally:
         there.cancel()
         upstream_writer.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, delay: float = 0.0
+) -> None:
     left = limit
     while data := await reader.read(65_536):
+        if delay:
+            await asyncio.sleep(delay)
         piece = data if left is None else data[:left]
         writer.write(piece)
         await writer.drain()

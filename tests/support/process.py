@@ -36,6 +36,12 @@ class Process:
         assert line is not None
         return Caller(line["address"])
 
+    def probes(self) -> Caller:
+        """Calls the probe listener of a sidecar that listens."""
+        line = self._listening()
+        assert line is not None
+        return Caller(line["probes"])
+
     def _listening(self) -> dict[str, str] | None:
         parsed = [json.loads(line) for line in self.lines]
         return next((line for line in parsed if line["message"] == "listening"), None)
