@@ -4,6 +4,7 @@ mended. What must never be here: when it comes (plan.py) and whether it excuses 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -167,7 +168,7 @@ class ProcessFaults:
     async def _killed(self, _: float, dice: float) -> None:
         pid = await self._stop_worker(dice)
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            _send(pid, signal.SIGKILL)
 
     async def _hangs(self, _: float, dice: float) -> None:
         pid = await self._stop_worker(dice)
@@ -175,7 +176,7 @@ class ProcessFaults:
         while pid is not None and state(pid) not in "ZX":
             if time.monotonic() > deadline:
                 self._truth.wrong("a worker that hangs was not ended")
-                os.kill(pid, signal.SIGKILL)
+                _send(pid, signal.SIGKILL)
             await asyncio.sleep(0.05)
 
     async def _stalls(self, seconds: float, dice: float) -> None:
@@ -184,15 +185,20 @@ class ProcessFaults:
         await asyncio.sleep(seconds / 3)
         if pid is not None and state(pid) not in "ZX":
             self._cut -= peers(pid)
-            os.kill(pid, signal.SIGCONT)
+            _send(pid, signal.SIGCONT)
 
     async def _frozen(self, seconds: float, pids: list[int]) -> None:
         """A pod that gets no CPU, or a part of it."""
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            _send(pid, signal.SIGSTOP)
         await asyncio.sleep(seconds)
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            _send(pid, signal.SIGCONT)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # somebody else was faster
+        os.kill(pid, number)
 
 
 async def broken(seconds: float, fault: Fault | None, *ways: TcpProxy) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 AFTERMATH = 3.0
 """Seconds after a fault within which an error may still be its consequence (time-outs, `Retry-After: 1`)."""
 ROTATION, RESTART = "keys rotated", "restarted"
-RESTART_AT = 0.35
+RESTART_AT = 0.2
 """The part of the time after which the sidecars are restarted by SIGTERM, one after the other."""
-REPLACED_UNTIL = 0.42
+REPLACED_UNTIL = 0.35
 """The part of the time after which faults replace no process any more, so that memory can be measured."""
 TAIL = 0.5
 """The part of the time from which on memory is measured. Between the two there are many more clients, so that

@@ -4,6 +4,7 @@ sidecar consists of, and which connections belong to which of them (Linux, from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -123,7 +124,8 @@ def state(pid: int) -> str:
 
 async def freeze(pid: int) -> None:
     """SIGSTOP; returns when the process does nothing any more."""
-    os.kill(pid, signal.SIGSTOP)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
     while state(pid) not in "TZX":  # noqa: ASYNC110
         await asyncio.sleep(0)
 
@@ -131,15 +133,13 @@ async def freeze(pid: int) -> None:
 def peers(pid: int) -> set[int]:
     """The clients' ports of the connections that a process has accepted. Those that wait to be accepted
     belong to the listening socket, which is another process's."""
-    sockets = set()
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(os.readlink(file))
-        except OSError:
-            continue
-    found = set()
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == ESTABLISHED and f"socket:[{fields[9]}]" in sockets:
-            found.add(int(fields[2].rpartition(":")[2], 16))
+    sockets, found = set(), set()
+    with contextlib.suppress(OSError):  # it is gone, and so are its connections
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(os.readlink(file))
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == ESTABLISHED and f"socket:[{fields[9]}]" in sockets:
+                found.add(int(fields[2].rpartition(":")[2], 16))
     return found

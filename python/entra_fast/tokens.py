@@ -644,7 +644,11 @@ class TokenAcquirer:
     def _open_window(self, key: bytes, error: ProviderError) -> None:
         # A copy that is never raised: a traceback keeps its frames alive, and with them the user's token.
         kept = ProviderError(*error.args)
-        self._windows[key] = _Window(self._monotonic() + (error.retry_after or 0), kept)
+        now = self._monotonic()
+        # Most users' tokens are never asked for again: what was remembered for them must not wait for that.
+        while self._windows and next(iter(self._windows.values())).end <= now:
+            self._windows.popitem(last=False)
+        self._windows[key] = _Window(now + (error.retry_after or 0), kept)
         self._windows.move_to_end(key)
         if len(self._windows) > MAX_WINDOWS:
             self._windows.popitem(last=False)

@@ -181,6 +181,18 @@ async def test_windows_are_bounded() -> None:
     assert all(window.error.__traceback__ is None for window in world.acquirer._windows.values())
 
 
+async def test_windows_that_have_ended_are_forgotten() -> None:
+    """Also where nobody asks for the same token again; those that are open stay."""
+    world = World()
+    for i in range(100):
+        world.way_out.script = [failed(429, "1" if i % 2 else "10")] * 2
+        with pytest.raises(ProviderError):
+            await world.acquirer.exchange("a:b:c", f"opaque-{i}")
+        world.pass_time(1)
+        assert len(world.acquirer._windows) <= 11
+    assert sum(window.end > world.monotonic for window in world.acquirer._windows.values()) >= 2
+
+
 async def test_fetches_are_bounded() -> None:
     """More different tokens at once than the limit are refused, and are served when there is room."""
     world = World()

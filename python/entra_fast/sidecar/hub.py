@@ -306,6 +306,9 @@ class _Terms:
     renew_in: float | None
     subject_expires_at: float | None
 
+    def has_ended(self, now: float) -> bool:
+        return self.monotonic + self.expires_in <= now
+
 
 class AnnouncedTokens:
     """The hub's cache of tokens: a `TokenCache` whose changes are announced.
@@ -354,6 +357,9 @@ class AnnouncedTokens:
             subject_expires_at=subject_expires_at,
         )
         self.announced += 1
+        # Most users' tokens are never asked for again: their terms must not stay until there are too many.
+        while self._terms and next(iter(self._terms.values())).has_ended(monotonic):
+            self._terms.popitem(last=False)
         terms = _Terms(self.announced, expires_in, monotonic, renew_in, subject_expires_at)
         self._terms[key] = terms
         self._terms.move_to_end(key)
