@@ -95,6 +95,9 @@ class Pod:
         status = await sidecar.process.ended()
         if status != 0:
             self._truth.wrong(f"a sidecar ended with {status} after SIGTERM")
+        for line in sidecar.process.lines:
+            if "unexpected error" in line:  # whatever else went on
+                self._truth.wrong(f"logged: {line}")
 
     def resident(self) -> dict[int, int]:
         """KiB of each process."""

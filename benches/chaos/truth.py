@@ -105,7 +105,7 @@ class Truth:
 
     def example(self, what: str) -> None:
         if len(self.report.examples) < 20:
-            self.report.examples.append(f"{time.monotonic() - self._started:.2f} s: {what}"[:300])
+            self.report.examples.append(f"{time.monotonic() - self._started:.2f} s: {what}"[:3000])
 
     # --- judgement ---
 
