@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from entra_fast.config import is_loopback_host, proxies_from, url_problem
 from entra_fast.errors import EntraFastError
@@ -213,13 +214,35 @@ class HttpClient:
                 context = ssl.create_default_context()
                 context.load_verify_locations(cafile=self._ca_bundle)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(
+                    ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30, socket_factory=_Socket.of
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # no state from one user's request to the next
                 auto_decompress=False,
                 trace_configs=self._trace_configs,
                 trust_env=False,  # would also send credentials from ~/.netrc; proxies are chosen below
             )
         return self._session
+
+
+class _Socket(socket.socket):
+    """A socket whose file descriptor is not closed by Python's collector.
+
+    When a connection is given up while uvloop makes it (mostly because of a timeout), uvloop closes the
+    descriptor, but the socket object still has its number. Once collected, it would close that number again,
+    which by then may be another connection's. The next one to get it reads the answer to somebody else's
+    request, and that may be a token: https://github.com/MagicStack/uvloop/pull/646. Everybody else who has
+    this object closes it explicitly.
+    """
+
+    def __del__(self) -> None:
+        self.detach()
+
+    @classmethod
+    def of(cls, address: tuple[Any, ...]) -> _Socket:
+        """For an entry of what `getaddrinfo` returns."""
+        family, kind, protocol = address[:3]
+        return cls(family, kind, protocol)
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:

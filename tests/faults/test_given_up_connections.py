@@ -1,0 +1,87 @@
+"""Connections to the provider that are given up while they are made.
+
+uvloop closes the file descriptor of a connection whose making is cancelled, and Python's socket object closes
+its number once more when it is collected: by then it may be another connection's, and then an answer reaches
+whoever did not ask for it (https://github.com/MagicStack/uvloop/pull/646). `make chaos` found it, as somebody
+else's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import traceback
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from aiohttp import web
+
+from entra_fast.http import HttpClient
+
+GIVEN_UP = 400
+"""So many connections are given up at the moment that matters."""
+
+
+async def test_a_connection_that_is_given_up_closes_no_other(echo: str) -> None:
+    """Requests are cancelled at any stage of their connection; those beside them get their own answers, and
+    no file descriptor is left."""
+    rng = random.Random(1)
+    client = HttpClient()
+    kept: list[BaseException] = []  # with their frames, which hold the sockets
+    wrong: list[object] = []
+    given_up = 0
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+
+    async def ask(number: int) -> None:
+        try:
+            answer = await client.post_form(echo, {"number": str(number)})
+        except BaseException as exc:
+            kept.append(exc)
+            raise
+        if answer.body != f"number={number}".encode():
+            wrong.append(f"{answer.body!r} for {number}")
+
+    before = len(os.listdir("/proc/self/fd"))
+    while given_up < GIVEN_UP:
+        tasks = [asyncio.create_task(ask(number)) for number in range(40)]
+        await asyncio.sleep(rng.uniform(0, 0.01))
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.sleep(0)
+        more = [asyncio.create_task(ask(number)) for number in range(40, 60)]
+        await asyncio.sleep(rng.uniform(0, 0.004))
+        given_up += sum(
+            any(frame.name == "create_connection" for frame in traceback.extract_tb(exc.__traceback__))
+            for exc in kept
+        )
+        kept.clear()
+        gc.collect()
+        others = await asyncio.gather(*tasks[1::2], *more, return_exceptions=True)
+        wrong += [result for result in others if result is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await client.aclose()
+    kept.clear()
+    await asyncio.sleep(0.2)
+    gc.collect()
+    assert wrong == []
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the loop's own, made when first needed
+
+
+@pytest_asyncio.fixture
+async def echo() -> AsyncIterator[str]:
+    """The address of a server that answers with what it was sent, and closes the connection."""
+
+    async def answer(request: web.Request) -> web.Response:
+        response = web.Response(body=await request.read())
+        response.force_close()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await runner.cleanup()
