@@ -42,11 +42,13 @@ class Known:
     """What a sidecar must know, because it has shown that it does.
 
     Attributes:
+        fetches_keys: whether an unknown key makes it fetch; not in the cool-down after a failure.
         handed_out: the end of the last token that was handed out and may be cached.
         floors: the number of the last token that was got with `skip_cache`: no older one may follow.
     """
 
     has_keys: bool = False
+    fetches_keys: bool = True
     handed_out: dict[Key, float] = field(default_factory=dict)
     floors: dict[Key, int] = field(default_factory=dict)
 

@@ -143,6 +143,15 @@ class _Window:
     error: ProviderError
 
 
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """A token was replaced here by one that was fetched at `since` and lives until `end`, times of the
+    monotonic clock: no older one may come back."""
+
+    since: float
+    end: float
+
+
 class _Demand(enum.IntEnum):
     """What is asked of a fetch; rises while it is under way, when somebody else joins it."""
 
@@ -279,6 +288,7 @@ class TokenAcquirer:
         self._replicas = replicas
         self._replacements: set[asyncio.Task[None]] = set()
         self._windows: OrderedDict[bytes, _Window] = OrderedDict()
+        self._replaced: OrderedDict[bytes, _Replaced] = OrderedDict()
 
     @property
     def in_flight(self) -> int:
@@ -559,6 +569,8 @@ class TokenAcquirer:
                 self._keep_up(wanted, _handed_out(token.life) * UNASKED_RENEWAL)
             if self._replicas is not None and age < token.life:
                 replaced = self._demands.get(wanted.key) is _Demand.NEW_TOKEN
+                if replaced:
+                    self._has_replaced(wanted.key, _Replaced(sent_at, fetched.end))
                 self._replicas.put(wanted.key, token, announce=replaced)
         return fetched
 
@@ -584,7 +596,11 @@ class TokenAcquirer:
         if self._replicas is None or not wanted.is_cacheable or self._demands[key] is _Demand.NEW_TOKEN:
             return None
         token = await self._replicas.get(key)
-        if token is not None and self._demands[key] is not _Demand.NEW_TOKEN:
+        if (
+            token is not None
+            and self._demands[key] is not _Demand.NEW_TOKEN
+            and not self._is_older(key, token)
+        ):
             handed_out = _handed_out(token.life)
             # Whoever wants to renew has a token of that age already.
             renewing = self._demands[key] is _Demand.RENEWAL
@@ -604,6 +620,20 @@ class TokenAcquirer:
         fetched_at = self._monotonic() - token.age
         self._remember(key, token, fetched_at)
         return _Fetched(token.access_token, fetched_at + token.life)
+
+    def _has_replaced(self, key: bytes, replaced: _Replaced) -> None:
+        while self._replaced and next(iter(self._replaced.values())).end <= self._monotonic():
+            self._replaced.popitem(last=False)
+        self._replaced[key] = replaced
+        self._replaced.move_to_end(key)
+        if len(self._replaced) > MAX_WINDOWS:
+            self._replaced.popitem(last=False)
+
+    def _is_older(self, key: bytes, token: SharedToken) -> bool:
+        """Whether the token was fetched before one that replaced it here. Where our own did not get there,
+        what is found may be another replica's older one."""
+        replaced = self._replaced.get(key)
+        return replaced is not None and self._monotonic() - token.age < replaced.since
 
     def _stale(self, key: bytes) -> _native.Grant | None:
         return self._cache.get_stale(key, monotonic=self._monotonic(), now=self._clock())
@@ -634,7 +664,8 @@ class TokenAcquirer:
         if self._stale(key) is not None and not replicas.is_writing(key):
             token = await replicas.get(key)
             # What was asked for in the meantime is newer.
-            if token is not None and key not in self._flights and not replicas.is_writing(key):
+            overtaken = key in self._flights or replicas.is_writing(key)
+            if token is not None and not overtaken and not self._is_older(key, token):
                 self._adopt(key, token)
                 outcome = "adopted"
         self._metrics.shared_announcements.add(outcome)

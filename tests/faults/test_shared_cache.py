@@ -30,7 +30,7 @@ from entra_fast.shared_cache import (
     pack,
     unpack,
 )
-from entra_fast.tokens import SharedToken
+from entra_fast.tokens import SharedToken, TokenAcquirer, token_key
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -251,6 +251,27 @@ async def test_skip_cache_is_not_answered_from_redis_when_it_joins_a_look_there(
     assert (await new_token).json["access_token"] != old
     assert (await any_token).json["access_token"] == (await new_token).json["access_token"]
     assert len(provider.requests) == 2
+
+
+async def test_an_older_token_never_comes_back_after_skip_cache(
+    replica: Replica, redis: RedisServer, provider: Provider
+) -> None:
+    """The new token did not get to Redis; what another replica announces late is older, and stays there."""
+    one = await replica()
+    old = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    await redis.client.config_set("maxmemory", "1")
+    new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
+    assert new != old
+    await until(one, "put", "refused")
+    service = one.running.service
+    assert isinstance(service.acquirer, TokenAcquirer)
+    assert service.settings.provider is not None
+    service.acquirer.replaced_elsewhere(token_key(service.settings.provider, TARGET))
+    await until(one, "get", "hit")
+    assert (await one.call.token(TARGET)).json["access_token"] == new
+    series = "entra_fast_shared_cache_announcements_total"
+    assert [await one.metric(f'{series}{{outcome="{o}"}}') for o in ("adopted", "ignored")] == [0, 1]
 
 
 async def test_one_replica_renews_and_the_others_take_over(

@@ -46,6 +46,10 @@ class Process:
         parsed = [json.loads(line) for line in self.lines]
         return next((line for line in parsed if line["message"] == "listening"), None)
 
+    def logged(self, text: str) -> int:
+        """How many lines have it."""
+        return sum(text in line for line in self.lines)
+
     async def ended(self) -> int:
         async with asyncio.timeout(30):
             status = await self.process.wait()
