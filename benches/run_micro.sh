@@ -31,7 +31,7 @@ trap 'rm -rf "$wheels"' EXIT
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "$wheels"/*.whl
 cargo build --quiet --release --locked --package entra-core --example floor
 
-echo '==> Timing (about half a minute)'
+echo '==> Timing (about a minute)'
 "$venv/bin/python" -m pytest benches/micro --config-file /dev/null --rootdir . -p no:cacheprovider --quiet \
   --override-ini python_files='bench_*.py' --override-ini python_functions='bench_*' \
   --floor target/release/examples/floor --benchmark-json "$wheels/raw.json" --benchmark-quiet 2>&1 | tail -n 1
