@@ -30,8 +30,8 @@ try:
 except ImportError:  # it needs CPython 3.12
     ryjwt = None
 
-TURNS = 11
-ROUNDS = 3
+TURNS = 41
+ROUNDS = 1
 COUNT = 1000
 THREAD_TIMES = 5
 """How often each thread of `bench_two_threads` goes through the tokens."""
