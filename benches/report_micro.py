@@ -144,7 +144,10 @@ def main() -> int:
 
     cpu = raw["machine_info"].get("cpu", {}).get("brand_raw", platform.machine())
     print(f"\nMicro benchmarks on {cpu}, CPython {raw['machine_info']['python_version']}")
-    print(f"{COUNT} distinct tokens; medians of {len(figures['bench_unseen'])} turns; ratio: how many times as fast as the reference\n")
+    turns = len(figures["bench_unseen"])
+    print(
+        f"{COUNT} distinct tokens; medians of {turns} turns; ratio: how many times as fast as the reference\n"
+    )
     print(f"{'microseconds per token':62}")
     for name in [*NAMES, *sorted(name for name in figures if name not in NAMES)]:
         figure = median(figures, name)

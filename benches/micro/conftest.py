@@ -1,7 +1,7 @@
 """Order of the micro benchmarks: turn by turn, and within a turn what is compared side by side.
 
 On a machine that others use as well, speed changes by half from one moment to the next. A ratio of two that
-were measured one after the other is right as long as it did not change just between them; the median of many is.
+were measured one after the other is right unless it changed just between them; the median of many is right.
 """
 
 from __future__ import annotations
