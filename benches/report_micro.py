@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 COUNT = 1000
+"""Tokens that a benchmark goes through."""
+TIMES = 5
+"""How often each of two threads or processes does, so that it takes long enough."""
 PER_ROUND = {
     "bench_pyjwt": COUNT // 4,
     "bench_joserfc": COUNT // 4,
-    "bench_two_threads": 10 * COUNT,
-    "bench_two_processes": 10 * COUNT,
+    "bench_two_threads": 2 * TIMES * COUNT,
+    "bench_two_processes": 2 * TIMES * COUNT,
 }
 
 NAMES = {

@@ -23,6 +23,7 @@ from joserfc import jwk as joserfc_jwk
 from joserfc import jwt as joserfc_jwt
 
 from benches import tokens as material
+from benches.report_micro import COUNT, TIMES
 from entra_fast.validate import Validator
 
 try:
@@ -32,9 +33,6 @@ except ImportError:  # it needs CPython 3.12
 
 TURNS = 41
 ROUNDS = 1
-COUNT = 1000
-THREAD_TIMES = 5
-"""How often each thread of `bench_two_threads` goes through the tokens."""
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 
 turns = pytest.mark.parametrize("turn", range(TURNS))
@@ -138,7 +136,7 @@ def bench_two_threads(benchmark: Any, made: dict[str, material.Tokens], turn: in
     """entra_fast, unseen tokens, all of them on each of two threads at once, nothing cached: long enough
     that what is measured is validating, and not how soon a new thread gets a core."""
     validate = validator(made["RS256"], entries=0).validate
-    tokens = made["RS256"].tokens * THREAD_TIMES
+    tokens = made["RS256"].tokens * TIMES
 
     def work() -> None:
         other = threading.Thread(target=each(validate, tokens))
@@ -153,7 +151,7 @@ def bench_two_threads(benchmark: Any, made: dict[str, material.Tokens], turn: in
 def bench_two_processes(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> None:
     """The same in two processes, which share nothing: what the machine's cores give at that moment."""
     judge = validator(made["RS256"], entries=0).validate
-    work = each(judge, made["RS256"].tokens * THREAD_TIMES)
+    work = each(judge, made["RS256"].tokens * TIMES)
     go, going = multiprocessing.Pipe()
 
     def other() -> None:
@@ -178,7 +176,7 @@ def bench_two_processes(benchmark: Any, made: dict[str, material.Tokens], turn: 
 def bench_one_thread(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> None:
     """What bench_two_threads is compared with: the same validator on one thread."""
     work = each(validator(made["RS256"], entries=0).validate, made["RS256"].tokens)
-    benchmark.pedantic(work, rounds=ROUNDS, iterations=THREAD_TIMES)
+    benchmark.pedantic(work, rounds=ROUNDS, iterations=TIMES)
 
 
 @turns
