@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import socket
+from typing import Any
 
 import uvloop
 from aiohttp import web
@@ -59,8 +60,8 @@ class RunningSidecar:
         self._probe = probe
         self._stopped = False
         self.service = service
-        self.address = listening_on(api)
-        self.probe_address = self.address if probe is None else listening_on(probe)
+        self.address = listening_on(api.addresses[0])
+        self.probe_address = self.address if probe is None else listening_on(probe.addresses[0])
 
     @property
     def base_url(self) -> str:
@@ -218,8 +219,9 @@ def spare_the_collector() -> None:
     gc.set_threshold(10_000, 50, 10)
 
 
-def listening_on(runner: SidecarRunner) -> str:
-    host, port = runner.addresses[0][:2]
+def listening_on(address: tuple[Any, ...]) -> str:
+    """host:port of a socket's own address."""
+    host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -101,6 +101,7 @@ class Supervisor:
         self._settings = settings
         self._hub = hub
         self._host, self._port = listeners[0].getsockname()[:2]
+        self.address = listening_on((self._host, self._port))
         self._places = [Place(number, listener) for number, listener in enumerate(listeners)]
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
@@ -108,11 +109,6 @@ class Supervisor:
         self._any_has_served = False
         self.all_served = asyncio.Event()
         self.given_up = asyncio.Event()
-
-    @property
-    def address(self) -> str:
-        """host:port of the API."""
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def start(self) -> None:
         """Start the workers, and keep them running."""
@@ -288,7 +284,7 @@ async def supervise(settings: Settings) -> int:
         loop.add_signal_handler(number, on_signal, number)
     await hub.start()
     probe = None if probe_socket is None else await start_probes(server, hub, probe_socket)
-    probes = supervisor.address if probe is None else listening_on(probe)
+    probes = supervisor.address if probe is None else listening_on(probe.addresses[0])
     spare_the_collector()  # of the hub: whoever waits for a token that is not cached waits for it
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
