@@ -4,7 +4,7 @@ Times are seconds: `now` is seconds since the epoch (wall clock), `monotonic` is
 clock; where they may be left out, the native module reads the clock itself.
 """
 
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any, final
 
 from entra_fast.errors import EntraFastError
@@ -18,6 +18,7 @@ __all__ = [
     "Grant",
     "GrantCache",
     "KeySet",
+    "LaneReceiver",
     "Policy",
     "SigningKey",
     "Verifier",
@@ -252,7 +253,8 @@ class FastLane:
     """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs.
 
     `bounds`: of the buckets of durations, in seconds. `detailed`: always give the long form of `serve`.
-    `tracing`: decline requests whose `traceparent` is sampled."""
+    `tracing`: decline requests whose `traceparent` is sampled. `clocks`: (wall, monotonic), in seconds; those
+    of the system if there are none."""
 
     def __new__(
         cls,
@@ -264,23 +266,47 @@ class FastLane:
         bounds: Sequence[float],
         detailed: bool = False,
         tracing: bool = False,
+        clocks: tuple[Callable[[], float], Callable[[], float]] | None = None,
     ) -> FastLane: ...
     def attach(self, verifier: Verifier) -> None:
         """Introspect with this verifier from now on. The first one stays."""
     def refuse_unknown_keys_until(self, monotonic: float) -> None:
         """Until then tokens of unknown keys are answered here, because nothing fetches keys for them."""
     def serve(
-        self, data: bytes, now: float, monotonic: float, waited: float = 0.0
-    ) -> bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]:
+        self, data: bytes, waited: float = 0.0
+    ) -> bytes | tuple[bytes, list[int], float, int, str, int, list[tuple[str, str | None]]]:
         """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
-        answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, bytes
-        consumed, why it stopped, a number, renewals). It stopped because everything is `done`; the rest is
-        `partial` (number: bytes of the whole request, or 0); the next request is `framed` but not for the
-        lane (number: its bytes); the same, but new keys would make it one for the lane (`key_needed`); the
-        rest is `unknown`; or so many answers are there (`full`) that the rest was not looked at. Each renewal
-        is (target, subject token or None). `waited`: seconds that the bytes have waited before, for the
-        metrics."""
+        answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, seconds
+        that each took, bytes consumed, why it stopped, a number, renewals). It stopped because
+        everything is `done`; the rest is `partial` (number: bytes of the whole request, or 0); the next
+        request is `framed` but not for the lane (number: its bytes); the same, but new keys would make it one
+        for the lane (`key_needed`); the rest is `unknown`; or so many answers are there (`full`) that the
+        rest was not looked at. Each renewal is (target, subject token or None). `waited`: seconds that the
+        bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:
         """How many introspections were answered with an active, and with an inactive token."""
+
+@final
+class LaneReceiver:
+    """What the transport of one connection gives its bytes to.
+
+    While the connection is at rest, one plain request is answered here, without a step of Python. Everything
+    else goes to `otherwise`: the bytes, and what `lane` said (see `FastLane.serve`), or None where it was not
+    asked."""
+
+    def __new__(cls, lane: FastLane, otherwise: Callable[[bytes, Any], None]) -> LaneReceiver: ...
+    def connect(self, write: Callable[[bytes], None]) -> None:
+        """Write answers there from now on. The first one stays."""
+    at_rest: bool
+    """Whether it is the lane's turn."""
+
+    @property
+    def answered_at(self) -> float:
+        """When a request was answered here last, in seconds of the monotonic clock; 0 before the first."""
+    @property
+    def answered(self) -> int:
+        """How many requests were answered here."""
+    def data_received(self, data: bytes) -> None:
+        """As asyncio.Protocol.data_received."""

@@ -441,7 +441,7 @@ async def test_a_body_that_looks_like_a_request_is_a_body(lane: Started) -> None
     assert lane_answers(lane) - before == 1
 
 
-async def test_a_second_opinion_ends_the_lane(lane: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_opinion_ends_the_lane(lane: Started) -> None:
     """If the recogniser were ever wrong about where a request ends, and aiohttp found another beginning, the
     connection would be aiohttp's alone from then on: nothing is answered twice or by the wrong one."""
     await lane.call.token()
@@ -449,9 +449,7 @@ async def test_a_second_opinion_ends_the_lane(lane: Started, monkeypatch: pytest
         assert status(await connection.ask(request_bytes("GET", "/nowhere"))) == 404
         (protocol,) = [c for c in connections(lane) if c._plain and c._request_count]
         one = request_bytes("GET", "/nowhere")
-        wrong = (b"", [0, 0, 0], 0, "framed", 2 * len(one), [])
-        monkeypatch.setattr(protocol, "_serve", lambda *_: wrong)
-        connection.send(one + one + token_request())
+        protocol._take(one + one + token_request(), (b"", [0, 0, 0], 0.0, 0, "framed", 2 * len(one), []))
         assert [status(await connection.answer()) for _ in range(3)] == [404, 404, 200]
         assert not protocol._plain
     assert lane_answers(lane) == 0
@@ -464,7 +462,14 @@ def native_lane() -> _native.FastLane:
     """One that answers every introspection whose token has no kid, and one target."""
     cache = _native.GrantCache()
     cache.put(_native.grant_key("client_credentials", ["t", "c", TARGET, ""]), "x", 3600.0, monotonic=0.0)
-    lane = _native.FastLane(cache, tenant="t", client_id="c", allowed_hosts=[], bounds=[1.0])
+    lane = _native.FastLane(
+        cache,
+        tenant="t",
+        client_id="c",
+        allowed_hosts=[],
+        bounds=[1.0],
+        clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
+    )
     keys = _native.KeySet(f'{{"keys":[{_native.SigningKey.generate().public_jwk()}]}}')
     lane.attach(_native.Verifier(_native.Policy(issuers=["i"], audiences=["a"]), keys))
     return lane
@@ -612,10 +617,10 @@ def streams(draw: st.DrawFn) -> bytes:
 
 def served(data: bytes) -> tuple[int, int, str, int]:
     """How many requests the lane answered, in how many bytes, why it stopped, and the number."""
-    result = NATIVE.serve(data, 1_800_000_000.0, 0.0)
+    result = NATIVE.serve(data)
     if isinstance(result, bytes):
         return 1, len(data), "done", 0
-    answers, counts, consumed, stop, number, _ = result
+    answers, counts, _, consumed, stop, number, _ = result
     assert answers.count(b"HTTP/1.1 200 OK\r\n") == sum(counts)
     return sum(counts), consumed, stop, number
 

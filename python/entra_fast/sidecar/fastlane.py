@@ -1,10 +1,11 @@
 """The fast lane below aiohttp: plain requests are answered from the caches by one native call.
 
 What belongs here: whose turn it is on a connection. While aiohttp's handler rests and everything that came
-so far was exactly framed, arriving bytes go to the native lane first; what it declines goes to aiohttp
-unconsumed, one framed request at a time, so that the lane knows where the next one begins. Once something
-arrives whose end only a full parser can find, the connection is aiohttp's for good. What must never be here:
-an opinion about the bytes of a request (rust/core/src/http1.rs), and what is answered.
+so far was exactly framed, arriving bytes go to the native lane first, without a step of Python; what it
+declines goes to aiohttp unconsumed, one framed request at a time, so that the lane knows where the next one
+begins. Once something arrives whose end only a full parser can find, the connection is aiohttp's for good.
+What must never be here: an opinion about the bytes of a request (rust/core/src/http1.rs), and what is
+answered.
 
 This uses attributes of aiohttp's RequestHandler that are not public. `missing_parts` checks at start that
 they are there; without them the sidecar serves without the lane.
@@ -13,9 +14,8 @@ they are there; without them the sidecar serves without the lane.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -52,7 +52,7 @@ _METHODS = (
     "resume_writing",
     "start",
 )
-Served = bytes | tuple[bytes, list[int], int, str, int, list[tuple[str, str | None]]]
+Served = bytes | tuple[bytes, list[int], float, int, str, int, list[tuple[str, str | None]]]
 """What the native lane says: see `_native.FastLane.serve`."""
 
 _PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
@@ -70,52 +70,35 @@ class Lane:
 
     Args:
         native: answers requests.
-        wall, monotonic: clocks, in seconds.
+        monotonic: a clock, in seconds.
         renew: asked to renew a token in the background: (target, subject token or None).
-        access_log: where a line for each request goes, if anywhere.
+        access_log: where a line for each request goes, if anywhere. Then `native` is a detailed one.
     """
 
-    __slots__ = (
-        "_access_log",
-        "call_when_fetched",
-        "monotonic",
-        "native",
-        "open",
-        "renew",
-        "serve",
-        "wall",
-    )
+    __slots__ = ("_access_log", "call_when_fetched", "monotonic", "native", "open", "renew")
 
     def __init__(
         self,
         native: _native.FastLane,
         *,
-        wall: Callable[[], float],
         monotonic: Callable[[], float],
         renew: Callable[[str, str | None], None],
         access_log: AccessLog,
     ) -> None:
         self.native = native
-        self.wall = wall
         self.monotonic = monotonic
         self.renew = renew
         self.open = True
         self.call_when_fetched: Callable[[Callable[[], None]], bool] = lambda _: False
         """Has somebody called after the fetch of keys that is under way; false where there is none."""
         self._access_log = access_log
-        self.serve: Callable[[bytes, float, float, float], Served] = (
-            self._serve_and_log if access_log.enabled else native.serve
-        )
 
-    def _serve_and_log(self, data: bytes, now: float, monotonic: float, waited: float = 0.0) -> Served:
-        started = time.perf_counter()
-        served = self.native.serve(data, now, monotonic, waited)
-        counts = [0, 0, 0] if isinstance(served, bytes) else served[1]  # the native lane gives the long form
-        each = waited + (time.perf_counter() - started) / max(sum(counts), 1)
-        for path, count in zip(_PATHS, counts, strict=True):
-            for _ in range(count):
-                self._access_log.line("POST", path, 200, each)
-        return served
+    def log(self, counts: list[int], each: float) -> None:
+        """Note requests that were answered, by endpoint; they took so many seconds each."""
+        if self._access_log.enabled:
+            for path, count in zip(_PATHS, counts, strict=True):
+                for _ in range(count):
+                    self._access_log.line("POST", path, 200, each)
 
 
 class FastLaneServer(SidecarServer):
@@ -139,35 +122,32 @@ class FastLaneServer(SidecarServer):
 class FastLaneProtocol(SidecarProtocol):
     """aiohttp's protocol with the fast lane in front.
 
-    `_resting` is the whole condition for the lane in one flag, kept up to date where one of its parts
-    changes: aiohttp's handler is parked, nothing waits, the client reads its answers, and the connection
-    stays open.
+    The transport gives its bytes to `_receiver`. Its `at_rest` is the whole condition for the lane in one
+    flag, kept up to date where one of its parts changes: aiohttp's handler is parked, nothing waits, the
+    client reads its answers, and the connection stays open. What is not one plain request on a connection at
+    rest comes to `_take`.
     """
 
     __slots__ = (
         "_held",
         "_lane",
         "_lane_waiter",
-        "_monotonic",
         "_needed",
+        "_other_requests",
         "_passing",
         "_plain",
-        "_resting",
-        "_serve",
+        "_receiver",
         "_stopped_reading",
         "_waiting_since",
-        "_wall",
     )
 
     def __init__(
         self, manager: SidecarServer, lane: Lane, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
     ) -> None:
-        self._resting = False
+        self._other_requests = 0
+        self._receiver: _native.LaneReceiver | None = _native.LaneReceiver(lane.native, self._take)
         self._lane_waiter: asyncio.Future[None] | None = None
         self._lane = lane
-        self._serve = lane.serve
-        self._wall = lane.wall
-        self._monotonic = lane.monotonic
         self._plain = lane.open  # everything so far was exactly framed
         self._passing = 0  # bytes of a framed request that are still to come and go to aiohttp
         self._held = bytearray()  # bytes that nobody has seen yet
@@ -175,6 +155,15 @@ class FastLaneProtocol(SidecarProtocol):
         self._stopped_reading = False
         self._waiting_since: float | None = None  # what is held waits for the key of its first token
         super().__init__(manager, loop=loop, **kwargs)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._receiver is not None:
+            self._receiver.connect(cast("asyncio.Transport", transport).write)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._receiver = None  # each holds the other
 
     # --- whose turn it is ---
 
@@ -191,8 +180,10 @@ class FastLaneProtocol(SidecarProtocol):
         self._settle()
 
     def _settle(self) -> None:
+        if self._receiver is None:
+            return
         waiter = self._lane_waiter
-        self._resting = (
+        self._receiver.at_rest = (
             waiter is not None
             and not waiter.done()
             and self._plain
@@ -237,23 +228,37 @@ class FastLaneProtocol(SidecarProtocol):
 
     # --- bytes ---
 
-    def data_received(self, data: bytes) -> None:
-        if self._resting and data:
-            monotonic = self._monotonic()
-            served = self._serve(data, self._wall(), monotonic, 0.0)
-            if type(served) is bytes:
-                # Exactly one request, answered: the case that has to be fast: `_count`, written out.
-                self.transport.write(served)  # type: ignore[union-attr]
-                self._next_keepalive_close_time = monotonic + self._keepalive_timeout
-                self._request_count += 1
-            else:
-                self._continue(data, served)
+    @property
+    def data_received(self) -> Callable[[bytes], None]:
+        """Where the transport gives its bytes to, and aiohttp itself, when its parser shall go on with what
+        it kept back: then there are none."""
+        return self._take if self._receiver is None else self._receiver.data_received
+
+    def _take(self, data: bytes, served: Served | None = None) -> None:
+        """Bytes that are not one plain request on a connection at rest; and what the lane said, if it was its
+        turn."""
+        if served is not None:
+            self._continue(data, served)
         elif not self._plain or not data:
-            # Without data it is aiohttp itself that calls: its parser shall go on with what it kept back.
             super().data_received(data)
             self._settle()
         else:
             self._wait_in_turn(data)
+
+    @property
+    def _request_count(self) -> int:
+        """How many requests there were, those that aiohttp has not seen included."""
+        return self._other_requests + (0 if self._receiver is None else self._receiver.answered)
+
+    @_request_count.setter
+    def _request_count(self, count: int) -> None:
+        self._other_requests += count - self._request_count
+
+    def _process_keepalive(self) -> None:
+        if self._receiver is not None:
+            answered_until = self._receiver.answered_at + self._keepalive_timeout
+            self._next_keepalive_close_time = max(self._next_keepalive_close_time, answered_until)
+        super()._process_keepalive()
 
     def _wait_in_turn(self, data: bytes) -> None:
         """It is not the lane's turn, or the lane waits for the rest of a request."""
@@ -275,7 +280,7 @@ class FastLaneProtocol(SidecarProtocol):
         """Let the lane look at what is held, if it is its turn."""
         if self._waiting_since is None and self._may_go_on():
             data = self._take_held()
-            self._continue(data, self._serve(data, self._wall(), self._monotonic(), 0.0))
+            self._continue(data, self._lane.native.serve(data))
 
     def _may_go_on(self) -> bool:
         waiter = self._lane_waiter
@@ -287,18 +292,20 @@ class FastLaneProtocol(SidecarProtocol):
         since, self._waiting_since = self._waiting_since, None
         if since is not None and self.transport is not None and self._may_go_on():
             data = self._take_held()
-            monotonic = self._monotonic()
-            self._continue(data, self._serve(data, self._wall(), monotonic, monotonic - since), waited=True)
+            served = self._lane.native.serve(data, self._lane.monotonic() - since)
+            self._continue(data, served, waited=True)
 
     def _continue(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Do what the lane says about `data`. What has `waited` for keys does not wait here again: the full
         way knows when to give up."""
         if isinstance(served, bytes):
-            served = (served, [1, 0, 0], len(data), "done", 0, [])
-        answers, counts, consumed, stop, number, renewals = served
+            served = (served, [1, 0, 0], 0.0, len(data), "done", 0, [])
+        answers, counts, each, consumed, stop, number, renewals = served
         if answers and self.transport is not None:
             self.transport.write(answers)
-            self._count(sum(counts))
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._request_count += sum(counts)
+            self._lane.log(counts, each)
         for target, subject_token in renewals:
             self._lane.renew(target, subject_token)
         rest = data[consumed:]
@@ -316,7 +323,7 @@ class FastLaneProtocol(SidecarProtocol):
             and self._lane.call_when_fetched(self._keys_were_fetched)
         ):
             self._received()
-            self._waiting_since = self._monotonic()
+            self._waiting_since = self._lane.monotonic()
             self._hold(rest)
         elif stop in ("framed", "key_needed"):
             self._passing = max(0, number - len(rest))
@@ -356,8 +363,3 @@ class FastLaneProtocol(SidecarProtocol):
             if not (self._reading_paused or self._buffer_paused):
                 self._resume_transport_reading()
         return data
-
-    def _count(self, requests: int) -> None:
-        """What aiohttp would have counted, and its idle limit."""
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self._request_count += requests

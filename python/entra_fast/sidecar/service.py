@@ -233,6 +233,7 @@ class Service:
             bounds=DURATION_BUCKETS,
             detailed=access_log.enabled,
             tracing=self.tracing is not None,
+            clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics
         metrics.request_seconds.include(native.durations)
@@ -248,7 +249,6 @@ class Service:
         )
         return Lane(
             native,
-            wall=self._clocks.wall,
             monotonic=self._clocks.monotonic,
             renew=self.acquirer.renew,
             access_log=access_log,
