@@ -33,7 +33,7 @@ from benches.load.processes import (
 from benches.load.traffic import FORM, INTROSPECT, JSON, SEEN, Traffic, body, of_unknown_key, sign
 from entra_fast._native import SigningKey
 
-UNSEEN = 40_000
+UNSEEN = 100_000
 """Distinct tokens for one run of one second. More than a core can verify in that time."""
 FLOOR = ROOT / "target" / "release" / "examples" / "floor"
 SUBJECTS = ("introspect_seen", "introspect_unseen", "token", "exchange")
