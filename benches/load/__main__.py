@@ -38,6 +38,7 @@ UNSEEN = 100_000
 FLOOR = ROOT / "target" / "release" / "examples" / "floor"
 SUBJECTS = ("introspect_seen", "introspect_unseen", "token", "exchange")
 CONNECTIONS = (64, 1)
+ACCESS_LOG = "access_log/costs"
 
 
 class Bench:
@@ -112,6 +113,10 @@ class Bench:
                     "full_way": full_way,
                 }
                 self._alternate("introspect_seen/others", {"sidecar": sidecar, **others}, shot, 64)
+                logging = stack.enter_context(ready_sidecar(environ | {"ENTRA_FAST_ACCESS_LOG": "true"}))
+                logging.read_log()
+                self._alternate(ACCESS_LOG, {"sidecar": logging, "no_access_log": sidecar}, shot, 64)
+                self._counting_alone()
                 self._verification_alone()
 
     def _pair(
@@ -164,9 +169,17 @@ class Bench:
 
     def _verification_alone(self) -> None:
         """Microseconds of one RS256 verification with AWS-LC, hash included, called from Rust."""
+        self.results.verification_us = self._floor("raw")
+
+    def _counting_alone(self) -> None:
+        """Microseconds of what one request on the fast lane adds to the metrics, its clocks included."""
+        self.results.counting_us = self._floor("counting")
+
+    def _floor(self, work: str) -> float | None:
+        """Microseconds that a work of the floor program takes for one token."""
         if not FLOOR.exists():
-            progress("no floor program (make bench-load builds it): the row of unseen tokens is left out")
-            return
+            progress("no floor program (make bench-load builds it): the rows that need it are left out")
+            return None
         jwks, file = self.directory / "jwks", self.directory / "tokens"
         jwks.write_text(json.dumps({"keys": [json.loads(self.key.public_jwk()) | {"alg": "RS256"}]}))
         sample = self.unseen[:2000]
@@ -183,13 +196,14 @@ class Bench:
             figures = []
             for _ in range(2 * self.runs + 1):
                 started = time.perf_counter()
-                process.stdin.write("raw\n")
+                process.stdin.write(f"{work}\n")
                 if process.stdout.readline() != "done\n":
                     raise RuntimeError("the floor program failed")
                 figures.append((time.perf_counter() - started) / len(sample) * 1e6)
             process.stdin.close()
-        self.results.verification_us = statistics.median(figures[1:])
-        progress(f"one verification: {self.results.verification_us:.1f} us")
+        took = statistics.median(figures[1:])
+        progress(f"{work}: {took:.3f} us")
+        return took
 
     # --- which interpreter, which event loop ---
 

@@ -24,6 +24,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process = process
         self.port = port
+        self._log_reader: subprocess.Popen[bytes] | None = None
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far, to the nanosecond (/proc/<pid>/task/*/schedstat)."""
@@ -57,9 +58,17 @@ class Server:
                 return float(value)
         return 0.0
 
+    def read_log(self) -> None:
+        """Let somebody read what it writes to standard error from now on, as a container's runtime does."""
+        self._log_reader = subprocess.Popen(
+            ["taskset", "-c", str(LOAD_CORE), "cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL
+        )
+
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+        if self._log_reader is not None:
+            self._log_reader.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -12,6 +12,8 @@ from benches.load.flood import RATE, Outcome
 from benches.load.wrk import Run
 
 IDLE_BYTES, START_SECONDS, P99_FACTOR = 60e6, 0.4, 1.1
+MOST_LEFT = 0.97
+"""What metrics and the access log must leave of the throughput."""
 
 NAMES = {
     "introspect_seen": "introspect, seen",
@@ -22,6 +24,8 @@ NAMES = {
     "aiohttp_fixed": "bare aiohttp handler, fixed answer",
     "aiohttp_pyjwt": "aiohttp handler with PyJWT",
     "full_way": "entra_fast without its fast lane",
+    "access_log": "introspect, seen, with an access log",
+    "no_access_log": "entra_fast without an access log",
 }
 
 
@@ -52,6 +56,7 @@ class Results:
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     verification_us: float | None = None
+    counting_us: float | None = None
     floods: list[Flooded] = field(default_factory=list)
     idle_bytes: list[int] = field(default_factory=list)
     bytes_per_token: list[float] = field(default_factory=list)
@@ -78,6 +83,17 @@ def middle(runs: list[Run]) -> Run:
 def rows(results: Results) -> list[dict[str, Any]]:
     """One row for each comparison; `ratio` of at least `target` reaches it."""
     out = [row for name, servers in results.runs.items() for row in _throughput(results, name, servers)]
+    if results.counting_us is not None:
+        lane = statistics.median(run.cpu for run in results.runs["introspect_seen/others"]["sidecar"])
+        out.append(
+            _row(
+                "log",
+                f"CPU without what counting takes, {results.counting_us * 1e3:.0f} ns",
+                f"a request on the fast lane, {lane:.1f} us",
+                (lane - results.counting_us) / lane,
+                MOST_LEFT,
+            )
+        )
     if results.floods:
         out += _flood_rows(results)
     if results.idle_bytes:
@@ -103,6 +119,8 @@ def rows(results: Results) -> list[dict[str, Any]]:
 def _throughput(results: Results, name: str, servers: dict[str, list[Run]]) -> list[dict[str, Any]]:
     subject, kind, *rest = name.split("/")
     ours = servers["sidecar"]
+    if subject == "access_log":
+        return [_pair("log", subject, "json", 64, ours, "no_access_log", servers["no_access_log"], MOST_LEFT)]
     if not rest:
         return [
             _pair("P3", subject, "json", 64, ours, label, theirs, 20.0 if label == "aiohttp_pyjwt" else None)

@@ -13,6 +13,7 @@ __all__ = [
     "ALGORITHMS",
     "ERROR_CODES",
     "MAX_TOKEN_BYTES",
+    "AccessLog",
     "Claims",
     "FastLane",
     "Grant",
@@ -249,10 +250,22 @@ class GrantCache:
         """entries, bytes, hits, misses, evictions, expired."""
 
 @final
+class AccessLog:
+    """Collects the lines of the access log, and gives `write` pieces of whole lines, of 16 KiB at most.
+    `worker`: the number of this process, where several serve as one; pieces are then no larger than what a
+    pipe that they share takes as a whole."""
+
+    def __new__(cls, write: Callable[[bytes], None], *, worker: int | None = None) -> AccessLog: ...
+    def add(self, method: str, path: str, status: int, seconds: float) -> None:
+        """A line for one request, as of now."""
+    def flush(self) -> None:
+        """Write what waits."""
+
+@final
 class FastLane:
     """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs.
 
-    `bounds`: of the buckets of durations, in seconds. `detailed`: always give the long form of `serve`.
+    `bounds`: of the buckets of durations, in seconds. `access_log`: gets a line for each answer.
     `tracing`: decline requests whose `traceparent` is sampled. `clocks`: (wall, monotonic), in seconds; those
     of the system if there are none."""
 
@@ -264,7 +277,7 @@ class FastLane:
         client_id: str,
         allowed_hosts: Sequence[str],
         bounds: Sequence[float],
-        detailed: bool = False,
+        access_log: AccessLog | None = None,
         tracing: bool = False,
         clocks: tuple[Callable[[], float], Callable[[], float]] | None = None,
     ) -> FastLane: ...
@@ -274,15 +287,14 @@ class FastLane:
         """Until then tokens of unknown keys are answered here, because nothing fetches keys for them."""
     def serve(
         self, data: bytes, waited: float = 0.0
-    ) -> bytes | tuple[bytes, list[int], float, int, str, int, list[tuple[str, str | None]]]:
+    ) -> bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]:
         """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
-        answer's bytes; else (answers, how many by endpoint in the order token, exchange, introspect, seconds
-        that each took, bytes consumed, why it stopped, a number, renewals). It stopped because
-        everything is `done`; the rest is `partial` (number: bytes of the whole request, or 0); the next
-        request is `framed` but not for the lane (number: its bytes); the same, but new keys would make it one
-        for the lane (`key_needed`); the rest is `unknown`; or so many answers are there (`full`) that the
-        rest was not looked at. Each renewal is (target, subject token or None). `waited`: seconds that the
-        bytes have waited before, for the metrics."""
+        answer's bytes; else (answers, how many there are, bytes consumed, why it stopped, a number,
+        renewals). It stopped because everything is `done`; the rest is `partial` (number: bytes of the whole
+        request, or 0); the next request is `framed` but not for the lane (number: its bytes); the same, but
+        new keys would make it one for the lane (`key_needed`); the rest is `unknown`; or so many answers are
+        there (`full`) that the rest was not looked at. Each renewal is (target, subject token or None).
+        `waited`: seconds that the bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:

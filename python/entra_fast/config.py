@@ -229,7 +229,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest time to connect to Redis. No request waits for it.",
     ),
     Setting("ENTRA_FAST_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`."),
-    Setting("ENTRA_FAST_ACCESS_LOG", "false", "`true`: one log line per request (path, status, duration)."),
+    Setting(
+        "ENTRA_FAST_ACCESS_LOG",
+        "false",
+        "`true`: one log line per request (path, status, duration), written within a tenth of a second.",
+    ),
 )
 
 

@@ -4,16 +4,19 @@ that nobody's figures can tell the difference."""
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import logging
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
 from entra_fast.sidecar import fastlane
+from entra_fast.sidecar.logs import JsonLines
 from support.lane import (
     EXCHANGE,
     TARGET,
@@ -211,17 +214,22 @@ async def test_metrics_count_what_the_lane_answers(start: StartSidecar, provider
 
 
 async def test_the_access_log_has_a_line_for_each(
-    start: StartSidecar, caplog: pytest.LogCaptureFixture
+    start: StartSidecar, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The same lines, but for the time that it took, with the lane and without."""
-    caplog.set_level(logging.INFO, "entra_fast")
+    """The same lines, but for when and how long, with the lane and without, in the form of all log lines;
+    they are there without anybody asking, soon."""
     seen = []
+    form = json.loads(
+        JsonLines().format(
+            logging.makeLogRecord({"name": "entra_fast", "levelname": "INFO", "msg": "request"})
+        )
+    )
     for on in ("true", "false"):
         sidecar = await start(
             ENTRA_FAST_FAST_LANE=on, ENTRA_FAST_ACCESS_LOG="true", PROBE_BIND_ADDRESS="127.0.0.1:0"
         )
         await sidecar.call.token()
-        caplog.clear()
+        await _access_lines(capfd, lambda lines: any(TOKEN in line for line in lines))
         async with await Connection.to(sidecar) as connection:
             connection.send(
                 token_request() + introspection("canary") + request_bytes("GET", "/canary?canary")
@@ -229,13 +237,31 @@ async def test_the_access_log_has_a_line_for_each(
             connection.send(token_request())
             for _ in range(4):
                 await connection.answer()
-        records = [record.fields for record in caplog.records if record.getMessage() == "request"]
+        lines = await _access_lines(capfd, lambda lines: len(lines) >= 4)
         assert lane_answers(sidecar) == (3 if on == "true" else 0)
-        assert all(0 <= record.pop("milliseconds") < 60_000 for record in records)
-        assert "canary" not in caplog.text
+        assert not any("canary" in line for line in lines)
+        records = [json.loads(line) for line in lines]
+        for record in records:
+            assert 0 <= record.pop("milliseconds") < 60_000
+            when = datetime.datetime.fromisoformat(record.pop("time"))
+            assert abs(when - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=1)
+            assert record.items() >= {name: form[name] for name in ("level", "logger", "message")}.items()
         seen.append(sorted(json.dumps(record) for record in records))
     assert seen[0] == seen[1]
     assert len(seen[0]) == 4
+
+
+async def _access_lines(capfd: pytest.CaptureFixture[str], enough: Callable[[list[str]], bool]) -> list[str]:
+    """The lines, once there are enough."""
+    text = ""
+
+    async def written() -> bool:
+        nonlocal text
+        text += capfd.readouterr().err
+        return enough(text.splitlines())
+
+    await eventually(written)
+    return text.splitlines()
 
 
 async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(lane: Started) -> None:

@@ -22,7 +22,7 @@ from entra_fast.config import Settings, is_loopback_host
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from entra_fast.sidecar import openapi
-from entra_fast.sidecar.logs import AccessLog, logger
+from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -139,7 +139,6 @@ class _Api:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._allowed_hosts = service.settings.server.allowed_hosts
-        self._access_log = AccessLog(service.settings.server.access_log)
 
     # --- around every request ---
 
@@ -163,9 +162,10 @@ class _Api:
         metrics.request_seconds.observe(seconds, endpoint)
         if self._service.draining:
             response.force_close()  # the client opens its next connection elsewhere, or to whoever comes next
-        if self._access_log.enabled:
-            known = endpoint != "other" or request.path in PROBE_PATHS
-            self._access_log.log(request, request.path if known else "other", response.status, seconds)
+        known = endpoint != "other" or request.path in PROBE_PATHS
+        self._service.access_log.log(
+            request.method, request.path if known else "other", response.status, seconds
+        )
         return response
 
     async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:

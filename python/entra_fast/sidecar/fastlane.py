@@ -22,7 +22,6 @@ from aiohttp.web_server import Server
 
 from entra_fast import _native
 from entra_fast.metrics import Metrics
-from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.server import Limits, SidecarProtocol, SidecarServer
 
 MAX_HELD_BYTES = 262_144
@@ -52,10 +51,8 @@ _METHODS = (
     "resume_writing",
     "start",
 )
-Served = bytes | tuple[bytes, list[int], float, int, str, int, list[tuple[str, str | None]]]
+Served = bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]
 """What the native lane says: see `_native.FastLane.serve`."""
-
-_PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
 
 
 def missing_parts() -> list[str]:
@@ -72,10 +69,9 @@ class Lane:
         native: answers requests.
         monotonic: a clock, in seconds.
         renew: asked to renew a token in the background: (target, subject token or None).
-        access_log: where a line for each request goes, if anywhere. Then `native` is a detailed one.
     """
 
-    __slots__ = ("_access_log", "call_when_fetched", "monotonic", "native", "open", "renew")
+    __slots__ = ("call_when_fetched", "monotonic", "native", "open", "renew")
 
     def __init__(
         self,
@@ -83,7 +79,6 @@ class Lane:
         *,
         monotonic: Callable[[], float],
         renew: Callable[[str, str | None], None],
-        access_log: AccessLog,
     ) -> None:
         self.native = native
         self.monotonic = monotonic
@@ -91,14 +86,6 @@ class Lane:
         self.open = True
         self.call_when_fetched: Callable[[Callable[[], None]], bool] = lambda _: False
         """Has somebody called after the fetch of keys that is under way; false where there is none."""
-        self._access_log = access_log
-
-    def log(self, counts: list[int], each: float) -> None:
-        """Note requests that were answered, by endpoint; they took so many seconds each."""
-        if self._access_log.enabled:
-            for path, count in zip(_PATHS, counts, strict=True):
-                for _ in range(count):
-                    self._access_log.line("POST", path, 200, each)
 
 
 class FastLaneServer(SidecarServer):
@@ -299,13 +286,12 @@ class FastLaneProtocol(SidecarProtocol):
         """Do what the lane says about `data`. What has `waited` for keys does not wait here again: the full
         way knows when to give up."""
         if isinstance(served, bytes):
-            served = (served, [1, 0, 0], 0.0, len(data), "done", 0, [])
-        answers, counts, each, consumed, stop, number, renewals = served
+            served = (served, 1, len(data), "done", 0, [])
+        answers, count, consumed, stop, number, renewals = served
         if answers and self.transport is not None:
             self.transport.write(answers)
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            self._request_count += sum(counts)
-            self._lane.log(counts, each)
+            self._request_count += count
         for target, subject_token in renewals:
             self._lane.renew(target, subject_token)
         rest = data[consumed:]

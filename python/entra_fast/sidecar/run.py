@@ -91,6 +91,7 @@ class RunningSidecar:
             await site.stop()
         finished = await self._quiet() if drain else True
         await self._api.cleanup()
+        self.service.access_log.close()
         await self.service.aclose()
         if self._probe is not None:
             await self._probe.cleanup()
@@ -150,6 +151,7 @@ async def start_api(
     web_server = api.sidecar_server
     service.metrics.connections.read = lambda: len(web_server.connections) if web_server is not None else 0
     await service.start()
+    service.access_log.start()
     await web.SockSite(api, listener, backlog=BACKLOG).start()
     return api
 

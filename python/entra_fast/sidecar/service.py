@@ -45,9 +45,14 @@ class Service:
     and `worker.WorkerService` the half that answers requests.
     """
 
-    def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clocks: Clocks | None = None, worker: int | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        server = settings.server
+        wanted = server.access_log and server.log_level in ("debug", "info")
+        self.access_log = AccessLog(wanted, worker)
         self.cache = _native.GrantCache(
             max_entries=settings.caches.max_entries, max_bytes=settings.caches.max_bytes
         )
@@ -224,14 +229,13 @@ class Service:
         if missing := missing_parts():
             logger.warning("serving without the fast lane", extra={"fields": {"aiohttp_lacks": missing}})
             return None
-        access_log = AccessLog(server.access_log)
         native = _native.FastLane(
             self.cache,
             tenant=provider.tenant_id,
             client_id=provider.client_id,
             allowed_hosts=sorted(server.allowed_hosts),
             bounds=DURATION_BUCKETS,
-            detailed=access_log.enabled,
+            access_log=self.access_log.native,
             tracing=self.tracing is not None,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
@@ -251,7 +255,6 @@ class Service:
             native,
             monotonic=self._clocks.monotonic,
             renew=self.acquirer.renew,
-            access_log=access_log,
         )
 
     def _watch(self) -> None:

@@ -204,10 +204,10 @@ class HubValidator(AsyncValidator):
 class WorkerService(Service):
     """The half of a `Service` that answers requests. The hub's messages change it: see `handle`."""
 
-    def __init__(self, settings: Settings, hub: Hub) -> None:
+    def __init__(self, settings: Settings, hub: Hub, number: int | None = None) -> None:
         self.hub = hub
         self.keys = HubKeys(self)
-        super().__init__(settings)
+        super().__init__(settings, worker=number)
         self.metrics.ready.read = lambda: 0  # the hub's to say
 
     def now(self) -> dict[str, float]:
@@ -321,7 +321,7 @@ class Worker:
         if name == "start":
             settings = settings_from(fields)
             configure(settings.server.log_level, worker=self._number)
-            self._service = WorkerService(settings, Hub(self._channel))
+            self._service = WorkerService(settings, Hub(self._channel), self._number)
             self._started.set()
             return None
         service = self._service

@@ -3,17 +3,18 @@
 //! Reads a key set and a file with one token a line. Then it obeys lines on standard input, each the name of a
 //! work, does that work once for every token, and answers with a line when it is done: `raw` is AWS-LC's
 //! verification with a prepared key, hash included; `sha256` is the digest of the token; `verify` is this
-//! crate's whole verification, claims checked. The clock is on the other side of the pipe, so that floors and
+//! crate's whole verification, claims checked; `counting` is what the fast lane adds to its metrics for a request. The clock is on the other side of the pipe, so that floors and
 //! subjects are measured by the same one.
 
 use std::hint::black_box;
 use std::io::{BufRead, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
 use entra_core::base64url;
 use entra_core::digest::sha256;
+use entra_core::fastlane::{FastLane, Identity, Outcome, Stop};
 use entra_core::json::{Document, Value};
 use entra_core::keyset::KeySet;
 use entra_core::policy::{Policy, Settings};
@@ -50,6 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
+    let identity = Identity { tenant: String::new(), client_id: String::new(), allowed_hosts: Vec::new() };
+    let lane = FastLane::new(identity, vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
+    let answered = Outcome { consumed: 1, answered: 1, by_endpoint: [0, 0, 1], stop: Stop::Done, renewals: Vec::new() };
+
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         match line?.as_str() {
@@ -66,6 +71,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "verify" => {
                 for token in &tokens {
                     assert!(black_box(verify(token, &keys, &policy, now)).is_ok(), "a token does not verify");
+                }
+            }
+            "counting" => {
+                for _ in &tokens {
+                    let started = Instant::now();
+                    let outcome = black_box(&answered);
+                    lane.figures().record(outcome, started.elapsed());
                 }
             }
             other => return Err(format!("unknown work: {other}").into()),

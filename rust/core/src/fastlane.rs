@@ -14,6 +14,7 @@ use std::time::Duration;
 use memchr::{memchr, memchr2};
 
 use crate::bounded::{Bounded, Limits};
+use crate::calendar::{Moment, digits, write_digits};
 use crate::digest::{Digest, of_parts};
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Fingerprinter};
@@ -564,8 +565,7 @@ fn write_answer(out: &mut Vec<u8>, unix: f64, body: impl FnOnce(&mut Vec<u8>)) {
     body(out);
     let length = out.len() - body_at;
     if (1000..10_000).contains(&length) {
-        let digits = [length / 1000, length / 100, length / 10, length].map(|value| digit(value as u64));
-        out[digits_at..digits_at + DIGITS].copy_from_slice(&digits);
+        out[digits_at..digits_at + DIGITS].copy_from_slice(&digits::<DIGITS>(length as u64));
     } else {
         out.splice(digits_at..digits_at + DIGITS, length.to_string().into_bytes());
     }
@@ -573,45 +573,23 @@ fn write_answer(out: &mut Vec<u8>, unix: f64, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// An IMF-fixdate (RFC 9110, section 5.6.7).
 fn write_http_date(out: &mut Vec<u8>, unix: f64) {
-    const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to years of four digits")]
-    let seconds = unix.clamp(0.0, 253_402_300_799.0) as u64;
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date of the Gregorian calendar, counted in eras of 400 years that begin in March (Howard
-    // Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12;
-    let year = year_of_era + era * 400 + u64::from(month < 2);
-    let pair = |out: &mut Vec<u8>, value: u64| {
-        out.extend_from_slice(&[digit(value / 10), digit(value)]);
-    };
-    out.extend_from_slice(DAYS[usize::try_from(days % 7).unwrap_or(0)]);
-    out.extend_from_slice(b", ");
-    pair(out, day);
+    const DAYS: [&[u8; 5]; 7] = [b"Thu, ", b"Fri, ", b"Sat, ", b"Sun, ", b"Mon, ", b"Tue, ", b"Wed, "];
+    const MONTHS: [&[u8; 5]; 12] = [
+        b" Jan ", b" Feb ", b" Mar ", b" Apr ", b" May ", b" Jun ", b" Jul ", b" Aug ", b" Sep ", b" Oct ", b" Nov ",
+        b" Dec ",
+    ];
+    let moment = Moment::of(unix);
+    out.extend_from_slice(DAYS[usize::try_from(moment.weekday).unwrap_or(0)]);
+    write_digits::<2>(out, moment.day);
+    out.extend_from_slice(MONTHS[usize::try_from(moment.month).unwrap_or(0)]);
+    write_digits::<4>(out, moment.year);
     out.push(b' ');
-    out.extend_from_slice(MONTHS[usize::try_from(month).unwrap_or(0)]);
-    out.push(b' ');
-    pair(out, year / 100);
-    pair(out, year);
-    out.push(b' ');
-    pair(out, time / 3600);
+    write_digits::<2>(out, moment.hour);
     out.push(b':');
-    pair(out, time / 60 % 60);
+    write_digits::<2>(out, moment.minute);
     out.push(b':');
-    pair(out, time % 60);
+    write_digits::<2>(out, moment.second);
     out.extend_from_slice(b" GMT");
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "one decimal digit")]
-const fn digit(value: u64) -> u8 {
-    b'0' + (value % 10) as u8
 }
 
 #[cfg(test)]

@@ -42,13 +42,18 @@ impl Endpoint {
         }
     }
 
-    fn of_path(path: &[u8]) -> Option<Self> {
-        match path {
-            b"/api/v1/token" => Some(Self::Token),
-            b"/api/v1/token/exchange" => Some(Self::Exchange),
-            b"/api/v1/introspect" => Some(Self::Introspect),
-            _ => None,
+    /// Where it is.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/api/v1/token",
+            Self::Exchange => "/api/v1/token/exchange",
+            Self::Introspect => "/api/v1/introspect",
         }
+    }
+
+    fn of_path(path: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| path == endpoint.path().as_bytes())
     }
 }
 

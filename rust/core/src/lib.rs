@@ -6,9 +6,11 @@
 //! verified decides anything.
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod algorithm;
 pub mod base64url;
 pub mod bounded;
+mod calendar;
 pub mod claims;
 pub mod digest;
 pub mod error;

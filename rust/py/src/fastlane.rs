@@ -14,6 +14,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::access_log::AccessLog;
 use crate::grants::GrantCache;
 use crate::verifier::Verifier;
 use crate::{random_seed, wall_clock};
@@ -29,7 +30,7 @@ pub(crate) struct FastLane {
     lane: CoreFastLane,
     grants: Py<GrantCache>,
     verifier: OnceLock<Py<Verifier>>,
-    detailed: bool,
+    access_log: Option<Py<AccessLog>>,
     clocks: Clocks,
 }
 
@@ -60,8 +61,8 @@ impl Clocks {
     }
 }
 
-/// (answers, how many by endpoint, seconds that each took, bytes consumed, why it stopped, its number, renewals).
-type InPart<'py> = (Bound<'py, PyBytes>, [u64; 3], f64, usize, &'static str, usize, Vec<(String, Option<String>)>);
+/// (answers, how many requests, bytes consumed, why it stopped, its number, renewals).
+type InPart<'py> = (Bound<'py, PyBytes>, u64, usize, &'static str, usize, Vec<(String, Option<String>)>);
 
 /// What a call gives: the plainest outcome is the plainest object.
 #[derive(IntoPyObject)]
@@ -84,13 +85,14 @@ impl FastLane {
         let outcome = self.lane.serve(data, caches, now, &mut out);
         let answers = PyBytes::new(py, &out);
         OUT.set(out);
-        let mut each = Duration::ZERO;
         if let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) {
-            each = Duration::try_from_secs_f64(waited).unwrap_or_default() + started.elapsed() / count;
+            let each = Duration::try_from_secs_f64(waited).unwrap_or_default() + started.elapsed() / count;
             self.lane.figures().record(&outcome, each);
+            if let Some(log) = &self.access_log {
+                log.get().add_answered(py, now.unix, outcome.by_endpoint, each)?;
+            }
         }
-        let plain = outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty();
-        if plain && !self.detailed {
+        if outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty() {
             return Ok((Served::Whole(answers), now.monotonic));
         }
         let (stop, number) = match outcome.stop {
@@ -102,8 +104,8 @@ impl FastLane {
             Stop::Full => ("full", 0),
         };
         let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
-        let (counts, each) = (outcome.by_endpoint, each.as_secs_f64());
-        Ok((Served::InPart((answers, counts, each, outcome.consumed, stop, number, renewals)), now.monotonic))
+        let in_part = (answers, outcome.answered, outcome.consumed, stop, number, renewals);
+        Ok((Served::InPart(in_part), now.monotonic))
     }
 }
 
@@ -112,7 +114,7 @@ impl FastLane {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
-        grants, *, tenant, client_id, allowed_hosts, bounds, detailed = false, tracing = false, clocks = None
+        grants, *, tenant, client_id, allowed_hosts, bounds, access_log = None, tracing = false, clocks = None
     ))]
     fn new(
         py: Python<'_>,
@@ -121,7 +123,7 @@ impl FastLane {
         client_id: String,
         allowed_hosts: Vec<String>,
         bounds: Vec<f64>,
-        detailed: bool,
+        access_log: Option<Py<AccessLog>>,
         tracing: bool,
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
@@ -131,7 +133,7 @@ impl FastLane {
             Some((wall, monotonic)) => Clocks::Given(wall, monotonic),
             None => Clocks::system(py)?,
         };
-        Ok(Self { lane, grants, verifier: OnceLock::new(), detailed, clocks })
+        Ok(Self { lane, grants, verifier: OnceLock::new(), access_log, clocks })
     }
 
     /// Introspect with this verifier from now on. The first one stays.

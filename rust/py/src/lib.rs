@@ -3,6 +3,7 @@
 //! What belongs here: Python types, the GIL, the clock (the core takes times as arguments) and the
 //! process's random seed. What must never: a decision about a token.
 
+mod access_log;
 mod claims;
 mod fastlane;
 mod grants;
@@ -101,6 +102,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(grant_key, module)?)?;
     module.add_function(wrap_pyfunction!(sha256, module)?)?;
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
+    access_log::register(module)?;
     claims::register(module)?;
     verifier::register(module)?;
     grants::register(module)?;
