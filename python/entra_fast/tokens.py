@@ -55,9 +55,9 @@ RETRY_RESERVE = 0.25
 RENEWAL_SPREAD = (0.6, 0.8)
 """Renewal is due at a random point in this part of the time in which a token is handed out, so that tokens
 which were fetched together are not renewed together."""
-UNASKED_RENEWAL = 0.9
-"""The part of that time after which an application's own token is renewed even if nobody has asked for it
-since renewal became due."""
+UNASKED_RENEWAL = (0.84, 0.96)
+"""At a random point in this part of that time an application's own token is renewed even if nobody has asked
+for it since renewal became due."""
 UNASKED_RENEWALS = 2
 """How often in a row that happens without anybody asking; then the token may lapse."""
 MAX_UNASKED = 1000
@@ -455,6 +455,9 @@ class TokenAcquirer:
             known.timer.cancel()
             known.timer = timer
 
+    def _unasked_renewal(self, life: float) -> float:
+        return _handed_out(life) * self._uniform(*UNASKED_RENEWAL)
+
     def _renew_unasked(self, wanted: _Wanted) -> None:
         upkeep = self._upkeep[wanted.key]
         upkeep.unasked += 1
@@ -566,7 +569,7 @@ class TokenAcquirer:
             token = SharedToken(answer.access_token, answer.expires_in, age, wanted.subject_expires_at)
             self._remember(wanted.key, token, sent_at)
             if wanted.subject_token is None:
-                self._keep_up(wanted, _handed_out(token.life) * UNASKED_RENEWAL)
+                self._keep_up(wanted, self._unasked_renewal(token.life))
             if self._replicas is not None and age < token.life:
                 replaced = self._demands.get(wanted.key) is _Demand.NEW_TOKEN
                 if replaced:
@@ -606,7 +609,7 @@ class TokenAcquirer:
             renewing = self._demands[key] is _Demand.RENEWAL
             if token.age < handed_out * (RENEWAL_SPREAD[0] if renewing else 1):
                 if wanted.subject_token is None:
-                    self._keep_up(wanted, max(0.0, handed_out * UNASKED_RENEWAL - token.age))
+                    self._keep_up(wanted, max(0.0, self._unasked_renewal(token.life) - token.age))
                 return self._adopt(key, token)
             if not renewing and self._stale(key) is None:
                 self._adopt(key, token)  # for the case that the provider fails
