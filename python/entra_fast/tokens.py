@@ -25,7 +25,7 @@ from typing import Protocol
 from entra_fast import _native
 from entra_fast.config import OutboundSettings, ProviderSettings
 from entra_fast.credentials import Credentials
-from entra_fast.discovery import EndpointFinder
+from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 from entra_fast.http import HttpClient, HttpFailure
 from entra_fast.metrics import Metrics
@@ -508,7 +508,7 @@ class TokenAcquirer:
 
     async def _attempt(self, wanted: _Wanted, deadline: float) -> _Fetched:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them."""
-        endpoints = await self._finder.find()
+        endpoints = await self._endpoints(deadline)
         candidates = self._credentials.in_order()
         failure: ProviderError | None = None
         for credential in candidates:
@@ -533,6 +533,15 @@ class TokenAcquirer:
         if failure.error == "invalid_client":
             self._credentials.rejected(failure)
         raise failure
+
+    async def _endpoints(self, deadline: float) -> Endpoints:
+        try:
+            async with asyncio.timeout(deadline - self._monotonic()):
+                return await self._finder.find()
+        except TimeoutError:  # whoever else waits for them goes on
+            raise ProviderError(
+                "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
+            ) from None
 
     async def _post(
         self, wanted: _Wanted, token_endpoint: str, credential: dict[str, str], time_left: float

@@ -96,7 +96,7 @@ class World:
         self.later = Later()
         self.metrics = Metrics()
         self.cache = GrantCache()
-        provider = ProviderSettings(
+        self.provider = provider = ProviderSettings(
             client_id="client",
             tenant_id="tenant",
             well_known_url=None,
