@@ -9,7 +9,7 @@ import pytest
 
 from entra_fast._native import SigningKey
 from support.network import TcpProxy, reset_at_once
-from support.provider import Provider
+from support.provider import Provider, after
 from support.sidecars import Started, StartSidecar, eventually
 
 
@@ -58,6 +58,25 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
         assert (await sidecar.call.introspect(made_up)).json["active"] is False
         assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
     assert provider.jwks_requests <= fetched + 1
+
+
+async def test_keys_do_not_wait_behind_tokens(
+    start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token endpoint hangs, and requests for tokens take all connections that they may: a new key is
+    fetched all the same."""
+    monkeypatch.setattr("entra_fast.http.MAX_CONNECTIONS", 2)
+    sidecar = await start()
+    held = asyncio.Event()
+    provider.always = after(held, provider)
+    waiting = [asyncio.ensure_future(sidecar.call.token(f"api://a{i}/.default")) for i in range(6)]
+    await provider.asked(2)
+    new = SigningKey.generate()
+    provider.published = [provider.key, new]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+    assert len(provider.requests) == 2
+    held.set()
+    assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_a_rotation_that_meets_a_fault_heals_soon(
