@@ -1,13 +1,14 @@
 """The library's own way out: one blocking GET with the standard library.
 
 What belongs here: what a thread-based validator needs to fetch a key set or a discovery document, and nothing
-more. The sidecar's way out is http.py. Redirects are not followed, answers are capped, https is required
-(http for loopback only), HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured by the standard library.
+more. The sidecar's way out is http.py, whose choice of a web proxy counts here too. Redirects are not followed,
+answers are capped, https is required (http for loopback only).
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import time
@@ -16,8 +17,9 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from entra_fast.config import url_problem
+from entra_fast.config import proxies_from, url_problem
 from entra_fast.errors import ConfigurationError, KeysUnavailable
+from entra_fast.http import proxy_for
 
 MAX_ANSWER_BYTES = 1 << 20
 TIMEOUT = 5.0
@@ -51,7 +53,9 @@ def get(url: str, *, timeout: float = TIMEOUT) -> Fetched:
     if (problem := url_problem(url)) is not None:
         raise ConfigurationError("setting_invalid", f"the URL of keys or discovery {problem}", "url")
     request = urllib.request.Request(url, headers={"Accept": "application/json", "User-Agent": "entra_fast"})  # noqa: S310
-    opener = urllib.request.build_opener(_NoRedirects)
+    proxy = proxy_for(url, proxies_from(os.environ))
+    proxies = {} if proxy is None else {request.type: proxy}
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(proxies))
     try:
         with opener.open(request, timeout=timeout) as response:
             return _read(response, time.monotonic() + OVERALL_TIMEOUT)
