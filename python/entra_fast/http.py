@@ -35,8 +35,9 @@ ERROR_CODES = {
     "answer_incomplete": "the connection ended before the answer was complete",
 }
 
-MAX_CONNECTIONS = 100
-"""Most connections to the outside at once; further requests wait, within their time."""
+MAX_CONNECTIONS = 500
+"""Most connections to the outside at once; further requests wait, within their time to connect. So many, that
+hundreds of users who come at once find a provider that takes a second for each no slower than it is."""
 
 
 class HttpFailure(EntraFastError):
