@@ -302,7 +302,9 @@ def parse_token_answer(status: int, headers: Mapping[str, str], body: bytes, *, 
         return _token(document, _provider_now(headers, now))
     if not 400 <= status <= 599:
         raise _malformed(f"the provider answered with the unexpected status {status}")
-    raise refusal(status, document, parse_retry_after(headers.get("Retry-After"), now))
+    # A date is one of the provider's clock, so it is compared with that: ours may be an hour off.
+    retry_after = parse_retry_after(headers.get("Retry-After"), _provider_now(headers, now))
+    raise refusal(status, document, retry_after)
 
 
 def refusal(status: int, document: dict[str, Any] | None, retry_after: int | None) -> ProviderError:

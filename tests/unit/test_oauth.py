@@ -306,6 +306,14 @@ def test_retry_after(value: str | None, seconds: int | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 
+def test_a_retry_after_date_is_one_of_the_provider_s_clock() -> None:
+    """A local clock that is an hour ahead does not end the window before it began: the Date header counts."""
+    headers = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT", "Retry-After": "Fri, 15 Jan 2027 08:02:00 GMT"}
+    with pytest.raises(ProviderError) as caught:
+        parse_token_answer(429, headers, b"", now=NOW + 3600)
+    assert caught.value.retry_after == 120
+
+
 @given(st.text(max_size=80))
 def test_retry_after_never_fails(value: str) -> None:
     """Any header value gives None or a bounded number."""
