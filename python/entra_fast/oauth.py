@@ -327,15 +327,19 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
     codes = document.get("error_codes")
     if isinstance(codes, list) and len(codes) <= 32 and all(type(code) is int for code in codes):
         details["error_codes"] = codes
+    if isinstance(description, str) and len(description) > _MAX_DETAIL:
+        # Between words: a token that it echoes is whole or not there, so that it can be found and removed.
+        description = description[:_MAX_DETAIL].rpartition(" ")[0]
     return ProviderError(
         "provider_refused",
-        description[:_MAX_DETAIL] if isinstance(description, str) and description
+        description
+        if isinstance(description, str) and description
         else "the provider gave no description",
         status=status,
         error=error,
         retry_after=retry_after,
         details=details,
-    )  # fmt: skip
+    )
 
 
 def aadsts_code(error: ProviderError) -> str | None:

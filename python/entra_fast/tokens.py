@@ -17,6 +17,7 @@ import enum
 import math
 import random
 import time
+import urllib.parse
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, 
 from entra_fast.http import HttpClient, HttpFailure
 from entra_fast.metrics import Metrics
 from entra_fast.oauth import (
+    JWT_BEARER_ASSERTION,
     TokenAnswer,
     aadsts_code,
     client_credentials_form,
@@ -736,9 +738,14 @@ def _mark_retrieved(task: asyncio.Task[_Fetched]) -> None:
 
 def _without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
     """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
-    needles = {part for text in sent for part in (text, *text.split(".")) if len(part) >= 8}
+    needles = {
+        part
+        for text in sent
+        for part in (text, urllib.parse.quote_plus(text), *text.split("."))
+        if len(part) >= 8
+    }
     # What is no secret stays readable.
-    needles -= {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+    needles -= {JWT_BEARER_ASSERTION, urllib.parse.quote_plus(JWT_BEARER_ASSERTION)}
 
     def clean(value: object) -> object:
         if isinstance(value, str):

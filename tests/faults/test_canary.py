@@ -22,6 +22,7 @@ from entra_fast.sidecar import start_sidecar
 from support.network import TcpProxy, black_hole, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_KEY, Provider, raw, refuse
+from support.sidecars import StartSidecar
 from support.wire import Answer, Caller, read_answer
 
 PIECE = 12
@@ -238,3 +239,24 @@ async def test_no_representation_and_no_exception_holds_a_secret(
     await sidecar.stop()
     assert len(said) > 20
     assert leaked(secrets, "\n".join(said)) == []
+
+
+async def test_a_form_that_is_echoed_as_it_was_sent_holds_no_secret(
+    provider: Provider, start: StartSidecar
+) -> None:
+    """Also a secret whose characters have another spelling in a form, and a token behind a long text."""
+    secrets = {
+        "client secret": "p+a/s:" * 8,
+        "in the form": "p%2Ba%2Fs%3A" * 8,
+        "user": provider.mint(x="u" * 20_000),
+    }
+
+    async def script(request: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        quoted = " ".join([await request.text(), form["client_secret"], "x" * 9_000, form["assertion"]])
+        return web.json_response({"error": "invalid_grant", "error_description": quoted}, status=400)
+
+    sidecar = await start(AZURE_APP_JWK=None, AZURE_APP_CLIENT_SECRET=secrets["client secret"])
+    provider.then(script)
+    refused = await sidecar.call.exchange(secrets["user"])
+    assert refused.json["error"] == "invalid_grant"
+    assert leaked(secrets, refused.body.decode()) == []

@@ -263,6 +263,17 @@ def test_a_refusal_passes_only_what_is_known_and_well_typed() -> None:
     assert aadsts_code(error) == "AADSTS65001"
 
 
+@pytest.mark.parametrize("words", [3, 100_000])
+def test_a_long_description_ends_between_words(words: int) -> None:
+    """What it quotes is there as a whole or not at all: half a token could not be found and removed."""
+    description = " ".join(f"word{i:06}" for i in range(words))
+    with pytest.raises(ProviderError) as caught:
+        parse(json.dumps({"error": "x", "error_description": description}).encode(), 400)
+    assert len(caught.value.message) <= 16_384
+    assert description.startswith(caught.value.message)
+    assert caught.value.message.split(" ")[-1] in description.split(" ")
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
