@@ -167,7 +167,7 @@ def _misbehaved(error: Exception) -> KeysUnavailable:
 
 class _Keys:
     """What both ways share: the last good set, who is to be told, and figures. `text` is what the last set
-    was read from, for whoever hands it on."""
+    was read from, for whoever hands it on. `outcomes` counts fetches: `ok` or an error code."""
 
     def __init__(
         self,
@@ -183,11 +183,13 @@ class _Keys:
         self.error: EntraFastError | None = None
         self.fetches = 0
         self.fetch_failures = 0
+        self.outcomes: collections.Counter[str] = collections.Counter()
         self._accept = accept
         self._monotonic = monotonic
 
     def _take(self, keys: KeySet, text: bytes, cache_control: str) -> None:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        self.outcomes["ok"] += 1
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
             logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
@@ -199,6 +201,7 @@ class _Keys:
     def _keep(self, error: EntraFastError) -> None:
         now = self._monotonic()
         self.fetch_failures += 1
+        self.outcomes[error.code] += 1
         self.schedule.failed(now, random.random())  # noqa: S311 - as above
         self.error = error
         logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)

@@ -214,6 +214,7 @@ class Service:
             clock=self._clocks.wall,
         )
         await validator.start()
+        self.metrics.watch_keys(validator.stats, lambda: validator.fetch_outcomes)
         self._judge_by(validator)
 
     def _judge_by(self, validator: AsyncValidator) -> None:
