@@ -1,8 +1,8 @@
 """The library's own way out: one blocking GET with the standard library.
 
 What belongs here: what a thread-based validator needs to fetch a key set or a discovery document, and nothing
-more. The sidecar's way out is http.py, whose choice of a web proxy counts here too. Redirects are not followed,
-answers are capped, https is required (http for loopback only).
+more. The sidecar's way out is http.py, whose choice of a web proxy counts here too. Redirects are not
+followed, answers are capped, https is required (http for loopback only).
 """
 
 from __future__ import annotations

@@ -332,9 +332,7 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
         description = description[:_MAX_DETAIL].rpartition(" ")[0]
     return ProviderError(
         "provider_refused",
-        description
-        if isinstance(description, str) and description
-        else "the provider gave no description",
+        description if isinstance(description, str) and description else "the provider gave no description",
         status=status,
         error=error,
         retry_after=retry_after,

@@ -142,9 +142,7 @@ def test_which_hosts_go_through_the_proxy(url: str, no_proxy: str, proxied: bool
     assert (proxy_for(url, proxies) is not None) is proxied
 
 
-async def test_a_library_s_keys_go_the_same_way(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_library_s_keys_go_the_same_way(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fetches keys for a `Validator` chooses its web proxy by the same rules: loopback goes straight."""
     proxy = ConnectProxy(provider.port)
     await proxy.start()

@@ -264,8 +264,8 @@ async def test_a_seldom_used_token_is_renewed_unasked() -> None:
 
 
 async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
-    """An application that fetches a thousand tokens at its start and asks for none of them again: the provider
-    is asked a few times a second, over minutes."""
+    """An application that fetches a thousand tokens at its start and asks for none of them again: the
+    provider is asked a few times a second, over minutes."""
     chance = random.Random(5)
     world = World(uniform=chance.uniform)
     for i in range(tokens.MAX_UNASKED):
