@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -364,6 +366,37 @@ def test_fetch_says_why_it_failed() -> None:
         server.hold()
         with pytest.raises(KeysUnavailable, match="timed out"):
             fetch.get(server.keys_url, timeout=0.05)
+
+
+DRIPPING = {
+    "head": ("http", b"HTTP/1.1 200 OK\r\nX: "),
+    "body of known length": ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
+    "body of unknown length": ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+    "chunks": ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"),
+    "TLS handshake": ("https", b"\x16\x03\x03\x40\x00"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "beginning"), DRIPPING.values(), ids=DRIPPING)
+def test_fetch_is_bounded_however_an_answer_drips(scheme: str, beginning: bytes) -> None:
+    """Each byte comes soon after the one before, and the answer would never end: the fetch does, and so a
+    validator keeps refreshing, and gives up keys that have become too old."""
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.01):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=drip, args=(listener,))
+        server.start()
+        with pytest.raises(KeysUnavailable, match="took too long"):
+            fetch.get(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/keys", overall=0.2)
+        ended.set()
+        server.join()
 
 
 # --- an event loop ---------------------------------------------------------------------------------------
