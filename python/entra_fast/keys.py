@@ -334,24 +334,33 @@ class AsyncKeys(_Keys):
         sense. Waits only for a fetch that may bring the key."""
         if self._has(kid):
             return True  # it came while the token was judged
-        if self._fetching:
-            await self._wait()
-            return True
+        joined = self._fetching
+        if joined:
+            if not await self._wait() or self.error is not None or self._has(kid):
+                return True
+            # What was under way may have been written before the key was published: it takes one that begins
+            # after that, and another token may have begun that already.
+            if self._fetching:
+                await self._wait()
+                return True
         if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-            return False
+            return joined
         await self._wait()
         if self._has(kid):
             self.schedule.unknown_was_found()
             self._tell_cool_down()
         return True
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> bool:
+        """Whether the fetch has ended."""
         self._launch()
         try:
             async with asyncio.timeout(self.schedule.rules.max_wait):
                 await self._waiters.wait()
         except TimeoutError:
             logger.warning("gave up waiting for the key set; the fetch goes on")
+            return False
+        return True
 
     async def _fetch(self) -> None:
         self.fetches += 1
@@ -433,7 +442,12 @@ class ThreadKeys(_Keys):
         with self._changed:
             self._refresh_locked()
 
-    def _refresh_locked(self) -> None:
+    @property
+    def _fetching(self) -> bool:
+        return self._in_flight or self._wanted
+
+    def _refresh_locked(self) -> bool:
+        """Whether the fetch has ended."""
         done = self.fetches
         if not self._in_flight:
             done += 1
@@ -441,7 +455,7 @@ class ThreadKeys(_Keys):
             self._ensure_thread()
             self._changed.notify_all()
         limit = self.schedule.rules.max_wait
-        self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
+        return self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
 
     def refresh_for_unknown(self, kid: str | None) -> bool:
         """As `AsyncKeys.refresh_for_unknown`."""
@@ -450,11 +464,17 @@ class ThreadKeys(_Keys):
                 return False  # nobody is there to fetch
             if self._has(kid):
                 return True  # it came while the token was judged
-            joining = self._in_flight or self._wanted
-            if not joining and not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-                return False
+            joined = self._fetching
+            if joined:
+                if not self._refresh_locked() or self.error is not None or self._has(kid):
+                    return True
+                if self._fetching:  # as in `AsyncKeys`
+                    self._refresh_locked()
+                    return True
+            if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
+                return joined
             self._refresh_locked()
-            if not joining and self._has(kid):
+            if self._has(kid):
                 self.schedule.unknown_was_found()
         return True
 
