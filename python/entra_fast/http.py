@@ -134,6 +134,15 @@ class HttpClient:
     async def _request(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
     ) -> HttpResponse:
+        try:
+            return await self._exchange(method, url, body, headers, limit)
+        except HttpFailure as failure:
+            _forget_frames(failure)
+            raise
+
+    async def _exchange(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
+    ) -> HttpResponse:
         problem = url_problem(url)
         if problem is not None:
             raise HttpFailure("url_not_allowed", f"the URL {problem}")
@@ -277,6 +286,14 @@ def _excluded(entry: str, host: str, port: int) -> bool:
         entry = name.strip("[]")
     entry = entry.removeprefix("*").removeprefix(".")
     return bool(entry) and (host == entry or host.endswith(f".{entry}"))
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut an exception, and those behind it, from the frames that it came through. They hold what was sent,
+    and aiohttp's refer back to the exception: such cycles would stay until Python's collector comes."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _tls_reason(exc: BaseException) -> str:

@@ -526,7 +526,7 @@ class TokenAcquirer:
             except ProviderError as exc:
                 if exc.error != "invalid_client":
                     raise
-                failure = exc
+                failure = ProviderError(*exc.args)
                 continue
             self._credentials.accepted(credential)
             return self._keep(wanted, answer, sent_at)
@@ -534,7 +534,9 @@ class TokenAcquirer:
             raise ProviderError("credential_unusable", "the application has no credential")
         if failure.error == "invalid_client":
             self._credentials.rejected(failure)
-        raise failure
+        # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep
+        # the user's token until the collector comes.
+        raise ProviderError(*failure.args)
 
     async def _endpoints(self, deadline: float) -> Endpoints:
         try:
