@@ -189,7 +189,8 @@ class HttpClient:
         except TimeoutError:
             raise HttpFailure("timed_out", f"no complete answer from {where} in time") from None
         except aiohttp.ClientConnectorError as exc:
-            reason = os.strerror(exc.errno) if isinstance(exc.errno, int) and exc.errno > 0 else "refused"
+            named = isinstance(exc.errno, int) and exc.errno > 0
+            reason = os.strerror(exc.errno or 0) if named else "it was closed before it was ready"
             raise HttpFailure("connect_failed", f"no connection to {where}: {reason}") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError):
             raise HttpFailure(

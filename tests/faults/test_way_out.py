@@ -9,7 +9,7 @@ import pytest
 from entra_fast import fetch
 from entra_fast.errors import KeysUnavailable
 from entra_fast.http import HttpClient, HttpFailure, proxy_for
-from support.network import Authority, ConnectProxy, TcpProxy, black_hole
+from support.network import Authority, ConnectProxy, TcpProxy, black_hole, truncate_after
 from support.provider import Provider, raw
 from support.sidecars import StartSidecar, eventually, sidecars
 
@@ -179,6 +179,9 @@ async def test_what_an_http_request_can_fail_with(provider: Provider, network: T
             await client.post_form(where, {"secret": "canary"})
         assert caught.value.code == code
         assert "/" not in caught.value.message.replace("http is allowed for", "")
+    network.always = truncate_after(0)
+    with pytest.raises(HttpFailure, match="it was closed before it was ready"):
+        await client.get(url.replace("http:", "https:"))
     await client.aclose()
     with pytest.raises(HttpFailure):
         await client.get(url)
