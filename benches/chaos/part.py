@@ -45,7 +45,7 @@ SETTINGS = {
 ANSWERED_WITHIN = 30.0
 """Seconds after which a request counts as lost."""
 SAMPLED_EVERY = 0.25
-NOT_FETCHED = "key set could not be refreshed"
+FETCHES = "entra_fast_key_set_requests_total"
 RUSH = 4
 """So many times as many clients come for a while."""
 UNEXCUSED = ("worker killed", "worker hangs", "worker stalls")
@@ -248,16 +248,19 @@ class Part:
         new = SigningKey.generate()
         provider.published = [*provider.published, new]  # old keys stay: their tokens are still valid
         for sidecar in self._pod.sidecars:
-            failed = sidecar.process.logged(NOT_FETCHED)
+            failed = await self._failed_fetches(sidecar)
             answer = await sidecar.call.introspect(provider.mint(key=new))
             if not answer.json["active"]:
                 provider.published.remove(new)
-                if sidecar.process.logged(NOT_FETCHED) == failed:
+                if await self._failed_fetches(sidecar) == failed:
                     self.truth.wrong(f"a published key was not accepted: {answer.json}")
                 # On a busy machine this provider may be too slow, and then there is no fetch for minutes.
                 sidecar.known.fetches_keys = False
                 return
         provider.key = new
+
+    async def _failed_fetches(self, sidecar: Sidecar) -> float:
+        return await sidecar.metric(FETCHES) - await sidecar.metric(f'{FETCHES}{{outcome="ok"}}')
 
     # --- the clients ---
 

@@ -16,7 +16,10 @@ REPLACED_UNTIL = 0.35
 """The part of the time after which faults replace no process any more, so that memory can be measured."""
 TAIL = 0.5
 """The part of the time from which on memory is measured. Between the two there are many more clients, so that
-caches are full, and the allocators as large as they ever need to be."""
+caches are full, and the allocators as large as they ever need to be; and after the restart each fault of the
+provider comes once and briefly, because what is needed for the first of its kind is needed once."""
+BRIEF = 0.6
+"""Seconds that a fault lasts at most until each has come once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,15 @@ class _Turns:
         self._rng = rng
         self._names = sorted(names)
         self._queue: list[str] = []
+        self._begun = False
+
+    @property
+    def all_had(self) -> bool:
+        """Whether each has come as often as the others, and at least once."""
+        return self._begun and not self._queue
 
     def next(self) -> str:
+        self._begun = True
         if not self._queue:
             self._queue = self._rng.sample(self._names, len(self._names))
         return self._queue.pop()
@@ -49,19 +59,22 @@ def upstream(rng: random.Random, seconds: float, names: Sequence[str]) -> list[P
     which must succeed."""
     planned: list[Planned] = []
     turns = _Turns(rng, names)
-    at, restarted = 0.0, False
+    at, restarted, each_once = 0.0, False, False
     while True:
+        brief = restarted and not each_once
         # Now and then long enough for all consequences to pass, so that errors without a cause show.
-        at += rng.choice((0.2, 0.4, 0.6, 0.8, 1.0, AFTERMATH + 2))
+        at += 0.1 if brief else rng.choice((0.2, 0.4, 0.6, 0.8, 1.0, AFTERMATH + 2))
         if at > seconds:
             return planned
         if not restarted and at > seconds * RESTART_AT:
-            restarted = True
+            restarted, turns = True, _Turns(rng, names)
             planned.append(Planned(at, RESTART, 0.0, rng.random()))
         if rng.random() < 0.2:
             planned.append(Planned(at, ROTATION, 0.0, rng.random()))
-        planned.append(Planned(at, turns.next(), rng.uniform(0.3, 1.5), rng.random()))
+        lasts = rng.uniform(0.3, BRIEF if brief else 1.5)
+        planned.append(Planned(at, turns.next(), lasts, rng.random()))
         at += planned[-1].seconds
+        each_once = each_once or (restarted and turns.all_had)
 
 
 def beside(

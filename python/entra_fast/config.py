@@ -778,7 +778,13 @@ def proxies_from(environ: Mapping[str, str]) -> dict[str, str]:
             value = f"http://{value}"  # curl and Go read a bare host:port this way
         try:
             parts = urllib.parse.urlsplit(value)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            valid = (
+                value.isprintable()
+                and " " not in value
+                and parts.scheme in ("http", "https")
+                and bool(parts.hostname)
+                and (parts.port or 1) > 0
+            )
         except ValueError:
             valid = False
         if not valid:

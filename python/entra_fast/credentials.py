@@ -7,6 +7,7 @@ during a rotation, and knowing whether the provider took it. What must never be 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ class Credential(Protocol):
     @property
     def method(self) -> str: ...
 
+    @property
+    def secret(self) -> Secret: ...
+
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         """Form fields for one attempt. Raises ConfigurationError when the credential cannot be read."""
         ...
@@ -43,7 +47,7 @@ class PrivateKey:
     method = "private_key_jwt"
 
     def __init__(self, jwk: Secret) -> None:
-        self._jwk = jwk
+        self.secret = jwk
         self._parsed: tuple[bytes, _native.SigningKey] | None = None
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
@@ -53,10 +57,10 @@ class PrivateKey:
         self._key()
 
     def _key(self) -> _native.SigningKey:
-        text = self._jwk.reveal()
+        text = self.secret.reveal()
         digest = _native.sha256(text.encode("utf-8"))
         if self._parsed is None or self._parsed[0] != digest:
-            self._parsed = (digest, signing_key(self._jwk.setting, text))
+            self._parsed = (digest, signing_key(self.secret.setting, text))
         return self._parsed[1]
 
 
@@ -66,13 +70,13 @@ class FederatedTokenFile:
     method = "federated_token"
 
     def __init__(self, path: Path) -> None:
-        self._file = Secret("AZURE_FEDERATED_TOKEN_FILE", path=path)
+        self.secret = Secret("AZURE_FEDERATED_TOKEN_FILE", path=path)
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
-        return assertion_fields(self._file.reveal())
+        return assertion_fields(self.secret.reveal())
 
     def check(self) -> None:
-        self._file.reveal()
+        self.secret.reveal()
 
 
 class ClientSecret:
@@ -81,13 +85,13 @@ class ClientSecret:
     method = "client_secret_post"
 
     def __init__(self, secret: Secret) -> None:
-        self._secret = secret
+        self.secret = secret
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
-        return secret_fields(self._secret.reveal())
+        return secret_fields(self.secret.reveal())
 
     def check(self) -> None:
-        self._secret.reveal()
+        self.secret.reveal()
 
 
 class Credentials:
@@ -116,6 +120,7 @@ class Credentials:
         self._candidates = candidates
         self._rejection: str | None = None
         self._rejected_at = 0.0
+        self._rejected: list[bytes] = []
         self._monotonic = monotonic
 
     @property
@@ -144,13 +149,25 @@ class Credentials:
         """The provider took none of them."""
         self._rejection = aadsts_code(error) or error.error
         self._rejected_at = self._monotonic()
+        self._rejected = self._digests()
 
     @property
     def rejection(self) -> str | None:
-        """The AADSTS code with which the provider rejected the credential a while ago at most, or None."""
-        if self._rejection is not None and self._monotonic() - self._rejected_at > REJECTION_MEMORY:
+        """The AADSTS code with which the provider rejected the credential that there is now, a while ago at
+        most; or None."""
+        if self._rejection is not None and (
+            self._monotonic() - self._rejected_at > REJECTION_MEMORY or self._digests() != self._rejected
+        ):
             self._rejection = None
         return self._rejection
+
+    def _digests(self) -> list[bytes]:
+        """Of all that can be read, by which a new one is noticed."""
+        digests = []
+        for candidate in self._candidates:
+            with contextlib.suppress(ConfigurationError):
+                digests.append(_native.sha256(candidate.secret.reveal().encode("utf-8")))
+        return digests
 
     def problem(self) -> str | None:
         """Why no token can be asked for with this credential, or None."""

@@ -35,8 +35,9 @@ ERROR_CODES = {
     "answer_incomplete": "the connection ended before the answer was complete",
 }
 
-MAX_CONNECTIONS = 100
-"""Most connections to the outside at once; further requests wait, within their time."""
+MAX_CONNECTIONS = 500
+"""Most connections to the outside at once; further requests wait, within their time to connect. So many, that
+hundreds of users who come at once find a provider that takes a second for each no slower than it is."""
 
 
 class HttpFailure(EntraFastError):
@@ -133,6 +134,15 @@ class HttpClient:
     async def _request(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
     ) -> HttpResponse:
+        try:
+            return await self._exchange(method, url, body, headers, limit)
+        except HttpFailure as failure:
+            _forget_frames(failure)
+            raise
+
+    async def _exchange(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
+    ) -> HttpResponse:
         problem = url_problem(url)
         if problem is not None:
             raise HttpFailure("url_not_allowed", f"the URL {problem}")
@@ -179,7 +189,8 @@ class HttpClient:
         except TimeoutError:
             raise HttpFailure("timed_out", f"no complete answer from {where} in time") from None
         except aiohttp.ClientConnectorError as exc:
-            reason = os.strerror(exc.errno) if isinstance(exc.errno, int) and exc.errno > 0 else "refused"
+            named = isinstance(exc.errno, int) and exc.errno > 0
+            reason = os.strerror(exc.errno or 0) if named else "it was closed before it was ready"
             raise HttpFailure("connect_failed", f"no connection to {where}: {reason}") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError):
             raise HttpFailure(
@@ -266,7 +277,7 @@ def _excluded(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
     except ValueError:
         pass
     name, colon, wanted_port = entry.rpartition(":")
@@ -276,6 +287,14 @@ def _excluded(entry: str, host: str, port: int) -> bool:
         entry = name.strip("[]")
     entry = entry.removeprefix("*").removeprefix(".")
     return bool(entry) and (host == entry or host.endswith(f".{entry}"))
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut an exception, and those behind it, from the frames that it came through. They hold what was sent,
+    and aiohttp's refer back to the exception: such cycles would stay until Python's collector comes."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _tls_reason(exc: BaseException) -> str:

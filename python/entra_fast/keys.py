@@ -167,7 +167,7 @@ def _misbehaved(error: Exception) -> KeysUnavailable:
 
 class _Keys:
     """What both ways share: the last good set, who is to be told, and figures. `text` is what the last set
-    was read from, for whoever hands it on."""
+    was read from, for whoever hands it on. `outcomes` counts fetches: `ok` or an error code."""
 
     def __init__(
         self,
@@ -183,11 +183,13 @@ class _Keys:
         self.error: EntraFastError | None = None
         self.fetches = 0
         self.fetch_failures = 0
+        self.outcomes: collections.Counter[str] = collections.Counter()
         self._accept = accept
         self._monotonic = monotonic
 
     def _take(self, keys: KeySet, text: bytes, cache_control: str) -> None:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        self.outcomes["ok"] += 1
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
             logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
@@ -199,6 +201,7 @@ class _Keys:
     def _keep(self, error: EntraFastError) -> None:
         now = self._monotonic()
         self.fetch_failures += 1
+        self.outcomes[error.code] += 1
         self.schedule.failed(now, random.random())  # noqa: S311 - as above
         self.error = error
         logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
@@ -331,24 +334,33 @@ class AsyncKeys(_Keys):
         sense. Waits only for a fetch that may bring the key."""
         if self._has(kid):
             return True  # it came while the token was judged
-        if self._fetching:
-            await self._wait()
-            return True
+        joined = self._fetching
+        if joined:
+            if not await self._wait() or self.error is not None or self._has(kid):
+                return True
+            # What was under way may have been written before the key was published: it takes one that begins
+            # after that, and another token may have begun that already.
+            if self._fetching:
+                await self._wait()
+                return True
         if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-            return False
+            return joined
         await self._wait()
         if self._has(kid):
             self.schedule.unknown_was_found()
             self._tell_cool_down()
         return True
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> bool:
+        """Whether the fetch has ended."""
         self._launch()
         try:
             async with asyncio.timeout(self.schedule.rules.max_wait):
                 await self._waiters.wait()
         except TimeoutError:
             logger.warning("gave up waiting for the key set; the fetch goes on")
+            return False
+        return True
 
     async def _fetch(self) -> None:
         self.fetches += 1
@@ -430,7 +442,12 @@ class ThreadKeys(_Keys):
         with self._changed:
             self._refresh_locked()
 
-    def _refresh_locked(self) -> None:
+    @property
+    def _fetching(self) -> bool:
+        return self._in_flight or self._wanted
+
+    def _refresh_locked(self) -> bool:
+        """Whether the fetch has ended."""
         done = self.fetches
         if not self._in_flight:
             done += 1
@@ -438,7 +455,7 @@ class ThreadKeys(_Keys):
             self._ensure_thread()
             self._changed.notify_all()
         limit = self.schedule.rules.max_wait
-        self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
+        return self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
 
     def refresh_for_unknown(self, kid: str | None) -> bool:
         """As `AsyncKeys.refresh_for_unknown`."""
@@ -447,11 +464,17 @@ class ThreadKeys(_Keys):
                 return False  # nobody is there to fetch
             if self._has(kid):
                 return True  # it came while the token was judged
-            joining = self._in_flight or self._wanted
-            if not joining and not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-                return False
+            joined = self._fetching
+            if joined:
+                if not self._refresh_locked() or self.error is not None or self._has(kid):
+                    return True
+                if self._fetching:  # as in `AsyncKeys`
+                    self._refresh_locked()
+                    return True
+            if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
+                return joined
             self._refresh_locked()
-            if not joining and self._has(kid):
+            if self._has(kid):
                 self.schedule.unknown_was_found()
         return True
 

@@ -292,6 +292,27 @@ class Metrics:
             "Requests for the discovery document, by outcome (`ok` or an error code).",
             (Label("outcome"),),
         )
+        self.key_requests = Counter(
+            "entra_fast_key_set_requests_total",
+            "Requests for the provider's key set, by outcome (`ok` or an error code).",
+            (Label("outcome"),),
+        )
+        self.keys = Computed(
+            "gauge", "entra_fast_key_set_keys", "Keys by which tokens are judged now.", whole="own"
+        )
+        self.keys_dropped = Computed(
+            "gauge",
+            "entra_fast_key_set_dropped",
+            "Entries of the key set that cannot be used and were left out.",
+            whole="own",
+        )
+        self.key_set_age = Computed(
+            "gauge",
+            "entra_fast_key_set_age_seconds",
+            "Time since keys were last fetched, or -1 before that.",
+            lambda: -1,
+            whole="own",
+        )
         self.provider_errors = Counter(
             "entra_fast_provider_errors_total",
             "Refusals of the provider, by AADSTS code (or OAuth error where there is none).",
@@ -393,6 +414,15 @@ class Metrics:
             lambda: sum(os.times()[:2]),
         )
         self.memory = Computed("gauge", "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
+
+    def watch_keys(
+        self, stats: Callable[[], dict[str, int]], outcomes: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Take the figures of keys from `stats()`, and how fetching them went from `outcomes()`."""
+        self.keys.read = lambda: stats().get("keys", 0)
+        self.keys_dropped.read = lambda: stats().get("keys_dropped", 0)
+        self.key_set_age.read = lambda: stats().get("key_set_age_seconds", -1)
+        self.key_requests.include(lambda: {(outcome,): count for outcome, count in outcomes().items()})
 
     def families(self) -> list[_Family]:
         """Every metric, by name."""

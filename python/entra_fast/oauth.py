@@ -302,7 +302,9 @@ def parse_token_answer(status: int, headers: Mapping[str, str], body: bytes, *, 
         return _token(document, _provider_now(headers, now))
     if not 400 <= status <= 599:
         raise _malformed(f"the provider answered with the unexpected status {status}")
-    raise refusal(status, document, parse_retry_after(headers.get("Retry-After"), now))
+    # A date is one of the provider's clock, so it is compared with that: ours may be an hour off.
+    retry_after = parse_retry_after(headers.get("Retry-After"), _provider_now(headers, now))
+    raise refusal(status, document, retry_after)
 
 
 def refusal(status: int, document: dict[str, Any] | None, retry_after: int | None) -> ProviderError:
@@ -325,15 +327,17 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
     codes = document.get("error_codes")
     if isinstance(codes, list) and len(codes) <= 32 and all(type(code) is int for code in codes):
         details["error_codes"] = codes
+    if isinstance(description, str) and len(description) > _MAX_DETAIL:
+        # Between words: a token that it echoes is whole or not there, so that it can be found and removed.
+        description = description[:_MAX_DETAIL].rpartition(" ")[0]
     return ProviderError(
         "provider_refused",
-        description[:_MAX_DETAIL] if isinstance(description, str) and description
-        else "the provider gave no description",
+        description if isinstance(description, str) and description else "the provider gave no description",
         status=status,
         error=error,
         retry_after=retry_after,
         details=details,
-    )  # fmt: skip
+    )
 
 
 def aadsts_code(error: ProviderError) -> str | None:

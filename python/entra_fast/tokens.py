@@ -17,6 +17,7 @@ import enum
 import math
 import random
 import time
+import urllib.parse
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from typing import Protocol
 from entra_fast import _native
 from entra_fast.config import OutboundSettings, ProviderSettings
 from entra_fast.credentials import Credentials
-from entra_fast.discovery import EndpointFinder
+from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 from entra_fast.http import HttpClient, HttpFailure
 from entra_fast.metrics import Metrics
 from entra_fast.oauth import (
+    JWT_BEARER_ASSERTION,
     TokenAnswer,
     aadsts_code,
     client_credentials_form,
@@ -55,9 +57,9 @@ RETRY_RESERVE = 0.25
 RENEWAL_SPREAD = (0.6, 0.8)
 """Renewal is due at a random point in this part of the time in which a token is handed out, so that tokens
 which were fetched together are not renewed together."""
-UNASKED_RENEWAL = 0.9
-"""The part of that time after which an application's own token is renewed even if nobody has asked for it
-since renewal became due."""
+UNASKED_RENEWAL = (0.84, 0.96)
+"""At a random point in this part of that time an application's own token is renewed even if nobody has asked
+for it since renewal became due."""
 UNASKED_RENEWALS = 2
 """How often in a row that happens without anybody asking; then the token may lapse."""
 MAX_UNASKED = 1000
@@ -455,6 +457,9 @@ class TokenAcquirer:
             known.timer.cancel()
             known.timer = timer
 
+    def _unasked_renewal(self, life: float) -> float:
+        return _handed_out(life) * self._uniform(*UNASKED_RENEWAL)
+
     def _renew_unasked(self, wanted: _Wanted) -> None:
         upkeep = self._upkeep[wanted.key]
         upkeep.unasked += 1
@@ -505,7 +510,7 @@ class TokenAcquirer:
 
     async def _attempt(self, wanted: _Wanted, deadline: float) -> _Fetched:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them."""
-        endpoints = await self._finder.find()
+        endpoints = await self._endpoints(deadline)
         candidates = self._credentials.in_order()
         failure: ProviderError | None = None
         for credential in candidates:
@@ -521,7 +526,7 @@ class TokenAcquirer:
             except ProviderError as exc:
                 if exc.error != "invalid_client":
                     raise
-                failure = exc
+                failure = ProviderError(*exc.args)
                 continue
             self._credentials.accepted(credential)
             return self._keep(wanted, answer, sent_at)
@@ -529,7 +534,18 @@ class TokenAcquirer:
             raise ProviderError("credential_unusable", "the application has no credential")
         if failure.error == "invalid_client":
             self._credentials.rejected(failure)
-        raise failure
+        # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep
+        # the user's token until the collector comes.
+        raise ProviderError(*failure.args)
+
+    async def _endpoints(self, deadline: float) -> Endpoints:
+        try:
+            async with asyncio.timeout(deadline - self._monotonic()):
+                return await self._finder.find()
+        except TimeoutError:  # whoever else waits for them goes on
+            raise ProviderError(
+                "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
+            ) from None
 
     async def _post(
         self, wanted: _Wanted, token_endpoint: str, credential: dict[str, str], time_left: float
@@ -566,7 +582,7 @@ class TokenAcquirer:
             token = SharedToken(answer.access_token, answer.expires_in, age, wanted.subject_expires_at)
             self._remember(wanted.key, token, sent_at)
             if wanted.subject_token is None:
-                self._keep_up(wanted, _handed_out(token.life) * UNASKED_RENEWAL)
+                self._keep_up(wanted, self._unasked_renewal(token.life))
             if self._replicas is not None and age < token.life:
                 replaced = self._demands.get(wanted.key) is _Demand.NEW_TOKEN
                 if replaced:
@@ -606,7 +622,7 @@ class TokenAcquirer:
             renewing = self._demands[key] is _Demand.RENEWAL
             if token.age < handed_out * (RENEWAL_SPREAD[0] if renewing else 1):
                 if wanted.subject_token is None:
-                    self._keep_up(wanted, max(0.0, handed_out * UNASKED_RENEWAL - token.age))
+                    self._keep_up(wanted, max(0.0, self._unasked_renewal(token.life) - token.age))
                 return self._adopt(key, token)
             if not renewing and self._stale(key) is None:
                 self._adopt(key, token)  # for the case that the provider fails
@@ -724,9 +740,14 @@ def _mark_retrieved(task: asyncio.Task[_Fetched]) -> None:
 
 def _without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
     """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
-    needles = {part for text in sent for part in (text, *text.split(".")) if len(part) >= 8}
+    needles = {
+        part
+        for text in sent
+        for part in (text, urllib.parse.quote_plus(text), *text.split("."))
+        if len(part) >= 8
+    }
     # What is no secret stays readable.
-    needles -= {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+    needles -= {JWT_BEARER_ASSERTION, urllib.parse.quote_plus(JWT_BEARER_ASSERTION)}
 
     def clean(value: object) -> object:
         if isinstance(value, str):

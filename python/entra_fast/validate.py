@@ -437,6 +437,12 @@ class AsyncValidator(_Validation):
         """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
         return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
 
+    @property
+    def fetch_outcomes(self) -> Mapping[str, int]:
+        """How often keys were fetched, by outcome: `ok` or an error code. Nothing where they come from
+        somewhere else."""
+        return self._keys.outcomes if isinstance(self._keys, AsyncKeys) else {}
+
     def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
         """As `AsyncKeys.watch_cool_down`; does nothing where keys come from somewhere else."""
         if isinstance(self._keys, AsyncKeys):

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import signal
 import traceback
 from pathlib import Path
+from types import FrameType
 
+import pytest
 from aiohttp import web
 
 from entra_fast.config import Settings
 from entra_fast.errors import EntraFastError
 from entra_fast.sidecar import start_sidecar
-from support.network import TcpProxy, black_hole, reset_at_once
+from support.network import TcpProxy, black_hole, reset_at_once, truncate_after
 from support.process import Serve
 from support.provider import CLIENT_KEY, Provider, raw, refuse
+from support.sidecars import StartSidecar
 from support.wire import Answer, Caller, read_answer
 
 PIECE = 12
@@ -238,3 +242,51 @@ async def test_no_representation_and_no_exception_holds_a_secret(
     await sidecar.stop()
     assert len(said) > 20
     assert leaked(secrets, "\n".join(said)) == []
+
+
+async def test_a_form_that_is_echoed_as_it_was_sent_holds_no_secret(
+    provider: Provider, start: StartSidecar
+) -> None:
+    """Also a secret whose characters have another spelling in a form, and a token behind a long text."""
+    secrets = {
+        "client secret": "p+a/s:" * 8,
+        "in the form": "p%2Ba%2Fs%3A" * 8,
+        "user": provider.mint(x="u" * 20_000),
+    }
+
+    async def script(request: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        quoted = " ".join([await request.text(), form["client_secret"], "x" * 9_000, form["assertion"]])
+        return web.json_response({"error": "invalid_grant", "error_description": quoted}, status=400)
+
+    sidecar = await start(AZURE_APP_JWK=None, AZURE_APP_CLIENT_SECRET=secrets["client secret"])
+    provider.then(script)
+    refused = await sidecar.call.exchange(secrets["user"])
+    assert refused.json["error"] == "invalid_grant"
+    assert leaked(secrets, refused.body.decode()) == []
+
+
+@pytest.mark.parametrize("fault", ["reset", "truncated", "connection refused", "credential rejected"])
+async def test_what_fails_holds_no_secret_afterwards(
+    start: StartSidecar, provider: Provider, network: TcpProxy, fault: str
+) -> None:
+    """Nothing keeps a failed request's frames, and in them the user's token and the assertion, until Python's
+    collector comes: there are no cycles."""
+    sidecar = await start()
+    await network.stop()
+    if fault == "credential rejected":
+        provider.always = refuse(401, "invalid_client")
+    network.always = {"reset": reset_at_once, "truncated": truncate_after(250)}.get(fault)
+    if fault != "connection refused":
+        await network.start()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert (await sidecar.call.exchange(provider.mint())).status in (401, 500)
+        gc.collect()
+        kept = [found.f_code for found in gc.garbage if isinstance(found, FrameType)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert [code.co_qualname for code in kept if "/entra_fast/" in code.co_filename] == []

@@ -9,15 +9,18 @@ import random
 import signal
 import time
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
 from benches.chaos import plan
 from benches.chaos.__main__ import run
+from benches.chaos.faults import UpstreamFaults
 from benches.chaos.part import KINDS, Part, redis_is_missing
 from benches.chaos.pod import children, freeze, peers
 from benches.chaos.report import PartReport, Report, Sample, picture, slope, table
-from benches.chaos.truth import Asked, Issued, Known, Truth
+from benches.chaos.truth import Asked, Issued, Known, KnownProvider, Truth
+from support.network import TcpProxy
 from support.process import Serve
 from support.provider import Provider
 from support.wire import Answer
@@ -75,6 +78,21 @@ def test_a_seed_repeats_the_schedule() -> None:
     assert {"a", "b", "c", plan.RESTART, plan.ROTATION} == {each.name for each in upstream}
     assert all(each.name == "d" for each in beside if each.at >= 60 * plan.REPLACED_UNTIL)
     assert any(each.name == "e" for each in beside)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_memory_is_measured_when_each_fault_has_come_once(seed: int) -> None:
+    """To the processes that it is measured of: between the restart and the tail. What the first of a kind
+    needs is no growth."""
+    names = list(UpstreamFaults(KnownProvider(), TcpProxy()).all())
+    planned = plan.upstream(random.Random(seed), 55, names)
+    restarted = next(each.at for each in planned if each.name == plan.RESTART)
+    in_time = [
+        each.name for each in planned if restarted <= each.at and each.at + each.seconds < 55 * plan.TAIL
+    ]
+    assert set(names) <= set(in_time)
+    quiet = [later.at - each.at - each.seconds for each, later in pairwise(planned)]
+    assert max(quiet) > plan.AFTERMATH, "errors without a cause would not show"
 
 
 async def test_it_is_known_whose_connections_are_whose(serve: Serve, provider: Provider) -> None:

@@ -161,6 +161,24 @@ async def test_a_rejection_does_not_count_for_ever(start: StartSidecar, provider
     assert await sidecar.metric("entra_fast_credential_rejected") == 0
 
 
+async def test_a_new_credential_is_not_the_one_that_was_rejected(
+    start: StartSidecar, provider: Provider, tmp_path: Path
+) -> None:
+    """Ready again as soon as the file has another secret: without traffic nothing else could show that it is
+    good."""
+    files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
+    sidecar = await start(environ=ENVIRON, directory=tmp_path)
+    provider.then(only("client_secret", "new-secret", provider))  # type: ignore[arg-type]
+    assert (await sidecar.call.token()).status == 401
+    for _ in range(2):
+        assert "AADSTS700027" in (await sidecar.call.get("/readyz")).json["reason"]
+    assert await sidecar.metric("entra_fast_credential_rejected") == 1
+    (tmp_path / "AZURE_APP_CLIENT_SECRET").write_text("new-secret")
+    assert (await sidecar.call.get("/readyz")).status == 200
+    assert await sidecar.metric("entra_fast_credential_rejected") == 0
+    assert len(provider.requests) == 1
+
+
 async def test_settings_files_are_as_good_as_variables(
     start: StartSidecar, provider: Provider, tmp_path: Path
 ) -> None:

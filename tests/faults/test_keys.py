@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 
 import pytest
 
 from entra_fast._native import SigningKey
-from support.network import TcpProxy, reset_at_once
-from support.provider import Provider
-from support.sidecars import Started, StartSidecar, eventually
+from support.network import Authority, TcpProxy, reset_at_once
+from support.provider import Provider, after
+from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 
 async def refresh(sidecar: Started) -> None:
@@ -60,6 +61,25 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
     assert provider.jwks_requests <= fetched + 1
 
 
+async def test_keys_do_not_wait_behind_tokens(
+    start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token endpoint hangs, and requests for tokens take all connections that they may: a new key is
+    fetched all the same."""
+    monkeypatch.setattr("entra_fast.http.MAX_CONNECTIONS", 2)
+    sidecar = await start()
+    held = asyncio.Event()
+    provider.always = after(held, provider)
+    waiting = [asyncio.ensure_future(sidecar.call.token(f"api://a{i}/.default")) for i in range(6)]
+    await provider.asked(2)
+    new = SigningKey.generate()
+    provider.published = [provider.key, new]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+    assert len(provider.requests) == 2
+    held.set()
+    assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_a_rotation_that_meets_a_fault_heals_soon(
     start: StartSidecar, provider: Provider, network: TcpProxy
 ) -> None:
@@ -97,3 +117,47 @@ async def test_the_last_good_keys_stay(
     assert (await sidecar.call.introspect(token)).json["active"] is True
     assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
     assert (await sidecar.call.get("/readyz")).status == 200
+
+
+async def test_metrics_say_how_fetching_keys_went(start: StartSidecar, provider: Provider) -> None:
+    """How often by outcome, how many keys there are, and how many entries were left out."""
+    sidecar = await start()
+    provider.failing = True
+    await refresh(sidecar)
+    provider.failing = False
+    entries = [
+        {"kty": "oct"},
+        *(json.loads(key.public_jwk()) for key in (provider.key, SigningKey.generate())),
+    ]
+    provider.key_set = json.dumps({"keys": entries}).encode()
+    await refresh(sidecar)
+    for series, value in {
+        'entra_fast_key_set_requests_total{outcome="ok"}': 2,
+        'entra_fast_key_set_requests_total{outcome="keys_unavailable"}': 1,
+        "entra_fast_key_set_keys": 2,
+        "entra_fast_key_set_dropped": 1,
+        "entra_fast_key_set_age_seconds": 0,
+    }.items():
+        assert await sidecar.metric(series) == value, series
+
+
+async def test_a_tls_failure_of_the_key_set_is_named(authority: Authority) -> None:
+    """Where the endpoints are set, as NAIS does, nothing else asks the provider before the first token. It
+    has its own message and its own outcome."""
+    provider = Provider()
+    await provider.start(tls=authority.server("localhost"))
+    async with sidecars(provider) as start:
+        sidecar = await start(
+            ready=False,
+            AZURE_APP_WELL_KNOWN_URL=None,
+            AZURE_OPENID_CONFIG_ISSUER=provider.issuer,
+            AZURE_OPENID_CONFIG_JWKS_URI=provider.jwks_uri,
+            AZURE_OPENID_CONFIG_TOKEN_ENDPOINT=provider.token_endpoint,
+        )
+        inactive = await sidecar.call.introspect(provider.mint())
+        reason = "no TLS connection to localhost: unable to get local issuer certificate"
+        assert reason in inactive.json["error"]
+        assert reason in (await sidecar.probe.get("/readyz")).json["reason"]
+        assert await sidecar.metric('entra_fast_key_set_requests_total{outcome="tls_failed"}') >= 1
+        assert await sidecar.metric("entra_fast_key_set_age_seconds") == -1
+    await provider.stop()

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from entra_fast import fetch
+from entra_fast.errors import KeysUnavailable
 from entra_fast.http import HttpClient, HttpFailure, proxy_for
-from support.network import Authority, ConnectProxy, TcpProxy, black_hole
+from support.network import Authority, ConnectProxy, TcpProxy, black_hole, truncate_after
 from support.provider import Provider, raw
 from support.sidecars import StartSidecar, eventually, sidecars
 
@@ -127,6 +129,9 @@ async def test_no_proxy_and_loopback_go_straight(provider: Provider, start: Star
         ("https://11.1.2.3/", "10.0.0.0/8, 11.1.2.3", False),
         ("https://11.1.2.4/", "10.0.0.0/8, 11.1.2.3", True),
         ("https://[fd00::1]/", "fd00::/8", False),
+        ("https://[fd00::1]/", "[fd00::1]", False),
+        ("https://[fd00::1]/", "[fd00::1]:443", False),
+        ("https://[fd00::1]/", "[fd00::2]", True),
         ("https://127.0.0.1/", "", False),
         ("https://localhost/", "", False),
     ],
@@ -135,6 +140,21 @@ def test_which_hosts_go_through_the_proxy(url: str, no_proxy: str, proxied: bool
     """NO_PROXY: names with their subdomains, ports, addresses, networks; loopback always goes straight."""
     proxies = {"https": "http://proxy.example:8080", "no": no_proxy}
     assert (proxy_for(url, proxies) is not None) is proxied
+
+
+async def test_a_library_s_keys_go_the_same_way(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fetches keys for a `Validator` chooses its web proxy by the same rules: loopback goes straight."""
+    proxy = ConnectProxy(provider.port)
+    await proxy.start()
+    for name in ("https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("no_proxy", "192.0.2.0/24")
+    assert (await asyncio.to_thread(fetch.get, provider.jwks_uri)).status == 200
+    assert proxy.asked_for == []
+    with pytest.raises(KeysUnavailable, match="TLS failed"):  # what the proxy leads to has no TLS
+        await asyncio.to_thread(fetch.get, "https://198.51.100.7/keys")
+    assert proxy.asked_for == ["CONNECT 198.51.100.7:443"]
+    await proxy.stop()
 
 
 async def test_what_an_http_request_can_fail_with(provider: Provider, network: TcpProxy) -> None:
@@ -159,6 +179,9 @@ async def test_what_an_http_request_can_fail_with(provider: Provider, network: T
             await client.post_form(where, {"secret": "canary"})
         assert caught.value.code == code
         assert "/" not in caught.value.message.replace("http is allowed for", "")
+    network.always = truncate_after(0)
+    with pytest.raises(HttpFailure, match="it was closed before it was ready"):
+        await client.get(url.replace("http:", "https:"))
     await client.aclose()
     with pytest.raises(HttpFailure):
         await client.get(url)

@@ -231,6 +231,8 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
     assert metrics["entra_fast_workers"] == 2
     assert metrics["entra_fast_fast_lane"] == 1
     assert metrics["entra_fast_token_cache_entries"] == 2  # a copy in each worker
+    assert metrics["entra_fast_key_set_keys"] == 1
+    assert metrics['entra_fast_key_set_requests_total{outcome="ok"}'] == 1
 
 
 async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Provider) -> None:

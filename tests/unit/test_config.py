@@ -103,6 +103,7 @@ def test_the_provider_is_enabled_by_its_switch_or_by_the_client_id(
         ({"ENTRA_FAST_ALLOWED_HOSTS": "http://x"}, "ENTRA_FAST_ALLOWED_HOSTS"),
         ({"ENTRA_FAST_CA_BUNDLE": "/nonexistent.pem"}, "ENTRA_FAST_CA_BUNDLE"),
         ({"HTTPS_PROXY": "socks5://user:hunter2@proxy"}, "HTTPS_PROXY"),
+        ({"HTTPS_PROXY": "http://user:hunter2@proxy example:8080"}, "HTTPS_PROXY"),
     ],
 )
 def test_a_missing_or_wrong_setting_is_named(changes: dict[str, str | None], setting: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from entra_fast.fetch import Fetched
 from entra_fast.http import HttpClient
 from entra_fast.keys import AsyncKeys, KeySchedule, RefreshRules, ThreadKeys, max_age_of, read_key_set
 from entra_fast.validate import InvalidToken, KeySet, Validator
-from support.key_server import Answer, KeyServer
+from support.key_server import KEYS_PATH, Answer, KeyServer
 from support.tokens import AUDIENCE, ISSUER, NOW, Clock, jwks, signer
 
 RULES = RefreshRules()
@@ -265,6 +268,36 @@ def test_a_key_that_came_meanwhile(make_keys: MakeKeys, source: Source) -> None:
     assert source.calls == 2
 
 
+def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | None]) -> None:
+    """Its tokens arrive while an answer without it is under way: they are not rejected for that, and one more
+    fetch serves all of them."""
+    began, written = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def fetch_keys(url: str) -> Fetched:
+        calls.append(url)
+        if len(calls) == 2:
+            began.set()
+            assert written.wait(60)
+        known = jwks(signer(), signer("key-2")) if len(calls) > 2 else GOOD
+        return Fetched(200, known.encode(), "")
+
+    rules = RefreshRules(first_retry=3600, last_retry=3600)
+    keys = ThreadKeys("https://x/keys", fetch_keys, accepted.append, rules=rules)
+    keys.refresh()
+    with ThreadPoolExecutor(9) as pool:
+        hourly = pool.submit(keys.refresh)
+        assert began.wait(60)
+        waiting = [pool.submit(keys.refresh_for_unknown, "key-2") for _ in range(8)]
+        written.set()
+        for one in (hourly, *waiting):
+            one.result()
+    assert keys.keys is not None
+    assert "key-2" in keys.keys.kids
+    assert len(calls) == 3
+    keys.close()
+
+
 def test_background_refresh(source: Source, accepted: list[KeySet | None]) -> None:
     """Without anybody asking, the set is fetched again and again."""
     rules = RefreshRules(interval=0.001, min_interval=0.0)
@@ -366,6 +399,37 @@ def test_fetch_says_why_it_failed() -> None:
             fetch.get(server.keys_url, timeout=0.05)
 
 
+DRIPPING = {
+    "head": ("http", b"HTTP/1.1 200 OK\r\nX: "),
+    "body of known length": ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
+    "body of unknown length": ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+    "chunks": ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"),
+    "TLS handshake": ("https", b"\x16\x03\x03\x40\x00"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "beginning"), DRIPPING.values(), ids=DRIPPING)
+def test_fetch_is_bounded_however_an_answer_drips(scheme: str, beginning: bytes) -> None:
+    """Each byte comes soon after the one before, and the answer would never end: the fetch does, and so a
+    validator keeps refreshing, and gives up keys that have become too old."""
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.01):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=drip, args=(listener,))
+        server.start()
+        with pytest.raises(KeysUnavailable, match="took too long"):
+            fetch.get(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/keys", overall=0.2)
+        ended.set()
+        server.join()
+
+
 # --- an event loop ---------------------------------------------------------------------------------------
 
 
@@ -412,6 +476,33 @@ async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyS
         assert await keys.refresh_for_unknown("key-1")
         assert not await keys.refresh_for_unknown("stranger")
     assert server.fetches() == 2
+
+
+async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """As with threads; and a stranger's token costs no further fetch."""
+    began, written = threading.Event(), threading.Event()
+
+    def answer() -> Answer:
+        began.set()
+        assert written.wait(60)
+        return Answer(GOOD)
+
+    await keys.refresh()
+    server.answers[KEYS_PATH] = answer
+    hourly = asyncio.ensure_future(keys.refresh())
+    assert await asyncio.to_thread(began.wait, 60)
+    server.publish(jwks(signer(), signer("key-2")))
+    waiting = [asyncio.ensure_future(keys.refresh_for_unknown("key-2")) for _ in range(8)]
+    stranger = asyncio.ensure_future(keys.refresh_for_unknown("stranger"))
+    await asyncio.sleep(0)
+    written.set()
+    assert await asyncio.gather(*waiting, stranger) == [True] * 9
+    await hourly
+    assert keys.keys is not None
+    assert "key-2" in keys.keys.kids
+    assert server.fetches() == 3
 
 
 async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:

@@ -263,6 +263,17 @@ def test_a_refusal_passes_only_what_is_known_and_well_typed() -> None:
     assert aadsts_code(error) == "AADSTS65001"
 
 
+@pytest.mark.parametrize("words", [3, 100_000])
+def test_a_long_description_ends_between_words(words: int) -> None:
+    """What it quotes is there as a whole or not at all: half a token could not be found and removed."""
+    description = " ".join(f"word{i:06}" for i in range(words))
+    with pytest.raises(ProviderError) as caught:
+        parse(json.dumps({"error": "x", "error_description": description}).encode(), 400)
+    assert len(caught.value.message) <= 16_384
+    assert description.startswith(caught.value.message)
+    assert caught.value.message.split(" ")[-1] in description.split(" ")
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
@@ -304,6 +315,14 @@ def test_an_error_status_without_an_oauth_body(status: int, headers: dict[str, s
 def test_retry_after(value: str | None, seconds: int | None) -> None:
     """Seconds or an HTTP date, from 1 s to 1 h; what is neither is ignored."""
     assert parse_retry_after(value, NOW) == seconds
+
+
+def test_a_retry_after_date_is_one_of_the_provider_s_clock() -> None:
+    """A local clock that is an hour ahead does not end the window before it began: the Date header counts."""
+    headers = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT", "Retry-After": "Fri, 15 Jan 2027 08:02:00 GMT"}
+    with pytest.raises(ProviderError) as caught:
+        parse_token_answer(429, headers, b"", now=NOW + 3600)
+    assert caught.value.retry_after == 120
 
 
 @given(st.text(max_size=80))

@@ -7,7 +7,10 @@ requests or chance there.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,7 +83,12 @@ class Later:
 class World:
     """An acquirer whose surroundings the test controls."""
 
-    def __init__(self, **outbound: Any) -> None:
+    def __init__(
+        self,
+        *,
+        uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
+        **outbound: Any,
+    ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
         self.pauses: list[float] = []
@@ -88,7 +96,7 @@ class World:
         self.later = Later()
         self.metrics = Metrics()
         self.cache = GrantCache()
-        provider = ProviderSettings(
+        self.provider = provider = ProviderSettings(
             client_id="client",
             tenant_id="tenant",
             well_known_url=None,
@@ -108,7 +116,7 @@ class World:
             clock=lambda: self.wall,
             monotonic=lambda: self.monotonic,
             sleep=self._sleep,
-            uniform=lambda low, high: (low + high) / 2,
+            uniform=uniform,
             call_later=self.later,
         )
 
@@ -253,6 +261,45 @@ async def test_a_seldom_used_token_is_renewed_unasked() -> None:
     await world.settle()
     assert len(world.way_out.forms) == 5
     assert world.acquirer._upkeep == {}
+
+
+async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
+    """An application that fetches a thousand tokens at its start and asks for none of them again: the
+    provider is asked a few times a second, over minutes."""
+    chance = random.Random(5)
+    world = World(uniform=chance.uniform)
+    for i in range(tokens.MAX_UNASKED):
+        await world.acquirer.acquire(f"api://a{i}/.default")
+    due = Counter(int(delay) for delay, _ in world.later.due)
+    assert sum(due.values()) == tokens.MAX_UNASKED
+    assert max(due.values()) <= 10
+    assert 3480 * tokens.RENEWAL_SPREAD[1] < min(due) < max(due) < 3480
+
+
+async def test_looking_for_the_endpoints_takes_no_more_time_than_a_token_may() -> None:
+    """A provider whose discovery document never comes: the caller has an error when its time is over, and the
+    request for the document goes on for whoever comes next."""
+    world = World(overall_timeout=0.01)
+    held = asyncio.Event()
+
+    async def held_back(*_: object, **__: object) -> HttpResponse:
+        await held.wait()
+        return HttpResponse(503, {}, b"")
+
+    world.way_out.get = held_back  # type: ignore[method-assign]
+    unknown = dataclasses.replace(
+        world.provider, token_endpoint=None, well_known_url="https://login.example/discovery"
+    )
+    finder = EndpointFinder(unknown, world.way_out, world.metrics)
+    world.acquirer._finder = finder
+    async with asyncio.timeout(10):
+        with pytest.raises(ProviderError) as caught:
+            await world.acquirer.acquire("a:b:c")
+    assert (caught.value.code, caught.value.status) == ("endpoints_unknown", 500)
+    assert finder._fetching is not None
+    assert not finder._fetching.done()
+    held.set()
+    await asyncio.gather(finder._fetching, return_exceptions=True)
 
 
 async def test_users_tokens_are_not_renewed_unasked() -> None:

@@ -199,10 +199,11 @@ class HubService(Service):
     # --- keys ---
 
     async def _begin_validation(self, endpoints: Endpoints) -> None:
-        if self._http is None:
+        if self._key_http is None:
             return
         self.announce("provider", **_endpoints(endpoints))
-        self.keys = AsyncKeys(endpoints.jwks_uri, self._http, self._announce_keys)
+        self.keys = keys = AsyncKeys(endpoints.jwks_uri, self._key_http, self._announce_keys)
+        self.metrics.watch_keys(keys.stats, lambda: keys.outcomes)
         self.keys.watch_cool_down(self._announce_cool_down)
         self.keys.start()
 

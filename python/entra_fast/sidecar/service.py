@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from entra_fast import _native
-from entra_fast.config import ProviderSettings, Settings
+from entra_fast.config import OutboundSettings, ProviderSettings, Settings
 from entra_fast.credentials import Credentials
 from entra_fast.discovery import EndpointFinder, Endpoints
 from entra_fast.http import HttpClient
@@ -64,7 +64,8 @@ class Service:
         self._finder: EndpointFinder | None = None
         self._credentials: Credentials | None = None
         self._validator_started: asyncio.Task[None] | None = None
-        self._http: HttpClient | None = None
+        self._token_http: HttpClient | None = None
+        self._key_http: HttpClient | None = None
         self._shared_cache: SharedCache | None = None
         if settings.provider is not None:
             self.acquirer = self._make_acquirer(settings.provider)
@@ -96,8 +97,9 @@ class Service:
             await self._shared_cache.aclose()
         if self.validator is not None:
             await self.validator.aclose()
-        if self._http is not None:
-            await self._http.aclose()
+        for http in (self._token_http, self._key_http):
+            if http is not None:
+                await http.aclose()
 
     @property
     def enabled(self) -> bool:
@@ -144,15 +146,12 @@ class Service:
 
     def _make_acquirer(self, provider: ProviderSettings) -> Acquirer:
         outbound = self.settings.outbound
-        self._http = HttpClient(
-            connect_timeout=outbound.connect_timeout,
-            read_timeout=outbound.read_timeout,
-            overall_timeout=outbound.overall_timeout,
-            ca_bundle=outbound.ca_bundle,
-            proxies=outbound.proxies,
-            trace_configs=() if self.tracing is None else (self.tracing.client_trace(),),
+        self._token_http = self._make_http(outbound)
+        # With connections of its own: where requests for tokens hang, keys must not wait behind them.
+        self._key_http = self._make_http(outbound)
+        self._finder = EndpointFinder(
+            provider, self._key_http, self.metrics, monotonic=self._clocks.monotonic
         )
-        self._finder = EndpointFinder(provider, self._http, self.metrics, monotonic=self._clocks.monotonic)
         self._credentials = Credentials(
             provider.credentials, provider.client_id, monotonic=self._clocks.monotonic
         )
@@ -160,7 +159,7 @@ class Service:
         acquirer = TokenAcquirer(
             provider,
             finder=self._finder,
-            http=self._http,
+            http=self._token_http,
             credentials=self._credentials,
             cache=self._token_cache(),
             metrics=self.metrics,
@@ -172,6 +171,16 @@ class Service:
         if self._shared_cache is not None:
             self._shared_cache.on_replaced = acquirer.replaced_elsewhere
         return acquirer
+
+    def _make_http(self, outbound: OutboundSettings) -> HttpClient:
+        return HttpClient(
+            connect_timeout=outbound.connect_timeout,
+            read_timeout=outbound.read_timeout,
+            overall_timeout=outbound.overall_timeout,
+            ca_bundle=outbound.ca_bundle,
+            proxies=outbound.proxies,
+            trace_configs=() if self.tracing is None else (self.tracing.client_trace(),),
+        )
 
     def _make_shared_cache(self) -> SharedCache | None:
         """The cache that replicas share, where there is one."""
@@ -206,10 +215,11 @@ class Service:
             jwks_uri=endpoints.jwks_uri,
             required_claims=("iat",),
             cache_entries=self.settings.caches.verified_entries,
-            http=self._http,
+            http=self._key_http,
             clock=self._clocks.wall,
         )
         await validator.start()
+        self.metrics.watch_keys(validator.stats, lambda: validator.fetch_outcomes)
         self._judge_by(validator)
 
     def _judge_by(self, validator: AsyncValidator) -> None:
