@@ -34,11 +34,16 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
 
     await eventually(ready)
     assert (await caller.token()).status == 200
+
+    async def said_so() -> bool:
+        return process.logged('"ready"') == 1
+
+    await eventually(said_so)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
     assert await process.process.stdout.read() == b""
     messages = [json.loads(line)["message"] for line in process.lines]
-    assert messages == ["listening", "draining", "stopped"]
+    assert messages == ["listening", "ready", "draining", "stopped"]
 
 
 @pytest.mark.parametrize(
