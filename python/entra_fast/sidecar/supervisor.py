@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Mapping
 
+from entra_fast import _native
 from entra_fast.config import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.channel import Channel, Fields
@@ -289,7 +290,12 @@ async def supervise(settings: Settings) -> int:
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
     if supervisor.all_served.is_set():
-        fields = {"address": supervisor.address, "probes": probes, "workers": server.workers}
+        fields = {
+            "address": supervisor.address,
+            "probes": probes,
+            "workers": server.workers,
+            "version": _native.__version__,
+        }
         logger.info("listening", extra={"fields": fields})
     await _first(stop, supervisor.given_up)
     if not stop.is_set():
