@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -290,6 +291,14 @@ def test_an_answer_that_is_none_of_a_sidecars_is_3(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_another_server_is_3_and_said_to_be_none(peer: _Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown path is no refusal of a token: the address is wrong."""
+    peer.status, peer.body = 404, b'{"error":"invalid_request","error_description":"no such path"}'
+    url = f"http://127.0.0.1:{peer.server_port}/elsewhere"
+    assert cli.main(["token", "t", "--url", url]) == 3
+    assert "answered 404 for /elsewhere: not a sidecar?" in capsys.readouterr().err
+
+
 def test_no_sidecar_is_3_and_says_where_it_was_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """The address, and what to do about it."""
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
@@ -326,6 +335,20 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">/dev/full", ">&-", "2>&-"])
+def test_streams_that_are_closed_or_full_are_no_crash(closed: str) -> None:
+    """No traceback, wherever it would go; and a failed write is not status 0."""
+    program = "import sys; from entra_fast.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" inspect {"" if closed == "<&-" else "$2"} {closed}',
+         sys.executable, program, _unsigned({"name": "x"})],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+    assert done.returncode == (2 if closed in {"<&-", ">/dev/full"} else 0)
+
+
 @pytest.mark.parametrize("command", ["serve", "token-generator"])
 def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: Any) -> None:
     """One line on standard error, status 2, nothing else."""
@@ -339,6 +362,22 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "AZURE_APP_CLIENT_ID" in done.stderr
+
+
+def test_a_token_generator_says_once_which_address_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line with the address, the reason, and what to do."""
+    monkeypatch.setenv("AZURE_APP_CLIENT_ID", "me")
+    monkeypatch.setenv("AZURE_APP_CLIENT_SECRET", "secret")
+    monkeypatch.setenv("AZURE_APP_WELL_KNOWN_URL", "http://127.0.0.1:9/.well-known/openid-configuration")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert cli.main(["token-generator", "--settings", str(tmp_path), "--bind", address]) == 2
+    assert capsys.readouterr().err == (
+        f"entra-fast: cannot listen on {address} (Address already in use); "
+        "choose another address with --bind or BIND_ADDRESS\n"
+    )
 
 
 def test_the_options_of_serve_win_over_the_environment(
@@ -449,7 +488,9 @@ def test_validate_takes_its_settings_from_the_environment(
     for name in ("AZURE_APP_CLIENT_ID", "AZURE_OPENID_CONFIG_ISSUER", "AZURE_APP_WELL_KNOWN_URL"):
         monkeypatch.delenv(name, raising=False)
     assert cli.main(["validate", issuer.token()]) == 2
-    assert "AZURE_APP_CLIENT_ID" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--issuer, --audience and --jwks-uri" in said
+    assert "AZURE_*" in said
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
         port = server.server_port
     monkeypatch.setenv("AZURE_APP_CLIENT_ID", "me")
@@ -465,6 +506,7 @@ def test_validate_takes_its_settings_from_the_environment(
     ("changes", "named"),
     [
         (["--jwks", "/nowhere.json"], "--jwks"),
+        (["--jwks", "/dev/null"], "--jwks"),
         (["--algorithm", "none"], "algorithms"),
         (["--algorithm", "HS256"], "algorithms"),
         (["--leeway", "86400"], "leeway"),

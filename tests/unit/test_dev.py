@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 from entra_fast import dev
 from entra_fast.dev import Options, find_sources, local_system
 from entra_fast.errors import ConfigurationError
+from support.sidecars import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())"]
@@ -133,9 +135,9 @@ def test_it_stops_cleanly(number: int, tmp_path: Path) -> None:
     assert [line for line in errors.splitlines() if not line.startswith("warning: ")] == ["stopping"]
 
 
-def _fails(arguments: Sequence[str], cwd: Path) -> str:
+def _fails(arguments: Sequence[str], cwd: Path, command: str = "dev") -> str:
     done = subprocess.run(
-        [*COMMAND, "dev", *arguments],
+        [*COMMAND, command, *arguments],
         cwd=cwd,
         env=_environment(),
         capture_output=True,
@@ -199,12 +201,25 @@ def test_a_duplicate_application_is_named_with_file_and_line(tmp_path: Path) -> 
     assert "one.yaml" in error
 
 
+def test_every_mistake_in_the_manifests_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """Not one line with all of them."""
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text("a: [1\n")
+    lines = _fails([*FREE, "--manifests", str(tmp_path)], tmp_path).splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, ("one.yaml", "two.yaml"), strict=True):
+        assert line.startswith("entra-fast: ")
+        assert f"{name}:2: " in line
+        assert "\\n" not in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--manifests", "missing"], "--manifests"),
         (["--directory", "missing"], "--directory"),
         (["--app", "dev-gcp:team-a:app-x"], "dev-gcp:team-a:app-a"),  # did you mean ...?
+        (["--app", "x"], "expected <cluster>:<namespace>:<name>, such as dev-gcp:team-a:app-a"),
         (["--host", "0.0.0.0"], "--host"),
     ],
 )
@@ -213,6 +228,40 @@ def test_a_wrong_option_is_named(arguments: list[str], named: str, tmp_path: Pat
     error = _fails([*FREE, *arguments], tmp_path)
     assert error.count("\n") == 1
     assert named in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--state", "/dev/null/below"], "/dev/null/below"),
+        (["--generator-url", "http://generator.example"], "--generator-url"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+    ],
+)
+def test_a_wrong_option_of_the_emulator_is_named_before_it_serves(
+    arguments: list[str], named: str, tmp_path: Path
+) -> None:
+    """Not when it is ended, hours later."""
+    error = _fails(["--port", "0", *arguments], tmp_path, "emulator")
+    assert error.count("\n") == 1
+    assert named in error
+
+
+async def test_an_emulator_without_applications_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty folder may be filled later, or be the wrong one."""
+    running = asyncio.create_task(dev._run_emulator(dev.EmulatorOptions(manifests=(str(tmp_path),), port=0)))
+    said: list[str] = []
+
+    async def serving() -> bool:
+        said.append(capsys.readouterr().err)
+        return "anybody can log in" in "".join(said)
+
+    await eventually(serving)
+    assert "warning: --manifests: no manifest has an application" in "".join(said)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
 
 
 def test_the_examples_of_the_current_folder_come_first(
