@@ -167,15 +167,18 @@ class Supervisor:
             place.has_served, place.reason, status = False, "not_started", None
             try:
                 status = await self._run_worker(place)
-            except (OSError, ConfigurationError):
-                logger.exception("worker could not be started")
+            except (OSError, ConfigurationError) as exc:
+                # Both are about this program's own files and addresses: nothing in them came from outside.
+                fields = {"number": place.number, "because": str(exc)}
+                logger.error("worker could not be started", extra={"fields": fields})
             if self._stopping.is_set():
                 continue
             failures = 0 if place.has_served and loop.time() - started >= STEADY else failures + 1
             pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
             self._hub.metrics.worker_restarts.add(place.reason)
-            fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
-            logger.error("worker ended", extra={"fields": fields})
+            if status is not None:
+                fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
+                logger.error("worker ended", extra={"fields": fields})
             if failures >= MAX_FAILED_STARTS and not self._any_has_served:
                 self.given_up.set()
             if pause >= LONG_PAUSE:
