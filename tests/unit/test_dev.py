@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -338,9 +340,9 @@ async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) 
         pass
 
 
-def _readme(fence: str) -> list[str]:
-    """The blocks of code of a kind in the README."""
-    return re.findall(rf"```{fence}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def _blocks(fence: str, page: str = "README.md") -> list[str]:
+    """The blocks of code of a kind in a page."""
+    return re.findall(rf"```{fence}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -349,7 +351,7 @@ def test_the_story_in_the_readme_is_true(running: Running) -> None:
     sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
     commands = [
         line[2:].replace("http://127.0.0.1:7164", sidecar)
-        for block in _readme("console")
+        for block in _blocks("console")
         for line in block.splitlines()
         if line.startswith("$ ")
     ]
@@ -382,9 +384,42 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
     own = "dev-gcp:team-a:app-a"
     variables = json.loads(run(*COMMAND, "env", own, "--url", url, "--format", "json"))
     token = run(*COMMAND, "token", own, "--url", f"{sidecar}/api/v1/token").strip()
-    program = "import sys; token = sys.argv[1]\n" + _readme("python")[0]
+    program = "import sys; token = sys.argv[1]\n" + _blocks("python")[0]
     assert run(sys.executable, "-c", program, token, **variables).split()[0] == "True"
     assert "401 not_a_jwt" in run(sys.executable, "-c", program, "nonsense", **variables)
+
+
+def test_the_page_about_the_library_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block is Python whose imports from here exist; the one for tests runs as it stands."""
+    blocks = _blocks("python", "docs/library.md")
+    assert len(blocks) == 5
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), block
+    monkeypatch.chdir(ROOT)
+    exec(compile(blocks[-1], "docs/library.md", "exec"), {})
+
+
+def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
+    """From the README to each page of docs/; within all pages to files that exist."""
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benches/*.md"),
+        *ROOT.glob("examples/*.md"),
+    ]
+    leads = {
+        page: {
+            (page.parent / target.partition("#")[0]).resolve()
+            for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text())
+        }
+        for page in pages
+    }
+    for page, targets in leads.items():
+        assert all(target.exists() for target in targets), page
+    assert set(ROOT.glob("docs/*.md")) <= leads[ROOT / "README.md"]
 
 
 def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> None:

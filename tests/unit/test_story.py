@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from entra_fast.metrics import Metrics
 from entra_fast.sidecar.story import LONGEST_SILENCE, Story
 
 M2M = "client_credentials"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Night:
@@ -114,3 +117,13 @@ def test_a_cancelled_request_is_no_failure(night: Night) -> None:
     night.lines()
     night.fail("cancelled")
     assert night.lines() == []
+
+
+def test_the_operators_page_quotes_lines_that_exist() -> None:
+    """Whoever searches the log for what docs/operating.md names must find it."""
+    page = (ROOT / "docs" / "operating.md").read_text()
+    table = page.partition("| log line | means |")[2].partition("\n\n")[0]
+    quoted = [line for row in table.splitlines() for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(quoted) >= 12
+    source = "".join(path.read_text() for path in (ROOT / "python" / "entra_fast").rglob("*.py"))
+    assert [line for line in quoted if f'"{line}' not in source] == []
