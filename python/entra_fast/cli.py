@@ -45,6 +45,7 @@ exit status:
   1  refused: the token is not valid, or the provider or sidecar refused the request
   2  the command line, a setting or a manifest is wrong
   3  undecided: the provider or the sidecar could not be reached
+  130  interrupted (Ctrl-C) before there was a result
 """
 
 _TOKEN_HELP = (

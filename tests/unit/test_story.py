@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from entra_fast.metrics import Metrics
-from entra_fast.sidecar.story import LONGEST_SILENCE, Story
+from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
+from entra_fast.sidecar.story import Story
 
 M2M = "client_credentials"
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,31 @@ def test_a_cancelled_request_is_no_failure(night: Night) -> None:
     night.lines()
     night.fail("cancelled")
     assert night.lines() == []
+
+
+def test_other_libraries_do_not_fill_the_log() -> None:
+    """The same line every second for a night: some lines that say how often; another one at once."""
+    now = 0.0
+    repeats = Repeats(lambda: now)
+
+    def passes(message: str, name: str = "exporter") -> logging.LogRecord | None:
+        record = logging.LogRecord(name, logging.ERROR, __file__, 1, message, (now,), None)
+        return record if repeats.filter(record) else None
+
+    shown = 0
+    counted = 0
+    for second in range(8 * 3600):
+        now = float(second)
+        if (record := passes("failed after %s")) is not None:
+            shown += 1
+            counted += getattr(record, "fields", {}).get("repeated", 0) + 1
+        assert passes("own", "entra_fast") is not None
+    assert 8 <= shown <= 20
+    assert counted > 7 * 3600
+    assert passes("failed otherwise") is not None
+    for number in range(10 * MAX_REPEATING):
+        assert passes(f"never the same {number}") is not None
+    assert len(repeats._known) <= MAX_REPEATING
 
 
 def test_the_operators_page_quotes_lines_that_exist() -> None:

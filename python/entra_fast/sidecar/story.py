@@ -11,13 +11,10 @@ import math
 from collections.abc import Callable
 
 from entra_fast.metrics import Metrics
-from entra_fast.sidecar.logs import logger
+from entra_fast.sidecar.logs import SHORTEST_SILENCE, Silence, logger
 
 LOOKS_EVERY = 1.0
 """Seconds."""
-SHORTEST_SILENCE, LONGEST_SILENCE = 60.0, 3600.0
-"""Seconds between two lines about the same trouble: doubled each time, as long as it lasts."""
-
 _Counts = dict[tuple[str, str], float]
 """Requests for tokens that failed: by ("outcome", its name in metrics), by ("code", of the provider)."""
 
@@ -38,8 +35,7 @@ class Story:
         self._failed_at = -math.inf
         self._answered = 0.0  # when the last failure was seen
         self._failing = False
-        self._silence = SHORTEST_SILENCE
-        self._silent_until = -math.inf
+        self._silence = Silence()
 
     def look(self) -> None:
         """Log what has changed."""
@@ -64,10 +60,8 @@ class Story:
             self._seen, self._failed_at, self._answered = counts, now, answered
         new = {kind: count - self._told.get(kind, 0) for kind, count in counts.items()}
         new = {kind: count for kind, count in new.items() if count > 0}
-        if new and (now >= self._silent_until or not new.keys() <= self._told.keys()):
-            lasted = now < self._silent_until + self._silence
-            self._silence = min(2 * self._silence, LONGEST_SILENCE) if lasted else SHORTEST_SILENCE
-            self._silent_until = now + self._silence
+        if new and (now >= self._silence.until or not new.keys() <= self._told.keys()):
+            self._silence.begin(now)
             self._told, self._failing = counts, True
             fields = {
                 f"{what}s": {name: int(count) for (kind, name), count in sorted(new.items()) if kind == what}
