@@ -54,6 +54,7 @@ _TOKEN_HELP = (
 )
 _MAX_INPUT_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
+_NO_KEYS = "keys of the token issuer are not available"  # how such an introspection answer begins
 _SIDECAR = "http://127.0.0.1:7164"
 _TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
 _EMULATOR = "http://127.0.0.1:8080"
@@ -377,6 +378,8 @@ def _introspect(arguments: argparse.Namespace) -> int:
     fields = {"token": _read_token(arguments.token)}
     answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
     _print_json(answer)
+    if str(answer.get("error", "")).startswith(_NO_KEYS):
+        return UNAVAILABLE
     return OK if answer.get("active") is True else REFUSED
 
 
@@ -452,15 +455,17 @@ def _ask(
         raise _Refused(
             UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a {what}?"
         )
-    if response.status in {404, 405}:
+    if response.status in {404, 405} and answer.get("error") != "server_error":  # which is the provider's 404
         raise _Refused(
             UNAVAILABLE, f"{parts.netloc} answered {response.status} for {parts.path or '/'}: not a {what}?"
         )
     if response.status != 200:
         sentence = f"{answer.get('error', '?')}: {answer.get('error_description', '')}"
+        # A status of 500 and more says nothing about the request. Entra ID's sentences have line breaks.
         raise _Refused(
-            REFUSED, f"{response.status} {' '.join(sentence.split())}"
-        )  # Entra ID's has line breaks
+            UNAVAILABLE if response.status >= 500 else REFUSED,
+            f"{response.status} {' '.join(sentence.split())}",
+        )
     return answer
 
 
@@ -940,8 +945,8 @@ example:
         _introspect,
         "ask a running sidecar whether a token is valid",
         """Ask the sidecar at $NAIS_TOKEN_INTROSPECTION_ENDPOINT (http://127.0.0.1:7164/api/v1/introspect
-if unset) about a token. Prints its JSON answer; the exit status is 0 if the token is active
-and 1 if it is not.
+if unset) about a token. Prints its JSON answer; the exit status is 0 if the token is active,
+1 if it is not, and 3 if the sidecar has no keys to judge it by.
 
 example:
   entra-fast token dev-gcp:team-a:app-a | entra-fast introspect

@@ -253,14 +253,15 @@ def test_the_environment_says_where_the_sidecar_is(
     assert peer.seen[2][1]["token"] == "it"
 
 
-def test_introspect_ends_with_1_for_an_inactive_token(
+def test_introspect_ends_with_1_for_an_inactive_token_and_with_3_without_keys(
     peer: _Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the JSON boolean `true` is active."""
+    """Only the JSON boolean `true` is active; without keys nothing is known about the token."""
     for body, status in (
         (b'{"active":true}', 0),
         (b'{"active":false,"error":"e"}', 1),
         (b'{"active":"true"}', 1),
+        (b'{"active":false,"error":"keys of the token issuer are not available: it timed out"}', 3),
     ):
         peer.body = body
         assert cli.main(["introspect", "x", "--url", _address(peer)]) == status
@@ -277,6 +278,16 @@ def test_a_refusal_is_one_line_and_1(peer: _Recorder, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no Trace \\x1b[2J\n"
+
+
+@pytest.mark.parametrize("status", [500, 503, 404])
+def test_a_failing_provider_is_no_refusal(
+    status: int, peer: _Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 3 for what may be tried again; a provider's own 404 is not taken for another server."""
+    peer.status, peer.body = status, b'{"error":"server_error","error_description":"it timed out"}'
+    assert cli.main(["token", "t", "--url", _address(peer)]) == (3 if status >= 500 else 1)
+    assert capsys.readouterr().err == f"entra-fast: {status} server_error: it timed out\n"
 
 
 @pytest.mark.parametrize(
