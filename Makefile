@@ -1,10 +1,11 @@
 # Every step that CI runs is a target here, and nothing else is needed: `make help`.
-# Needs python3 >= 3.11, a Rust toolchain, make and a C compiler.
+# Needs python3 >= 3.11, Rust >= 1.89 (Cargo.toml has the version), make and a C compiler.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMPS  = $(VENV)/.stamps
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
@@ -71,7 +72,10 @@ format: $(STAMPS)/tools ## Format the code and mend what linters can mend
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'entra_fast needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
-	@command -v cargo >/dev/null || { echo 'entra_fast needs a Rust toolchain (cargo): see rustup'; exit 1; }
+	@cargo --version 2>/dev/null | awk -v least='$(RUST_VERSION)' \
+	  '{split($$2, own, "."); split(least, v, "."); exit !(own[1] > v[1] || (own[1] == v[1] && own[2] >= v[2]))} END {if (!NR) exit 1}' || \
+	  { echo 'entra_fast needs Rust $(RUST_VERSION) or newer (found: '"$$(cargo --version 2>/dev/null || echo none)"'): see https://rustup.rs'; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo 'entra_fast needs a C compiler (Debian: apt install gcc)'; exit 1; }
 	@echo '==> Creating the virtual environment $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS)

@@ -71,32 +71,49 @@ class Claims(Mapping[str, Any]):
     """The claims of a verified token: a read-only mapping, with typed helpers."""
 
     @property
-    def is_app(self) -> bool: ...
+    def is_app(self) -> bool:
+        """Machine-to-machine: Entra ID writes `idtyp` `app` if and only if no user is behind the token."""
     @property
-    def roles(self) -> tuple[str, ...]: ...
+    def roles(self) -> tuple[str, ...]:
+        """Application roles (`roles`)."""
     @property
-    def scopes(self) -> tuple[str, ...]: ...
+    def scopes(self) -> tuple[str, ...]:
+        """Delegated permissions (the words of `scp`)."""
     @property
-    def groups(self) -> tuple[str, ...]: ...
+    def groups(self) -> tuple[str, ...]:
+        """Object ids of the user's groups (`groups`). Empty also where there were too many: see
+        `has_groups_overage`."""
     @property
-    def has_groups_overage(self) -> bool: ...
+    def has_groups_overage(self) -> bool:
+        """True where Entra ID left the groups out because there are too many: then absence says nothing, and
+        Microsoft Graph has to be asked."""
     @property
-    def expires_at(self) -> float: ...
+    def expires_at(self) -> float:
+        """`exp`, in seconds since the epoch."""
     @property
-    def issued_at(self) -> float | None: ...
+    def issued_at(self) -> float | None:
+        """`iat`, in seconds since the epoch."""
     @property
-    def tenant_id(self) -> str | None: ...
+    def tenant_id(self) -> str | None:
+        """The tenant (`tid`)."""
     @property
-    def object_id(self) -> str | None: ...
+    def object_id(self) -> str | None:
+        """The user or service principal (`oid`)."""
     @property
-    def authorized_party(self) -> str | None: ...
+    def authorized_party(self) -> str | None:
+        """Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`)."""
     @property
-    def name(self) -> str | None: ...
-    def require(
-        self, *, role: str | None = None, scope: str | None = None, group: str | None = None
-    ) -> None: ...
-    def as_dict(self) -> dict[str, Any]: ...
-    def as_json(self) -> str: ...
+    def name(self) -> str | None:
+        """The user's display name (`name`). For showing, not for deciding."""
+    def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
+        """Raise Forbidden unless the token has all that is named: a role, a scope, a group. At least one
+        must be: a name that is None because a setting is missing must not let everybody in (`TypeError`)."""
+    def as_dict(self) -> dict[str, Any]:
+        """All claims as a new dict."""
+    def as_json(self) -> str:
+        """The claims' JSON text, exactly as it was signed."""
+    def __copy__(self) -> Claims: ...
+    def __deepcopy__(self, _memo: object, /) -> Claims: ...
     def __getitem__(self, name: str, /) -> Any: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...

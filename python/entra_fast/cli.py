@@ -45,6 +45,7 @@ exit status:
   1  refused: the token is not valid, or the provider or sidecar refused the request
   2  the command line, a setting or a manifest is wrong
   3  undecided: the provider or the sidecar could not be reached
+  130  interrupted (Ctrl-C) before there was a result
 """
 
 _TOKEN_HELP = (
@@ -53,6 +54,7 @@ _TOKEN_HELP = (
 )
 _MAX_INPUT_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
+_NO_KEYS = "keys of the token issuer are not available"  # how such an introspection answer begins
 _SIDECAR = "http://127.0.0.1:7164"
 _TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
 _EMULATOR = "http://127.0.0.1:8080"
@@ -64,6 +66,9 @@ _LATEST_SHOWN = 253402300799.0  # 9999-12-31T23:59:59Z, the end of what datetime
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status; never lets an expected error out as a traceback."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell; what is opened next must not take its place
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to crash
@@ -80,16 +85,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`entra-fast inspect | head -1`). Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return REFUSED
+    except OSError as error:
+        _drop_output()
+        return _fail(USAGE, f"{error.filename or 'the output cannot be written'}: {_reason(error)}")
     except InvalidToken as error:
         return _fail(REFUSED, str(error))
     except Forbidden as error:
         return _fail(REFUSED, str(error))
     except KeysUnavailable as error:
         return _fail(UNAVAILABLE, str(error))
+    except ConfigurationError as error:
+        for line in str(error).split("\n"):  # several mistakes in manifests: a line for each
+            _fail(USAGE, line)
+        return USAGE
     except EntraFastError as error:
-        return _fail(USAGE if isinstance(error, ConfigurationError) else UNAVAILABLE, str(error))
+        return _fail(UNAVAILABLE, str(error))
     except _Refused as refused:
         return _fail(refused.status, str(refused))
     return status
@@ -291,7 +303,16 @@ def _validator(arguments: argparse.Namespace) -> Validator:
             options["jwks"] = Path(arguments.jwks).read_bytes()
         except OSError as error:
             raise _Refused(USAGE, f"--jwks: '{arguments.jwks}' cannot be read: {_reason(error)}") from None
-    return Validator(arguments.issuer, arguments.audience, **options)
+    if not arguments.issuer and not arguments.audience and not os.environ.get("AZURE_APP_CLIENT_ID"):
+        raise _Refused(
+            USAGE,
+            "whose token for whom? Give --issuer, --audience and --jwks-uri, or --audience, --well-known; "
+            'or set the AZURE_* variables: eval "$(entra-fast env APP)"',
+        )
+    try:
+        return Validator(arguments.issuer, arguments.audience, **options)
+    except KeysUnavailable as error:  # nothing has been fetched yet: these are the keys of the file
+        raise _Refused(USAGE, f"--jwks: {error}") from None
 
 
 def _print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
@@ -357,6 +378,8 @@ def _introspect(arguments: argparse.Namespace) -> int:
     fields = {"token": _read_token(arguments.token)}
     answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
     _print_json(answer)
+    if str(answer.get("error", "")).startswith(_NO_KEYS):
+        return UNAVAILABLE
     return OK if answer.get("active") is True else REFUSED
 
 
@@ -432,11 +455,17 @@ def _ask(
         raise _Refused(
             UNAVAILABLE, f"{parts.netloc} answered {response.status} without a JSON object: not a {what}?"
         )
+    if response.status in {404, 405} and answer.get("error") != "server_error":  # which is the provider's 404
+        raise _Refused(
+            UNAVAILABLE, f"{parts.netloc} answered {response.status} for {parts.path or '/'}: not a {what}?"
+        )
     if response.status != 200:
         sentence = f"{answer.get('error', '?')}: {answer.get('error_description', '')}"
+        # A status of 500 and more says nothing about the request. Entra ID's sentences have line breaks.
         raise _Refused(
-            REFUSED, f"{response.status} {' '.join(sentence.split())}"
-        )  # Entra ID's has line breaks
+            UNAVAILABLE if response.status >= 500 else REFUSED,
+            f"{response.status} {' '.join(sentence.split())}",
+        )
     return answer
 
 
@@ -466,6 +495,11 @@ class _Refused(Exception):
 def _fail(status: int, message: str) -> int:
     print(f"entra-fast: {_printable(message)}", file=sys.stderr)
     return status
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, and not into a second error when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _need_extra(extra: str) -> None:
@@ -911,8 +945,8 @@ example:
         _introspect,
         "ask a running sidecar whether a token is valid",
         """Ask the sidecar at $NAIS_TOKEN_INTROSPECTION_ENDPOINT (http://127.0.0.1:7164/api/v1/introspect
-if unset) about a token. Prints its JSON answer; the exit status is 0 if the token is active
-and 1 if it is not.
+if unset) about a token. Prints its JSON answer; the exit status is 0 if the token is active,
+1 if it is not, and 3 if the sidecar has no keys to judge it by.
 
 example:
   entra-fast token dev-gcp:team-a:app-a | entra-fast introspect

@@ -394,13 +394,19 @@ class SharedCacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a sidecar; complete and checked when it exists."""
+    """All settings of a sidecar; complete and checked when it exists.
+
+    Attributes:
+        unknown: variables that look like settings of this program and are none: spelled wrongly, or of
+            another version.
+    """
 
     server: ServerSettings
     provider: ProviderSettings | None
     outbound: OutboundSettings
     caches: CacheSettings
     shared_cache: SharedCacheSettings | None = None
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(
@@ -437,6 +443,7 @@ class Settings:
                 verified_entries=read.integer("ENTRA_FAST_VERIFIED_CACHE_ENTRIES", 1, 100_000_000),
             ),
             shared_cache=_shared_cache_settings(read),
+            unknown=tuple(sorted(filter(_OURS_BUT_UNKNOWN.fullmatch, environment.keys() - _DEFAULTS.keys()))),
         )
 
 
@@ -475,7 +482,7 @@ def url_problem(url: str) -> str | None:
     except ValueError:
         return "must be a URL"
     if parts.scheme not in ("https", "http") or not host:
-        return "must be an https URL"
+        return "must be an https URL (http is allowed for loopback addresses only)"
     if parts.username is not None or parts.password is not None:
         return "must not contain a user name or password"
     if parts.fragment:
@@ -519,6 +526,8 @@ def redis_location(setting: str, url: str) -> RedisLocation:
 _DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
 _ALIASES = {setting.name: setting.aliases for setting in SETTINGS}
 _BASE64URL = str.maketrans("-_", "+/")
+# Kubernetes sets the others for a service that is called entra-fast.
+_OURS_BUT_UNKNOWN = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCII)
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 _TENANT = re.compile(r"[A-Za-z0-9.-]{1,256}", re.ASCII)
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)

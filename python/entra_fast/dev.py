@@ -18,7 +18,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,7 +29,7 @@ import uvloop
 
 from entra_fast.config import Settings, is_loopback_host
 from entra_fast.emulator.local import LocalEntraId, RunningEmulator
-from entra_fast.emulator.manifests import Source
+from entra_fast.emulator.manifests import Source, is_reply_url
 from entra_fast.emulator.registry import Application, Tenant
 from entra_fast.emulator.tls import LocalTls
 from entra_fast.emulator.tls import prepare as prepare_tls
@@ -46,6 +46,8 @@ READY_SECONDS = 10.0
 """Longest time to wait for the sidecars' keys; `/readyz` tells the truth in any case."""
 STOP_SECONDS = 10.0
 """Longest time for each part to stop."""
+
+_NO_APPLICATION = "--manifests: no manifest has an application with spec.azure.application.enabled: true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,12 @@ async def _run(options: Options) -> int:
 
 async def _run_emulator(options: EmulatorOptions) -> int:
     stop = _stop_signal()
+    if not is_reply_url(options.generator_url):
+        raise ConfigurationError(
+            "reply_url_invalid",
+            "--generator-url must be an https URL (http is allowed for loopback addresses only)",
+            "--generator-url",
+        )
     local = LocalEntraId.from_files(
         *find_sources(options.manifests, options.directory),
         generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
@@ -173,6 +181,8 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         watch=RELOAD_SECONDS,
     )
     _warn(emulator)
+    if all(_is_generator(application) for application in _applications(local)):
+        print(f"warning: {_NO_APPLICATION}", file=sys.stderr)
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anybody can log in as anybody", file=sys.stderr)
@@ -290,15 +300,15 @@ def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:
     if names:
         found = {application.name: application for application in map(local.registry.find, names)}
         return list(found.values())
+    for application in _applications(local):
+        if not _is_generator(application):
+            return [application]
+    raise ConfigurationError("no_application", _NO_APPLICATION, "--manifests")
+
+
+def _applications(local: LocalEntraId) -> Iterator[Application]:
     for tenant in local.registry.tenants:
-        for application in tenant.applications.values():
-            if not _is_generator(application):
-                return [application]
-    raise ConfigurationError(
-        "no_application",
-        "--manifests: no manifest has an application with azure.application.enabled: true",
-        "--manifests",
-    )
+        yield from tenant.applications.values()
 
 
 async def _sidecar(
@@ -336,10 +346,9 @@ async def _generator(
 
 
 def _generator_application(local: LocalEntraId) -> Application:
-    for tenant in local.registry.tenants:
-        for application in tenant.applications.values():
-            if _is_generator(application):
-                return application
+    for application in _applications(local):
+        if _is_generator(application):
+            return application
     raise ConfigurationError(
         "generator_disabled",
         f"--manifests: the manifest of {TOKEN_GENERATOR} must have azure.application.enabled: true",

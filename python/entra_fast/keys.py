@@ -190,6 +190,8 @@ class _Keys:
     def _take(self, keys: KeySet, text: bytes, cache_control: str) -> None:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         self.outcomes["ok"] += 1
+        if self.schedule.failures:
+            logger.info("key set refreshed again after %d failures", self.schedule.failures)
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
             logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
@@ -204,7 +206,8 @@ class _Keys:
         self.outcomes[error.code] += 1
         self.schedule.failed(now, random.random())  # noqa: S311 - as above
         self.error = error
-        logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
+        if (failures := self.schedule.failures) & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th... in a row
+            logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
         self.give_up_when_too_old(now)
 
     def give_up_when_too_old(self, now: float) -> None:

@@ -139,10 +139,15 @@ async def test_another_method_is_405(sidecar: Started, path: str, method: str) -
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/token/", "/api/v2/token", "/api/v1/token/x"])
 async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
-    """404 in the error's shape."""
+    """404 in the error's shape, which says what there is on this listener."""
     answer = await sidecar.call.json(path, GOOD)
     assert (answer.status, answer.json["error"]) == (404, "invalid_request")
+    assert answer.json["error_description"].startswith("no such path; expected one of /")
+    assert "/api/v1/token/exchange" in answer.json["error_description"]
     assert answer.header("Content-Type") == "application/json"
+    answer = await sidecar.probe.get("/nothing")
+    assert answer.status == 404
+    assert "/readyz" in answer.json["error_description"]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from entra_fast import _native
 from support.process import Process, Serve, served
 from support.provider import CLIENT_KEY, Provider, after
 from support.sidecars import eventually
@@ -28,17 +29,32 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
     """Start, work, drain, exit status 0; standard output stays empty, log lines are JSON."""
     process = await serve(provider.environment())
     caller = await process.listening()
+    assert json.loads(process.lines[0])["version"] == _native.__version__
 
     async def ready() -> bool:
         return (await caller.get("/readyz")).status == 200
 
     await eventually(ready)
     assert (await caller.token()).status == 200
+
+    async def said_so() -> bool:
+        return process.logged('"ready"') == 1
+
+    await eventually(said_so)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
     assert await process.process.stdout.read() == b""
     messages = [json.loads(line)["message"] for line in process.lines]
-    assert messages == ["listening", "draining", "stopped"]
+    assert messages == ["listening", "ready", "draining", "stopped"]
+
+
+async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider: Provider) -> None:
+    """A misspelled name would otherwise cost an hour; its value is not shown."""
+    process = await serve(provider.environment(ENTRA_FAST_MAX_CONECTIONS="canary"))
+    await process.listening()
+    line = json.loads(process.lines[0])
+    assert (line["level"], line["names"]) == ("warning", ["ENTRA_FAST_MAX_CONECTIONS"])
+    assert not process.logged("canary")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,15 @@ def test_tracing_is_off_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+def test_another_protocol_is_one_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A collector that expects gRPC would fail every export, and the log would be full of it."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", name: "grpc"}
+    assert tracing.begin(environ) is None
+    (record,) = caplog.records
+    assert record.fields == {"protocol": "grpc", "expected": "http/protobuf"}
+
+
 def test_without_opentelemetry_there_is_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -630,6 +630,22 @@ async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> Non
     assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}
 
 
+async def test_says_why_a_worker_cannot_be_started(provider: Provider) -> None:
+    """With the file that is missing or must not be run, and not only with the kind of exception."""
+    code = (
+        "import sys\n"
+        "sys.executable = '/nowhere/python'\n"
+        "from entra_fast.cli import main\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))
+    assert await process.ended() == 1
+    lines = [json.loads(line) for line in process.lines]
+    said = {line["because"] for line in lines if line["message"] == "worker could not be started"}
+    assert said == {"[Errno 2] No such file or directory: '/nowhere/python'"}
+    assert "worker ended" not in [line["message"] for line in lines]
+
+
 async def test_orphans_are_reaped(provider: Provider) -> None:
     """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie."""
     code = (

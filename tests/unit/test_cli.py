@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -252,14 +253,15 @@ def test_the_environment_says_where_the_sidecar_is(
     assert peer.seen[2][1]["token"] == "it"
 
 
-def test_introspect_ends_with_1_for_an_inactive_token(
+def test_introspect_ends_with_1_for_an_inactive_token_and_with_3_without_keys(
     peer: _Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the JSON boolean `true` is active."""
+    """Only the JSON boolean `true` is active; without keys nothing is known about the token."""
     for body, status in (
         (b'{"active":true}', 0),
         (b'{"active":false,"error":"e"}', 1),
         (b'{"active":"true"}', 1),
+        (b'{"active":false,"error":"keys of the token issuer are not available: it timed out"}', 3),
     ):
         peer.body = body
         assert cli.main(["introspect", "x", "--url", _address(peer)]) == status
@@ -278,6 +280,16 @@ def test_a_refusal_is_one_line_and_1(peer: _Recorder, capsys: pytest.CaptureFixt
     assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no Trace \\x1b[2J\n"
 
 
+@pytest.mark.parametrize("status", [500, 503, 404])
+def test_a_failing_provider_is_no_refusal(
+    status: int, peer: _Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 3 for what may be tried again; a provider's own 404 is not taken for another server."""
+    peer.status, peer.body = status, b'{"error":"server_error","error_description":"it timed out"}'
+    assert cli.main(["token", "t", "--url", _address(peer)]) == (3 if status >= 500 else 1)
+    assert capsys.readouterr().err == f"entra-fast: {status} server_error: it timed out\n"
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"access_token":"two\\nlines"}', b'"' + b"x" * (2 << 20) + b'"']
 )
@@ -288,6 +300,14 @@ def test_an_answer_that_is_none_of_a_sidecars_is_3(
     peer.body = body
     assert cli.main(["token", "t", "--url", _address(peer)]) == 3
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_another_server_is_3_and_said_to_be_none(peer: _Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown path is no refusal of a token: the address is wrong."""
+    peer.status, peer.body = 404, b'{"error":"invalid_request","error_description":"no such path"}'
+    url = f"http://127.0.0.1:{peer.server_port}/elsewhere"
+    assert cli.main(["token", "t", "--url", url]) == 3
+    assert "answered 404 for /elsewhere: not a sidecar?" in capsys.readouterr().err
 
 
 def test_no_sidecar_is_3_and_says_where_it_was_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,6 +346,20 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">/dev/full", ">&-", "2>&-"])
+def test_streams_that_are_closed_or_full_are_no_crash(closed: str) -> None:
+    """No traceback, wherever it would go; and a failed write is not status 0."""
+    program = "import sys; from entra_fast.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" inspect {"" if closed == "<&-" else "$2"} {closed}',
+         sys.executable, program, _unsigned({"name": "x"})],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+    assert done.returncode == (2 if closed in {"<&-", ">/dev/full"} else 0)
+
+
 @pytest.mark.parametrize("command", ["serve", "token-generator"])
 def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: Any) -> None:
     """One line on standard error, status 2, nothing else."""
@@ -339,6 +373,22 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "AZURE_APP_CLIENT_ID" in done.stderr
+
+
+def test_a_token_generator_says_once_which_address_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line with the address, the reason, and what to do."""
+    monkeypatch.setenv("AZURE_APP_CLIENT_ID", "me")
+    monkeypatch.setenv("AZURE_APP_CLIENT_SECRET", "secret")
+    monkeypatch.setenv("AZURE_APP_WELL_KNOWN_URL", "http://127.0.0.1:9/.well-known/openid-configuration")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert cli.main(["token-generator", "--settings", str(tmp_path), "--bind", address]) == 2
+    assert capsys.readouterr().err == (
+        f"entra-fast: cannot listen on {address} (Address already in use); "
+        "choose another address with --bind or BIND_ADDRESS\n"
+    )
 
 
 def test_the_options_of_serve_win_over_the_environment(
@@ -449,7 +499,9 @@ def test_validate_takes_its_settings_from_the_environment(
     for name in ("AZURE_APP_CLIENT_ID", "AZURE_OPENID_CONFIG_ISSUER", "AZURE_APP_WELL_KNOWN_URL"):
         monkeypatch.delenv(name, raising=False)
     assert cli.main(["validate", issuer.token()]) == 2
-    assert "AZURE_APP_CLIENT_ID" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--issuer, --audience and --jwks-uri" in said
+    assert "AZURE_*" in said
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
         port = server.server_port
     monkeypatch.setenv("AZURE_APP_CLIENT_ID", "me")
@@ -465,6 +517,7 @@ def test_validate_takes_its_settings_from_the_environment(
     ("changes", "named"),
     [
         (["--jwks", "/nowhere.json"], "--jwks"),
+        (["--jwks", "/dev/null"], "--jwks"),
         (["--algorithm", "none"], "algorithms"),
         (["--algorithm", "HS256"], "algorithms"),
         (["--leeway", "86400"], "leeway"),

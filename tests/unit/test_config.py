@@ -44,6 +44,18 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.provider.needs_discovery
 
 
+def test_a_setting_that_is_spelled_wrongly_is_noticed() -> None:
+    """ENTRA_FAST_* that nothing reads; but not what Kubernetes sets for a service called entra-fast."""
+    names = (
+        "ENTRA_FAST_MAX_CONECTIONS",
+        "ENTRA_FAST_SERVICE_HOST",
+        "ENTRA_FAST_PORT",
+        "ENTRA_FAST_PORT_80_TCP",
+    )
+    assert read(**dict.fromkeys(names, "1")).unknown == ("ENTRA_FAST_MAX_CONECTIONS",)
+    assert read(ENTRA_FAST_MAX_CONNECTIONS="1", TEXAS_HTTP_MAX_RETRIES="1").unknown == ()
+
+
 def test_texas_names_are_aliases_and_the_own_name_wins() -> None:
     """TEXAS_HTTP_* of the sidecar that this one replaces are honoured."""
     settings = read(

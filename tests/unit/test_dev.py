@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -21,6 +24,7 @@ import pytest
 from entra_fast import dev
 from entra_fast.dev import Options, find_sources, local_system
 from entra_fast.errors import ConfigurationError
+from support.sidecars import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())"]
@@ -133,9 +137,9 @@ def test_it_stops_cleanly(number: int, tmp_path: Path) -> None:
     assert [line for line in errors.splitlines() if not line.startswith("warning: ")] == ["stopping"]
 
 
-def _fails(arguments: Sequence[str], cwd: Path) -> str:
+def _fails(arguments: Sequence[str], cwd: Path, command: str = "dev") -> str:
     done = subprocess.run(
-        [*COMMAND, "dev", *arguments],
+        [*COMMAND, command, *arguments],
         cwd=cwd,
         env=_environment(),
         capture_output=True,
@@ -199,12 +203,25 @@ def test_a_duplicate_application_is_named_with_file_and_line(tmp_path: Path) -> 
     assert "one.yaml" in error
 
 
+def test_every_mistake_in_the_manifests_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """Not one line with all of them."""
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text("a: [1\n")
+    lines = _fails([*FREE, "--manifests", str(tmp_path)], tmp_path).splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, ("one.yaml", "two.yaml"), strict=True):
+        assert line.startswith("entra-fast: ")
+        assert f"{name}:2: " in line
+        assert "\\n" not in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--manifests", "missing"], "--manifests"),
         (["--directory", "missing"], "--directory"),
         (["--app", "dev-gcp:team-a:app-x"], "dev-gcp:team-a:app-a"),  # did you mean ...?
+        (["--app", "x"], "expected <cluster>:<namespace>:<name>, such as dev-gcp:team-a:app-a"),
         (["--host", "0.0.0.0"], "--host"),
     ],
 )
@@ -213,6 +230,40 @@ def test_a_wrong_option_is_named(arguments: list[str], named: str, tmp_path: Pat
     error = _fails([*FREE, *arguments], tmp_path)
     assert error.count("\n") == 1
     assert named in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--state", "/dev/null/below"], "/dev/null/below"),
+        (["--generator-url", "http://generator.example"], "--generator-url"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+    ],
+)
+def test_a_wrong_option_of_the_emulator_is_named_before_it_serves(
+    arguments: list[str], named: str, tmp_path: Path
+) -> None:
+    """Not when it is ended, hours later."""
+    error = _fails(["--port", "0", *arguments], tmp_path, "emulator")
+    assert error.count("\n") == 1
+    assert named in error
+
+
+async def test_an_emulator_without_applications_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty folder may be filled later, or be the wrong one."""
+    running = asyncio.create_task(dev._run_emulator(dev.EmulatorOptions(manifests=(str(tmp_path),), port=0)))
+    said: list[str] = []
+
+    async def serving() -> bool:
+        said.append(capsys.readouterr().err)
+        return "anybody can log in" in "".join(said)
+
+    await eventually(serving)
+    assert "warning: --manifests: no manifest has an application" in "".join(said)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
 
 
 def test_the_examples_of_the_current_folder_come_first(
@@ -289,9 +340,9 @@ async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) 
         pass
 
 
-def _readme(fence: str) -> list[str]:
-    """The blocks of code of a kind in the README."""
-    return re.findall(rf"```{fence}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def _blocks(fence: str, page: str = "README.md") -> list[str]:
+    """The blocks of code of a kind in a page."""
+    return re.findall(rf"```{fence}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -300,7 +351,7 @@ def test_the_story_in_the_readme_is_true(running: Running) -> None:
     sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
     commands = [
         line[2:].replace("http://127.0.0.1:7164", sidecar)
-        for block in _readme("console")
+        for block in _blocks("console")
         for line in block.splitlines()
         if line.startswith("$ ")
     ]
@@ -333,9 +384,42 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
     own = "dev-gcp:team-a:app-a"
     variables = json.loads(run(*COMMAND, "env", own, "--url", url, "--format", "json"))
     token = run(*COMMAND, "token", own, "--url", f"{sidecar}/api/v1/token").strip()
-    program = "import sys; token = sys.argv[1]\n" + _readme("python")[0]
+    program = "import sys; token = sys.argv[1]\n" + _blocks("python")[0]
     assert run(sys.executable, "-c", program, token, **variables).split()[0] == "True"
     assert "401 not_a_jwt" in run(sys.executable, "-c", program, "nonsense", **variables)
+
+
+def test_the_page_about_the_library_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block is Python whose imports from here exist; the one for tests runs as it stands."""
+    blocks = _blocks("python", "docs/library.md")
+    assert len(blocks) == 5
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), block
+    monkeypatch.chdir(ROOT)
+    exec(compile(blocks[-1], "docs/library.md", "exec"), {})
+
+
+def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
+    """From the README to each page of docs/; within all pages to files that exist."""
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benches/*.md"),
+        *ROOT.glob("examples/*.md"),
+    ]
+    leads = {
+        page: {
+            (page.parent / target.partition("#")[0]).resolve()
+            for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", page.read_text())
+        }
+        for page in pages
+    }
+    for page, targets in leads.items():
+        assert all(target.exists() for target in targets), page
+    assert set(ROOT.glob("docs/*.md")) <= leads[ROOT / "README.md"]
 
 
 def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -235,6 +236,24 @@ def test_a_refresh_that_fails(
     source.answer = Fetched(200, GOOD.encode(), "")
     keys.refresh()
     assert (keys.error, len(accepted)) == (None, 2)
+
+
+def test_a_long_outage_is_a_short_log(
+    make_keys: MakeKeys, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A day of failed refreshes, one a minute: a few lines, and one when it is over."""
+    caplog.set_level(logging.INFO, "entra_fast")
+    keys = make_keys()
+    source.answer = Fetched(500, b"", "")
+    for _ in range(1440):
+        keys.refresh()
+    assert len(caplog.records) == 11
+    source.answer = Fetched(200, GOOD.encode(), "")
+    keys.refresh()
+    keys.refresh()
+    assert [record.getMessage() for record in caplog.records[11:]] == [
+        "key set refreshed again after 1440 failures"
+    ]
 
 
 def test_one_fetch_at_a_time(make_keys: MakeKeys, source: Source) -> None:

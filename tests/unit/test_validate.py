@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import copy
 import functools
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -354,10 +356,24 @@ def test_groups_overage(overage: dict[str, Any]) -> None:
     assert caught.value.code == "groups_overage"
 
 
+@pytest.mark.parametrize("nothing", [{}, {"role": None}, {"role": None, "scope": None, "group": None}])
+def test_requiring_nothing_is_a_mistake(nothing: dict[str, None]) -> None:
+    """`require(role=settings.role)` without the setting must not let everybody in."""
+    with pytest.raises(TypeError, match="needs a role, a scope or a group"):
+        claims_of(roles=["reader"]).require(**nothing)
+
+
+def test_claims_can_be_copied_and_not_pickled() -> None:
+    """They are immutable; and what is unpickled has not been verified."""
+    claims = claims_of(roles=["reader"])
+    assert copy.copy(claims) is copy.deepcopy(claims) is claims
+    with pytest.raises(TypeError, match="as_dict"):
+        pickle.dumps(claims)
+
+
 def test_require() -> None:
     """All that is named must be there; the code says what was missing, and a framework answers 403."""
     claims = claims_of(roles=["reader"], scp="read write", groups=["g1"])
-    claims.require()
     claims.require(role="reader", scope="write", group="g1")
     for wanted, code in (
         ({"role": "writer"}, "role_missing"),
@@ -715,3 +731,19 @@ def test_every_code_of_the_table_can_be_met() -> None:
         template = entra_fast._native.ERROR_CODES[code].split("{}", maxsplit=1)[0].rstrip(" '")
         assert str(caught.value).startswith(template)
     assert met.keys() | {"keys_unavailable"} == entra_fast._native.ERROR_CODES.keys()
+
+
+def test_the_stub_says_what_the_module_says() -> None:
+    """Editors read the stub, `help()` reads the module: each docstring of `Claims` is the same in both."""
+    stub = ast.parse(Path(entra_fast._native.__file__).with_name("_native.pyi").read_text())
+    declared = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "Claims")
+    own = {
+        node.name: " ".join((ast.get_docstring(node) or "").split())
+        for node in declared.body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and node.name not in {"get", "keys"}
+    }
+    assert len(own) == 14
+    for name, text in own.items():
+        assert text == " ".join(getattr(Claims, name).__doc__.split()), name

@@ -257,6 +257,45 @@ _ROWS: Final = (
 
 KINDS: Final = {row.code: row for row in _ROWS}
 
+WHEN: Final = {
+    90002: "the tenant is unknown",
+    700016: "the client is unknown in this tenant",
+    7000215: "wrong client secret",
+    7000218: "neither secret nor assertion was sent",
+    700027: "the assertion does not verify, its key is unknown, or it was used before",
+    700024: "the assertion is outside of its time range",
+    700021: "the assertion's `iss` or `sub` is not the client",
+    700023: "the assertion's `aud` is neither token endpoint nor issuer",
+    700213: "the federated token is another workload's",
+    900144: "a parameter is missing",
+    900561: "another method than POST",
+    9002313: "the request is malformed",
+    70003: "another grant type",
+    70011: "the scope is malformed",
+    1002012: "client credentials with a scope that does not end in `/.default`",
+    28000: "scopes of more than one application",
+    500011: "the target is unknown in this tenant",
+    501051: "machine to machine: the target does not admit the consumer",
+    65001: "for a user: the target does not admit the consumer, or not with that scope (suberror `consent_required`)",
+    50105: "the user is in none of the target's groups",
+    50013: "the user's token does not verify, or is an application's own",
+    500133: "the user's token has expired",
+    500131: "the user's token is for another application than the caller",
+    50076: "planned only: multi-factor authentication (suberror `basic_action`, with `claims`)",
+    50011: "the redirect URI is not registered (shown, never sent)",
+    50058: "`prompt=none` and nobody is signed in",
+    50034: "the user is gone",
+    70000: "the code or refresh token belongs to another client or redirect URI",
+    70008: "the code or refresh token is unknown or has expired",
+    54005: "the code was used before",
+    501481: "PKCE: the verifier does not match",
+    9002325: "a single-page application without PKCE",
+    700054: "another response type than `code`",
+    90033: "planned only: a passing error",
+    90055: "planned only: throttled, with `Retry-After`",
+}
+"""When this provider refuses with a code: the last column of docs/emulator.md."""
+
 
 class EntraError(Exception):
     """A refusal in Entra ID's own words.

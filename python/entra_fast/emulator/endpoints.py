@@ -17,7 +17,7 @@ from aiohttp import web
 from entra_fast._native import Policy, Verifier
 from entra_fast.emulator import claims as token_claims
 from entra_fast.emulator import pages
-from entra_fast.emulator.aadsts import KINDS, EntraError, new_trace_id
+from entra_fast.emulator.aadsts import KINDS, WHEN, EntraError, new_trace_id
 from entra_fast.emulator.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.grants import check_of, remedy_for
 from entra_fast.emulator.handling import (
@@ -32,6 +32,7 @@ from entra_fast.emulator.handling import (
     read_form,
     tenant_of,
 )
+from entra_fast.emulator.html import tag
 from entra_fast.emulator.journal import Entry
 from entra_fast.emulator.local import discovery_document
 from entra_fast.emulator.policy import Reason
@@ -342,5 +343,11 @@ async def _error_reference(request: web.Request) -> web.Response:
     kind = KINDS.get(int(code)) if code.isascii() and code.isdigit() and len(code) < 10 else None
     if kind is None:
         return page(pages.error_page("Unknown error", "This provider does not know that code."), 404)
-    details = [("OAuth error", kind.error), ("Status", str(kind.status))]
-    return page(pages.error_page(f"AADSTS{kind.code}", kind.text, details=details))
+    details = [
+        ("When", WHEN[kind.code].replace("`", "")),
+        ("OAuth error", kind.error),
+        ("Status", str(kind.status)),
+        ("What to change", tag("a", "the log says it for each refusal", href="/log?outcome=refused")),
+    ]
+    text = kind.text.replace("{", "<").replace("}", ">")
+    return page(pages.error_page(f"AADSTS{kind.code}", text, details=details))

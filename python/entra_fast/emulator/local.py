@@ -457,10 +457,11 @@ class LocalEntraId:
             raise ConfigurationError(
                 "address_not_loopback",
                 f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as "
-                "anybody; allow it explicitly if that is what you want",
+                "anybody; allow it with --allow-remote (allow_remote=True) if that is what you want",
                 "host",
             )
         await asyncio.to_thread(lambda: self.keyring.active)  # so that nobody's first request waits for it
+        await asyncio.to_thread(self.save)  # whoever cannot keep the state must say so now, not at the end
         return await serve(self, host, port, tls=tls, watch=watch, allow_remote=allow_remote)
 
 

@@ -32,7 +32,7 @@ main{max-width:70rem;margin:0 auto;padding:1rem}
 main.narrow{max-width:34rem}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0 1rem}h2{font-size:1.15rem;margin:1.75rem 0 .5rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:1rem;margin:0 0 1rem}
-.card>:first-child,.card>:first-child>label:first-child,.card>.row:nth-child(2) label{margin-top:0}
+.card>:first-child,.card>:first-child>label:first-child,.card>.row:nth-child(2){margin-top:0}
 .remedy{border-left:3px solid var(--mark);padding-left:.75rem;margin:.25rem 0 .5rem}
 .soft{color:var(--soft)}.small{font-size:.875rem}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
@@ -46,7 +46,8 @@ button.plain{background:transparent;color:var(--link)}
 button.user{display:block;width:100%;text-align:left;font-weight:400;background:var(--back);color:var(--text);
 border:1px solid var(--line);margin:0 0 .5rem}
 button.user:hover{border-color:var(--mark)}button.user strong{display:block}
-form p{margin:1rem 0 0}.row{margin:.75rem 0 0;display:flex;flex-wrap:wrap;gap:0 1rem;align-items:end}.row>*{flex:1 1 12rem}
+form p{margin:1rem 0 0}.row{margin:.75rem 0 0;display:flex;flex-wrap:wrap;gap:.75rem 1rem;align-items:end}.row>*{flex:1 1 12rem}
+.row label{margin-top:0}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
 th,td{text-align:left;vertical-align:top;padding:.45rem .75rem .45rem 0;border-bottom:1px solid var(--line)}

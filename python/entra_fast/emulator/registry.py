@@ -30,6 +30,7 @@ GENERATOR_NAME: Final = "azure-token-generator"
 CALLBACK_PATH: Final = "/oauth2/callback"  # where naiserator sends logins, below each ingress
 DEFAULT_ROLE: Final = "access_as_application"
 DEFAULT_SCOPE: Final = "defaultaccess"
+SHOWN: Final = 5  # names of applications in an error at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,12 @@ class Registry:
             )
         else:
             guesses = [guess for tenant in self.tenants if (guess := tenant.similar(application))]
+            names = [name for tenant in self.tenants for name in tenant.applications]
             if guesses:
                 text += f"; did you mean {guesses[0]}?"
+            elif names:
+                shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+                text += f"; expected <cluster>:<namespace>:<name>, such as {shown}"
         raise ConfigurationError("application_unknown", text, application)
 
 

@@ -119,7 +119,9 @@ def _bind_one(host: str, port: int) -> socket.socket:
         sock.close()
         taken = error.errno == errno.EADDRINUSE
         reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
-        raise ConfigurationError("address_taken", f"the address {host}:{port} {reason}", "port") from None
+        raise ConfigurationError(
+            "address_taken", f"the address {host}:{port} {reason}; choose another port", "port"
+        ) from None
     return sock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -95,9 +96,11 @@ async def _serve(settings: GeneratorSettings) -> int:
     try:
         running = await start_generator(settings)
     except OSError as error:
+        # asyncio and uvloop add the address to strerror, which is said already.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
             "address_unavailable",
-            f"cannot listen on {settings.server.host}:{settings.server.port} ({error.strerror or error}); "
+            f"cannot listen on {settings.server.host}:{settings.server.port} ({reason or error}); "
             "choose another address with --bind or BIND_ADDRESS",
             "BIND_ADDRESS",
         ) from None

@@ -184,7 +184,11 @@ class _Api:
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
             return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
         except web.HTTPException as exc:
-            sentence = "no such path" if exc.status == 404 else HTTPStatus(exc.status).phrase.lower()
+            if exc.status == 404:  # somebody looks around, or mistakes one listener for the other
+                known = ", ".join(resource.canonical for resource in request.app.router.resources())
+                sentence = f"no such path; expected one of {known}"
+            else:
+                sentence = HTTPStatus(exc.status).phrase.lower()
             return _closing_if_unread(request, error_response(exc.status, sentence))
         except RequestTimedOut:
             response = error_response(408, "the request did not arrive in time")

@@ -1,7 +1,8 @@
 """Log lines: one JSON object per line on standard error.
 
-What belongs here: the format. What must never be here: the text of exceptions. An exception may quote what
-it failed on (a header, a body, a key), so only its type and the places it passed through are logged.
+What belongs here: the format, and how often a line may repeat. What must never be here: the text of
+exceptions. An exception may quote what it failed on (a header, a body, a key), so only its type and the
+places it passed through are logged.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import math
 import sys
+import time
 import traceback
+from collections.abc import Callable
 
 import orjson
 
@@ -21,6 +25,25 @@ logger = logging.getLogger("entra_fast")
 
 WRITTEN_WITHIN = 0.1
 """Seconds within which lines of the access log are written."""
+SHORTEST_SILENCE, LONGEST_SILENCE = 60.0, 3600.0
+"""Seconds between two lines about the same trouble: doubled each time, as long as it lasts."""
+MAX_REPEATING = 256
+"""Most lines of other libraries that are known to repeat."""
+
+
+class Silence:
+    """When to speak again of the same trouble."""
+
+    __slots__ = ("length", "until")
+
+    def __init__(self) -> None:
+        self.length, self.until = SHORTEST_SILENCE, -math.inf
+
+    def begin(self, now: float) -> None:
+        """It has been spoken of."""
+        lasts = now < self.until + self.length
+        self.length = min(2 * self.length, LONGEST_SILENCE) if lasts else SHORTEST_SILENCE
+        self.until = now + self.length
 
 
 class JsonLines(logging.Formatter):
@@ -61,6 +84,33 @@ class JsonLines(logging.Formatter):
 def _template(record: logging.LogRecord) -> str:
     # The first line only: asyncio puts reprs of objects below it.
     return str(record.msg).partition("\n")[0][:200]
+
+
+class Repeats(logging.Filter):
+    """Keeps other libraries from saying the same thing all night: an exporter of traces does, each second,
+    when nobody collects them. What repeats is written less and less often, with how often it was not."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._known: dict[tuple[object, ...], tuple[Silence, list[int]]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("entra_fast"):
+            return True
+        what = (record.name, _template(record), record.exc_info and record.exc_info[0])
+        if what not in self._known and len(self._known) >= MAX_REPEATING:
+            self._known.clear()
+        silence, withheld = self._known.setdefault(what, (Silence(), [0]))
+        now = self._monotonic()
+        if now < silence.until:
+            withheld[0] += 1
+            return False
+        silence.begin(now)
+        if withheld[0]:
+            record.fields = {"repeated": withheld[0]}
+            withheld[0] = 0
+        return True
 
 
 class AccessLog:
@@ -113,6 +163,8 @@ def configure(level: str, *, worker: int | None = None) -> None:
     """Send the log lines of this package and of the libraries below it to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(worker))
+    if level != "debug":
+        handler.addFilter(Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)

@@ -22,6 +22,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from entra_fast import _native
 from entra_fast.config import ServerSettings, Settings
 from entra_fast.sidecar.app import build_app, build_probe_app
 from entra_fast.sidecar.fastlane import FastLaneServer
@@ -176,6 +177,8 @@ def run(settings: Settings) -> int:
         ConfigurationError: an address cannot be listened on.
     """
     configure(settings.server.log_level)
+    if settings.unknown:
+        logger.warning("no such settings", extra={"fields": {"names": settings.unknown}})
     if settings.server.workers > 1:
         from entra_fast.sidecar.supervisor import supervise  # noqa: PLC0415 - for one process it is not needed
 
@@ -203,7 +206,8 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, on_signal, number)
     sidecar = await start_sidecar(settings)
     spare_the_collector()
-    logger.info("listening", extra={"fields": {"address": sidecar.address, "probes": sidecar.probe_address}})
+    fields = {"address": sidecar.address, "probes": sidecar.probe_address, "version": _native.__version__}
+    logger.info("listening", extra={"fields": fields})
     await stop.wait()
     finished = await sidecar.stop(drain=True)
     logger.info("stopped", extra={"fields": {"every_request_answered": finished}})

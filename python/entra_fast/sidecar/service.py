@@ -23,6 +23,7 @@ from entra_fast.metrics import DURATION_BUCKETS, Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.fastlane import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
+from entra_fast.sidecar.story import LOOKS_EVERY, Story
 from entra_fast.tokens import Acquirer, TokenAcquirer, TokenCache
 from entra_fast.validate import AsyncValidator
 
@@ -67,6 +68,7 @@ class Service:
         self._token_http: HttpClient | None = None
         self._key_http: HttpClient | None = None
         self._shared_cache: SharedCache | None = None
+        self._telling: asyncio.Task[None] | None = None
         if settings.provider is not None:
             self.acquirer = self._make_acquirer(settings.provider)
         self.lane = self._make_lane()
@@ -77,6 +79,7 @@ class Service:
         if self._finder is None:
             logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
             return
+        self._telling = asyncio.get_running_loop().create_task(self._tell())
         if self._shared_cache is not None:
             self._shared_cache.start()
         if self._finder.endpoints is not None:
@@ -86,6 +89,9 @@ class Service:
 
     async def aclose(self) -> None:
         """Stop all that runs in the background and close the connections to the provider."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         if self._finder is not None:
             await self._finder.aclose()
         if self._validator_started is not None:
@@ -139,6 +145,13 @@ class Service:
     def _keys_problem(self) -> str | None:
         """Why no token can be judged, once the endpoints are known; or None."""
         return "validation has not started yet" if self.validator is None else self.validator.not_ready_reason
+
+    async def _tell(self) -> None:
+        story = Story(self.metrics, self.not_ready_reason, self._clocks.monotonic)
+        while True:
+            await asyncio.sleep(LOOKS_EVERY)
+            if not self.draining:  # which has its own lines
+                story.look()
 
     async def _undiscovered(self) -> str | None:
         """Why the provider's endpoints are not known."""

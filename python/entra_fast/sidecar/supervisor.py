@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Mapping
 
+from entra_fast import _native
 from entra_fast.config import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.channel import Channel, Fields
@@ -166,15 +167,18 @@ class Supervisor:
             place.has_served, place.reason, status = False, "not_started", None
             try:
                 status = await self._run_worker(place)
-            except (OSError, ConfigurationError):
-                logger.exception("worker could not be started")
+            except (OSError, ConfigurationError) as exc:
+                # Both are about this program's own files and addresses: nothing in them came from outside.
+                fields = {"number": place.number, "because": str(exc)}
+                logger.error("worker could not be started", extra={"fields": fields})
             if self._stopping.is_set():
                 continue
             failures = 0 if place.has_served and loop.time() - started >= STEADY else failures + 1
             pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
             self._hub.metrics.worker_restarts.add(place.reason)
-            fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
-            logger.error("worker ended", extra={"fields": fields})
+            if status is not None:
+                fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
+                logger.error("worker ended", extra={"fields": fields})
             if failures >= MAX_FAILED_STARTS and not self._any_has_served:
                 self.given_up.set()
             if pause >= LONG_PAUSE:
@@ -289,7 +293,12 @@ async def supervise(settings: Settings) -> int:
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
     if supervisor.all_served.is_set():
-        fields = {"address": supervisor.address, "probes": probes, "workers": server.workers}
+        fields = {
+            "address": supervisor.address,
+            "probes": probes,
+            "workers": server.workers,
+            "version": _native.__version__,
+        }
         logger.info("listening", extra={"fields": fields})
     await _first(stop, supervisor.given_up)
     if not stop.is_set():

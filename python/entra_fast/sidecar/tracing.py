@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """With one of them in the environment, spans are sent there (OTLP over HTTP)."""
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+PROTOCOL = "http/protobuf"
+"""The one that is spoken. An address that is meant for gRPC answers nothing else."""
 TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 
 
@@ -45,6 +48,11 @@ def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
 
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody configured one
             if not wanted:
+                return None
+            protocol = next(filter(None, map(environ.get, PROTOCOLS)), PROTOCOL)
+            if protocol != PROTOCOL:
+                fields = {"protocol": protocol[:32], "expected": PROTOCOL}
+                logger.warning("no traces: not the protocol that is spoken here", extra={"fields": fields})
                 return None
             trace.set_tracer_provider(_exporting_provider(environ))
     except ImportError:

@@ -155,7 +155,7 @@ impl Policy {
             }
             // "Every tenant of the world" is too much to be had by leaving something out.
             Tenants::ByIssuer if issuers.iter().any(|issuer| matches!(issuer, Issuer::Template(..))) => {
-                return refuse("tenants", "must be given when an issuer holds {tenantid}: tenant ids, or any");
+                return refuse("tenants", "must be given when an issuer holds {tenantid}: tenant ids, or '*' for any");
             }
             tenants => tenants,
         };

@@ -10,7 +10,7 @@ use entra_core::error::Error;
 use entra_core::json::{Kind, Value};
 use entra_core::token::{Compact, MAX_TOKEN_BYTES, decode_header};
 use entra_core::verify::Verified;
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
@@ -112,9 +112,13 @@ impl Claims {
         self.string(py, "name")
     }
 
-    /// Raise Forbidden unless the token has all that is named: a role, a scope, a group.
+    /// Raise Forbidden unless the token has all that is named: a role, a scope, a group. At least one must be:
+    /// a name that is None because a setting is missing must not let everybody in (`TypeError`).
     #[pyo3(signature = (*, role = None, scope = None, group = None))]
     fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
+        if role.is_none() && scope.is_none() && group.is_none() {
+            return Err(PyTypeError::new_err("require() needs a role, a scope or a group"));
+        }
         let claims = self.claims();
         if let Some(role) = role
             && !claims.strings("roles").any(|own| own == role)
@@ -150,6 +154,21 @@ impl Claims {
     /// The claims' JSON text, exactly as it was signed.
     fn as_json(&self) -> &str {
         self.claims().text()
+    }
+
+    /// Immutable, so a copy is the same (for `dataclasses.asdict` and the like).
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+
+    fn __reduce__(_slf: &Bound<'_, Self>) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "claims cannot be pickled: nobody has verified what is loaded again; pass on as_dict(), or the token",
+        ))
     }
 
     fn __getitem__<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

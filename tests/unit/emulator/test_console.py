@@ -76,6 +76,18 @@ async def test_the_log_says_why(entra: Caller) -> None:
     assert (await entra.request("GET", "/log/99")).status == 404
 
 
+async def test_the_page_of_an_error_leads_to_the_reason(entra: Caller) -> None:
+    """`error_uri` of a refusal leads here: when it happens, no bare placeholders, the way to the log."""
+    answer = await entra.m2m("app-c", "app-b")
+    uri = answer.json["error_uri"]
+    raw = (await entra.request("GET", uri.removeprefix(entra.base_url))).text
+    page = text_of(raw)
+    assert "AADSTS501051" in page
+    assert "the target does not admit the consumer" in page
+    assert not set(page) & set("{}`")
+    assert 'href="/log?outcome=refused"' in raw
+
+
 async def test_the_log_holds_no_secrets(entra: Caller) -> None:
     """Neither secrets nor assertions, codes, refresh tokens or signed tokens: decoded claims at most."""
     login = await entra.sign_in("app-a", "ada")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from entra_fast.emulator.aadsts import KINDS
+from entra_fast.emulator.aadsts import KINDS, WHEN
 from entra_fast.emulator.faults import KINDS_OF_FAULT
 from entra_fast.emulator.local import LocalEntraId
 from entra_fast.emulator.server import build_app
@@ -14,9 +14,11 @@ TEXT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
 
 
 def test_every_error_is_documented() -> None:
-    """Code, OAuth error and status, in one row."""
-    rows = set(re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
-    assert rows == {(str(kind.code), kind.error, str(kind.status)) for kind in KINDS.values()}
+    """Code, OAuth error, status and when it is used, in one row."""
+    rows = set(re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+) \| (.*) \|$", TEXT, re.MULTILINE))
+    assert rows == {
+        (str(kind.code), kind.error, str(kind.status), WHEN[kind.code]) for kind in KINDS.values()
+    }
 
 
 def test_every_fault_is_documented() -> None:

@@ -85,7 +85,9 @@ async def test_a_taken_port_is_one_clear_line() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError) as caught:
             await local_entra([]).start("127.0.0.1", port)
-    assert str(caught.value) == f"the address 127.0.0.1:{port} is taken by another program"
+    assert str(caught.value) == (
+        f"the address 127.0.0.1:{port} is taken by another program; choose another port"
+    )
 
 
 async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
