@@ -133,7 +133,9 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
         for number, order in enumerate(orders):
             data = b"".join(order)
             if number % 2:
-                cuts = sorted(chance.sample(range(1, len(data)), 4))
+                # Not within the body that nobody reads: an answer before its end ends the connection.
+                unread = range(data.index(b"ignored"), data.index(b"ignored") + len(b"ignored"))
+                cuts = sorted(cut for cut in chance.sample(range(1, len(data)), 4) if cut not in unread)
                 for start, end in itertools.pairwise([0, *cuts, len(data)]):
                     connection.send(data[start:end])
                     await asyncio.sleep(0)
