@@ -35,6 +35,8 @@ pub struct Validator {
     keys: ArcSwapOption<KeySet>,
     fingerprinter: Fingerprinter,
     verdicts: Bounded<Fingerprint, Arc<Verified>>,
+    /// Is there room for any verdict? If not, no token needs a fingerprint, and no thread the cache's lock.
+    remembers: bool,
 }
 
 impl Validator {
@@ -46,6 +48,7 @@ impl Validator {
             keys: ArcSwapOption::empty(),
             fingerprinter: Fingerprinter::new(),
             verdicts: Bounded::new(limits, seed),
+            remembers: limits.entries > 0,
         }
     }
 
@@ -80,6 +83,9 @@ impl Validator {
         if token.len() > limit {
             return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
         }
+        if !self.remembers {
+            return Recalled::Nothing(Fingerprint::default());
+        }
         let fingerprint = self.fingerprinter.of(token);
         let Some(verified) = self.verdicts.get_unless_busy(&fingerprint) else { return Recalled::Nothing(fingerprint) };
         let keys = self.keys.load();
@@ -109,7 +115,9 @@ impl Validator {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
         let verified = Arc::new(verify(token, keys, &self.policy, now)?);
-        self.verdicts.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
+        if self.remembers {
+            self.verdicts.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
+        }
         Ok(verified)
     }
 
