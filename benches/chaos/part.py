@@ -39,8 +39,9 @@ SETTINGS = {
     "ENTRA_FAST_DRAIN_DELAY_MILLIS": "300",
     # Small enough to be full soon: what grows afterwards is a leak.
     "ENTRA_FAST_VERIFIED_CACHE_ENTRIES": "200",
-    # Not as small: an error for a token that had to go would be counted as wrong.
-    "ENTRA_FAST_CACHE_MAX_ENTRIES": "2000",
+    # Not as small: an error for a token that had to go would be counted as wrong. In a rush 48 clients have
+    # four users each, and these have 20 targets.
+    "ENTRA_FAST_CACHE_MAX_ENTRIES": "6000",
 }
 ANSWERED_WITHIN = 30.0
 """Seconds after which a request counts as lost."""
