@@ -268,7 +268,7 @@ class Part:
     async def _rush(self) -> None:
         """Many more clients, for a while."""
         await self._until(self.report.seconds * plan.REPLACED_UNTIL)
-        end = self._started + self.report.seconds * plan.TAIL
+        end = self._started + self.report.seconds * plan.RUSH_UNTIL
         many = range(self._clients, self._clients * RUSH)
         with self._noted("rush"):
             await asyncio.gather(*(self._client(number, end) for number in many))
