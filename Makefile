@@ -47,7 +47,7 @@ bench: bench-micro bench-load ## Run all benchmarks
 bench-micro: ## Time the library against its peers and the floors, and print a table of ratios
 	@benches/run_micro.sh
 
-chaos: build $(STAMPS)/tools ## Throw all faults at sidecars under load, three minutes (SEED=n repeats them, ARGS="--part workers --seconds 300")
+chaos: build $(STAMPS)/tools ## Throw all faults at sidecars under load, four minutes (SEED=n repeats them, ARGS="--part workers --seconds 300")
 	@$(BIN)/python -m benches.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios

@@ -56,7 +56,7 @@ def main() -> int:
         prog="benches.chaos", description="Throw all faults at sidecars under load."
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--seconds", type=float, default=165.0, help="for all parts together")
+    parser.add_argument("--seconds", type=float, default=240.0, help="for all parts together")
     parser.add_argument("--part", action="append", choices=list(KINDS), help="only this one (repeatable)")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("benches/results"))

@@ -39,8 +39,9 @@ SETTINGS = {
     "ENTRA_FAST_DRAIN_DELAY_MILLIS": "300",
     # Small enough to be full soon: what grows afterwards is a leak.
     "ENTRA_FAST_VERIFIED_CACHE_ENTRIES": "200",
-    # Not as small: an error for a token that had to go would be counted as wrong.
-    "ENTRA_FAST_CACHE_MAX_ENTRIES": "2000",
+    # Not as small: an error for a token that had to go would be counted as wrong. In a rush 48 clients have
+    # four users each, and these have 20 targets.
+    "ENTRA_FAST_CACHE_MAX_ENTRIES": "6000",
 }
 ANSWERED_WITHIN = 30.0
 """Seconds after which a request counts as lost."""
@@ -267,7 +268,7 @@ class Part:
     async def _rush(self) -> None:
         """Many more clients, for a while."""
         await self._until(self.report.seconds * plan.REPLACED_UNTIL)
-        end = self._started + self.report.seconds * plan.TAIL
+        end = self._started + self.report.seconds * plan.RUSH_UNTIL
         many = range(self._clients, self._clients * RUSH)
         with self._noted("rush"):
             await asyncio.gather(*(self._client(number, end) for number in many))

@@ -14,10 +14,13 @@ RESTART_AT = 0.2
 """The part of the time after which the sidecars are restarted by SIGTERM, one after the other."""
 REPLACED_UNTIL = 0.35
 """The part of the time after which faults replace no process any more, so that memory can be measured."""
-TAIL = 0.5
-"""The part of the time from which on memory is measured. Between the two there are many more clients, so that
-caches are full, and the allocators as large as they ever need to be; and after the restart each fault of the
-provider comes once and briefly, because what is needed for the first of its kind is needed once."""
+RUSH_UNTIL = 0.5
+"""From then to this part of the time there are many more clients, so that caches are as full as they get."""
+TAIL = 0.65
+"""The part of the time from which on memory is measured: when what came with the rush has ended (see
+`truth.LIVES`), and every process is old enough that its allocators are as large as they need to be. After the
+restart each fault of the provider comes once and briefly, because what the first of a kind needs is needed
+once."""
 BRIEF = 0.6
 """Seconds that a fault lasts at most until each has come once."""
 

@@ -82,15 +82,13 @@ def test_a_seed_repeats_the_schedule() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_memory_is_measured_when_each_fault_has_come_once(seed: int) -> None:
-    """To the processes that it is measured of: between the restart and the tail. What the first of a kind
-    needs is no growth."""
+    """To the processes that it is measured of: between the restart and the end of the rush. What the first of
+    a kind needs is no growth."""
     names = list(UpstreamFaults(KnownProvider(), TcpProxy()).all())
-    planned = plan.upstream(random.Random(seed), 55, names)
+    planned = plan.upstream(random.Random(seed), 80, names)
     restarted = next(each.at for each in planned if each.name == plan.RESTART)
-    in_time = [
-        each.name for each in planned if restarted <= each.at and each.at + each.seconds < 55 * plan.TAIL
-    ]
-    assert set(names) <= set(in_time)
+    in_time = {each.name for each in planned if restarted <= each.at < 80 * plan.RUSH_UNTIL}
+    assert set(names) <= in_time
     quiet = [later.at - each.at - each.seconds for each, later in pairwise(planned)]
     assert max(quiet) > plan.AFTERMATH, "errors without a cause would not show"
 

@@ -10,7 +10,7 @@ from entra_fast import fetch
 from entra_fast.errors import KeysUnavailable
 from entra_fast.http import HttpClient, HttpFailure, proxy_for
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole, truncate_after
-from support.provider import Provider, raw
+from support.provider import Provider, after, raw
 from support.sidecars import StartSidecar, eventually, sidecars
 
 NAME = "login.example.test"
@@ -204,6 +204,18 @@ async def test_connections_are_reused(provider: Provider, network: TcpProxy, sta
     for i in range(20):
         assert (await sidecar.call.token(f"api://a.b.c{i}/.default")).status == 200
     assert network.connections <= 3
+
+
+async def test_hundreds_of_users_do_not_wait_for_each_other(provider: Provider, start: StartSidecar) -> None:
+    """A provider that takes long for each request is asked for all of them at once."""
+    patient = {f"ENTRA_FAST_HTTP_{what}_TIMEOUT_MILLIS": "60000" for what in ("CONNECT", "READ", "OVERALL")}
+    sidecar = await start(**patient)
+    held = asyncio.Event()
+    provider.always = after(held, provider)
+    users = [asyncio.ensure_future(sidecar.call.exchange(provider.mint(oid=str(i)))) for i in range(300)]
+    await provider.asked(len(users))
+    held.set()
+    assert {answer.status for answer in await asyncio.gather(*users)} == {200}
 
 
 async def test_a_thousand_tokens_are_not_renewed_at_once(provider: Provider, start: StartSidecar) -> None:

@@ -34,7 +34,7 @@ from entra_fast.sidecar.service import Clocks, Service
 PROBE_CONNECTIONS = 64
 QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
 """While draining: this many checks in a row, this many seconds apart, must find no request under way."""
-SPARE_FILES = 768
+SPARE_FILES = 640
 """File descriptors kept free for the way out."""
 
 
