@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import ssl
 import sys
 import time
@@ -118,6 +119,16 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    # Until the sidecar handles signals itself there is nobody to drain for. As PID 1 a process without a
+    # handler would not even notice (signal(7)).
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(OK))
+    try:
+        return _run_sidecar(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_sidecar(arguments: argparse.Namespace) -> int:
     from entra_fast import sidecar
     from entra_fast.config import Settings
 

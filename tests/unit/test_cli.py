@@ -536,6 +536,28 @@ def test_a_wrong_policy_is_2(
     assert named in captured.err
 
 
+# --- serve -------------------------------------------------------------------------------------------------
+
+EARLY = """
+import os, signal, sys, time
+from entra_fast import cli, sidecar
+def run(settings):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+sidecar.run = run
+sys.exit(cli.main(["serve", "--settings", "/"]))
+"""
+
+
+def test_sigterm_before_the_sidecar_serves_ends_it_at_once() -> None:
+    """While modules load and settings are read nobody handles signals, and to PID 1 an unhandled SIGTERM
+    means nothing: so there is a handler from the first moment. Nobody has to be waited for."""
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 # --- explain -----------------------------------------------------------------------------------------------
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "manifests"
