@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import socket
+import struct
 
 import pytest
 
@@ -321,3 +324,88 @@ async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
 
 def _post(path: str, fields: dict[str, object]) -> bytes:
     return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
+
+
+WHOLE = {
+    "cached": lambda: _post("/api/v1/token", {**GOOD, "target": "api://c.n.cached/.default"}),
+    "for the provider": lambda: _post("/api/v1/token", {**GOOD, "skip_cache": True}),
+    "introspection": lambda: _post("/api/v1/introspect", {"identity_provider": "entra_id", "token": "a.b.c"}),
+    "nowhere": lambda: request_bytes("GET", "/nowhere"),
+    "chunked": lambda: (
+        request_bytes("POST", "/nowhere", headers={"Transfer-Encoding": "chunked"}).replace(
+            b"Content-Length: 0\r\n", b""
+        )
+        + b"1\r\nx\r\n0\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("last", WHOLE)
+async def test_a_client_that_has_closed_its_side_gets_its_answers(sidecar: Started, last: str) -> None:
+    """Whoever asks and says at once that nothing more comes (RFC 9293, section 3.6; `nc -N`, `CloseWrite`) is
+    answered: one request, several, and those before one that was cut short. Then the connection ends."""
+    one, everything = WHOLE[last](), b"".join(request() for request in WHOLE.values())
+    expected = {"nowhere": 404, "chunked": 404}.get(last, 200)
+    for data, statuses in (
+        (one, [expected]),
+        (everything + one, [200, 200, 200, 404, 404, expected]),
+        (one + HEAD, [expected]),
+        (one + WHOLE["cached"]()[:-1], [expected, 400]),
+    ):
+        reader, writer = await sidecar.call.connect()
+        writer.write(data)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            assert [(await read_answer(reader)).status for _ in statuses] == statuses
+            assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [(b"", []), (b"P", []), (HEAD, []), (WHOLE["cached"]()[:-1], [400])],
+    ids=["nothing", "a byte", "half a head", "half a body"],
+)
+async def test_the_rest_of_a_request_is_not_waited_for_when_the_client_has_closed_its_side(
+    sidecar: Started, sent: bytes, statuses: list[int]
+) -> None:
+    """The connection ends at once, long before the deadline; a head that was whole gets its error."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(sent)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        assert [(await read_answer(reader)).status for _ in statuses] == statuses
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_body_that_nobody_reads_may_be_cut_short(
+    sidecar: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer went out before the body came, and then the client closed its side: the connection ends, and
+    nothing is logged."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(request_bytes("POST", "/nowhere", b"x" * 50)[:-20])
+    async with asyncio.timeout(5):
+        assert (await read_answer(reader)).status == 404
+        writer.write_eof()
+        assert await reader.read() == b""
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_error(
+    sidecar: Started, caplog: pytest.LogCaptureFixture, reset: bool
+) -> None:
+    """A request and the connection's end arrive together: there is nobody to answer, and nothing to log."""
+    for request in WHOLE.values():
+        for _ in range(20):
+            # Not the event loop's: it would let the sidecar have a look in between.
+            with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
+                if reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(request())
+        assert (await sidecar.call.get("/nowhere")).status == 404
+    gc.collect()  # asyncio tells of a task's exception when nobody can ask for it any more
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

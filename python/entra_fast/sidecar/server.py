@@ -29,6 +29,11 @@ class RequestTimedOut(Exception):
     """The request's body did not arrive in time."""
 
 
+class BodyCutShort(web.RequestPayloadError, TimeoutError):
+    """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
+    waiting for what nobody reads, and takes that for the end of it."""
+
+
 class JsonResponse(web.Response):
     """An answer with the few headers that all answers have: what the fast lane must give as well."""
 
@@ -85,13 +90,14 @@ class SidecarServer(Server):
 class SidecarProtocol(RequestHandler):
     """aiohttp's protocol, with a deadline to receive each request."""
 
-    __slots__ = ("_body", "_deadline", "_sidecar")
+    __slots__ = ("_body", "_deadline", "_no_more_comes", "_sidecar")
 
     def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
         self._sidecar = manager
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
+        self._no_more_comes = False  # the client has closed its side
 
     @property
     def busy(self) -> bool:
@@ -114,7 +120,30 @@ class SidecarProtocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._received()
+        if self._task_handler is not None and not self._request_in_progress:
+            # It may be about to begin with a request, and would find nobody to answer it.
+            self._task_handler.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more, but may still read (RFC 9293, section 3.6): what it has asked is
+        answered, then the connection ends. True keeps it open until then."""
+        self._no_more_comes = True
+        body, self._body = self._body, None
+        if body is not None:
+            body.set_exception(BodyCutShort())
+        rests = self._waiter is not None and not self._waiter.done()
+        if rests or not self._request_count:
+            return False
+        if not self._messages:
+            self.close()  # after the answer to the last request
+        return True
+
+    async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        answered = await super()._handle_request(*args)
+        if self._no_more_comes and not self._messages:
+            self.close()
+        return answered
 
     def data_received(self, data: bytes) -> None:
         if data and self._deadline is None and not (self._close or self._force_close):
