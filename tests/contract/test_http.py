@@ -211,6 +211,30 @@ async def test_expect_100_continue_is_met(sidecar: Started) -> None:
     writer.close()
 
 
+async def test_http_1_0_is_not_told_to_go_on(sidecar: Started) -> None:
+    """RFC 9110, section 10.1.1: such a client would take the interim answer for the final one."""
+    request = _post("/api/v1/token", GOOD).replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\nExpect: 100-continue\r\n")
+    assert (await sidecar.call.send(request)).status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere", "/healthz"])
+async def test_another_expectation_is_417(sidecar: Started, path: str, method: str) -> None:
+    """In the error's shape on every path, counted like every answer, and without repeating the header."""
+    request = request_bytes(method, path, json.dumps(GOOD).encode(), {"Expect": "canary-4711"})
+    reader, writer = await sidecar.call.connect()
+    writer.write(request)
+    answer = await read_answer(reader)
+    writer.close()
+    assert (answer.status, answer.json["error"]) == (417, "invalid_request")
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Server") is None
+    assert b"canary" not in answer.body
+    endpoint = path.rpartition("/")[2] if path in PATHS and method == "POST" else "other"
+    assert await sidecar.metric(f'entra_fast_requests_total{{endpoint="{endpoint}",status="417"}}') == 1
+
+
 async def test_pipelined_requests_are_answered_in_order(sidecar: Started, provider: Provider) -> None:
     """Many requests in one write, among them errors and ones for the provider."""
     token = provider.mint()

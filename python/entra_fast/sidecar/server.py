@@ -14,6 +14,7 @@ import contextlib
 import email.utils
 import socket
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -70,16 +71,25 @@ class SidecarServer(Server):
 
     def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
         super().__init__(
-            plain.request_handler,
+            self._answer,
             request_factory=plain.request_factory,
             loop=plain._loop,
             **plain._kwargs,
         )
+        self._application = plain.request_handler
         self.limits = limits
         self.metrics = metrics
 
     def __call__(self) -> RequestHandler:
         return SidecarProtocol(self, loop=self._loop, **self._kwargs)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._application(request)
+        except web.HTTPException as exc:
+            # aiohttp's own, about an expectation for a path that is not there, and it repeats the header.
+            self.metrics.requests.add("other", str(exc.status))
+            return error_response(exc.status, HTTPStatus(exc.status).phrase.lower())
 
     @property
     def busy(self) -> bool:
