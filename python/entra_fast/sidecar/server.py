@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -85,7 +86,11 @@ class SidecarServer(Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._application(request)
+            response = await self._application(request)
+            protocol = request.protocol
+            if isinstance(protocol, SidecarProtocol) and protocol.forgot_behind(request._message):
+                response.force_close()  # the client shall know, and nobody shall read on
+            return response
         except web.HTTPException as exc:
             # aiohttp's own, about an expectation for a path that is not there, and it repeats the header.
             self.metrics.requests.add("other", str(exc.status))
@@ -100,7 +105,7 @@ class SidecarServer(Server):
 class SidecarProtocol(RequestHandler):
     """aiohttp's protocol, with a deadline to receive each request."""
 
-    __slots__ = ("_body", "_deadline", "_no_more_comes", "_sidecar")
+    __slots__ = ("_alone", "_body", "_deadline", "_no_more_comes", "_offer", "_sidecar")
 
     def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
@@ -108,6 +113,8 @@ class SidecarProtocol(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._no_more_comes = False  # the client has closed its side
+        self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
+        self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
 
     @property
     def busy(self) -> bool:
@@ -156,15 +163,35 @@ class SidecarProtocol(RequestHandler):
         return answered
 
     def data_received(self, data: bytes) -> None:
+        begun = self._deadline is not None
+        if len(data) > 1 and (begun or b"upgrade" in data.lower()):
+            self._parse(data[:-1])  # see `forgot_behind`
+            data = data[-1:]
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if data and self._deadline is None and not (self._close or self._force_close):
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
-        count = self._request_count
+        count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
         if self._request_count != count and self._messages:
-            self._body = self._messages[-1][1]
+            message, self._body = self._messages[-1]
+            self._offer = message if isinstance(message, RawRequestMessage) and message.upgrade else None
         if self._body is not None and self._body.is_eof():
+            if len(data) == 1 and nothing_waits:
+                self._alone = self._offer
             self._received()
+
+    def forgot_behind(self, message: RawRequestMessage) -> bool:
+        """Whether aiohttp's parser may have forgotten what stood behind a request.
+
+        It does so when an upgrade is offered that it does not know, with the rest of the same piece, and
+        would then read on in the middle of the next request. So the last byte of a piece is parsed by itself:
+        what ends with it has nothing behind it.
+        """
+        known = message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+        return message.upgrade and not known and message is not self._alone
 
     def handle_error(
         self,
