@@ -88,7 +88,7 @@ class SidecarServer(Server):
         try:
             response = await self._application(request)
             protocol = request.protocol
-            if isinstance(protocol, SidecarProtocol) and protocol.forgot_behind(request._message):
+            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on(request._message):
                 response.force_close()  # the client shall know, and nobody shall read on
             return response
         except web.HTTPException as exc:
@@ -165,7 +165,7 @@ class SidecarProtocol(RequestHandler):
     def data_received(self, data: bytes) -> None:
         begun = self._deadline is not None
         if len(data) > 1 and (begun or b"upgrade" in data.lower()):
-            self._parse(data[:-1])  # see `forgot_behind`
+            self._parse(data[:-1])  # see `may_read_on`
             data = data[-1:]
         self._parse(data)
 
@@ -183,15 +183,19 @@ class SidecarProtocol(RequestHandler):
                 self._alone = self._offer
             self._received()
 
-    def forgot_behind(self, message: RawRequestMessage) -> bool:
-        """Whether aiohttp's parser may have forgotten what stood behind a request.
+    def may_read_on(self, message: RawRequestMessage) -> bool:
+        """Whether aiohttp's parser stands at the end of a request, and reads on from there.
 
-        It does so when an upgrade is offered that it does not know, with the rest of the same piece, and
-        would then read on in the middle of the next request. So the last byte of a piece is parsed by itself:
-        what ends with it has nothing behind it.
+        When an upgrade is offered that it does not know, it forgets what stands behind the request in the
+        same piece, and would read on in the middle of the next one. So the last byte of a piece is parsed by
+        itself: what ends with it has nothing behind it. For an upgrade that it knows, it keeps what follows
+        aside, where no deadline sees it.
         """
-        known = message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
-        return message.upgrade and not known and message is not self._alone
+        known = (
+            message.method == hdrs.METH_CONNECT
+            or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+        )
+        return not message.upgrade or (message is self._alone and not known)
 
     def handle_error(
         self,
