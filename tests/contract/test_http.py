@@ -158,6 +158,12 @@ async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
         {"Host": "localhost.evil.example"},
         {"Host": "10.0.0.1"},
         {"Host": "[::2]"},
+        {"Host": "[::ffff:10.0.0.1]"},
+        {"Host": "[127.0.0.1]"},
+        {"Host": "localhost."},
+        {"Host": "localhost@evil.example"},
+        {"Host": "localhost:80@evil.example"},
+        {"Host": "evil.example@localhost"},
         {"Host": ""},
         {"Origin": "http://127.0.0.1:3000"},
         {"Origin": "null"},
@@ -175,7 +181,17 @@ async def test_a_browser_or_a_proxy_may_not_call(
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:3000", "127.0.0.1", "127.8.9.1:7164", "[::1]", "[::1]:80"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:3000",
+        "127.0.0.1",
+        "127.8.9.1:7164",
+        "[::1]",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+        "[::FFFF:7f00:1]",
+    ],
 )
 async def test_loopback_hosts_may_call(sidecar: Started, host: str) -> None:
     """Whoever reaches the sidecar by a loopback name is in the pod."""
