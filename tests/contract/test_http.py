@@ -323,7 +323,8 @@ async def test_too_many_connections_are_refused(start: StartSidecar) -> None:
     ],
 )
 async def test_a_request_that_does_not_arrive_in_time_is_408(start: StartSidecar, sent: bytes) -> None:
-    """Slow headers and slow bodies end at an absolute deadline."""
+    """Slow headers and slow bodies end at an absolute deadline. It is counted like every answer; whether its
+    endpoint is known depends on what arrived."""
     sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
     reader, writer = await sidecar.call.connect()
     writer.write(sent)
@@ -331,6 +332,8 @@ async def test_a_request_that_does_not_arrive_in_time_is_408(start: StartSidecar
     assert answer.status == 408
     assert await reader.read() == b""
     writer.close()
+    series = [f'entra_fast_requests_total{{endpoint="{name}",status="408"}}' for name in ("token", "other")]
+    assert sum([await sidecar.metric(name) for name in series]) == 1
 
 
 async def test_a_trickle_does_not_move_the_deadline(start: StartSidecar) -> None:

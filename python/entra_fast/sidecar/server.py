@@ -247,6 +247,7 @@ class SidecarProtocol(RequestHandler):
         elif self._request_in_progress or self._messages:
             self.close()  # after the answers that are owed
         else:
+            self._sidecar.metrics.requests.add("other", "408")
             self._refuse(408, "the request did not arrive in time")
 
     def _refuse(self, status: int, sentence: str) -> None:
