@@ -131,13 +131,63 @@ async def test_a_compressed_body_is_415(sidecar: Started, provider: Provider, pa
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 async def test_another_method_is_405(sidecar: Started, path: str, method: str) -> None:
     """405 in the error's shape, with Allow."""
     answer = await sidecar.call.request(method, path)
     assert (answer.status, answer.json["error"]) == (405, "invalid_request")
     assert answer.header("Allow") == "POST"
     assert answer.header("Content-Type") == "application/json"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
+async def test_head_has_no_body_and_leaves_the_next_request_alone(sidecar: Started, path: str) -> None:
+    """The headers of the refusal and nothing behind them: the connection goes on with the next answer."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(request_bytes("HEAD", path) + request_bytes("GET", path))
+    heads = [(await reader.readuntil(b"\r\n\r\n")).split(b"\r\nDate: ")[0] for _ in range(2)]
+    writer.close()
+    assert heads[0] == heads[1]
+
+
+def _post(path: str, fields: dict[str, object]) -> bytes:
+    return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
+
+
+ANSWERS = {
+    "200": (200, lambda: _post(PATHS[0], GOOD)),
+    "introspection": (200, lambda: _post(PATHS[2], {"identity_provider": "entra_id", "token": "a.b.c"})),
+    "introspection of nothing": (200, lambda: request_bytes("POST", PATHS[2])),
+    "400": (400, lambda: _post(PATHS[0], {})),
+    "400, no HTTP": (400, lambda: HEAD + b"Content-Length: +5\r\n\r\nhello"),
+    "403": (403, lambda: request_bytes("POST", PATHS[0], headers={"Origin": "null"})),
+    "404": (404, lambda: request_bytes("GET", "/nowhere")),
+    "405": (405, lambda: request_bytes("GET", PATHS[0])),
+    "408": (408, lambda: HEAD),
+    "413": (413, lambda: HEAD + b"Content-Type: application/json\r\nContent-Length: 131073\r\n\r\n"),
+    "415": (415, lambda: request_bytes("POST", PATHS[0], b"x", {"Content-Encoding": "gzip"})),
+    "417": (417, lambda: request_bytes("GET", "/nowhere", headers={"Expect": "wonders"})),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_every_answer_is_plain_json_that_nobody_stores(start: StartSidecar, kind: str) -> None:
+    """`Content-Type` exactly, because a widely used client compares the whole value; `Cache-Control`; and no
+    word about what runs here."""
+    sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="1000")
+    status, request = ANSWERS[kind]
+    reader, writer = await sidecar.call.connect()
+    writer.write(request())
+    answer = await read_answer(reader)
+    writer.close()
+    assert answer.status == status
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Server") is None
+    expected = (
+        {"access_token", "expires_in", "token_type"} if kind == "200" else {"error", "error_description"}
+    )
+    assert set(answer.json) == ({"active", "error"} if "introspection" in kind else expected)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/token/", "/api/v2/token", "/api/v1/token/x"])
@@ -363,10 +413,6 @@ async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
     async with asyncio.timeout(10):
         assert await reader.read() == b""
     writer.close()
-
-
-def _post(path: str, fields: dict[str, object]) -> bytes:
-    return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
 
 
 WHOLE = {
