@@ -464,9 +464,11 @@ def is_loopback_host(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # Python itself looks into ::ffff:127.0.0.1 from 3.13 on.
+    return ((address.version == 6 and address.ipv4_mapped) or address).is_loopback
 
 
 def url_problem(url: str) -> str | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import socket
+import struct
 
 import pytest
 
@@ -128,13 +131,63 @@ async def test_a_compressed_body_is_415(sidecar: Started, provider: Provider, pa
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 async def test_another_method_is_405(sidecar: Started, path: str, method: str) -> None:
     """405 in the error's shape, with Allow."""
     answer = await sidecar.call.request(method, path)
     assert (answer.status, answer.json["error"]) == (405, "invalid_request")
     assert answer.header("Allow") == "POST"
     assert answer.header("Content-Type") == "application/json"
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
+async def test_head_has_no_body_and_leaves_the_next_request_alone(sidecar: Started, path: str) -> None:
+    """The headers of the refusal and nothing behind them: the connection goes on with the next answer."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(request_bytes("HEAD", path) + request_bytes("GET", path))
+    heads = [(await reader.readuntil(b"\r\n\r\n")).split(b"\r\nDate: ")[0] for _ in range(2)]
+    writer.close()
+    assert heads[0] == heads[1]
+
+
+def _post(path: str, fields: dict[str, object]) -> bytes:
+    return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
+
+
+ANSWERS = {
+    "200": (200, lambda: _post(PATHS[0], GOOD)),
+    "introspection": (200, lambda: _post(PATHS[2], {"identity_provider": "entra_id", "token": "a.b.c"})),
+    "introspection of nothing": (200, lambda: request_bytes("POST", PATHS[2])),
+    "400": (400, lambda: _post(PATHS[0], {})),
+    "400, no HTTP": (400, lambda: HEAD + b"Content-Length: +5\r\n\r\nhello"),
+    "403": (403, lambda: request_bytes("POST", PATHS[0], headers={"Origin": "null"})),
+    "404": (404, lambda: request_bytes("GET", "/nowhere")),
+    "405": (405, lambda: request_bytes("GET", PATHS[0])),
+    "408": (408, lambda: HEAD),
+    "413": (413, lambda: HEAD + b"Content-Type: application/json\r\nContent-Length: 131073\r\n\r\n"),
+    "415": (415, lambda: request_bytes("POST", PATHS[0], b"x", {"Content-Encoding": "gzip"})),
+    "417": (417, lambda: request_bytes("GET", "/nowhere", headers={"Expect": "wonders"})),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_every_answer_is_plain_json_that_nobody_stores(start: StartSidecar, kind: str) -> None:
+    """`Content-Type` exactly, because a widely used client compares the whole value; `Cache-Control`; and no
+    word about what runs here."""
+    sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="1000")
+    status, request = ANSWERS[kind]
+    reader, writer = await sidecar.call.connect()
+    writer.write(request())
+    answer = await read_answer(reader)
+    writer.close()
+    assert answer.status == status
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Server") is None
+    expected = (
+        {"access_token", "expires_in", "token_type"} if kind == "200" else {"error", "error_description"}
+    )
+    assert set(answer.json) == ({"active", "error"} if "introspection" in kind else expected)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/token/", "/api/v2/token", "/api/v1/token/x"])
@@ -160,6 +213,12 @@ async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
         {"Host": "localhost.evil.example"},
         {"Host": "10.0.0.1"},
         {"Host": "[::2]"},
+        {"Host": "[::ffff:10.0.0.1]"},
+        {"Host": "[127.0.0.1]"},
+        {"Host": "localhost."},
+        {"Host": "localhost@evil.example"},
+        {"Host": "localhost:80@evil.example"},
+        {"Host": "evil.example@localhost"},
         {"Host": ""},
         {"Origin": "http://127.0.0.1:3000"},
         {"Origin": "null"},
@@ -177,7 +236,17 @@ async def test_a_browser_or_a_proxy_may_not_call(
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:3000", "127.0.0.1", "127.8.9.1:7164", "[::1]", "[::1]:80"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:3000",
+        "127.0.0.1",
+        "127.8.9.1:7164",
+        "[::1]",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+        "[::FFFF:7f00:1]",
+    ],
 )
 async def test_loopback_hosts_may_call(sidecar: Started, host: str) -> None:
     """Whoever reaches the sidecar by a loopback name is in the pod."""
@@ -211,6 +280,30 @@ async def test_expect_100_continue_is_met(sidecar: Started) -> None:
     writer.write(body)
     assert (await read_answer(reader)).status == 200
     writer.close()
+
+
+async def test_http_1_0_is_not_told_to_go_on(sidecar: Started) -> None:
+    """RFC 9110, section 10.1.1: such a client would take the interim answer for the final one."""
+    request = _post("/api/v1/token", GOOD).replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\nExpect: 100-continue\r\n")
+    assert (await sidecar.call.send(request)).status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere", "/healthz"])
+async def test_another_expectation_is_417(sidecar: Started, path: str, method: str) -> None:
+    """In the error's shape on every path, counted like every answer, and without repeating the header."""
+    request = request_bytes(method, path, json.dumps(GOOD).encode(), {"Expect": "canary-4711"})
+    reader, writer = await sidecar.call.connect()
+    writer.write(request)
+    answer = await read_answer(reader)
+    writer.close()
+    assert (answer.status, answer.json["error"]) == (417, "invalid_request")
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Server") is None
+    assert b"canary" not in answer.body
+    endpoint = path.rpartition("/")[2] if path in PATHS and method == "POST" else "other"
+    assert await sidecar.metric(f'entra_fast_requests_total{{endpoint="{endpoint}",status="417"}}') == 1
 
 
 async def test_pipelined_requests_are_answered_in_order(sidecar: Started, provider: Provider) -> None:
@@ -285,7 +378,8 @@ async def test_too_many_connections_are_refused(start: StartSidecar) -> None:
     ],
 )
 async def test_a_request_that_does_not_arrive_in_time_is_408(start: StartSidecar, sent: bytes) -> None:
-    """Slow headers and slow bodies end at an absolute deadline."""
+    """Slow headers and slow bodies end at an absolute deadline. It is counted like every answer; whether its
+    endpoint is known depends on what arrived."""
     sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
     reader, writer = await sidecar.call.connect()
     writer.write(sent)
@@ -293,6 +387,8 @@ async def test_a_request_that_does_not_arrive_in_time_is_408(start: StartSidecar
     assert answer.status == 408
     assert await reader.read() == b""
     writer.close()
+    series = [f'entra_fast_requests_total{{endpoint="{name}",status="408"}}' for name in ("token", "other")]
+    assert sum([await sidecar.metric(name) for name in series]) == 1
 
 
 async def test_a_trickle_does_not_move_the_deadline(start: StartSidecar) -> None:
@@ -324,5 +420,86 @@ async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
     writer.close()
 
 
-def _post(path: str, fields: dict[str, object]) -> bytes:
-    return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
+WHOLE = {
+    "cached": lambda: _post("/api/v1/token", {**GOOD, "target": "api://c.n.cached/.default"}),
+    "for the provider": lambda: _post("/api/v1/token", {**GOOD, "skip_cache": True}),
+    "introspection": lambda: _post("/api/v1/introspect", {"identity_provider": "entra_id", "token": "a.b.c"}),
+    "nowhere": lambda: request_bytes("GET", "/nowhere"),
+    "chunked": lambda: (
+        request_bytes("POST", "/nowhere", headers={"Transfer-Encoding": "chunked"}).replace(
+            b"Content-Length: 0\r\n", b""
+        )
+        + b"1\r\nx\r\n0\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("last", WHOLE)
+async def test_a_client_that_has_closed_its_side_gets_its_answers(sidecar: Started, last: str) -> None:
+    """Whoever asks and says at once that nothing more comes (RFC 9293, section 3.6; `nc -N`, `CloseWrite`) is
+    answered: one request, several, and those before one that was cut short. Then the connection ends."""
+    one, everything = WHOLE[last](), b"".join(request() for request in WHOLE.values())
+    expected = {"nowhere": 404, "chunked": 404}.get(last, 200)
+    for data, statuses in (
+        (one, [expected]),
+        (everything + one, [200, 200, 200, 404, 404, expected]),
+        (one + HEAD, [expected]),
+        (one + WHOLE["cached"]()[:-1], [expected, 400]),
+    ):
+        reader, writer = await sidecar.call.connect()
+        writer.write(data)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            assert [(await read_answer(reader)).status for _ in statuses] == statuses
+            assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [(b"", []), (b"P", []), (HEAD, []), (WHOLE["cached"]()[:-1], [400])],
+    ids=["nothing", "a byte", "half a head", "half a body"],
+)
+async def test_the_rest_of_a_request_is_not_waited_for_when_the_client_has_closed_its_side(
+    sidecar: Started, sent: bytes, statuses: list[int]
+) -> None:
+    """The connection ends at once, long before the deadline; a head that was whole gets its error."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(sent)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        assert [(await read_answer(reader)).status for _ in statuses] == statuses
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_body_that_nobody_reads_may_be_cut_short(
+    sidecar: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer went out before the body came, and then the client closed its side: the connection ends, and
+    nothing is logged."""
+    reader, writer = await sidecar.call.connect()
+    writer.write(request_bytes("POST", "/nowhere", b"x" * 50)[:-20])
+    async with asyncio.timeout(5):
+        assert (await read_answer(reader)).status == 404
+        writer.write_eof()
+        assert await reader.read() == b""
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_error(
+    sidecar: Started, caplog: pytest.LogCaptureFixture, reset: bool
+) -> None:
+    """A request and the connection's end arrive together: there is nobody to answer, and nothing to log."""
+    for request in WHOLE.values():
+        for _ in range(20):
+            # Not the event loop's: it would let the sidecar have a look in between.
+            with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
+                if reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(request())
+        assert (await sidecar.call.get("/nowhere")).status == 404
+    gc.collect()  # asyncio tells of a task's exception when nobody can ask for it any more
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

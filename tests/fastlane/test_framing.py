@@ -335,7 +335,8 @@ MALFORMED: dict[str, bytes] = {
     "user agent twice": header(b"User-Agent: a\r\nUser-Agent: b"),
     "Expect": header(b"Expect: 100-continue"),
     "Expect something else": header(b"Expect: wonders"),
-    "upgrade to h2c": header(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA"),
+    "upgrade to wonders": header(b"Connection: Upgrade\r\nUpgrade: wonders"),
+    "upgrade to wonders, request behind": header(b"Connection: Upgrade\r\nUpgrade: wonders") + INNER,
     "upgrade to websocket": header(
         b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA=="
     ),
@@ -416,6 +417,75 @@ async def test_both_ways_say_the_same_about_what_is_malformed(
                     in_full = await transcript(full, *parts, MALFORMED[name], in_single_bytes=True)
                 assert by_lane == in_full, name
     assert lane_answers(lane) > len(names)  # the preludes, and what is not that malformed
+
+
+OFFER = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+
+
+async def test_an_offer_of_http_2_costs_nothing_on_the_lane(lane: Started, provider: Provider) -> None:
+    """Java's HTTP client makes it with every request (RFC 9110, section 7.8): it is ignored, also where the
+    full way answers, and all that follows is answered on the same connection."""
+    lane.clock.stop(1_800_000_000.0)
+    await lane.call.token()
+    requests = [
+        (introspection("a"), introspection("a", **OFFER)),
+        (request_bytes("GET", "/nowhere"), request_bytes("GET", "/nowhere", headers=OFFER)),
+        (token_request(), token_request(**OFFER)),
+        (token_request(""), token_request("", **OFFER)),
+    ]
+    async with await Connection.to(lane) as connection:
+        expected = [await connection.ask(plain) for plain, _ in requests]
+        before = lane_answers(lane)
+        connection.send(b"".join(offering for _, offering in requests) * 3)
+        assert [await connection.answer() for _ in range(12)] == expected * 3
+        assert lane_answers(lane) - before == 6
+
+
+def offering(upgrade: str, coding: str) -> bytes:
+    """An introspection that offers an upgrade."""
+    request = introspection("a", **{**OFFER, "Upgrade": upgrade})
+    if coding == "chunked":  # as Spring's RestClient sends it
+        head, _, content = request.partition(b"\r\n\r\n")
+        head = head.replace(b"Content-Length: %d" % len(content), b"Transfer-Encoding: chunked")
+        return head + b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
+    return request
+
+
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+@pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
+async def test_an_offered_upgrade_keeps_the_connection(
+    full: Started, lane: Started, upgrade: str, coding: str
+) -> None:
+    """On the full way, when nothing stands behind the request, however it was cut."""
+    request = offering(upgrade, coding)
+    for sidecar in (full, lane):
+        async with await Connection.to(sidecar) as connection:
+            expected = await connection.ask(introspection("a"))
+            for cut in [*range(1, len(request), 7), request.index(b"\r\n\r\n") + 4, len(request)]:
+                connection.send(request[:cut])
+                await pause()
+                connection.send(request[cut:])
+                assert await connection.answer() == expected, cut
+
+
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+@pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
+async def test_nobody_reads_on_where_the_parser_forgot_something(
+    full: Started, upgrade: str, coding: str
+) -> None:
+    """aiohttp's parser forgets what stands behind an offered upgrade in the same piece, and would read on in
+    the middle of the next request. So the answer says that the connection ends, and nothing more comes."""
+    first = offering(upgrade, coding)
+    inner = json_request(TOKEN, token_request())  # whoever begins in the middle of it finds a request
+    for at in (len(first) + 1, len(first) + len(inner) - len(token_request()), len(first) + len(inner)):
+        async with await Connection.to(full) as connection:
+            data = first + inner
+            connection.send(data[:at])
+            await pause()
+            connection.send(data[at:] + introspection("b"))
+            answers = await connection.rest()
+            assert [status(answer) for answer in answers] == [200], at
+            assert b"Connection: close" in answers[0]
 
 
 async def test_what_is_behind_connection_close_is_never_answered(lane: Started, full: Started) -> None:

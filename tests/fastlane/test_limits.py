@@ -45,6 +45,23 @@ async def test_a_request_that_stays_unfinished_is_408(start: StartSidecar, befor
     assert await lane.metric("entra_fast_receive_timeouts_total") == 1
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["one piece", "two pieces"])
+async def test_nothing_hides_behind_an_upgrade(start: StartSidecar, cut: bool) -> None:
+    """aiohttp keeps aside what follows an offer of web sockets, and the beginning of a request there would
+    have no deadline: the connection ends with the answer."""
+    upgrade = request_bytes("GET", "/nowhere", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    connect = b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for way in ("true", "false"):
+        sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300", ENTRA_FAST_FAST_LANE=way)
+        for request, expected in ((upgrade, 404), (connect, 400)):
+            async with await Connection.to(sidecar) as connection:
+                connection.send(request)
+                if cut:
+                    await asyncio.sleep(0)
+                connection.send(token_request()[:-1])
+                assert [status(answer) for answer in await connection.rest()] == [expected]
+
+
 async def test_the_deadline_counts_from_the_first_byte(start: StartSidecar) -> None:
     """Neither further bytes nor a finished request before it move it: a trickle ends."""
     lane = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300")

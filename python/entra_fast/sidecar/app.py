@@ -8,14 +8,13 @@ Every answer has the same few headers, made in one place, because the fast lane 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
 from entra_fast.config import Settings, is_loopback_host
@@ -119,10 +118,7 @@ def _host_is_allowed(value: str, allowed: frozenset[str]) -> bool:
         host, bracket, rest = host[1:].partition("]")
         if not bracket or (rest and not _is_port(rest)):
             return False
-        try:
-            return ipaddress.IPv6Address(host).is_loopback or host in allowed
-        except ValueError:
-            return False
+        return ":" in host and (is_loopback_host(host) or host in allowed)
     name, colon, port = host.partition(":")
     if colon and not _is_port(colon + port):
         return False
@@ -176,6 +172,8 @@ class _Api:
                 reason = who_may_not_call(request.headers, self._allowed_hosts)
                 if reason is not None:
                     return error_response(403, reason)
+            if _expectation(request) not in ("", "100-continue"):
+                raise BadRequest("the only expectation that can be met is 100-continue", 417)
             return await handler(request)
         except BadRequest as exc:
             return _closing_if_unread(request, error_response(exc.status, exc.message))
@@ -278,14 +276,16 @@ def _closing_if_unread(request: web.Request, response: web.Response) -> web.Resp
     return response
 
 
-async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """`Expect: 100-continue` (RFC 9110, section 10.1.1)."""
-    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        return error_response(417, "the only expectation that can be met is 100-continue")
-    if (request.content_length or 0) <= MAX_BODY_BYTES:
+async def _expect(request: web.Request) -> None:
+    """`Expect: 100-continue` (RFC 9110, section 10.1.1). The handler refuses what else is expected."""
+    if _expectation(request) == "100-continue" and (request.content_length or 0) <= MAX_BODY_BYTES:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
-    return None
+
+
+def _expectation(request: web.Request) -> str:
+    """What the client expects. One of HTTP/1.0 would take an interim answer for the final one."""
+    return request.headers.get(hdrs.EXPECT, "").lower() if request.version >= HttpVersion11 else ""
 
 
 # --- probes ---
@@ -310,4 +310,4 @@ def _add_probes(app: web.Application, service: Service) -> None:
         return JsonResponse(200, description)
 
     for path, handler in zip(PROBE_PATHS, (healthz, readyz, metrics, description_of_api), strict=True):
-        app.router.add_get(path, handler)
+        app.router.add_get(path, handler, expect_handler=_expect)

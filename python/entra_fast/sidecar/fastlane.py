@@ -213,6 +213,12 @@ class FastLaneProtocol(SidecarProtocol):
                 self._pass_on(self._take_held())
             self._settle()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        # What is held whole shall be answered, and only aiohttp's handler knows when the last answer is out.
+        self.leave_lane()
+        self._waiting_since = None
+        return super().eof_received()
+
     # --- bytes ---
 
     @property

@@ -14,10 +14,12 @@ import contextlib
 import email.utils
 import socket
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -27,6 +29,11 @@ from entra_fast.metrics import Metrics
 
 class RequestTimedOut(Exception):
     """The request's body did not arrive in time."""
+
+
+class BodyCutShort(web.RequestPayloadError, TimeoutError):
+    """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
+    waiting for what nobody reads, and takes that for the end of it."""
 
 
 class JsonResponse(web.Response):
@@ -65,16 +72,29 @@ class SidecarServer(Server):
 
     def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
         super().__init__(
-            plain.request_handler,
+            self._answer,
             request_factory=plain.request_factory,
             loop=plain._loop,
             **plain._kwargs,
         )
+        self._application = plain.request_handler
         self.limits = limits
         self.metrics = metrics
 
     def __call__(self) -> RequestHandler:
         return SidecarProtocol(self, loop=self._loop, **self._kwargs)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await self._application(request)
+            protocol = request.protocol
+            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on(request._message):
+                response.force_close()  # the client shall know, and nobody shall read on
+            return response
+        except web.HTTPException as exc:
+            # aiohttp's own, about an expectation for a path that is not there, and it repeats the header.
+            self.metrics.requests.add("other", str(exc.status))
+            return error_response(exc.status, HTTPStatus(exc.status).phrase.lower())
 
     @property
     def busy(self) -> bool:
@@ -85,13 +105,16 @@ class SidecarServer(Server):
 class SidecarProtocol(RequestHandler):
     """aiohttp's protocol, with a deadline to receive each request."""
 
-    __slots__ = ("_body", "_deadline", "_sidecar")
+    __slots__ = ("_alone", "_body", "_deadline", "_no_more_comes", "_offer", "_sidecar")
 
     def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
         self._sidecar = manager
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
+        self._no_more_comes = False  # the client has closed its side
+        self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
+        self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
 
     @property
     def busy(self) -> bool:
@@ -114,18 +137,65 @@ class SidecarProtocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._received()
+        if self._task_handler is not None and not self._request_in_progress:
+            # It may be about to begin with a request, and would find nobody to answer it.
+            self._task_handler.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more, but may still read (RFC 9293, section 3.6): what it has asked is
+        answered, then the connection ends. True keeps it open until then."""
+        self._no_more_comes = True
+        body, self._body = self._body, None
+        if body is not None:
+            body.set_exception(BodyCutShort())
+        rests = self._waiter is not None and not self._waiter.done()
+        if rests or not self._request_count:
+            return False
+        if not self._messages:
+            self.close()  # after the answer to the last request
+        return True
+
+    async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        answered = await super()._handle_request(*args)
+        if self._no_more_comes and not self._messages:
+            self.close()
+        return answered
+
     def data_received(self, data: bytes) -> None:
+        begun = self._deadline is not None
+        if len(data) > 1 and (begun or b"upgrade" in data.lower()):
+            self._parse(data[:-1])  # see `may_read_on`
+            data = data[-1:]
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if data and self._deadline is None and not (self._close or self._force_close):
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
-        count = self._request_count
+        count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
         if self._request_count != count and self._messages:
-            self._body = self._messages[-1][1]
+            message, self._body = self._messages[-1]
+            self._offer = message if isinstance(message, RawRequestMessage) and message.upgrade else None
         if self._body is not None and self._body.is_eof():
+            if len(data) == 1 and nothing_waits:
+                self._alone = self._offer
             self._received()
+
+    def may_read_on(self, message: RawRequestMessage) -> bool:
+        """Whether aiohttp's parser stands at the end of a request, and reads on from there.
+
+        When an upgrade is offered that it does not know, it forgets what stands behind the request in the
+        same piece, and would read on in the middle of the next one. So the last byte of a piece is parsed by
+        itself: what ends with it has nothing behind it. For an upgrade that it knows, it keeps what follows
+        aside, where no deadline sees it.
+        """
+        known = (
+            message.method == hdrs.METH_CONNECT
+            or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+        )
+        return not message.upgrade or (message is self._alone and not known)
 
     def handle_error(
         self,
@@ -177,6 +247,7 @@ class SidecarProtocol(RequestHandler):
         elif self._request_in_progress or self._messages:
             self.close()  # after the answers that are owed
         else:
+            self._sidecar.metrics.requests.add("other", "408")
             self._refuse(408, "the request did not arrive in time")
 
     def _refuse(self, status: int, sentence: str) -> None:

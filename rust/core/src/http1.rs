@@ -180,13 +180,15 @@ impl<'b> Head<'b> {
             6 if is(b"expect") => return None, // the client waits for an interim answer
             6 if is(b"origin") => self.declined = true,
             6 if is(b"server") => self.once(2)?,
-            7 if is(b"upgrade") => return None,
+            // Java's HTTP client offers this with every request; it may be ignored (RFC 9110, section 7.8).
+            7 if is(b"upgrade") => value.eq_ignore_ascii_case(b"h2c").then_some(())?,
             7 if is(b"trailer") => return None,
             9 if is(b"forwarded") => self.declined = true,
             10 if is(b"connection") => {
                 // Only what changes nothing; `close` and all else is the full way's.
-                self.declined |= !value.eq_ignore_ascii_case(b"keep-alive");
-                if !(value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")) {
+                let is = |other: &[u8]| value.eq_ignore_ascii_case(other);
+                self.declined |= is(b"close");
+                if !(is(b"close") || is(b"keep-alive") || is(b"upgrade, http2-settings")) {
                     return None;
                 }
             }
@@ -333,8 +335,12 @@ mod tests {
             "Content-Length: 5",
             "Content-Length: 6",
             "Expect: 100-continue",
-            "Upgrade: h2c",
+            "Upgrade: websocket",
+            "Upgrade: h2c, websocket",
+            "Upgrade: h2c\r\nUpgrade: websocket",
             "Connection: keep-alive, Upgrade",
+            "Connection: Upgrade",
+            "Connection: Upgrade, HTTP2-Settings, close",
             "Connection: Content-Length",
             "Trailer: X",
             "Host: evil",
@@ -416,6 +422,15 @@ mod tests {
         assert_eq!(recognise(get.as_bytes()), Recognised::Framed(get.len()));
         let large = PLAIN.replace("Content-Length: 5", "Content-Length: 131073");
         assert_eq!(recognise(large.as_bytes()), Recognised::Framed(large.len() - 5 + 131_073));
+    }
+
+    #[test]
+    fn an_offer_of_http_2_is_ignored() {
+        let offer = "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nUpgrade: h2c";
+        let text = with(offer);
+        assert!(matches!(recognise(text.as_bytes()), Recognised::Request(_, length) if length == text.len()));
+        let text = with(&format!("{offer}\r\nConnection: close"));
+        assert_eq!(recognise(text.as_bytes()), Recognised::Framed(text.len()));
     }
 
     #[test]
