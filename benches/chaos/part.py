@@ -107,7 +107,7 @@ class Part:
     def __init__(self, name: str, seed: int, seconds: float, clients: int = 12) -> None:
         self.kind = KINDS[name]
         self.report = PartReport(name, self.kind.title, seconds)
-        self.truth = Truth(self.report)
+        self.truth = Truth(self.report, one_asks=self.kind.replicas == 1)
         self._seed = f"{seed}/{name}"
         self._clients = clients
         self._provider = KnownProvider()
@@ -335,7 +335,7 @@ class Part:
         if user is not None:
             fields["user_token"] = user[0]
         floor = known.floors.get((scope, user[0] if user else None), 0)
-        asked = Asked(scope, user, skip_cache, time.monotonic(), floor)
+        asked = Asked(scope, user, skip_cache, time.monotonic(), floor, len(self.truth.issued))
         answer = await self._ask(connection, "token" if user is None else "exchange", fields)
         if answer is None:
             return None

@@ -44,7 +44,7 @@ class Known:
     Attributes:
         fetches_keys: whether an unknown key makes it fetch; not in the cool-down after a failure.
         handed_out: the end of the last token that was handed out and may be cached.
-        floors: the number of the last token that was got with `skip_cache`: no older one may follow.
+        floors: the number of a token that was got with `skip_cache`: no older one may follow.
     """
 
     has_keys: bool = False
@@ -58,7 +58,8 @@ class Asked:
     """A request for a token, as it was sent.
 
     Attributes:
-        began: when, by the monotonic clock. floor: of `Known.floors`, at that time.
+        began: when, by the monotonic clock. floor: of `Known.floors`, at that time. issued: how many tokens
+            there were then.
         user: the user's token and its end.
     """
 
@@ -67,6 +68,7 @@ class Asked:
     skip_cache: bool
     began: float
     floor: int
+    issued: int
 
     @property
     def key(self) -> Key:
@@ -74,10 +76,17 @@ class Asked:
 
 
 class Truth:
-    """Judges. What is wrong ends up in the report."""
+    """Judges. What is wrong ends up in the report.
 
-    def __init__(self, report: PartReport) -> None:
+    Args:
+        one_asks: whether only one process asks the provider. Where two do, they may ask for the same token at
+            the same moment, and nobody can tell which answer is the newer one: one that was issued after a
+            request with `skip_cache` was sent is new enough for it.
+    """
+
+    def __init__(self, report: PartReport, *, one_asks: bool = True) -> None:
         self.report = report
+        self._one_asks = one_asks
         self.issued: dict[str, Issued] = {}
         self._started = time.monotonic()
         self._excuses = 0
@@ -164,7 +173,8 @@ class Truth:
         if token.cacheable:
             known.handed_out[key] = max(token.expires_at, known.handed_out.get(key, 0.0))
             if asked.skip_cache:
-                known.floors[key] = max(token.number, known.floors.get(key, 0))
+                oldest = token.number if self._one_asks else min(token.number, asked.issued + 1)
+                known.floors[key] = max(oldest, known.floors.get(key, 0))
 
     def _false_rejection(self, error: str) -> None:
         self.report.false_rejections += 1

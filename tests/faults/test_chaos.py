@@ -142,10 +142,12 @@ def judge(
     scope: str = SCOPE,
     user: tuple[str, float] | None = None,
     skip_cache: bool = False,
+    issued: int | None = None,
 ) -> PartReport:
     known = known or Known()
     floor = known.floors.get((scope, user[0] if user else None), 0)
-    truth.judge_token(known, Asked(scope, user, skip_cache, time.monotonic(), floor), answer)
+    issued = len(truth.issued) if issued is None else issued
+    truth.judge_token(known, Asked(scope, user, skip_cache, time.monotonic(), floor, issued), answer)
     return truth.report
 
 
@@ -201,6 +203,18 @@ def test_the_checker_finds_tokens_that_were_replaced(truth: Truth) -> None:
     assert truth.report.good
     judge(truth, token("good"), known=known)
     assert truth.report.wrong_answers == 1
+
+
+def test_the_checker_knows_that_two_replicas_may_ask_at_once(truth: Truth) -> None:
+    """Then a token that came second may be the older one, but none that was there before the request."""
+    replicas = Truth(truth.report, one_asks=False)
+    replicas.issued |= truth.issued  # one and two
+    replicas.issued["other's"] = Issued(3, SCOPE, None, time.time() + 100)
+    replicas.issued["own"] = Issued(4, SCOPE, None, time.time() + 100)
+    known = Known()
+    judge(replicas, token("own"), known=known, skip_cache=True, issued=2)
+    assert judge(replicas, token("other's"), known=known).good
+    assert not judge(replicas, token("good"), known=known).good
 
 
 def test_the_checker_finds_false_verdicts(truth: Truth) -> None:
