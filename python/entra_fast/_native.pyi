@@ -268,11 +268,11 @@ class GrantCache:
 
 @final
 class AccessLog:
-    """Collects the lines of the access log, and gives `write` pieces of whole lines, of 16 KiB at most.
-    `worker`: the number of this process, where several serve as one; pieces are then no larger than what a
-    pipe that they share takes as a whole."""
+    """Collects the lines of the access log, and writes them to standard error in pieces of whole lines, of 64
+    KiB at most. `worker`: the number of this process, where several serve as one; pieces are then no larger
+    than what a pipe that they share takes as a whole. What cannot be written is lost."""
 
-    def __new__(cls, write: Callable[[bytes], None], *, worker: int | None = None) -> AccessLog: ...
+    def __new__(cls, *, worker: int | None = None) -> AccessLog: ...
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
         """A line for one request, as of now."""
     def flush(self) -> None:

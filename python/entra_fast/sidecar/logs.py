@@ -8,7 +8,6 @@ places it passed through are logged.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import logging
 import math
@@ -116,8 +115,8 @@ class Repeats(logging.Filter):
 class AccessLog:
     """One line per request, when it is asked for. Never the query, the headers or the body.
 
-    Lines are put together by native code, for both ways, and written many at a time, or after
-    `WRITTEN_WITHIN` seconds: so they cost the fast lane next to nothing.
+    Lines are put together and written by native code, for both ways, many at a time, or after
+    `WRITTEN_WITHIN` seconds: so they cost the fast lane little.
 
     Args:
         enabled: whether it is asked for.
@@ -127,7 +126,7 @@ class AccessLog:
     __slots__ = ("_timer", "native")
 
     def __init__(self, enabled: bool, worker: int | None = None) -> None:
-        self.native = _native.AccessLog(_write_to_standard_error, worker=worker) if enabled else None
+        self.native = _native.AccessLog(worker=worker) if enabled else None
         self._timer: asyncio.TimerHandle | None = None
 
     def log(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -150,13 +149,6 @@ class AccessLog:
         if self.native is not None:
             self.native.flush()
             self.start()
-
-
-def _write_to_standard_error(lines: bytes) -> None:
-    # Nobody who asks for a token shall suffer because nobody reads the log.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.buffer.write(lines)
-        sys.stderr.buffer.flush()
 
 
 def configure(level: str, *, worker: int | None = None) -> None:

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use crate::calendar::{Moment, write_digits};
+use crate::calendar::{Moment, digits, seconds_of, write_digits};
 use crate::json::write_string;
 
-/// The most bytes that leave in one piece: a quarter of what a pipe usually holds, so that whoever reads it can keep up.
-const PIECE_BYTES: usize = 16_384;
+/// The most bytes that leave in one piece: what a pipe usually holds. Of larger pieces, fewer have to be written.
+const PIECE_BYTES: usize = 65_536;
 
 /// The same where several processes share the log: so many bytes a pipe takes as a whole, so that their lines are never
 /// mixed (`PIPE_BUF` of Linux; POSIX, `write`).
@@ -40,7 +40,21 @@ pub struct Lines {
     middle: Vec<u8>,
     piece_bytes: usize,
     waiting: Vec<u8>,
+    last: Head,
 }
+
+/// A line up to its duration. Most lines have that of the one before, but for the milliseconds of its time.
+#[derive(Debug, Default)]
+struct Head {
+    second: u64,
+    method: String,
+    path: String,
+    status: u16,
+    text: Vec<u8>,
+}
+
+/// Where the milliseconds stand in a line.
+const MILLISECOND_AT: usize = r#"{"time":"2026-11-21T08:00:00."#.len();
 
 impl Lines {
     /// None yet. `worker`: the number of the process, where several serve as one.
@@ -52,60 +66,75 @@ impl Lines {
         }
         middle.extend_from_slice(br#""method":"#);
         let piece_bytes = if worker.is_some() { SHARED_PIECE_BYTES } else { PIECE_BYTES };
-        Self { middle, piece_bytes, waiting: Vec::new() }
+        Self { middle, piece_bytes, waiting: Vec::new(), last: Head::default() }
     }
 
-    /// Add a line. Lines beside which it has no room are given back, and have to be written now.
-    #[must_use]
-    pub fn add(&mut self, line: Line<'_>) -> Option<Vec<u8>> {
+    /// Add a line. Lines beside which it has no room are given to `write`.
+    pub fn add(&mut self, line: Line<'_>, write: impl FnOnce(&[u8])) {
         let start = self.waiting.len();
         self.append(line);
-        if self.waiting.len() <= self.piece_bytes {
-            return None;
+        if self.waiting.len() > self.piece_bytes {
+            write(&self.waiting[..start]);
+            self.waiting.drain(..start);
         }
-        let mut next = Vec::with_capacity(self.piece_bytes);
-        next.extend_from_slice(&self.waiting[start..]);
-        self.waiting.truncate(start);
-        Some(std::mem::replace(&mut self.waiting, next))
     }
 
-    /// Take all that wait.
-    #[must_use]
-    pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.waiting)
+    /// Give all that wait to `write`.
+    pub fn flush(&mut self, write: impl FnOnce(&[u8])) {
+        if !self.waiting.is_empty() {
+            write(&self.waiting);
+            self.waiting.clear();
+        }
     }
 
     fn append(&mut self, line: Line<'_>) {
-        let out = &mut self.waiting;
-        let moment = Moment::of(line.unix);
-        out.extend_from_slice(br#"{"time":""#);
-        write_digits::<4>(out, moment.year);
-        out.push(b'-');
-        write_digits::<2>(out, moment.month + 1);
-        out.push(b'-');
-        write_digits::<2>(out, moment.day);
-        out.push(b'T');
-        write_digits::<2>(out, moment.hour);
-        out.push(b':');
-        write_digits::<2>(out, moment.minute);
-        out.push(b':');
-        write_digits::<2>(out, moment.second);
-        out.push(b'.');
-        write_digits::<3>(out, moment.millisecond);
-        out.extend_from_slice(b"+00:00");
-        out.extend_from_slice(&self.middle);
+        let (second, millisecond) = seconds_of(line.unix);
         let method = line.method.get(..METHOD_BYTES).unwrap_or(line.method);
-        write_string(out, method);
-        out.extend_from_slice(br#","path":"#);
-        write_string(out, line.path);
-        out.extend_from_slice(br#","status":"#);
-        write_digits::<3>(out, u64::from(line.status));
-        out.extend_from_slice(br#","milliseconds":"#);
+        let last = &self.last;
+        if (last.second, &*last.method, &*last.path, last.status) != (second, method, line.path, line.status) {
+            self.last = Head {
+                second,
+                method: method.to_owned(),
+                path: line.path.to_owned(),
+                status: line.status,
+                text: self.head(method, line),
+            };
+        }
+        let out = &mut self.waiting;
+        let start = out.len();
+        out.extend_from_slice(&self.last.text);
+        let milliseconds_at = start + MILLISECOND_AT;
+        out[milliseconds_at..milliseconds_at + 3].copy_from_slice(&digits::<3>(millisecond));
         let microseconds = u64::try_from(line.duration.as_micros()).unwrap_or(u64::MAX);
         write_whole(out, microseconds / 1000);
         out.push(b'.');
         write_digits::<3>(out, microseconds % 1000);
         out.extend_from_slice(b"}\n");
+    }
+
+    fn head(&self, method: &str, line: Line<'_>) -> Vec<u8> {
+        let moment = Moment::of(line.unix);
+        let mut text = br#"{"time":""#.to_vec();
+        write_digits::<4>(&mut text, moment.year);
+        for (before, value) in [
+            (b'-', moment.month + 1),
+            (b'-', moment.day),
+            (b'T', moment.hour),
+            (b':', moment.minute),
+            (b':', moment.second),
+        ] {
+            text.push(before);
+            write_digits::<2>(&mut text, value);
+        }
+        text.extend_from_slice(b".000+00:00");
+        text.extend_from_slice(&self.middle);
+        write_string(&mut text, method);
+        text.extend_from_slice(br#","path":"#);
+        write_string(&mut text, line.path);
+        text.extend_from_slice(br#","status":"#);
+        write_digits::<3>(&mut text, u64::from(line.status));
+        text.extend_from_slice(br#","milliseconds":"#);
+        text
     }
 }
 
@@ -132,10 +161,18 @@ mod tests {
 
     #[test]
     fn a_line_has_the_form_of_all_log_lines() {
-        let of = |worker, line| {
+        let of = |worker, line: Line<'_>| {
             let mut lines = Lines::new(worker);
-            assert_eq!(lines.add(line), None);
-            String::from_utf8(lines.take()).unwrap()
+            let mut text = Vec::new();
+            for line in [line, Line { unix: line.unix + 0.5, ..line }, Line { status: 404, ..line }] {
+                lines.add(line, |_| panic!("there is room"));
+            }
+            lines.flush(|piece| text.extend_from_slice(piece));
+            let text = String::from_utf8(text).unwrap();
+            let first = text.lines().next().unwrap();
+            let others = [first.replace(".250+", ".750+"), first.replace("200", "404")];
+            assert_eq!(text, format!("{first}\n{}\n{}\n", others[0], others[1]));
+            format!("{first}\n")
         };
         let expected = "{\"time\":\"2026-11-21T08:00:00.250+00:00\",\"level\":\"info\",\"logger\":\"entra_fast\",\
             \"message\":\"request\",\"method\":\"POST\",\"path\":\"/api/v1/token\",\"status\":200,\
@@ -153,9 +190,9 @@ mod tests {
     fn a_piece_is_whole_lines_and_fits_into_a_pipe() {
         for (worker, most) in [(Some(1), SHARED_PIECE_BYTES), (None, PIECE_BYTES)] {
             let mut lines = Lines::new(worker);
-            let mut pieces = Vec::new();
+            let mut pieces: Vec<Vec<u8>> = Vec::new();
             for _ in 0..1000 {
-                pieces.extend(lines.add(LINE));
+                lines.add(LINE, |piece| pieces.push(piece.to_vec()));
             }
             assert!(pieces.len() > 1);
             let length = pieces[0].split_inclusive(|byte| *byte == b'\n').next().unwrap().len();
@@ -163,9 +200,9 @@ mod tests {
                 assert!(piece.len() <= most && piece.len() > most - length);
                 assert!(piece.ends_with(b"}\n"));
             }
-            pieces.push(lines.take());
+            lines.flush(|piece| pieces.push(piece.to_vec()));
             assert_eq!(pieces.concat().len(), 1000 * length);
-            assert!(lines.take().is_empty());
+            lines.flush(|_| panic!("nothing waits"));
         }
     }
 }

@@ -21,9 +21,7 @@ pub(crate) struct Moment {
 impl Moment {
     /// Of seconds since the epoch, brought into the years 1970 to 9999.
     pub(crate) fn of(unix: f64) -> Self {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to years of four digits")]
-        let milliseconds = (unix * 1000.0).clamp(0.0, 253_402_300_799_999.0) as u64;
-        let (seconds, millisecond) = (milliseconds / 1000, milliseconds % 1000);
+        let (seconds, millisecond) = seconds_of(unix);
         let (days, time) = (seconds / 86_400, seconds % 86_400);
         // Days to a date of the Gregorian calendar, counted in eras of 400 years that begin in March (Howard
         // Hinnant, "chrono-Compatible Low-Level Date Algorithms").
@@ -44,6 +42,13 @@ impl Moment {
             millisecond,
         }
     }
+}
+
+/// Whole seconds since the epoch, and milliseconds, of a time in the years 1970 to 9999.
+pub(crate) fn seconds_of(unix: f64) -> (u64, u64) {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to years of four digits")]
+    let milliseconds = (unix * 1000.0).clamp(0.0, 253_402_300_799_999.0) as u64;
+    (milliseconds / 1000, milliseconds % 1000)
 }
 
 /// Append the last `N` decimal digits of a number.

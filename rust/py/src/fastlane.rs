@@ -89,7 +89,7 @@ impl FastLane {
             let each = Duration::try_from_secs_f64(waited).unwrap_or_default() + started.elapsed() / count;
             self.lane.figures().record(&outcome, each);
             if let Some(log) = &self.access_log {
-                log.get().add_answered(py, now.unix, outcome.by_endpoint, each)?;
+                log.get().add_answered(now.unix, outcome.by_endpoint, each);
             }
         }
         if outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty() {

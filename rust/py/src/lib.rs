@@ -1,7 +1,7 @@
 //! The binding of `entra-core` to Python: converts in, calls the core, converts out. Nothing else.
 //!
-//! What belongs here: Python types, the GIL, the clock (the core takes times as arguments) and the
-//! process's random seed. What must never: a decision about a token.
+//! What belongs here: Python types, the GIL, what the core takes as arguments (the clock, the process's random seed),
+//! and where lines of the access log go. What must never: a decision about a token.
 
 mod access_log;
 mod claims;
