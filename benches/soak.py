@@ -612,8 +612,7 @@ def main() -> int:
     result["machine"] = machine()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    subtitle = f"seen and unseen, invalid, token and exchange, keys rotated; {result['machine']}"
-    arguments.out.with_suffix(".svg").write_text(picture(result, subtitle))
+    arguments.out.with_suffix(".svg").write_text(picture(result, result["machine"]))
     for name, value in result.items():
         if name != "windows":
             print(f"{name:34} {value}")
