@@ -71,6 +71,9 @@ class _Deadline:
     def _connect(self, *address: Any) -> socket.socket:
         connected = socket.create_connection(*address)
         self._sockets.append(connected.dup())  # TLS takes the socket itself out of the connection's hands
+        if self.passed:  # while it was being made: nobody would cut it any more
+            connected.close()
+            raise TimeoutError
         return connected
 
     def _pass(self) -> None:

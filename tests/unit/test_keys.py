@@ -449,6 +449,16 @@ def test_fetch_is_bounded_however_an_answer_drips(scheme: str, beginning: bytes)
         server.join()
 
 
+def test_a_connection_that_comes_after_the_deadline_is_not_used() -> None:
+    """A name with several addresses may take long to connect to. What was made too late is cut as well, or an
+    answer could drip over it for ever."""
+    deadline = fetch._Deadline(0.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, deadline:
+        deadline._timer.join()
+        with pytest.raises(TimeoutError):
+            deadline._connect(listener.getsockname(), 5.0)
+
+
 # --- an event loop ---------------------------------------------------------------------------------------
 
 
