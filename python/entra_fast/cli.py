@@ -55,7 +55,6 @@ _TOKEN_HELP = (
 )
 _MAX_INPUT_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
-_NO_KEYS = "keys of the token issuer are not available"  # how such an introspection answer begins
 _SIDECAR = "http://127.0.0.1:7164"
 _TIMEOUT_SECONDS = 15.0  # longer than the sidecar's own deadline towards the provider, retry included
 _EMULATOR = "http://127.0.0.1:8080"
@@ -386,10 +385,12 @@ def _exchange(arguments: argparse.Namespace) -> int:
 
 
 def _introspect(arguments: argparse.Namespace) -> int:
+    from entra_fast._native import ERROR_CODES
+
     fields = {"token": _read_token(arguments.token)}
     answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
     _print_json(answer)
-    if str(answer.get("error", "")).startswith(_NO_KEYS):
+    if str(answer.get("error", "")).startswith(ERROR_CODES["keys_unavailable"]):
         return UNAVAILABLE
     return OK if answer.get("active") is True else REFUSED
 

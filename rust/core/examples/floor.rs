@@ -3,8 +3,9 @@
 //! Reads a key set and a file with one token a line. Then it obeys lines on standard input, each the name of a
 //! work, does that work once for every token, and answers with a line when it is done: `raw` is AWS-LC's
 //! verification with a prepared key, hash included; `sha256` is the digest of the token; `verify` is this
-//! crate's whole verification, claims checked; `counting` is what the fast lane adds to its metrics for a request. The clock is on the other side of the pipe, so that floors and
-//! subjects are measured by the same one.
+//! crate's whole verification, claims checked; `counting` is what the fast lane does for its metrics, once for each
+//! request, clocks included. The clock that measures is on the other side of the pipe, so that floors and subjects are
+//! measured by the same one.
 
 use std::hint::black_box;
 use std::io::{BufRead, Write};
