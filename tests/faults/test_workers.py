@@ -615,32 +615,30 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
     )
 
 
-async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
-    """Instead of being there without serving; exit status 1."""
+async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
+    """The log of a supervisor whose workers are to be started with a Python that does not work: it ends with
+    exit status 1."""
     code = (
         "import sys\n"
-        "sys.executable = '/bin/false'\n"
+        f"sys.executable = {python!r}\n"
         "from entra_fast.cli import main\n"
         "sys.exit(main(['serve']))\n"
     )
     process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))
     assert await process.ended() == 1
-    lines = [json.loads(line) for line in process.lines]
+    return [json.loads(line) for line in process.lines]
+
+
+async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
+    """Instead of being there without serving; exit status 1."""
+    lines = await given_up(provider, "/bin/false")
     assert "no worker can be started: giving up" in [line["message"] for line in lines]
     assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}
 
 
 async def test_says_why_a_worker_cannot_be_started(provider: Provider) -> None:
     """With the file that is missing or must not be run, and not only with the kind of exception."""
-    code = (
-        "import sys\n"
-        "sys.executable = '/nowhere/python'\n"
-        "from entra_fast.cli import main\n"
-        "sys.exit(main(['serve']))\n"
-    )
-    process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))
-    assert await process.ended() == 1
-    lines = [json.loads(line) for line in process.lines]
+    lines = await given_up(provider, "/nowhere/python")
     said = {line["because"] for line in lines if line["message"] == "worker could not be started"}
     assert said == {"[Errno 2] No such file or directory: '/nowhere/python'"}
     assert "worker ended" not in [line["message"] for line in lines]
