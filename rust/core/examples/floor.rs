@@ -13,14 +13,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
-use entra_core::base64url;
-use entra_core::digest::sha256;
-use entra_core::fastlane::{FastLane, Identity, Outcome, Stop};
-use entra_core::json::{Document, Value};
-use entra_core::keyset::KeySet;
-use entra_core::policy::{Policy, Settings};
-use entra_core::token::Compact;
-use entra_core::verify::verify;
+use entra_core::cache::digest::sha256;
+use entra_core::jose::base64url;
+use entra_core::jose::json::{Document, Value};
+use entra_core::jose::keyset::KeySet;
+use entra_core::jose::token::Compact;
+use entra_core::sidecar::fast_path::{FastPath, Identity, Outcome, Stop};
+use entra_core::validate::policy::{Policy, Settings};
+use entra_core::validate::verify::verify;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
     let identity = Identity { tenant: String::new(), client_id: String::new(), allowed_hosts: Vec::new() };
-    let lane = FastLane::new(identity, vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
+    let lane = FastPath::new(identity, vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
     let answered = Outcome { consumed: 1, answered: 1, by_endpoint: [0, 0, 1], stop: Stop::Done, renewals: Vec::new() };
 
     let mut out = std::io::stdout().lock();

@@ -6,26 +6,7 @@
 //! verified decides anything.
 #![forbid(unsafe_code)]
 
-pub mod access_log;
-pub mod algorithm;
-pub mod base64url;
-pub mod bounded;
-mod calendar;
-pub mod claims;
-pub mod digest;
-pub mod error;
-pub mod explain;
-pub mod fastlane;
-pub mod fingerprint;
-pub mod grants;
-pub mod http1;
-pub mod introspection;
-pub mod json;
-pub mod jwk;
-pub mod keyset;
-pub mod policy;
-pub mod sign;
-pub mod signature;
-pub mod token;
-pub mod validator;
-pub mod verify;
+pub mod cache;
+pub mod jose;
+pub mod sidecar;
+pub mod validate;

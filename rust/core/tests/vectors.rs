@@ -10,17 +10,17 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use entra_core::algorithm::Algorithm;
-use entra_core::base64url;
-use entra_core::claims::Claims;
-use entra_core::error::Error;
-use entra_core::json::{Document, Kind};
-use entra_core::jwk::PublicKey;
-use entra_core::keyset::KeySet;
-use entra_core::policy::{Policy, Settings};
-use entra_core::sign::SigningKey;
-use entra_core::token::Compact;
-use entra_core::verify::verify_signature;
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::base64url;
+use entra_core::jose::json::{Document, Kind};
+use entra_core::jose::jwk::PublicKey;
+use entra_core::jose::keyset::KeySet;
+use entra_core::jose::signing_key::SigningKey;
+use entra_core::jose::token::Compact;
+use entra_core::validate::claims::Claims;
+use entra_core::validate::error::Error;
+use entra_core::validate::policy::{Policy, Settings};
+use entra_core::validate::verify::verify_signature;
 use serde_json::{Value, json};
 
 /// A line that is seen without `--nocapture` too: the harness captures only what goes through `println!`.

@@ -4,7 +4,7 @@
 //! for one of its documented stricter rules, and rightly. The one thing that only the core accepts is a number
 //! beyond the range of floats: it keeps numbers as text, and `as_f64` has none for it.
 
-use entra_core::json::{Document, JsonError, Kind, MAX_DEPTH, MAX_NUMBER_LENGTH, Value, write_string};
+use entra_core::jose::json::{Document, JsonError, Kind, MAX_DEPTH, MAX_NUMBER_LENGTH, Value, write_string};
 
 use crate::{Outcome, strict_json};
 

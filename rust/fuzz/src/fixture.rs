@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
-use entra_core::algorithm::Algorithm;
-use entra_core::base64url;
-use entra_core::keyset::KeySet;
-use entra_core::policy::{Policy, Settings};
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::base64url;
+use entra_core::jose::keyset::KeySet;
+use entra_core::validate::policy::{Policy, Settings};
 
 use crate::roots::{MODULI, to_bytes};
 use crate::rsa_differential::encoding;

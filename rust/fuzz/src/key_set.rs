@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use entra_core::algorithm::Algorithm;
-use entra_core::keyset::{KeySet, KeySetError, MAX_KEYS};
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::keyset::{KeySet, KeySetError, MAX_KEYS};
 use serde_json::{Value, json};
 
 use crate::fixture::JWKS;

@@ -8,9 +8,9 @@
 
 use std::sync::LazyLock;
 
-use entra_core::algorithm::Algorithm;
-use entra_core::digest::sha256;
-use entra_core::signature::{Material, PreparedKey, library};
+use entra_core::cache::digest::sha256;
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::signature::{Material, PreparedKey, library};
 use num_bigint::BigUint;
 
 use crate::Outcome;

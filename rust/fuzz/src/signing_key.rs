@@ -1,10 +1,10 @@
 //! Private JWKs: what is taken signs tokens that verify with its public half; what is said about one, taken or
 //! not, holds nothing of it.
 
-use entra_core::base64url;
-use entra_core::json::Document;
-use entra_core::keyset::KeySet;
-use entra_core::sign::SigningKey;
+use entra_core::jose::base64url;
+use entra_core::jose::json::Document;
+use entra_core::jose::keyset::KeySet;
+use entra_core::jose::signing_key::SigningKey;
 use serde_json::{Value, json};
 
 use crate::fixture::{ED25519, P256};
@@ -15,7 +15,7 @@ const LEAK: usize = 12;
 
 /// All words that the core itself may say. What stands here is no leak even when an input holds it as well.
 const VOCABULARY: [&str; 3] =
-    [include_str!("../../core/src/sign.rs"), include_str!("../../core/src/json.rs"), "SigningKey"];
+    [include_str!("../../core/src/jose/signing_key.rs"), include_str!("../../core/src/jose/json.rs"), "SigningKey"];
 
 /// Members that may be shown.
 const PUBLIC: [&str; 3] = ["kid", "x5t", "x5t#S256"];

@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use entra_core::base64url;
-use entra_core::bounded::Limits;
-use entra_core::claims::Claims;
-use entra_core::explain::explain;
-use entra_core::introspection;
-use entra_core::keyset::KeySet;
-use entra_core::token::{Compact, Header, MAX_TOKEN_BYTES};
-use entra_core::validator::{Recalled, Validator};
-use entra_core::verify::{Verified, verify};
+use entra_core::cache::s3_fifo::Limits;
+use entra_core::jose::base64url;
+use entra_core::jose::keyset::KeySet;
+use entra_core::jose::token::{Compact, Header, MAX_TOKEN_BYTES};
+use entra_core::validate::claims::Claims;
+use entra_core::validate::explain::explain;
+use entra_core::validate::introspection;
+use entra_core::validate::validator::{Recalled, Validator};
+use entra_core::validate::verify::{Verified, verify};
 
 use crate::fixture::{AUDIENCE, ISSUER, JWKS, KEYS, LEEWAY, POLICY, sign};
 use crate::{Outcome, strict_json};

@@ -9,9 +9,9 @@
 
 use std::sync::LazyLock;
 
-use entra_core::base64url;
-use entra_core::token::{Compact, decode_header};
-use entra_core::verify::verify;
+use entra_core::jose::base64url;
+use entra_core::jose::token::{Compact, decode_header};
+use entra_core::validate::verify::verify;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use crate::fixture::{AUDIENCE, ED25519, ISSUER, KEYS, P256, POLICY, sign};

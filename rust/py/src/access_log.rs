@@ -1,11 +1,11 @@
-//! `AccessLog` for Python: collects lines in `entra_core::access_log`, and writes pieces of them to standard error.
+//! `AccessLog` for Python: collects lines in `entra_core::sidecar::access_log`, and writes pieces of them to standard error.
 
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use entra_core::access_log::{Line, Lines};
-use entra_core::http1::Endpoint;
+use entra_core::sidecar::access_log::{Line, Lines};
+use entra_core::sidecar::http1::Endpoint;
 use pyo3::prelude::*;
 
 use crate::wall_clock;

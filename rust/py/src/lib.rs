@@ -5,18 +5,19 @@
 
 mod access_log;
 mod claims;
-mod fastlane;
-mod grants;
+mod fast_path;
 mod signing;
-mod verifier;
+mod token_cache;
+mod validator;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entra_core::algorithm::Algorithm;
-use entra_core::error::{CODES, Error};
-use entra_core::token::MAX_TOKEN_BYTES;
-use entra_core::{digest, json};
+use entra_core::cache::digest;
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::json;
+use entra_core::jose::token::MAX_TOKEN_BYTES;
+use entra_core::validate::error::{CODES, Error};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -104,8 +105,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
     access_log::register(module)?;
     claims::register(module)?;
-    verifier::register(module)?;
-    grants::register(module)?;
-    fastlane::register(module)?;
+    validator::register(module)?;
+    token_cache::register(module)?;
+    fast_path::register(module)?;
     signing::register(module)
 }

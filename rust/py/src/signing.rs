@@ -1,6 +1,6 @@
-//! `SigningKey` for Python: converts in, calls `entra_core::sign`, converts out.
+//! `SigningKey` for Python: converts in, calls `entra_core::jose::signing_key`, converts out.
 
-use entra_core::sign::{self, SignError};
+use entra_core::jose::signing_key::{self, SignError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -10,7 +10,7 @@ pyo3::import_exception!(entra_fast.errors, ConfigurationError);
 
 /// A private key that signs client assertions and, in the emulator, tokens.
 #[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct SigningKey(sign::SigningKey);
+pub(crate) struct SigningKey(signing_key::SigningKey);
 
 #[pymethods]
 impl SigningKey {
@@ -19,7 +19,7 @@ impl SigningKey {
     #[pyo3(signature = (bits = 2048))]
     fn generate(py: Python<'_>, bits: u32) -> PyResult<Self> {
         // Searching for primes takes a tenth of a second and more.
-        py.detach(|| sign::SigningKey::generate(bits)).map(Self).map_err(|error| raised(&error))
+        py.detach(|| signing_key::SigningKey::generate(bits)).map(Self).map_err(|error| raised(&error))
     }
 
     /// A private JWK (RSA, EC P-256/P-384, OKP Ed25519), as str or bytes.
@@ -28,7 +28,7 @@ impl SigningKey {
         // Said like this, because the UnicodeEncodeError of Python would carry the whole key along.
         let lone_surrogate = || SignError::InvalidKey("expected a JSON object, found a lone surrogate".to_owned());
         let text = text_argument("jwk", jwk)?.ok_or_else(|| raised(&lone_surrogate()))?;
-        py.detach(|| sign::SigningKey::from_jwk(text)).map(Self).map_err(|error| raised(&error))
+        py.detach(|| signing_key::SigningKey::from_jwk(text)).map(Self).map_err(|error| raised(&error))
     }
 
     /// The JWK's `kid`; of a generated key its thumbprint.

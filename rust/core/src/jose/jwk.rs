@@ -3,11 +3,11 @@
 //! Everything that can be known about a key is checked here, once, so that verifying a token is nothing but
 //! the public operation. A key that is weak, made for something else or ambiguous never gets into a set.
 
-use crate::algorithm::{Algorithm, AlgorithmSet};
-use crate::base64url;
-use crate::digest::{Digest, sha256};
-use crate::json::{Kind, Value};
-use crate::signature::{Material, PreparedKey};
+use crate::cache::digest::{Digest, sha256};
+use crate::jose::algorithm::{Algorithm, AlgorithmSet};
+use crate::jose::base64url;
+use crate::jose::json::{Kind, Value};
+use crate::jose::signature::{Material, PreparedKey};
 
 /// Longest `kid` that is accepted, in a key and in a token, in bytes. Entra ID's have 27.
 pub const MAX_KID_BYTES: usize = 512;
@@ -250,7 +250,7 @@ fn is_roca(modulus: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Document;
+    use crate::jose::json::Document;
 
     fn key(text: &str) -> Result<PublicKey, &'static str> {
         PublicKey::from_jwk(Document::parse(text).unwrap().root())

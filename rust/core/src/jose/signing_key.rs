@@ -18,10 +18,10 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use crate::algorithm::Algorithm;
-use crate::base64url;
-use crate::digest;
-use crate::json::{self, Kind, Value};
+use crate::cache::digest;
+use crate::jose::algorithm::Algorithm;
+use crate::jose::base64url;
+use crate::jose::json::{self, Kind, Value};
 
 /// The longest JWK that is read, in bytes. A 8192-bit RSA key with a certificate chain stays far below.
 pub const MAX_JWK_BYTES: usize = 64 * 1024;

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-use crate::bounded::{Bounded, Limits};
-use crate::calendar::{Moment, digits, write_digits};
-use crate::digest::{Digest, of_parts};
-use crate::error::Error;
-use crate::fingerprint::{Fingerprint, Fingerprinter};
-use crate::grants::{GrantCache, Now};
-use crate::http1::{ContentType, Endpoint, Recognised, Request, recognise};
-use crate::introspection;
-use crate::json::{Document, Kind, Value};
-use crate::validator::Validator;
+use crate::cache::digest::{Digest, of_parts};
+use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
+use crate::cache::s3_fifo::{Limits, S3Fifo};
+use crate::cache::token_cache::{Now, TokenCache};
+use crate::jose::json::{Document, Kind, Value};
+use crate::sidecar::http_date::{Moment, digits, write_digits};
+use crate::sidecar::http1::{ContentType, Endpoint, Recognised, Request, recognise};
+use crate::validate::error::Error;
+use crate::validate::introspection;
+use crate::validate::validator::Validator;
 
 /// Names of one provider: they share everything.
 const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
@@ -54,7 +54,7 @@ pub struct Caches<'c> {
     /// Validates tokens; None while there is none yet.
     pub validator: Option<&'c Validator>,
     /// Acquired tokens.
-    pub grants: &'c GrantCache,
+    pub grants: &'c TokenCache,
 }
 
 /// A token that should be renewed now, behind everybody's back.
@@ -165,22 +165,22 @@ impl Figures {
 
 /// The lane of one sidecar.
 #[derive(Debug)]
-pub struct FastLane {
+pub struct FastPath {
     identity: Identity,
     figures: Figures,
     tracing: bool,
     fingerprinter: Fingerprinter,
     /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time of a
     /// SHA-256 digest over the subject token.
-    keys: Bounded<Fingerprint, Digest>,
+    keys: S3Fifo<Fingerprint, Digest>,
     /// Monotonic seconds, as bits of a float.
     unknown_keys_refused_until: AtomicU64,
 }
 
-impl FastLane {
+impl FastPath {
     /// A lane for an application. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
     /// With `tracing`, requests that ask for spans are declined, because the full way makes them.
-    /// `seed` must be random for each process ([`Bounded::new`]).
+    /// `seed` must be random for each process ([`S3Fifo::new`]).
     #[must_use]
     pub fn new(identity: Identity, bounds: Vec<f64>, tracing: bool, seed: [u64; 2]) -> Self {
         Self {
@@ -188,7 +188,7 @@ impl FastLane {
             figures: Figures::new(bounds),
             tracing,
             fingerprinter: Fingerprinter::new(),
-            keys: Bounded::new(REMEMBERED_KEYS, seed),
+            keys: S3Fifo::new(REMEMBERED_KEYS, seed),
             unknown_keys_refused_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
         }
     }
@@ -320,7 +320,7 @@ impl FastLane {
         &self,
         fields: &Fields<'_>,
         subject_token: Option<&str>,
-        grants: &GrantCache,
+        grants: &TokenCache,
         now: Now,
         out: &mut Vec<u8>,
     ) -> Option<Answer> {
@@ -595,13 +595,13 @@ fn write_http_date(out: &mut Vec<u8>, unix: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounded::Limits;
-    use crate::grants::Terms;
+    use crate::cache::s3_fifo::Limits;
+    use crate::cache::token_cache::Terms;
 
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
 
-    fn lane() -> FastLane {
-        FastLane::new(
+    fn lane() -> FastPath {
+        FastPath::new(
             Identity { tenant: "tid".into(), client_id: "cid".into(), allowed_hosts: vec!["sidecar.internal".into()] },
             vec![0.001, 0.1],
             false,
@@ -609,8 +609,8 @@ mod tests {
         )
     }
 
-    fn grants() -> GrantCache {
-        let grants = GrantCache::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
+    fn grants() -> TokenCache {
+        let grants = TokenCache::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
         let key = |purpose, subject: &str| {
             of_parts(purpose, ["tid", "cid", "api://c.n.a/.default", subject].map(str::as_bytes))
         };
@@ -803,7 +803,7 @@ mod tests {
             [(false, &sampled, 1), (false, &unsampled, 1), (true, &sampled, 0), (true, &unsampled, 1)]
         {
             let grants = grants();
-            let lane = FastLane { tracing, ..lane() };
+            let lane = FastPath { tracing, ..lane() };
             let caches = Caches { validator: None, grants: &grants };
             let outcome = lane.serve(request.as_bytes(), caches, NOW, &mut Vec::new());
             assert_eq!(outcome.answered, answered);

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::calendar::{Moment, digits, seconds_of, write_digits};
-use crate::json::write_string;
+use crate::jose::json::write_string;
+use crate::sidecar::http_date::{Moment, digits, seconds_of, write_digits};
 
 /// The most bytes that leave in one piece: what a pipe usually holds. Of larger pieces, fewer have to be written.
 const PIECE_BYTES: usize = 65_536;

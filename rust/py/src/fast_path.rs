@@ -1,4 +1,4 @@
-//! `FastLane` and `LaneReceiver` for Python: convert in, call `entra_core::fastlane`, convert out.
+//! `FastPath` and `FastPathReceiver` for Python: convert in, call `entra_core::sidecar::fast_path`, convert out.
 //!
 //! The server is one thread, and an answer takes microseconds, so the GIL is kept.
 
@@ -7,16 +7,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use entra_core::fastlane::{Caches, FastLane as CoreFastLane, Identity, Stop};
-use entra_core::grants::Now;
-use entra_core::http1::Endpoint;
+use entra_core::cache::token_cache::Now;
+use entra_core::sidecar::fast_path::{Caches, FastPath as CoreFastPath, Identity, Stop};
+use entra_core::sidecar::http1::Endpoint;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::access_log::AccessLog;
-use crate::grants::GrantCache;
-use crate::verifier::Verifier;
+use crate::token_cache::TokenCache;
+use crate::validator::Validator;
 use crate::{random_seed, wall_clock};
 
 thread_local! {
@@ -25,11 +25,11 @@ thread_local! {
 }
 
 /// Answers plain requests of one sidecar from its caches.
-#[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct FastLane {
-    lane: CoreFastLane,
-    grants: Py<GrantCache>,
-    verifier: OnceLock<Py<Verifier>>,
+#[pyclass(frozen, name = "FastLane", module = "entra_fast._native")]
+pub(crate) struct FastPath {
+    lane: CoreFastPath,
+    grants: Py<TokenCache>,
+    verifier: OnceLock<Py<Validator>>,
     access_log: Option<Py<AccessLog>>,
     clocks: Clocks,
 }
@@ -71,7 +71,7 @@ enum Served<'py> {
     InPart(InPart<'py>),
 }
 
-impl FastLane {
+impl FastPath {
     /// What was answered, and when it was, on the monotonic clock.
     fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Served<'py>, f64)> {
         let started = Instant::now();
@@ -110,7 +110,7 @@ impl FastLane {
 }
 
 #[pymethods]
-impl FastLane {
+impl FastPath {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
@@ -118,7 +118,7 @@ impl FastLane {
     ))]
     fn new(
         py: Python<'_>,
-        grants: Py<GrantCache>,
+        grants: Py<TokenCache>,
         tenant: String,
         client_id: String,
         allowed_hosts: Vec<String>,
@@ -128,7 +128,7 @@ impl FastLane {
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
         let identity = Identity { tenant, client_id, allowed_hosts };
-        let lane = CoreFastLane::new(identity, bounds, tracing, [random_seed(), random_seed()]);
+        let lane = CoreFastPath::new(identity, bounds, tracing, [random_seed(), random_seed()]);
         let clocks = match clocks {
             Some((wall, monotonic)) => Clocks::Given(wall, monotonic),
             None => Clocks::system(py)?,
@@ -137,7 +137,7 @@ impl FastLane {
     }
 
     /// Introspect with this verifier from now on. The first one stays.
-    fn attach(&self, verifier: Py<Verifier>) {
+    fn attach(&self, verifier: Py<Validator>) {
         let _ = self.verifier.set(verifier);
     }
 
@@ -169,9 +169,9 @@ impl FastLane {
 
 /// What the transport of one connection gives its bytes to. While the connection is at rest, a plain request is
 /// answered here, without a step of Python; everything else is told to the protocol.
-#[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct LaneReceiver {
-    lane: Py<FastLane>,
+#[pyclass(frozen, name = "LaneReceiver", module = "entra_fast._native")]
+pub(crate) struct FastPathReceiver {
+    lane: Py<FastPath>,
     /// The protocol's way for everything else: takes the bytes, and what the lane said where it was asked.
     otherwise: Py<PyAny>,
     /// The transport's way out, once there is one.
@@ -183,9 +183,9 @@ pub(crate) struct LaneReceiver {
 }
 
 #[pymethods]
-impl LaneReceiver {
+impl FastPathReceiver {
     #[new]
-    fn new(lane: Py<FastLane>, otherwise: Py<PyAny>) -> Self {
+    fn new(lane: Py<FastPath>, otherwise: Py<PyAny>) -> Self {
         let (at_rest, answered, answered_at) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         Self { lane, otherwise, write: OnceLock::new(), at_rest, answered, answered_at }
     }
@@ -239,6 +239,6 @@ impl LaneReceiver {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<FastLane>()?;
-    module.add_class::<LaneReceiver>()
+    module.add_class::<FastPath>()?;
+    module.add_class::<FastPathReceiver>()
 }

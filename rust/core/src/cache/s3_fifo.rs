@@ -38,7 +38,7 @@ const MAX_FREQUENCY: u8 = 3;
 pub struct Limits {
     /// Most entries; 0 keeps nothing.
     pub entries: usize,
-    /// Most bytes: the sum of the costs that the caller states, plus [`Bounded::ENTRY_OVERHEAD`] for each entry.
+    /// Most bytes: the sum of the costs that the caller states, plus [`S3Fifo::ENTRY_OVERHEAD`] for each entry.
     pub bytes: usize,
 }
 
@@ -51,7 +51,7 @@ pub struct Stats {
     pub bytes: usize,
     /// Values that were found.
     pub hits: u64,
-    /// Values that were asked for and not found, or refused by the predicate of [`Bounded::get_if`].
+    /// Values that were asked for and not found, or refused by the predicate of [`S3Fifo::get_if`].
     pub misses: u64,
     /// Entries that had to go because there was no room.
     pub evictions: u64,
@@ -73,14 +73,14 @@ impl<const N: usize> Key for [u8; N] {
 }
 
 /// A map from digests to values that never exceeds its limits. Thread-safe.
-pub struct Bounded<K, V> {
+pub struct S3Fifo<K, V> {
     shards: Box<[Mutex<Shard<K, V>>]>,
     seed: [u64; 2],
-    /// Where [`Bounded::sweep_one`] looks next.
+    /// Where [`S3Fifo::sweep_one`] looks next.
     hand: AtomicUsize,
 }
 
-impl<K: Key, V: Clone> Bounded<K, V> {
+impl<K: Key, V: Clone> S3Fifo<K, V> {
     /// What an entry costs besides its value: its slot, and its share of the index and of the ghost queue.
     pub const ENTRY_OVERHEAD: usize = size_of::<Slot<K, V>>() + 64;
 
@@ -239,9 +239,9 @@ impl<K: Key, V: Clone> Bounded<K, V> {
     }
 }
 
-impl<K: Key, V: Clone> fmt::Debug for Bounded<K, V> {
+impl<K: Key, V: Clone> fmt::Debug for S3Fifo<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bounded").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("S3Fifo").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
@@ -620,7 +620,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::{Digest, sha256};
+    use crate::cache::digest::{Digest, sha256};
 
     const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
@@ -629,15 +629,15 @@ mod tests {
     }
 
     fn overhead() -> usize {
-        Bounded::<Digest, Arc<u64>>::ENTRY_OVERHEAD
+        S3Fifo::<Digest, Arc<u64>>::ENTRY_OVERHEAD
     }
 
-    fn map(entries: usize, bytes: usize) -> Bounded<Digest, Arc<u64>> {
-        Bounded::new(Limits { entries, bytes }, SEED)
+    fn map(entries: usize, bytes: usize) -> S3Fifo<Digest, Arc<u64>> {
+        S3Fifo::new(Limits { entries, bytes }, SEED)
     }
 
     /// Everything that must hold between two operations.
-    fn check<V: Clone>(map: &Bounded<Digest, V>, limits: Limits) -> Vec<(Digest, V)> {
+    fn check<V: Clone>(map: &S3Fifo<Digest, V>, limits: Limits) -> Vec<(Digest, V)> {
         let mut content = Vec::new();
         let mut stats = Stats::default();
         for shard in &map.shards {
@@ -714,7 +714,7 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..400),
         ) {
             let limits = Limits { entries, bytes: kilobytes * 1000 };
-            let map: Bounded<Digest, Arc<u64>> = Bounded::new(limits, SEED);
+            let map: S3Fifo<Digest, Arc<u64>> = S3Fifo::new(limits, SEED);
             let mut model: HashMap<u64, u64> = HashMap::new();
             let (mut written, mut hits, mut misses) = (0, 0, 0);
             for step in steps {
@@ -761,7 +761,7 @@ mod tests {
         #[test]
         fn a_hot_set_survives_a_scan(hot in 1..60_u64, seed in any::<[u64; 2]>()) {
             let limits = Limits { entries: 100, bytes: 1 << 20 };
-            let map: Bounded<Digest, Arc<u64>> = Bounded::new(limits, seed);
+            let map: S3Fifo<Digest, Arc<u64>> = S3Fifo::new(limits, seed);
             for number in 0..hot {
                 map.insert(&key(number), Arc::new(number), 10);
                 map.get(&key(number));
@@ -878,7 +878,7 @@ mod tests {
         for (entries, bytes, shards) in
             [(20_000, 4 << 20, 1), (511, 256 << 20, 1), (1024, 8 << 20, 2), (5000, 1 << 30, 8)]
         {
-            assert_eq!(Bounded::<Digest, Arc<u64>>::new(Limits { entries, bytes }, SEED).shards.len(), shards);
+            assert_eq!(S3Fifo::<Digest, Arc<u64>>::new(Limits { entries, bytes }, SEED).shards.len(), shards);
         }
     }
 
@@ -893,7 +893,7 @@ mod tests {
         assert_eq!(removed, 500);
         assert_eq!(map.stats().entries, 500);
         assert!((0..1000).all(|number| map.get(&key(number)).is_some() == (number % 2 == 0)));
-        assert!(!Bounded::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
+        assert!(!S3Fifo::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
     }
 
     #[test]
@@ -910,7 +910,7 @@ mod tests {
     }
 
     /// A value whose drop asks the map that it was in.
-    struct Curious(Arc<OnceLock<Bounded<Digest, Arc<Curious>>>>);
+    struct Curious(Arc<OnceLock<S3Fifo<Digest, Arc<Curious>>>>);
 
     impl Drop for Curious {
         fn drop(&mut self) {
@@ -925,7 +925,7 @@ mod tests {
         let (done, waiting) = mpsc::channel();
         std::thread::spawn(move || {
             let map = Arc::new(OnceLock::new());
-            map.get_or_init(|| Bounded::new(Limits { entries: 4, bytes: 1 << 20 }, SEED));
+            map.get_or_init(|| S3Fifo::new(Limits { entries: 4, bytes: 1 << 20 }, SEED));
             let cache = map.get().unwrap();
             let curious = || Arc::new(Curious(Arc::clone(&map)));
             for number in 0..100 {
@@ -972,7 +972,7 @@ mod tests {
 
     #[test]
     fn who_does_not_want_to_wait_does_not() {
-        let map: Bounded<Digest, Arc<u32>> = Bounded::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
+        let map: S3Fifo<Digest, Arc<u32>> = S3Fifo::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
         let key = [7; 32];
         assert!(map.insert_unless_busy(&key, Arc::new(1), 8));
         assert_eq!(map.get_unless_busy(&key), Some(Arc::new(1)));
@@ -991,7 +991,7 @@ mod tests {
     #[test]
     fn the_seed_moves_entries_around() {
         let one = map(10, 1000);
-        let other: Bounded<Digest, Arc<u64>> = Bounded::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
+        let other: S3Fifo<Digest, Arc<u64>> = S3Fifo::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
         assert!((0..100).all(|number| one.hash(&key(number)) != other.hash(&key(number))));
     }
 }

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::base64url;
-use crate::claims::{Claims, numeric_date};
-use crate::error::{Error, shown};
-use crate::json::{Kind, Value};
-use crate::jwk::PublicKey;
-use crate::keyset::{KeySet, Selected};
-use crate::policy::{Issuer, Policy, Tenants, is_guid};
-use crate::token::{Compact, Header, NamedAlgorithm};
+use crate::jose::base64url;
+use crate::jose::json::{Kind, Value};
+use crate::jose::jwk::PublicKey;
+use crate::jose::keyset::{KeySet, Selected};
+use crate::jose::token::{Compact, Header, NamedAlgorithm};
+use crate::validate::claims::{Claims, numeric_date};
+use crate::validate::error::{Error, shown};
+use crate::validate::policy::{Issuer, Policy, Tenants, is_guid};
 
 /// Room for the longest signature: RSA with 8192 bits.
 const MAX_SIGNATURE_BYTES: usize = 1024 + 2;

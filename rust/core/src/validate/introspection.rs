@@ -2,8 +2,8 @@
 //!
 //! An active answer is the claims' own text with `"active":true` in front: verbatim by construction.
 
-use crate::claims::Claims;
-use crate::json::write_string;
+use crate::jose::json::write_string;
+use crate::validate::claims::Claims;
 
 const ACTIVE: &[u8] = br#"{"active":true"#;
 
@@ -35,7 +35,7 @@ fn without_active(claims: &Claims, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(name.text().as_bytes());
         out.extend_from_slice(b"\":");
-        let quote: &[u8] = if value.kind() == crate::json::Kind::String { b"\"" } else { b"" };
+        let quote: &[u8] = if value.kind() == crate::jose::json::Kind::String { b"\"" } else { b"" };
         out.extend_from_slice(quote);
         out.extend_from_slice(value.text().as_bytes());
         out.extend_from_slice(quote);
@@ -55,7 +55,7 @@ pub fn inactive(error: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base64url::encode;
+    use crate::jose::base64url::encode;
 
     fn rendered(claims: &str) -> String {
         let claims = Claims::dangerous_unverified(encode(claims.as_bytes()).as_bytes()).unwrap();

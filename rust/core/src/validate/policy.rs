@@ -3,8 +3,8 @@
 //! Asking for a check makes its claim required: a policy always has an issuer and an audience, so a token
 //! without `iss` or `aud` is refused; `exp` is always required.
 
-use crate::algorithm::{Algorithm, AlgorithmSet};
-use crate::token::MAX_TOKEN_BYTES;
+use crate::jose::algorithm::{Algorithm, AlgorithmSet};
+use crate::jose::token::MAX_TOKEN_BYTES;
 
 /// The part of an issuer that stands for the tenant, in Microsoft's metadata.
 pub const TENANT_PLACEHOLDER: &str = "{tenantid}";

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use crate::algorithm::Algorithm;
-use crate::error::shown;
-use crate::json::{Document, JsonError, Kind};
-use crate::jwk::{PublicKey, kid_of};
+use crate::jose::algorithm::Algorithm;
+use crate::jose::json::{Document, JsonError, Kind};
+use crate::jose::jwk::{PublicKey, kid_of};
+use crate::validate::error::shown;
 
 /// Largest text of a key set that is looked at, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;

@@ -1,15 +1,15 @@
 //! Every check of a token in turn, passed or not, with the values: for people who wonder why.
 //!
-//! Uses the very checks of [`mod@crate::verify`], but goes on after a failure, so it also looks at claims whose
+//! Uses the very checks of [`mod@crate::validate::verify`], but goes on after a failure, so it also looks at claims whose
 //! signature did not verify. What it returns is for reading, never for deciding.
 
-use crate::claims::Claims;
-use crate::error::{Error, shown};
-use crate::json::{Kind, Value};
-use crate::keyset::{KeySet, Selected};
-use crate::policy::Policy;
-use crate::token::{Compact, Header};
-use crate::verify::{
+use crate::jose::json::{Kind, Value};
+use crate::jose::keyset::{KeySet, Selected};
+use crate::jose::token::{Compact, Header};
+use crate::validate::claims::Claims;
+use crate::validate::error::{Error, shown};
+use crate::validate::policy::Policy;
+use crate::validate::verify::{
     Checked, check_age, check_audience, check_expiry, check_issued_at, check_issuer, check_not_before, check_required,
     check_signature, select,
 };
@@ -48,7 +48,7 @@ impl Report {
     }
 }
 
-/// Go through all checks of [`crate::verify::verify`]. `keys` None means that there is no key set.
+/// Go through all checks of [`crate::validate::verify::verify`]. `keys` None means that there is no key set.
 #[must_use]
 pub fn explain(token: &[u8], keys: Option<&KeySet>, policy: &Policy, now: f64) -> Vec<Check> {
     let mut report = Report(Vec::new());

@@ -12,8 +12,8 @@
 //! 2^-92. A billion attempts add 30 to the exponent, and that they failed tells next to nothing about the key.
 //!
 //! The nonce is always the same: the tag is the hash plus a constant. So whoever sees two fingerprints can compute the
-//! hash key. They never leave the process, are never shown, and are keys of [`crate::bounded`] only. What other processes
-//! must agree on (the hub's tokens, a shared cache) has a SHA-256 digest ([`crate::digest`]).
+//! hash key. They never leave the process, are never shown, and are keys of [`crate::cache::s3_fifo`] only. What other processes
+//! must agree on (the hub's tokens, a shared cache) has a SHA-256 digest ([`crate::cache::digest`]).
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! `KeySet`, `Policy` and `Verifier` for Python.
+//! `KeySet`, `Policy` and `Validator` for Python.
 //!
 //! On the cached path a call takes about a microsecond, so the GIL is kept; it is released where a signature
 //! is computed.
@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use entra_core::algorithm::Algorithm;
-use entra_core::bounded::Limits;
-use entra_core::error::Error;
-use entra_core::explain::explain;
-use entra_core::introspection;
-use entra_core::keyset::{KeySet as CoreKeySet, KeySetError};
-use entra_core::policy::{Policy as CorePolicy, PolicyError, Settings, Tenants};
-use entra_core::validator::{Recalled, Validator};
-use entra_core::verify::Verified;
+use entra_core::cache::s3_fifo::Limits;
+use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::keyset::{KeySet as CoreKeySet, KeySetError};
+use entra_core::validate::error::Error;
+use entra_core::validate::explain::explain;
+use entra_core::validate::introspection;
+use entra_core::validate::policy::{Policy as CorePolicy, PolicyError, Settings, Tenants};
+use entra_core::validate::validator::{Recalled, Validator as CoreValidator};
+use entra_core::validate::verify::Verified;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
@@ -33,7 +33,7 @@ impl KeySet {
     #[new]
     fn new(jwks: &Bound<'_, PyAny>) -> PyResult<Self> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
-        let not_utf8 = KeySetError::NotJson(entra_core::json::JsonError::NotUtf8);
+        let not_utf8 = KeySetError::NotJson(entra_core::jose::json::JsonError::NotUtf8);
         text_argument("jwks", jwks)?
             .ok_or(not_utf8)
             .and_then(|jwks| CoreKeySet::parse(jwks, GENERATION.fetch_add(1, Relaxed)))
@@ -119,11 +119,11 @@ fn misconfigured(setting: &'static str, message: &str) -> PyErr {
 }
 
 /// One policy, the current key set and the bounded cache of tokens already verified. Thread-safe.
-#[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct Verifier(Validator);
+#[pyclass(frozen, name = "Verifier", module = "entra_fast._native")]
+pub(crate) struct Validator(CoreValidator);
 
-impl Verifier {
-    pub(crate) fn validator(&self) -> &Validator {
+impl Validator {
+    pub(crate) fn validator(&self) -> &CoreValidator {
         &self.0
     }
 
@@ -147,12 +147,12 @@ impl Verifier {
 }
 
 #[pymethods]
-impl Verifier {
+impl Validator {
     #[new]
     #[pyo3(signature = (policy, keys = None, *, cache_entries = 20_000, cache_bytes = 134_217_728))]
     fn new(policy: &Policy, keys: Option<&KeySet>, cache_entries: usize, cache_bytes: usize) -> Self {
         let limits = Limits { entries: cache_entries, bytes: cache_bytes };
-        let validator = Validator::new(policy.0.clone(), limits, [random_seed(), random_seed()]);
+        let validator = CoreValidator::new(policy.0.clone(), limits, [random_seed(), random_seed()]);
         validator.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
         Self(validator)
     }
@@ -292,5 +292,5 @@ where
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<KeySet>()?;
     module.add_class::<Policy>()?;
-    module.add_class::<Verifier>()
+    module.add_class::<Validator>()
 }

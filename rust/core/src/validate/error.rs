@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::algorithm::AlgorithmSet;
+use crate::jose::algorithm::AlgorithmSet;
 
 /// A token was refused.
 #[derive(Debug, Clone, PartialEq)]

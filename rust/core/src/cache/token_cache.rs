@@ -12,9 +12,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::bounded::{Bounded, Limits};
-use crate::digest::Digest;
-use crate::json;
+use crate::cache::digest::Digest;
+use crate::cache::s3_fifo::{Limits, S3Fifo};
+use crate::jose::json;
 
 /// A token is not handed out any more so many seconds before its end: it still has to reach an API, and to be valid
 /// there, by another clock.
@@ -60,7 +60,7 @@ pub struct Terms {
 
 /// What the cache holds, and what happened to it since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GrantStats {
+pub struct TokenCacheStats {
     /// Tokens now.
     pub entries: usize,
     /// Bytes now, overheads included.
@@ -174,13 +174,13 @@ impl Renewal {
 
 /// A token that may be handed out now.
 #[derive(Clone)]
-pub struct Grant {
+pub struct CachedToken {
     entry: Arc<Entry>,
     expires_in: u64,
     renewal_due: bool,
 }
 
-impl Grant {
+impl CachedToken {
     /// The token.
     #[must_use]
     pub fn access_token(&self) -> &str {
@@ -210,9 +210,9 @@ impl Grant {
     }
 }
 
-impl fmt::Debug for Grant {
+impl fmt::Debug for CachedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant")
+        f.debug_struct("CachedToken")
             .field("expires_in", &self.expires_in)
             .field("renewal_due", &self.renewal_due)
             .finish_non_exhaustive()
@@ -220,8 +220,8 @@ impl fmt::Debug for Grant {
 }
 
 /// The cache. Thread-safe.
-pub struct GrantCache {
-    entries: Bounded<Digest, Arc<Entry>>,
+pub struct TokenCache {
+    entries: S3Fifo<Digest, Arc<Entry>>,
     /// Entries that were found, but only within their safety margin.
     unfresh: AtomicU64,
     /// Misses that are counted twice, because whoever had them asks again.
@@ -229,12 +229,12 @@ pub struct GrantCache {
     expired: AtomicU64,
 }
 
-impl GrantCache {
-    /// An empty cache. `seed` must be random for each process ([`Bounded::new`]).
+impl TokenCache {
+    /// An empty cache. `seed` must be random for each process ([`S3Fifo::new`]).
     #[must_use]
     pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
         Self {
-            entries: Bounded::new(limits, seed),
+            entries: S3Fifo::new(limits, seed),
             unfresh: AtomicU64::new(0),
             asked_again: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -266,20 +266,20 @@ impl GrantCache {
 
     /// The token, unless it is within its safety margin, or its subject token has ended.
     #[inline]
-    pub fn get(&self, key: &Digest, now: Now) -> Option<Grant> {
+    pub fn get(&self, key: &Digest, now: Now) -> Option<CachedToken> {
         let entry = self.living(key, now)?;
         if !entry.is_fresh(now.monotonic) {
             self.unfresh.fetch_add(1, Relaxed);
             return None;
         }
         let renewal_due = entry.renewal.take(now.monotonic);
-        Some(granted(entry, renewal_due, now))
+        Some(cached(entry, renewal_due, now))
     }
 
     /// As [`Self::get`], for whoever hands the request on to another caller of it when there is nothing: a miss is
     /// left for that one to count.
     #[inline]
-    pub fn get_first(&self, key: &Digest, now: Now) -> Option<Grant> {
+    pub fn get_first(&self, key: &Digest, now: Now) -> Option<CachedToken> {
         let grant = self.get(key, now);
         if grant.is_none() {
             self.asked_again.fetch_add(1, Relaxed);
@@ -290,8 +290,8 @@ impl GrantCache {
     /// As [`Self::get`], but within the safety margin too: for when the provider fails. Nobody is asked to renew the
     /// token on this way, as whoever comes here has just failed to.
     #[inline]
-    pub fn get_stale(&self, key: &Digest, now: Now) -> Option<Grant> {
-        self.living(key, now).map(|entry| granted(entry, false, now))
+    pub fn get_stale(&self, key: &Digest, now: Now) -> Option<CachedToken> {
+        self.living(key, now).map(|entry| cached(entry, false, now))
     }
 
     /// A renewal failed: it is due again `retry_in` seconds from `monotonic`, for one caller.
@@ -308,12 +308,12 @@ impl GrantCache {
 
     /// What the cache holds, and what happened to it.
     #[must_use]
-    pub fn stats(&self) -> GrantStats {
+    pub fn stats(&self) -> TokenCacheStats {
         // Read before the hits are, of which it is a part.
         let unfresh = self.unfresh.load(Relaxed);
         let asked_again = self.asked_again.load(Relaxed);
         let stats = self.entries.stats();
-        GrantStats {
+        TokenCacheStats {
             entries: stats.entries,
             bytes: stats.bytes,
             hits: stats.hits.saturating_sub(unfresh),
@@ -335,18 +335,18 @@ impl GrantCache {
     }
 }
 
-impl fmt::Debug for GrantCache {
+impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrantCache").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("TokenCache").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-fn granted(entry: Arc<Entry>, renewal_due: bool, now: Now) -> Grant {
+fn cached(entry: Arc<Entry>, renewal_due: bool, now: Now) -> CachedToken {
     // A moment before the token came is possible: threads read the clock, and then wait for one another.
     let left = entry.left(now.monotonic).min(entry.life);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between LEAST_LIFE and MAX_LIFE")]
     let expires_in = left as u64;
-    Grant { entry, expires_in, renewal_due }
+    CachedToken { entry, expires_in, renewal_due }
 }
 
 #[cfg(test)]
@@ -355,14 +355,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::sha256;
+    use crate::cache::digest::sha256;
 
     const KEY: Digest = [7; 32];
     const UNIX: f64 = 1_800_000_000.0;
     const START: f64 = 5_000.0;
 
-    fn cache() -> GrantCache {
-        GrantCache::new(Limits { entries: 1000, bytes: 1 << 20 }, [1, 2])
+    fn cache() -> TokenCache {
+        TokenCache::new(Limits { entries: 1000, bytes: 1 << 20 }, [1, 2])
     }
 
     fn lives(expires_in: f64) -> Terms {
@@ -374,7 +374,7 @@ mod tests {
         Now { unix: UNIX + seconds, monotonic: START + seconds }
     }
 
-    fn body(grant: &Grant) -> String {
+    fn body(grant: &CachedToken) -> String {
         let mut body = Vec::new();
         grant.render_into(&mut body);
         String::from_utf8(body).unwrap()
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn an_exchanged_token_goes_with_its_subject_token() {
-        for ask in [GrantCache::get, GrantCache::get_stale] {
+        for ask in [TokenCache::get, TokenCache::get_stale] {
             let cache = cache();
             let terms = Terms { subject_expires_at: Some(UNIX + 60.0), ..lives(3600.0) };
             cache.put(&KEY, "token", terms, START);
@@ -633,13 +633,13 @@ mod tests {
         cache.get(&sha256(b"unknown"), after(0.0)); // a miss
         cache.renewal_failed(&KEY, START, 1.0); // no question
         cache.get(&KEY, after(3700.0)); // ended: a miss
-        let GrantStats { hits, misses, evictions, expired, entries, bytes } = cache.stats();
+        let TokenCacheStats { hits, misses, evictions, expired, entries, bytes } = cache.stats();
         assert_eq!((hits, misses, evictions, expired, entries, bytes), (2, 3, 0, 1, 0, 0));
     }
 
     #[test]
     fn ended_tokens_leave_memory_while_others_come() {
-        let cache = GrantCache::new(Limits { entries: 10_000, bytes: 64 << 20 }, [1, 2]);
+        let cache = TokenCache::new(Limits { entries: 10_000, bytes: 64 << 20 }, [1, 2]);
         for number in 0..1000_u32 {
             cache.put(&sha256(&number.to_le_bytes()), "token", lives(60.0), START);
         }
@@ -652,7 +652,7 @@ mod tests {
     #[test]
     fn memory_stays_within_its_limit_and_is_accounted_for() {
         let limits = Limits { entries: 100_000, bytes: 1 << 20 };
-        let cache = GrantCache::new(limits, [1, 2]);
+        let cache = TokenCache::new(limits, [1, 2]);
         let token = "t".repeat(2000);
         cache.put(&KEY, &token, lives(3600.0), START);
         // The size of the token, and less than a kilobyte besides.

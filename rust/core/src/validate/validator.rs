@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use crate::bounded::{Bounded, Limits, Stats};
-use crate::error::Error;
-use crate::fingerprint::{Fingerprint, Fingerprinter};
-use crate::keyset::KeySet;
-use crate::policy::Policy;
-use crate::verify::{Verified, verify};
+use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
+use crate::cache::s3_fifo::{Limits, S3Fifo, Stats};
+use crate::jose::keyset::KeySet;
+use crate::validate::error::Error;
+use crate::validate::policy::Policy;
+use crate::validate::verify::{Verified, verify};
 
 /// What is known about a token without verifying it.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Validator {
     policy: Policy,
     keys: ArcSwapOption<KeySet>,
     fingerprinter: Fingerprinter,
-    verdicts: Bounded<Fingerprint, Arc<Verified>>,
+    verdicts: S3Fifo<Fingerprint, Arc<Verified>>,
     /// Is there room for any verdict? If not, no token needs a fingerprint, and no thread the cache's lock.
     remembers: bool,
 }
@@ -47,7 +47,7 @@ impl Validator {
             policy,
             keys: ArcSwapOption::empty(),
             fingerprinter: Fingerprinter::new(),
-            verdicts: Bounded::new(limits, seed),
+            verdicts: S3Fifo::new(limits, seed),
             remembers: limits.entries > 0,
         }
     }

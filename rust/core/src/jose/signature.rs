@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
 };
 
-use crate::algorithm::Algorithm;
+use crate::jose::algorithm::Algorithm;
 
 /// A public key in numbers.
 #[derive(Debug, Clone)]
@@ -121,8 +121,8 @@ mod fast {
 
     use rind::signature::{PublicKey, RsaPublicKeyComponents, verify};
 
-    use crate::algorithm::Algorithm;
-    use crate::base64url;
+    use crate::jose::algorithm::Algorithm;
+    use crate::jose::base64url;
 
     /// What rind verifies.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
-//! `Grant` and `GrantCache` for Python: converts in, calls `entra_core::grants`, converts out.
+//! `CachedToken` and `TokenCache` for Python: converts in, calls `entra_core::cache::token_cache`, converts out.
 //!
 //! Every call takes about a microsecond at most, so the GIL is kept.
 
-use entra_core::bounded::Limits;
-use entra_core::digest::Digest;
-use entra_core::grants::{self, Now, Terms};
+use entra_core::cache::digest::Digest;
+use entra_core::cache::s3_fifo::Limits;
+use entra_core::cache::token_cache::{self, Now, Terms};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -12,11 +12,11 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::random_seed;
 
 /// A cached token, ready to be handed out.
-#[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct Grant(grants::Grant);
+#[pyclass(frozen, name = "Grant", module = "entra_fast._native")]
+pub(crate) struct CachedToken(token_cache::CachedToken);
 
 #[pymethods]
-impl Grant {
+impl CachedToken {
     /// The token.
     #[getter]
     fn access_token(&self) -> &str {
@@ -48,23 +48,23 @@ impl Grant {
     }
 }
 
-/// Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
-#[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct GrantCache(grants::GrantCache);
+/// S3Fifo cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
+#[pyclass(frozen, name = "GrantCache", module = "entra_fast._native")]
+pub(crate) struct TokenCache(token_cache::TokenCache);
 
-impl GrantCache {
-    pub(crate) fn cache(&self) -> &grants::GrantCache {
+impl TokenCache {
+    pub(crate) fn cache(&self) -> &token_cache::TokenCache {
         &self.0
     }
 }
 
 #[pymethods]
-impl GrantCache {
+impl TokenCache {
     #[new]
     #[pyo3(signature = (*, max_entries = 100_000, max_bytes = 268_435_456))]
     fn new(max_entries: usize, max_bytes: usize) -> Self {
         let limits = Limits { entries: max_entries, bytes: max_bytes };
-        Self(grants::GrantCache::new(limits, [random_seed(), random_seed()]))
+        Self(token_cache::TokenCache::new(limits, [random_seed(), random_seed()]))
     }
 
     /// Remember a token that lives `expires_in` seconds from `monotonic`.
@@ -85,14 +85,14 @@ impl GrantCache {
 
     /// The token, unless it is within its safety margin or its subject token has expired.
     #[pyo3(signature = (key, *, monotonic, now))]
-    fn get(&self, key: &[u8], monotonic: f64, now: f64) -> PyResult<Option<Grant>> {
-        Ok(self.0.get(digest(key)?, Now { unix: now, monotonic }).map(Grant))
+    fn get(&self, key: &[u8], monotonic: f64, now: f64) -> PyResult<Option<CachedToken>> {
+        Ok(self.0.get(digest(key)?, Now { unix: now, monotonic }).map(CachedToken))
     }
 
     /// Like get, but inside the safety margin too, and without asking for a renewal.
     #[pyo3(signature = (key, *, monotonic, now))]
-    fn get_stale(&self, key: &[u8], monotonic: f64, now: f64) -> PyResult<Option<Grant>> {
-        Ok(self.0.get_stale(digest(key)?, Now { unix: now, monotonic }).map(Grant))
+    fn get_stale(&self, key: &[u8], monotonic: f64, now: f64) -> PyResult<Option<CachedToken>> {
+        Ok(self.0.get_stale(digest(key)?, Now { unix: now, monotonic }).map(CachedToken))
     }
 
     /// Arm the entry's renewal anew, `retry_in` seconds from `monotonic`.
@@ -149,6 +149,6 @@ fn digest(key: &[u8]) -> PyResult<&Digest> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Grant>()?;
-    module.add_class::<GrantCache>()
+    module.add_class::<CachedToken>()?;
+    module.add_class::<TokenCache>()
 }

@@ -2,7 +2,7 @@
 //!
 //! Two kinds, not to be confused: [`cache_key`] is the documented, interoperable `sha256(subject_token +
 //! scope)`; [`of_parts`] is what the token caches use, and cannot collide across different splits. What is looked up within
-//! one process only has a [`crate::fingerprint`] instead.
+//! one process only has a [`crate::cache::fingerprint`] instead.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
