@@ -1,4 +1,4 @@
-"""What imports what: the contracts of pyproject.toml (`lint-imports`), no circles, and what an import loads."""
+"""What imports what: the contracts of pyproject.toml (`lint-imports`), and what an import loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_import_contracts_hold() -> None:
-    """Imports follow the layers of `[tool.importlinter]`: direction, independence, no circle between packages."""
+    """Imports follow `[tool.importlinter]`: direction, independence, no circle between packages."""
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
         [sys.executable, "-c", program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -22,7 +22,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    """No circle between any two modules; unlike import-linter's contracts this includes `__init__` modules."""
+    """No circle between modules. Import-linter compares siblings; this includes the `__init__` modules."""
     graph = grimp.build_graph("entra_fast", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     try:
@@ -57,6 +57,6 @@ def test_the_library_loads_no_server() -> None:
 
 
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:
-    """The applications that run in production load no part of the local Entra ID and none of the extra `dev`."""
+    """What runs in production loads no part of the local Entra ID, and no package of its own."""
     unwanted = {"entra_fast.emulator", "entra_fast.cli.dev_system", "yaml", "msgspec", "pydantic"}
     assert _loaded("entra_fast.sidecar, entra_fast.generator", unwanted) == "[]"
