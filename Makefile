@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-memory soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage check check-rust check-python format bench bench-micro bench-load bench-memory soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -29,6 +29,13 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
 	@$(BIN)/pytest $(ARGS)
+
+coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
+coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
+	@rm -rf target/coverage && mkdir -p target/coverage
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage json --quiet -o target/coverage/report.json
+	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
 
 check: check-rust check-python ## Run formatters, linters and type checks
 
