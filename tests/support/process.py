@@ -12,9 +12,8 @@ from contextlib import asynccontextmanager
 from support.sidecars import eventually
 from support.wire import Caller
 
-
-# PYTHONPATH: the process runs the modules that are tested and not others that are installed. COVERAGE_...: their
-# lines count (`make coverage`).
+# PYTHONPATH: the process runs the modules that are tested and not others that are installed.
+# COVERAGE_PROCESS_CONFIG: `make coverage` measures it, too.
 INHERITED = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
 
 

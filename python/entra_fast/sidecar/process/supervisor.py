@@ -45,11 +45,9 @@ GONE_WITHIN = 2.0
 DRAIN_SLACK = 8.0
 """Seconds for a worker to close its listener and connections, beside the times that are set for draining."""
 
-# COVERAGE_PROCESS_CONFIG: `make coverage` measures workers, too.
-_ENVIRONMENT = (
-    "COVERAGE_PROCESS_CONFIG", "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ",
-)  # fmt: skip
-_ENVIRONMENT_PREFIXES = ("LC_", "MALLOC_", "OTEL_", "PYTHON")
+_ENVIRONMENT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ")
+# COVERAGE_PROCESS: `make coverage` measures workers, too.
+_ENVIRONMENT_PREFIXES = ("COVERAGE_PROCESS", "LC_", "MALLOC_", "OTEL_", "PYTHON")
 
 
 class Process:
