@@ -8,63 +8,13 @@
 
 use memchr::memchr;
 
+use super::contract::{ContentType, Endpoint, MAX_BODY_BYTES};
+
 /// Longest head (request line and headers) that is looked at. aiohttp allows 8190 bytes for a single line.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Most header lines that are looked at.
 pub const MAX_HEADERS: usize = 64;
-
-/// Largest body that is recognised; the contract refuses larger ones.
-pub const MAX_BODY_BYTES: usize = 128 * 1024;
-
-/// The endpoints that the fast lane knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `/api/v1/token`
-    Token,
-    /// `/api/v1/token/exchange`
-    Exchange,
-    /// `/api/v1/introspect`
-    Introspect,
-}
-
-impl Endpoint {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Token, Self::Exchange, Self::Introspect];
-
-    /// The name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Exchange => "exchange",
-            Self::Introspect => "introspect",
-        }
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::Token => "/api/v1/token",
-            Self::Exchange => "/api/v1/token/exchange",
-            Self::Introspect => "/api/v1/introspect",
-        }
-    }
-
-    fn of_path(path: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|endpoint| path == endpoint.path().as_bytes())
-    }
-}
-
-/// The two content types of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentType {
-    /// `application/json`
-    Json,
-    /// `application/x-www-form-urlencoded`
-    Form,
-}
 
 /// A request that the fast lane may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +146,7 @@ impl<'b> Head<'b> {
             11 if is(b"traceparent") => self.sampled |= is_sampled(value),
             12 if is(b"content-type") => {
                 self.once(8)?;
-                self.content_type = content_type(value);
+                self.content_type = ContentType::of_header(value);
             }
             12 if is(b"max-forwards") => self.once(16)?,
             13 if is(b"content-range") => self.once(32)?,
@@ -276,17 +226,6 @@ fn length(value: &[u8]) -> Option<usize> {
         && value.iter().all(u8::is_ascii_digit)
         && (value.len() == 1 || value[0] != b'0');
     plain.then(|| value.iter().fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0')))
-}
-
-fn content_type(value: &[u8]) -> Option<ContentType> {
-    let media_type = value[..memchr(b';', value).unwrap_or(value.len())].trim_ascii();
-    if media_type.eq_ignore_ascii_case(b"application/json") {
-        Some(ContentType::Json)
-    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-        Some(ContentType::Form)
-    } else {
-        None
-    }
 }
 
 /// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? What is not one may.

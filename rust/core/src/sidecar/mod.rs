@@ -4,6 +4,7 @@
 //! belong here: sockets, the slow path, validation (`validate`), caching (`cache`).
 
 pub mod access_log;
+pub mod contract;
 pub mod fast_path;
 pub mod http1;
 mod http_date;
