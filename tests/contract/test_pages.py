@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from entra_fast import oauth, tokens
-from entra_fast.metrics import Metrics
-from entra_fast.sidecar import openapi, requests
+from entra_fast._metrics import Metrics
+from entra_fast._provider import oauth
+from entra_fast._provider import token_client as tokens
+from entra_fast.sidecar.http import openapi, requests
 
 DOCS = Path(__file__).parents[2] / "docs"
 
