@@ -125,13 +125,13 @@ fn assert_cache_agrees(token: &[u8], expires_at: Option<f64>) {
     let parse = |jwks: &str, generation| Some(Arc::new(KeySet::parse(jwks.as_bytes(), generation).expect("usable")));
     validator.set_keys(parse(&JWKS, 2));
     assert!(validator.validate(token, NOW).is_ok());
-    assert!(matches!(validator.recall(token, NOW), Recalled::Verdict(Ok(_))), "it was not remembered");
+    assert!(matches!(validator.recall(token, NOW), Recalled::Known(Ok(_))), "it was not remembered");
     assert!(validator.validate(token, expires_at + LEEWAY).is_err(), "a remembered verdict outlived the token");
     assert!(validator.validate(token, NOW).is_ok());
     validator.set_keys(parse(&JWKS, 3));
-    assert!(matches!(validator.recall(token, NOW), Recalled::Verdict(Ok(_))), "its key is still there");
+    assert!(matches!(validator.recall(token, NOW), Recalled::Known(Ok(_))), "its key is still there");
     validator.set_keys(parse(&JWKS.replace(r#""kid":""#, r#""kid":"not "#), 4));
-    assert!(matches!(validator.recall(token, NOW), Recalled::Nothing(_)));
+    assert!(matches!(validator.recall(token, NOW), Recalled::Unknown(_)));
     assert!(validator.validate(token, NOW).is_err(), "a remembered verdict outlived its key");
 }
 

@@ -512,16 +512,16 @@ impl fmt::Display for FormError {
     }
 }
 
+/// Name and value of a field.
+pub type FormField<'b> = (Cow<'b, str>, Cow<'b, str>);
+
 /// The known fields of any form, in their order, by the rules that hold for the fields of the contract: names compare
 /// after decoding, and unknown fields are ignored, whatever is in them.
 ///
 /// # Errors
 /// A [`FormError`].
-pub fn form_fields(
-    body: &[u8],
-    is_known: impl Fn(&str) -> bool,
-) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, FormError> {
-    let mut fields: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+pub fn form_fields(body: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<FormField<'_>>, FormError> {
+    let mut fields: Vec<FormField<'_>> = Vec::new();
     for pair in Pairs::of(body) {
         let (name, value) = pair?;
         let Some(name) = form_text(name).filter(|name| is_known(name)) else { continue };
@@ -819,7 +819,7 @@ mod tests {
                 r#"{"identity_provider":"entra_id","target":"t","x":{"y":1,"y":2}}"#,
                 Err("request body is not valid JSON: a duplicate member"),
             ),
-            (Endpoint::Token, r#"{} x"#, Err("request body is not valid JSON: bytes after the value")),
+            (Endpoint::Token, r"{} x", Err("request body is not valid JSON: bytes after the value")),
         ] {
             let found = asked(endpoint, ContentType::Json, body.as_bytes());
             assert_eq!(found.as_deref().map_err(String::as_str), expected, "{body}");
