@@ -5,8 +5,8 @@
 `PYTHON` is an interpreter with the base version installed; the version under test is that of the running
 interpreter. Both sides stay alive and take turns, so that a machine that speeds up or slows down affects both
 alike. A ratio says how many times as good the new version is (above 1: faster, or less memory). It is the
-median of the ratios within the turns, with a 95 % interval from resampling the turns. A row is `WORSE` only if
-the whole interval is below the limit.
+median of the ratios within the turns, with a 95 % interval from resampling the turns. A row is `WORSE` only
+if the whole interval is below the limit.
 """
 
 from __future__ import annotations
