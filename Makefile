@@ -39,6 +39,7 @@ check-rust:
 check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 
