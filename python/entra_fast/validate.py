@@ -33,7 +33,7 @@ from entra_fast._native import (
     Claims,
     KeySet,
     Policy,
-    Verifier,
+    Validator as NativeValidator,
     unverified_claims,
     unverified_header,
 )
@@ -140,7 +140,7 @@ class _Validation:
             max_token_bytes=_count("max_token_bytes", max_token_bytes),
         )
         fixed = None if jwks is None else _fixed_keys(jwks)
-        self._verifier = Verifier(
+        self._verifier = NativeValidator(
             policy,
             fixed,
             cache_entries=_count("cache_entries", cache_entries),
@@ -418,7 +418,7 @@ class AsyncValidator(_Validation):
             return orjson.dumps({"active": False, "error": self._explained(error).message})
 
     @property
-    def verifier(self) -> Verifier:
+    def verifier(self) -> NativeValidator:
         """The native verifier, for whoever answers without this class. It does not fetch keys."""
         return self._verifier
 
