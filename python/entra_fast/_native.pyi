@@ -15,6 +15,7 @@ __all__ = [
     "ERROR_CODES",
     "MAX_BODY_BYTES",
     "MAX_TOKEN_BYTES",
+    "PROVIDERS",
     "AccessLog",
     "CachedToken",
     "CallerCheck",
@@ -98,8 +99,8 @@ class Claims(Mapping[str, Any]):
         `has_groups_overage`."""
     @property
     def has_groups_overage(self) -> bool:
-        """True where Entra ID left the groups out because there are too many: then a missing group means nothing,
-        and Microsoft Graph has to be asked."""
+        """True where Entra ID left the groups out because there are too many: then a missing group means
+        nothing, and Microsoft Graph has to be asked."""
     @property
     def expires_at(self) -> float:
         """`exp`, in seconds since the epoch."""
@@ -119,8 +120,8 @@ class Claims(Mapping[str, Any]):
     def name(self) -> str | None:
         """The user's display name (`name`). For display, never for decisions."""
     def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none
-        is a TypeError: a name that is None because a setting is missing must not admit every token."""
+        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
+        none is a TypeError: a name that is None because a setting is missing must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:
@@ -279,9 +280,9 @@ class TokenCache:
 
 @final
 class AccessLog:
-    """Collects the lines of the access log and writes them to standard error in pieces of whole lines, at most
-    64 KiB each. `worker`: the number of this process, where several share the log; pieces are then at most 4
-    KiB, which a pipe takes as a whole. Lines that cannot be written are lost."""
+    """Collects the lines of the access log and writes them to standard error in pieces of whole lines, at
+    most 64 KiB each. `worker`: the number of this process, where several share the log; pieces are then at
+    most 4 KiB, which a pipe takes as a whole. Lines that cannot be written are lost."""
 
     def __new__(cls, *, worker: int | None = None) -> AccessLog: ...
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -354,8 +355,8 @@ class FastPath:
         """Until then tokens with an unknown signing key are answered here, because no keys are fetched for
         them."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
-        """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the bytes
-        have waited before, for the metrics."""
+        """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
+        bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:
@@ -391,6 +392,9 @@ class FastPathReceiver:
 ENDPOINT_PATHS: dict[str, str]
 """The path of each endpoint, by its name in metrics."""
 
+PROVIDERS: tuple[str, ...]
+"""The names of the provider: they are one provider."""
+
 MAX_BODY_BYTES: int
 """A larger body is refused before it is parsed."""
 
@@ -406,8 +410,8 @@ def is_form(content_types: Sequence[str]) -> bool:
     Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
 
 def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str, bool, str | None]:
-    """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None unless
-    it is an `exchange`.
+    """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
+    unless it is an `exchange`.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
@@ -419,8 +423,8 @@ def parse_introspection_request(body: bytes, *, form: bool) -> str:
 def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.
 
-    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a known
-    field is repeated or not percent-encoded UTF-8."""
+    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a
+    known field is repeated or not percent-encoded UTF-8."""
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address, without port and brackets, is the loopback of this machine."""
@@ -454,5 +458,5 @@ class CallerCheck:
         """The sentence of the refusal, or None where the caller is allowed.
 
         `hosts` and `fetch_sites`: the values of all Host and Sec-Fetch-Site headers. `has_origin` and
-        `is_forwarded`: whether there is an Origin or an X-Forwarded-For header. `probe`: the request came to the
-        probe listener, where any host is right."""
+        `is_forwarded`: whether there is an Origin or an X-Forwarded-For header. `probe`: the request came to
+        the probe listener, where any host is right."""

@@ -33,9 +33,11 @@ from entra_fast._native import (
     Claims,
     KeySet,
     Policy,
-    Validator as NativeValidator,
     unverified_claims,
     unverified_header,
+)
+from entra_fast._native import (
+    Validator as NativeValidator,
 )
 from entra_fast._provider import blocking_fetch as fetch
 from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys

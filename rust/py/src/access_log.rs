@@ -1,4 +1,5 @@
-//! `AccessLog` for Python: collects lines in `entra_core::sidecar::access_log`, and writes pieces of them to standard error.
+//! `AccessLog` for Python: collects lines in `entra_core::sidecar::access_log`, and writes pieces of them to standard
+//! error.
 
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,11 @@
 //! The contract of the endpoints for Python: converts in, calls `entra_core::sidecar::contract`, converts out.
 
 use entra_core::sidecar::contract::{
-    self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES, Refusal,
+    self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES, PROVIDERS,
+    Refusal,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 pyo3::import_exception!(entra_fast.errors, EntraFastError);
 
@@ -144,6 +145,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add("ENDPOINT_PATHS", paths)?;
     module.add("MAX_BODY_BYTES", MAX_BODY_BYTES)?;
+    module.add("PROVIDERS", PyTuple::new(module.py(), PROVIDERS)?)?;
     module.add_class::<CallerCheck>()?;
     module.add_function(wrap_pyfunction!(scope_for, module)?)?;
     module.add_function(wrap_pyfunction!(is_form, module)?)?;

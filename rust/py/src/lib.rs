@@ -1,7 +1,7 @@
 //! The binding of `entra-core` to Python: converts in, calls the core, converts out. Nothing else.
 //!
-//! Belongs here: Python types, the GIL, what the core takes as arguments (the clock, a random seed, the number of cores), and
-//! where lines of the access log go. Does not belong here: any decision.
+//! Belongs here: Python types, the GIL, what the core takes as arguments (the clock, a random seed, the number of
+//! cores), and where lines of the access log go. Does not belong here: any decision.
 
 mod access_log;
 mod claims;

@@ -3,7 +3,7 @@
 //! One parse feeds both what is checked and what is returned: a [`Document`] keeps the text as it came, and
 //! the tape only points into it, so the two cannot differ. Rejected are duplicate members at any depth (also
 //! when one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
-//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until somebody asks for a value.
+//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until a value is asked for.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 /// How deep arrays and objects may nest. Entra ID's tokens need 3.
 pub const MAX_DEPTH: usize = 64;
 
-/// How many characters a number may have, so that nobody pays for reading a number of 60,000 digits.
+/// How many characters a number may have, so that no number of 60,000 digits is ever converted.
 pub const MAX_NUMBER_LENGTH: usize = 256;
 
 /// Why a text is not acceptable JSON.

@@ -2,8 +2,8 @@
 //!
 //! Belongs here: the endpoints, the fields of a request in JSON and in a form, what a target means, which callers are
 //! allowed, and the sentence of each refusal. The fast path, the slow path, the emulator and the token generator must
-//! decide alike, so none of them has rules of its own. Does not belong here: what is done with an accepted request, HTTP
-//! framing (`http1`), tokens.
+//! decide alike, so none of them has rules of its own. Does not belong here: what is done with an accepted request,
+//! HTTP framing (`http1`), tokens.
 //!
 //! No sentence repeats anything that was sent.
 
@@ -25,7 +25,7 @@ pub const MAX_FIELDS: usize = 256;
 pub const MAX_TARGET_BYTES: usize = 4096;
 
 /// The provider's name and its older name. They share everything, cache entries included.
-const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
+pub const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
 
 /// `urn:a:b` and `https:a:b` look like `<cluster>:<namespace>:<app>`, but are URIs.
 const NOT_CLUSTERS: [&str; 4] = ["urn", "api", "http", "https"];
@@ -229,8 +229,8 @@ impl fmt::Display for Refusal {
 
 // --- targets -------------------------------------------------------------------------------------------------------
 
-/// The scope that a target means: `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`, and
-/// a scope stays as it is.
+/// The scope that a target means: `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`,
+/// and a scope stays as it is.
 ///
 /// # Errors
 /// [`Refusal::Target`] where it is neither.

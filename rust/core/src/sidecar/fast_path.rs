@@ -134,8 +134,8 @@ impl Figures {
         Self { bounds, durations, active: AtomicU64::new(0), inactive: AtomicU64::new(0) }
     }
 
-    /// Record how long the requests of an outcome took and return the duration of each. They waited `waited` seconds for
-    /// keys, and the call took `elapsed` for all of them. The fast path has no clock, so its caller measures.
+    /// Record how long the requests of an outcome took and return the duration of each. They waited `waited` seconds
+    /// for keys, and the call took `elapsed` for all of them. The fast path has no clock, so its caller measures.
     pub fn record(&self, outcome: &Outcome, waited: f64, elapsed: Duration) -> Duration {
         let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) else {
             return Duration::ZERO;
@@ -176,8 +176,8 @@ pub struct FastPath {
     figures: Figures,
     tracing: bool,
     fingerprinter: Fingerprinter,
-    /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time of a
-    /// SHA-256 digest over the subject token.
+    /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time
+    /// of a SHA-256 digest over the subject token.
     keys: S3Fifo<Fingerprint, Digest>,
     /// Monotonic seconds, as bits of a float.
     unknown_keys_refused_until: AtomicU64,
@@ -206,8 +206,8 @@ impl FastPath {
         &self.figures
     }
 
-    /// Until then, in monotonic seconds, tokens with an unknown signing key are answered here: no fetch of keys would be
-    /// made for them, and a flood of such tokens must not take time from other requests.
+    /// Until then, in monotonic seconds, tokens with an unknown signing key are answered here: no fetch of keys would
+    /// be made for them, and a flood of such tokens must not take time from other requests.
     pub fn refuse_unknown_keys_until(&self, monotonic: f64) {
         self.unknown_keys_refused_until.store(monotonic.to_bits(), Relaxed);
     }

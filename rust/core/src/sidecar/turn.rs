@@ -1,7 +1,7 @@
 //! Whose turn it is on a connection: the fast path's or the protocol's. Sans I/O.
 //!
-//! Belongs here: the flag that says so, and the counts of what was answered without the protocol. Does not belong here: the
-//! bytes, the transport, and why a connection is at rest or not; the protocol knows that.
+//! Belongs here: the flag that says so, and the counts of what was answered without the protocol. Does not belong here:
+//! the bytes, the transport, and why a connection is at rest or not; the protocol knows that.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 

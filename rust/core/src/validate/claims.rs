@@ -1,4 +1,5 @@
-//! The claims of a token: the payload's own text, the few values that are checked, and what callers may require of them.
+//! The claims of a token: the payload's own text, the few values that are checked, and what callers may require of
+//! them.
 //!
 //! One parse feeds both what is checked and what is handed out. [`Claims`] are only made by verifying, so they can be
 //! trusted; the one exception has danger in its name. Does not belong here: the checks of the policy (`verify`).

@@ -134,8 +134,8 @@ impl Validator {
         }
     }
 
-    /// [`Self::validate`] for many tokens, on as many of `cores` threads as are worth starting; results are in the order of
-    /// the tokens. What is an error already stays one.
+    /// [`Self::validate`] for many tokens, on as many of `cores` threads as are worth starting; results are in the
+    /// order of the tokens. What is an error already stays one.
     #[must_use]
     pub fn validate_many(
         &self,
