@@ -477,9 +477,9 @@ mod tests {
         fn any_token_survives_the_body(token in any::<String>(), life in 241..100_000_u32) {
             let cache = cache();
             prop_assert!(cache.put(&KEY, &token, lives(f64::from(life)), START));
-            let token = cache.get(&KEY, after(0.0)).unwrap();
-            prop_assert_eq!(token.access_token(), &token);
-            let parsed: serde_json::Value = serde_json::from_str(&body(&token)).unwrap();
+            let cached = cache.get(&KEY, after(0.0)).unwrap();
+            prop_assert_eq!(cached.access_token(), &token);
+            let parsed: serde_json::Value = serde_json::from_str(&body(&cached)).unwrap();
             let expected = serde_json::json!({"access_token": token, "expires_in": life, "token_type": "Bearer"});
             prop_assert_eq!(parsed, expected);
         }
