@@ -310,7 +310,7 @@ async def test_without_a_part_of_aiohttp_the_sidecar_serves_without_the_lane(
     assert (await sidecar.call.token()).status == 200
     (warning,) = [r for r in caplog.records if r.getMessage() == "serving without the fast lane"]
     assert warning.levelname == "WARNING"
-    assert warning.fields == {"aiohttp_lacks": [missing]}
+    assert vars(warning)["fields"] == {"aiohttp_lacks": [missing]}
 
 
 async def test_no_fast_lane_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from entra_fast._native import SigningKey
+from entra_fast._provider.jwks import AsyncKeys
 from support.network import Authority, TcpProxy, reset_at_once
 from support.provider import Provider, after
 from support.sidecars import Started, StartSidecar, eventually, sidecars
@@ -18,7 +19,7 @@ async def refresh(sidecar: Started) -> None:
     """Do now what happens hourly."""
     validator = sidecar.running.service.validator
     assert validator is not None
-    assert validator._keys is not None
+    assert isinstance(validator._keys, AsyncKeys)
     await validator._keys.refresh()
 
 

@@ -116,10 +116,9 @@ class Answer:
     text: str
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> Any:
         """The body."""
-        parsed: dict[str, Any] = json.loads(self.text)
-        return parsed
+        return json.loads(self.text)
 
     @property
     def claims(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_a_new_kind_of_failure_is_told_at_once(night: Night) -> None:
 def test_a_night_of_failures_fits_on_a_page(night: Night) -> None:
     """Eight hours with failures every second: some lines, which count every one of them."""
     night.lines()
-    told: list[dict[str, object]] = []
+    told: list[dict[str, Any]] = []
     for _ in range(8 * 3600):
         night.fail("timed_out")
         told += [fields for _, fields in night.lines()]

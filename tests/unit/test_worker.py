@@ -18,7 +18,9 @@ async def test_during_the_hubs_cool_down_the_lane_answers_for_unknown_keys() -> 
         "AZURE_APP_TENANT_ID": TENANT,
         "AZURE_APP_CLIENT_SECRET": "not asked for",
     }
-    service = WorkerService(Settings.from_environment(environ, None), Hub(Channel(lambda *_: None, list)))
+    service = WorkerService(
+        Settings.from_environment(environ, None), Hub(Channel(lambda *_: None, lambda: None))
+    )
     service.on_provider({"issuer": ISSUER, "jwks_uri": "https://login.microsoftonline.com/keys"})
     service.on_keys({"text": jwks(signer()), "reason": None})
     assert service.lane is not None
