@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from entra_fast.cli import main
+from entra_fast.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

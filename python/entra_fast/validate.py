@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
-from entra_fast import _native, fetch
+from entra_fast import _native
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -37,7 +37,10 @@ from entra_fast._native import (
     unverified_claims,
     unverified_header,
 )
-from entra_fast.config import url_problem
+from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
+from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
+from entra_fast._settings.load import url_problem
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,
@@ -45,11 +48,9 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
 )
-from entra_fast.keys import AsyncKeys, KeySource, RefreshRules, ThreadKeys
-from entra_fast.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
 
 if TYPE_CHECKING:
-    from entra_fast.http import HttpClient
+    from entra_fast._provider.http_client import HttpClient
 
 __all__ = [
     "AsyncValidator",
@@ -502,7 +503,7 @@ def _first_kid(tokens: Iterable[str | bytes]) -> str | None:
 
 
 def _new_http_client() -> HttpClient:
-    from entra_fast.http import HttpClient  # noqa: PLC0415 - the library does not load aiohttp unless asked
+    from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - the library does not load aiohttp unless asked
 
     return HttpClient()
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from entra_fast._native import unverified_claims
-from entra_fast.dev import LocalSystem, Options, local_system
+from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 
 from .conftest import EXAMPLES, fits, picture
 

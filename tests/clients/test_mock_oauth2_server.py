@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from entra_fast.config import Settings
+from entra_fast._settings.load import Settings
 from entra_fast.errors import InvalidToken
 from entra_fast.sidecar import start_sidecar
 from entra_fast.validate import Validator

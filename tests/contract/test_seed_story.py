@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from entra_fast.dev import LocalSystem, Options, local_system
+from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 from entra_fast.emulator import LocalEntraId
 from support.pages import Form
 

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from entra_fast import _native
-from entra_fast.sidecar.fastlane import MAX_HELD_BYTES, FastLaneProtocol
+from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastLaneProtocol
 from support.lane import (
     TARGET,
     TOKEN,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from entra_fast.sidecar import fastlane
+from entra_fast.sidecar.http import fast_path as fastlane
 from entra_fast.sidecar.logs import JsonLines
 from support.lane import (
     EXCHANGE,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from entra_fast.config import Settings
+from entra_fast._settings.load import Settings
 from entra_fast.errors import EntraFastError
 from entra_fast.sidecar import start_sidecar
 from support.network import TcpProxy, black_hole, reset_at_once, truncate_after

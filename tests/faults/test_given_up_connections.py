@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from aiohttp import web
 
-from entra_fast.http import HttpClient
+from entra_fast._provider.http_client import HttpClient
 
 GIVEN_UP = 200
 """So many connections are given up at the moment that matters,"""

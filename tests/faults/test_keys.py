@@ -66,7 +66,7 @@ async def test_keys_do_not_wait_behind_tokens(
 ) -> None:
     """The token endpoint hangs, and requests for tokens take all connections that they may: a new key is
     fetched all the same."""
-    monkeypatch.setattr("entra_fast.http.MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("entra_fast._provider.http_client.MAX_CONNECTIONS", 2)
     sidecar = await start()
     held = asyncio.Event()
     provider.always = after(held, provider)

@@ -18,9 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast.config import Settings
-from entra_fast.errors import ConfigurationError
-from entra_fast.shared_cache import (
+from entra_fast._provider.redis_cache import (
     CHANNEL,
     MAX_SKEW,
     PAUSE,
@@ -30,7 +28,9 @@ from entra_fast.shared_cache import (
     pack,
     unpack,
 )
-from entra_fast.tokens import SharedToken, TokenAcquirer, token_key
+from entra_fast._provider.token_client import SharedToken, TokenAcquirer, token_key
+from entra_fast._settings.load import Settings
+from entra_fast.errors import ConfigurationError
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -1111,7 +1111,7 @@ def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_sidecar_without_a_shared_cache_does_not_load_the_extra() -> None:
     """It starts as fast, and needs as little, as if there were no such thing."""
-    code = "import sys, entra_fast.sidecar.run; print({'redis', 'cryptography'} & {*sys.modules})"
+    code = "import sys, entra_fast.sidecar.process.single; print({'redis', 'cryptography'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from entra_fast import fetch
+from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.http_client import HttpClient, HttpFailure, proxy_for
 from entra_fast.errors import KeysUnavailable
-from entra_fast.http import HttpClient, HttpFailure, proxy_for
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole, truncate_after
 from support.provider import Provider, after, raw
 from support.sidecars import StartSidecar, eventually, sidecars

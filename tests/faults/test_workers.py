@@ -621,7 +621,7 @@ async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
     code = (
         "import sys\n"
         f"sys.executable = {python!r}\n"
-        "from entra_fast.cli import main\n"
+        "from entra_fast.cli.main import main\n"
         "sys.exit(main(['serve']))\n"
     )
     process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))
@@ -650,7 +650,7 @@ async def test_orphans_are_reaped(provider: Provider) -> None:
         "import ctypes, os, sys\n"
         "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
         "os.system('sleep 0.5 & sleep 1.5 &')\n"
-        "from entra_fast.cli import main\n"
+        "from entra_fast.cli.main import main\n"
         "sys.exit(main(['serve']))\n"
     )
     process = await run_python(code, provider.environment(ENTRA_FAST_WORKERS="2"))

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from entra_fast import _native, fetch
-from entra_fast.http import HttpClient
-from entra_fast.keys import AsyncKeys, ThreadKeys
+from entra_fast import _native
+from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast.validate import (
     AsyncValidator,
     Claims,

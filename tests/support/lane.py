@@ -6,7 +6,7 @@ import asyncio
 import json
 import urllib.parse
 
-from entra_fast.sidecar.fastlane import FastLaneProtocol
+from entra_fast.sidecar.http.fast_path import FastLaneProtocol
 from support.sidecars import Started
 from support.wire import request_bytes
 

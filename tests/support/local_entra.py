@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import RSAAlgorithm
 
 from entra_fast._native import SigningKey, unverified_claims
-from entra_fast.emulator import LocalEntraId, RunningEmulator, yaml_source
-from entra_fast.emulator import directory as directories
-from entra_fast.emulator import manifests as manifest_files
-from entra_fast.emulator.keyring import Keyring
+from entra_fast.emulator import LocalEntraId, RunningEmulator
+from entra_fast.emulator.model import directory as directories
+from entra_fast.emulator.model import manifests as manifest_files
+from entra_fast.emulator.model import yaml_source
+from entra_fast.emulator.protocol.keyring import Keyring
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ON_BEHALF_OF = "urn:ietf:params:oauth:grant-type:jwt-bearer"

@@ -75,7 +75,7 @@ async def served() -> AsyncIterator[Serve]:
             await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
-                "import sys; from entra_fast.cli import main; sys.exit(main(sys.argv[1:]))",
+                "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))",
                 "serve",
                 *arguments,
                 env={**found, **environ},

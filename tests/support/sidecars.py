@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from entra_fast.config import Settings
+from entra_fast._settings.load import Settings
 from entra_fast.sidecar import RunningSidecar, start_sidecar
 from entra_fast.sidecar.service import Clocks
 from support.provider import Provider

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from entra_fast.errors import EntraFastError, ProviderError
-from entra_fast.sidecar import channel as channel_module
-from entra_fast.sidecar.channel import Channel, ChannelLost, Fields, Handler, frame
+from entra_fast.sidecar.process import channel as channel_module
+from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler, frame
 
 
 class End:

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from entra_fast import cli
 from entra_fast._native import SigningKey
-from entra_fast.config import Settings
+from entra_fast._settings.load import Settings
+from entra_fast.cli import main as cli
 
 COMMANDS = (
     "dev",
@@ -336,7 +336,7 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     os.close(read)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())",
+            [sys.executable, "-c", "import sys; from entra_fast.cli.main import main; sys.exit(main())",
              "inspect", _unsigned({"name": "x" * 40_000})],
             stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
@@ -349,7 +349,7 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">/dev/full", ">&-", "2>&-"])
 def test_streams_that_are_closed_or_full_are_no_crash(closed: str) -> None:
     """No traceback, wherever it would go; and a failed write is not status 0."""
-    program = "import sys; from entra_fast.cli import main; sys.exit(main())"
+    program = "import sys; from entra_fast.cli.main import main; sys.exit(main())"
     done = subprocess.run(
         ["sh", "-c", f'"$0" -c "$1" inspect {"" if closed == "<&-" else "$2"} {closed}',
          sys.executable, program, _unsigned({"name": "x"})],
@@ -364,7 +364,7 @@ def test_streams_that_are_closed_or_full_are_no_crash(closed: str) -> None:
 def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: Any) -> None:
     """One line on standard error, status 2, nothing else."""
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())", command,
+        [sys.executable, "-c", "import sys; from entra_fast.cli.main import main; sys.exit(main())", command,
          "--settings", str(tmp_path)],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
         capture_output=True, text=True, check=False, timeout=60,
@@ -401,7 +401,7 @@ def test_the_options_of_serve_win_over_the_environment(
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr("entra_fast.sidecar.run", run)
+    monkeypatch.setattr("entra_fast.sidecar.process.single", run)
     monkeypatch.setenv("BIND_ADDRESS", "127.0.0.1:1")
     for name, value in {
         "AZURE_APP_CLIENT_ID": "me",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from entra_fast._native import SigningKey
-from entra_fast.config import SETTINGS, Secret, Settings, is_loopback_host, proxies_from, url_problem
+from entra_fast._settings.load import SETTINGS, Secret, Settings, is_loopback_host, proxies_from, url_problem
 from entra_fast.errors import ConfigurationError
 
 JWK = SigningKey.generate().private_jwk()

@@ -21,13 +21,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from entra_fast import dev
-from entra_fast.dev import Options, find_sources, local_system
+from entra_fast.cli import dev_system as dev
+from entra_fast.cli.dev_system import Options, find_sources, local_system
 from entra_fast.errors import ConfigurationError
 from support.sidecars import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "import sys; from entra_fast.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from entra_fast.cli.main import main; sys.exit(main())"]
 FREE = ["--emulator-port", "0", "--generator-port", "0", "--sidecar-port", "0"]
 LAST_LINE = "Ctrl-C stops everything."
 START_SECONDS = 60.0
@@ -283,7 +283,7 @@ def test_the_examples_of_the_current_folder_come_first(
 
 def test_the_packaged_examples_are_the_ones_of_the_project() -> None:
     """One text, in two places that cannot differ."""
-    packaged = Path(dev.__file__).parent / "examples"
+    packaged = Path(dev.__file__).parents[1] / "examples"
     names = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
     assert names == {path.relative_to(packaged) for path in packaged.rglob("*.yaml")}
     for name in names:

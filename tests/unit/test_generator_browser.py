@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from entra_fast.dev import LocalSystem, Options, local_system
+from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

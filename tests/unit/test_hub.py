@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from entra_fast._native import GrantCache
-from entra_fast.sidecar.hub import AnnouncedTokens
+from entra_fast.sidecar.process.provider_process import AnnouncedTokens
 from entra_fast.sidecar.service import Clocks
 
 

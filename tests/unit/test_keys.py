@@ -17,11 +17,18 @@ from typing import Any
 
 import pytest
 
-from entra_fast import fetch
+from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.blocking_fetch import Fetched
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.jwks import (
+    AsyncKeys,
+    KeySchedule,
+    RefreshRules,
+    ThreadKeys,
+    max_age_of,
+    read_key_set,
+)
 from entra_fast.errors import ConfigurationError, KeysUnavailable
-from entra_fast.fetch import Fetched
-from entra_fast.http import HttpClient
-from entra_fast.keys import AsyncKeys, KeySchedule, RefreshRules, ThreadKeys, max_age_of, read_key_set
 from entra_fast.validate import InvalidToken, KeySet, Validator
 from support.key_server import KEYS_PATH, Answer, KeyServer
 from support.tokens import AUDIENCE, ISSUER, NOW, Clock, jwks, signer

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from entra_fast.metrics import Counter, Histogram, Label, Metrics
+from entra_fast._metrics import Counter, Histogram, Label, Metrics
 
 
 def test_a_counter_counts_by_label() -> None:

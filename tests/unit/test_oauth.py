@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entra_fast.errors import EntraFastError, ProviderError
-from entra_fast.oauth import (
+from entra_fast._provider.oauth import (
     DiscoveryError,
     aadsts_code,
     parse_discovery,
@@ -20,6 +19,7 @@ from entra_fast.oauth import (
     parse_token_answer,
     scope_for,
 )
+from entra_fast.errors import EntraFastError, ProviderError
 
 NOW = 1_800_000_000.0
 JSON = {"Content-Type": "application/json; charset=utf-8"}

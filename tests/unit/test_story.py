@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast.metrics import Metrics
+from entra_fast._metrics import Metrics
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
-from entra_fast.sidecar.story import Story
+from entra_fast.sidecar.status_log import Story
 
 M2M = "client_credentials"
 ROOT = Path(__file__).resolve().parents[2]

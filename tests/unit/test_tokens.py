@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from entra_fast import tokens
+from entra_fast._metrics import Metrics
 from entra_fast._native import GrantCache
-from entra_fast.config import CredentialSettings, OutboundSettings, ProviderSettings, Secret
-from entra_fast.credentials import Credentials
-from entra_fast.discovery import EndpointFinder
+from entra_fast._provider import token_client as tokens
+from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.endpoints import EndpointFinder
+from entra_fast._provider.http_client import HttpClient, HttpFailure, HttpResponse
+from entra_fast._provider.token_client import TokenAcquirer
+from entra_fast._settings.load import CredentialSettings, OutboundSettings, ProviderSettings, Secret
 from entra_fast.errors import ProviderError
-from entra_fast.http import HttpClient, HttpFailure, HttpResponse
-from entra_fast.metrics import Metrics
-from entra_fast.tokens import TokenAcquirer
 
 Answer = HttpResponse | HttpFailure
 

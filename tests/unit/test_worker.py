@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from entra_fast.config import Settings
-from entra_fast.sidecar.channel import Channel
-from entra_fast.sidecar.worker import Hub, WorkerService
+from entra_fast._settings.load import Settings
+from entra_fast.sidecar.process.channel import Channel
+from entra_fast.sidecar.process.worker import Hub, WorkerService
 from support.lane import introspection
 from support.tokens import AUDIENCE, ISSUER, TENANT, good_claims, jwks, signer
 

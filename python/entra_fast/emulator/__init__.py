@@ -10,11 +10,11 @@ For development and tests; needs the extra `dev`. Nothing of the product that ru
 
 from __future__ import annotations
 
-from entra_fast.emulator.directory import Directory, Group, User
 from entra_fast.emulator.local import Explanation, LocalEntraId, RunningEmulator
-from entra_fast.emulator.manifests import Manifest, Notice, Source
-from entra_fast.emulator.policy import Decision, Reason
-from entra_fast.emulator.yaml_source import SourceError
+from entra_fast.emulator.model.directory import Directory, Group, User
+from entra_fast.emulator.model.manifests import Manifest, Notice, Source
+from entra_fast.emulator.model.policy import Decision, Reason
+from entra_fast.emulator.model.yaml_source import SourceError
 
 __all__ = [
     "Decision",

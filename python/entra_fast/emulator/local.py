@@ -20,22 +20,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from entra_fast._native import SigningKey
-from entra_fast.emulator import claims as token_claims
-from entra_fast.emulator import directory as directories
-from entra_fast.emulator import manifests as manifest_files
-from entra_fast.emulator import policy, state
-from entra_fast.emulator.aadsts import EntraError, new_trace_id
-from entra_fast.emulator.claims import Issuer
-from entra_fast.emulator.credentials import ClientVerifier, Credentials, cluster_issuer
-from entra_fast.emulator.directory import Directory, User
-from entra_fast.emulator.faults import Faults
-from entra_fast.emulator.grants import TokenService
-from entra_fast.emulator.journal import Entry, Journal
-from entra_fast.emulator.keyring import Keyring
-from entra_fast.emulator.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
-from entra_fast.emulator.policy import Decision, Reason
-from entra_fast.emulator.registry import Application, Registry, Tenant, build
-from entra_fast.emulator.store import Store
+from entra_fast.emulator import state
+from entra_fast.emulator.model import directory as directories
+from entra_fast.emulator.model import manifests as manifest_files
+from entra_fast.emulator.model import policy
+from entra_fast.emulator.model.directory import Directory, User
+from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
+from entra_fast.emulator.model.policy import Decision, Reason
+from entra_fast.emulator.model.registry import Application, Registry, Tenant, build
+from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
+from entra_fast.emulator.protocol.faults import Faults
+from entra_fast.emulator.protocol.journal import Entry, Journal
+from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.store import Store
+from entra_fast.emulator.protocol.token_endpoint import TokenService
 from entra_fast.errors import ConfigurationError
 
 MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
@@ -451,7 +452,7 @@ class LocalEntraId:
         Raises:
             ConfigurationError: the address is not loopback, or is taken.
         """
-        from entra_fast.emulator.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
+        from entra_fast.emulator.web.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
 
         if not allow_remote and not is_loopback(host):
             raise ConfigurationError(

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from entra_fast.emulator.credentials import Credentials
-from entra_fast.emulator.keyring import Keyring
-from entra_fast.emulator.store import ExpiringMap, Login, Session, Store
+from entra_fast.emulator.protocol.client_auth import Credentials
+from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.store import ExpiringMap, Login, Session, Store
 from entra_fast.errors import ConfigurationError
 
 FILE_NAME: Final = "local-entra-id.json"

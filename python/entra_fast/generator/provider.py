@@ -16,18 +16,18 @@ from urllib.parse import urlencode
 
 import orjson
 
-from entra_fast.config import OutboundSettings, ProviderSettings
-from entra_fast.credentials import Credentials
-from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
-from entra_fast.generator.login import Login, LoginError
-from entra_fast.http import HttpClient, HttpFailure
-from entra_fast.oauth import (
+from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.oauth import (
     Discovery,
     client_credentials_form,
     on_behalf_of_form,
     parse_discovery,
     parse_token_answer,
 )
+from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
 
 ENDPOINTS_SECONDS = 24 * 3600.0

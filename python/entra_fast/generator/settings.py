@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from entra_fast.config import (
+from entra_fast._settings.load import (
     OutboundSettings,
     ProviderSettings,
     ServerSettings,

@@ -21,7 +21,7 @@ about tokens (tokens.py, validate.py) and the way out (http.py).
 
 from __future__ import annotations
 
-from entra_fast.sidecar.app import build_app
-from entra_fast.sidecar.run import RunningSidecar, run, start_sidecar
+from entra_fast.sidecar.http.app import build_app
+from entra_fast.sidecar.process.single import RunningSidecar, run, start_sidecar
 
 __all__ = ["RunningSidecar", "build_app", "run", "start_sidecar"]

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 import orjson
 
 from entra_fast import _native
-from entra_fast.config import OutboundSettings, ProviderSettings, Settings
-from entra_fast.credentials import Credentials
-from entra_fast.discovery import EndpointFinder, Endpoints
-from entra_fast.http import HttpClient
-from entra_fast.metrics import DURATION_BUCKETS, Metrics
+from entra_fast._metrics import DURATION_BUCKETS, Metrics
+from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.endpoints import EndpointFinder, Endpoints
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.token_client import Acquirer, TokenAcquirer, TokenCache
+from entra_fast._settings.load import OutboundSettings, ProviderSettings, Settings
 from entra_fast.sidecar import tracing
-from entra_fast.sidecar.fastlane import Lane, missing_parts
+from entra_fast.sidecar.http.fast_path import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
-from entra_fast.sidecar.story import LOOKS_EVERY, Story
-from entra_fast.tokens import Acquirer, TokenAcquirer, TokenCache
+from entra_fast.sidecar.status_log import LOOKS_EVERY, Story
 from entra_fast.validate import AsyncValidator
 
 if TYPE_CHECKING:
-    from entra_fast.shared_cache import SharedCache
+    from entra_fast._provider.redis_cache import SharedCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Service:
         """The cache that replicas share, where there is one."""
         if self.settings.shared_cache is None:
             return None
-        from entra_fast.shared_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
+        from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
 
         shared_cache = SharedCache(
             self.settings.shared_cache,

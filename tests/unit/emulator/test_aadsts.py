@@ -13,7 +13,7 @@ import pytest
 
 import entra_fast.emulator as package
 from entra_fast._native import SigningKey
-from entra_fast.emulator.aadsts import KINDS
+from entra_fast.emulator.protocol.aadsts import KINDS
 from support.local_entra import ASSERTION_TYPE, Answer, Caller, Clock
 
 FEDERATED = "api://AzureADTokenExchange"
@@ -386,8 +386,8 @@ def test_the_catalogue_is_complete() -> None:
     """Every code that the emulator can raise is in the catalogue, and every row of the catalogue is
     raised somewhere.
     """
-    folder = Path(package.__file__).parent
-    text = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "aadsts.py")
+    folder = Path(package.__file__).parents[1]
+    text = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "aadsts.py")
     raised = {int(code) for code in re.findall(r"EntraError\(\s*(\d+)", text)}
     assert raised <= set(KINDS)
     assert set(KINDS) - raised == {

@@ -11,7 +11,7 @@ from html import unescape
 import pytest
 
 from entra_fast._native import unverified_claims
-from entra_fast.emulator.pages import STYLE
+from entra_fast.emulator.web.pages import STYLE
 from support.local_entra import Caller, local_entra, manifest, served
 
 from .conftest import DIRECTORY

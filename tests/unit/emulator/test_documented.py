@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from entra_fast.emulator.aadsts import KINDS, WHEN
-from entra_fast.emulator.faults import KINDS_OF_FAULT
 from entra_fast.emulator.local import LocalEntraId
-from entra_fast.emulator.server import build_app
+from entra_fast.emulator.protocol.aadsts import KINDS, WHEN
+from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT
+from entra_fast.emulator.web.server import build_app
 
 TEXT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
 

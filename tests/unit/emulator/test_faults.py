@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from entra_fast._native import KeySet, Policy, Verifier
-from entra_fast.emulator.faults import KINDS_OF_FAULT, MAX_FAULTS, Faults
-from entra_fast.emulator.keyring import MAX_PUBLISHED_KEYS
+from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, MAX_FAULTS, Faults
+from entra_fast.emulator.protocol.keyring import MAX_PUBLISHED_KEYS
 from entra_fast.errors import ConfigurationError, InvalidToken
 from support.local_entra import Caller, Clock
 

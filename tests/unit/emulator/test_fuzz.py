@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from entra_fast.emulator import LocalEntraId, login
-from entra_fast.emulator.aadsts import EntraError
-from entra_fast.emulator.login import LoginError, may_return_to
+from entra_fast.emulator import LocalEntraId
+from entra_fast.emulator.protocol import authorize as login
+from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.authorize import LoginError, may_return_to
 from support.local_entra import ASSERTION_TYPE, CHALLENGE, ON_BEHALF_OF, Clock, local_entra
 
 from .conftest import CALLBACK, DIRECTORY, MANIFESTS

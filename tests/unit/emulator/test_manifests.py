@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entra_fast.emulator import LocalEntraId, Source, SourceError, yaml_source
-from entra_fast.emulator import directory as directories
-from entra_fast.emulator import manifests as manifest_files
+from entra_fast.emulator import LocalEntraId, Source, SourceError
+from entra_fast.emulator.model import directory as directories
+from entra_fast.emulator.model import manifests as manifest_files
+from entra_fast.emulator.model import yaml_source
 from support.local_entra import EXAMPLES, manifest
 
 HEAD = """\

@@ -1,0 +1,180 @@
+"""The application's credential: what it sends to prove who it is.
+
+What belongs here: choosing the kind of credential, reading it anew at every use, moving on to the next one
+during a rotation, and knowing whether the provider took it. What must never be here: caching of assertions
+(each is used once) and anything that prints a credential.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from entra_fast import _native
+from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
+from entra_fast._settings.load import CredentialSettings, Secret, signing_key
+from entra_fast.errors import ConfigurationError, ProviderError
+
+REJECTION_MEMORY = 300.0
+"""Seconds for which a rejection counts when no attempt has followed it. A pod that gets no traffic because of
+it makes no attempt that could show that the credential is good again, so it must not count for ever."""
+
+
+class Credential(Protocol):
+    """One way to authenticate a client."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def secret(self) -> Secret: ...
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        """Form fields for one attempt. Raises ConfigurationError when the credential cannot be read."""
+        ...
+
+    def check(self) -> None:
+        """Raises ConfigurationError when the credential cannot be read now."""
+        ...
+
+
+class PrivateKey:
+    """`private_key_jwt`: an assertion signed with AZURE_APP_JWK, new for each attempt."""
+
+    method = "private_key_jwt"
+
+    def __init__(self, jwk: Secret) -> None:
+        self.secret = jwk
+        self._parsed: tuple[bytes, _native.SigningKey] | None = None
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return assertion_fields(sign_client_assertion(self._key(), client_id, token_endpoint, now))
+
+    def check(self) -> None:
+        self._key()
+
+    def _key(self) -> _native.SigningKey:
+        text = self.secret.reveal()
+        digest = _native.sha256(text.encode("utf-8"))
+        if self._parsed is None or self._parsed[0] != digest:
+            self._parsed = (digest, signing_key(self.secret.setting, text))
+        return self._parsed[1]
+
+
+class FederatedTokenFile:
+    """Workload identity: the assertion is the content of a file that the platform rotates."""
+
+    method = "federated_token"
+
+    def __init__(self, path: Path) -> None:
+        self.secret = Secret("AZURE_FEDERATED_TOKEN_FILE", path=path)
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return assertion_fields(self.secret.reveal())
+
+    def check(self) -> None:
+        self.secret.reveal()
+
+
+class ClientSecret:
+    """`client_secret_post`."""
+
+    method = "client_secret_post"
+
+    def __init__(self, secret: Secret) -> None:
+        self.secret = secret
+
+    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+        return secret_fields(self.secret.reveal())
+
+    def check(self) -> None:
+        self.secret.reveal()
+
+
+class Credentials:
+    """The credential in use and, during a rotation, the one that comes next.
+
+    A credential that the provider rejects (`invalid_client`) is followed by the other one at once; whichever
+    was taken last is tried first from then on.
+    """
+
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        client_id: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client_id = client_id
+        candidates: list[Credential]
+        if settings.jwk is not None:
+            candidates = [PrivateKey(jwk) for jwk in (settings.jwk, settings.next_jwk) if jwk is not None]
+        elif settings.federated_token_file is not None:
+            candidates = [FederatedTokenFile(settings.federated_token_file)]
+        else:
+            secrets = (settings.client_secret, settings.next_client_secret)
+            candidates = [ClientSecret(secret) for secret in secrets if secret is not None]
+        self._candidates = candidates
+        self._rejection: str | None = None
+        self._rejected_at = 0.0
+        self._rejected: list[bytes] = []
+        self._monotonic = monotonic
+
+    @property
+    def method(self) -> str:
+        return self._candidates[0].method
+
+    def in_order(self) -> tuple[Credential, ...]:
+        """What to try, best first."""
+        return tuple(self._candidates)
+
+    def fields(self, credential: Credential, token_endpoint: str, now: float) -> dict[str, str]:
+        """Form fields for one attempt.
+
+        Raises:
+            ConfigurationError: the credential cannot be read now.
+        """
+        return credential.fields(self._client_id, token_endpoint, now)
+
+    def accepted(self, credential: Credential) -> None:
+        self._rejection = None
+        if self._candidates[0] is not credential:
+            self._candidates.remove(credential)
+            self._candidates.insert(0, credential)
+
+    def rejected(self, error: ProviderError) -> None:
+        """The provider took none of them."""
+        self._rejection = aadsts_code(error) or error.error
+        self._rejected_at = self._monotonic()
+        self._rejected = self._digests()
+
+    @property
+    def rejection(self) -> str | None:
+        """The AADSTS code with which the provider rejected the credential that there is now, a while ago at
+        most; or None."""
+        if self._rejection is not None and (
+            self._monotonic() - self._rejected_at > REJECTION_MEMORY or self._digests() != self._rejected
+        ):
+            self._rejection = None
+        return self._rejection
+
+    def _digests(self) -> list[bytes]:
+        """Of all that can be read, by which a new one is noticed."""
+        digests = []
+        for candidate in self._candidates:
+            with contextlib.suppress(ConfigurationError):
+                digests.append(_native.sha256(candidate.secret.reveal().encode("utf-8")))
+        return digests
+
+    def problem(self) -> str | None:
+        """Why no token can be asked for with this credential, or None."""
+        if (rejection := self.rejection) is not None:
+            return f"the provider rejects the application's credential ({rejection})"
+        try:
+            self._candidates[0].check()
+        except ConfigurationError as exc:
+            return exc.message
+        return None

@@ -1,0 +1,448 @@
+"""OAuth 2.0 with the provider, sans I/O: build its forms, read its answers.
+
+What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, OpenID Connect Discovery,
+Entra ID's on-behalf-of flow). What must never be here: sockets, clocks (time is an argument), caches, and
+the sidecar's own HTTP interface. Everything that the provider sends is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import math
+import re
+import secrets
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from entra_fast import _native
+from entra_fast._settings.load import url_problem
+from entra_fast.errors import EntraFastError, ProviderError
+
+ERROR_CODES = {
+    "discovery_malformed": "the discovery document is not a JSON object with the members it must have",
+    "discovery_issuer_mismatch": "the discovery document's issuer does not belong to its URL",
+    "discovery_foreign_host": "the discovery document points to another host",
+    "discovery_failed": "the provider answered the request for the discovery document with an error status",
+    "provider_refused": "the provider refused with an OAuth error, which is passed through",
+    "provider_failed": "the provider answered with an error status and no OAuth error",
+    "provider_answer_malformed": "the provider's answer to a token request is not what RFC 6749 demands",
+    "target_invalid": "the target is in none of the accepted forms",
+}
+
+ASSERTION_LIFETIME = 120
+"""Seconds that a client assertion is valid: long enough for clocks that differ, short enough to be useless
+to whoever finds it later."""
+
+MAX_ACCESS_TOKEN_BYTES = 65_536
+MAX_EXPIRES_IN = 31 * 86_400
+"""Seconds. A longer life than this is no plausible answer (Entra ID's longest is about a day)."""
+
+RETRY_AFTER_RANGE = (1, 3600)
+"""Seconds. `Retry-After` is honoured within these bounds."""
+
+JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+class DiscoveryError(EntraFastError):
+    """The discovery document cannot be used."""
+
+
+# --- discovery -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What of an OpenID Provider's metadata this package uses."""
+
+    issuer: str
+    jwks_uri: str
+    token_endpoint: str
+    authorization_endpoint: str | None = None
+    end_session_endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDiscovery:
+    """What of it whoever only validates tokens uses."""
+
+    issuer: str
+    jwks_uri: str
+
+
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_WELL_KNOWN = "/.well-known/openid-configuration"
+
+
+def parse_discovery(body: bytes, url: str) -> Discovery:
+    """Read a discovery document that was fetched from `url` (OpenID Connect Discovery 1.0, section 4).
+
+    The issuer must be the URL without its well-known suffix. One difference is allowed: Entra ID answers
+    under a tenant's domain name (or `organizations`, `common`) with the tenant's GUID (or `{tenantid}`).
+    All endpoints must be on the host that the document came from.
+
+    Raises:
+        DiscoveryError: codes `discovery_*`.
+    """
+    document = _Document(body, url)
+    return Discovery(
+        issuer=document.issuer,
+        jwks_uri=document.endpoint("jwks_uri"),
+        token_endpoint=document.endpoint("token_endpoint"),
+        authorization_endpoint=document.optional_endpoint("authorization_endpoint"),
+        end_session_endpoint=document.optional_endpoint("end_session_endpoint"),
+    )
+
+
+def parse_key_discovery(body: bytes, url: str) -> KeyDiscovery:
+    """The same for whoever only needs the keys: the other endpoints may be absent. One on another host spoils
+    the document all the same.
+
+    Raises:
+        DiscoveryError: codes `discovery_*`.
+    """
+    document = _Document(body, url)
+    for name in ("token_endpoint", "authorization_endpoint", "end_session_endpoint"):
+        document.optional_endpoint(name)
+    return KeyDiscovery(issuer=document.issuer, jwks_uri=document.endpoint("jwks_uri"))
+
+
+class _Document:
+    """A discovery document whose issuer belongs to the URL that it was fetched from."""
+
+    def __init__(self, body: bytes, url: str) -> None:
+        try:
+            members = _native.parse_json(body)
+        except ValueError:
+            members = None
+        if not isinstance(members, dict):
+            raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
+        self._members = members
+        self._url = urllib.parse.urlsplit(url)
+        issuer = members.get("issuer")
+        if not isinstance(issuer, str):
+            raise DiscoveryError("discovery_malformed", "the discovery document's issuer is not a string")
+        if not _issuer_belongs(issuer, self._url):
+            raise DiscoveryError(
+                "discovery_issuer_mismatch", "the discovery document's issuer does not belong to its URL"
+            )
+        self.issuer = issuer
+
+    def endpoint(self, name: str) -> str:
+        value = self._members.get(name)
+        if not isinstance(value, str):
+            raise DiscoveryError("discovery_malformed", f"the discovery document's {name} is not a string")
+        problem = url_problem(value)
+        if problem is not None:
+            raise DiscoveryError("discovery_malformed", f"the discovery document's {name} {problem}")
+        if _origin(urllib.parse.urlsplit(value)) != _origin(self._url):
+            host = self._url.hostname
+            raise DiscoveryError(
+                "discovery_foreign_host",
+                f"the discovery document's {name} is on another host than the document ({host})",
+            )
+        return value
+
+    def optional_endpoint(self, name: str) -> str | None:
+        return None if self._members.get(name) is None else self.endpoint(name)
+
+
+def _origin(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _issuer_belongs(issuer: str, url: urllib.parse.SplitResult) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(issuer)
+        if _origin(parts) != _origin(url) or parts.query or parts.fragment:
+            return False
+    except ValueError:
+        return False
+    if not url.path.endswith(_WELL_KNOWN):
+        # A document under another name, as some test providers have: the host is all that can be compared.
+        return True
+    expected = url.path.removesuffix(_WELL_KNOWN)
+    if parts.path.rstrip("/") == expected.rstrip("/"):
+        return True
+    _, asked, *rest_asked = [*expected.split("/"), ""]
+    _, named, *rest_named = [*parts.path.split("/"), ""]
+    return (
+        rest_asked == rest_named
+        and not _GUID.fullmatch(asked)
+        and (named == "{tenantid}" or _GUID.fullmatch(named) is not None)
+    )
+
+
+# --- targets ---------------------------------------------------------------------------------------------
+
+MAX_TARGET_BYTES = 4096
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*", re.ASCII)
+"""RFC 6749, section 3.3: scope-tokens with single spaces between them."""
+
+TARGET_FORMS = (
+    "'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', another api:// or https:// "
+    "scope, or '<cluster>:<namespace>:<app>'"
+)
+
+
+def scope_for(target: str) -> str:
+    """The scope that a target means. `<cluster>:<namespace>:<app>` becomes
+    `api://<cluster>.<namespace>.<app>/.default`; a scope stays untouched.
+
+    Raises:
+        EntraFastError: code `target_invalid`, a sentence that names the accepted forms.
+    """
+    if len(target) <= MAX_TARGET_BYTES and _SCOPE.fullmatch(target):
+        if target.startswith(("api://", "https://")) or target.endswith("/.default"):
+            return target
+        parts = target.split(":")
+        if len(parts) == 3 and all(parts) and "/" not in target and " " not in target:
+            return f"api://{'.'.join(parts)}/.default"
+    raise EntraFastError("target_invalid", f"target must be {TARGET_FORMS}")
+
+
+# --- requests --------------------------------------------------------------------------------------------
+
+
+def client_credentials_form(client_id: str, scope: str, credential: Mapping[str, str]) -> dict[str, str]:
+    """Token request of the client credentials grant (RFC 6749, section 4.4.2).
+
+    `credential`: the fields that prove who the client is, as `secret_fields` or `assertion_fields` make them.
+    """
+    return {"grant_type": "client_credentials", "client_id": client_id, "scope": scope, **credential}
+
+
+def on_behalf_of_form(
+    client_id: str, scope: str, subject_token: str, credential: Mapping[str, str]
+) -> dict[str, str]:
+    """Token request of Entra ID's on-behalf-of flow (an RFC 7523 grant with `requested_token_use`)."""
+    return {
+        "grant_type": JWT_BEARER_GRANT,
+        "requested_token_use": "on_behalf_of",
+        "assertion": subject_token,
+        "client_id": client_id,
+        "scope": scope,
+        **credential,
+    }
+
+
+def secret_fields(client_secret: str) -> dict[str, str]:
+    """`client_secret_post` (RFC 6749, section 2.3.1)."""
+    return {"client_secret": client_secret}
+
+
+def assertion_fields(assertion: str) -> dict[str, str]:
+    """`private_key_jwt` and workload identity (RFC 7523, section 2.2)."""
+    return {"client_assertion_type": JWT_BEARER_ASSERTION, "client_assertion": assertion}
+
+
+def sign_client_assertion(key: _native.SigningKey, client_id: str, token_endpoint: str, now: float) -> str:
+    """A new client assertion (RFC 7523, section 3). Never used twice: its `jti` is fresh.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    header: dict[str, Any] = {"typ": "JWT", "alg": key.algorithm}
+    for name, value in (("kid", key.kid), ("x5t", key.x5t), ("x5t#S256", key.x5t_s256)):
+        if value is not None:
+            header[name] = value
+    issued = math.floor(now)
+    payload = {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": token_endpoint,
+        "jti": base64.urlsafe_b64encode(secrets.token_bytes(18)).decode("ascii"),
+        "iat": issued,
+        "nbf": issued,
+        "exp": issued + ASSERTION_LIFETIME,
+    }
+    return key.sign(orjson.dumps(header), orjson.dumps(payload))
+
+
+# --- answers ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenAnswer:
+    """A token as the provider gave it.
+
+    Attributes:
+        access_token: the token.
+        expires_in: seconds that it lives from the moment of the answer.
+        cacheable: False when the provider did not say in a believable way how long it lives; the token is
+            then handed out for the requests that waited for it, and forgotten.
+    """
+
+    access_token: str
+    expires_in: float
+    cacheable: bool
+
+    def __repr__(self) -> str:
+        return f"TokenAnswer(expires_in={self.expires_in}, cacheable={self.cacheable})"
+
+
+def parse_token_answer(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> TokenAnswer:
+    """Read an answer of the token endpoint (RFC 6749, sections 5.1 and 5.2).
+
+    Args:
+        now: seconds since the epoch, used where the answer has no `Date` header.
+
+    Raises:
+        ProviderError: `provider_refused`, `provider_failed` or `provider_answer_malformed`.
+    """
+    document = _json_object(headers, body)
+    if status == 200:
+        if document is None:
+            raise _malformed("the provider's answer is not a JSON object")
+        return _token(document, _provider_now(headers, now))
+    if not 400 <= status <= 599:
+        raise _malformed(f"the provider answered with the unexpected status {status}")
+    # A date is one of the provider's clock, so it is compared with that: ours may be an hour off.
+    retry_after = parse_retry_after(headers.get("Retry-After"), _provider_now(headers, now))
+    raise refusal(status, document, retry_after)
+
+
+def refusal(status: int, document: dict[str, Any] | None, retry_after: int | None) -> ProviderError:
+    """The error that an error answer of the token endpoint means. Only members that an application needs are
+    taken over, and only where they have the type that they should."""
+    error = document.get("error") if document is not None else None
+    if document is None or not isinstance(error, str) or not _ERROR.fullmatch(error):
+        return ProviderError(
+            "provider_failed",
+            f"the provider answered with status {status} and no OAuth error",
+            status=status,
+            retry_after=retry_after,
+        )
+    description = document.get("error_description")
+    details: dict[str, object] = {}
+    for name in ("suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri"):
+        value = document.get(name)
+        if isinstance(value, str) and len(value) <= _MAX_DETAIL:
+            details[name] = value
+    codes = document.get("error_codes")
+    if isinstance(codes, list) and len(codes) <= 32 and all(type(code) is int for code in codes):
+        details["error_codes"] = codes
+    if isinstance(description, str) and len(description) > _MAX_DETAIL:
+        # Between words: a token that it echoes is whole or not there, so that it can be found and removed.
+        description = description[:_MAX_DETAIL].rpartition(" ")[0]
+    return ProviderError(
+        "provider_refused",
+        description if isinstance(description, str) and description else "the provider gave no description",
+        status=status,
+        error=error,
+        retry_after=retry_after,
+        details=details,
+    )
+
+
+def aadsts_code(error: ProviderError) -> str | None:
+    """`AADSTS<number>` of a refusal, or None."""
+    codes = error.details.get("error_codes")
+    if isinstance(codes, list) and codes and 0 < codes[0] < 10**8:
+        return f"AADSTS{codes[0]}"
+    match = _AADSTS.match(error.message)
+    return match.group() if match else None
+
+
+def parse_retry_after(value: str | None, now: float) -> int | None:
+    """Seconds to wait (RFC 9110, section 10.2.3: a number or a date), within `RETRY_AFTER_RANGE`, or None."""
+    if value is None:
+        return None
+    value = value.strip()
+    low, high = RETRY_AFTER_RANGE
+    if value.isascii() and value.isdigit():
+        return high if len(value) > 9 else min(max(int(value), low), high)
+    moment = _http_date(value)
+    if moment is None:
+        return None
+    return min(max(math.ceil(moment - now), low), high)
+
+
+_ERROR = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,128}", re.ASCII)
+"""RFC 6749, section 5.2: the characters of an error code."""
+_MAX_DETAIL = 16_384
+_AADSTS = re.compile(r"AADSTS[0-9]{1,8}", re.ASCII)
+_TOKEN_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+
+def _malformed(message: str) -> ProviderError:
+    return ProviderError("provider_answer_malformed", message)
+
+
+def _json_object(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
+    """The body if it is, and says that it is, a JSON object."""
+    media_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        return None
+    try:
+        document = _native.parse_json(body)
+    except ValueError:  # also for NaN, duplicate members, bad UTF-8, nesting too deep
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _token(document: dict[str, Any], provider_now: float) -> TokenAnswer:
+    access_token = document.get("access_token")
+    if (
+        not isinstance(access_token, str)
+        or len(access_token) > MAX_ACCESS_TOKEN_BYTES
+        or not _TOKEN_TEXT.fullmatch(access_token)
+    ):
+        raise _malformed("the provider's answer has no usable access_token")
+    token_type = document.get("token_type")
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise _malformed("the provider's answer has another token_type than Bearer")
+    stated = _expires_in(document.get("expires_in"))
+    # The provider's own clock (its Date header) judges the token's end, so that a wrong local clock does
+    # not; a token that was dead on arrival must not reach an application, whatever expires_in claims.
+    end = _unverified_end(access_token)
+    own = None if end is None else end - provider_now
+    if own is not None and own <= 0:
+        raise _malformed("the provider answered with a token that has already expired")
+    if stated is None:
+        remaining = 0.0 if own is None else min(own, MAX_EXPIRES_IN)
+        return TokenAnswer(access_token, remaining, cacheable=False)
+    return TokenAnswer(access_token, stated if own is None else min(stated, own), cacheable=True)
+
+
+def _expires_in(value: object) -> float | None:
+    """Seconds, from a number or (as some versions of the provider answer) a string of digits; None when
+    missing, not positive or not believable."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value <= MAX_EXPIRES_IN else None
+
+
+def _unverified_end(token: str) -> float | None:
+    """`exp` of a token that is a JWT; None where it cannot be read: to a client a token is opaque."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return None
+    end = claims.get("exp") if isinstance(claims, dict) else None
+    return None if isinstance(end, bool) or not isinstance(end, int | float) else float(end)
+
+
+def _provider_now(headers: Mapping[str, str], now: float) -> float:
+    moment = _http_date(headers.get("Date") or "")
+    return now if moment is None else moment
+
+
+def _http_date(value: str) -> float | None:
+    if not value or len(value) > 64:
+        return None
+    try:
+        moment = email.utils.parsedate_tz(value)
+        return None if moment is None else float(email.utils.mktime_tz(moment))
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

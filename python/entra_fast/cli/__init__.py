@@ -1,0 +1,1 @@
+"""The `entra-fast` command."""

@@ -1,0 +1,1 @@
+"""What the manifests and the directory say: reads files, and nothing else."""

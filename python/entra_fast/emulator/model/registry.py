@@ -1,0 +1,370 @@
+"""The registry: what Entra ID would know after NAIS has processed all manifests. An immutable snapshot.
+
+Connects manifests with directories: tenants, applications with their ids, and access rules that are resolved
+when they are asked for, so that a consumer that appears later needs no second look (policy 4). Whether a
+request is granted is decided in policy.py; nothing here knows about tokens or secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from entra_fast.emulator.model import directory as directories
+from entra_fast.emulator.model import ids
+from entra_fast.emulator.model.directory import Directory
+from entra_fast.emulator.model.manifests import (
+    DEFAULT_CLUSTER,
+    TOKEN_VERSION_ANNOTATION,
+    AzureApplication,
+    Manifest,
+    Notice,
+)
+from entra_fast.errors import ConfigurationError
+
+GENERATOR_NAMESPACE: Final = "nais"
+GENERATOR_NAME: Final = "azure-token-generator"
+CALLBACK_PATH: Final = "/oauth2/callback"  # where naiserator sends logins, below each ingress
+DEFAULT_ROLE: Final = "access_as_application"
+DEFAULT_SCOPE: Final = "defaultaccess"
+SHOWN: Final = 5  # names of applications in an error at most
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One inbound rule, with namespace and cluster filled in (policy 3).
+
+    Attributes:
+        consumer: `<cluster>:<namespace>:<name>`.
+        location: `<file>:<line>`, empty for the rules of a built-in application.
+        shadowed_by: location of an earlier rule for the same consumer; this one's permissions are lost.
+    """
+
+    consumer: str
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    location: str = ""
+    shadowed_by: str | None = None
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Wildcards are for the network; Entra ID knows none, so they grant nothing (policy 4)."""
+        return "*" in self.consumer.split(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application as it is registered in Entra ID.
+
+    Attributes:
+        name: `<cluster>:<namespace>:<name>`, also the display name (policy 1).
+        client_id: GUID, the `aud` of tokens for this application.
+        object_id: GUID of its service principal.
+        group_ids: groups that exist and are assigned to it, "all users" groups included (policy 5).
+        token_version: 1 or 2, the version of tokens *for* this application.
+        location: `<file>:<line>` of its manifest, or a word for an application that has none.
+    """
+
+    name: str
+    tenant: str
+    tenant_id: str
+    client_id: str
+    object_id: str
+    rules: tuple[Rule, ...]
+    group_ids: tuple[str, ...]
+    allow_all_users: bool
+    reply_urls: tuple[str, ...]
+    single_page: bool
+    token_version: int
+    location: str
+    groups_location: str
+
+    @property
+    def identifier_uris(self) -> tuple[str, str]:
+        """The two App ID URIs (policy 1)."""
+        return (f"api://{self.client_id}", f"api://{self.name.replace(':', '.')}")
+
+    @property
+    def audiences(self) -> tuple[str, str, str]:
+        """Every `aud` that a token for this application can have."""
+        return (self.client_id, *self.identifier_uris)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant; nothing of another can be seen from it (policy 7)."""
+
+    id: str
+    name: str
+    directory: Directory
+    applications: Mapping[str, Application]
+    """By `<cluster>:<namespace>:<name>`."""
+    _by_client_id: Mapping[str, Application]
+    _by_uri: Mapping[str, Application]
+
+    def application(self, client_id: str) -> Application | None:
+        """By client id."""
+        return self._by_client_id.get(client_id.lower())
+
+    def resource(self, identifier: str) -> Application | None:
+        """By App ID URI, client id, or `<cluster>:<namespace>:<name>`."""
+        return (
+            self._by_uri.get(identifier)
+            or self._by_client_id.get(identifier.lower())
+            or self.applications.get(identifier)
+        )
+
+    def with_reply_urls(self, extra: Mapping[str, Sequence[str]]) -> Tenant:
+        """The same tenant with more redirect URIs for some applications."""
+        applications = {
+            name: replace(item, reply_urls=tuple(dict.fromkeys((*item.reply_urls, *extra.get(name, ())))))
+            for name, item in self.applications.items()
+        }
+        return _tenant(self.directory, applications)
+
+    def similar(self, name: str) -> str | None:
+        """The name of an application that somebody may have meant."""
+        wanted = name.removeprefix("api://").replace(".", ":")
+        guess = difflib.get_close_matches(wanted, self.applications, 1, 0.7)
+        return guess[0] if guess else None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All tenants, and what real NAIS would have skipped silently."""
+
+    tenants: tuple[Tenant, ...]
+    notices: tuple[Notice, ...]
+    without_identity: Mapping[str, str]
+    """Applications that exist but have no `azure.application.enabled: true`: name to location."""
+
+    @property
+    def default_tenant(self) -> Tenant:
+        """The tenant of manifests that name none."""
+        return self.tenants[0]
+
+    def tenant(self, name: str) -> Tenant | None:
+        """By GUID or domain name."""
+        wanted = name.lower()
+        return next((tenant for tenant in self.tenants if wanted in (tenant.id, tenant.name)), None)
+
+    def find(self, application: str) -> Application:
+        """An application in any tenant, by any of its names.
+
+        Raises:
+            ConfigurationError: there is none; the message has a suggestion.
+        """
+        for tenant in self.tenants:
+            found = tenant.resource(application)
+            if found is not None:
+                return found
+        text = f"there is no application {application!r}"
+        if application in self.without_identity:
+            text = (
+                f"the application {application} has no identity in Entra ID: set "
+                f"spec.azure.application.enabled "
+                f"to true at {self.without_identity[application]}"
+            )
+        else:
+            guesses = [guess for tenant in self.tenants if (guess := tenant.similar(application))]
+            names = [name for tenant in self.tenants for name in tenant.applications]
+            if guesses:
+                text += f"; did you mean {guesses[0]}?"
+            elif names:
+                shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+                text += f"; expected <cluster>:<namespace>:<name>, such as {shown}"
+        raise ConfigurationError("application_unknown", text, application)
+
+
+def build(
+    manifests: Iterable[Manifest],
+    tenants: Sequence[Directory] = (),
+    *,
+    generator_reply_urls: Sequence[str] = (),
+    generator_cluster: str = DEFAULT_CLUSTER,
+) -> Registry:
+    """The registry for some manifests and directories.
+
+    The token generator is an application like any other; unless a manifest describes it, a built-in one that
+    lets every user log in stands in.
+    """
+    directory_list = list(tenants) or [directories.empty(directories.DEFAULT_TENANT)]
+    default = directory_list[0].tenant
+    notices: list[Notice] = []
+    without_identity: dict[str, str] = {}
+    by_tenant: dict[str, list[Manifest]] = {entry.tenant: [] for entry in directory_list}
+    for manifest in manifests:
+        azure = manifest.spec.azure.application
+        if azure is None or not azure.enabled:
+            without_identity[manifest.application] = manifest.location("$.spec.azure")
+            continue
+        tenant = azure.tenant or default
+        if tenant not in by_tenant:
+            by_tenant[tenant] = []
+            directory_list.append(directories.empty(tenant))
+            location = manifest.location("$.spec.azure.application.tenant")
+            notices.append(
+                Notice(location, f"the directory has no tenant {tenant!r}: it has no users and groups")
+            )
+        by_tenant[tenant].append(manifest)
+    everything = {item.application: tenant for tenant, items in by_tenant.items() for item in items}
+    built: list[Tenant] = []
+    for entry in directory_list:
+        applications = {
+            manifest.application: _application(manifest, entry, notices)
+            for manifest in by_tenant[entry.tenant]
+        }
+        generator = f"{generator_cluster}:{GENERATOR_NAMESPACE}:{GENERATOR_NAME}"
+        if entry.tenant == default and generator not in everything and generator not in without_identity:
+            applications[generator] = _generator(generator, entry, generator_reply_urls)
+        built.append(_tenant(entry, applications))
+        notices.extend(_rule_notices(built[-1], everything, without_identity))
+    return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity))
+
+
+def _tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant:
+    return Tenant(
+        entry.tenant_id,
+        entry.tenant,
+        entry,
+        MappingProxyType(applications),
+        MappingProxyType({item.client_id: item for item in applications.values()}),
+        MappingProxyType({uri: item for item in applications.values() for uri in item.identifier_uris}),
+    )
+
+
+def _azure(manifest: Manifest) -> AzureApplication:
+    azure = manifest.spec.azure.application
+    if azure is None:
+        raise ValueError("not an application of Entra ID")  # the caller has looked
+    return azure
+
+
+def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) -> Application:
+    azure = _azure(manifest)
+    assigned: dict[str, None] = {}
+    for index, reference in enumerate(azure.claims.groups):
+        if reference.id.lower() in entry.groups:
+            assigned[reference.id.lower()] = None
+        else:
+            location = manifest.location(f"$.spec.azure.application.claims.groups[{index}]")
+            notices.append(
+                Notice(
+                    location, f"the group {reference.id} does not exist in {entry.tenant}: it admits nobody"
+                )
+            )
+    if azure.allow_all_users:
+        everyone = [group.id for group in entry.groups.values() if group.all_users]
+        assigned.update(dict.fromkeys(everyone))
+        if not everyone:
+            location = manifest.location("$.spec.azure.application.allowAllUsers")
+            notices.append(
+                Notice(
+                    location,
+                    f"{entry.tenant} has no group with 'allUsers: true', so tokens for this application "
+                    "have no group that stands for all users; they are admitted nevertheless",
+                )
+            )
+    reply_urls = azure.reply_urls or tuple(
+        ingress.rstrip("/") + CALLBACK_PATH for ingress in manifest.spec.ingresses
+    )
+    return Application(
+        name=manifest.application,
+        tenant=entry.tenant,
+        tenant_id=entry.tenant_id,
+        client_id=ids.client_id(entry.tenant, manifest.application),
+        object_id=ids.service_principal_id(entry.tenant, manifest.application),
+        rules=_rules(manifest, notices),
+        group_ids=tuple(assigned),
+        allow_all_users=azure.allow_all_users,
+        reply_urls=reply_urls,
+        single_page=azure.single_page_application,
+        token_version=int(manifest.metadata.annotations.get(TOKEN_VERSION_ANNOTATION, "2")),
+        location=manifest.location("$.metadata.name"),
+        groups_location=manifest.location("$.spec.azure.application"),
+    )
+
+
+def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
+    rules: list[Rule] = []
+    first: dict[str, str] = {}
+    for index, written in enumerate(manifest.spec.access_policy.inbound.rules):
+        location = manifest.location(f"$.spec.accessPolicy.inbound.rules[{index}].application")
+        consumer = ":".join(
+            (
+                written.cluster or manifest.cluster,
+                written.namespace or manifest.metadata.namespace,
+                written.application,
+            )
+        )
+        rule = Rule(
+            consumer, written.permissions.roles, written.permissions.scopes, location, first.get(consumer)
+        )
+        first.setdefault(consumer, location)
+        if rule.is_wildcard:
+            notices.append(
+                Notice(location, "a rule with a wildcard grants no access in Entra ID: name the application")
+            )
+        elif rule.shadowed_by is not None:
+            notices.append(
+                Notice(
+                    location,
+                    f"a second rule for {consumer}: the first one ({rule.shadowed_by}) wins, "
+                    "and the permissions of this one are lost",
+                )
+            )
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _rule_notices(
+    tenant: Tenant, everything: Mapping[str, str], without_identity: Mapping[str, str]
+) -> Iterable[Notice]:
+    # Usual mistakes have the right name in the wrong namespace or cluster. A search by similarity is for
+    # single questions: over a thousand applications it takes a tenth of a second for each.
+    by_bare_name: dict[str, str] = {name.rpartition(":")[2]: name for name in tenant.applications}
+    for application in tenant.applications.values():
+        for rule in application.rules:
+            if rule.is_wildcard or rule.consumer in tenant.applications:
+                continue
+            guess = by_bare_name.get(rule.consumer.rpartition(":")[2])
+            yield Notice(rule.location, _unresolved(rule.consumer, guess, everything, without_identity))
+
+
+def _unresolved(
+    consumer: str, guess: str | None, everything: Mapping[str, str], without_identity: Mapping[str, str]
+) -> str:
+    """Why a rule's application is not there, as a sentence."""
+    if consumer in everything:
+        return f"{consumer} is in the tenant {everything[consumer]}; tenants are isolated, so the "
+        "rule grants nothing"
+    if consumer in without_identity:
+        return (
+            f"{consumer} has no identity in Entra ID ({without_identity[consumer]}), so the rule "
+            f"grants nothing "
+            "until its azure.application is enabled"
+        )
+    hint = f"; did you mean {guess}?" if guess else ""
+    return f"{consumer} does not exist, so the rule grants nothing until it appears{hint}"
+
+
+def _generator(name: str, entry: Directory, reply_urls: Sequence[str]) -> Application:
+    everyone = tuple(group.id for group in entry.groups.values() if group.all_users)
+    return Application(
+        name=name,
+        tenant=entry.tenant,
+        tenant_id=entry.tenant_id,
+        client_id=ids.client_id(entry.tenant, name),
+        object_id=ids.service_principal_id(entry.tenant, name),
+        rules=(),
+        group_ids=everyone,
+        allow_all_users=True,
+        reply_urls=tuple(reply_urls),
+        single_page=False,
+        token_version=2,
+        location="built in",
+        groups_location="built in",
+    )

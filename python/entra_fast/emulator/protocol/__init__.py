@@ -1,0 +1,1 @@
+"""What Entra ID decides and issues; knows no HTTP."""

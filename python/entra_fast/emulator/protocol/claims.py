@@ -1,0 +1,211 @@
+"""The claims of access tokens and id tokens, v2.0 and v1.0, as Entra ID writes them; and signing them.
+
+What a token says follows from a decision (policy.py); nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+from entra_fast._native import SigningKey
+from entra_fast.emulator.model import ids
+from entra_fast.emulator.model.directory import User
+from entra_fast.emulator.model.policy import Decision
+from entra_fast.emulator.model.registry import Application, Tenant
+
+GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
+"""Microsoft Graph: the audience of the access token that comes with a login that asks for no application."""
+
+BACKDATING: Final = 300
+"""Seconds by which `iat` and `nbf` lie in the past, so that validators whose clock is behind accept the
+token.
+"""
+
+SHORTEST_LIFETIME: Final = 3600
+LONGEST_LIFETIME: Final = 5400
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Where tokens come from: the provider's address and one tenant."""
+
+    base_url: str
+    tenant: Tenant
+
+    @property
+    def v2(self) -> str:
+        """`iss` of v2.0 tokens."""
+        return f"{self.base_url}/{self.tenant.id}/v2.0"
+
+    @property
+    def v1(self) -> str:
+        """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for a host not its
+        own.
+        """
+        return f"{self.base_url}/{self.tenant.id}/"
+
+
+def random_lifetime() -> int:
+    """Seconds that an access token lives: 60 to 90 minutes at random, so that clients that assume an hour
+    show.
+    """
+    return SHORTEST_LIFETIME + secrets.randbelow(LONGEST_LIFETIME - SHORTEST_LIFETIME + 1)
+
+
+def access_token(
+    issuer: Issuer,
+    client: Application,
+    target: Application,
+    user: User | None,
+    decision: Decision,
+    *,
+    azpacr: str,
+    now: int,
+    lifetime: int,
+    version: int = 2,
+    audience: str | None = None,
+    session: str = "",
+) -> dict[str, Any]:
+    """Claims of an access token.
+
+    Args:
+        azpacr: how the client proved itself: "0" not at all, "1" secret, "2" assertion.
+        now: seconds since the epoch.
+        lifetime: seconds from now.
+        version: 1 or 2.
+        audience: `aud` of a v1.0 token, which may be an App ID URI; a v2.0 token's is always the client id.
+    """
+    tenant = issuer.tenant
+    claims: dict[str, Any] = {
+        "aud": target.client_id if version == 2 else (audience or target.identifier_uris[0]),
+        "iss": issuer.v2 if version == 2 else issuer.v1,
+        "iat": now - BACKDATING,
+        "nbf": now - BACKDATING,
+        "exp": now + lifetime,
+        "aio": _opaque(60),
+    }
+    if version == 2:
+        claims |= {"azp": client.client_id, "azp_name": client.name, "azpacr": azpacr}
+    else:
+        claims |= {
+            "appid": client.client_id,
+            "appidacr": azpacr,
+            "app_displayname": client.name,
+            "azp_name": client.name,
+        }
+    if user is None:
+        claims |= {
+            "idtyp": "app",
+            "oid": client.object_id,
+            "rh": "1." + _opaque(36),
+            "roles": list(decision.roles),
+            "sub": client.object_id,
+        }
+    else:
+        claims |= _groups(tenant, user, decision)
+        claims |= {"name": user.name, "oid": user.id}
+        claims |= {"preferred_username": user.username} if version == 2 else _v1_names(user)
+        claims |= {"rh": "1." + _opaque(36), "scp": " ".join(decision.scopes)}
+        if session:
+            claims["sid"] = session
+        claims["sub"] = ids.pairwise_subject(tenant.id, target.client_id, user.id)
+        if user.nav_ident is not None:
+            claims["NAVident"] = user.nav_ident
+    return claims | {"tid": tenant.id, "uti": _opaque(22), "ver": f"{version}.0"}
+
+
+def graph_token(
+    issuer: Issuer, client: Application, user: User, *, azpacr: str, now: int, lifetime: int
+) -> dict[str, Any]:
+    """Claims of the access token of a login that asks for no application: good for userinfo, nothing else."""
+    return {
+        "aud": GRAPH_CLIENT_ID,
+        "iss": issuer.v2,
+        "iat": now - BACKDATING,
+        "nbf": now - BACKDATING,
+        "exp": now + lifetime,
+        "azp": client.client_id,
+        "azp_name": client.name,
+        "azpacr": azpacr,
+        "name": user.name,
+        "oid": user.id,
+        "preferred_username": user.username,
+        "scp": "openid profile email",
+        "sub": ids.pairwise_subject(issuer.tenant.id, GRAPH_CLIENT_ID, user.id),
+        "tid": issuer.tenant.id,
+        "uti": _opaque(22),
+        "ver": "2.0",
+    }
+
+
+def id_token(
+    issuer: Issuer,
+    client: Application,
+    user: User,
+    *,
+    nonce: str,
+    session: str,
+    now: int,
+    lifetime: int,
+) -> dict[str, Any]:
+    """Claims of an id token (OpenID Connect Core 1.0, section 2), for the client itself."""
+    tenant = issuer.tenant
+    claims: dict[str, Any] = {
+        "aud": client.client_id,
+        "iss": issuer.v2,
+        "iat": now - BACKDATING,
+        "nbf": now - BACKDATING,
+        "exp": now + lifetime,
+        "name": user.name,
+        "oid": user.id,
+        "preferred_username": user.username,
+        "rh": "1." + _opaque(36),
+        "sid": session,
+        "sub": ids.pairwise_subject(tenant.id, client.client_id, user.id),
+        "tid": tenant.id,
+        "uti": _opaque(22),
+        "ver": "2.0",
+    }
+    if nonce:
+        claims["nonce"] = nonce
+    if user.nav_ident is not None:
+        claims["NAVident"] = user.nav_ident
+    return claims
+
+
+def client_info(tenant: Tenant, user: User) -> str:
+    """MSAL's account id: base64url of `{"uid","utid"}`."""
+    text = json.dumps({"uid": user.id, "utid": tenant.id}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def sign(key: SigningKey, claims: dict[str, Any]) -> str:
+    """A compact JWS in Entra's form: v1.0 tokens carry `x5t` beside `kid`."""
+    header: dict[str, Any] = {"typ": "JWT", "alg": key.algorithm}
+    if claims.get("ver") == "1.0":
+        header["x5t"] = key.x5t
+    header["kid"] = key.kid
+    return key.sign(_json(header), _json(claims))
+
+
+def _groups(tenant: Tenant, user: User, decision: Decision) -> dict[str, Any]:
+    if decision.groups_overage:
+        endpoint = f"https://graph.windows.net/{tenant.id}/users/{user.id}/getMemberObjects"
+        return {"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": endpoint}}}
+    return {"groups": list(decision.groups)} if decision.groups else {}
+
+
+def _v1_names(user: User) -> dict[str, str]:
+    return {"unique_name": user.username, "upn": user.username, "preferred_username": user.username}
+
+
+def _opaque(length: int) -> str:
+    return secrets.token_urlsafe(length)[:length]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

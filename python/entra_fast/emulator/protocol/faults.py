@@ -1,0 +1,155 @@
+"""Faults on demand: what shall go wrong, where, for whom, and for how long.
+
+Only the plan belongs here: faults are data, matched and counted. server.py and grants.py carry them out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from entra_fast.emulator.protocol.aadsts import KINDS
+from entra_fast.errors import ConfigurationError
+
+ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "any")
+MAX_FAULTS: Final = 100
+MAX_DELAY: Final = 120.0
+
+KINDS_OF_FAULT: Final[Mapping[str, str]] = {
+    "delay": "answer late, by 'value' seconds",
+    "throttle": "429 with Retry-After: 'value' seconds (AADSTS90055)",
+    "status": "answer with the status 'value' and an HTML page, as a proxy in between would",
+    "aadsts": "refuse with the AADSTS code 'value'",
+    "reset": "cut the connection without an answer",
+    "truncate": "cut the connection in the middle of the answer",
+    "garbage": "200 with a body that is not JSON",
+    "redirect": "302 to another host",
+    "expired_token": "a token that expired an hour ago",
+    "wrong_audience": "a token for somebody else",
+    "wrong_issuer": "a token of another issuer",
+    "wrong_signature": "a token whose signature does not verify",
+    "unknown_key": "a token signed with a key that is not published",
+}
+TOKEN_FAULTS: Final = frozenset(
+    {"expired_token", "wrong_audience", "wrong_issuer", "wrong_signature", "unknown_key"}
+)
+_NEEDS_VALUE: Final = frozenset({"delay", "status", "aadsts"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One planned fault.
+
+    Attributes:
+        endpoint: one of ENDPOINTS.
+        kind: one of KINDS_OF_FAULT.
+        application: client it is for (`<cluster>:<namespace>:<name>`); None for every one. Only the token
+            endpoint knows its client.
+        value: seconds, status or code, by kind.
+        remaining: how many requests it will still hit; None for no limit.
+        until: when it ends, seconds since the epoch; None for never.
+    """
+
+    id: str
+    endpoint: str
+    kind: str
+    application: str | None
+    value: float
+    remaining: int | None
+    until: float | None
+
+
+class Faults:
+    """The plan. Bounded; faults that are used up vanish."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._faults: list[Fault] = []
+
+    def add(
+        self,
+        kind: str,
+        *,
+        endpoint: str = "token",
+        application: str | None = None,
+        value: float | None = None,
+        count: int | None = None,
+        seconds: float | None = None,
+    ) -> Fault:
+        """Plan a fault, for `count` requests or `seconds` of time or until removed.
+
+        Raises:
+            ConfigurationError: what was asked for makes no sense; the message names the field.
+        """
+        if kind not in KINDS_OF_FAULT:
+            raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
+        if endpoint not in ENDPOINTS:
+            raise _wrong("endpoint", f"{endpoint!r} is not one of: {', '.join(ENDPOINTS)}")
+        if kind in TOKEN_FAULTS and endpoint != "token":
+            raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
+        if application is not None and endpoint != "token":
+            raise _wrong("application", "only the token endpoint knows which application asks")
+        if kind in _NEEDS_VALUE and value is None:
+            raise _wrong("value", f"required: {KINDS_OF_FAULT[kind]}")
+        number = 30.0 if value is None else value
+        if not 0 <= number < 1e9:
+            raise _wrong("value", "must be a number, not negative")
+        if kind == "delay" and number > MAX_DELAY:
+            raise _wrong("value", f"at most {MAX_DELAY:g} seconds")
+        if kind == "status" and not 200 <= number <= 599:
+            raise _wrong("value", "must be an HTTP status from 200 to 599")
+        if kind == "aadsts" and number not in KINDS:
+            raise _wrong("value", "is not an AADSTS code that this provider knows")
+        if count is not None and count < 1:
+            raise _wrong("count", "must be at least 1")
+        if seconds is not None and not 0 < seconds < 1e9:
+            raise _wrong("seconds", "must be more than 0")
+        if len(self._live()) >= MAX_FAULTS:
+            raise _wrong("", f"{MAX_FAULTS} faults are planned already")
+        until = None if seconds is None else self._clock() + seconds
+        fault = Fault(secrets.token_hex(4), endpoint, kind, application, number, count, until)
+        self._faults.append(fault)
+        return fault
+
+    def remove(self, identifier: str) -> bool:
+        """Forget a fault; False when there is none of that id."""
+        before = len(self._faults)
+        self._faults = [fault for fault in self._faults if fault.id != identifier]
+        return len(self._faults) < before
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        self._faults = []
+
+    def planned(self) -> tuple[Fault, ...]:
+        """What is planned now."""
+        return tuple(self._live())
+
+    def take(self, endpoint: str, application: str | None = None) -> tuple[Fault, ...]:
+        """The faults that hit this request; each is counted down."""
+        if not self._faults:
+            return ()
+        hit: list[Fault] = []
+        kept: list[Fault] = []
+        for fault in self._live():
+            if fault.endpoint in (endpoint, "any") and fault.application in (None, application):
+                hit.append(fault)
+                if fault.remaining == 1:
+                    continue
+                if fault.remaining is not None:
+                    kept.append(replace(fault, remaining=fault.remaining - 1))
+                    continue
+            kept.append(fault)
+        self._faults = kept
+        return tuple(hit)
+
+    def _live(self) -> list[Fault]:
+        now = self._clock()
+        self._faults = [fault for fault in self._faults if fault.until is None or fault.until > now]
+        return self._faults
+
+
+def _wrong(field: str, text: str) -> ConfigurationError:
+    return ConfigurationError("fault_invalid", f"{field}: {text}" if field else text, field)

@@ -1,0 +1,353 @@
+"""Entra ID's endpoints over HTTP: discovery, keys, token, userinfo; and carrying out planned faults.
+
+Turns requests into calls of grants.py and local.py, and their results into answers. Logging in is signin.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import urllib.parse
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from entra_fast._native import Policy, Verifier
+from entra_fast.emulator.local import discovery_document
+from entra_fast.emulator.model.policy import Reason
+from entra_fast.emulator.model.registry import Tenant
+from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol.aadsts import KINDS, WHEN, EntraError, new_trace_id
+from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
+from entra_fast.emulator.protocol.journal import Entry
+from entra_fast.emulator.protocol.token_endpoint import check_of, remedy_for
+from entra_fast.emulator.web import pages
+from entra_fast.emulator.web.handling import (
+    COMMON,
+    LOCAL,
+    NO_STORE,
+    Handler,
+    correlation_id,
+    entra_error,
+    json_response,
+    page,
+    read_form,
+    tenant_of,
+)
+from entra_fast.emulator.web.html import tag
+from entra_fast.errors import InvalidToken
+
+_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the endpoints."""
+    routes = app.router
+    routes.add_get("/healthz", _healthz)
+    routes.add_get("/error", _error_reference)
+    routes.add_get("/common/discovery/instance", _instance)
+    routes.add_route("*", "/oidc/userinfo", _userinfo)
+    routes.add_get("/clusters/{cluster}/.well-known/openid-configuration", _cluster_discovery)
+    routes.add_get("/clusters/{cluster}/keys", _cluster_keys)
+    for version, middle in ((2, "/v2.0"), (1, "")):
+        routes.add_get(f"/{{tenant}}{middle}/.well-known/openid-configuration", _discovery(version))
+        routes.add_get(f"/{{tenant}}/discovery{middle}/keys", _keys(version))
+        routes.add_route("*", f"/{{tenant}}/oauth2{middle}/token", _token(version))
+
+
+async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.Response | None:
+    """Carry out faults that concern the transport; None lets the request go on."""
+    for fault in faults:
+        match fault.kind:
+            case "delay":
+                await asyncio.sleep(fault.value)
+            case "throttle":
+                return entra_error(request, EntraError(90055, retry_after=int(fault.value)))
+            case "status":
+                text = f"<html><body><h1>{int(fault.value)}</h1>planned fault {fault.id}</body></html>"
+                return web.Response(text=text, status=int(fault.value), content_type="text/html")
+            case "garbage":
+                return web.Response(text='{"access_token": "eyJ', content_type="application/json")
+            case "redirect":
+                return web.Response(status=302, headers={"Location": "https://elsewhere.invalid/"})
+            case "reset" | "truncate":
+                await _cut(request, fault)
+    return None
+
+
+async def _cut(request: web.Request, fault: Fault) -> None:
+    if fault.kind == "truncate":
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "2000"})
+        await response.prepare(request)
+        await response.write(b'{"token_type": "Bearer", "expires_in": 3599, "access_token": "eyJ0')
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+def _discovery(version: int) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        local = request.app[LOCAL]
+        if (broken := await apply_faults(request, local.faults.take("discovery"))) is not None:
+            return broken
+        headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
+        name = request.match_info["tenant"]
+        if name in COMMON:
+            # The issuer of the shared document is a template; validators fill in the token's tid.
+            issuer = (
+                f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
+            )
+            return json_response(discovery_document(local.base_url, name, issuer, version), 200, headers)
+        return json_response(local.discovery(tenant_of(request), version), 200, headers)
+
+    return handler
+
+
+def _keys(version: int) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        local = request.app[LOCAL]
+        if (broken := await apply_faults(request, local.faults.take("keys"))) is not None:
+            return broken
+        name = request.match_info["tenant"]
+        identifier = "{tenantid}" if name in COMMON else tenant_of(request).id
+        issuer = f"{local.base_url}/{identifier}/v2.0" if version == 2 else f"{local.base_url}/{identifier}/"
+        headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
+        return json_response(await asyncio.to_thread(local.key_set, issuer), 200, headers)
+
+    return handler
+
+
+def _token(version: int) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        local = request.app[LOCAL]
+        correlation = correlation_id(request)
+        cross_origin = _cross_origin_headers(request)
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers=cross_origin)
+        try:
+            if request.method != "POST":
+                raise EntraError(900561, method=request.method)
+            tenant, form = await _token_request(request, correlation)
+            # Faults of an application are taken when that is known; those of the transport are due before
+            # anything.
+            client = tenant.application(form.get("client_id", ""))
+            name = client.name if client is not None else None
+            faults = local.faults.take("token", name)
+            transport = tuple(
+                fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
+            )
+            _record_faults(request, tenant, form, transport)
+            if (broken := await apply_faults(request, transport)) is not None:
+                return broken
+            answer = local.token_service().answer(
+                tenant,
+                form,
+                version=version,
+                correlation_id=correlation,
+                faults=tuple(fault for fault in faults if fault not in transport),
+            )
+        except EntraError as error:
+            response = entra_error(request, error, correlation)
+            response.headers.update(cross_origin)
+            if response.status == 401 and "Authorization" in request.headers:
+                # RFC 6749, section 5.2: in the scheme that the client has used.
+                response.headers["WWW-Authenticate"] = 'Basic realm="local Entra ID"'
+            return response
+        headers = {
+            **NO_STORE,
+            "x-ms-request-id": new_trace_id(),
+            "client-request-id": correlation,
+            **cross_origin,
+        }
+        return json_response(answer, 200, headers)
+
+    return handler
+
+
+async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant, dict[str, str]]:
+    """Tenant and form; what is refused here never reaches the token service, so it is recorded here."""
+    try:
+        return tenant_of(request), _with_basic(request, await read_form(request))
+    except EntraError as error:
+        reason = Reason(check_of(error), False, error.text, remedy=remedy_for(error))
+        _record(request, grant="unreadable request", code=error.code, message=error.text, reasons=(reason,))
+        raise
+
+
+def _record_faults(
+    request: web.Request, tenant: Tenant, form: Mapping[str, str], faults: tuple[Fault, ...]
+) -> None:
+    for fault in faults:
+        client = tenant.application(form.get("client_id", ""))
+        if fault.kind == "delay":
+            continue  # the answer follows, and is recorded itself
+        text = f"{fault.kind}: " + KINDS_OF_FAULT[fault.kind].replace("'value'", f"{fault.value:g}")
+        reason = Reason(
+            "fault", False, text, remedy="remove it on the page of faults, or wait until it is over"
+        )
+        name = client.name if client is not None else form.get("client_id", "")[:100]
+        _record(request, grant="planned fault", client=name, message=text, reasons=(reason,))
+
+
+def _record(
+    request: web.Request,
+    *,
+    grant: str,
+    reasons: tuple[Reason, ...],
+    message: str,
+    code: int | None = None,
+    client: str = "",
+) -> None:
+    journal = request.app[LOCAL].journal
+    journal.add(
+        Entry(
+            number=journal.next_number(),
+            time=request.app[LOCAL].now(),
+            tenant=request.match_info["tenant"][:100],
+            grant=grant,
+            client=client,
+            target="",
+            user="",
+            granted=False,
+            code=code,
+            message=message,
+            reasons=reasons,
+            correlation_id=correlation_id(request),
+        )
+    )
+
+
+def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
+    """client_secret_basic (RFC 6749, section 2.3.1): id and secret in the header, each form-encoded."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return form
+    try:
+        client_id, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
+    except ValueError:
+        raise EntraError(9002313, reason="the Authorization header is malformed") from None
+    client_id, secret = urllib.parse.unquote_plus(client_id), urllib.parse.unquote_plus(secret)
+    if (
+        form.get("client_secret")
+        or form.get("client_assertion")
+        or form.get("client_id", client_id) != client_id
+    ):
+        # RFC 6749, section 2.3: not more than one authentication method in one request.
+        raise EntraError(9002313, reason="more than one way of client authentication")
+    return {**form, "client_id": client_id, "client_secret": secret}
+
+
+def _cross_origin_headers(request: web.Request) -> dict[str, str]:
+    """Single-page applications redeem their codes from a browser: their registered origins may (RFC 9700,
+    2.1.1).
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return {}
+    for tenant in request.app[LOCAL].registry.tenants:
+        for application in tenant.applications.values():
+            if application.single_page and any(_origin(url) == origin for url in application.reply_urls):
+                return {
+                    "Access-Control-Allow-Origin": origin,
+                    "Access-Control-Allow-Methods": "POST, OPTIONS",
+                    "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, "
+                    "x-client-ver, x-client-os, x-client-cpu, x-client-current-telemetry, "
+                    "x-client-last-telemetry, x-ms-lib-capability",
+                    "Access-Control-Max-Age": "600",
+                    "Vary": "Origin",
+                }
+    return {}
+
+
+def _origin(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def _instance(request: web.Request) -> web.Response:
+    """What MSAL asks to learn that an authority is genuine."""
+    local = request.app[LOCAL]
+    sent = urllib.parse.urlsplit(request.query.get("authorization_endpoint", ""))
+    own = urllib.parse.urlsplit(local.base_url).netloc
+    # MSAL for Python leaves the port out of its question.
+    if sent.netloc not in (own, urllib.parse.urlsplit(local.base_url).hostname):
+        return json_response(
+            {"error": "invalid_instance", "error_description": "AADSTS50049: Unknown instance."}, 400
+        )
+    tenant = sent.path.strip("/").split("/")[0] or "common"
+    return json_response(
+        {
+            "tenant_discovery_endpoint": f"{local.base_url}/{tenant}/v2.0/.well-known/openid-configuration",
+            "api-version": request.query.get("api-version", "1.1"),
+            "metadata": [{"preferred_network": own, "preferred_cache": own, "aliases": [own]}],
+        }
+    )
+
+
+async def _cluster_discovery(request: web.Request) -> web.Response:
+    return json_response(request.app[LOCAL].cluster_discovery(_cluster(request)))
+
+
+async def _cluster_keys(request: web.Request) -> web.Response:
+    local, cluster = request.app[LOCAL], _cluster(request)
+    public = await asyncio.to_thread(lambda: local.credentials.cluster_key(cluster).public_jwk())
+    return json_response({"keys": [orjson.loads(public)]})
+
+
+def _cluster(request: web.Request) -> str:
+    cluster = request.match_info["cluster"]
+    if cluster not in request.app[LOCAL].clusters():
+        raise web.HTTPNotFound
+    return cluster
+
+
+async def _userinfo(request: web.Request) -> web.Response:
+    """OpenID Connect Core 1.0, section 5.3. Like Microsoft's, it takes the token of a login for no
+    application.
+    """
+    local = request.app[LOCAL]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    try:
+        if scheme.lower() != "bearer":
+            raise InvalidToken("token_missing", "a bearer token is required")
+        issuers = [token_claims.Issuer(local.base_url, tenant).v2 for tenant in local.registry.tenants]
+        policy = Policy(issuers=issuers, audiences=[token_claims.GRAPH_CLIENT_ID])
+        claims = Verifier(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
+        tenant = local.registry.tenant(str(claims["tid"]))
+        user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
+        if user is None:
+            raise InvalidToken("user_unknown", "the user does not exist")
+    except InvalidToken as error:
+        hint = (
+            "; log in with only OpenID Connect scopes to get a token for it"
+            if error.code == "wrong_audience"
+            else ""
+        )
+        challenge = f'Bearer error="invalid_token", error_description="{error.message}{hint}"'
+        answer = {"error": "invalid_token", "error_description": error.message + hint}
+        return json_response(answer, 401, {**NO_STORE, "WWW-Authenticate": challenge})
+    given, _, family = user.name.rpartition(" ")
+    answer = {"sub": claims["sub"], "name": user.name, "family_name": family, "given_name": given or family}
+    return json_response(answer | {"email": user.username, "preferred_username": user.username})
+
+
+async def _error_reference(request: web.Request) -> web.Response:
+    """Where `error_uri` leads."""
+    code = request.query.get("code", "")
+    kind = KINDS.get(int(code)) if code.isascii() and code.isdigit() and len(code) < 10 else None
+    if kind is None:
+        return page(pages.error_page("Unknown error", "This provider does not know that code."), 404)
+    details = [
+        ("When", WHEN[kind.code].replace("`", "")),
+        ("OAuth error", kind.error),
+        ("Status", str(kind.status)),
+        ("What to change", tag("a", "the log says it for each refusal", href="/log?outcome=refused")),
+    ]
+    text = kind.text.replace("{", "<").replace("}", ">")
+    return page(pages.error_page(f"AADSTS{kind.code}", text, details=details))

@@ -1,0 +1,99 @@
+"""What all handlers share: the application's state, forms in, pages and JSON out, tenants in paths. No
+routes.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from entra_fast.emulator.local import LocalEntraId
+from entra_fast.emulator.model.registry import Tenant
+from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.web import pages
+
+MAX_FORM_FIELDS: Final = 64
+# Names that a tenant cannot be addressed by, but that Entra ID knows at the same place.
+COMMON: Final = ("common", "organizations")
+
+LOCAL: Final = web.AppKey("local", LocalEntraId)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
+_PAGE_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": pages.CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: browsers then say "Origin: null" when a form is sent, even to its own origin.
+    "Referrer-Policy": "same-origin",
+}
+
+
+def page(text: str, status: int = 200) -> web.Response:
+    """An HTML answer."""
+    return web.Response(
+        text=text, status=status, content_type="text/html", charset="utf-8", headers=_PAGE_HEADERS
+    )
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=orjson.dumps(value),
+        status=status,
+        headers={**headers, "Content-Type": "application/json; charset=utf-8"},
+    )
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """The form that was posted. Raises EntraError when it is not one, or says something twice."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise EntraError(9002313, reason="the body must be application/x-www-form-urlencoded")
+    body = await request.read()
+    try:
+        pairs = urllib.parse.parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
+        )
+    except ValueError:
+        raise EntraError(9002313, reason="the body is not a form") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        # RFC 6749, section 3.2: parameters must not be repeated.
+        raise EntraError(9002313, reason="a parameter is there twice")
+    return form
+
+
+def correlation_id(request: web.Request) -> str:
+    """The client's own id for this request, if it sent a GUID; Entra ID echoes that."""
+    sent = request.headers.get("client-request-id", "")
+    try:
+        return str(uuid.UUID(sent))
+    except ValueError:
+        return str(uuid.uuid4())
+
+
+def tenant_of(request: web.Request) -> Tenant:
+    """The tenant in the path. Raises EntraError 90002."""
+    local, name = request.app[LOCAL], request.match_info["tenant"]
+    if name in COMMON:
+        return local.registry.default_tenant
+    tenant = local.registry.tenant(name)
+    if tenant is None:
+        raise EntraError(90002, tenant=name[:100])
+    return tenant
+
+
+def entra_error(request: web.Request, error: EntraError, correlation: str | None = None) -> web.Response:
+    """A refusal as the token endpoint gives it."""
+    local = request.app[LOCAL]
+    trace = new_trace_id()
+    body = error.body(local.now(), local.base_url, trace, correlation or correlation_id(request))
+    headers = {**NO_STORE, "x-ms-request-id": trace}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return json_response(body, error.kind.status, headers)

@@ -1,0 +1,313 @@
+"""The sidecar's HTTP interface as an aiohttp application: routes, handlers, answers.
+
+What belongs here: turning requests into calls of the service and results into answers, exactly as
+docs/endpoints.md says. What must never be here: rules about tokens, and sockets.
+
+Every answer has the same few headers, made in one place, because the fast lane must give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+from aiohttp import HttpVersion11, hdrs, web
+from multidict import CIMultiDictProxy
+
+from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from entra_fast._settings.load import Settings, is_loopback_host
+from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.sidecar.http import openapi
+from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
+from entra_fast.sidecar.http.requests import (
+    MAX_BODY_BYTES,
+    BadRequest,
+    Kind,
+    TokenRequest,
+    body_kind,
+    exchange_request,
+    introspected_token,
+    parse_fields,
+    token_request,
+)
+from entra_fast.sidecar.logs import logger
+from entra_fast.sidecar.service import Service, inactive
+
+TOKEN_PATH = "/api/v1/token"
+EXCHANGE_PATH = "/api/v1/token/exchange"
+INTROSPECT_PATH = "/api/v1/introspect"
+ENDPOINT_NAMES = {TOKEN_PATH: "token", EXCHANGE_PATH: "exchange", INTROSPECT_PATH: "introspect"}
+PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build_app(settings: Settings, *, service: Service | None = None, probes: bool = True) -> web.Application:
+    """The API as an application.
+
+    Args:
+        service: what it works with, started and closed by the caller; by default one of its own, which lives
+            as long as the application runs.
+        probes: whether probes and metrics are here, or have a listener of their own.
+    """
+    app = web.Application(
+        client_max_size=MAX_BODY_BYTES,
+        # A compressed body is refused, so nothing may inflate it first.
+        handler_args={"auto_decompress": False},
+    )
+    if service is None:
+        own = service = Service(settings)
+
+        async def life(_: web.Application) -> AsyncIterator[None]:
+            await own.start()
+            yield
+            await own.aclose()
+
+        app.cleanup_ctx.append(life)
+    api = _Api(service)
+    app.middlewares.append(api.middleware)
+    for path, handler in (
+        (TOKEN_PATH, api.token),
+        (EXCHANGE_PATH, api.exchange),
+        (INTROSPECT_PATH, api.introspect),
+    ):
+        app.router.add_post(path, handler, expect_handler=_expect)
+    if probes:
+        _add_probes(app, service)
+    return app
+
+
+def build_probe_app(service: Service) -> web.Application:
+    """Probes and metrics only, for their own listener."""
+    app = web.Application(middlewares=[_Api(service).middleware], client_max_size=1024)
+    _add_probes(app, service)
+    return app
+
+
+def error_body(error: str, description: str, details: dict[str, object] | None = None) -> bytes:
+    """RFC 6749, section 5.2."""
+    return orjson.dumps({"error": error, "error_description": description, **(details or {})})
+
+
+def who_may_not_call(headers: CIMultiDictProxy[str], allowed: frozenset[str]) -> str | None:
+    """Why a request is refused with 403, or None. A sidecar trusts its pod, not a page in a browser.
+
+    Args:
+        headers: the request's.
+        allowed: lower-case host names that are accepted beside loopback ones.
+    """
+    hosts = headers.getall(hdrs.HOST, [])
+    if len(hosts) != 1 or not _host_is_allowed(hosts[0], allowed):
+        # DNS rebinding: the page's own name resolves to 127.0.0.1 by now.
+        return "the Host header must be a loopback address or an allowed host (ENTRA_FAST_ALLOWED_HOSTS)"
+    if hdrs.ORIGIN in headers:
+        return "requests with an Origin header come from a browser and are refused"
+    if any(site.strip().lower() == "cross-site" for site in headers.getall("Sec-Fetch-Site", [])):
+        return "cross-site requests of a browser are refused"
+    if hdrs.X_FORWARDED_FOR in headers:
+        return "forwarded requests are refused"
+    return None
+
+
+def _host_is_allowed(value: str, allowed: frozenset[str]) -> bool:
+    host = value.strip().lower()
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not _is_port(rest)):
+            return False
+        return ":" in host and (is_loopback_host(host) or host in allowed)
+    name, colon, port = host.partition(":")
+    if colon and not _is_port(colon + port):
+        return False
+    return is_loopback_host(name) or name in allowed
+
+
+def _is_port(text: str) -> bool:
+    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
+
+
+class _Api:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._allowed_hosts = service.settings.server.allowed_hosts
+
+    # --- around every request ---
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        # Named by the route that matched, not by the path as it was spelled: nothing slips past the checks.
+        resource = request.match_info.route.resource
+        route = "other" if resource is None else resource.canonical
+        endpoint = ENDPOINT_NAMES.get(route, "other")
+        tracing = self._service.tracing
+        if tracing is None or endpoint == "other":
+            response = await self._answer(request, handler, endpoint)
+        else:
+            with tracing.server_span(request, route) as span:
+                response = await self._answer(request, handler, endpoint)
+                tracing.answered(span, response.status)
+        seconds = time.perf_counter() - started
+        metrics = self._service.metrics
+        metrics.requests.add(endpoint, str(response.status))
+        metrics.request_seconds.observe(seconds, endpoint)
+        if self._service.draining:
+            response.force_close()  # the client opens its next connection elsewhere, or to whoever comes next
+        known = endpoint != "other" or request.path in PROBE_PATHS
+        self._service.access_log.log(
+            request.method, request.path if known else "other", response.status, seconds
+        )
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
+        try:
+            if not request.raw_path.startswith("/"):
+                raise BadRequest("the request target must be a path")  # not absolute: Host decides
+            if endpoint != "other":
+                reason = who_may_not_call(request.headers, self._allowed_hosts)
+                if reason is not None:
+                    return error_response(403, reason)
+            if _expectation(request) not in ("", "100-continue"):
+                raise BadRequest("the only expectation that can be met is 100-continue", 417)
+            return await handler(request)
+        except BadRequest as exc:
+            return _closing_if_unread(request, error_response(exc.status, exc.message))
+        except web.HTTPMethodNotAllowed as exc:
+            allow = ", ".join(sorted(exc.allowed_methods))
+            body = error_body("invalid_request", f"method not allowed: expected {allow}")
+            return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
+        except web.HTTPException as exc:
+            if exc.status == 404:  # somebody looks around, or mistakes one listener for the other
+                known = ", ".join(resource.canonical for resource in request.app.router.resources())
+                sentence = f"no such path; expected one of {known}"
+            else:
+                sentence = HTTPStatus(exc.status).phrase.lower()
+            return _closing_if_unread(request, error_response(exc.status, sentence))
+        except RequestTimedOut:
+            response = error_response(408, "the request did not arrive in time")
+            response.force_close()
+            return response
+        except ConnectionError:
+            raise  # nobody is there to be answered
+        except Exception:
+            logger.exception("unexpected error while answering a request")
+            return error_response(500, "unexpected error", error="server_error")
+
+    # --- the three endpoints ---
+
+    async def token(self, request: web.Request) -> web.Response:
+        fields, kind = await self._fields(request)
+        return await self._issue(token_request(fields, kind), exchange=False)
+
+    async def exchange(self, request: web.Request) -> web.Response:
+        fields, kind = await self._fields(request)
+        return await self._issue(exchange_request(fields, kind), exchange=True)
+
+    async def introspect(self, request: web.Request) -> web.Response:
+        """200 whatever was sent, so that callers need no second way to say "not valid"."""
+        try:
+            fields, _ = await self._fields(request)
+            body = await self._service.introspect(introspected_token(fields))
+        except BadRequest as exc:
+            if exc.status == 415:
+                raise
+            self._service.metrics.introspections.add("false")
+            return _closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
+        return JsonResponse(200, body)
+
+    async def _issue(self, wanted: TokenRequest, *, exchange: bool) -> web.Response:
+        acquirer = self._service.acquirer
+        if acquirer is None:
+            raise BadRequest("identity_provider 'entra_id' is not enabled")
+        try:
+            if exchange:
+                token = await acquirer.exchange(
+                    wanted.target, wanted.user_token, skip_cache=wanted.skip_cache
+                )
+            else:
+                token = await acquirer.acquire(wanted.target, skip_cache=wanted.skip_cache)
+        except ProviderError as exc:
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
+            headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
+            return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
+        except EntraFastError as exc:  # what was asked for cannot be: the sentence names the field
+            raise BadRequest(exc.message) from None
+        return JsonResponse(
+            200,
+            orjson.dumps(
+                {
+                    "access_token": token.access_token,
+                    "expires_in": token.expires_in,
+                    "token_type": token.token_type,
+                }
+            ),
+        )
+
+    async def _fields(self, request: web.Request) -> tuple[dict[str, object], Kind]:
+        encodings = request.headers.getall(hdrs.CONTENT_ENCODING, [])
+        if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+            raise BadRequest("compressed request bodies are not accepted", 415)
+        kind = body_kind(request.headers.getall(hdrs.CONTENT_TYPE, []))
+        return dict(parse_fields(kind, await _read(request))), kind
+
+
+async def _read(request: web.Request) -> bytes:
+    too_large = BadRequest(f"request body is larger than {MAX_BODY_BYTES} bytes", 413)
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    except web.RequestPayloadError:
+        raise BadRequest("request body is not framed as its headers say") from None
+
+
+def _closing_if_unread(request: web.Request, response: web.Response) -> web.Response:
+    """Do not wait for the rest of a body that nobody reads."""
+    if request.can_read_body and not request.content.is_eof():
+        response.force_close()
+    return response
+
+
+async def _expect(request: web.Request) -> None:
+    """`Expect: 100-continue` (RFC 9110, section 10.1.1). The handler refuses what else is expected."""
+    if _expectation(request) == "100-continue" and (request.content_length or 0) <= MAX_BODY_BYTES:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
+def _expectation(request: web.Request) -> str:
+    """What the client expects. One of HTTP/1.0 would take an interim answer for the final one."""
+    return request.headers.get(hdrs.EXPECT, "").lower() if request.version >= HttpVersion11 else ""
+
+
+# --- probes ---
+
+
+def _add_probes(app: web.Application, service: Service) -> None:
+    description = orjson.dumps(openapi.document())
+
+    async def healthz(_: web.Request) -> web.Response:
+        return JsonResponse(200, b'{"status":"alive"}')
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = await service.readiness()
+        if reason is None:
+            return JsonResponse(200, b'{"status":"ready"}')
+        return JsonResponse(503, orjson.dumps({"status": "not ready", "reason": reason}))
+
+    async def metrics(_: web.Request) -> web.Response:
+        return JsonResponse(200, await service.exposition(), {"Content-Type": METRICS_CONTENT_TYPE})
+
+    async def description_of_api(_: web.Request) -> web.Response:
+        return JsonResponse(200, description)
+
+    for path, handler in zip(PROBE_PATHS, (healthz, readyz, metrics, description_of_api), strict=True):
+        app.router.add_get(path, handler, expect_handler=_expect)

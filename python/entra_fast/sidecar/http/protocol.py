@@ -1,0 +1,294 @@
+"""The server below aiohttp's application: one protocol object per connection.
+
+What belongs here: limits on connections, the deadline to receive a request, errors of HTTP itself in the
+API's shape. The fast lane stands in front of it (fastlane.py). What must never be here: routes, tokens, and
+any opinion about the bytes of a request: framing is aiohttp's parser's alone.
+
+This uses attributes of aiohttp's RequestHandler that are not public; its minor version is pinned for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import socket
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from entra_fast._metrics import Metrics
+
+
+class RequestTimedOut(Exception):
+    """The request's body did not arrive in time."""
+
+
+class BodyCutShort(web.RequestPayloadError, TimeoutError):
+    """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
+    waiting for what nobody reads, and takes that for the end of it."""
+
+
+class JsonResponse(web.Response):
+    """An answer with the few headers that all answers have: what the fast lane must give as well."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            status=status,
+            body=body,
+            # Exactly this type: a widely used client compares the whole value.
+            headers={"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
+        )
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall(hdrs.SERVER, None)  # nobody needs to know the version of what runs here
+
+
+def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
+    """An error of the sidecar's own (RFC 6749, section 5.2)."""
+    return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
+
+
+class Limits:
+    """What a connection may do."""
+
+    __slots__ = ("max_connections", "request_timeout")
+
+    def __init__(self, *, max_connections: int, request_timeout: float) -> None:
+        self.max_connections = max_connections
+        self.request_timeout = request_timeout
+
+
+class SidecarServer(Server):
+    """Makes a `SidecarProtocol` for each connection."""
+
+    def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
+        super().__init__(
+            self._answer,
+            request_factory=plain.request_factory,
+            loop=plain._loop,
+            **plain._kwargs,
+        )
+        self._application = plain.request_handler
+        self.limits = limits
+        self.metrics = metrics
+
+    def __call__(self) -> RequestHandler:
+        return SidecarProtocol(self, loop=self._loop, **self._kwargs)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await self._application(request)
+            protocol = request.protocol
+            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on(request._message):
+                response.force_close()  # the client shall know, and nobody shall read on
+            return response
+        except web.HTTPException as exc:
+            # aiohttp's own, about an expectation for a path that is not there, and it repeats the header.
+            self.metrics.requests.add("other", str(exc.status))
+            return error_response(exc.status, HTTPStatus(exc.status).phrase.lower())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is being received or answered."""
+        return any(isinstance(c, SidecarProtocol) and c.busy for c in self._connections)
+
+
+class SidecarProtocol(RequestHandler):
+    """aiohttp's protocol, with a deadline to receive each request."""
+
+    __slots__ = ("_alone", "_body", "_deadline", "_no_more_comes", "_offer", "_sidecar")
+
+    def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+        super().__init__(manager, loop=loop, **kwargs)
+        self._sidecar = manager
+        self._deadline: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
+        self._no_more_comes = False  # the client has closed its side
+        self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
+        self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self._request_in_progress or bool(self._messages) or self._deadline is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that never reads would keep its connection, and the answers to it, for ever: aiohttp
+            # waits for such a client, and so does a transport that is being closed. The kernel gives up
+            # (RFC 5482) once it could not send for this long.
+            with contextlib.suppress(OSError):
+                milliseconds = max(1, int(self._keepalive_timeout * 1000))
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        if len(self._sidecar._connections) > self._sidecar.limits.max_connections:
+            self._sidecar.metrics.connections_refused.add()
+            self._refuse(503, "too many connections")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._received()
+        if self._task_handler is not None and not self._request_in_progress:
+            # It may be about to begin with a request, and would find nobody to answer it.
+            self._task_handler.cancel()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more, but may still read (RFC 9293, section 3.6): what it has asked is
+        answered, then the connection ends. True keeps it open until then."""
+        self._no_more_comes = True
+        body, self._body = self._body, None
+        if body is not None:
+            body.set_exception(BodyCutShort())
+        rests = self._waiter is not None and not self._waiter.done()
+        if rests or not self._request_count:
+            return False
+        if not self._messages:
+            self.close()  # after the answer to the last request
+        return True
+
+    async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        answered = await super()._handle_request(*args)
+        if self._no_more_comes and not self._messages:
+            self.close()
+        return answered
+
+    def data_received(self, data: bytes) -> None:
+        begun = self._deadline is not None
+        if len(data) > 1 and (begun or b"upgrade" in data.lower()):
+            self._parse(data[:-1])  # see `may_read_on`
+            data = data[-1:]
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        if data and self._deadline is None and not (self._close or self._force_close):
+            timeout = self._sidecar.limits.request_timeout
+            self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
+        count, nothing_waits = self._request_count, not self._buffer_paused
+        super().data_received(data)
+        if self._request_count != count and self._messages:
+            message, self._body = self._messages[-1]
+            self._offer = message if isinstance(message, RawRequestMessage) and message.upgrade else None
+        if self._body is not None and self._body.is_eof():
+            if len(data) == 1 and nothing_waits:
+                self._alone = self._offer
+            self._received()
+
+    def may_read_on(self, message: RawRequestMessage) -> bool:
+        """Whether aiohttp's parser stands at the end of a request, and reads on from there.
+
+        When an upgrade is offered that it does not know, it forgets what stands behind the request in the
+        same piece, and would read on in the middle of the next one. So the last byte of a piece is parsed by
+        itself: what ends with it has nothing behind it. For an upgrade that it knows, it keeps what follows
+        aside, where no deadline sees it.
+        """
+        known = (
+            message.method == hdrs.METH_CONNECT
+            or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+        )
+        return not message.upgrade or (message is self._alone and not known)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP. aiohttp's own way repeats the offending bytes, which may be a token's, to
+        the client and to the log."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of an answer was sent already")
+        sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
+        error = "invalid_request" if status < 500 else "server_error"
+        response = error_response(status, sentence, error=error)
+        response.force_close()
+        self._sidecar.metrics.requests.add("other", str(status))
+        return response
+
+    def _process_keepalive(self) -> None:
+        if self.busy:
+            # Not idle: a request is on its way, and its own deadline decides; or it waits below aiohttp.
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    def _received(self) -> None:
+        """A whole request is here; the next byte starts the next deadline."""
+        self._body = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _not_received_in_time(self) -> None:
+        self._deadline = None
+        if self._force_close or self.transport is None:
+            return
+        if self._buffer_paused:
+            # It is this side that does not read, because requests wait for their answers.
+            timeout = self._sidecar.limits.request_timeout
+            self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
+            return
+        self._sidecar.metrics.receive_timeouts.add()
+        body, self._body = self._body, None
+        if body is not None and self._request_in_progress:
+            self._lingering_time = 0.0  # or aiohttp would wait for more of it after the answer, and log that
+            body.set_exception(RequestTimedOut())  # its handler answers 408
+        elif body is not None and not self._messages:
+            self.force_close()  # it was answered before its body came, and another answer would be nobody's
+        elif self._request_in_progress or self._messages:
+            self.close()  # after the answers that are owed
+        else:
+            self._sidecar.metrics.requests.add("other", "408")
+            self._refuse(408, "the request did not arrive in time")
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer without a request, and close."""
+        transport = self.transport
+        if transport is not None:
+            body = orjson.dumps({"error": "invalid_request", "error_description": sentence})
+            reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+            transport.write(
+                f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+                f"Content-Length: {len(body)}\r\nDate: {email.utils.formatdate(usegmt=True)}\r\n"
+                "Connection: close\r\n\r\n".encode("ascii")
+                + body
+            )
+        self.force_close()
+
+
+class SidecarRunner(web.AppRunner):
+    """Runs an application on a `SidecarServer`."""
+
+    def __init__(
+        self,
+        app: web.Application,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        idle_timeout: float,
+        server: Callable[[Server, Limits, Metrics], SidecarServer] = SidecarServer,
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,  # the application writes its own lines, without headers
+            keepalive_timeout=idle_timeout,
+            lingering_time=2.0,
+            shutdown_timeout=1.0,
+        )
+        self._limits = limits
+        self._metrics = metrics
+        self._server_factory = server
+        self.sidecar_server: SidecarServer | None = None
+
+    async def _make_server(self) -> Server:
+        self.sidecar_server = self._server_factory(await super()._make_server(), self._limits, self._metrics)
+        return self.sidecar_server

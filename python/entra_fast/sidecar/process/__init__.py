@@ -1,0 +1,1 @@
+"""Processes: one that does everything, or a provider process with several workers."""
