@@ -28,6 +28,7 @@ from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
 from entra_fast.emulator.model.policy import Decision, Reason
 from entra_fast.emulator.model.registry import Application, Registry, Tenant, build
+from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.claims import Issuer
@@ -201,8 +202,10 @@ class LocalEntraId:
         """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
         # Looked at before they are read: what changes meanwhile is found by the next look.
         looked_at = self.watched_files()
-        loaded = manifest_files.load(self._sources)
-        tenants = directories.load(self._directory_file)
+        mistakes = Mistakes()
+        loaded = manifest_files.load(self._sources, mistakes)
+        tenants = directories.load(self._directory_file, mistakes)
+        mistakes.raise_if_any()
         registry = build(
             loaded.manifests,
             tenants,
