@@ -146,7 +146,7 @@ def test_inspecting_loads_neither_a_web_server_nor_the_emulator() -> None:
     """Each command imports its own part only."""
     program = (
         "import sys; from entra_fast import cli; cli.main(['inspect', sys.argv[1]]);"
-        "heavy = {'aiohttp', 'uvloop', 'yaml', 'msgspec', 'entra_fast.emulator', 'entra_fast.sidecar'};"
+        "heavy = {'aiohttp', 'uvloop', 'yaml', 'pydantic', 'entra_fast.emulator', 'entra_fast.sidecar'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

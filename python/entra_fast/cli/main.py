@@ -517,7 +517,7 @@ def _drop_output() -> None:
 def _need_extra(extra: str) -> None:
     """One line instead of a traceback when the development extra is not installed."""
     try:
-        import msgspec  # noqa: F401
+        import pydantic  # noqa: F401
         import yaml  # noqa: F401
     except ImportError as error:
         raise _Refused(

@@ -13,8 +13,8 @@ from __future__ import annotations
 from entra_fast.emulator.local import Explanation, LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.directory import Directory, Group, User
 from entra_fast.emulator.model.manifests import Manifest, Notice, Source
-from entra_fast.emulator.model.policy import Decision, Reason
 from entra_fast.emulator.model.yaml_source import SourceError
+from entra_fast.emulator.protocol.policy import Decision, Reason
 
 __all__ = [
     "Decision",

@@ -23,21 +23,23 @@ from entra_fast._native import SigningKey
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
-from entra_fast.emulator.model import policy
 from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
-from entra_fast.emulator.model.policy import Decision, Reason
 from entra_fast.emulator.model.registry import Application, Registry, Tenant, build
 from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol import policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
 from entra_fast.emulator.protocol.faults import Faults
+from entra_fast.emulator.protocol.grant_types import GrantTypes
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.policy import Decision, Reason
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
+from entra_fast.emulator.protocol.token_response import TokenIssuer
 from entra_fast.errors import ConfigurationError
 
 MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
@@ -373,17 +375,13 @@ class LocalEntraId:
 
     def token_service(self) -> TokenService:
         """The token endpoint for the address that this provider has now."""
-        clients = ClientVerifier(
-            self.credentials, self.store, self.now, self.base_url, self._strict_assertions
-        )
+        base_url, keyring, store, clock = self.base_url, self.keyring, self.store, self.now
         return TokenService(
-            base_url=self.base_url,
-            keyring=self.keyring,
-            clients=clients,
-            store=self.store,
+            clients=ClientVerifier(self.credentials, store, clock, base_url, self._strict_assertions),
+            grant_types=GrantTypes(base_url, keyring, store, clock),
+            issuer=TokenIssuer(base_url, keyring, store, clock, self.stray_key),
             journal=self.journal,
-            clock=self.now,
-            stray_key=self.stray_key,
+            clock=clock,
         )
 
     def stray_key(self) -> SigningKey:

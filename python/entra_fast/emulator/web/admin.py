@@ -13,9 +13,9 @@ import msgspec
 from aiohttp import web
 
 from entra_fast.emulator.local import Explanation
-from entra_fast.emulator.model.policy import Reason
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.journal import Entry
+from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
 
