@@ -580,7 +580,15 @@ def test_explain_says_what_the_policies_decide(
     text = capsys.readouterr().out
     assert shown in text
     assert cli.main(["explain", *arguments, "--manifests", str(EXAMPLES), "--json"]) == status
-    assert json.loads(capsys.readouterr().out)["granted"] is (status == 0)
+    document = json.loads(capsys.readouterr().out)
+    assert document["granted"] is (status == 0)
+    if status:
+        assert document["error"]["code"] in (501051, 50105, 500011)
+        assert document["error"]["text"] in text
+        assert not document["claims"]
+    else:
+        assert document["error"] is None
+        assert document["claims"]["azp_name"] == arguments[0]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from entra_fast._aadsts import KINDS
-from entra_fast.emulator.local import LocalEntraId
+from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT
 from entra_fast.emulator.web.server import build_app
 

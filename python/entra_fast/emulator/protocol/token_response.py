@@ -140,7 +140,7 @@ def _granted_scope(authorized: Authorized) -> str:
     target, decision, scope = authorized.target, authorized.decision, authorized.scope
     if target is None or decision is None:
         return "openid profile email"
-    # Entra ID repeats `.default` among the granted scopes; otherwise MSAL does not find the token in its cache.
+    # Entra ID repeats `.default` among the granted scopes; otherwise MSAL misses the token in its cache.
     granted = (*decision.scopes, *([DEFAULT] if DEFAULT in scope.permissions else []))
     prefix = scope.resource or target.identifier_uris[0]
     return " ".join(f"{prefix}/{name}" for name in granted)

@@ -16,9 +16,9 @@ from aiohttp import web
 
 from entra_fast._aadsts import KINDS
 from entra_fast._native import Policy, Verifier
-from entra_fast.emulator.local import discovery_document
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol import discovery
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
@@ -103,7 +103,7 @@ def _discovery(version: int) -> Handler:
             issuer = (
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
             )
-            return json_response(discovery_document(local.base_url, name, issuer, version), 200, headers)
+            return json_response(discovery.document(local.base_url, name, issuer, version), 200, headers)
         return json_response(local.discovery(tenant_of(request), version), 200, headers)
 
     return handler
