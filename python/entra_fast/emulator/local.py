@@ -7,7 +7,6 @@ offset, the planned faults. HTTP belongs in web/; serving.py joins the two.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import threading
 import time
@@ -16,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from entra_fast import _native
 from entra_fast._native import SigningKey
 from entra_fast.emulator import state
-from entra_fast.emulator.base_url import check_base_url
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model.directory import Directory, User
@@ -28,6 +27,7 @@ from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
@@ -378,12 +378,7 @@ class LocalProvider:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return _native.is_loopback_host(host)
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from entra_fast.emulator import LocalEntraId, SourceError, tls
-from entra_fast.emulator.base_url import check_base_url
 from entra_fast.emulator.local import is_loopback
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.state import FILE_NAME
 from entra_fast.errors import ConfigurationError
 from support.local_entra import VERIFIER, Clock, local_entra, manifest, served, signing_keys

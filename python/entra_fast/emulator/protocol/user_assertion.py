@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from entra_fast._native import KeySet, Policy, Verifier, unverified_claims
+from entra_fast._native import KeySet, Policy, Validator, unverified_claims
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol.aadsts import EntraError, format_time
 from entra_fast.emulator.protocol.claims import Issuer
@@ -23,7 +23,7 @@ def verify(
     """The claims of a user's token for the client. Raises EntraError 50013, 500131 or 500133."""
     policy = Policy(issuers=[issuer.v2, issuer.v1], audiences=client.audiences, leeway=0.0)
     try:
-        claims = Verifier(policy, key_set, cache_entries=1).validate(assertion, now)
+        claims = Validator(policy, key_set, cache_entries=1).validate(assertion, now)
     except InvalidToken as error:
         raise _refusal(error, assertion, client, now) from None
     if claims.get("idtyp") == "app" or "scp" not in claims:
