@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from entra_fast._settings.load import Settings, is_loopback_host
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator
+from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.manifests import Source, is_reply_url
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.tls import LocalTls
@@ -186,7 +186,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anybody can log in as anybody", file=sys.stderr)
-    print(emulator.base_url, flush=True)
+    print(emulator.protocol.base_url, flush=True)
     await stop.wait()
     await emulator.stop()
     return 0
@@ -434,7 +434,7 @@ def describe(system: LocalSystem) -> str:
     rows = [
         (
             "local Entra ID",
-            system.emulator.base_url,
+            system.emulator.protocol.base_url,
             "open it: who may call whom, and why a request was refused",
         ),
         ("token generator", system.generator.base_url, "open it: get a token by clicking"),
