@@ -16,7 +16,8 @@ from typing import Final
 
 from aiohttp import web
 
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator, is_loopback
+from entra_fast._net import is_loopback_host
+from entra_fast.emulator.local import LocalEntraId, RunningEmulator
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.web import admin, console, endpoints, pages, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response, page
@@ -182,7 +183,7 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
     """
     allowed = request.app.get(_ALLOWED_HOSTS)
     host = _host_name(request.host)
-    if allowed is not None and host not in allowed and not is_loopback(host):
+    if allowed is not None and host not in allowed and not is_loopback_host(host):
         text = (
             f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
         )

@@ -18,7 +18,8 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from entra_fast._settings.load import Settings, is_loopback_host
+from entra_fast._net import is_loopback_host
+from entra_fast._settings.load import Settings
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
 from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
