@@ -10,19 +10,13 @@ import ipaddress
 import urllib.parse
 from collections.abc import Mapping
 
+from entra_fast import _native
 from entra_fast.errors import ConfigurationError
 
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or an address (without port and brackets) is this machine's loopback."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # `is_loopback` is true for ::ffff:127.0.0.1 from Python 3.13 only.
-    return ((address.version == 6 and address.ipv4_mapped) or address).is_loopback
+    return _native.is_loopback_host(host)
 
 
 def url_problem(url: str) -> str | None:
