@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from entra_fast import _native
 from entra_fast._native import SigningKey
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
@@ -374,11 +373,6 @@ class LocalProvider:
         """Write the state, where it is kept. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
             state.save(self._state_directory, self.keyring, self.credentials, self.store)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return _native.is_loopback_host(host)
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:
