@@ -187,7 +187,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anybody can log in as anybody", file=sys.stderr)
-    print(emulator.protocol.base_url, flush=True)
+    print(emulator.base_url, flush=True)
     await stop.wait()
     await emulator.stop()
     return 0
@@ -435,7 +435,7 @@ def describe(system: LocalSystem) -> str:
     rows = [
         (
             "local Entra ID",
-            system.emulator.protocol.base_url,
+            system.emulator.base_url,
             "open it: who may call whom, and why a request was refused",
         ),
         ("token generator", system.generator.base_url, "open it: get a token by clicking"),
