@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-memory soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -39,6 +39,7 @@ check-rust:
 check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 
@@ -53,6 +54,9 @@ chaos: build $(STAMPS)/tools ## Throw all faults at sidecars under load, four mi
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
 	@cargo build --quiet --release --locked --package entra-core --example floor
 	@$(BIN)/python -m benches.load $(ARGS)
+
+bench-compare: build $(STAMPS)/tools ## Compare with another version side by side (BASE=git-ref; needs wrk), row by row
+	@benches/compare.sh $(VENV) '$(BASE)' $(ARGS)
 
 soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every answer
 	@$(BIN)/python -m benches.soak --requests $(or $(REQUESTS),10000000) $(ARGS)

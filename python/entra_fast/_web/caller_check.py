@@ -1,54 +1,49 @@
-"""Which requests a page of another site, open in the same browser, may cause: none that matters.
+"""Refuse what a page of another site could send from the same browser; for servers that have pages.
 
-Plain values in, a sentence out; no HTTP library.
+The rules are the core's (`rust/core/src/sidecar/contract.rs`); here they become one check and its sentences.
 """
 
 from __future__ import annotations
 
-import urllib.parse
-from dataclasses import dataclass
+from collections.abc import Collection
 
-from entra_fast._settings.load import is_loopback_host
+from aiohttp import web
+
+from entra_fast import _native
 
 
-@dataclass(frozen=True, slots=True)
 class CallerCheck:
-    """What a server accepts.
+    """The caller check of a server.
 
-    Attributes:
-        base_url: its origin as browsers know it, without a trailing slash.
+    Args:
+        base_url: the server's origin as browsers know it, without a trailing slash.
         hosts: names that it is reached by, besides loopback; None for any.
-        advice: how to add a name to `hosts`.
+        advice: how to add a name, for people.
     """
 
-    base_url: str
-    hosts: frozenset[str] | None
-    advice: str
+    def __init__(self, base_url: str, hosts: Collection[str] | None, advice: str) -> None:
+        self._base_url = base_url
+        self._hosts = None if hosts is None else _native.CallerCheck(hosts)
+        self._advice = advice
 
-    def refuse_host(self, host: str) -> str | None:
-        """Why the `Host` header is refused, or None. A page whose name suddenly resolves to this machine has
-        the same origin as its server, as far as its browser can tell (DNS rebinding).
+    def refusal(self, request: web.Request, *, changes: bool) -> str | None:
+        """Why a request is refused, or None.
+
+        Args:
+            changes: whether it does something, so that no page of another origin may send it.
         """
-        name = host_name(host)
-        if self.hosts is None or name in self.hosts or is_loopback_host(name):
-            return None
-        return f"the Host header does not name this server; {self.advice}"
-
-    def refuse_origin(self, host: str, origin: str | None, fetch_site: str | None) -> str | None:
-        """Why a request that changes something is refused, or None (cross-site request forgery)."""
-        # Browsers send Sec-Fetch-Site to https and loopback addresses only; programs send neither header.
-        if fetch_site is not None:
-            own = fetch_site in {"same-origin", "none"}
-        else:
-            # The same server under another of its names (localhost for 127.0.0.1) is still this server.
-            scheme = urllib.parse.urlsplit(self.base_url).scheme
-            own = origin is None or origin in {self.base_url, f"{scheme}://{host}"}
-        return None if own else "the request comes from a page of another origin"
-
-
-def host_name(host: str) -> str:
-    """The name in a `Host` header, without port and brackets, in lower case; empty where there is none."""
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        headers = request.headers
+        hosts = headers.getall("Host", [])
+        # DNS rebinding: a page whose name suddenly resolves to this machine has the origin of this server,
+        # as far as its browser can tell.
+        if self._hosts is not None and not (len(hosts) == 1 and self._hosts.allows_host(hosts[0])):
+            return f"the Host header does not name this server; {self._advice}"
+        # Cross-site request forgery.
+        if changes and not _native.is_own_page(
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            origin=headers.get("Origin"),
+            own_origin=self._base_url,
+            host=hosts[0] if hosts else "",
+        ):
+            return "the request comes from a page of another origin"
+        return None

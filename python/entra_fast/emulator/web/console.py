@@ -1,6 +1,6 @@
 """The console: what this provider knows, what it has decided and why, and the means to try things.
 
-Works without scripts. Here are the routes and their forms; what a page shows comes from overview.py and
+Works without scripts. Here are the routes and their forms; what a page shows comes from model and
 local.py, how it shows it is in the templates, and nothing is decided here.
 """
 
@@ -16,8 +16,8 @@ from aiohttp import web
 
 from entra_fast._native import unverified_header
 from entra_fast._web.responses import page, see_other
-from entra_fast.emulator import overview
 from entra_fast.emulator.local import Explanation, LocalEntraId
+from entra_fast.emulator.model import overview
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.protocol.journal import MAX_ENTRIES

@@ -194,12 +194,7 @@ def _failure(request: web.Request, status: int, title: str, text: str) -> web.Re
 @web.middleware
 async def _check_caller(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a page of another site could send from a developer's browser."""
-    callers = request.app[_CALLERS]
-    problem = callers.refuse_host(request.host)
-    if problem is None and not _is_harmless(request):
-        problem = callers.refuse_origin(
-            request.host, request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-        )
+    problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
         return json_response({"error": "invalid_request", "error_description": problem}, 403)
     if request.headers.get("Content-Encoding", "identity") != "identity":
