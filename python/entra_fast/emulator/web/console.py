@@ -16,9 +16,10 @@ from aiohttp import web
 
 from entra_fast._native import unverified_header
 from entra_fast._web.responses import page, see_other
-from entra_fast.emulator.local import Explanation, LocalEntraId
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model import overview
 from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.protocol.journal import MAX_ENTRIES
 from entra_fast.emulator.web.handling import LOCAL, read_form
@@ -152,7 +153,7 @@ async def _mint(request: web.Request) -> web.Response:
 
 
 def _mint_page(
-    local: LocalEntraId,
+    local: LocalProvider,
     values: Mapping[str, str],
     *,
     problem: str = "",
@@ -171,7 +172,7 @@ def _mint_page(
     )
 
 
-def _suggestions(local: LocalEntraId) -> dict[str, object]:
+def _suggestions(local: LocalProvider) -> dict[str, object]:
     registry = local.registry
     return {
         "application_names": overview.application_names(registry),
@@ -179,7 +180,7 @@ def _suggestions(local: LocalEntraId) -> dict[str, object]:
     }
 
 
-def _command(local: LocalEntraId, explanation: Explanation) -> str:
+def _command(local: LocalProvider, explanation: Explanation) -> str:
     """What gets the same token in a shell."""
     if explanation.user:
         body = {"consumer": explanation.consumer, "target": explanation.target, "user": explanation.user}
@@ -203,7 +204,7 @@ async def _faults(request: web.Request) -> web.Response:
     return page(_faults_page(request.app[LOCAL], {}))
 
 
-def _faults_page(local: LocalEntraId, values: Mapping[str, str], problem: str = "") -> str:
+def _faults_page(local: LocalProvider, values: Mapping[str, str], problem: str = "") -> str:
     """`values`: what was typed, where `problem` says that it cannot be used."""
     applications = overview.application_names(local.registry)
     return PAGES.render(

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast.emulator.local import LocalEntraId
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.errors import EntraFastError
@@ -18,7 +18,7 @@ from entra_fast.errors import EntraFastError
 # Names that a tenant cannot be addressed by, but that Entra ID knows at the same place.
 COMMON: Final = ("common", "organizations")
 
-LOCAL: Final = web.AppKey("local", LocalEntraId)
+LOCAL: Final = web.AppKey("local", LocalProvider)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}

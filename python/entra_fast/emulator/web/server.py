@@ -12,6 +12,8 @@ import socket
 import ssl
 import sys
 import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -20,7 +22,7 @@ from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.rendering import require_jinja2
 from entra_fast._web.responses import page
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.web import admin, console, endpoints, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
@@ -34,7 +36,7 @@ SAVE_INTERVAL: Final = 10.0
 _CALLERS: Final = web.AppKey("callers", CallerCheck)
 
 
-def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Application:
+def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Application:
     """The aiohttp application of a local Entra ID.
 
     Args:
@@ -53,17 +55,27 @@ def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Applica
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that listens on `address`, until `stop` is called."""
+
+    address: tuple[str, int]
+    stop: Callable[[], Awaitable[None]]
+
+
 async def serve(
-    local: LocalEntraId,
+    local: LocalProvider,
     host: str,
     port: int,
     *,
     tls: ssl.SSLContext | None,
     watch: float | None,
     allow_remote: bool,
-) -> RunningEmulator:
-    """Bind and serve; `LocalEntraId.start` calls this. Raises ConfigurationError when the address is
-    taken, or Jinja2 is not installed.
+) -> RunningServer:
+    """Bind and serve, until `stop` is called.
+
+    Raises:
+        ConfigurationError: the address is taken, or Jinja2 is not installed.
     """
     require_jinja2()
     # The base address has to be known before the application is built, so the socket comes first.
@@ -96,7 +108,7 @@ async def serve(
         await runner.cleanup()
         await asyncio.to_thread(local.save)
 
-    return RunningEmulator(local, (str(bound[0]), int(bound[1])), stop)
+    return RunningServer((str(bound[0]), int(bound[1])), stop)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -134,7 +146,7 @@ def _bind_one(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _save_regularly(local: LocalEntraId) -> None:
+async def _save_regularly(local: LocalProvider) -> None:
     while True:
         await asyncio.sleep(SAVE_INTERVAL)
         try:
@@ -143,7 +155,7 @@ async def _save_regularly(local: LocalEntraId) -> None:
             print(f"entra-fast: {error}", file=sys.stderr)
 
 
-async def _watch(local: LocalEntraId, interval: float) -> None:
+async def _watch(local: LocalProvider, interval: float) -> None:
     """Reload when files change. Polling: it works on every file system, mounted ones included."""
     seen = local.loaded_files
     while True:
