@@ -113,7 +113,7 @@ impl Claims {
     }
 
     /// Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none is a
-    /// TypeError: a name that is None because a setting is missing must not admit every token.
+    /// `TypeError`: a name that is None because a setting is missing must not admit every token.
     #[pyo3(signature = (*, role = None, scope = None, group = None))]
     fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
         let required = Required::new(role, scope, group)
