@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from entra_fast import _native
+from support.keys import Key
 from support.lane import (
     TARGET,
     TOKEN,
@@ -542,7 +543,7 @@ def native_lane() -> _native.FastLane:
         bounds=[1.0],
         clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
     )
-    keys = _native.KeySet(f'{{"keys":[{_native.SigningKey.generate().public_jwk()}]}}')
+    keys = _native.KeySet(f'{{"keys":[{Key.generate().public_jwk()}]}}')
     lane.attach(_native.Verifier(_native.Policy(issuers=["i"], audiences=["a"]), keys))
     return lane
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast._settings.load import SETTINGS, Secret, Settings, is_loopback_host, proxies_from, url_problem
 from entra_fast.errors import ConfigurationError
+from support.keys import Key
 
-JWK = SigningKey.generate().private_jwk()
+JWK = Key.generate().private_jwk()
 BASE = {
     "AZURE_APP_CLIENT_ID": "client",
     "AZURE_APP_WELL_KNOWN_URL": "https://login.example/t/v2.0/.well-known/openid-configuration",

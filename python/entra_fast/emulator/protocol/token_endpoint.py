@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from entra_fast._native import Policy, SigningKey, Verifier, unverified_claims
+from entra_fast._native import Policy, Verifier, unverified_claims
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.policy import Decision, Reason, admits_user, decide
 from entra_fast.emulator.model.registry import Application, Tenant
@@ -25,6 +25,7 @@ from entra_fast.emulator.protocol.client_auth import Authentication, ClientVerif
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.store import CODE_LIFETIME, Login, Store
 from entra_fast.errors import InvalidToken
 
@@ -138,7 +139,7 @@ class TokenService:
     store: Store
     journal: Journal
     clock: Callable[[], float]
-    stray_key: Callable[[], SigningKey]
+    stray_key: Callable[[], PrivateKey]
 
     def answer(
         self,
