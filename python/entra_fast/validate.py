@@ -33,9 +33,11 @@ from entra_fast._native import (
     Claims,
     KeySet,
     Policy,
-    Verifier,
     unverified_claims,
     unverified_header,
+)
+from entra_fast._native import (
+    Validator as NativeValidator,
 )
 from entra_fast._provider import blocking_fetch as fetch
 from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
@@ -140,7 +142,7 @@ class _Validation:
             max_token_bytes=_count("max_token_bytes", max_token_bytes),
         )
         fixed = None if jwks is None else _fixed_keys(jwks)
-        self._verifier = Verifier(
+        self._verifier = NativeValidator(
             policy,
             fixed,
             cache_entries=_count("cache_entries", cache_entries),
@@ -418,7 +420,7 @@ class AsyncValidator(_Validation):
             return orjson.dumps({"active": False, "error": self._explained(error).message})
 
     @property
-    def verifier(self) -> Verifier:
+    def verifier(self) -> NativeValidator:
         """The native verifier, for whoever answers without this class. It does not fetch keys."""
         return self._verifier
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from entra_fast._metrics import Metrics
-from entra_fast._native import GrantCache
+from entra_fast._native import TokenCache
 from entra_fast._provider import token_client as tokens
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
@@ -95,7 +95,7 @@ class World:
         self.way_out = ScriptedWayOut()
         self.later = Later()
         self.metrics = Metrics()
-        self.cache = GrantCache()
+        self.cache = TokenCache()
         self.provider = provider = ProviderSettings(
             client_id="client",
             tenant_id="tenant",

@@ -102,7 +102,7 @@ class EntryCipher:
         return HKDFExpand(hashes.SHA256(), 32, purpose).derive(self._root)
 
     def name(self, kind: bytes, digest: bytes) -> bytes:
-        """The name in Redis for what belongs to a token. `digest`: see `_native.grant_key`."""
+        """The name in Redis for what belongs to a token. `digest`: see `_native.token_cache_key`."""
         keyed = hmac.digest(self._names, kind + b":" + digest, "sha256")
         return PREFIX + kind + b":" + base64.urlsafe_b64encode(keyed).rstrip(b"=")
 

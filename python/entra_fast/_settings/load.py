@@ -12,7 +12,6 @@ import base64
 import contextlib
 import dataclasses
 import importlib.util
-import ipaddress
 import os
 import re
 import socket
@@ -461,14 +460,7 @@ def signing_key(setting: str, jwk: str) -> _native.SigningKey:
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address (without port and brackets) is this machine's loopback."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # Python itself looks into ::ffff:127.0.0.1 from 3.13 on.
-    return ((address.version == 6 and address.ipv4_mapped) or address).is_loopback
+    return _native.is_loopback_host(host)
 
 
 def url_problem(url: str) -> str | None:

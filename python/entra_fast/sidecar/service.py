@@ -54,7 +54,7 @@ class Service:
         server = settings.server
         wanted = server.access_log and server.log_level in ("debug", "info")
         self.access_log = AccessLog(wanted, worker)
-        self.cache = _native.GrantCache(
+        self.cache = _native.TokenCache(
             max_entries=settings.caches.max_entries, max_bytes=settings.caches.max_bytes
         )
         self.acquirer: Acquirer | None = None
@@ -252,11 +252,11 @@ class Service:
         if missing := missing_parts():
             logger.warning("serving without the fast lane", extra={"fields": {"aiohttp_lacks": missing}})
             return None
-        native = _native.FastLane(
+        native = _native.FastPath(
             self.cache,
+            _native.CallerCheck(server.allowed_hosts),
             tenant=provider.tenant_id,
             client_id=provider.client_id,
-            allowed_hosts=sorted(server.allowed_hosts),
             bounds=DURATION_BUCKETS,
             access_log=self.access_log.native,
             tracing=self.tracing is not None,

@@ -20,7 +20,7 @@ pub fn run(text: &[u8]) -> Outcome {
         }
         Ok(set) => {
             assert_consistent(&set);
-            // A member that nobody looks at may hold a number that serde_json cannot read.
+            // A member that is not read may hold a number that serde_json cannot read.
             if let Ok(read) = strict_json::read(text) {
                 assert_complete(&set, &read.value);
             }

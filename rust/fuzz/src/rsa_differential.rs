@@ -43,7 +43,7 @@ const OTHER_DIGEST_INFOS: [&[u8]; 8] = [
     &[],
 ];
 
-/// Most steps of one input.
+/// Maximum number of steps of one input.
 const MAX_STEPS: usize = 8;
 
 /// Says once which libraries are compared, as it depends on the processor.

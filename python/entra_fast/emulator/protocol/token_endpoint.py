@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from entra_fast._native import Policy, Verifier, unverified_claims
+from entra_fast._native import Policy, Validator, unverified_claims
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.policy import Decision, Reason, admits_user, decide
 from entra_fast.emulator.model.registry import Application, Tenant
@@ -290,7 +290,7 @@ class TokenService:
         now = self.clock()
         try:
             policy = Policy(issuers=[issuer.v2, issuer.v1], audiences=client.audiences, leeway=0.0)
-            claims = Verifier(policy, self.keyring.key_set, cache_entries=1).validate(assertion, now)
+            claims = Validator(policy, self.keyring.key_set, cache_entries=1).validate(assertion, now)
         except InvalidToken as error:
             raise self._assertion_error(error, client, assertion) from None
         if claims.get("idtyp") == "app" or "scp" not in claims:

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from entra_fast._native import Policy, Verifier
+from entra_fast._native import Policy, Validator
 from entra_fast.emulator.local import discovery_document
 from entra_fast.emulator.model.policy import Reason
 from entra_fast.emulator.model.registry import Tenant
@@ -317,7 +317,7 @@ async def _userinfo(request: web.Request) -> web.Response:
             raise InvalidToken("token_missing", "a bearer token is required")
         issuers = [token_claims.Issuer(local.base_url, tenant).v2 for tenant in local.registry.tenants]
         policy = Policy(issuers=issuers, audiences=[token_claims.GRAPH_CLIENT_ID])
-        claims = Verifier(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
+        claims = Validator(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
         tenant = local.registry.tenant(str(claims["tid"]))
         user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
         if user is None:

@@ -16,7 +16,8 @@ from typing import Final
 
 from aiohttp import web
 
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator, is_loopback
+from entra_fast import _native
+from entra_fast.emulator.local import LocalEntraId, RunningEmulator
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.web import admin, console, endpoints, pages, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response, page
@@ -26,7 +27,7 @@ MAX_BODY_BYTES: Final = 128 * 1024
 KEEPALIVE_SECONDS: Final = 75.0
 SAVE_INTERVAL: Final = 10.0
 
-_ALLOWED_HOSTS: Final = web.AppKey("allowed_hosts", frozenset[str])
+_CALLERS: Final = web.AppKey("callers", _native.CallerCheck)
 
 
 def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Application:
@@ -39,7 +40,7 @@ def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Applica
     app[LOCAL] = local
     if not allow_remote:
         own = urllib.parse.urlsplit(local.base_url).hostname or ""
-        app[_ALLOWED_HOSTS] = frozenset({own, "localhost", "127.0.0.1", "::1"})
+        app[_CALLERS] = _native.CallerCheck([own])
     for part in (console, admin, endpoints, signin):  # the tenants' paths last: they begin with anything
         part.add_routes(app)
     return app
@@ -180,9 +181,10 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
     """Refuse what a foreign page in a developer's browser could send: other host names (DNS rebinding),
     and changes that come from another origin (cross-site request forgery).
     """
-    allowed = request.app.get(_ALLOWED_HOSTS)
-    host = _host_name(request.host)
-    if allowed is not None and host not in allowed and not is_loopback(host):
+    callers = request.app.get(_CALLERS)
+    hosts = request.headers.getall("Host", [])
+    if callers is not None and not (len(hosts) == 1 and callers.allows_host(hosts[0])):
+        host = _native.host_name(hosts[0]) or "" if hosts else ""
         text = (
             f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
         )
@@ -199,16 +201,11 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _same_origin(request: web.Request) -> bool:
-    # Browsers send the first to https and loopback addresses only; programs send neither.
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("Origin")
-    return origin is None or urllib.parse.urlsplit(origin).netloc == request.host
-
-
-def _host_name(host: str) -> str:
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    # Browsers send Sec-Fetch-Site to https and loopback addresses only; programs send neither header.
+    headers = request.headers
+    return _native.is_own_page(
+        fetch_site=headers.get("Sec-Fetch-Site"),
+        origin=headers.get("Origin"),
+        own_origin=request.app[LOCAL].base_url,
+        host=headers.get("Host", ""),
+    )

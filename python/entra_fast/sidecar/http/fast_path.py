@@ -22,6 +22,7 @@ from aiohttp.web_server import Server
 
 from entra_fast import _native
 from entra_fast._metrics import Metrics
+from entra_fast._native import Served, Stop
 from entra_fast.sidecar.http.protocol import Limits, SidecarProtocol, SidecarServer
 
 MAX_HELD_BYTES = 262_144
@@ -51,8 +52,6 @@ _METHODS = (
     "resume_writing",
     "start",
 )
-Served = bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]
-"""What the native lane says: see `_native.FastLane.serve`."""
 
 
 def missing_parts() -> list[str]:
@@ -75,7 +74,7 @@ class Lane:
 
     def __init__(
         self,
-        native: _native.FastLane,
+        native: _native.FastPath,
         *,
         monotonic: Callable[[], float],
         renew: Callable[[str, str | None], None],
@@ -132,7 +131,7 @@ class FastLaneProtocol(SidecarProtocol):
         self, manager: SidecarServer, lane: Lane, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
     ) -> None:
         self._other_requests = 0
-        self._receiver: _native.LaneReceiver | None = _native.LaneReceiver(lane.native, self._take)
+        self._receiver: _native.FastPathReceiver | None = _native.FastPathReceiver(lane.native, self._take)
         self._lane_waiter: asyncio.Future[None] | None = None
         self._lane = lane
         self._plain = lane.open  # everything so far was exactly framed
@@ -291,40 +290,38 @@ class FastLaneProtocol(SidecarProtocol):
     def _continue(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Do what the lane says about `data`. What has `waited` for keys does not wait here again: the full
         way knows when to give up."""
-        if isinstance(served, bytes):
-            served = (served, 1, len(data), "done", 0, [])
-        answers, count, consumed, stop, number, renewals = served
-        if answers and self.transport is not None:
-            self.transport.write(answers)
+        answered, stop, length = served.answered, served.stop, served.length
+        if answered and self.transport is not None:
+            self.transport.write(served.answers)
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            self._request_count += count
-        for target, subject_token in renewals:
+            self._request_count += answered
+        for target, subject_token in served.renewals:
             self._lane.renew(target, subject_token)
-        rest = data[consumed:]
-        if answers or not rest:
+        rest = data[served.consumed :]
+        if answered or not rest:
             self._received()  # the deadline of what was answered; what follows gets its own
-        if stop == "partial":
-            self._needed = number
+        if stop == Stop.PARTIAL:
+            self._needed = length
             self._hold(rest)
             if self._deadline is None:
                 timeout = self._sidecar.limits.request_timeout
                 self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         elif (
-            stop == "key_needed"
-            and not (waited and not answers)
+            stop == Stop.KEY_NEEDED
+            and not (waited and not answered)
             and self._lane.call_when_fetched(self._keys_were_fetched)
         ):
             self._received()
             self._waiting_since = self._lane.monotonic()
             self._hold(rest)
-        elif stop in ("framed", "key_needed"):
-            self._passing = max(0, number - len(rest))
-            self._hold(rest[number:])
-            self._pass_on(rest[:number], messages=1)
-        elif stop == "unknown":
+        elif stop in (Stop.FRAMED, Stop.KEY_NEEDED):
+            self._passing = max(0, length - len(rest))
+            self._hold(rest[length:])
+            self._pass_on(rest[:length], messages=1)
+        elif stop == Stop.UNKNOWN:
             self._plain = False
             self._pass_on(rest)
-        elif stop == "full":
+        elif stop == Stop.FULL:
             self._hold(rest)
             self._loop.call_soon(self._go_on)
         self._settle()

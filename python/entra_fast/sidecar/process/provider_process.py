@@ -323,7 +323,7 @@ class AnnouncedTokens:
 
     def __init__(
         self,
-        cache: _native.GrantCache,
+        cache: _native.TokenCache,
         limit: int,
         clocks: Clocks,
         grant: Callable[[Fields], None],

@@ -1,8 +1,8 @@
 //! The provider's key set (RFC 7517, section 5): immutable, found by `kid`, with a generation.
 //!
 //! A set is a snapshot. Refreshing means building a new one and swapping it in whole, so no reader ever
-//! waits. The generation tells whether a cached verdict was reached with this snapshot; [`KeySet::has`]
-//! tells whether an older verdict's key is still in it.
+//! waits. The generation tells whether a cached verification was made with this snapshot; [`KeySet::has`]
+//! tells whether an older verification's key is still in it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use crate::validate::error::shown;
 /// Largest text of a key set that is looked at, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Most keys in one set. Entra ID publishes about ten.
+/// Maximum number of keys in one set. Entra ID publishes about ten.
 pub const MAX_KEYS: usize = 512;
 
 /// How many header spellings are remembered in one set: a few per key, as issuers write one or two.

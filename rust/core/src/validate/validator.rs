@@ -1,15 +1,16 @@
-//! A validator: one policy, the current key set, and the tokens that were verified before.
+//! A validator: one policy, the current key set, and the verification cache.
 //!
-//! A token seen before costs one keyed fingerprint instead of a signature. Its verdict is cached under that,
-//! never under the token itself, and a hit checks again everything that can have changed: the times, and
-//! that the signing key is still published, and that the library that verified the signature is still trusted
-//! ([`crate::jose::confirmation`]): what that library alone has verified is dropped once it no longer is. One validator has one policy, so a verdict never serves
-//! another one.
+//! A token seen before costs one keyed fingerprint instead of a signature. Its verification is cached under the
+//! fingerprint, never under the token itself, and a hit checks again everything that can have changed: the times, that
+//! the signing key is still published, and that the library that verified the signature is still trusted: what the fast
+//! library alone has verified is dropped once it no longer is ([`crate::jose::confirmation`]). A validator has one policy, so a
+//! cached verification never serves another.
 //!
-//! Nobody waits for anybody: where another thread is busy in the same part of the cache, a token is verified once
-//! more instead.
+//! No thread waits for another: where the same part of the cache is in use, the token is verified again instead.
+//! Does not belong here: the checks (`verify`), fetching keys, clocks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 
@@ -20,13 +21,16 @@ use crate::validate::error::Error;
 use crate::validate::policy::Policy;
 use crate::validate::verify::{Verified, verify};
 
+/// Fewer tokens than this are not worth starting a thread for.
+const WORTH_A_THREAD: usize = 8;
+
 /// What is known about a token without verifying it.
 #[derive(Debug)]
 pub enum Recalled {
-    /// It was verified before, and this is the verdict for now.
-    Verdict(Result<Arc<Verified>, Error>),
-    /// Nothing. The fingerprint is what to remember it under.
-    Nothing(Fingerprint),
+    /// The result, without a signature to compute.
+    Known(Result<Arc<Verified>, Error>),
+    /// The token has to be verified. The fingerprint is the key to cache the verification under.
+    Unknown(Fingerprint),
 }
 
 /// See the module's description. Every method can be called from any thread.
@@ -35,9 +39,9 @@ pub struct Validator {
     policy: Policy,
     keys: ArcSwapOption<KeySet>,
     fingerprinter: Fingerprinter,
-    verdicts: S3Fifo<Fingerprint, Arc<Verified>>,
-    /// Is there room for any verdict? If not, no token needs a fingerprint, and no thread the cache's lock.
-    remembers: bool,
+    verified: S3Fifo<Fingerprint, Arc<Verified>>,
+    /// Is there room for any entry? If not, no token needs a fingerprint, and no thread the cache's lock.
+    caches: bool,
 }
 
 impl Validator {
@@ -48,8 +52,8 @@ impl Validator {
             policy,
             keys: ArcSwapOption::empty(),
             fingerprinter: Fingerprinter::new(),
-            verdicts: S3Fifo::new(limits, seed),
-            remembers: limits.entries > 0,
+            verified: S3Fifo::new(limits, seed),
+            caches: limits.entries > 0,
         }
     }
 
@@ -65,7 +69,7 @@ impl Validator {
         self.keys.load_full()
     }
 
-    /// Swap the key set. Verdicts of keys that are gone die at their next use.
+    /// Swap the key set. Cached verifications by keys that are gone are dropped at their next use.
     pub fn set_keys(&self, keys: Option<Arc<KeySet>>) {
         self.keys.store(keys);
     }
@@ -73,7 +77,7 @@ impl Validator {
     /// Figures of the cache of verified tokens.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.verdicts.stats()
+        self.verified.stats()
     }
 
     /// The cheap half of [`Self::validate`]: no signature is computed.
@@ -82,42 +86,42 @@ impl Validator {
     pub fn recall(&self, token: &[u8], now: f64) -> Recalled {
         let limit = self.policy.max_token_bytes;
         if token.len() > limit {
-            return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
+            return Recalled::Known(Err(Error::TooLarge { size: token.len(), limit }));
         }
-        if !self.remembers {
-            return Recalled::Nothing(Fingerprint::default());
+        if !self.caches {
+            return Recalled::Unknown(Fingerprint::default());
         }
         let fingerprint = self.fingerprinter.of(token);
-        let Some(verified) = self.verdicts.get_unless_busy(&fingerprint) else { return Recalled::Nothing(fingerprint) };
+        let Some(verified) = self.verified.get_unless_busy(&fingerprint) else { return Recalled::Unknown(fingerprint) };
         let keys = self.keys.load();
         match keys.as_ref() {
-            None => Recalled::Verdict(Err(Error::KeysUnavailable)),
+            None => Recalled::Known(Err(Error::KeysUnavailable)),
             Some(keys) if verified.signature_stands() && verified.key_is_in(keys) => {
-                Recalled::Verdict(match verified.check_times(&self.policy, now) {
+                Recalled::Known(match verified.check_times(&self.policy, now) {
                     Ok(()) => Ok(verified),
                     Err(error) => {
-                        self.verdicts.remove_unless_busy(&fingerprint);
+                        self.verified.remove_unless_busy(&fingerprint);
                         Err(error)
                     }
                 })
             }
             Some(_) => {
-                self.verdicts.remove_unless_busy(&fingerprint);
-                Recalled::Nothing(fingerprint)
+                self.verified.remove_unless_busy(&fingerprint);
+                Recalled::Unknown(fingerprint)
             }
         }
     }
 
-    /// The expensive half: verify, and remember under `fingerprint` (as given by [`Self::recall`] for this token).
+    /// The expensive half: verify, and cache under `fingerprint` (as given by [`Self::recall`] for this token).
     ///
     /// # Errors
     /// As [`verify`], and [`Error::KeysUnavailable`].
-    pub fn judge(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
+    pub fn verify_and_cache(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
         let verified = Arc::new(verify(token, keys, &self.policy, now)?);
-        if self.remembers {
-            self.verdicts.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
+        if self.caches {
+            self.verified.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
         }
         Ok(verified)
     }
@@ -125,13 +129,52 @@ impl Validator {
     /// Is this token acceptable now? `now` is in seconds since the epoch.
     ///
     /// # Errors
-    /// As [`Self::judge`].
+    /// As [`Self::verify_and_cache`].
     #[inline]
     pub fn validate(&self, token: &[u8], now: f64) -> Result<Arc<Verified>, Error> {
         match self.recall(token, now) {
-            Recalled::Verdict(verdict) => verdict,
-            Recalled::Nothing(fingerprint) => self.judge(token, fingerprint, now),
+            Recalled::Known(result) => result,
+            Recalled::Unknown(fingerprint) => self.verify_and_cache(token, fingerprint, now),
         }
+    }
+
+    /// [`Self::validate`] for many tokens, on as many of `cores` threads as are worth starting; results are in the
+    /// order of the tokens. What is an error already stays one.
+    #[must_use]
+    pub fn validate_many(
+        &self,
+        tokens: &[Result<&[u8], Error>],
+        now: f64,
+        cores: usize,
+    ) -> Vec<Result<Arc<Verified>, Error>> {
+        let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
+        let next = AtomicUsize::new(0);
+        // Threads take small runs of tokens from a shared counter, so that a slow core delays no other.
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let start = next.fetch_add(WORTH_A_THREAD, Relaxed);
+                let Some(run) = tokens.get(start..tokens.len().min(start + WORTH_A_THREAD)) else { return done };
+                if run.is_empty() {
+                    return done;
+                }
+                let results = run.iter().map(|token| self.validate(token.as_ref().map_err(Clone::clone)?, now));
+                done.push((start, results.collect::<Vec<_>>()));
+            }
+        };
+        let mut runs = std::thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut runs = work();
+            for helper in helpers {
+                match helper.join() {
+                    Ok(done) => runs.extend(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            runs
+        });
+        runs.sort_unstable_by_key(|(start, _)| *start);
+        runs.into_iter().flat_map(|(_, results)| results).collect()
     }
 }
 
@@ -216,8 +259,8 @@ mod tests {
             reference.validate(token.as_bytes(), NOW).unwrap();
         }
         let cached = |validator: &Validator| {
-            let verdicts = tokens.iter().map(|token| validator.recall(token.as_bytes(), NOW));
-            verdicts.filter(|recalled| matches!(recalled, Recalled::Verdict(Ok(_)))).count()
+            let recalled = tokens.iter().map(|token| validator.recall(token.as_bytes(), NOW));
+            recalled.filter(|recalled| matches!(recalled, Recalled::Known(Ok(_)))).count()
         };
         assert_eq!((cached(&validator), cached(&reference)), (20, 20));
 

@@ -1,7 +1,7 @@
 //! Verify a token: its signature with a key of the set, its claims against the policy, at a given time.
 //!
 //! The order matters. The signature comes before the claims are even decoded, so that only the provider's
-//! own text ever reaches the claims' parser; what a stranger sends meets the bounds and the header's
+//! own text ever reaches the claims' parser; what an attacker sends reaches the bounds and the header's
 //! parser, and nothing more.
 
 use std::sync::Arc;
@@ -292,7 +292,7 @@ pub(crate) fn check_issuer(checked: &Checked<'_>, key: &PublicKey, policy: &Poli
     if !policy.issuers.iter().any(|issuer| issuer.accepts(&iss, tid)) {
         return Err(wrong_issuer(policy.issuers.iter(), &iss));
     }
-    // A key that the provider binds to one issuer vouches for no other. A template binds nothing within one
+    // A key that the provider binds to one issuer verifies tokens of no other. A template binds nothing within one
     // tenant; across tenants it is what keeps them apart (Microsoft, "Access tokens: validate the issuer").
     if let Some(bound) = key.issuer().map(Issuer::parse) {
         let binds = multi_tenant || matches!(bound, Issuer::Exact(_));
