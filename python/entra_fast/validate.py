@@ -39,10 +39,10 @@ from entra_fast._native import (
 from entra_fast._native import (
     Validator as NativeValidator,
 )
+from entra_fast._net import url_problem
 from entra_fast._provider import blocking_fetch as fetch
 from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
 from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
-from entra_fast._settings.load import url_problem
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from entra_fast._native import unverified_claims
-from entra_fast._settings.load import ProviderSettings
+from entra_fast._settings.model import ProviderSettings
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
 from entra_fast.generator import settings as settings_module

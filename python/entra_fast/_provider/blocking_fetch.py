@@ -20,8 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from entra_fast._provider.http_client import proxy_for
-from entra_fast._settings.load import proxies_from, url_problem
+from entra_fast._net import proxies_from, proxy_for, url_problem
 from entra_fast.errors import ConfigurationError, KeysUnavailable
 
 MAX_ANSWER_BYTES = 1 << 20

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from entra_fast._metrics import Metrics
 from entra_fast._provider.http_client import HttpClient, HttpFailure
 from entra_fast._provider.oauth import Discovery, DiscoveryError, parse_discovery
-from entra_fast._settings.load import ProviderSettings
+from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import EntraFastError, ProviderError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0

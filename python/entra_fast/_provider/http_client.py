@@ -9,7 +9,6 @@ aiohttp is imported on the first request and not before, so that the library can
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entra_fast._settings.load import is_loopback_host, proxies_from, url_problem
+from entra_fast._net import proxies_from, proxy_for, url_problem
 from entra_fast.errors import EntraFastError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class HttpClient:
         overall_timeout: seconds for the whole request.
         max_response_bytes: a larger answer is a failure.
         ca_bundle: PEM file with authorities to trust beside the system's.
-        proxies: as made by `config.proxies_from`; by default from the process's environment.
+        proxies: as made by `_net.proxies_from`; by default from the process's environment.
         trace_configs: told about each request.
     """
 
@@ -254,39 +253,6 @@ class _Socket(socket.socket):
         """For an entry of what `getaddrinfo` returns."""
         family, kind, protocol = address[:3]
         return cls(family, kind, protocol)
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The web proxy for a URL, or None for a direct connection. Loopback is always direct, as in Go."""
-    parts = urllib.parse.urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    host = (parts.hostname or "").rstrip(".").lower()
-    if proxy is None or is_loopback_host(host):
-        return None
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    for entry in proxies.get("no", "").split(","):
-        if _excluded(entry.strip().lower(), host, port):
-            return None
-    return proxy
-
-
-def _excluded(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY (`*`, address, network, or domain with its subdomains) covers a host."""
-    if not entry:
-        return False
-    if entry == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
-    name, colon, wanted_port = entry.rpartition(":")
-    if colon and wanted_port.isdigit():
-        if int(wanted_port) != port:
-            return False
-        entry = name.strip("[]")
-    entry = entry.removeprefix("*").removeprefix(".")
-    return bool(entry) and (host == entry or host.endswith(f".{entry}"))
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -37,7 +37,7 @@ from entra_fast._provider.oauth import (
     parse_token_answer,
     scope_for,
 )
-from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 
 CLIENT_CREDENTIALS = "client_credentials"

@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from entra_fast._settings.load import Settings, is_loopback_host
+from entra_fast._net import is_loopback_host
+from entra_fast._settings.load import Settings
 from entra_fast.emulator.local import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.manifests import Source, is_reply_url
 from entra_fast.emulator.model.registry import Application, Tenant

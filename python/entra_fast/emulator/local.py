@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from entra_fast import _native
+from entra_fast._net import is_loopback_host
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
@@ -454,7 +454,7 @@ class LocalEntraId:
         """
         from entra_fast.emulator.web.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
 
-        if not allow_remote and not is_loopback(host):
+        if not allow_remote and not is_loopback_host(host):
             raise ConfigurationError(
                 "address_not_loopback",
                 f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as "
@@ -541,11 +541,6 @@ def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: 
         "tenant_region_scope": "EU",
         "cloud_instance_name": urllib.parse.urlsplit(base_url).netloc,
     }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return _native.is_loopback_host(host)
 
 
 def check_base_url(url: str) -> str:

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._settings.load import is_loopback_host
+from entra_fast._net import is_loopback_host
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import Audience, AudienceError, parse_audience

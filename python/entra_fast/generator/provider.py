@@ -25,7 +25,7 @@ from entra_fast._provider.oauth import (
     parse_discovery,
     parse_token_answer,
 )
-from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator

@@ -20,7 +20,8 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.token_client import Acquirer, TokenAcquirer, TokenCache
-from entra_fast._settings.load import OutboundSettings, ProviderSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.http.fast_path import Lane, missing_parts
 from entra_fast.sidecar.logs import AccessLog, logger
@@ -247,7 +248,7 @@ class Service:
     def _make_lane(self) -> Lane | None:
         """The fast lane, unless it is turned off, has nothing to answer, or does not fit this aiohttp."""
         provider, server = self.settings.provider, self.settings.server
-        if provider is None or self.acquirer is None or not server.fast_lane:
+        if provider is None or self.acquirer is None or not server.fast_path:
             return None
         if missing := missing_parts():
             logger.warning("serving without the fast lane", extra={"fields": {"aiohttp_lacks": missing}})

@@ -23,7 +23,8 @@ import uvloop
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._settings.load import ServerSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar.http.app import build_app, build_probe_app
 from entra_fast.sidecar.http.fast_path import FastLaneServer
 from entra_fast.sidecar.http.listener import BACKLOG, let_nobody_in, listen
@@ -178,7 +179,7 @@ def run(settings: Settings) -> int:
     """
     configure(settings.server.log_level)
     if settings.unknown:
-        logger.warning("no such settings", extra={"fields": {"names": settings.unknown}})
+        logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
     if settings.server.workers > 1:
         from entra_fast.sidecar.process.supervisor import supervise  # noqa: PLC0415 - for one process it is not needed
 

@@ -29,13 +29,13 @@ from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource, Waiters
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.token_client import AcquiredToken, Acquirer, token_key
-from entra_fast._settings.load import (
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import (
     CacheSettings,
     CredentialSettings,
     OutboundSettings,
     ProviderSettings,
     ServerSettings,
-    Settings,
 )
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.logs import configure, logger
