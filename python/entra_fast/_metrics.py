@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from entra_fast import _signatures
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the rendered text (Prometheus exposition formats)."""
 
@@ -277,6 +279,12 @@ class Metrics:
             "Introspection answers, by whether the token was active.",
             (Label("active", ("true", "false")),),
         )
+        self.signature_confirmations = Counter(
+            "entra_fast_signature_confirmations_total",
+            "Signatures that AWS-LC verified after rind, by outcome. `disagreed` must stay 0.",
+            (Label("outcome", ("agreed", "disagreed")),),
+        )
+        self.signature_confirmations.include(_signatures.confirmations)
         self.upstream = Counter(
             "entra_fast_upstream_requests_total",
             "Requests for tokens sent to the provider, by grant and outcome (`ok` or an error code).",

@@ -27,7 +27,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _native, _signatures
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -81,6 +81,7 @@ class Options(TypedDict, total=False):
     required_claims: Iterable[str]
     max_age: float | None
     max_token_bytes: int
+    signatures: str
     cache_entries: int
     cache_bytes: int
     refresh: RefreshRules | None
@@ -108,6 +109,7 @@ class _Validation:
         required_claims: Iterable[str] = ("iat",),
         max_age: float | None = None,
         max_token_bytes: int = MAX_TOKEN_BYTES,
+        signatures: str = "fast",
         cache_entries: int = 20_000,
         cache_bytes: int = 128 << 20,
         refresh: RefreshRules | None = None,
@@ -139,7 +141,9 @@ class _Validation:
             required_claims=_names("required_claims", required_claims),
             max_age=max_age,
             max_token_bytes=_count("max_token_bytes", max_token_bytes),
+            signatures=signatures,
         )
+        _signatures.log_distrust()
         fixed = None if jwks is None else _fixed_keys(jwks)
         self._verifier = NativeValidator(
             policy,
@@ -199,6 +203,9 @@ class Validator(_Validation):
         required_claims: claims that must be there besides iss, aud and exp.
         max_age: seconds since `iat` after which a token is refused.
         max_token_bytes: longer tokens are refused before they are parsed.
+        signatures: which libraries verify signatures. `"fast"`: rind verifies RS256 and PS256 where the
+            processor allows it, and AWS-LC confirms samples of its answers; after a disagreement AWS-LC alone
+            verifies, until the process ends. `"aws-lc"`: AWS-LC alone.
         cache_entries, cache_bytes: bounds of the cache of verified tokens; 0 entries turn it off.
         refresh: when keys are fetched.
         clock: seconds since the epoch; for tests.

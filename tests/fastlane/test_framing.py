@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from entra_fast import _native
 from entra_fast._native import Stop
+from support.keys import Key
 from support.lane import (
     TARGET,
     TOKEN,
@@ -545,7 +546,7 @@ def native_lane() -> _native.FastPath:
         bounds=[1.0],
         clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
     )
-    keys = _native.KeySet(f'{{"keys":[{_native.SigningKey.generate().public_jwk()}]}}')
+    keys = _native.KeySet(f'{{"keys":[{Key.generate().public_jwk()}]}}')
     lane.attach(_native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
     return lane
 

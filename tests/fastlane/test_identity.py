@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.lane import (
     EXCHANGE,
     INTROSPECT,
@@ -32,7 +32,7 @@ from support.wire import request_bytes
 
 ENTRA = {"identity_provider": "entra_id"}
 USER = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1IiwiZXhwIjo5OTk5OTk5OTk5fQ.c2ln"
-STRANGER = SigningKey.generate()
+STRANGER = Key.generate()
 
 Made = Callable[[Provider], bytes]
 

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.lane import Connection, body, connections, introspection, lane_answers, status, token_request
 from support.provider import Provider
 from support.sidecars import Started, StartSidecar, eventually
 
-ANOTHER = SigningKey.generate()
+ANOTHER = Key.generate()
 
 
 async def waiting(sidecar: Started, requests: int) -> None:

@@ -222,6 +222,7 @@ class Service:
             audience=provider.client_id,
             jwks_uri=endpoints.jwks_uri,
             required_claims=("iat",),
+            signatures=self.settings.server.signatures,
             cache_entries=self.settings.caches.verified_entries,
             http=self._key_http,
             clock=self._clocks.wall,

@@ -193,10 +193,15 @@ class HubValidator(AsyncValidator):
     """A validator whose keys come from the hub."""
 
     def __init__(
-        self, keys: KeySource, issuer: str, audience: str, jwks_uri: str, cache_entries: int
+        self, keys: KeySource, issuer: str, audience: str, jwks_uri: str, settings: Settings
     ) -> None:
         super().__init__(
-            issuer, audience, jwks_uri=jwks_uri, required_claims=("iat",), cache_entries=cache_entries
+            issuer,
+            audience,
+            jwks_uri=jwks_uri,
+            required_claims=("iat",),
+            signatures=settings.server.signatures,
+            cache_entries=settings.caches.verified_entries,
         )
         self._keys = keys
 
@@ -271,7 +276,7 @@ class WorkerService(Service):
                 fields["issuer"],
                 provider.client_id,
                 fields["jwks_uri"],
-                self.settings.caches.verified_entries,
+                self.settings,
             )
             validator.verifier.set_keys(self.keys.keys)
             self._judge_by(validator)
