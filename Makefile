@@ -8,12 +8,12 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-memory soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
 	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
@@ -30,6 +30,16 @@ test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to ch
 	@echo '==> Python tests'
 	@$(BIN)/pytest $(ARGS)
 
+coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
+coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
+	@rm -rf target/coverage && mkdir -p target/coverage
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage json --quiet -o target/coverage/report.json
+	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
+
+public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
+	@$(BIN)/python tests/tools/public_surface.py
+
 check: check-rust check-python ## Run formatters, linters and type checks
 
 check-rust:
@@ -39,6 +49,7 @@ check-rust:
 check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 
@@ -53,6 +64,9 @@ chaos: build $(STAMPS)/tools ## Throw all faults at sidecars under load, four mi
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
 	@cargo build --quiet --release --locked --package entra-core --example floor
 	@$(BIN)/python -m benches.load $(ARGS)
+
+bench-compare: build $(STAMPS)/tools ## Compare with another version side by side (BASE=git-ref; needs wrk), row by row
+	@benches/compare.sh $(VENV) '$(BASE)' $(ARGS)
 
 soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every answer
 	@$(BIN)/python -m benches.soak --requests $(or $(REQUESTS),10000000) $(ARGS)

@@ -98,11 +98,10 @@ def start_helper(module: str, *arguments: str, core: int, settings: dict[str, An
     return Server(process, json.loads(line)["port"])
 
 
-def start_sidecar(environ: dict[str, str], *arguments: str) -> Server:
+def start_sidecar(environ: dict[str, str], *arguments: str, python: str = sys.executable) -> Server:
     """`entra-fast serve` with exactly these settings, once it says that it listens."""
     process = subprocess.Popen(
-        ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "entra_fast", "serve", *arguments],
-        cwd=ROOT,
+        ["taskset", "-c", str(SERVER_CORE), python, "-m", "entra_fast", "serve", *arguments],
         env={
             "PATH": os.environ["PATH"],
             **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},

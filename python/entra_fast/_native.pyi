@@ -5,29 +5,43 @@ clock; where they may be left out, the native module reads the clock itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from entra_fast.errors import EntraFastError
 
 __all__ = [
     "ALGORITHMS",
+    "ENDPOINT_PATHS",
     "ERROR_CODES",
+    "MAX_BODY_BYTES",
     "MAX_TOKEN_BYTES",
+    "PROVIDERS",
     "AccessLog",
+    "CachedToken",
+    "CallerCheck",
     "Claims",
-    "FastLane",
-    "Grant",
-    "GrantCache",
+    "FastPath",
+    "FastPathReceiver",
     "KeySet",
-    "LaneReceiver",
     "Policy",
+    "Served",
     "SigningKey",
-    "Verifier",
+    "Stop",
+    "TokenCache",
+    "Validator",
     "__version__",
     "cache_key",
-    "grant_key",
+    "host_name",
+    "is_form",
+    "is_loopback_host",
+    "is_own_page",
+    "parse_form",
+    "parse_introspection_request",
     "parse_json",
+    "parse_token_request",
+    "scope_for",
     "sha256",
+    "token_cache_key",
     "unverified_claims",
     "unverified_header",
 ]
@@ -43,9 +57,9 @@ MAX_TOKEN_BYTES: int
 """Default limit of a token's size in bytes; a longer one is refused before it is parsed."""
 
 def cache_key(subject_token: str, scope: str) -> str:
-    """sha256(subject_token + scope) in lower-case hex: for people who keep their own token cache."""
+    """sha256(subject_token + scope) in lower-case hex, for programs that keep a token cache of their own."""
 
-def grant_key(purpose: str, parts: Sequence[str]) -> bytes:
+def token_cache_key(purpose: str, parts: Sequence[str]) -> bytes:
     """SHA-256 over a purpose and length-prefixed parts: the internal cache key, free of collisions by
     construction. 32 bytes."""
 
@@ -57,12 +71,12 @@ def parse_json(text: str | bytes) -> Any:
     order mark and deep nesting. Raises ValueError with a reason that repeats nothing of the text."""
 
 def unverified_header(token: str | bytes) -> dict[str, Any]:
-    """The header of a token that nobody has verified. Never decide anything by it.
+    """The header of a token, not verified. Never decide anything by it.
 
     Raises InvalidToken when it is not a JWT."""
 
 def unverified_claims(token: str | bytes) -> dict[str, Any]:
-    """The claims of a token that nobody has verified. Never decide anything by them.
+    """The claims of a token, not verified. Never decide anything by them.
 
     Raises InvalidToken when it is not a JWT."""
 
@@ -85,8 +99,8 @@ class Claims(Mapping[str, Any]):
         `has_groups_overage`."""
     @property
     def has_groups_overage(self) -> bool:
-        """True where Entra ID left the groups out because there are too many: then absence says nothing, and
-        Microsoft Graph has to be asked."""
+        """True where Entra ID left the groups out because there are too many: then a missing group means
+        nothing, and Microsoft Graph has to be asked."""
     @property
     def expires_at(self) -> float:
         """`exp`, in seconds since the epoch."""
@@ -104,10 +118,10 @@ class Claims(Mapping[str, Any]):
         """Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`)."""
     @property
     def name(self) -> str | None:
-        """The user's display name (`name`). For showing, not for deciding."""
+        """The user's display name (`name`). For display, never for decisions."""
     def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has all that is named: a role, a scope, a group. At least one
-        must be: a name that is None because a setting is missing must not let everybody in (`TypeError`)."""
+        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
+        none is a TypeError: a name that is None because a setting is missing must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:
@@ -131,7 +145,7 @@ class KeySet:
     def kids(self) -> tuple[str | None, ...]: ...
     @property
     def dropped(self) -> tuple[tuple[str | None, str], ...]:
-        """(kid, reason) of each entry that was not taken."""
+        """(kid, reason) of each entry that is not used."""
     def __len__(self) -> int: ...
 
 @final
@@ -156,8 +170,8 @@ class Policy:
     ) -> Policy: ...
 
 @final
-class Verifier:
-    """One policy, the current key set and the bounded cache of tokens already verified. Thread-safe."""
+class Validator:
+    """One policy, the current key set and the bounded verification cache. Thread-safe."""
 
     def __new__(
         cls,
@@ -166,11 +180,11 @@ class Verifier:
         *,
         cache_entries: int = 20_000,
         cache_bytes: int = 134_217_728,
-    ) -> Verifier: ...
+    ) -> Validator: ...
     @property
     def keys(self) -> KeySet | None: ...
     def set_keys(self, keys: KeySet | None) -> None:
-        """Swap the key set atomically; verdicts reached with a key that is gone die with it."""
+        """Swap the key set atomically. Cached verifications by a key that is gone are no longer used."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
     def validate_many(
@@ -216,8 +230,8 @@ class SigningKey:
         """Compact JWS over exactly these bytes; `header` must be JSON whose `alg` is `self.algorithm`."""
 
 @final
-class Grant:
-    """A cached token, ready to be handed out."""
+class CachedToken:
+    """A cached token that may be handed out."""
 
     @property
     def access_token(self) -> str: ...
@@ -228,17 +242,17 @@ class Grant:
         """Whole seconds that the token has left, rounded down, at the time of the call that found it."""
     @property
     def renewal_due(self) -> bool:
-        """True when the token should be renewed behind the caller's back. True for one caller only per
-        renewal: the first that finds it due; `GrantCache.renewal_failed` arms it anew."""
+        """Whether this caller has to renew the token in the background. True for one caller per renewal: the
+        first that finds it due. `TokenCache.renewal_failed` makes it due again."""
 
 @final
-class GrantCache:
+class TokenCache:
     """Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
 
-    Lifetimes run on the monotonic clock, so that a jump of the wall clock neither resurrects nor kills a
-    token; the subject token's own end is a wall-clock time."""
+    Lifetimes run on the monotonic clock, so that a jump of the wall clock neither revives nor ends a token.
+    The end of the subject token is a wall-clock time."""
 
-    def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> GrantCache: ...
+    def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> TokenCache: ...
     def put(
         self,
         key: bytes,
@@ -249,87 +263,120 @@ class GrantCache:
         renew_in: float | None = None,
         subject_expires_at: float | None = None,
     ) -> None:
-        """Remember a token that lives `expires_in` seconds from `monotonic`. `renew_in`: seconds until
-        renewal is due (default: by the rule of contract.md; the caller spreads it). A token of no remaining
-        life is not kept."""
-    def get(self, key: bytes, *, monotonic: float, now: float) -> Grant | None:
+        """Cache a token that expires `expires_in` seconds after `monotonic`. `renew_in`: seconds until its
+        renewal is due; by default 0.8 of the time for which it may be handed out. A token that has expired is
+        not cached."""
+    def get(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
         """The token, unless it is within its safety margin (120 s before its end; half of its life if that is
         240 s or less) or its subject token has expired."""
-    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> Grant | None:
-        """Like get, but inside the safety margin too: as long as the token is still valid. For when the
-        provider fails."""
+    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
+        """Like get, but within the safety margin too, as long as the token is valid: for when the provider
+        fails."""
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
-        """Arm the entry's renewal anew, `retry_in` seconds from `monotonic`."""
+        """Make the renewal due again, `retry_in` seconds after `monotonic`."""
     def remove(self, key: bytes) -> None: ...
-    def render(self, key: bytes, *, monotonic: float, now: float) -> tuple[bytes, bool] | None:
-        """(the whole JSON body of contract.md, renewal_due), or None as get."""
     def stats(self) -> dict[str, int]:
         """entries, bytes, hits, misses, evictions, expired."""
 
 @final
 class AccessLog:
-    """Collects the lines of the access log, and writes them to standard error in pieces of whole lines, of 64
-    KiB at most. `worker`: the number of this process, where several serve as one; pieces are then no larger
-    than what a pipe that they share takes as a whole. What cannot be written is lost."""
+    """Collects the lines of the access log and writes them to standard error in pieces of whole lines, at
+    most 64 KiB each. `worker`: the number of this process, where several share the log; pieces are then at
+    most 4 KiB, which a pipe takes as a whole. Lines that cannot be written are lost."""
 
     def __new__(cls, *, worker: int | None = None) -> AccessLog: ...
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
         """A line for one request, as of now."""
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the lines that wait."""
 
 @final
-class FastLane:
-    """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/fastlane.rs.
+class Stop:
+    """Why a call of the fast path stopped."""
+
+    DONE: ClassVar[Stop]
+    """Everything was answered."""
+    PARTIAL: ClassVar[Stop]
+    """The rest is the beginning of a request; `Served.length` is the length of the whole, 0 if unknown."""
+    FRAMED: ClassVar[Stop]
+    """The next request, of `Served.length` bytes, is for the slow path."""
+    KEY_NEEDED: ClassVar[Stop]
+    """As FRAMED, but new keys would make it a request for the fast path."""
+    UNKNOWN: ClassVar[Stop]
+    """The rest is for the slow path, and so is everything else that arrives on the connection."""
+    FULL: ClassVar[Stop]
+    """There are so many answers that the rest was not looked at."""
+
+@final
+class Served:
+    """What a call of the fast path did."""
+
+    @property
+    def answers(self) -> bytes:
+        """The answers, one after the other."""
+    @property
+    def answered(self) -> int:
+        """How many there are."""
+    @property
+    def consumed(self) -> int:
+        """How many bytes of the data they answer."""
+    @property
+    def stop(self) -> Stop: ...
+    @property
+    def length(self) -> int:
+        """The length that `stop` speaks of."""
+    @property
+    def renewals(self) -> list[tuple[str, str | None]]:
+        """Tokens to renew in the background: (target, subject token or None)."""
+
+@final
+class FastPath:
+    """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/sidecar/fast_path.rs.
 
     `bounds`: of the buckets of durations, in seconds. `access_log`: gets a line for each answer.
-    `tracing`: decline requests whose `traceparent` is sampled. `clocks`: (wall, monotonic), in seconds; those
-    of the system if there are none."""
+    `tracing`: decline requests whose `traceparent` is sampled. `clocks`: (wall, monotonic), in seconds; by
+    default those of the system."""
 
     def __new__(
         cls,
-        grants: GrantCache,
+        tokens: TokenCache,
+        callers: CallerCheck,
         *,
         tenant: str,
         client_id: str,
-        allowed_hosts: Sequence[str],
         bounds: Sequence[float],
         access_log: AccessLog | None = None,
         tracing: bool = False,
         clocks: tuple[Callable[[], float], Callable[[], float]] | None = None,
-    ) -> FastLane: ...
-    def attach(self, verifier: Verifier) -> None:
-        """Introspect with this verifier from now on. The first one stays."""
+    ) -> FastPath: ...
+    def attach(self, validator: Validator) -> None:
+        """Introspect with this validator from now on. The first one stays."""
     def refuse_unknown_keys_until(self, monotonic: float) -> None:
-        """Until then tokens of unknown keys are answered here, because nothing fetches keys for them."""
-    def serve(
-        self, data: bytes, waited: float = 0.0
-    ) -> bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]:
-        """Answer what can be answered of the bytes that a connection has. For exactly one whole request the
-        answer's bytes; else (answers, how many there are, bytes consumed, why it stopped, a number,
-        renewals). It stopped because everything is `done`; the rest is `partial` (number: bytes of the whole
-        request, or 0); the next request is `framed` but not for the lane (number: its bytes); the same, but
-        new keys would make it one for the lane (`key_needed`); the rest is `unknown`; or so many answers are
-        there (`full`) that the rest was not looked at. Each renewal is (target, subject token or None).
-        `waited`: seconds that the bytes have waited before, for the metrics."""
+        """Until then tokens with an unknown signing key are answered here, because no keys are fetched for
+        them."""
+    def serve(self, data: bytes, waited: float = 0.0) -> Served:
+        """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
+        bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
     def introspections(self) -> tuple[int, int]:
         """How many introspections were answered with an active, and with an inactive token."""
 
 @final
-class LaneReceiver:
+class FastPathReceiver:
     """What the transport of one connection gives its bytes to.
 
     While the connection is at rest, one plain request is answered here, without a step of Python. Everything
-    else goes to `otherwise`: the bytes, and what `lane` said (see `FastLane.serve`), or None where it was not
+    else goes to `otherwise`: the bytes, and what the fast path did with them, or None where it was not
     asked."""
 
-    def __new__(cls, lane: FastLane, otherwise: Callable[[bytes, Any], None]) -> LaneReceiver: ...
-    def connect(self, write: Callable[[bytes], None]) -> None:
+    def __new__(
+        cls, fast_path: FastPath, otherwise: Callable[[bytes, Served | None], None]
+    ) -> FastPathReceiver: ...
+    def connect(self, write: Callable[[bytes], object]) -> None:
         """Write answers there from now on. The first one stays."""
     at_rest: bool
-    """Whether it is the lane's turn."""
+    """Whether nothing is under way on the connection, so that arriving bytes are for the fast path."""
 
     @property
     def answered_at(self) -> float:
@@ -339,3 +386,77 @@ class LaneReceiver:
         """How many requests were answered here."""
     def data_received(self, data: bytes) -> None:
         """As asyncio.Protocol.data_received."""
+
+# --- the contract of the endpoints: rust/core/src/sidecar/contract.rs ---
+
+ENDPOINT_PATHS: dict[str, str]
+"""The path of each endpoint, by its name in metrics."""
+
+PROVIDERS: tuple[str, ...]
+"""The names of the provider: they are one provider."""
+
+MAX_BODY_BYTES: int
+"""A larger body is refused before it is parsed."""
+
+def scope_for(target: str) -> str:
+    """The scope that a target means. `<cluster>:<namespace>:<app>` becomes
+    `api://<cluster>.<namespace>.<app>/.default`; a scope stays as it is.
+
+    Raises EntraFastError (code `target_invalid`) with a sentence that names the accepted forms."""
+
+def is_form(content_types: Sequence[str]) -> bool:
+    """Whether a body is a form, from the values of its Content-Type headers; else it is JSON.
+
+    Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
+
+def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str, bool, str | None]:
+    """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
+    unless it is an `exchange`.
+
+    Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+
+def parse_introspection_request(body: bytes, *, form: bool) -> str:
+    """The token that the introspection endpoint is asked about.
+
+    Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+
+def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.
+
+    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a
+    known field is repeated or not percent-encoded UTF-8."""
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host name or address, without port and brackets, is the loopback of this machine."""
+
+def host_name(host: str) -> str | None:
+    """The name or address in the value of a Host header, in lower case, without port and brackets; None where
+    the value is malformed."""
+
+def is_own_page(*, fetch_site: str | None, origin: str | None, own_origin: str, host: str) -> bool:
+    """Whether a request that changes something comes from a page of the server's own, or not from a browser.
+
+    `fetch_site`, `origin`, `host`: the headers Sec-Fetch-Site, Origin and Host. `own_origin`: the server's
+    scheme, host and port."""
+
+@final
+class CallerCheck:
+    """The caller check of one server. `allowed_hosts` are accepted beside loopback hosts."""
+
+    def __new__(cls, allowed_hosts: Iterable[str]) -> CallerCheck: ...
+    def allows_host(self, host: str) -> bool:
+        """Whether the value of a Host header is a loopback host or an allowed one."""
+    def refusal(
+        self,
+        *,
+        hosts: Sequence[str],
+        has_origin: bool,
+        fetch_sites: Sequence[str],
+        is_forwarded: bool,
+        probe: bool = False,
+    ) -> str | None:
+        """The sentence of the refusal, or None where the caller is allowed.
+
+        `hosts` and `fetch_sites`: the values of all Host and Sec-Fetch-Site headers. `has_origin` and
+        `is_forwarded`: whether there is an Origin or an X-Forwarded-For header. `probe`: the request came to
+        the probe listener, where any host is right."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 import orjson
 
 from entra_fast import _native
-from entra_fast._native import Claims, Verifier
+from entra_fast._native import Claims
 from entra_fast._provider.jwks import KeySource
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 
@@ -37,7 +37,7 @@ class AsyncValidation:
     __slots__ = ("_clock", "_keys", "native")
 
     def __init__(
-        self, native: Verifier, keys: KeySource | None, clock: Callable[[], float] | None = None
+        self, native: _native.Validator, keys: KeySource | None, clock: Callable[[], float] | None = None
     ) -> None:
         self.native = native
         self._keys = keys

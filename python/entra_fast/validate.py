@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
@@ -32,15 +32,19 @@ from entra_fast._native import (
     Claims,
     KeySet,
     Policy,
-    Verifier,
     unverified_claims,
     unverified_header,
 )
-from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._native import (
+    Validator as NativeValidator,
+)
+from entra_fast._net import url_problem
+from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
+from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast._provider.jwks_schedule import RefreshRules
 from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
-from entra_fast._settings.load import url_problem
 from entra_fast._validation import NEED_KEYS, AsyncValidation, first_kid, kid_of, needs_keys
 from entra_fast.errors import (
     ConfigurationError,
@@ -49,9 +53,6 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
 )
-
-if TYPE_CHECKING:
-    from entra_fast._provider.http_client import HttpClient
 
 __all__ = [
     "AsyncValidator",
@@ -139,7 +140,7 @@ class Validator:
         self._keys: ThreadKeys | None = None
         if configured.jwks_uri is not None:
             self._keys = ThreadKeys(
-                configured.jwks_uri, fetch.get, configured.native.set_keys, rules=configured.rules
+                configured.jwks_uri, _fetch_keys, configured.native.set_keys, rules=configured.rules
             )
 
     @classmethod
@@ -286,7 +287,7 @@ class AsyncValidator:
         issuer: str | Sequence[str] | None = None,
         audience: str | Sequence[str] | None = None,
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> None:
         configured = _configured(issuer, audience, _refuse_discovery, **options)
@@ -297,7 +298,7 @@ class AsyncValidator:
         self._validation = AsyncValidation(configured.native, self._keys, configured.clock)
 
     @classmethod
-    async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
+    async def from_env(cls, *, http: AsyncHttpClient | None = None, **options: Unpack[Options]) -> Self:
         """A validator for the application whose settings are in the environment: see `Validator.from_env`.
 
         Args:
@@ -320,7 +321,7 @@ class AsyncValidator:
         url: str,
         audience: str | Sequence[str],
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """A validator for the provider that a discovery document describes: see `Validator.from_discovery`.
@@ -432,12 +433,12 @@ class _LoopKeys:
     """The keys of an `AsyncValidator`: a `KeySource` that starts fetching when it is first asked, and starts
     again on another event loop when its own has ended (`asyncio.run` twice)."""
 
-    def __init__(self, configured: _Configured, jwks_uri: str, http: HttpClient | None) -> None:
+    def __init__(self, configured: _Configured, jwks_uri: str, http: AsyncHttpClient | None) -> None:
         self._jwks_uri = jwks_uri
         self._accept = configured.native.set_keys
         self._rules = configured.rules
         self._http = http
-        self._own_http: HttpClient | None = None
+        self._own_http: AsyncHttpClient | None = None
         self._keys: AsyncKeys | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -494,7 +495,7 @@ class _LoopKeys:
 class _Configured:
     """The arguments of a validator, checked."""
 
-    native: Verifier
+    native: NativeValidator
     jwks_uri: str | None
     rules: RefreshRules
     clock: Callable[[], float] | None
@@ -552,7 +553,7 @@ def _configured(
         max_age=max_age,
         max_token_bytes=_count("max_token_bytes", max_token_bytes),
     )
-    native = Verifier(
+    native = NativeValidator(
         policy,
         None if jwks is None else _fixed_keys(jwks),
         cache_entries=_count("cache_entries", cache_entries),
@@ -561,9 +562,11 @@ def _configured(
     return _Configured(native, jwks_uri, refresh or RefreshRules(), clock)
 
 
-def _new_http_client() -> HttpClient:
-    from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - only loaded where it is used
-
+def _new_http_client() -> AsyncHttpClient:
+    try:
+        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is not needed for threads
+    except ImportError:
+        return ThreadedHttpClient()
     return HttpClient()
 
 
@@ -595,23 +598,39 @@ def _refuse_discovery(_: str) -> KeyDiscovery:
     raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
 
 
+def _fetch_keys(url: str) -> HttpResponse:
+    return BlockingHttpClient().get(url, accept=KEY_SET_MEDIA_TYPES)
+
+
 def _fetch_discovery(url: str) -> KeyDiscovery:
-    answer = fetch.get(url)
+    _check_discovery_url(url)
+    try:
+        answer = BlockingHttpClient().get(url)
+    except EntraFastError as error:
+        raise _not_fetched(error) from None
     return _discovery(answer.status, answer.body, url)
 
 
-async def _fetch_discovery_async(url: str, http: HttpClient | None) -> KeyDiscovery:
-    if (problem := url_problem(url)) is not None:
-        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+async def _fetch_discovery_async(url: str, http: AsyncHttpClient | None) -> KeyDiscovery:
+    _check_discovery_url(url)
     client = http or _new_http_client()
     try:
         answer = await client.get(url)
     except EntraFastError as error:
-        raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
+        raise _not_fetched(error) from None
     finally:
         if http is None:
             await client.aclose()
     return _discovery(answer.status, answer.body, url)
+
+
+def _check_discovery_url(url: str) -> None:
+    if (problem := url_problem(url)) is not None:
+        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+
+
+def _not_fetched(error: EntraFastError) -> KeysUnavailable:
+    return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
 
 
 def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:

@@ -65,8 +65,8 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
     assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
     assert f"1 to {tokens.MAX_SUBJECT_TOKEN_BYTES} characters" in page
     assert f"more than {tokens.MAX_FLIGHTS} different tokens" in page
-    assert f"until {tokens.LONG_MARGIN:.0f} s before its end" in page
-    assert f"lives {2 * tokens.LONG_MARGIN:.0f} s or less" in page
+    assert f"until {tokens.LONG_MARGIN:.0f} s before it expires" in page
+    assert f"if that is {2 * tokens.LONG_MARGIN:.0f} s or less" in page
     assert f"more than {oauth.MAX_EXPIRES_IN // 86_400} days" in page
     assert oauth.RETRY_AFTER_RANGE == (1, 3600)
     assert "`Retry-After` (1 s to 1 h" in page

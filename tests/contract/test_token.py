@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast._native import KeySet, Policy, SigningKey, Verifier
+from entra_fast._native import KeySet, Policy, SigningKey, Validator
 from support.provider import CLIENT_ID, CLIENT_KEY, Provider, after, answer, granting, refuse, segment
 from support.sidecars import Started, StartSidecar, eventually
 from support.wire import request_bytes
@@ -108,7 +108,7 @@ async def test_the_private_key_signs_a_fresh_assertion(sidecar: Started, provide
         issuers=[CLIENT_ID], audiences=[provider.token_endpoint], required_claims=["jti", "nbf", "iat"]
     )
     published = KeySet(json.dumps({"keys": [json.loads(CLIENT_KEY.public_jwk())]}))
-    claims = Verifier(policy, published).validate(assertion)
+    claims = Validator(policy, published).validate(assertion)
     assert claims["sub"] == CLIENT_ID
     assert claims["exp"] - claims["iat"] <= 300
     assert segment(assertion, 0)["kid"] == CLIENT_KEY.kid

@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from entra_fast import _native
+from entra_fast._native import Stop
 from support.fast_path import (
     TARGET,
     TOKEN,
@@ -533,20 +534,22 @@ async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
 # --- the recogniser against aiohttp's parser -------------------------------------------------------------
 
 
-def native_fast_path() -> _native.FastLane:
+def native_fast_path() -> _native.FastPath:
     """One that answers every introspection whose token has no kid, and one target."""
-    cache = _native.GrantCache()
-    cache.put(_native.grant_key("client_credentials", ["t", "c", TARGET, ""]), "x", 3600.0, monotonic=0.0)
-    fast = _native.FastLane(
+    cache = _native.TokenCache()
+    cache.put(
+        _native.token_cache_key("client_credentials", ["t", "c", TARGET, ""]), "x", 3600.0, monotonic=0.0
+    )
+    fast = _native.FastPath(
         cache,
+        _native.CallerCheck([]),
         tenant="t",
         client_id="c",
-        allowed_hosts=[],
         bounds=[1.0],
         clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
     )
     keys = _native.KeySet(f'{{"keys":[{_native.SigningKey.generate().public_jwk()}]}}')
-    fast.attach(_native.Verifier(_native.Policy(issuers=["i"], audiences=["a"]), keys))
+    fast.attach(_native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
     return fast
 
 
@@ -690,14 +693,11 @@ def streams(draw: st.DrawFn) -> bytes:
     return data
 
 
-def served(data: bytes) -> tuple[int, int, str, int]:
-    """How many requests the fast path answered, in how many bytes, why it stopped, and the number."""
+def served(data: bytes) -> _native.Served:
+    """What the fast path did, and it wrote as many answers as it says."""
     result = NATIVE.serve(data)
-    if isinstance(result, bytes):
-        return 1, len(data), "done", 0
-    answers, count, consumed, stop, number, _ = result
-    assert answers.count(b"HTTP/1.1 200 OK\r\n") == count
-    return count, consumed, stop, number
+    assert result.answers.count(b"HTTP/1.1 200 OK\r\n") == result.answered
+    return result
 
 
 @settings(max_examples=3000, deadline=None)
@@ -705,10 +705,11 @@ def served(data: bytes) -> tuple[int, int, str, int]:
 @example(INNER * 3)
 @example(introspection("a") + request_bytes("GET", "/") + INNER)
 def test_the_fast_path_and_aiohttp_agree_where_requests_end(data: bytes) -> None:
-    """Whatever the fast path consumed is, for aiohttp, exactly as many whole requests that end there;
-    whatever the fast calls framed is one message that ends where it says, or is refused, which ends the
+    """Whatever the fast path consumed is, for aiohttp, exactly as many whole requests that end there.
+    Whatever it calls framed is one message that ends where it says, or is refused, which closes the
     connection."""
-    answered, consumed, stop, number = served(data)
+    result = served(data)
+    answered, consumed, length = result.answered, result.consumed, result.length
     if answered:
         parsed = Parsed(data[:consumed] + SENTINEL)
         assert not parsed.refused
@@ -721,9 +722,9 @@ def test_the_fast_path_and_aiohttp_agree_where_requests_end(data: bytes) -> None
         assert not short.refused
         assert short.whole == answered - 1
     rest = data[consumed:]
-    if stop == "framed":
-        framed = (rest + b"x" * min(number, 200_000))[:number]
-        if len(framed) == number:
+    if result.stop == Stop.FRAMED:
+        framed = (rest + b"x" * min(length, 200_000))[:length]
+        if len(framed) == length:
             parsed = Parsed(framed)
             assert parsed.refused or (len(parsed.messages) == parsed.whole == 1 and not parsed.upgraded)
             short = Parsed(framed[:-1])
@@ -731,10 +732,10 @@ def test_the_fast_path_and_aiohttp_agree_where_requests_end(data: bytes) -> None
             if not parsed.refused and not parsed.messages[0][0].should_close:
                 both = Parsed(framed + SENTINEL)
                 assert [message.path for message, _ in both.messages][1:] == ["/sentinel"]
-    elif stop == "partial":
+    elif result.stop == Stop.PARTIAL:
         parsed = Parsed(rest)
         assert parsed.whole == 0
-    elif stop == "done":
+    elif result.stop == Stop.DONE:
         assert consumed == len(data)
 
 
@@ -744,28 +745,26 @@ def test_the_fast_path_says_the_same_however_bytes_come(data: bytes, more: st.Da
     """A beginning that the fast path consumes, it consumes of the whole as well: nothing that comes later
     changes what was answered."""
     cut = more.draw(st.integers(0, len(data)))
-    answered, consumed, _, _ = served(data[:cut])
-    answered_whole, consumed_whole, _, _ = served(data)
-    assert answered_whole >= answered
-    assert consumed_whole >= consumed
-    again, _, _, _ = served(data[consumed:])
-    assert answered + again == answered_whole
+    part, whole = served(data[:cut]), served(data)
+    assert whole.answered >= part.answered
+    assert whole.consumed >= part.consumed
+    assert part.answered + served(data[part.consumed :]).answered == whole.answered
 
 
 def test_the_generator_reaches_every_outcome() -> None:
     """The property above says something: all outcomes come up in what is generated."""
-    seen: dict[str, int] = {}
+    seen: set[Stop] = set()
     answers = 0
 
     @settings(max_examples=600, deadline=None, database=None)
     @given(streams())
     def look(data: bytes) -> None:
         nonlocal answers
-        answered, _, stop, _ = served(data)
-        answers += answered
-        seen[stop] = seen.get(stop, 0) + 1
+        result = served(data)
+        answers += result.answered
+        seen.add(result.stop)
 
     look()
-    assert set(seen) >= {"done", "partial", "framed", "unknown"}
+    assert seen >= {Stop.DONE, Stop.PARTIAL, Stop.FRAMED, Stop.UNKNOWN}
     assert answers > 50
     assert body(b"HTTP/1.1 200 OK\r\n\r\nx") == b"x"

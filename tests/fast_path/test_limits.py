@@ -213,7 +213,9 @@ async def test_a_closed_connection_is_freed_at_once(fast: Started) -> None:
     cyclic collector, which the sidecar makes come seldom."""
 
     def alive() -> int:
-        return sum(isinstance(thing, (FastPathProtocol, _native.LaneReceiver)) for thing in gc.get_objects())
+        return sum(
+            isinstance(thing, (FastPathProtocol, _native.FastPathReceiver)) for thing in gc.get_objects()
+        )
 
     async def freed() -> bool:
         return alive() <= before

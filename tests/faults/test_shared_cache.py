@@ -430,12 +430,12 @@ async def test_redis_sees_no_token_and_no_name(
     seen = b"\n".join(name + b"=" + value for name, value in (await redis.everything()).items())
     seen += message["data"]
     assert len(await redis.names("token")) == 2
-    from entra_fast._native import grant_key
+    from entra_fast._native import token_cache_key
     from support.provider import TENANT
 
     digests = [
-        grant_key("client_credentials", [TENANT, CLIENT_ID, TARGET, ""]),
-        grant_key("on_behalf_of", [TENANT, CLIENT_ID, TARGET, user]),
+        token_cache_key("client_credentials", [TENANT, CLIENT_ID, TARGET, ""]),
+        token_cache_key("on_behalf_of", [TENANT, CLIENT_ID, TARGET, user]),
     ]
     secrets = [answer.json["access_token"].encode() for answer in answers]
     secrets += [user.encode(), base64.b64decode(KEY), KEY.encode(), TARGET.encode(), CLIENT_ID.encode()]

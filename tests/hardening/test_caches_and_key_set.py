@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from entra_fast import _native
-from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast.validate import (
@@ -136,16 +136,22 @@ def test_pairs_with_the_same_concatenation() -> None:
     """Two (token, scope) pairs that concatenate to the same text must not share an entry of a cache."""
     pairs = [("abc", "def"), ("ab", "cdef"), ("", "abcdef"), ("abcdef", ""), ("abcde", "f")]
     assert len({_native.cache_key(*pair) for pair in pairs}) == 1  # the documented key, for caches of users
-    keys = {_native.grant_key("exchange", pair) for pair in pairs}
+    keys = {_native.token_cache_key("exchange", pair) for pair in pairs}
     assert len(keys) == len(pairs)
-    assert _native.grant_key("exchange", ["abc", "def"]) != _native.grant_key("token", ["abc", "def"])
-    assert _native.grant_key("exchange", ["abc", "def"]) != _native.grant_key("exchange", ["abc", "def", ""])
+    assert _native.token_cache_key("exchange", ["abc", "def"]) != _native.token_cache_key(
+        "token", ["abc", "def"]
+    )
+    assert _native.token_cache_key("exchange", ["abc", "def"]) != _native.token_cache_key(
+        "exchange", ["abc", "def", ""]
+    )
 
-    cache = _native.GrantCache()
+    cache = _native.TokenCache()
     for token, scope in pairs:
-        cache.put(_native.grant_key("exchange", [token, scope]), f"for {token}|{scope}", 3600, monotonic=0)
+        cache.put(
+            _native.token_cache_key("exchange", [token, scope]), f"for {token}|{scope}", 3600, monotonic=0
+        )
     for token, scope in pairs:
-        grant = cache.get(_native.grant_key("exchange", [token, scope]), monotonic=1, now=NOW)
+        grant = cache.get(_native.token_cache_key("exchange", [token, scope]), monotonic=1, now=NOW)
         assert grant is not None
         assert grant.access_token == f"for {token}|{scope}"
 
@@ -412,9 +418,11 @@ async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
     policy = _native.Policy(issuers=[ISSUER], audiences=[AUDIENCE])
     clock, token = Clock(), signer().token()
     rules = RefreshRules(cool_down=0, first_retry=3600, last_retry=3600, max_age=86_400)
-    in_threads, on_loop = _native.Verifier(policy), _native.Verifier(policy)
+    in_threads, on_loop = _native.Validator(policy), _native.Validator(policy)
     http = HttpClient()
-    threads = ThreadKeys(server.keys_url, fetch.get, in_threads.set_keys, rules=rules, monotonic=clock)
+    threads = ThreadKeys(
+        server.keys_url, BlockingHttpClient().get, in_threads.set_keys, rules=rules, monotonic=clock
+    )
     loop = AsyncKeys(server.keys_url, http, on_loop.set_keys, rules=rules, monotonic=clock)
     try:
         threads.refresh()

@@ -169,8 +169,8 @@ def test_a_header_seen_before_does_not_skip_the_policy() -> None:
     """Two policies on one key set: what one of them learned about a header must not serve the other."""
     key, keys = signer(), _native.KeySet(jwks(signer()))
     settings: dict[str, Any] = {"issuers": [ISSUER], "audiences": [AUDIENCE]}
-    lax = _native.Verifier(_native.Policy(**settings, algorithms=["RS256", "PS256"]), keys)
-    strict = _native.Verifier(_native.Policy(**settings, algorithms=["RS256"]), keys)
+    lax = _native.Validator(_native.Policy(**settings, algorithms=["RS256", "PS256"]), keys)
+    strict = _native.Validator(_native.Policy(**settings, algorithms=["RS256"]), keys)
     for count in range(3):
         token = key.using("PS256").token(count=count)
         lax.validate(token, NOW)

@@ -83,7 +83,7 @@ def test_the_introspection_body_holds_the_claims_verbatim(extra: dict[str, Any])
     """`active` first, then the claims' own text; one that is called `active` cannot contradict it."""
     text = json.dumps({**extra, **good_claims()})
     policy = _native.Policy(issuers=[ISSUER], audiences=[AUDIENCE], algorithms=["EdDSA"])
-    body = _native.Verifier(policy, KeySet(jwks(ED))).introspect(ED.token(text), NOW).decode()
+    body = _native.Validator(policy, KeySet(jwks(ED))).introspect(ED.token(text), NOW).decode()
     expected = json.loads(text)
     expected.pop("active", None)
     assert json.loads(body) == {"active": True, **expected}
@@ -150,7 +150,7 @@ def test_cache_keys_do_not_collide(
 ) -> None:
     """Two cache keys are equal only for the same purpose and the very same parts."""
     same = (purpose, one) == (other_purpose, other)
-    assert (_native.grant_key(purpose, one) == _native.grant_key(other_purpose, other)) == same
+    assert (_native.token_cache_key(purpose, one) == _native.token_cache_key(other_purpose, other)) == same
 
 
 @many

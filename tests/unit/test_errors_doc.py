@@ -113,7 +113,7 @@ def raised_by_the_native_module() -> Codes:
             found[code].add(error)
         for code in re.findall(r'\(\s*"(group\w+)",', text):
             found[code].add("Forbidden")
-    signing = (ROOT / "rust/core/src/sign.rs").read_text()
+    signing = (ROOT / "rust/core/src/jose/signing_key.rs").read_text()
     for code in re.findall(r'Self::\w+(?:\(_\))? => "(signing_\w+)"', signing):
         found[code].add("ConfigurationError")
     for code in _native.ERROR_CODES:

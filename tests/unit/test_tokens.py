@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 
 from entra_fast._metrics import Metrics
-from entra_fast._native import GrantCache
+from entra_fast._native import TokenCache
 from entra_fast._provider import token_client as tokens
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
-from entra_fast._provider.http_client import HttpClient, HttpFailure, HttpResponse
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.token_client import TokenAcquirer
-from entra_fast._settings.load import CredentialSettings, OutboundSettings, ProviderSettings, Secret
+from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
+from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
 
 Answer = HttpResponse | HttpFailure
@@ -95,7 +97,7 @@ class World:
         self.way_out = ScriptedWayOut()
         self.later = Later()
         self.metrics = Metrics()
-        self.cache = GrantCache()
+        self.cache = TokenCache()
         self.provider = provider = ProviderSettings(
             client_id="client",
             tenant_id="tenant",

@@ -27,11 +27,13 @@ from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_ag
 from entra_fast.errors import EntraFastError, KeysUnavailable
 
 if TYPE_CHECKING:
-    from entra_fast._provider.blocking_fetch import Fetched
-    from entra_fast._provider.http_client import HttpClient
+    from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 
 logger = logging.getLogger("entra_fast._provider.jwks")
 
+
+MEDIA_TYPES = "application/json, application/jwk-set+json"
+"""Media types of a key set (RFC 7517, section 8.5.2), for the `Accept` of requests."""
 
 WOKEN_PER_ROUND = 4
 """Number of waiting callers that continue in one round of the event loop."""
@@ -203,7 +205,7 @@ class AsyncKeys(_Keys):
     def __init__(
         self,
         jwks_uri: str,
-        http: HttpClient,
+        http: AsyncHttpClient,
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
@@ -310,7 +312,7 @@ class AsyncKeys(_Keys):
     async def _fetch(self) -> None:
         self.fetches += 1
         try:
-            response = await self._http.get(self.jwks_uri)
+            response = await self._http.get(self.jwks_uri, accept=MEDIA_TYPES)
             keys = read_key_set(response.status, response.body)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
@@ -353,7 +355,7 @@ class ThreadKeys(_Keys):
     def __init__(
         self,
         jwks_uri: str,
-        fetch: Callable[[str], Fetched],
+        fetch: Callable[[str], HttpResponse],
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
@@ -460,7 +462,7 @@ class ThreadKeys(_Keys):
         try:
             response = self._fetch_response(self.jwks_uri)
             keys = read_key_set(response.status, response.body)
-            self._fetched(keys, response.body, response.cache_control)
+            self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
             self._failed_to_fetch(error)
         except Exception as error:  # an unexpected error must not end the thread

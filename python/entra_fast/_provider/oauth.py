@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from entra_fast import _native
-from entra_fast._settings.load import url_problem
+from entra_fast._net import url_problem
 from entra_fast.errors import EntraFastError, ProviderError
 
 ERROR_CODES = {
@@ -180,15 +180,6 @@ def _issuer_belongs(issuer: str, url: urllib.parse.SplitResult) -> bool:
 
 # --- targets ---------------------------------------------------------------------------------------------
 
-MAX_TARGET_BYTES = 4096
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*", re.ASCII)
-"""RFC 6749, section 3.3: scope-tokens with single spaces between them."""
-
-TARGET_FORMS = (
-    "'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', another api:// or https:// "
-    "scope, or '<cluster>:<namespace>:<app>'"
-)
-
 
 def scope_for(target: str) -> str:
     """The scope that a target means. `<cluster>:<namespace>:<app>` becomes
@@ -197,13 +188,7 @@ def scope_for(target: str) -> str:
     Raises:
         EntraFastError: code `target_invalid`, a sentence that names the accepted forms.
     """
-    if len(target) <= MAX_TARGET_BYTES and _SCOPE.fullmatch(target):
-        if target.startswith(("api://", "https://")) or target.endswith("/.default"):
-            return target
-        parts = target.split(":")
-        if len(parts) == 3 and all(parts) and "/" not in target and " " not in target:
-            return f"api://{'.'.join(parts)}/.default"
-    raise EntraFastError("target_invalid", f"target must be {TARGET_FORMS}")
+    return _native.scope_for(target)
 
 
 # --- requests --------------------------------------------------------------------------------------------

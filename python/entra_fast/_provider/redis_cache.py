@@ -42,7 +42,7 @@ from redis.credentials import CredentialProvider
 from entra_fast._metrics import SHARED_FAILURES, Metrics
 from entra_fast._provider.oauth import MAX_ACCESS_TOKEN_BYTES, MAX_EXPIRES_IN
 from entra_fast._provider.token_client import SharedToken
-from entra_fast._settings.load import SharedCacheSettings
+from entra_fast._settings.model import SharedCacheSettings
 
 VERSION = b"\x01"
 """Of the format of entries. Another one is a miss, so that replicas of two releases can run side by side."""
@@ -102,7 +102,7 @@ class EntryCipher:
         return HKDFExpand(hashes.SHA256(), 32, purpose).derive(self._root)
 
     def name(self, kind: bytes, digest: bytes) -> bytes:
-        """The name in Redis for what belongs to a token. `digest`: see `_native.grant_key`."""
+        """The name in Redis for what belongs to a token. `digest`: see `_native.token_cache_key`."""
         keyed = hmac.digest(self._names, kind + b":" + digest, "sha256")
         return PREFIX + kind + b":" + base64.urlsafe_b64encode(keyed).rstrip(b"=")
 

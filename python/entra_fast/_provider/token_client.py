@@ -27,7 +27,8 @@ from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import (
     JWT_BEARER_ASSERTION,
     TokenAnswer,
@@ -37,7 +38,7 @@ from entra_fast._provider.oauth import (
     parse_token_answer,
     scope_for,
 )
-from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 
 CLIENT_CREDENTIALS = "client_credentials"
@@ -184,11 +185,11 @@ class _Upkeep:
 
 
 class TokenCache(Protocol):
-    """Where tokens are kept: `_native.GrantCache`, or something that does more when it changes."""
+    """Where tokens are kept: `_native.TokenCache`, or something that does more when it changes."""
 
-    def get(self, key: bytes, *, monotonic: float, now: float) -> _native.Grant | None: ...
+    def get(self, key: bytes, *, monotonic: float, now: float) -> _native.CachedToken | None: ...
 
-    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> _native.Grant | None: ...
+    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> _native.CachedToken | None: ...
 
     def put(
         self,
@@ -242,7 +243,9 @@ def token_key(provider: ProviderSettings, scope: str, subject_token: str | None 
         subject_token: the user's token, where one is exchanged.
     """
     purpose = CLIENT_CREDENTIALS if subject_token is None else ON_BEHALF_OF
-    return _native.grant_key(purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""])
+    return _native.token_cache_key(
+        purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""]
+    )
 
 
 class TokenAcquirer:
@@ -651,7 +654,7 @@ class TokenAcquirer:
         replaced = self._replaced.get(key)
         return replaced is not None and self._monotonic() - token.age < replaced.since
 
-    def _stale(self, key: bytes) -> _native.Grant | None:
+    def _stale(self, key: bytes) -> _native.CachedToken | None:
         return self._cache.get_stale(key, monotonic=self._monotonic(), now=self._clock())
 
     def _look_again(self, wanted: _Wanted) -> None:
@@ -718,7 +721,7 @@ _ANSWERED = ("provider_refused", "provider_failed")
 
 
 def _handed_out(life: float) -> float:
-    """For how many seconds of its life a token is handed out: as `GrantCache` does."""
+    """For how many seconds of its life a token is handed out: as `TokenCache` does."""
     return life - (LONG_MARGIN if life > 2 * LONG_MARGIN else life / 2)
 
 

@@ -24,7 +24,8 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from entra_fast._settings.load import is_loopback_host
+from entra_fast import _native
+from entra_fast._net import is_loopback_host
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import Audience, AudienceError, parse_audience
@@ -71,7 +72,7 @@ class Generator:
         self._logins = logins if logins is not None else Logins()
         self._sessions = sessions if sessions is not None else SessionStore()
         self._host = (urlsplit(base_url).hostname or "").lower()
-        self._hosts = {self._host, *settings.server.allowed_hosts}
+        self._callers = _native.CallerCheck({self._host, *settings.server.allowed_hosts})
         self._secure = base_url.startswith("https://")
         # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
         # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis,
@@ -200,7 +201,7 @@ class Generator:
     async def _begin_login(
         self, request: web.Request, destination: Destination, audience: str = "", *, prompt: str | None = None
     ) -> web.StreamResponse:
-        host = _host_name(request.headers.get("Host", ""))
+        host = _native.host_name(request.headers.get("Host", "")) or ""
         if host != self._host and is_loopback_host(host) and is_loopback_host(self._host):
             # localhost for 127.0.0.1: the login comes back to the latter, where this browser has no cookie.
             again = "/oauth2/login" if destination == "start" else _path_of(destination, audience)
@@ -276,21 +277,19 @@ class Generator:
         if request.path in _PROBES:
             return None  # Kubernetes asks by the pod's address
         # DNS rebinding: a page on a host that suddenly resolves to this one is "same origin" to its browser.
-        host = _host_name(request.headers.get("Host", ""))
-        if host not in self._hosts and not is_loopback_host(host):
+        headers = request.headers
+        host = headers.get("Host", "")
+        if not self._callers.allows_host(host):
             return "the Host of the request is not this server's; expected the host of TOKEN_GENERATOR_URL"
         # Cross-site request forgery, beside SameSite cookies: nobody else's page posts here.
-        origin = request.headers.get("Origin")
-        if request.method == "POST" and origin is not None and not self._is_own_origin(origin, request):
+        if request.method == "POST" and not _native.is_own_page(
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            origin=headers.get("Origin"),
+            own_origin=self._base_url,
+            host=host,
+        ):
             return "the request comes from a page of another origin"
         return None
-
-    def _is_own_origin(self, origin: str, request: web.Request) -> bool:
-        if origin == self._base_url:
-            return True
-        # The same page under another of its allowed names (localhost for 127.0.0.1).
-        parts = urlsplit(origin)
-        return parts.scheme == urlsplit(self._base_url).scheme and parts.netloc == request.headers.get("Host")
 
     # --- errors ------------------------------------------------------------------------------------------
 
@@ -350,7 +349,10 @@ def _places(error: BaseException) -> str:
 async def _audience_of_form_or_query(request: web.Request) -> Audience:
     values: list[str] = []
     if request.content_type == "application/x-www-form-urlencoded":
-        values = [value for value in (await request.post()).getall("aud", []) if isinstance(value, str)]
+        try:
+            values = [value for _, value in _native.parse_form(await request.read(), ["aud"])]
+        except EntraFastError as error:
+            raise AudienceError(error.message) from None
     return parse_audience(values or request.query.getall("aud", []))
 
 
@@ -372,11 +374,3 @@ def _path_of(destination: Destination, audience: str) -> str:
 def _codes(error: ProviderError) -> tuple[int, ...]:
     codes = error.details.get("error_codes")
     return tuple(code for code in codes if isinstance(code, int)) if isinstance(codes, list) else ()
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header, without port and brackets, in lower case; empty for what is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""

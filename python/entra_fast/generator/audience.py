@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from entra_fast import _native
+from entra_fast.errors import EntraFastError
+
 MAX_AUDIENCE_CHARACTERS = 512
 """Longer audiences are refused: they end up in redirects, cookies and requests to the provider."""
 
 FORMS = (
     "'<cluster>:<namespace>:<app>', '<cluster>.<namespace>.<app>', or a scope that starts with "
-    "'api://' or 'https://'"
+    "'api://' or 'https://' or ends with '/.default'"
 )
 
-# RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E ). White space would separate two
-# scopes, so that `aud=api://a/.default offline_access` would ask for more than one thing.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-# Both spellings have exactly three parts, as in api://<cluster>.<namespace>.<app>.
-_PART = r"[A-Za-z0-9_-]+"
-_NAME = re.compile(rf"({_PART})([:.])({_PART})\2({_PART})")
+_DOTTED = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+"""`<cluster>.<namespace>.<app>` is an additional spelling of ours, in front of what the contract accepts."""
 
 
 class AudienceError(ValueError):
@@ -50,14 +49,16 @@ def parse_audience(values: list[str]) -> Audience:
     text = values[0].strip()
     if len(text) > MAX_AUDIENCE_CHARACTERS:
         raise AudienceError(f"the parameter 'aud' is longer than {MAX_AUDIENCE_CHARACTERS} characters")
+    dotted = _DOTTED.fullmatch(text)
+    try:
+        scope = _native.scope_for(":".join(dotted.groups()) if dotted else text)
+    except EntraFastError:
+        scope = ""
+    # A space would separate two scopes: `api://a/.default offline_access` would ask for more than one thing.
+    if scope and " " not in scope:
+        return Audience(text, scope)
     if text.startswith(("api://", "https://")):
-        if not _SCOPE_TOKEN.fullmatch(text):
-            raise AudienceError(
-                "the parameter 'aud' has a character that a scope cannot have (RFC 6749, section 3.3)"
-            )
-        return Audience(text, text)
-    name = _NAME.fullmatch(text)
-    if name is None:
-        raise AudienceError(f"the parameter 'aud' is not an audience; expected {FORMS}")
-    cluster, _, namespace, app = name.groups()
-    return Audience(text, f"api://{cluster}.{namespace}.{app}/.default")
+        raise AudienceError(
+            "the parameter 'aud' has a character that a scope cannot have (RFC 6749, section 3.3)"
+        )
+    raise AudienceError(f"the parameter 'aud' is not an audience; expected {FORMS}")

@@ -15,7 +15,8 @@ from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys
 from entra_fast._provider.token_client import TokenAcquirer, TokenCache
-from entra_fast._settings.load import OutboundSettings, ProviderSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
@@ -178,14 +179,8 @@ class NoProvider:
 
 
 def _http_client(outbound: OutboundSettings, tracing: Tracing | None) -> HttpClient:
-    return HttpClient(
-        connect_timeout=outbound.connect_timeout,
-        read_timeout=outbound.read_timeout,
-        overall_timeout=outbound.overall_timeout,
-        ca_bundle=outbound.ca_bundle,
-        proxies=outbound.proxies,
-        trace_configs=() if tracing is None else (tracing.client_trace(),),
-    )
+    traces = () if tracing is None else (tracing.client_trace(),)
+    return HttpClient.from_settings(outbound, trace_configs=traces)
 
 
 def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:

@@ -17,7 +17,8 @@ from entra_fast._metrics import DURATION_BUCKETS, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.token_client import Acquirer
-from entra_fast._settings.load import CacheSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import CacheSettings
 from entra_fast._validation import AsyncValidation
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Provider
@@ -41,7 +42,7 @@ class FastPath:
 
     def __init__(
         self,
-        native: _native.FastLane,
+        native: _native.FastPath,
         *,
         monotonic: Callable[[], float],
         renew: Callable[[str, str | None], None],
@@ -73,7 +74,7 @@ class Service:
         settings: Settings,
         provider: Provider,
         *,
-        cache: _native.GrantCache,
+        cache: _native.TokenCache,
         metrics: Metrics,
         clocks: Clocks,
         tracing: Tracing | None = None,
@@ -92,7 +93,7 @@ class Service:
         self._provider = provider
         self._clocks = clocks
         self._key_set: KeySet | None = None
-        if provider.tokens is not None and server.fast_lane and fast_path:
+        if provider.tokens is not None and server.fast_path and fast_path:
             self.fast_path = self._make_fast_path(provider.tokens)
         metrics.token_cache.watch(cache.stats)
         metrics.fast_lane.read = lambda: self.fast_path is not None and self.fast_path.open
@@ -140,7 +141,7 @@ class Service:
         provider = self.settings.provider
         if provider is None or self.validation is not None:
             return
-        native = _native.Verifier(
+        native = _native.Validator(
             policy_for(issuer, provider.client_id),
             self._key_set,
             cache_entries=self.settings.caches.verified_entries,
@@ -167,11 +168,11 @@ class Service:
         provider, server = self.settings.provider, self.settings.server
         if provider is None:
             return None
-        native = _native.FastLane(
+        native = _native.FastPath(
             self.cache,
+            _native.CallerCheck(server.allowed_hosts),
             tenant=provider.tenant_id,
             client_id=provider.client_id,
-            allowed_hosts=sorted(server.allowed_hosts),
             bounds=DURATION_BUCKETS,
             access_log=self.access_log.native,
             tracing=self.tracing is not None,
@@ -192,9 +193,9 @@ class Service:
         return FastPath(native, monotonic=self._clocks.monotonic, renew=tokens.renew)
 
 
-def new_token_cache(caches: CacheSettings) -> _native.GrantCache:
+def new_token_cache(caches: CacheSettings) -> _native.TokenCache:
     """An empty cache for tokens, with the limits of the settings."""
-    return _native.GrantCache(max_entries=caches.max_entries, max_bytes=caches.max_bytes)
+    return _native.TokenCache(max_entries=caches.max_entries, max_bytes=caches.max_bytes)
 
 
 def inactive(reason: str) -> bytes:

@@ -3,7 +3,7 @@
 //! Reads a key set and a file with one token a line. Then it obeys lines on standard input, each the name of a
 //! work, does that work once for every token, and answers with a line when it is done: `raw` is AWS-LC's
 //! verification with a prepared key, hash included; `sha256` is the digest of the token; `verify` is this
-//! crate's whole verification, claims checked; `counting` is what the fast lane does for its metrics, once for each
+//! crate's whole verification, claims checked; `counting` is what the fast path does for its metrics, once for each
 //! request, clocks included. The clock that measures is on the other side of the pipe, so that floors and subjects are
 //! measured by the same one.
 
@@ -18,6 +18,7 @@ use entra_core::jose::base64url;
 use entra_core::jose::json::{Document, Value};
 use entra_core::jose::keyset::KeySet;
 use entra_core::jose::token::Compact;
+use entra_core::sidecar::contract::CallerCheck;
 use entra_core::sidecar::fast_path::{FastPath, Identity, Outcome, Stop};
 use entra_core::validate::policy::{Policy, Settings};
 use entra_core::validate::verify::verify;
@@ -52,8 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
-    let identity = Identity { tenant: String::new(), client_id: String::new(), allowed_hosts: Vec::new() };
-    let lane = FastPath::new(identity, vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
+    let identity = Identity { tenant: String::new(), client_id: String::new() };
+    let fast_path = FastPath::new(identity, CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
     let answered = Outcome { consumed: 1, answered: 1, by_endpoint: [0, 0, 1], stop: Stop::Done, renewals: Vec::new() };
 
     let mut out = std::io::stdout().lock();
@@ -78,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for _ in &tokens {
                     let started = Instant::now();
                     let outcome = black_box(&answered);
-                    lane.figures().record(outcome, started.elapsed());
+                    black_box(fast_path.figures().record(outcome, 0.0, started.elapsed()));
                 }
             }
             other => return Err(format!("unknown work: {other}").into()),

@@ -1,9 +1,8 @@
 //! The core of `entra_fast`: parse, verify, cache and sign tokens of Microsoft Entra ID.
 //!
 //! Rules of this crate: no Python, no I/O, no clock, no environment, no logging, no unsafe code. Time is
-//! always an argument, so that every expiry can be tested without sleeping. All input is taken to be
-//! crafted by an attacker: sizes are bounded before anything is parsed, and nothing that has not been
-//! verified decides anything.
+//! always an argument, so that every expiry can be tested without sleeping. All input may be crafted by an
+//! attacker: sizes are bounded before anything is parsed, and no decision depends on anything unverified.
 #![forbid(unsafe_code)]
 
 pub mod cache;

@@ -14,7 +14,7 @@ pub mod strict_json;
 pub mod token;
 pub mod token_differential;
 
-/// How the core judged an input.
+/// What the core decided about an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was taken.

@@ -3,7 +3,7 @@
 //!
 //! A modulus may have many small prime factors: the public operation, which is all that is tested, cannot tell.
 //! By the Chinese remainder theorem a root is then a few dozen powers modulo 64-bit primes. Where a modulus
-//! shall have a special shape, one factor is larger: near the powers of two between which a modulus of its size
+//! must have a special shape, one factor is larger: near the powers of two between which a modulus of its size
 //! lies, carries and borrows run furthest. **Such keys protect nothing.**
 
 use std::sync::LazyLock;

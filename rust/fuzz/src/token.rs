@@ -76,7 +76,7 @@ fn assert_rightly_accepted(token: &[u8], signer: Option<&str>, verified: &Verifi
     let [header, payload, _] = &decoded[..] else { panic!("{} segments", decoded.len()) };
     assert_eq!(verified.claims().text().as_bytes(), payload, "other claims than were signed");
 
-    // A number beyond the floats, in a member that nobody looks at, is the one thing that `serde_json` cannot read.
+    // A number beyond the floats, in a member that is not read, is the one thing that `serde_json` cannot read.
     if let Ok(header) = strict_json::read(header) {
         assert!(!header.duplicates);
         assert!(["RS256", "ES256", "EdDSA"].iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
@@ -125,14 +125,14 @@ fn assert_cache_agrees(token: &[u8], expires_at: Option<f64>) {
     let parse = |jwks: &str, generation| Some(Arc::new(KeySet::parse(jwks.as_bytes(), generation).expect("usable")));
     validator.set_keys(parse(&JWKS, 2));
     assert!(validator.validate(token, NOW).is_ok());
-    assert!(matches!(validator.recall(token, NOW), Recalled::Verdict(Ok(_))), "it was not remembered");
-    assert!(validator.validate(token, expires_at + LEEWAY).is_err(), "a remembered verdict outlived the token");
+    assert!(matches!(validator.recall(token, NOW), Recalled::Known(Ok(_))), "it was not remembered");
+    assert!(validator.validate(token, expires_at + LEEWAY).is_err(), "a cached verification outlived the token");
     assert!(validator.validate(token, NOW).is_ok());
     validator.set_keys(parse(&JWKS, 3));
-    assert!(matches!(validator.recall(token, NOW), Recalled::Verdict(Ok(_))), "its key is still there");
+    assert!(matches!(validator.recall(token, NOW), Recalled::Known(Ok(_))), "its key is still there");
     validator.set_keys(parse(&JWKS.replace(r#""kid":""#, r#""kid":"not "#), 4));
-    assert!(matches!(validator.recall(token, NOW), Recalled::Nothing(_)));
-    assert!(validator.validate(token, NOW).is_err(), "a remembered verdict outlived its key");
+    assert!(matches!(validator.recall(token, NOW), Recalled::Unknown(_)));
+    assert!(validator.validate(token, NOW).is_err(), "a cached verification outlived its key");
 }
 
 /// Recipes and raw tokens.

@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) -> Outcome {
     let now = jsonwebtoken::get_current_timestamp() as f64;
     let Some((kid, token)) = token_of(data, now) else { return Outcome::Refused };
     let own = verify(&token, &KEYS, &POLICY, now);
-    let theirs = judged_by_other(kid, &token);
+    let theirs = checked_by_other(kid, &token);
     match (&own, &theirs) {
         (Ok(own), Ok(theirs)) => {
             let read = strict_json::read(own.claims().text().as_bytes()).expect("they could read it too");
@@ -66,7 +66,7 @@ fn has_ignored_parameters(token: &[u8]) -> bool {
         .is_some_and(|header| header.root().members().any(|(name, _)| !name.as_str().is_some_and(|name| known(&name))))
 }
 
-/// As in `token`: a recipe, or `raw:` and the id of the key that they shall use and a token.
+/// As in `token`: a recipe, or `raw:` and the id of the key that they must use and a token.
 fn token_of(data: &[u8], now: f64) -> Option<(&str, Vec<u8>)> {
     if let Some(raw) = data.strip_prefix(b"raw:") {
         let (kid, token) = raw.split_at_checked(2)?;
@@ -91,7 +91,7 @@ fn with_times(payload: &[u8], now: f64) -> Vec<u8> {
     out
 }
 
-fn judged_by_other(kid: &str, token: &[u8]) -> Result<serde_json::Value, String> {
+fn checked_by_other(kid: &str, token: &[u8]) -> Result<serde_json::Value, String> {
     let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
     // A caller of theirs finds the key by the header's `kid`, as the core does.
     if header.kid.as_deref() != Some(kid) {

@@ -1,13 +1,13 @@
 //! `Claims` for Python: a read-only mapping over the claims of a verified token.
 //!
-//! Values are converted when they are asked for, each time anew: nothing that a caller does to a list or a
-//! dict can reach the cached verdict that other callers share.
+//! Values are converted each time they are asked for: nothing that a caller does to a list or a dict can reach the
+//! cached verification, which other callers share.
 
 use std::sync::Arc;
 
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
-use entra_core::validate::claims::Claims as CoreClaims;
+use entra_core::validate::claims::{Claims as CoreClaims, Lacking, Required};
 use entra_core::validate::error::Error;
 use entra_core::validate::verify::Verified;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
@@ -112,38 +112,13 @@ impl Claims {
         self.string(py, "name")
     }
 
-    /// Raise Forbidden unless the token has all that is named: a role, a scope, a group. At least one must be:
-    /// a name that is None because a setting is missing must not let everybody in (`TypeError`).
+    /// Raise `Forbidden` unless the token has everything that is named; `TypeError` where nothing is.
     #[pyo3(signature = (*, role = None, scope = None, group = None))]
     fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
-        if role.is_none() && scope.is_none() && group.is_none() {
-            return Err(PyTypeError::new_err("require() needs a role, a scope or a group"));
-        }
-        let claims = self.claims();
-        if let Some(role) = role
-            && !claims.strings("roles").any(|own| own == role)
-        {
-            return Err(Forbidden::new_err(("role_missing", format!("token lacks the role '{role}'"))));
-        }
-        if let Some(scope) = scope
-            && !claims.scopes().iter().any(|own| own == scope)
-        {
-            return Err(Forbidden::new_err(("scope_missing", format!("token lacks the scope '{scope}'"))));
-        }
-        if let Some(group) = group
-            && !claims.strings("groups").any(|own| own == group)
-        {
-            let (code, sentence) = if claims.has_groups_overage() {
-                (
-                    "groups_overage",
-                    "token leaves its groups out because there are too many, so it cannot show the group",
-                )
-            } else {
-                ("group_missing", "token lacks the group")
-            };
-            return Err(Forbidden::new_err((code, format!("{sentence} '{group}'"))));
-        }
-        Ok(())
+        let required = Required::new(role, scope, group)
+            .ok_or_else(|| PyTypeError::new_err("require() needs a role, a scope or a group"))?;
+        let forbidden = |lacking: Lacking<'_>| Forbidden::new_err((lacking.code(), lacking.to_string()));
+        self.claims().require(required).map_err(forbidden)
     }
 
     /// All claims as a new dict.
@@ -167,7 +142,7 @@ impl Claims {
 
     fn __reduce__(_slf: &Bound<'_, Self>) -> PyResult<()> {
         Err(PyTypeError::new_err(
-            "claims cannot be pickled: nobody has verified what is loaded again; pass on as_dict(), or the token",
+            "claims cannot be pickled, because what is loaded was not verified; pass on as_dict(), or the token",
         ))
     }
 
@@ -293,7 +268,7 @@ fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
     )
 }
 
-/// The header of a token that nobody has verified. Never decide anything by it.
+/// The header of a token, not verified. Never decide anything by it.
 #[pyfunction]
 fn unverified_header<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let header = token_argument(token)?
@@ -302,7 +277,7 @@ fn unverified_header<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResul
     to_python(py, header.map_err(|error| refusal(&error))?.root())
 }
 
-/// The claims of a token that nobody has verified. Never decide anything by them.
+/// The claims of a token, not verified. Never decide anything by them.
 #[pyfunction]
 fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let claims = token_argument(token)?

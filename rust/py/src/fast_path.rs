@@ -1,40 +1,41 @@
-//! `FastPath` and `FastPathReceiver` for Python: convert in, call `entra_core::sidecar::fast_path`, convert out.
+//! `FastPath` and `FastPathReceiver` for Python: convert in, call `entra_core::sidecar`, convert out.
 //!
 //! The server is one thread, and an answer takes microseconds, so the GIL is kept.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use entra_core::cache::token_cache::Now;
-use entra_core::sidecar::fast_path::{Caches, FastPath as CoreFastPath, Identity, Stop};
-use entra_core::sidecar::http1::Endpoint;
+use entra_core::sidecar::contract::Endpoint;
+use entra_core::sidecar::fast_path::{Caches, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop};
+use entra_core::sidecar::turn::Turn;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::access_log::AccessLog;
+use crate::contract::CallerCheck;
 use crate::token_cache::TokenCache;
 use crate::validator::Validator;
 use crate::{random_seed, wall_clock};
 
 thread_local! {
-    /// Room for answers that is used again: the lane stops at `MAX_ANSWERS_BYTES`, so it stays small.
+    /// A buffer for answers that is used again: the fast path stops at `MAX_ANSWERS_BYTES`, so it stays small.
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Answers plain requests of one sidecar from its caches.
-#[pyclass(frozen, name = "FastLane", module = "entra_fast._native")]
+#[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct FastPath {
-    lane: CoreFastPath,
-    grants: Py<TokenCache>,
-    verifier: OnceLock<Py<Validator>>,
+    core: CoreFastPath,
+    tokens: Py<TokenCache>,
+    validator: OnceLock<Py<Validator>>,
     access_log: Option<Py<AccessLog>>,
     clocks: Clocks,
 }
 
-/// Where the lane's time comes from.
+/// Where the time comes from.
 enum Clocks {
     /// The system's, read without a step of Python. Python's monotonic clock showed `monotonic` at `origin`, and both
     /// are the same clock of the system.
@@ -44,9 +45,14 @@ enum Clocks {
 }
 
 impl Clocks {
-    fn system(py: Python<'_>) -> PyResult<Self> {
-        let monotonic = py.import("time")?.call_method0("monotonic")?.extract()?;
-        Ok(Self::System { origin: Instant::now(), monotonic })
+    fn new(py: Python<'_>, given: Option<(Py<PyAny>, Py<PyAny>)>) -> PyResult<Self> {
+        Ok(match given {
+            Some((wall, monotonic)) => Self::Given(wall, monotonic),
+            None => Self::System {
+                monotonic: py.import("time")?.call_method0("monotonic")?.extract()?,
+                origin: Instant::now(),
+            },
+        })
     }
 
     fn now(&self, py: Python<'_>, at: Instant) -> PyResult<Now> {
@@ -61,51 +67,61 @@ impl Clocks {
     }
 }
 
-/// (answers, how many requests, bytes consumed, why it stopped, its number, renewals).
-type InPart<'py> = (Bound<'py, PyBytes>, u64, usize, &'static str, usize, Vec<(String, Option<String>)>);
+/// Why a call stopped.
+#[pyclass(frozen, eq, hash, rename_all = "SCREAMING_SNAKE_CASE", module = "entra_fast._native")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stop {
+    Done,
+    Partial,
+    Framed,
+    KeyNeeded,
+    Unknown,
+    Full,
+}
 
-/// What a call gives: the plainest outcome is the plainest object.
-#[derive(IntoPyObject)]
-enum Served<'py> {
-    Whole(Bound<'py, PyBytes>),
-    InPart(InPart<'py>),
+/// What a call did.
+#[pyclass(frozen, get_all, module = "entra_fast._native")]
+pub(crate) struct Served {
+    answers: Py<PyBytes>,
+    answered: u64,
+    consumed: usize,
+    stop: Stop,
+    length: usize,
+    renewals: Vec<(String, Option<String>)>,
+}
+
+impl Served {
+    fn new(answers: Bound<'_, PyBytes>, outcome: Outcome) -> Self {
+        let (stop, length) = match outcome.stop {
+            CoreStop::Done => (Stop::Done, 0),
+            CoreStop::Partial(length) => (Stop::Partial, length),
+            CoreStop::Framed(length) => (Stop::Framed, length),
+            CoreStop::KeyNeeded(length) => (Stop::KeyNeeded, length),
+            CoreStop::Unknown => (Stop::Unknown, 0),
+            CoreStop::Full => (Stop::Full, 0),
+        };
+        let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
+        let (answered, consumed) = (outcome.answered, outcome.consumed);
+        Self { answers: answers.unbind(), answered, consumed, stop, length, renewals }
+    }
 }
 
 impl FastPath {
-    /// What was answered, and when it was, on the monotonic clock.
-    fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Served<'py>, f64)> {
+    /// The answers, the outcome, and the time of the call on the monotonic clock.
+    fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Bound<'py, PyBytes>, Outcome, f64)> {
         let started = Instant::now();
         let now = self.clocks.now(py, started)?;
-        let caches = Caches {
-            validator: self.verifier.get().map(|verifier| verifier.get().validator()),
-            grants: self.grants.get().cache(),
-        };
+        let validator = self.validator.get().map(|validator| validator.get().core());
         let mut out = OUT.take();
         out.clear();
-        let outcome = self.lane.serve(data, caches, now, &mut out);
+        let outcome = self.core.serve(data, Caches { validator, tokens: self.tokens.get().core() }, now, &mut out);
         let answers = PyBytes::new(py, &out);
         OUT.set(out);
-        if let Some(count) = u32::try_from(outcome.answered).ok().filter(|count| *count > 0) {
-            let each = Duration::try_from_secs_f64(waited).unwrap_or_default() + started.elapsed() / count;
-            self.lane.figures().record(&outcome, each);
-            if let Some(log) = &self.access_log {
-                log.get().add_answered(now.unix, outcome.by_endpoint, each);
-            }
+        let each = self.core.figures().record(&outcome, waited, started.elapsed());
+        if let Some(log) = &self.access_log {
+            log.get().add_answered(now.unix, outcome.by_endpoint, each);
         }
-        if outcome.answered == 1 && outcome.stop == Stop::Done && outcome.renewals.is_empty() {
-            return Ok((Served::Whole(answers), now.monotonic));
-        }
-        let (stop, number) = match outcome.stop {
-            Stop::Done => ("done", 0),
-            Stop::Partial(needed) => ("partial", needed),
-            Stop::Framed(length) => ("framed", length),
-            Stop::KeyNeeded(length) => ("key_needed", length),
-            Stop::Unknown => ("unknown", 0),
-            Stop::Full => ("full", 0),
-        };
-        let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
-        let in_part = (answers, outcome.answered, outcome.consumed, stop, number, renewals);
-        Ok((Served::InPart(in_part), now.monotonic))
+        Ok((answers, outcome, now.monotonic))
     }
 }
 
@@ -114,80 +130,71 @@ impl FastPath {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
-        grants, *, tenant, client_id, allowed_hosts, bounds, access_log = None, tracing = false, clocks = None
+        tokens, callers, *, tenant, client_id, bounds, access_log = None, tracing = false, clocks = None
     ))]
     fn new(
         py: Python<'_>,
-        grants: Py<TokenCache>,
+        tokens: Py<TokenCache>,
+        callers: &CallerCheck,
         tenant: String,
         client_id: String,
-        allowed_hosts: Vec<String>,
         bounds: Vec<f64>,
         access_log: Option<Py<AccessLog>>,
         tracing: bool,
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
-        let identity = Identity { tenant, client_id, allowed_hosts };
-        let lane = CoreFastPath::new(identity, bounds, tracing, [random_seed(), random_seed()]);
-        let clocks = match clocks {
-            Some((wall, monotonic)) => Clocks::Given(wall, monotonic),
-            None => Clocks::system(py)?,
-        };
-        Ok(Self { lane, grants, verifier: OnceLock::new(), access_log, clocks })
+        let (identity, seed) = (Identity { tenant, client_id }, [random_seed(), random_seed()]);
+        let core = CoreFastPath::new(identity, callers.core().clone(), bounds, tracing, seed);
+        Ok(Self { core, tokens, validator: OnceLock::new(), access_log, clocks: Clocks::new(py, clocks)? })
     }
 
-    /// Introspect with this verifier from now on. The first one stays.
-    fn attach(&self, verifier: Py<Validator>) {
-        let _ = self.verifier.set(verifier);
+    /// Introspect with this validator from now on. The first one stays.
+    fn attach(&self, validator: Py<Validator>) {
+        let _ = self.validator.set(validator);
     }
 
-    /// Until then tokens of unknown keys are answered here, because nothing fetches keys for them.
+    /// Until then tokens with an unknown signing key are answered here, because no keys are fetched for them.
     fn refuse_unknown_keys_until(&self, monotonic: f64) {
-        self.lane.refuse_unknown_keys_until(monotonic);
+        self.core.refuse_unknown_keys_until(monotonic);
     }
 
     /// Answer what can be answered of the bytes that a connection has.
     #[pyo3(signature = (data, waited = 0.0))]
-    fn serve<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<Served<'py>> {
-        Ok(self.answer(py, data, waited)?.0)
+    fn serve(&self, py: Python<'_>, data: &[u8], waited: f64) -> PyResult<Served> {
+        self.answer(py, data, waited).map(|(answers, outcome, _)| Served::new(answers, outcome))
     }
 
     /// By endpoint (counts in the buckets of `bounds` and one more, seconds in all).
     fn durations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for endpoint in Endpoint::ALL {
-            dict.set_item(endpoint.name(), self.lane.figures().durations(endpoint))?;
+            dict.set_item(endpoint.name(), self.core.figures().durations(endpoint))?;
         }
         Ok(dict)
     }
 
     /// How many introspections were answered with an active, and with an inactive token.
     fn introspections(&self) -> (u64, u64) {
-        self.lane.figures().introspections()
+        self.core.figures().introspections()
     }
 }
 
-/// What the transport of one connection gives its bytes to. While the connection is at rest, a plain request is
-/// answered here, without a step of Python; everything else is told to the protocol.
-#[pyclass(frozen, name = "LaneReceiver", module = "entra_fast._native")]
+/// What the transport of one connection gives its bytes to.
+#[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct FastPathReceiver {
-    lane: Py<FastPath>,
-    /// The protocol's way for everything else: takes the bytes, and what the lane said where it was asked.
+    fast_path: Py<FastPath>,
+    /// The protocol's method for everything that is not answered here.
     otherwise: Py<PyAny>,
-    /// The transport's way out, once there is one.
+    /// The transport's method, once there is a transport.
     write: OnceLock<Py<PyAny>>,
-    at_rest: AtomicBool,
-    answered: AtomicU64,
-    /// On the monotonic clock, as bits of a float.
-    answered_at: AtomicU64,
+    turn: Turn,
 }
 
 #[pymethods]
 impl FastPathReceiver {
     #[new]
-    fn new(lane: Py<FastPath>, otherwise: Py<PyAny>) -> Self {
-        let (at_rest, answered, answered_at) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Self { lane, otherwise, write: OnceLock::new(), at_rest, answered, answered_at }
+    fn new(fast_path: Py<FastPath>, otherwise: Py<PyAny>) -> Self {
+        Self { fast_path, otherwise, write: OnceLock::new(), turn: Turn::default() }
     }
 
     /// Write answers there from now on. The first one stays.
@@ -197,39 +204,34 @@ impl FastPathReceiver {
 
     #[getter]
     fn at_rest(&self) -> bool {
-        self.at_rest.load(Relaxed)
+        self.turn.is_at_rest()
     }
 
     #[setter]
     fn set_at_rest(&self, at_rest: bool) {
-        self.at_rest.store(at_rest, Relaxed);
+        self.turn.set_at_rest(at_rest);
     }
 
     #[getter]
     fn answered_at(&self) -> f64 {
-        f64::from_bits(self.answered_at.load(Relaxed))
+        self.turn.answered_at()
     }
 
     #[getter]
     fn answered(&self) -> u64 {
-        self.answered.load(Relaxed)
+        self.turn.answered()
     }
 
     fn data_received(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let write = self.write.get().filter(|_| self.at_rest.load(Relaxed) && !data.as_bytes().is_empty());
+        let write = self.write.get().filter(|_| self.turn.is_fast_paths(data.as_bytes()));
         let Some(write) = write else {
             return self.otherwise.call1(py, (data, py.None())).map(drop);
         };
-        match self.lane.get().answer(py, data.as_bytes(), 0.0)? {
-            (Served::Whole(answer), monotonic) => {
-                write.call1(py, (answer,))?;
-                self.answered_at.store(monotonic.to_bits(), Relaxed);
-                // The one writer: whoever holds the GIL. So it need not be one step for the processor.
-                self.answered.store(self.answered.load(Relaxed) + 1, Relaxed);
-                Ok(())
-            }
-            (served, _) => self.otherwise.call1(py, (data, served)).map(drop),
+        let (answers, outcome, monotonic) = self.fast_path.get().answer(py, data.as_bytes(), 0.0)?;
+        if self.turn.completes(&outcome, monotonic) {
+            return write.call1(py, (answers,)).map(drop);
         }
+        self.otherwise.call1(py, (data, Served::new(answers, outcome))).map(drop)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -240,5 +242,7 @@ impl FastPathReceiver {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<FastPath>()?;
-    module.add_class::<FastPathReceiver>()
+    module.add_class::<FastPathReceiver>()?;
+    module.add_class::<Served>()?;
+    module.add_class::<Stop>()
 }

@@ -1,11 +1,13 @@
 //! The binding of `entra-core` to Python: converts in, calls the core, converts out. Nothing else.
 //!
-//! What belongs here: Python types, the GIL, what the core takes as arguments (the clock, the process's random seed),
-//! and where lines of the access log go. What must never: a decision about a token.
+//! Belongs here: Python types, the GIL, what the core takes as arguments (the clock, a random seed, the number of
+//! cores), and where lines of the access log go. Does not belong here: any decision.
 
 mod access_log;
 mod claims;
+mod contract;
 mod fast_path;
+mod signatures;
 mod signing;
 mod token_cache;
 mod validator;
@@ -46,7 +48,7 @@ fn text_argument<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> PyResult<Option
     }
 }
 
-/// A token argument. A text that cannot even be encoded is no token, and says so like any other.
+/// A token argument. A text that cannot be encoded is refused like any other text that is not a token.
 fn token_argument<'a>(token: &'a Bound<'_, PyAny>) -> PyResult<Result<&'a [u8], Error>> {
     let not_text = Error::NotAJwt { expected: "base64url characters", found: "a lone surrogate" };
     Ok(text_argument("token", token)?.ok_or(not_text))
@@ -60,7 +62,7 @@ fn refusal(error: &Error) -> PyErr {
     InvalidToken::new_err((error.code(), error.to_string(), error.expected(), error.actual()))
 }
 
-/// `sha256(subject_token + scope)` in lower-case hex: for people who keep their own token cache.
+/// `sha256(subject_token + scope)` in lower-case hex: for programs that keep a token cache of their own.
 #[pyfunction]
 fn cache_key(subject_token: &str, scope: &str) -> String {
     digest::cache_key(subject_token, scope)
@@ -69,7 +71,7 @@ fn cache_key(subject_token: &str, scope: &str) -> String {
 /// SHA-256 over a purpose and length-prefixed parts: the internal cache key.
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
-fn grant_key<'py>(py: Python<'py>, purpose: &str, parts: Vec<String>) -> Bound<'py, PyBytes> {
+fn token_cache_key<'py>(py: Python<'py>, purpose: &str, parts: Vec<String>) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &digest::of_parts(purpose, parts.iter().map(String::as_bytes)))
 }
 
@@ -100,13 +102,15 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ALGORITHMS", PyTuple::new(py, Algorithm::ALL.map(Algorithm::name))?)?;
     module.add("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES)?;
     module.add_function(wrap_pyfunction!(cache_key, module)?)?;
-    module.add_function(wrap_pyfunction!(grant_key, module)?)?;
+    module.add_function(wrap_pyfunction!(token_cache_key, module)?)?;
     module.add_function(wrap_pyfunction!(sha256, module)?)?;
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
     access_log::register(module)?;
     claims::register(module)?;
+    contract::register(module)?;
     validator::register(module)?;
     token_cache::register(module)?;
     fast_path::register(module)?;
+    signatures::register(module)?;
     signing::register(module)
 }

@@ -7,12 +7,12 @@ use entra_core::cache::s3_fifo::Limits;
 use entra_core::cache::token_cache::{self, Now, Terms};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
 
 use crate::random_seed;
 
-/// A cached token, ready to be handed out.
-#[pyclass(frozen, name = "Grant", module = "entra_fast._native")]
+/// A cached token that may be handed out.
+#[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct CachedToken(token_cache::CachedToken);
 
 #[pymethods]
@@ -36,7 +36,7 @@ impl CachedToken {
         self.0.expires_in()
     }
 
-    /// True when whoever got this grant is to renew the token.
+    /// True for the one caller that is to renew the token.
     #[getter]
     fn renewal_due(&self) -> bool {
         self.0.renewal_due()
@@ -44,16 +44,16 @@ impl CachedToken {
 
     fn __repr__(&self) -> String {
         let renewal_due = if self.0.renewal_due() { ", renewal due" } else { "" };
-        format!("<Grant: {} s left{renewal_due}>", self.0.expires_in())
+        format!("<CachedToken: {} s left{renewal_due}>", self.0.expires_in())
     }
 }
 
-/// S3Fifo cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
-#[pyclass(frozen, name = "GrantCache", module = "entra_fast._native")]
+/// Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
+#[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct TokenCache(token_cache::TokenCache);
 
 impl TokenCache {
-    pub(crate) fn cache(&self) -> &token_cache::TokenCache {
+    pub(crate) fn core(&self) -> &token_cache::TokenCache {
         &self.0
     }
 }
@@ -95,7 +95,7 @@ impl TokenCache {
         Ok(self.0.get_stale(digest(key)?, Now { unix: now, monotonic }).map(CachedToken))
     }
 
-    /// Arm the entry's renewal anew, `retry_in` seconds from `monotonic`.
+    /// Make the renewal due again, `retry_in` seconds from `monotonic`.
     #[pyo3(signature = (key, *, monotonic, retry_in))]
     fn renewal_failed(&self, key: &[u8], monotonic: f64, retry_in: f64) -> PyResult<()> {
         self.0.renewal_failed(digest(key)?, monotonic, retry_in);
@@ -106,21 +106,6 @@ impl TokenCache {
     fn remove(&self, key: &[u8]) -> PyResult<()> {
         self.0.remove(digest(key)?);
         Ok(())
-    }
-
-    /// (the whole JSON body of the answer, `renewal_due`), or None as get.
-    #[pyo3(signature = (key, *, monotonic, now))]
-    fn render<'py>(
-        &self,
-        py: Python<'py>,
-        key: &[u8],
-        monotonic: f64,
-        now: f64,
-    ) -> PyResult<Option<(Bound<'py, PyBytes>, bool)>> {
-        let Some(grant) = self.0.get(digest(key)?, Now { unix: now, monotonic }) else { return Ok(None) };
-        let mut body = Vec::new();
-        grant.render_into(&mut body);
-        Ok(Some((PyBytes::new(py, &body), grant.renewal_due())))
     }
 
     /// entries, bytes, hits, misses, evictions, expired.
@@ -138,13 +123,13 @@ impl TokenCache {
 
     fn __repr__(&self) -> String {
         let stats = self.0.stats();
-        format!("<GrantCache: {} tokens, {} bytes>", stats.entries, stats.bytes)
+        format!("<TokenCache: {} tokens, {} bytes>", stats.entries, stats.bytes)
     }
 }
 
 fn digest(key: &[u8]) -> PyResult<&Digest> {
     key.try_into().map_err(|_| {
-        PyValueError::new_err(format!("key must be a digest of 32 bytes (see grant_key), not {}", key.len()))
+        PyValueError::new_err(format!("key must be a digest of 32 bytes (see token_cache_key), not {}", key.len()))
     })
 }
 

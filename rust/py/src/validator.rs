@@ -4,11 +4,12 @@
 //! is computed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use entra_core::cache::s3_fifo::Limits;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::keyset::{KeySet as CoreKeySet, KeySetError};
+use entra_core::jose::signature::Signatures;
 use entra_core::validate::error::Error;
 use entra_core::validate::explain::explain;
 use entra_core::validate::introspection;
@@ -70,7 +71,7 @@ pub(crate) struct Policy(CorePolicy);
 impl Policy {
     #[new]
     #[pyo3(signature = (*, issuers, audiences, algorithms = None, tenants = None, leeway = 60.0,
-                        required_claims = None, max_age = None, max_token_bytes = 65536))]
+                        required_claims = None, max_age = None, max_token_bytes = 65536, signatures = "fast"))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of one immutable value")]
     fn new(
         issuers: Vec<String>,
@@ -81,6 +82,7 @@ impl Policy {
         required_claims: Option<Vec<String>>,
         max_age: Option<f64>,
         max_token_bytes: usize,
+        signatures: &str,
     ) -> PyResult<Self> {
         let defaults = Settings::default();
         let algorithms = match algorithms {
@@ -99,10 +101,15 @@ impl Policy {
             Some(tenants) => Tenants::Listed(tenants),
         };
         let required_claims = required_claims.unwrap_or(defaults.required_claims);
+        let signatures = Signatures::from_name(signatures).ok_or_else(|| {
+            let names = Signatures::ALL.map(Signatures::name).join(" or ");
+            misconfigured("signatures", &format!("must be {names}"))
+        })?;
         CorePolicy::new(Settings {
             issuers,
             audiences,
             algorithms,
+            signatures,
             tenants,
             leeway,
             required_claims,
@@ -119,16 +126,16 @@ fn misconfigured(setting: &'static str, message: &str) -> PyErr {
 }
 
 /// One policy, the current key set and the bounded cache of tokens already verified. Thread-safe.
-#[pyclass(frozen, name = "Verifier", module = "entra_fast._native")]
+#[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct Validator(CoreValidator);
 
 impl Validator {
-    pub(crate) fn validator(&self) -> &CoreValidator {
+    pub(crate) fn core(&self) -> &CoreValidator {
         &self.0
     }
 
     #[inline]
-    fn verdict(
+    fn checked(
         &self,
         py: Python<'_>,
         token: &Bound<'_, PyAny>,
@@ -140,8 +147,8 @@ impl Validator {
             Err(error) => return Ok(Err(error)),
         };
         Ok(match self.0.recall(token, now) {
-            Recalled::Verdict(verdict) => verdict,
-            Recalled::Nothing(fingerprint) => py.detach(|| self.0.judge(token, fingerprint, now)),
+            Recalled::Known(result) => result,
+            Recalled::Unknown(fingerprint) => py.detach(|| self.0.verify_and_cache(token, fingerprint, now)),
         })
     }
 }
@@ -163,7 +170,7 @@ impl Validator {
         self.0.keys().map(KeySet)
     }
 
-    /// Swap the key set atomically; verdicts reached with a key that is gone die with it.
+    /// Swap the key set atomically; verifications by a key that is gone are no longer used.
     #[pyo3(signature = (keys))]
     fn set_keys(&self, keys: Option<&KeySet>) {
         self.0.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
@@ -172,7 +179,7 @@ impl Validator {
     /// The claims, or `InvalidToken`. Code `unknown_key` asks for a refresh of the key set.
     #[pyo3(signature = (token, now = None))]
     fn validate(&self, py: Python<'_>, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<Claims> {
-        self.verdict(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
+        self.checked(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
     }
 
     /// Validate on all cores with the GIL released; results in order, failures as values.
@@ -186,10 +193,10 @@ impl Validator {
     ) -> PyResult<Bound<'py, PyList>> {
         let now = now.unwrap_or_else(wall_clock);
         let tokens = tokens.iter().map(token_argument).collect::<PyResult<Vec<_>>>()?;
-        let verdicts = py.detach(|| on_all_cores(&tokens, |token| self.0.validate(token, now)));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let results = PyList::empty(py);
-        for verdict in verdicts {
-            match verdict {
+        for result in py.detach(|| self.0.validate_many(&tokens, now, cores)) {
+            match result {
                 Ok(verified) => results.append(Claims(verified))?,
                 Err(error) => results.append(refusal(&error).into_value(py))?,
             }
@@ -205,7 +212,7 @@ impl Validator {
         token: &Bound<'py, PyAny>,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        match self.verdict(py, token, now)? {
+        match self.checked(py, token, now)? {
             Ok(verified) => Ok(PyBytes::new(py, &introspection::active(verified.claims()))),
             Err(error) => Err(refusal(&error)),
         }
@@ -248,45 +255,6 @@ impl Validator {
         dict.set_item("cache_evictions", stats.evictions)?;
         Ok(dict)
     }
-}
-
-/// Fewer tokens than this are not worth starting a thread for.
-const WORTH_A_THREAD: usize = 8;
-
-/// Judge tokens on as many threads as there are cores; the results are in the order of the tokens.
-fn on_all_cores<F>(tokens: &[Result<&[u8], Error>], judge: F) -> Vec<Result<Arc<Verified>, Error>>
-where
-    F: Fn(&[u8]) -> Result<Arc<Verified>, Error> + Sync,
-{
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
-    let next = AtomicUsize::new(0);
-    // Threads take small runs of tokens from a shared counter, so that a slow core holds nobody up.
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let start = next.fetch_add(WORTH_A_THREAD, Relaxed);
-            let Some(run) = tokens.get(start..tokens.len().min(start + WORTH_A_THREAD)) else { return done };
-            if run.is_empty() {
-                return done;
-            }
-            let verdicts = run.iter().map(|token| token.as_ref().map_err(Clone::clone).and_then(|token| judge(token)));
-            done.push((start, verdicts.collect::<Vec<_>>()));
-        }
-    };
-    let mut runs = std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut runs = work();
-        for helper in helpers {
-            match helper.join() {
-                Ok(done) => runs.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        runs
-    });
-    runs.sort_unstable_by_key(|(start, _)| *start);
-    runs.into_iter().flat_map(|(_, verdicts)| verdicts).collect()
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

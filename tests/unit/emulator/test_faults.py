@@ -9,7 +9,7 @@ import json
 import aiohttp
 import pytest
 
-from entra_fast._native import KeySet, Policy, Verifier
+from entra_fast._native import KeySet, Policy, Validator
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, MAX_FAULTS, Faults
 from entra_fast.emulator.protocol.keyring import MAX_PUBLISHED_KEYS
 from entra_fast.errors import ConfigurationError, InvalidToken
@@ -28,7 +28,7 @@ async def verify(entra: Caller, token: str) -> None:
     tenant = entra.tenant_id("app-b")
     keys = KeySet((await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).text)
     policy = Policy(issuers=[f"{entra.base_url}/{tenant}/v2.0"], audiences=[entra.client_id("app-b")])
-    Verifier(policy, keys).validate(token, entra.local.now())
+    Validator(policy, keys).validate(token, entra.local.now())
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.policy import Decision, admits_user, decide
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.policy import Decision, admits_user, decide
+from entra_fast.emulator.protocol.scope import Scope, parse_scope
 from entra_fast.emulator.protocol.store import Login
-from entra_fast.emulator.protocol.token_endpoint import Scope, parse_scope
 from entra_fast.emulator.web import pages
 from entra_fast.emulator.web.html import Html, join, tag
 

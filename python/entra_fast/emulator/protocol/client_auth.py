@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from entra_fast._native import KeySet, Policy, SigningKey, Verifier, unverified_claims, unverified_header
+from entra_fast._native import KeySet, Policy, SigningKey, Validator, unverified_claims, unverified_header
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, format_time
 from entra_fast.emulator.protocol.keyring import certified_key
@@ -244,7 +244,7 @@ class ClientVerifier:
         if "kid" not in header and header:
             public.pop("kid", None)  # named by its certificate: the only key of the set is meant
         try:
-            Verifier(policy, KeySet(json.dumps({"keys": [public]})), cache_entries=1).validate(
+            Validator(policy, KeySet(json.dumps({"keys": [public]})), cache_entries=1).validate(
                 assertion, self.clock()
             )
         except InvalidToken as error:

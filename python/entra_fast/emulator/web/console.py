@@ -16,10 +16,11 @@ from typing import Any, Final
 from aiohttp import web
 
 from entra_fast._native import unverified_header
-from entra_fast.emulator.local import Explanation, LocalEntraId
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Application, Rule, Tenant
 from entra_fast.emulator.protocol.aadsts import format_time
 from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.web import pages
@@ -416,7 +417,7 @@ async def _mint(request: web.Request) -> web.Response:
     return page(pages.document("Get a token", parts, current="/mint"), 200 if token is not None else 403)
 
 
-def _who_form(local: LocalEntraId, values: Mapping[str, str], action: str, method: str, button: str) -> Html:
+def _who_form(local: LocalProvider, values: Mapping[str, str], action: str, method: str, button: str) -> Html:
     applications = [name for tenant in local.registry.tenants for name in tenant.applications][:MAX_ROWS]
     users = [user.username for tenant in local.registry.tenants for user in tenant.directory.users.values()][
         :MAX_ROWS
@@ -471,7 +472,7 @@ def _explanation(explanation: Explanation) -> Html:
     )
 
 
-def _curl(local: LocalEntraId, explanation: Explanation) -> str:
+def _curl(local: LocalProvider, explanation: Explanation) -> str:
     if explanation.user:
         body = {"consumer": explanation.consumer, "target": explanation.target, "user": explanation.user}
         return f"curl -s {local.base_url}/admin/api/tokens -d {shlex.quote(json.dumps(body))}"
@@ -494,7 +495,7 @@ async def _faults(request: web.Request) -> web.Response:
     return page(_faults_page(request.app[LOCAL]))
 
 
-def _faults_page(local: LocalEntraId, message: str = "", values: Mapping[str, str] | None = None) -> str:
+def _faults_page(local: LocalProvider, message: str = "", values: Mapping[str, str] | None = None) -> str:
     sent = values or {}
     applications = [name for tenant in local.registry.tenants for name in tenant.applications][:MAX_ROWS]
     rows = [

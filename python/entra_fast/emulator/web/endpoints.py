@@ -14,15 +14,15 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from entra_fast._native import Policy, Verifier
-from entra_fast.emulator.local import discovery_document
-from entra_fast.emulator.model.policy import Reason
+from entra_fast._aadsts import KINDS
+from entra_fast._native import Policy, Validator
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import claims as token_claims
-from entra_fast.emulator.protocol.aadsts import KINDS, WHEN, EntraError, new_trace_id
+from entra_fast.emulator.protocol import discovery
+from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
-from entra_fast.emulator.protocol.token_endpoint import check_of, remedy_for
+from entra_fast.emulator.protocol.policy import Reason, failed
 from entra_fast.emulator.web import pages
 from entra_fast.emulator.web.handling import (
     COMMON,
@@ -103,7 +103,7 @@ def _discovery(version: int) -> Handler:
             issuer = (
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
             )
-            return json_response(discovery_document(local.base_url, name, issuer, version), 200, headers)
+            return json_response(discovery.document(local.base_url, name, issuer, version), 200, headers)
         return json_response(local.discovery(tenant_of(request), version), 200, headers)
 
     return handler
@@ -175,8 +175,13 @@ async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant
     try:
         return tenant_of(request), _with_basic(request, await read_form(request))
     except EntraError as error:
-        reason = Reason(check_of(error), False, error.text, remedy=remedy_for(error))
-        _record(request, grant="unreadable request", code=error.code, message=error.text, reasons=(reason,))
+        _record(
+            request,
+            grant="unreadable request",
+            code=error.code,
+            message=error.text,
+            reasons=(failed(error),),
+        )
         raise
 
 
@@ -318,7 +323,7 @@ async def _userinfo(request: web.Request) -> web.Response:
             raise InvalidToken("token_missing", "a bearer token is required")
         issuers = [token_claims.Issuer(local.base_url, tenant).v2 for tenant in local.registry.tenants]
         policy = Policy(issuers=issuers, audiences=[token_claims.GRAPH_CLIENT_ID])
-        claims = Verifier(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
+        claims = Validator(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
         tenant = local.registry.tenant(str(claims["tid"]))
         user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
         if user is None:
@@ -344,7 +349,7 @@ async def _error_reference(request: web.Request) -> web.Response:
     if kind is None:
         return page(pages.error_page("Unknown error", "This provider does not know that code."), 404)
     details = [
-        ("When", WHEN[kind.code].replace("`", "")),
+        ("When", kind.when.replace("`", "")),
         ("OAuth error", kind.error),
         ("Status", str(kind.status)),
         ("What to change", tag("a", "the log says it for each refusal", href="/log?outcome=refused")),

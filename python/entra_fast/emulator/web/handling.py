@@ -4,7 +4,6 @@ routes.
 
 from __future__ import annotations
 
-import urllib.parse
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -12,16 +11,17 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from entra_fast.emulator.local import LocalEntraId
+from entra_fast import _native
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.web import pages
+from entra_fast.errors import EntraFastError
 
-MAX_FORM_FIELDS: Final = 64
 # Names that a tenant cannot be addressed by, but that Entra ID knows at the same place.
 COMMON: Final = ("common", "organizations")
 
-LOCAL: Final = web.AppKey("local", LocalEntraId)
+LOCAL: Final = web.AppKey("local", LocalProvider)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
@@ -54,18 +54,11 @@ async def read_form(request: web.Request) -> dict[str, str]:
     """The form that was posted. Raises EntraError when it is not one, or says something twice."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise EntraError(9002313, reason="the body must be application/x-www-form-urlencoded")
-    body = await request.read()
     try:
-        pairs = urllib.parse.parse_qsl(
-            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
-        )
-    except ValueError:
-        raise EntraError(9002313, reason="the body is not a form") from None
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        # RFC 6749, section 3.2: parameters must not be repeated.
-        raise EntraError(9002313, reason="a parameter is there twice")
-    return form
+        # RFC 6749, section 3.2: no parameter may be repeated, so all of them count as known.
+        return dict(_native.parse_form(await request.read()))
+    except EntraFastError as exc:
+        raise EntraError(9002313, reason=exc.message) from None
 
 
 def correlation_id(request: web.Request) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from entra_fast.emulator.model.policy import Reason
+from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.web.html import Child, Html, csp_hash, join, raw_element, tag
 
 # ruff: noqa: E501  the style sheet

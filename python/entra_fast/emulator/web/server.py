@@ -12,11 +12,14 @@ import socket
 import ssl
 import sys
 import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator, is_loopback
+from entra_fast import _native
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.web import admin, console, endpoints, pages, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response, page
@@ -26,10 +29,10 @@ MAX_BODY_BYTES: Final = 128 * 1024
 KEEPALIVE_SECONDS: Final = 75.0
 SAVE_INTERVAL: Final = 10.0
 
-_ALLOWED_HOSTS: Final = web.AppKey("allowed_hosts", frozenset[str])
+_CALLERS: Final = web.AppKey("callers", _native.CallerCheck)
 
 
-def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Application:
+def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Application:
     """The aiohttp application of a local Entra ID.
 
     Args:
@@ -39,24 +42,30 @@ def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Applica
     app[LOCAL] = local
     if not allow_remote:
         own = urllib.parse.urlsplit(local.base_url).hostname or ""
-        app[_ALLOWED_HOSTS] = frozenset({own, "localhost", "127.0.0.1", "::1"})
+        app[_CALLERS] = _native.CallerCheck([own])
     for part in (console, admin, endpoints, signin):  # the tenants' paths last: they begin with anything
         part.add_routes(app)
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that listens on `address`, until `stop` is called."""
+
+    address: tuple[str, int]
+    stop: Callable[[], Awaitable[None]]
+
+
 async def serve(
-    local: LocalEntraId,
+    local: LocalProvider,
     host: str,
     port: int,
     *,
     tls: ssl.SSLContext | None,
     watch: float | None,
     allow_remote: bool,
-) -> RunningEmulator:
-    """Bind and serve; `LocalEntraId.start` is the way in. Raises ConfigurationError when the address is
-    taken.
-    """
+) -> RunningServer:
+    """Bind and serve, until `stop` is called. Raises ConfigurationError when the address is taken."""
     # The base address has to be known before the application is built, so the socket comes first.
     loop = asyncio.get_running_loop()
     sockets = _bind(host, port)
@@ -87,7 +96,7 @@ async def serve(
         await runner.cleanup()
         await asyncio.to_thread(local.save)
 
-    return RunningEmulator(local, (str(bound[0]), int(bound[1])), stop)
+    return RunningServer((str(bound[0]), int(bound[1])), stop)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -125,7 +134,7 @@ def _bind_one(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _save_regularly(local: LocalEntraId) -> None:
+async def _save_regularly(local: LocalProvider) -> None:
     while True:
         await asyncio.sleep(SAVE_INTERVAL)
         try:
@@ -134,7 +143,7 @@ async def _save_regularly(local: LocalEntraId) -> None:
             print(f"entra-fast: {error}", file=sys.stderr)
 
 
-async def _watch(local: LocalEntraId, interval: float) -> None:
+async def _watch(local: LocalProvider, interval: float) -> None:
     """Reload when files change. Polling: it works on every file system, mounted ones included."""
     seen = local.loaded_files
     while True:
@@ -180,9 +189,10 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
     """Refuse what a foreign page in a developer's browser could send: other host names (DNS rebinding),
     and changes that come from another origin (cross-site request forgery).
     """
-    allowed = request.app.get(_ALLOWED_HOSTS)
-    host = _host_name(request.host)
-    if allowed is not None and host not in allowed and not is_loopback(host):
+    callers = request.app.get(_CALLERS)
+    hosts = request.headers.getall("Host", [])
+    if callers is not None and not (len(hosts) == 1 and callers.allows_host(hosts[0])):
+        host = _native.host_name(hosts[0]) or "" if hosts else ""
         text = (
             f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
         )
@@ -199,16 +209,11 @@ async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _same_origin(request: web.Request) -> bool:
-    # Browsers send the first to https and loopback addresses only; programs send neither.
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("Origin")
-    return origin is None or urllib.parse.urlsplit(origin).netloc == request.host
-
-
-def _host_name(host: str) -> str:
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    # Browsers send Sec-Fetch-Site to https and loopback addresses only; programs send neither header.
+    headers = request.headers
+    return _native.is_own_page(
+        fetch_site=headers.get("Sec-Fetch-Site"),
+        origin=headers.get("Origin"),
+        own_origin=request.app[LOCAL].base_url,
+        host=headers.get("Host", ""),
+    )

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from entra_fast.emulator.model.policy import Decision
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import authorize as login
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.authorize import LoginError, LoginRequest
 from entra_fast.emulator.protocol.journal import Entry
+from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.store import SESSION_LIFETIME, Session
 from entra_fast.emulator.web import pages
 from entra_fast.emulator.web.endpoints import apply_faults

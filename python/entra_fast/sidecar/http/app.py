@@ -17,31 +17,26 @@ import orjson
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
+from entra_fast import _native
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from entra_fast._settings.load import is_loopback_host
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
 from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
-    Kind,
-    TokenRequest,
-    body_kind,
-    exchange_request,
     introspected_token,
-    parse_fields,
+    is_form,
     token_request,
 )
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.service import Service, inactive
 
-TOKEN_PATH = "/api/v1/token"
-EXCHANGE_PATH = "/api/v1/token/exchange"
-INTROSPECT_PATH = "/api/v1/introspect"
-ENDPOINT_NAMES = {TOKEN_PATH: "token", EXCHANGE_PATH: "exchange", INTROSPECT_PATH: "introspect"}
+ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+UNCHECKED_PATHS = ("/", "/healthz")
+"""The kubelet requests these by the address of the pod."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,12 +55,8 @@ def build_app(service: Service, *, probes: bool = True) -> web.Application:
     )
     api = _Api(service)
     app.middlewares.append(_Around(service, service.settings.server.allowed_hosts).middleware)
-    for path, handler in (
-        (TOKEN_PATH, api.token),
-        (EXCHANGE_PATH, api.exchange),
-        (INTROSPECT_PATH, api.introspect),
-    ):
-        app.router.add_post(path, handler, expect_handler=_expect)
+    for name, handler in (("token", api.token), ("exchange", api.exchange), ("introspect", api.introspect)):
+        app.router.add_post(_native.ENDPOINT_PATHS[name], handler, expect_handler=_expect)
     if probes:
         _add_probes(app, service)
     return app
@@ -73,7 +64,7 @@ def build_app(service: Service, *, probes: bool = True) -> web.Application:
 
 def build_probe_app(observed: Observed) -> web.Application:
     """Probes and metrics only, for a listener of their own."""
-    around = _Around(observed, frozenset())
+    around = _Around(observed, frozenset(), probe=True)
     app = web.Application(middlewares=[around.middleware], client_max_size=1024)
     _add_probes(app, observed)
     return app
@@ -84,50 +75,14 @@ def error_body(error: str, description: str, details: dict[str, object] | None =
     return orjson.dumps({"error": error, "error_description": description, **(details or {})})
 
 
-def who_may_not_call(headers: CIMultiDictProxy[str], allowed: frozenset[str]) -> str | None:
-    """Why a request is refused with 403, or None. A sidecar trusts its pod, not a page in a browser.
-
-    Args:
-        headers: the request's.
-        allowed: lower-case host names that are accepted beside loopback ones.
-    """
-    hosts = headers.getall(hdrs.HOST, [])
-    if len(hosts) != 1 or not _host_is_allowed(hosts[0], allowed):
-        # DNS rebinding: the page's own name resolves to 127.0.0.1 by now.
-        return "the Host header must be a loopback address or an allowed host (ENTRA_FAST_ALLOWED_HOSTS)"
-    if hdrs.ORIGIN in headers:
-        return "requests with an Origin header come from a browser and are refused"
-    if any(site.strip().lower() == "cross-site" for site in headers.getall("Sec-Fetch-Site", [])):
-        return "cross-site requests of a browser are refused"
-    if hdrs.X_FORWARDED_FOR in headers:
-        return "forwarded requests are refused"
-    return None
-
-
-def _host_is_allowed(value: str, allowed: frozenset[str]) -> bool:
-    host = value.strip().lower()
-    if host.startswith("["):
-        host, bracket, rest = host[1:].partition("]")
-        if not bracket or (rest and not _is_port(rest)):
-            return False
-        return ":" in host and (is_loopback_host(host) or host in allowed)
-    name, colon, port = host.partition(":")
-    if colon and not _is_port(colon + port):
-        return False
-    return is_loopback_host(name) or name in allowed
-
-
-def _is_port(text: str) -> bool:
-    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
-
-
 class _Around:
     """What happens around the handling of every request: the caller check, errors, metrics, the access log,
     spans."""
 
-    def __init__(self, observed: Observed, allowed_hosts: frozenset[str]) -> None:
+    def __init__(self, observed: Observed, allowed_hosts: frozenset[str], *, probe: bool = False) -> None:
         self._observed = observed
-        self._allowed_hosts = allowed_hosts
+        self._callers = _native.CallerCheck(allowed_hosts)
+        self._probe = probe
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -159,8 +114,8 @@ class _Around:
         try:
             if not request.raw_path.startswith("/"):
                 raise BadRequest("the request target must be a path")  # not absolute: Host decides
-            if endpoint != "other":
-                reason = who_may_not_call(request.headers, self._allowed_hosts)
+            if request.path not in UNCHECKED_PATHS:
+                reason = self._refusal(request.headers)
                 if reason is not None:
                     return error_response(403, reason)
             if _expectation(request) not in ("", "100-continue"):
@@ -189,6 +144,16 @@ class _Around:
             logger.exception("unexpected error while answering a request")
             return error_response(500, "unexpected error", error="server_error")
 
+    def _refusal(self, headers: CIMultiDictProxy[str]) -> str | None:
+        """Why a request is refused with 403, or None."""
+        return self._callers.refusal(
+            hosts=headers.getall(hdrs.HOST, []),
+            has_origin=hdrs.ORIGIN in headers,
+            fetch_sites=headers.getall("Sec-Fetch-Site", []),
+            is_forwarded=hdrs.X_FORWARDED_FOR in headers,
+            probe=self._probe,
+        )
+
 
 class _Api:
     """The handlers of the three endpoints."""
@@ -197,31 +162,31 @@ class _Api:
         self._service = service
 
     async def token(self, request: web.Request) -> web.Response:
-        fields, kind = await self._fields(request)
-        return await self._issue(token_request(fields, kind), exchange=False)
+        return await self._issue(request, exchange=False)
 
     async def exchange(self, request: web.Request) -> web.Response:
-        fields, kind = await self._fields(request)
-        return await self._issue(exchange_request(fields, kind), exchange=True)
+        return await self._issue(request, exchange=True)
 
     async def introspect(self, request: web.Request) -> web.Response:
         """200 whatever was sent, so that callers need not tell apart two ways to say "not valid"."""
         try:
-            fields, _ = await self._fields(request)
-            body = await self._service.introspect(introspected_token(fields))
+            body, form = await self._body(request)
+            answer = await self._service.introspect(introspected_token(body, form=form))
         except BadRequest as exc:
             if exc.status == 415:
                 raise
             self._service.metrics.introspections.add("false")
             return _closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
-        return JsonResponse(200, body)
+        return JsonResponse(200, answer)
 
-    async def _issue(self, wanted: TokenRequest, *, exchange: bool) -> web.Response:
+    async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
+        body, form = await self._body(request)
+        wanted = token_request(body, form=form, exchange=exchange)
         tokens = self._service.tokens
         if tokens is None:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:
-            if exchange:
+            if wanted.user_token is not None:
                 token = await tokens.exchange(wanted.target, wanted.user_token, skip_cache=wanted.skip_cache)
             else:
                 token = await tokens.acquire(wanted.target, skip_cache=wanted.skip_cache)
@@ -243,12 +208,13 @@ class _Api:
             ),
         )
 
-    async def _fields(self, request: web.Request) -> tuple[dict[str, object], Kind]:
+    async def _body(self, request: web.Request) -> tuple[bytes, bool]:
+        """The body, and whether it is a form."""
         encodings = request.headers.getall(hdrs.CONTENT_ENCODING, [])
         if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
             raise BadRequest("compressed request bodies are not accepted", 415)
-        kind = body_kind(request.headers.getall(hdrs.CONTENT_TYPE, []))
-        return dict(parse_fields(kind, await _read(request))), kind
+        form = is_form(request.headers.getall(hdrs.CONTENT_TYPE, []))
+        return await _read(request), form
 
 
 async def _read(request: web.Request) -> bytes:

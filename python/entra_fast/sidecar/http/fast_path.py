@@ -21,15 +21,13 @@ from aiohttp.web import RequestHandler, Server
 
 from entra_fast import _native
 from entra_fast._metrics import Metrics
+from entra_fast._native import Served, Stop
 from entra_fast.sidecar.http.protocol import Limits, SidecarProtocol, SidecarServer
 from entra_fast.sidecar.service import FastPath
 
 MAX_HELD_BYTES = 262_144
 """Maximum number of bytes that wait on one connection while aiohttp answers or the client does not read.
 Beyond that, reading stops."""
-
-Served = bytes | tuple[bytes, int, int, str, int, list[tuple[str, str | None]]]
-"""The result of one native call: see `_native.FastLane.serve`."""
 
 
 class FastPathServer(SidecarServer):
@@ -75,9 +73,11 @@ class FastPathProtocol(SidecarProtocol):
     def __init__(
         self, manager: SidecarServer, fast_path: FastPath, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
     ) -> None:
-        # Set before aiohttp's own constructor, which assigns `_waiter` and `_request_count`: properties here.
+        # Before aiohttp's own constructor, which assigns `_waiter` and `_request_count`: properties here.
         self._other_requests = 0
-        self._receiver: _native.LaneReceiver | None = _native.LaneReceiver(fast_path.native, self._receive)
+        self._receiver: _native.FastPathReceiver | None = _native.FastPathReceiver(
+            fast_path.native, self._receive
+        )
         self._idle_waiter: asyncio.Future[None] | None = None
         self._fast_path = fast_path
         self._plain = fast_path.open  # everything so far was exactly framed
@@ -238,40 +238,38 @@ class FastPathProtocol(SidecarProtocol):
     def _continue(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait here
         again: the slow path has a limit for that."""
-        if isinstance(served, bytes):
-            served = (served, 1, len(data), "done", 0, [])
-        answers, count, consumed, stop, number, renewals = served
-        if answers and self.transport is not None:
-            self.transport.write(answers)
+        answered, stop, length = served.answered, served.stop, served.length
+        if answered and self.transport is not None:
+            self.transport.write(served.answers)
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            self._request_count += count
-        for target, subject_token in renewals:
+            self._request_count += answered
+        for target, subject_token in served.renewals:
             self._fast_path.renew(target, subject_token)
-        rest = data[consumed:]
-        if answers or not rest:
+        rest = data[served.consumed :]
+        if answered or not rest:
             self._received()  # ends the deadline of what was answered; what follows gets its own
-        if stop == "partial":
-            self._needed = number
+        if stop == Stop.PARTIAL:
+            self._needed = length
             self._hold(rest)
             if self._deadline is None:
                 timeout = self._sidecar.limits.request_timeout
                 self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         elif (
-            stop == "key_needed"
-            and not (waited and not answers)
+            stop == Stop.KEY_NEEDED
+            and not (waited and not answered)
             and self._fast_path.call_when_fetched(self._keys_were_fetched)
         ):
             self._received()
             self._waiting_since = self._fast_path.monotonic()
             self._hold(rest)
-        elif stop in ("framed", "key_needed"):
-            self._passing = max(0, number - len(rest))
-            self._hold(rest[number:])
-            self._pass_on(rest[:number], messages=1)
-        elif stop == "unknown":
+        elif stop in (Stop.FRAMED, Stop.KEY_NEEDED):
+            self._passing = max(0, length - len(rest))
+            self._hold(rest[length:])
+            self._pass_on(rest[:length], messages=1)
+        elif stop == Stop.UNKNOWN:
             self._plain = False
             self._pass_on(rest)
-        elif stop == "full":
+        elif stop == Stop.FULL:
             self._hold(rest)
             self._loop.call_soon(self._go_on)
         self._update_at_rest()

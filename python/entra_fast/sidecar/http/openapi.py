@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from entra_fast import _native
-from entra_fast.sidecar.http.requests import PROVIDERS
+from entra_fast._native import PROVIDERS
 
 Schema = dict[str, Any]
 

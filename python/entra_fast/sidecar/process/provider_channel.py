@@ -17,7 +17,8 @@ from entra_fast._native import KeySet
 from entra_fast._provider.jwks import Waiters
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.token_client import AcquiredToken, token_key
-from entra_fast._settings.load import ProviderSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
@@ -45,7 +46,7 @@ class ProviderChannel:
         channel: Channel,
         settings: Settings,
         *,
-        cache: _native.GrantCache,
+        cache: _native.TokenCache,
         metrics: Metrics,
         clocks: Clocks,
     ) -> None:
@@ -157,7 +158,7 @@ class ChannelTokens:
         self,
         channel: ProviderChannel,
         provider: ProviderSettings,
-        cache: _native.GrantCache,
+        cache: _native.TokenCache,
         metrics: Metrics,
         clocks: Clocks,
     ) -> None:

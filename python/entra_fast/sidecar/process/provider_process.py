@@ -365,7 +365,7 @@ class AnnouncedTokens:
 
     def __init__(
         self,
-        cache: _native.GrantCache,
+        cache: _native.TokenCache,
         limit: int,
         clocks: Clocks,
         token: Callable[[Fields], None],

@@ -15,7 +15,8 @@ import socket
 from collections.abc import Sequence
 
 from entra_fast._metrics import Metrics
-from entra_fast._settings.load import ServerSettings, Settings
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app

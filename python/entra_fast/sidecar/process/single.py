@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
     """
     configure(settings.server.log_level)
     if settings.unknown:
-        logger.warning("unknown settings ignored", extra={"fields": {"names": settings.unknown}})
+        logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
     if settings.server.workers > 1:
         from entra_fast.sidecar.process.supervisor import supervise  # noqa: PLC0415 - not needed for one process
 

@@ -3,7 +3,7 @@
 What belongs here: the life of the process, from its start to its end, and what it is told at the start. What
 must never be here: the messages in between (provider_channel.py).
 
-Started by supervisor.py as `python -m entra_fast.sidecar.process.worker`, with two sockets: a listening one,
+Started by supervisor.py as a process of its own, with two sockets: a listening one,
 and one to the provider process. It does not outlive the process that started it.
 """
 

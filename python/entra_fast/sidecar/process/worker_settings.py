@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from entra_fast._settings.load import (
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import (
     CacheSettings,
     CredentialSettings,
     OutboundSettings,
     ProviderSettings,
     ServerSettings,
-    Settings,
 )
 from entra_fast.sidecar.process.channel import Fields
 

@@ -1,8 +1,8 @@
 //! SHA-256 digests that serve as cache keys (FIPS 180-4, computed by AWS-LC).
 //!
 //! Two kinds, not to be confused: [`cache_key`] is the documented, interoperable `sha256(subject_token +
-//! scope)`; [`of_parts`] is what the token caches use, and cannot collide across different splits. What is looked up within
-//! one process only has a [`crate::cache::fingerprint`] instead.
+//! scope)`; [`of_parts`] is what the token caches use, and cannot collide across different splits. What is looked up
+//! within one process only has a [`crate::cache::fingerprint`] instead.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 

@@ -1,4 +1,4 @@
-//! S3Fifo caches and the keys of their entries.
+//! Bounded caches and the keys of their entries.
 //!
 //! Belongs here: limits and eviction, the cache of acquired tokens, digests and fingerprints. Does not belong here:
 //! whether a token is accepted (`validate`), how one is acquired, clocks.

@@ -1,10 +1,10 @@
-//! The one bounded map of this crate: behind the cache of verdicts and the cache of grants.
+//! The bounded map behind the verification cache and the token cache.
 //!
-//! Belongs here: keys that are digests or fingerprints, limits by entries and by bytes, and the choice of what goes when
-//! they are reached. Does not belong here: what a value is, when it expires, who may have it.
+//! Belongs here: keys that are digests or fingerprints, limits by entries and by bytes, and the choice of what goes
+//! when they are reached. Does not belong here: what a value is, when it expires, who may have it.
 //!
-//! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023): new
-//! entries pass through a small queue of a tenth of the room, and only those asked for again reach the main queue.
+//! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023):
+//! new entries pass through a small queue of a tenth of the room, and only those asked for again reach the main queue.
 //! A flood of tokens that are seen once, which is what an attacker can send for nothing, pushes out nothing else.
 //! Every operation is O(1) (amortised for eviction: each further look at an entry was paid for by a hit).
 //!
@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hashbrown::HashTable;
 
-/// Shards make threads wait for one another less; more than a few dozen cores gain nothing from more.
+/// Shards reduce contention between threads; more than this helps no machine of the usual size.
 const MAX_SHARDS: usize = 16;
 
 /// No shard is smaller than this, because digests do not spread evenly over tiny shards.
@@ -36,9 +36,10 @@ const MAX_FREQUENCY: u8 = 3;
 /// How much a map may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most entries; 0 keeps nothing.
+    /// Maximum number of entries; with 0 nothing is kept.
     pub entries: usize,
-    /// Most bytes: the sum of the costs that the caller states, plus [`S3Fifo::ENTRY_OVERHEAD`] for each entry.
+    /// Maximum number of bytes: the sum of the costs that the caller states, plus [`S3Fifo::ENTRY_OVERHEAD`] for each
+    /// entry.
     pub bytes: usize,
 }
 
@@ -57,7 +58,7 @@ pub struct Stats {
     pub evictions: u64,
 }
 
-/// What can be a key: bytes that look random to whoever does not know a secret, or that nobody can choose.
+/// What can be a key: bytes that look random to anyone without the secret, or that no one can choose.
 pub trait Key: Copy + Eq {
     /// Two words of it, which differ between any two keys but for chance.
     fn words(&self) -> [u64; 2];
@@ -86,7 +87,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
 
     /// An empty map; nothing is allocated ahead.
     ///
-    /// `seed` must be random for each process: keys are uniform, but whoever can choose tokens can search for
+    /// `seed` must be random for each process: keys are uniform, but anyone who can choose tokens can search for
     /// SHA-256 digests that meet in one place of the index.
     #[must_use]
     pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
@@ -108,8 +109,8 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
 
     /// The value, as a clone, unless another thread keeps busy in the same part of the map: then None, soon.
     ///
-    /// For whoever can do without. Nobody waits, not even in a child process that was forked while a thread of its parent
-    /// held the lock: there it is never released.
+    /// For callers that can do without the value. No thread waits, not even in a child process that was forked while a
+    /// thread of its parent held the lock: there it is never released.
     #[inline]
     pub fn get_unless_busy(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
@@ -184,7 +185,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
 
     /// Look at one entry, each time another one, and remove it if it is `dead`. True when one was removed.
     ///
-    /// Called once or twice for each insertion, it takes dead entries out of memory that nobody asks for any more,
+    /// Called once or twice for each insertion, it removes dead entries that are never looked up again,
     /// without ever going through the map as a whole.
     pub fn sweep_one(&self, dead: impl FnOnce(&V) -> bool) -> bool {
         let turn = self.hand.fetch_add(1, Ordering::Relaxed);
@@ -198,8 +199,8 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         removed.is_some()
     }
 
-    /// What the map holds, and what happened to it. Each shard is exact; the sum is of one moment only while nobody writes.
-    /// A shard that stays busy (see [`Self::get_unless_busy`]) is left out.
+    /// What the map holds, and what happened to it. Each shard is exact; the sum is of one moment only while no thread
+    /// writes. A shard that stays busy (see [`Self::get_unless_busy`]) is left out.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();

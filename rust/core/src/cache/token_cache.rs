@@ -1,10 +1,11 @@
-//! The bounded cache of tokens that were acquired or exchanged, each ready to be handed out.
+//! The bounded cache of acquired and exchanged tokens.
 //!
-//! Belongs here: how long a token may be handed out, when its renewal is due and who is to do it, and the JSON body of
-//! the answer. Does not belong here: how a token is obtained, what its key is made of (`digest::of_parts`), clocks.
+//! Belongs here: how long a token may be handed out, when its renewal is due and which caller makes it, and the JSON
+//! body of the answer. Does not belong here: how a token is obtained, what its key is made of (`digest::of_parts`),
+//! clocks.
 //!
-//! Two clocks, on purpose. A token's life runs on the monotonic one: a jump of the wall clock neither resurrects nor
-//! kills it. The subject token's end is a wall-clock time, because a claim says it.
+//! There are two clocks, on purpose. A token's life runs on the monotonic one: a jump of the wall clock neither revives
+//! nor ends it. The end of the subject token is a wall-clock time, because it comes from a claim.
 //! Where a time is not a number, the answer is that there is no token: everything here fails closed.
 
 use std::fmt;
@@ -16,22 +17,22 @@ use crate::cache::digest::Digest;
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::jose::json;
 
-/// A token is not handed out any more so many seconds before its end: it still has to reach an API, and to be valid
-/// there, by another clock.
+/// A token is handed out until this many seconds before its end: it still has to reach an API and be valid there, by
+/// another clock.
 pub const SAFETY_MARGIN: f64 = 120.0;
 
 /// A token that lives no longer than this, in seconds, is handed out for the first half of its life instead.
 pub const SHORT_LIFE: f64 = 240.0;
 
-/// No token is believed to live longer than this, in seconds. Entra ID's live a day at most; more is nonsense from
-/// something that is not Entra ID, and is not kept.
+/// A token with a longer life, in seconds, is not cached. Tokens of Entra ID live for a day at most, so a longer life
+/// is an error of the provider.
 pub const MAX_LIFE: f64 = 366.0 * 86_400.0;
 
-/// A renewal is due after this part of the time for which the token is handed out, unless the caller says otherwise.
-/// For a token of an hour that leaves ten minutes for attempts, before any request has to wait for one.
+/// A renewal is due after this part of the time for which the token is handed out, unless the caller decides otherwise.
+/// For a token of an hour that leaves ten minutes for attempts before any request has to wait for one.
 pub const RENEWAL_DUE: f64 = 0.8;
 
-/// Answers count in whole seconds, so what is left of a token's last second is nothing.
+/// Answers count in whole seconds, and a token with 0 seconds left is of no use.
 const LEAST_LIFE: f64 = 1.0;
 
 const BODY_BEFORE_TOKEN: &str = r#"{"access_token":"#;
@@ -47,10 +48,10 @@ pub struct Now {
     pub monotonic: f64,
 }
 
-/// For how long a token is good.
+/// How long a token is valid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
-    /// Seconds that the token lives from now on.
+    /// Seconds until the token expires, from now on.
     pub expires_in: f64,
     /// Seconds until its renewal is due; `None` for the rule of [`RENEWAL_DUE`].
     pub renew_in: Option<f64>,
@@ -65,24 +66,24 @@ pub struct TokenCacheStats {
     pub entries: usize,
     /// Bytes now, overheads included.
     pub bytes: usize,
-    /// Questions that were answered with a token.
+    /// Lookups that found a token.
     pub hits: u64,
-    /// Questions that were not.
+    /// Lookups that did not.
     pub misses: u64,
-    /// Tokens that had to go because there was no room.
+    /// Tokens that were evicted because the cache was full.
     pub evictions: u64,
-    /// Tokens that were found to have ended, or whose subject token had, and were removed.
+    /// Tokens that were removed because they, or their subject tokens, had expired.
     pub expired: u64,
 }
 
 /// One cached token.
 struct Entry {
-    /// The answer's body up to the number of seconds; holds the token, in JSON's spelling.
+    /// The answer's body up to the number of seconds; it holds the token as JSON spells it.
     body: Box<str>,
     /// The token itself, where JSON spells it differently; a JWT needs no escapes.
     token: Option<Box<str>>,
-    /// How long it lives, from when on the monotonic clock. Its end is never computed: the sum would be rounded, and a
-    /// token of an hour could show 3599 seconds at once.
+    /// How long it lives, and since when on the monotonic clock. Its end is not computed: the sum would be rounded, and
+    /// a new token of an hour could show 3599 seconds.
     life: f64,
     since: f64,
     /// On the monotonic clock: when it stops being handed out.
@@ -149,7 +150,7 @@ fn spelled_token(body: &str) -> &str {
 struct Renewal(AtomicU64);
 
 impl Renewal {
-    /// Somebody has taken it, and has not yet reported a failure.
+    /// A caller has taken it, and has not reported a failure.
     const TAKEN: u64 = f64::INFINITY.to_bits();
 
     fn due_at(time: f64) -> Self {
@@ -162,8 +163,8 @@ impl Renewal {
         f64::from_bits(due) <= monotonic && self.0.compare_exchange(due, Self::TAKEN, Relaxed, Relaxed).is_ok()
     }
 
-    /// Make it due again at `time`; one that nobody has taken is put off, and never brought forward: it may belong to
-    /// a token that came in the meantime.
+    /// Make it due again at `time`. One that was not taken is postponed and never brought forward: it may belong to a
+    /// token that was cached in the meantime.
     fn put_off(&self, time: f64) {
         let _ = self.0.fetch_update(Relaxed, Relaxed, |due| match f64::from_bits(due) {
             known if due == Self::TAKEN || known < time => Some(time.to_bits()),
@@ -193,7 +194,7 @@ impl CachedToken {
         self.expires_in
     }
 
-    /// Whether the caller who got this grant is to renew the token, behind everybody's back. True for one caller only.
+    /// Whether this caller has to renew the token in the background. True for one caller only.
     #[must_use]
     pub const fn renewal_due(&self) -> bool {
         self.renewal_due
@@ -222,9 +223,9 @@ impl fmt::Debug for CachedToken {
 /// The cache. Thread-safe.
 pub struct TokenCache {
     entries: S3Fifo<Digest, Arc<Entry>>,
-    /// Entries that were found, but only within their safety margin.
+    /// Lookups that found a token, but within its safety margin.
     unfresh: AtomicU64,
-    /// Misses that are counted twice, because whoever had them asks again.
+    /// Misses that are counted twice, because the lookup is repeated.
     asked_again: AtomicU64,
     expired: AtomicU64,
 }
@@ -241,16 +242,16 @@ impl TokenCache {
         }
     }
 
-    /// Keep a token, which is good from `monotonic` on for as long as its terms say. It replaces what the key had.
+    /// Cache a token, which is valid from `monotonic` on for as long as its terms say. It replaces the key's token.
     ///
-    /// False when it is not kept: because it has no life left, or more than [`MAX_LIFE`] (what the key had stays then), or
-    /// because it alone is larger than the cache.
+    /// False when it is not cached: because it has no life left or more than [`MAX_LIFE`] (then the key keeps its
+    /// token), or because it alone is larger than the cache.
     pub fn put(&self, key: &Digest, access_token: &str, terms: Terms, monotonic: f64) -> bool {
         if !monotonic.is_finite() {
             return false;
         }
-        // Tokens that nobody asks for any more must not wait in memory for their eviction. Two looks for each new token
-        // are enough to go round faster than the cache can grow.
+        // Expired tokens that are never looked up again must not stay in memory until they are evicted. Checking two
+        // for each new token is enough to go round faster than the cache can grow.
         for _ in 0..2 {
             if self.entries.sweep_one(|entry| !entry.is_alive(monotonic)) {
                 self.expired.fetch_add(1, Relaxed);
@@ -276,32 +277,32 @@ impl TokenCache {
         Some(cached(entry, renewal_due, now))
     }
 
-    /// As [`Self::get`], for whoever hands the request on to another caller of it when there is nothing: a miss is
-    /// left for that one to count.
+    /// As [`Self::get`], for a caller that passes the request on where there is no token: the miss is counted by the
+    /// second lookup.
     #[inline]
     pub fn get_first(&self, key: &Digest, now: Now) -> Option<CachedToken> {
-        let grant = self.get(key, now);
-        if grant.is_none() {
+        let token = self.get(key, now);
+        if token.is_none() {
             self.asked_again.fetch_add(1, Relaxed);
         }
-        grant
+        token
     }
 
-    /// As [`Self::get`], but within the safety margin too: for when the provider fails. Nobody is asked to renew the
-    /// token on this way, as whoever comes here has just failed to.
+    /// As [`Self::get`], but within the safety margin too, for when the provider fails. No renewal is asked for,
+    /// because the caller has just failed to make one.
     #[inline]
     pub fn get_stale(&self, key: &Digest, now: Now) -> Option<CachedToken> {
         self.living(key, now).map(|entry| cached(entry, false, now))
     }
 
-    /// A renewal failed: it is due again `retry_in` seconds from `monotonic`, for one caller.
+    /// A renewal failed: it is due again `retry_in` seconds after `monotonic`, for one caller.
     pub fn renewal_failed(&self, key: &Digest, monotonic: f64, retry_in: f64) {
         if let Some(entry) = self.entries.peek(key) {
             entry.renewal.put_off(monotonic + retry_in);
         }
     }
 
-    /// Forget the token.
+    /// Remove the token.
     pub fn remove(&self, key: &Digest) {
         self.entries.remove(key);
     }
@@ -309,7 +310,7 @@ impl TokenCache {
     /// What the cache holds, and what happened to it.
     #[must_use]
     pub fn stats(&self) -> TokenCacheStats {
-        // Read before the hits are, of which it is a part.
+        // Read before the hits, which include it.
         let unfresh = self.unfresh.load(Relaxed);
         let asked_again = self.asked_again.load(Relaxed);
         let stats = self.entries.stats();
@@ -323,7 +324,7 @@ impl TokenCache {
         }
     }
 
-    /// The entry, if neither it nor its subject token has ended; otherwise it is removed.
+    /// The entry, if neither it nor its subject token has expired; otherwise it is removed.
     fn living(&self, key: &Digest, now: Now) -> Option<Arc<Entry>> {
         self.entries.get_if(key, |entry| {
             let alive = entry.is_alive(now.monotonic) && entry.subject_is_alive(now.unix);
@@ -342,7 +343,7 @@ impl fmt::Debug for TokenCache {
 }
 
 fn cached(entry: Arc<Entry>, renewal_due: bool, now: Now) -> CachedToken {
-    // A moment before the token came is possible: threads read the clock, and then wait for one another.
+    // `now` may be before the token was cached: threads read the clock, and then wait for each other.
     let left = entry.left(now.monotonic).min(entry.life);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between LEAST_LIFE and MAX_LIFE")]
     let expires_in = left as u64;
@@ -374,9 +375,9 @@ mod tests {
         Now { unix: UNIX + seconds, monotonic: START + seconds }
     }
 
-    fn body(grant: &CachedToken) -> String {
+    fn body(token: &CachedToken) -> String {
         let mut body = Vec::new();
-        grant.render_into(&mut body);
+        token.render_into(&mut body);
         String::from_utf8(body).unwrap()
     }
 
@@ -410,8 +411,8 @@ mod tests {
         for uptime in (0..1000).map(|step| 0.1 + f64::from(step) * 1234.567) {
             let cache = cache();
             cache.put(&KEY, "token", lives(3600.0), uptime);
-            let grant = cache.get(&KEY, Now { unix: UNIX, monotonic: uptime }).unwrap();
-            assert_eq!(grant.expires_in(), 3600, "{uptime}");
+            let token = cache.get(&KEY, Now { unix: UNIX, monotonic: uptime }).unwrap();
+            assert_eq!(token.expires_in(), 3600, "{uptime}");
         }
     }
 
@@ -465,9 +466,9 @@ mod tests {
     fn the_body_is_that_of_the_contract() {
         let cache = cache();
         cache.put(&KEY, "eyJ0.eyJp.c2ln", lives(3600.0), START);
-        let grant = cache.get(&KEY, after(0.5)).unwrap();
-        assert_eq!(body(&grant), r#"{"access_token":"eyJ0.eyJp.c2ln","expires_in":3599,"token_type":"Bearer"}"#);
-        assert_eq!(grant.access_token(), "eyJ0.eyJp.c2ln");
+        let token = cache.get(&KEY, after(0.5)).unwrap();
+        assert_eq!(body(&token), r#"{"access_token":"eyJ0.eyJp.c2ln","expires_in":3599,"token_type":"Bearer"}"#);
+        assert_eq!(token.access_token(), "eyJ0.eyJp.c2ln");
     }
 
     proptest! {
@@ -476,9 +477,9 @@ mod tests {
         fn any_token_survives_the_body(token in any::<String>(), life in 241..100_000_u32) {
             let cache = cache();
             prop_assert!(cache.put(&KEY, &token, lives(f64::from(life)), START));
-            let grant = cache.get(&KEY, after(0.0)).unwrap();
-            prop_assert_eq!(grant.access_token(), &token);
-            let parsed: serde_json::Value = serde_json::from_str(&body(&grant)).unwrap();
+            let cached = cache.get(&KEY, after(0.0)).unwrap();
+            prop_assert_eq!(cached.access_token(), &token);
+            let parsed: serde_json::Value = serde_json::from_str(&body(&cached)).unwrap();
             let expected = serde_json::json!({"access_token": token, "expires_in": life, "token_type": "Bearer"});
             prop_assert_eq!(parsed, expected);
         }
@@ -496,12 +497,12 @@ mod tests {
             let kept = cache.put(&KEY, "token", terms, START);
             prop_assert_eq!(kept, (1.0..=MAX_LIFE).contains(&life));
             let now = after(seconds);
-            if let Some(grant) = cache.get_stale(&KEY, now) {
+            if let Some(token) = cache.get_stale(&KEY, now) {
                 prop_assert!(kept && now.monotonic < START + life);
                 prop_assert!(subject.is_none_or(|end| now.unix < end));
-                prop_assert!(grant.expires_in() >= 1);
+                prop_assert!(token.expires_in() >= 1);
                 #[allow(clippy::cast_precision_loss)]
-                let left = grant.expires_in() as f64;
+                let left = token.expires_in() as f64;
                 prop_assert!(left <= life && now.monotonic.max(START) + left <= START + life + 1e-6);
             } else {
                 prop_assert!(cache.get(&KEY, now).is_none());
@@ -669,10 +670,10 @@ mod tests {
     fn no_debug_shows_the_token() {
         let cache = cache();
         cache.put(&KEY, "canary", lives(3600.0), START);
-        let grant = cache.get(&KEY, after(0.0)).unwrap();
-        assert!(!format!("{grant:?} {cache:?}").contains("canary"));
+        let token = cache.get(&KEY, after(0.0)).unwrap();
+        assert!(!format!("{token:?} {cache:?}").contains("canary"));
         cache.remove(&KEY);
         assert!(cache.get_stale(&KEY, after(0.0)).is_none());
-        assert_eq!(grant.access_token(), "canary", "who has a grant keeps it");
+        assert_eq!(token.access_token(), "canary", "who has a token keeps it");
     }
 }

@@ -1,7 +1,7 @@
 //! Strict base64url without padding (RFC 4648, section 5; RFC 7515, section 2).
 //!
 //! One spelling per value: padding, `+/`, white space and non-zero trailing bits are rejected, because a
-//! second spelling of a token would be a second cache key for the same verdict.
+//! second spelling of a token would be a second cache key for the same verification.
 
 use base64_simd::{AsOut, URL_SAFE_NO_PAD};
 

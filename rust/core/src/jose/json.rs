@@ -3,7 +3,7 @@
 //! One parse feeds both what is checked and what is returned: a [`Document`] keeps the text as it came, and
 //! the tape only points into it, so the two cannot differ. Rejected are duplicate members at any depth (also
 //! when one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
-//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until somebody asks for a value.
+//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until a value is asked for.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 /// How deep arrays and objects may nest. Entra ID's tokens need 3.
 pub const MAX_DEPTH: usize = 64;
 
-/// How many characters a number may have, so that nobody pays for reading a number of 60,000 digits.
+/// How many characters a number may have, so that no number of 60,000 digits is ever converted.
 pub const MAX_NUMBER_LENGTH: usize = 256;
 
 /// Why a text is not acceptable JSON.
@@ -95,13 +95,26 @@ impl Document {
     /// # Errors
     /// [`JsonError`] where the text is not strict JSON.
     pub fn parse(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
-        let text = String::from_utf8(text.into()).map_err(|_| JsonError::NotUtf8)?;
+        Self::parse_with(text.into(), false)
+    }
+
+    /// As [`Self::parse`], but the outermost object may have several members of one name: the caller decides which of
+    /// them may be repeated.
+    ///
+    /// # Errors
+    /// [`JsonError`] where the text is not strict JSON.
+    pub fn parse_with_repeated_members(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
+        Self::parse_with(text.into(), true)
+    }
+
+    fn parse_with(text: Vec<u8>, may_repeat: bool) -> Result<Self, JsonError> {
+        let text = String::from_utf8(text).map_err(|_| JsonError::NotUtf8)?;
         if u32::try_from(text.len()).is_err() {
             return Err(JsonError::TooLarge);
         }
         // Entra ID's claims have about one node for 25 bytes.
         let nodes = Vec::with_capacity(text.len() / 24 + 4);
-        let mut parser = Parser { text: text.as_bytes(), source: &text, at: 0, nodes };
+        let mut parser = Parser { text: text.as_bytes(), source: &text, at: 0, nodes, may_repeat };
         parser.skip_space();
         parser.value(0)?;
         parser.skip_space();
@@ -378,6 +391,8 @@ struct Parser<'t> {
     source: &'t str,
     at: usize,
     nodes: Vec<Node>,
+    /// Whether the outermost object may have several members of one name.
+    may_repeat: bool,
 }
 
 impl Parser<'_> {
@@ -553,7 +568,7 @@ impl Parser<'_> {
         if self.peek() != Some(b'}') {
             let mut names = Names { count: 0, prints: [0; FEW_NAMES], nodes: [0; FEW_NAMES], many: HashSet::new() };
             loop {
-                self.name(&mut names)?;
+                self.name(&mut names, self.may_repeat && depth == 0)?;
                 self.skip_space();
                 if self.peek() != Some(b':') {
                     return self.syntax();
@@ -574,14 +589,16 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Reads a member's name and refuses it where the object has it already.
+    /// Reads a member's name and refuses it where the object has it already, unless it may repeat.
     #[allow(clippy::cast_possible_truncation, reason = "Document::parse bounds the text to u32")]
-    fn name(&mut self, names: &mut Names) -> Result<(), JsonError> {
+    fn name(&mut self, names: &mut Names, may_repeat: bool) -> Result<(), JsonError> {
         let (start, end, escaped) = self.string()?;
         let decoded = self.decoded(start, end, escaped);
         let print = fingerprint(decoded.as_bytes());
         let node = self.nodes.len() as u32;
-        if names.count < FEW_NAMES {
+        if may_repeat {
+            // The caller looks.
+        } else if names.count < FEW_NAMES {
             let known = names.prints[..names.count].iter().zip(&names.nodes);
             if known.into_iter().any(|(other, node)| *other == print && self.name_at(*node) == decoded) {
                 return Err(JsonError::DuplicateMember);

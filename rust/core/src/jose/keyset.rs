@@ -1,21 +1,22 @@
 //! The provider's key set (RFC 7517, section 5): immutable, found by `kid`, with a generation.
 //!
 //! A set is a snapshot. Refreshing means building a new one and swapping it in whole, so no reader ever
-//! waits. The generation tells whether a cached verdict was reached with this snapshot; [`KeySet::has`]
-//! tells whether an older verdict's key is still in it.
+//! waits. The generation tells whether a cached verification was made with this snapshot; [`KeySet::has`]
+//! tells whether an older verification's key is still in it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::json::{Document, JsonError, Kind};
-use crate::jose::jwk::{PublicKey, kid_of};
+use crate::jose::jwk::{Prepare, PublicKey, kid_of};
+use crate::jose::signature::PreparedKey;
 use crate::validate::error::shown;
 
 /// Largest text of a key set that is looked at, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Most keys in one set. Entra ID publishes about ten.
+/// Maximum number of keys in one set. Entra ID publishes about ten.
 pub const MAX_KEYS: usize = 512;
 
 /// How many header spellings are remembered in one set: a few per key, as issuers write one or two.
@@ -88,6 +89,11 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`] where nothing usable is left.
     pub fn parse(jwks: &[u8], generation: u64) -> Result<Self, KeySetError> {
+        Self::prepared_by(jwks, generation, PreparedKey::new)
+    }
+
+    /// As [`Self::parse`], with a way of preparing keys: tests bring a fast library of their own.
+    pub(crate) fn prepared_by(jwks: &[u8], generation: u64, prepare: Prepare) -> Result<Self, KeySetError> {
         if jwks.len() > MAX_BYTES {
             return Err(KeySetError::TooLarge);
         }
@@ -100,7 +106,7 @@ impl KeySet {
         let mut dropped = Vec::new();
         let mut candidates = Vec::new();
         for entry in entries {
-            match PublicKey::from_jwk(entry) {
+            match PublicKey::prepared_by(entry, prepare) {
                 Ok(key) => candidates.push(Arc::new(key)),
                 Err(reason) => {
                     let kid = kid_of(entry).ok().flatten().as_deref().map(shown);

@@ -1,7 +1,7 @@
 //! The compact form of a signed token (RFC 7515, section 7.1): size, three segments, header.
 //!
 //! Everything here happens before a signature is verified. So: bounds first, nothing allocated in
-//! proportion to a stranger's wishes, and of the header only what selects a key is believed.
+//! proportion to what an attacker sends, and of the header only what selects a key is used.
 
 use memchr::{memchr, memchr_iter, memrchr};
 
@@ -102,7 +102,7 @@ pub fn decode_header(segment: &[u8]) -> Result<Document, Error> {
 
 impl Header {
     /// Read a header segment. `jwk`, `jku`, `x5u` and `x5c` are ignored: a token does not choose who
-    /// vouches for it (CVE-2018-0114).
+    /// is a reason to trust it (CVE-2018-0114).
     ///
     /// # Errors
     /// [`Error::NotAJwt`], [`Error::TypeNotAccepted`], [`Error::HeaderNotAccepted`].

@@ -1,21 +1,22 @@
 //! Lines of the access log, collected until there is a piece of them to write.
 //!
-//! Belongs here: the bytes of a line, which has the form of all log lines of the sidecar (one JSON object), and how many lines
-//! leave together. Does not belong here: where they go, and which requests have one.
+//! Belongs here: the bytes of a line, which has the form of all log lines of the sidecar (one JSON object), and how
+//! many lines are written at once. Does not belong here: where they go, and which requests have one.
 
 use std::time::Duration;
 
 use crate::jose::json::write_string;
+use crate::sidecar::contract::Endpoint;
 use crate::sidecar::http_date::{Moment, digits, seconds_of, write_digits};
 
-/// The most bytes that leave in one piece: what a pipe usually holds. Of larger pieces, fewer have to be written.
+/// Maximum number of bytes that are written at once: what a pipe usually holds. Larger pieces mean fewer writes.
 const PIECE_BYTES: usize = 65_536;
 
-/// The same where several processes share the log: so many bytes a pipe takes as a whole, so that their lines are never
-/// mixed (`PIPE_BUF` of Linux; POSIX, `write`).
+/// The same where several processes share the log: a pipe takes this many bytes as a whole, so that their lines are
+/// never mixed (`PIPE_BUF` of Linux; POSIX, `write`).
 const SHARED_PIECE_BYTES: usize = 4096;
 
-/// Methods are shown up to here: what is none may be as long as a head.
+/// Longer methods are cut: an unknown one may be as long as a head.
 const METHOD_BYTES: usize = 16;
 
 /// One request.
@@ -25,7 +26,7 @@ pub struct Line<'l> {
     pub unix: f64,
     /// Its method.
     pub method: &'l str,
-    /// Its path, where it is a known one: never what a stranger sent.
+    /// Its path, where it is a known one: never bytes of an attacker.
     pub path: &'l str,
     /// The answer's status.
     pub status: u16,
@@ -43,7 +44,7 @@ pub struct Lines {
     last: Head,
 }
 
-/// A line up to its duration. Most lines have that of the one before, but for the milliseconds of its time.
+/// A line up to its duration. Usually it is that of the line before, except for the milliseconds of its time.
 #[derive(Debug, Default)]
 struct Head {
     second: u64,
@@ -76,6 +77,16 @@ impl Lines {
         if self.waiting.len() > self.piece_bytes {
             write(&self.waiting[..start]);
             self.waiting.drain(..start);
+        }
+    }
+
+    /// Add a line for each request that the fast path answered, by endpoint in the order of [`Endpoint::ALL`]. Each
+    /// took `duration`.
+    pub fn add_answered(&mut self, unix: f64, by_endpoint: [u64; 3], duration: Duration, mut write: impl FnMut(&[u8])) {
+        for (endpoint, count) in Endpoint::ALL.into_iter().zip(by_endpoint) {
+            for _ in 0..count {
+                self.add(Line { unix, method: "POST", path: endpoint.path(), status: 200, duration }, &mut write);
+            }
         }
     }
 
@@ -138,7 +149,7 @@ impl Lines {
     }
 }
 
-/// Most numbers of milliseconds have one digit.
+/// Milliseconds usually have one digit.
 fn write_whole(out: &mut Vec<u8>, value: u64) {
     if value < 10 {
         write_digits::<1>(out, value);

@@ -1,72 +1,22 @@
 //! Recognise one plain HTTP/1.1 request at the start of some bytes (RFC 9112). Sans I/O.
 //!
-//! This is no HTTP parser and must never become one: it recognises the plainest form of a request, in which
-//! there are no two opinions about where it ends, and says "unknown" to everything else, which then goes to
-//! the server's full parser with not a byte consumed. Request smuggling lives on differences between two
-//! parsers; so what is accepted here is a small subset of what every parser reads in the same way: one
-//! spelling of line ends, no folding, no control characters, at most one length, no transfer coding.
+//! This is not an HTTP parser and must never become one. It recognises the plainest form of a request, whose end is
+//! beyond doubt. Everything else is "unknown" and goes to the server's full parser with none of its bytes consumed.
+//! Request smuggling exploits differences between two parsers, so what is accepted here is a small subset of what every
+//! parser reads in the same way: one spelling of line ends, no folding, no control characters, at most one length, no
+//! transfer coding.
 
 use memchr::memchr;
 
-/// Longest head (request line and headers) that is looked at. aiohttp allows 8190 bytes for a single line.
+use super::contract::{ContentType, Endpoint, MAX_BODY_BYTES};
+
+/// Maximum length of a head (request line and headers). aiohttp allows 8190 bytes for a single line.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
-/// Most header lines that are looked at.
+/// Maximum number of header lines that are looked at.
 pub const MAX_HEADERS: usize = 64;
 
-/// Largest body that is recognised; the contract refuses larger ones.
-pub const MAX_BODY_BYTES: usize = 128 * 1024;
-
-/// The endpoints that the fast lane knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `/api/v1/token`
-    Token,
-    /// `/api/v1/token/exchange`
-    Exchange,
-    /// `/api/v1/introspect`
-    Introspect,
-}
-
-impl Endpoint {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Token, Self::Exchange, Self::Introspect];
-
-    /// The name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Exchange => "exchange",
-            Self::Introspect => "introspect",
-        }
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::Token => "/api/v1/token",
-            Self::Exchange => "/api/v1/token/exchange",
-            Self::Introspect => "/api/v1/introspect",
-        }
-    }
-
-    fn of_path(path: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|endpoint| path == endpoint.path().as_bytes())
-    }
-}
-
-/// The two content types of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentType {
-    /// `application/json`
-    Json,
-    /// `application/x-www-form-urlencoded`
-    Form,
-}
-
-/// A request that the fast lane may answer.
+/// A request that the fast path may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'b> {
     /// What it asks.
@@ -91,7 +41,7 @@ pub enum Recognised<'b> {
         /// How many bytes the whole request has.
         needed: usize,
     },
-    /// A request that is not for the fast lane, but so plainly framed that where it ends is beyond doubt:
+    /// A request that is not for the fast path, but so plainly framed that its end is beyond doubt:
     /// after this many bytes, which need not all be here yet.
     Framed(usize),
     /// Anything else: only the full parser can say where it ends.
@@ -135,12 +85,12 @@ pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
 /// What the lines of a head have said so far.
 #[derive(Default)]
 struct Head<'b> {
-    /// None where the request is not for the fast lane.
+    /// None where the request is not for the fast path.
     endpoint: Option<Endpoint>,
     host: Option<&'b str>,
     content_length: Option<usize>,
     content_type: Option<ContentType>,
-    /// Something in it that the full way has to answer.
+    /// Whether something in it is for the slow path.
     declined: bool,
     sampled: bool,
     /// Which of the headers that may stand once were seen, a bit each.
@@ -185,7 +135,7 @@ impl<'b> Head<'b> {
             7 if is(b"trailer") => return None,
             9 if is(b"forwarded") => self.declined = true,
             10 if is(b"connection") => {
-                // Only what changes nothing; `close` and all else is the full way's.
+                // Only values that change nothing; `close` and all others are for the slow path.
                 let is = |other: &[u8]| value.eq_ignore_ascii_case(other);
                 self.declined |= is(b"close");
                 if !(is(b"close") || is(b"keep-alive") || is(b"upgrade, http2-settings")) {
@@ -196,7 +146,7 @@ impl<'b> Head<'b> {
             11 if is(b"traceparent") => self.sampled |= is_sampled(value),
             12 if is(b"content-type") => {
                 self.once(8)?;
-                self.content_type = content_type(value);
+                self.content_type = ContentType::of_header(value);
             }
             12 if is(b"max-forwards") => self.once(16)?,
             13 if is(b"content-range") => self.once(32)?,
@@ -250,7 +200,8 @@ fn is_plain(line: &[u8]) -> bool {
     line.iter().fold(true, |plain, byte| plain & (0x20..0x7f).contains(byte))
 }
 
-/// Garbage, a TLS greeting or an HTTP/2 preface shall not be waited for. (`PRI` is no method of ours.)
+/// The rest of garbage, of a TLS greeting or of an HTTP/2 preface must not be waited for. (`PRI` is not a method of
+/// ours.)
 fn starts_like_a_method(bytes: &[u8]) -> bool {
     let word = &bytes[..memchr(b' ', bytes).unwrap_or(bytes.len())];
     word.len() <= 7 && word.iter().all(u8::is_ascii_uppercase)
@@ -278,18 +229,7 @@ fn length(value: &[u8]) -> Option<usize> {
     plain.then(|| value.iter().fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0')))
 }
 
-fn content_type(value: &[u8]) -> Option<ContentType> {
-    let media_type = value[..memchr(b';', value).unwrap_or(value.len())].trim_ascii();
-    if media_type.eq_ignore_ascii_case(b"application/json") {
-        Some(ContentType::Json)
-    } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-        Some(ContentType::Form)
-    } else {
-        None
-    }
-}
-
-/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? What is not one may.
+/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? A malformed one may.
 fn is_sampled(value: &[u8]) -> bool {
     // 00-<32 hex>-<16 hex>-<flags>: the last bit of the flags.
     let flags = value.get(53..55).and_then(|flags| str::from_utf8(flags).ok());
@@ -396,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_full_way_must_answer_is_framed_exactly() {
+    fn what_the_slow_path_must_answer_is_framed_exactly() {
         for header in [
             "Origin: https://evil.example",
             "Sec-Fetch-Site: cross-site",
@@ -434,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_sampled_when_its_last_flag_says_so_or_nobody_can_tell() {
+    fn a_trace_is_sampled_when_its_last_flag_says_so_or_it_is_malformed() {
         let sampled = |flags: &str| {
             let text = with(&format!("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"));
             let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{flags}") };
@@ -454,7 +394,7 @@ mod tests {
             let _ = recognise(&bytes);
         }
 
-        /// Changing one byte of a head never makes two opinions: the recognised length stays the same, or the
+        /// Changing one byte of a head never moves the end of the request: the recognised length stays the same, or the
         /// length itself was what changed, or the request is no longer recognised.
         #[test]
         fn one_changed_byte(position in 0..PLAIN.len(), byte in any::<u8>()) {

@@ -1,8 +1,8 @@
-//! Moments as dates of the Gregorian calendar, in UTC: what answers and log lines show.
+//! Times as dates of the Gregorian calendar, in UTC, as answers and log lines show them.
 //!
-//! Belongs here: the arithmetic, and digits. Does not belong here: a clock, time zones, reading a date.
+//! Belongs here: the arithmetic and the digits. Does not belong here: a clock, time zones, parsing a date.
 
-/// A moment, for people.
+/// A time in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) year: u64,

@@ -1,7 +1,7 @@
-//! Every check of a token in turn, passed or not, with the values: for people who wonder why.
+//! Every check of a token in turn, passed or not, with the values: the explanation of a refusal.
 //!
-//! Uses the very checks of [`mod@crate::validate::verify`], but goes on after a failure, so it also looks at claims whose
-//! signature did not verify. What it returns is for reading, never for deciding.
+//! Uses the very checks of [`mod@crate::validate::verify`], but goes on after a failure, so it also looks at claims
+//! whose signature did not verify. What it returns is for display, never for decisions.
 
 use crate::jose::json::{Kind, Value};
 use crate::jose::keyset::{KeySet, Selected};
@@ -94,7 +94,8 @@ fn explain_signature(report: &mut Report, compact: &Compact<'_>, keys: Option<&K
         }
         Ok(selected) => {
             report.passed("key", key_in_words(&selected));
-            report.add("signature", check_signature(compact, &selected), selected.algorithm.name());
+            let result = check_signature(compact, &selected, policy).map(|_| ());
+            report.add("signature", result, selected.algorithm.name());
         }
     }
 }

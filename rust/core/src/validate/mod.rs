@@ -1,7 +1,8 @@
 //! Decide whether a token is accepted, and say why.
 //!
 //! Belongs here: the policy, the checks and their order, the claims of a verified token, error codes and sentences, and
-//! the JSON of an introspection. Does not belong here: keys and signatures (`jose`), eviction (`cache`), HTTP (`sidecar`).
+//! the JSON of an introspection. Does not belong here: keys and signatures (`jose`), eviction (`cache`), HTTP
+//! (`sidecar`).
 
 pub mod claims;
 pub mod error;

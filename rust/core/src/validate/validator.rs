@@ -1,14 +1,15 @@
-//! A validator: one policy, the current key set, and the tokens that were verified before.
+//! A validator: one policy, the current key set, and the verification cache.
 //!
-//! A token seen before costs one keyed fingerprint instead of a signature. Its verdict is cached under that,
-//! never under the token itself, and a hit checks again everything that can have changed: the times, and
-//! that the signing key is still published. One validator has one policy, so a verdict never serves
-//! another one.
+//! A token seen before costs one keyed fingerprint instead of a signature. Its verification is cached under the
+//! fingerprint, never under the token itself, and a hit checks again everything that can have changed: the times, that
+//! the signing key is still published, and that the library that verified the signature is still trusted
+//! ([`crate::jose::confirmation`]). A validator has one policy, so a cached verification never serves another.
 //!
-//! Nobody waits for anybody: where another thread is busy in the same part of the cache, a token is verified once
-//! more instead.
+//! No thread waits for another: where the same part of the cache is in use, the token is verified again instead.
+//! Does not belong here: the checks (`verify`), fetching keys, clocks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 
@@ -19,13 +20,16 @@ use crate::validate::error::Error;
 use crate::validate::policy::Policy;
 use crate::validate::verify::{Verified, verify};
 
+/// Fewer tokens than this are not worth starting a thread for.
+const WORTH_A_THREAD: usize = 8;
+
 /// What is known about a token without verifying it.
 #[derive(Debug)]
 pub enum Recalled {
-    /// It was verified before, and this is the verdict for now.
-    Verdict(Result<Arc<Verified>, Error>),
-    /// Nothing. The fingerprint is what to remember it under.
-    Nothing(Fingerprint),
+    /// The result, without a signature to compute.
+    Known(Result<Arc<Verified>, Error>),
+    /// The token has to be verified. The fingerprint is the key to cache the verification under.
+    Unknown(Fingerprint),
 }
 
 /// See the module's description. Every method can be called from any thread.
@@ -34,9 +38,9 @@ pub struct Validator {
     policy: Policy,
     keys: ArcSwapOption<KeySet>,
     fingerprinter: Fingerprinter,
-    verdicts: S3Fifo<Fingerprint, Arc<Verified>>,
-    /// Is there room for any verdict? If not, no token needs a fingerprint, and no thread the cache's lock.
-    remembers: bool,
+    verified: S3Fifo<Fingerprint, Arc<Verified>>,
+    /// Is there room for any entry? If not, no token needs a fingerprint, and no thread the cache's lock.
+    caches: bool,
 }
 
 impl Validator {
@@ -47,8 +51,8 @@ impl Validator {
             policy,
             keys: ArcSwapOption::empty(),
             fingerprinter: Fingerprinter::new(),
-            verdicts: S3Fifo::new(limits, seed),
-            remembers: limits.entries > 0,
+            verified: S3Fifo::new(limits, seed),
+            caches: limits.entries > 0,
         }
     }
 
@@ -64,7 +68,7 @@ impl Validator {
         self.keys.load_full()
     }
 
-    /// Swap the key set. Verdicts of keys that are gone die at their next use.
+    /// Swap the key set. Cached verifications by keys that are gone are dropped at their next use.
     pub fn set_keys(&self, keys: Option<Arc<KeySet>>) {
         self.keys.store(keys);
     }
@@ -72,7 +76,7 @@ impl Validator {
     /// Figures of the cache of verified tokens.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.verdicts.stats()
+        self.verified.stats()
     }
 
     /// The cheap half of [`Self::validate`]: no signature is computed.
@@ -81,42 +85,42 @@ impl Validator {
     pub fn recall(&self, token: &[u8], now: f64) -> Recalled {
         let limit = self.policy.max_token_bytes;
         if token.len() > limit {
-            return Recalled::Verdict(Err(Error::TooLarge { size: token.len(), limit }));
+            return Recalled::Known(Err(Error::TooLarge { size: token.len(), limit }));
         }
-        if !self.remembers {
-            return Recalled::Nothing(Fingerprint::default());
+        if !self.caches {
+            return Recalled::Unknown(Fingerprint::default());
         }
         let fingerprint = self.fingerprinter.of(token);
-        let Some(verified) = self.verdicts.get_unless_busy(&fingerprint) else { return Recalled::Nothing(fingerprint) };
+        let Some(verified) = self.verified.get_unless_busy(&fingerprint) else { return Recalled::Unknown(fingerprint) };
         let keys = self.keys.load();
         match keys.as_ref() {
-            None => Recalled::Verdict(Err(Error::KeysUnavailable)),
-            Some(keys) if verified.key_is_in(keys) => {
-                Recalled::Verdict(match verified.check_times(&self.policy, now) {
+            None => Recalled::Known(Err(Error::KeysUnavailable)),
+            Some(keys) if verified.signature_stands() && verified.key_is_in(keys) => {
+                Recalled::Known(match verified.check_times(&self.policy, now) {
                     Ok(()) => Ok(verified),
                     Err(error) => {
-                        self.verdicts.remove_unless_busy(&fingerprint);
+                        self.verified.remove_unless_busy(&fingerprint);
                         Err(error)
                     }
                 })
             }
             Some(_) => {
-                self.verdicts.remove_unless_busy(&fingerprint);
-                Recalled::Nothing(fingerprint)
+                self.verified.remove_unless_busy(&fingerprint);
+                Recalled::Unknown(fingerprint)
             }
         }
     }
 
-    /// The expensive half: verify, and remember under `fingerprint` (as given by [`Self::recall`] for this token).
+    /// The expensive half: verify, and cache under `fingerprint` (as given by [`Self::recall`] for this token).
     ///
     /// # Errors
     /// As [`verify`], and [`Error::KeysUnavailable`].
-    pub fn judge(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
+    pub fn verify_and_cache(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
         let verified = Arc::new(verify(token, keys, &self.policy, now)?);
-        if self.remembers {
-            self.verdicts.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
+        if self.caches {
+            self.verified.insert_unless_busy(&fingerprint, Arc::clone(&verified), verified.heap_bytes());
         }
         Ok(verified)
     }
@@ -124,12 +128,158 @@ impl Validator {
     /// Is this token acceptable now? `now` is in seconds since the epoch.
     ///
     /// # Errors
-    /// As [`Self::judge`].
+    /// As [`Self::verify_and_cache`].
     #[inline]
     pub fn validate(&self, token: &[u8], now: f64) -> Result<Arc<Verified>, Error> {
         match self.recall(token, now) {
-            Recalled::Verdict(verdict) => verdict,
-            Recalled::Nothing(fingerprint) => self.judge(token, fingerprint, now),
+            Recalled::Known(result) => result,
+            Recalled::Unknown(fingerprint) => self.verify_and_cache(token, fingerprint, now),
         }
+    }
+
+    /// [`Self::validate`] for many tokens, on as many of `cores` threads as are worth starting; results are in the
+    /// order of the tokens. What is an error already stays one.
+    #[must_use]
+    pub fn validate_many(
+        &self,
+        tokens: &[Result<&[u8], Error>],
+        now: f64,
+        cores: usize,
+    ) -> Vec<Result<Arc<Verified>, Error>> {
+        let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
+        let next = AtomicUsize::new(0);
+        // Threads take small runs of tokens from a shared counter, so that a slow core delays no other.
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let start = next.fetch_add(WORTH_A_THREAD, Relaxed);
+                let Some(run) = tokens.get(start..tokens.len().min(start + WORTH_A_THREAD)) else { return done };
+                if run.is_empty() {
+                    return done;
+                }
+                let results = run.iter().map(|token| self.validate(token.as_ref().map_err(Clone::clone)?, now));
+                done.push((start, results.collect::<Vec<_>>()));
+            }
+        };
+        let mut runs = std::thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut runs = work();
+            for helper in helpers {
+                match helper.join() {
+                    Ok(done) => runs.extend(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            runs
+        });
+        runs.sort_unstable_by_key(|(start, _)| *start);
+        runs.into_iter().flat_map(|(_, results)| results).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::jose::algorithm::Algorithm;
+    use crate::jose::confirmation::Confirmation;
+    use crate::jose::signature::{FastKey, Material, PreparedKey, Signatures};
+    use crate::jose::signing_key::SigningKey;
+    use crate::validate::policy::Settings;
+
+    const PRIVATE: &str = include_str!("../../tests/keys/rfc7515_a_2.json");
+    const LIMITS: Limits = Limits { entries: 100, bytes: 1 << 20 };
+    const NOW: f64 = 1_000_000.0;
+
+    static TRUST: Confirmation = Confirmation::new();
+    static ACCEPTS_EVERYTHING: AtomicBool = AtomicBool::new(false);
+
+    /// A fast library that is right until it is told to accept everything.
+    #[derive(Debug)]
+    struct Suspect(PreparedKey);
+
+    impl FastKey for Suspect {
+        fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+            ACCEPTS_EVERYTHING.load(Relaxed) || self.0.verify(Signatures::AwsLc, message, signature).is_some()
+        }
+    }
+
+    fn prepare(material: &Material, algorithm: Algorithm) -> Result<PreparedKey, &'static str> {
+        let suspect = Suspect(PreparedKey::with_aws_lc(material, algorithm)?);
+        Ok(PreparedKey::with_aws_lc(material, algorithm)?.with_fast(Box::new(suspect), &TRUST))
+    }
+
+    fn key_set() -> Arc<KeySet> {
+        static KEYS: OnceLock<Arc<KeySet>> = OnceLock::new();
+        let keys = KEYS.get_or_init(|| {
+            let jwk: serde_json::Value = serde_json::from_str(PRIVATE).unwrap();
+            let public = json!({"keys": [{"kty": "RSA", "kid": "1", "n": jwk["n"], "e": jwk["e"]}]});
+            Arc::new(KeySet::prepared_by(public.to_string().as_bytes(), 1, prepare).unwrap())
+        });
+        Arc::clone(keys)
+    }
+
+    fn validator(signatures: Signatures) -> Validator {
+        let settings = Settings {
+            issuers: vec!["issuer".to_owned()],
+            audiences: vec!["audience".to_owned()],
+            signatures,
+            ..Settings::default()
+        };
+        let validator = Validator::new(Policy::new(settings).unwrap(), LIMITS, [1, 2]);
+        validator.set_keys(Some(key_set()));
+        validator
+    }
+
+    fn token(serial: u32) -> String {
+        let key = SigningKey::from_jwk(PRIVATE.as_bytes()).unwrap();
+        let claims = json!({"iss": "issuer", "aud": "audience", "iat": NOW, "exp": NOW + 60.0, "jti": serial});
+        key.sign(br#"{"alg":"RS256","kid":"1"}"#, claims.to_string().as_bytes()).unwrap()
+    }
+
+    /// The same token with another payload.
+    fn forged(serial: u32) -> String {
+        let (valid, other) = (token(serial), token(serial + 1));
+        let [header, payload] = other.splitn(3, '.').take(2).collect::<Vec<_>>()[..] else { unreachable!() };
+        format!("{header}.{payload}.{}", valid.rsplit('.').next().unwrap())
+    }
+
+    #[test]
+    fn a_disagreement_drops_what_the_fast_library_alone_has_verified() {
+        let validator = validator(Signatures::Fast);
+        let reference = self::validator(Signatures::AwsLc);
+        let tokens: Vec<String> = (0..20).map(token).collect();
+        for token in &tokens {
+            validator.validate(token.as_bytes(), NOW).unwrap();
+            reference.validate(token.as_bytes(), NOW).unwrap();
+        }
+        let cached = |validator: &Validator| {
+            let recalled = tokens.iter().map(|token| validator.recall(token.as_bytes(), NOW));
+            recalled.filter(|recalled| matches!(recalled, Recalled::Known(Ok(_)))).count()
+        };
+        assert_eq!((cached(&validator), cached(&reference)), (20, 20));
+
+        ACCEPTS_EVERYTHING.store(true, Relaxed);
+        // Without a cache, so that each attempt is verified. (63/64)^4000 is below 10^-27: it cannot pass by chance that
+        // often.
+        let uncached = Validator::new(validator.policy().clone(), Limits { entries: 0, bytes: 0 }, [1, 2]);
+        uncached.set_keys(Some(key_set()));
+        let forged = forged(1000);
+        assert!((0..4000).any(|_| uncached.validate(forged.as_bytes(), NOW).is_err()), "the forgery went unnoticed");
+        assert!(!TRUST.is_trusted());
+        assert_eq!(validator.validate(forged.as_bytes(), NOW).unwrap_err(), Error::SignatureInvalid);
+
+        // What AWS-LC has confirmed or verified itself stays; (1/64)^19 is the chance that it confirmed all.
+        assert!(cached(&validator) < 20, "an acceptance that nobody confirmed is still in use");
+        assert_eq!(cached(&reference), 20);
+        // Valid tokens are verified once more, by AWS-LC, and cached again.
+        for token in &tokens {
+            validator.validate(token.as_bytes(), NOW).unwrap();
+        }
+        assert_eq!(cached(&validator), 20);
     }
 }

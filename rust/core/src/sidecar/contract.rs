@@ -1,0 +1,1057 @@
+//! The contract of the three endpoints: the one implementation that all parts of the product call.
+//!
+//! Belongs here: the endpoints, the fields of a request in JSON and in a form, what a target means, which callers are
+//! allowed, and the sentence of each refusal. The fast path, the slow path, the emulator and the token generator must
+//! decide alike, so none of them has rules of its own. Does not belong here: what is done with an accepted request,
+//! HTTP framing (`http1`), tokens.
+//!
+//! No sentence repeats anything that was sent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use memchr::{memchr, memchr2};
+
+use crate::jose::json::{Document, JsonError, Kind, Value};
+
+/// A larger body is refused before it is parsed.
+pub const MAX_BODY_BYTES: usize = 128 * 1024;
+
+/// Maximum number of fields in a form.
+pub const MAX_FIELDS: usize = 256;
+
+/// Maximum length of a target.
+pub const MAX_TARGET_BYTES: usize = 4096;
+
+/// The provider's name and its older name. They share everything, cache entries included.
+pub const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
+
+/// `urn:a:b` and `https:a:b` look like `<cluster>:<namespace>:<app>`, but are URIs.
+const NOT_CLUSTERS: [&str; 4] = ["urn", "api", "http", "https"];
+
+/// The endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/api/v1/token`
+    Token,
+    /// `/api/v1/token/exchange`
+    Exchange,
+    /// `/api/v1/introspect`
+    Introspect,
+}
+
+impl Endpoint {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Token, Self::Exchange, Self::Introspect];
+
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Exchange => "exchange",
+            Self::Introspect => "introspect",
+        }
+    }
+
+    /// The path.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/api/v1/token",
+            Self::Exchange => "/api/v1/token/exchange",
+            Self::Introspect => "/api/v1/introspect",
+        }
+    }
+
+    /// The endpoint at a path.
+    #[must_use]
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| path == endpoint.path().as_bytes())
+    }
+}
+
+/// The two content types of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/json`
+    Json,
+    /// `application/x-www-form-urlencoded`
+    Form,
+}
+
+impl ContentType {
+    /// The content type that the value of a Content-Type header names; its parameters are ignored.
+    #[must_use]
+    pub fn of_header(value: &[u8]) -> Option<Self> {
+        let media_type = value[..memchr(b';', value).unwrap_or(value.len())].trim_ascii();
+        if media_type.eq_ignore_ascii_case(b"application/json") {
+            Some(Self::Json)
+        } else if media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            Some(Self::Form)
+        } else {
+            None
+        }
+    }
+
+    /// The content type of a request with these Content-Type headers.
+    ///
+    /// # Errors
+    /// [`Refusal::ContentType`] unless there is exactly one, and it is one of the two.
+    pub fn of_headers(values: &[&str]) -> Result<Self, Refusal> {
+        match values {
+            [value] => Self::of_header(value.as_bytes()).ok_or(Refusal::ContentType),
+            _ => Err(Refusal::ContentType),
+        }
+    }
+}
+
+/// The fields that the contract knows; all others are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Which provider.
+    IdentityProvider,
+    /// The API that the token is for.
+    Target,
+    /// The token to introspect.
+    Token,
+    /// The token of the user on whose behalf a token is wanted.
+    UserToken,
+    /// Whether to fetch a new token.
+    SkipCache,
+}
+
+impl Field {
+    /// The name, as it is written in a request.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IdentityProvider => "identity_provider",
+            Self::Target => "target",
+            Self::Token => "token",
+            Self::UserToken => "user_token",
+            Self::SkipCache => "skip_cache",
+        }
+    }
+
+    fn of_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"identity_provider" => Some(Self::IdentityProvider),
+            b"target" => Some(Self::Target),
+            b"token" => Some(Self::Token),
+            b"user_token" => Some(Self::UserToken),
+            b"skip_cache" => Some(Self::SkipCache),
+            _ => None,
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not exactly one Content-Type, or another one.
+    ContentType,
+    /// The body is not strict JSON.
+    NotJson(JsonError),
+    /// The body is JSON, but not an object.
+    NotAnObject,
+    /// The body is not a form, or has too many fields.
+    Form(FormError),
+    /// The field is there more than once.
+    Repeated(Field),
+    /// The field's value in a form is not percent-encoded UTF-8.
+    NotDecodable(Field),
+    /// The field is not there, or is `null`.
+    Missing(Field),
+    /// The field is not a string.
+    NotAString(Field),
+    /// The field is an empty string.
+    Empty(Field),
+    /// `skip_cache` is not a flag.
+    NotAFlag(ContentType),
+    /// The provider is not known.
+    UnknownProvider,
+    /// The target has none of the accepted forms.
+    Target,
+    /// The Host header names another host.
+    Host,
+    /// The request has an Origin header.
+    Origin,
+    /// A browser says that the request comes from a page of another site.
+    CrossSite,
+    /// The request was forwarded by a proxy.
+    Forwarded,
+}
+
+impl Refusal {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Target => "target_invalid",
+            Self::Host | Self::Origin | Self::CrossSite | Self::Forwarded => "caller_refused",
+            _ => "request_invalid",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ContentType => {
+                f.write_str("content-type must be 'application/json' or 'application/x-www-form-urlencoded'")
+            }
+            Self::NotJson(error) => write!(f, "request body is not valid JSON: {}", error.reason()),
+            Self::NotAnObject => f.write_str("request body must be a JSON object"),
+            Self::Form(error) => error.fmt(f),
+            Self::Repeated(field) => write!(f, "{} must be given once", field.name()),
+            Self::NotDecodable(field) => write!(f, "{} must be percent-encoded UTF-8", field.name()),
+            Self::Missing(field) => write!(f, "{} is missing: expected a string", field.name()),
+            Self::NotAString(field) => write!(f, "{} must be a string", field.name()),
+            Self::Empty(field) => write!(f, "{} must not be empty", field.name()),
+            Self::NotAFlag(ContentType::Json) => f.write_str("skip_cache must be true or false, as a JSON boolean"),
+            Self::NotAFlag(ContentType::Form) => f.write_str("skip_cache must be 'true' or 'false'"),
+            Self::UnknownProvider => f.write_str("identity_provider must be 'entra_id' (or its older name 'azuread')"),
+            Self::Target => f.write_str(
+                "target must be 'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', \
+                 another api:// or https:// scope, or '<cluster>:<namespace>:<app>'",
+            ),
+            Self::Host => {
+                f.write_str("the Host header must be a loopback address or an allowed host (ENTRA_FAST_ALLOWED_HOSTS)")
+            }
+            Self::Origin => f.write_str("requests with an Origin header come from a browser and are refused"),
+            Self::CrossSite => f.write_str("cross-site requests of a browser are refused"),
+            Self::Forwarded => f.write_str("forwarded requests are refused"),
+        }
+    }
+}
+
+// --- targets -------------------------------------------------------------------------------------------------------
+
+/// The scope that a target means: `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`,
+/// and a scope stays as it is.
+///
+/// # Errors
+/// [`Refusal::Target`] where it is neither.
+pub fn scope_for(target: &str) -> Result<Cow<'_, str>, Refusal> {
+    if target.len() > MAX_TARGET_BYTES || !is_scope(target) {
+        return Err(Refusal::Target);
+    }
+    if target.starts_with("api://") || target.starts_with("https://") || target.ends_with("/.default") {
+        return Ok(Cow::Borrowed(target));
+    }
+    let mut parts = target.split(':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(cluster), Some(namespace), Some(app), None)
+            if [cluster, namespace, app].into_iter().all(is_application_part)
+                && !NOT_CLUSTERS.iter().any(|other| cluster.eq_ignore_ascii_case(other)) =>
+        {
+            Ok(Cow::Owned(format!("api://{cluster}.{namespace}.{app}/.default")))
+        }
+        _ => Err(Refusal::Target),
+    }
+}
+
+/// RFC 6749, section 3.3: scope-tokens with single spaces between them.
+fn is_scope(text: &str) -> bool {
+    let is_token = |token: &str| {
+        !token.is_empty()
+            && all_bytes(token.as_bytes(), |byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+    };
+    text.split(' ').all(is_token)
+}
+
+fn is_application_part(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+// --- fields --------------------------------------------------------------------------------------------------------
+
+/// The value of a field that holds text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Text<'b> {
+    /// Not there, or `null`.
+    #[default]
+    Missing,
+    Given(Cow<'b, str>),
+    /// Another JSON type.
+    NotAString,
+}
+
+impl Text<'_> {
+    fn checked(&self, field: Field) -> Result<&str, Refusal> {
+        match self {
+            Self::Given(text) if text.is_empty() => Err(Refusal::Empty(field)),
+            Self::Given(text) => Ok(text),
+            Self::Missing => Err(Refusal::Missing(field)),
+            Self::NotAString => Err(Refusal::NotAString(field)),
+        }
+    }
+}
+
+/// The known fields of a body, not yet checked: which of them must be there depends on the endpoint.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Fields<'b> {
+    identity_provider: Text<'b>,
+    target: Text<'b>,
+    token: Text<'b>,
+    user_token: Text<'b>,
+    skip_cache: bool,
+    /// What is wrong with `skip_cache`, for the endpoints that look at it.
+    wrong_flag: Option<ContentType>,
+}
+
+/// What the two token endpoints are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenRequest<'f> {
+    /// The API that the token is for, as it was written: see [`scope_for`].
+    pub target: &'f str,
+    /// The user's token; None where the application asks for itself.
+    pub user_token: Option<&'f str>,
+    /// Whether to fetch a new token.
+    pub skip_cache: bool,
+}
+
+/// Read the fields of a body and hand them to `answer`; they may point into a document that does not outlive the call.
+///
+/// # Errors
+/// A [`Refusal`] where the body cannot be read, or has a known field more than once.
+pub fn with_fields<R>(
+    content_type: ContentType,
+    body: &[u8],
+    answer: impl FnOnce(&Fields<'_>) -> R,
+) -> Result<R, Refusal> {
+    match content_type {
+        ContentType::Json => {
+            if let Some(fields) = Fields::of_plain_json(body) {
+                return Ok(answer(&fields));
+            }
+            let document = Document::parse_with_repeated_members(body).map_err(Refusal::NotJson)?;
+            Fields::of_json(document.root()).map(|fields| answer(&fields))
+        }
+        ContentType::Form => Fields::of_form(body).map(|fields| answer(&fields)),
+    }
+}
+
+impl<'b> Fields<'b> {
+    /// What `/api/v1/token` is asked for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that names the first field that is wrong.
+    pub fn token_request(&self) -> Result<TokenRequest<'_>, Refusal> {
+        self.check_provider()?;
+        let target = self.target.checked(Field::Target)?;
+        Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()? })
+    }
+
+    /// What `/api/v1/token/exchange` is asked for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that names the first field that is wrong.
+    pub fn exchange_request(&self) -> Result<TokenRequest<'_>, Refusal> {
+        let request = self.token_request()?;
+        Ok(TokenRequest { user_token: Some(self.user_token.checked(Field::UserToken)?), ..request })
+    }
+
+    /// The token that `/api/v1/introspect` is asked about.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that names the first field that is wrong.
+    pub fn introspected_token(&self) -> Result<&str, Refusal> {
+        self.check_provider()?;
+        self.token.checked(Field::Token)
+    }
+
+    fn check_provider(&self) -> Result<(), Refusal> {
+        let provider = self.identity_provider.checked(Field::IdentityProvider)?;
+        if PROVIDERS.contains(&provider) { Ok(()) } else { Err(Refusal::UnknownProvider) }
+    }
+
+    fn flag(&self) -> Result<bool, Refusal> {
+        self.wrong_flag.map_or(Ok(self.skip_cache), |content_type| Err(Refusal::NotAFlag(content_type)))
+    }
+
+    fn set_text(&mut self, field: Field, text: Text<'b>) {
+        match field {
+            Field::IdentityProvider => self.identity_provider = text,
+            Field::Target => self.target = text,
+            Field::Token => self.token = text,
+            Field::UserToken => self.user_token = text,
+            Field::SkipCache => {}
+        }
+    }
+
+    /// The fields of an object in its plainest spelling, without a copy of it and without a tape: strings of
+    /// ASCII without escapes, `true` and `false`, and single spaces. None where it is spelled in any other way,
+    /// or is not JSON at all: then it is parsed. What is accepted here, every parser reads in the same way.
+    fn of_plain_json(body: &'b [u8]) -> Option<Self> {
+        let mut fields = Self::default();
+        let mut seen = Seen::default();
+        let mut rest = body.strip_prefix(b"{")?;
+        loop {
+            let (name, after) = plain_string(rest)?;
+            let field = Field::of_name(name.as_bytes());
+            if let Some(field) = field
+                && !seen.is_first(field)
+            {
+                return None;
+            }
+            let value = after.strip_prefix(b":")?;
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            let after = if field == Some(Field::SkipCache) {
+                fields.skip_cache = value.starts_with(b"true");
+                value.strip_prefix(b"true").or_else(|| value.strip_prefix(b"false"))?
+            } else {
+                let (text, after) = plain_string(value)?;
+                if let Some(field) = field {
+                    fields.set_text(field, Text::Given(Cow::Borrowed(text)));
+                }
+                after
+            };
+            match after.split_first()? {
+                (b'}', []) => return Some(fields),
+                (b',', next) => rest = next.strip_prefix(b" ").unwrap_or(next),
+                _ => return None,
+            }
+        }
+    }
+
+    fn of_json(root: Value<'b>) -> Result<Self, Refusal> {
+        if root.kind() != Kind::Object {
+            return Err(Refusal::NotAnObject);
+        }
+        let mut fields = Self::default();
+        let mut seen = Seen::default();
+        for (name, value) in root.members() {
+            let Some(field) = name.as_str().and_then(|name| Field::of_name(name.as_bytes())) else { continue };
+            if !seen.is_first(field) {
+                return Err(Refusal::Repeated(field));
+            }
+            match (field, value.kind()) {
+                (Field::SkipCache, Kind::Bool(flag)) => fields.skip_cache = flag,
+                (_, Kind::Null) => {}
+                (Field::SkipCache, _) => fields.wrong_flag = Some(ContentType::Json),
+                (_, _) => fields.set_text(field, value.as_str().map_or(Text::NotAString, Text::Given)),
+            }
+        }
+        Ok(fields)
+    }
+
+    fn of_form(body: &'b [u8]) -> Result<Self, Refusal> {
+        let mut fields = Self::default();
+        let mut seen = Seen::default();
+        for pair in Pairs::of(body) {
+            let (name, value) = pair.map_err(Refusal::Form)?;
+            // A name that cannot be decoded is not one of ours.
+            let Some(field) = form_text(name).and_then(|name| Field::of_name(name.as_bytes())) else { continue };
+            if !seen.is_first(field) {
+                return Err(Refusal::Repeated(field));
+            }
+            let value = form_text(value).ok_or(Refusal::NotDecodable(field))?;
+            if field == Field::SkipCache {
+                fields.skip_cache = value == "true";
+                fields.wrong_flag = (value != "true" && value != "false").then_some(ContentType::Form);
+            } else {
+                fields.set_text(field, Text::Given(value));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Which known fields a body has had so far, a bit each.
+#[derive(Default)]
+struct Seen(u8);
+
+impl Seen {
+    fn is_first(&mut self, field: Field) -> bool {
+        let bit = 1 << field as u8;
+        let first = self.0 & bit == 0;
+        self.0 |= bit;
+        first
+    }
+}
+
+/// The string at the start of some JSON, if it is plain: ASCII without escapes or control characters.
+fn plain_string(text: &[u8]) -> Option<(&str, &[u8])> {
+    let text = text.strip_prefix(b"\"")?;
+    let (content, rest) = text.split_at(memchr(b'"', text)?);
+    let plain = all_bytes(content, |byte| (0x20..0x7f).contains(&byte) && byte != b'\\');
+    if plain { Some((str::from_utf8(content).ok()?, &rest[1..])) } else { None }
+}
+
+/// `bytes().all(...)`, but without leaving early: that way many bytes are looked at in one step.
+pub(crate) fn all_bytes(bytes: &[u8], fits: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & fits(*byte))
+}
+
+// --- forms ---------------------------------------------------------------------------------------------------------
+
+/// Why a body is not an acceptable form (`application/x-www-form-urlencoded`: WHATWG URL, section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormError {
+    /// A field without `=`.
+    Malformed,
+    /// More than [`MAX_FIELDS`] fields.
+    TooManyFields,
+    /// A known field is there more than once.
+    Repeated,
+    /// A known field's value is not percent-encoded UTF-8.
+    NotDecodable,
+}
+
+impl fmt::Display for FormError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("request body is not a valid form"),
+            Self::TooManyFields => write!(f, "request body has more than {MAX_FIELDS} fields"),
+            Self::Repeated => f.write_str("request body has a field twice"),
+            Self::NotDecodable => f.write_str("request body has a field that is not percent-encoded UTF-8"),
+        }
+    }
+}
+
+/// Name and value of a field.
+pub type FormField<'b> = (Cow<'b, str>, Cow<'b, str>);
+
+/// The known fields of any form, in their order, by the rules that hold for the fields of the contract: names compare
+/// after decoding, and unknown fields are ignored, whatever is in them.
+///
+/// # Errors
+/// A [`FormError`].
+pub fn form_fields(body: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<FormField<'_>>, FormError> {
+    let mut fields: Vec<FormField<'_>> = Vec::new();
+    for pair in Pairs::of(body) {
+        let (name, value) = pair?;
+        let Some(name) = form_text(name).filter(|name| is_known(name)) else { continue };
+        if fields.iter().any(|(known, _)| *known == name) {
+            return Err(FormError::Repeated);
+        }
+        fields.push((name, form_text(value).ok_or(FormError::NotDecodable)?));
+    }
+    Ok(fields)
+}
+
+/// Names and values of a form, not decoded.
+struct Pairs<'b> {
+    rest: Option<&'b [u8]>,
+    left: usize,
+}
+
+impl<'b> Pairs<'b> {
+    fn of(body: &'b [u8]) -> Self {
+        Self { rest: (!body.is_empty()).then_some(body), left: MAX_FIELDS }
+    }
+}
+
+impl<'b> Iterator for Pairs<'b> {
+    type Item = Result<(&'b [u8], &'b [u8]), FormError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest?;
+        let (pair, others) = cut(rest, b'&').map_or((rest, None), |(pair, others)| (pair, Some(others)));
+        self.rest = others;
+        let Some(left) = self.left.checked_sub(1) else { return Some(Err(FormError::TooManyFields)) };
+        self.left = left;
+        Some(cut(pair, b'=').ok_or(FormError::Malformed))
+    }
+}
+
+fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = memchr(at, bytes)?;
+    Some((&bytes[..position], &bytes[position + 1..]))
+}
+
+/// Decode a name or a value of a form; None where an escape is not one, or the bytes are not UTF-8.
+fn form_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    if memchr2(b'%', b'+', bytes).is_none() {
+        return str::from_utf8(bytes).ok().map(Cow::Borrowed);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut bytes = bytes.iter();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (char::from(*bytes.next()?), char::from(*bytes.next()?));
+                let value = high.to_digit(16)? << 4 | low.to_digit(16)?;
+                u8::try_from(value).ok()?
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+// --- callers -------------------------------------------------------------------------------------------------------
+
+/// The headers that tell who calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallerHeaders<'h> {
+    /// The values of all Host headers.
+    pub hosts: &'h [&'h str],
+    /// Whether there is an Origin header.
+    pub has_origin: bool,
+    /// The values of all Sec-Fetch-Site headers.
+    pub fetch_sites: &'h [&'h str],
+    /// Whether there is an X-Forwarded-For header.
+    pub is_forwarded: bool,
+}
+
+/// The caller check: a sidecar trusts its pod, not a page in the browser of a developer.
+#[derive(Debug, Clone)]
+pub struct CallerCheck {
+    /// Host names in lower case.
+    allowed_hosts: Vec<String>,
+}
+
+impl CallerCheck {
+    /// A check that accepts these hosts, names or addresses without port and brackets, beside loopback ones.
+    #[must_use]
+    pub fn new(allowed_hosts: impl IntoIterator<Item = String>) -> Self {
+        Self { allowed_hosts: allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect() }
+    }
+
+    /// Check a request to the main listener.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of the caller.
+    pub fn check(&self, headers: CallerHeaders<'_>) -> Result<(), Refusal> {
+        // DNS rebinding: a page's own name may resolve to 127.0.0.1 by now.
+        match headers.hosts {
+            [host] if self.allows_host(host) => {}
+            _ => return Err(Refusal::Host),
+        }
+        Self::check_probe(headers)?;
+        if headers.is_forwarded { Err(Refusal::Forwarded) } else { Ok(()) }
+    }
+
+    /// Check a request to the probe listener, which the kubelet and Prometheus call by the address of the pod.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of the caller.
+    pub fn check_probe(headers: CallerHeaders<'_>) -> Result<(), Refusal> {
+        if headers.has_origin {
+            return Err(Refusal::Origin);
+        }
+        if headers.fetch_sites.iter().any(|site| site.trim_ascii().eq_ignore_ascii_case("cross-site")) {
+            return Err(Refusal::CrossSite);
+        }
+        Ok(())
+    }
+
+    /// Whether the value of a Host header is a loopback host or an allowed one.
+    #[must_use]
+    pub fn allows_host(&self, host: &str) -> bool {
+        host_name(host).is_some_and(|name| {
+            is_loopback_host(name) || self.allowed_hosts.iter().any(|allowed| name.eq_ignore_ascii_case(allowed))
+        })
+    }
+}
+
+/// The name or address in a Host header (RFC 9110, section 7.2), without port and brackets; None where it is malformed.
+#[must_use]
+pub fn host_name(host: &str) -> Option<&str> {
+    let host = host.trim_ascii();
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').filter(|(name, _)| name.contains(':'))?,
+        None => host.split_at(memchr(b':', host.as_bytes()).unwrap_or(host.len())),
+    };
+    let is_port = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let well_formed = !name.is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    well_formed.then_some(name)
+}
+
+/// Whether a host name or address, without port and brackets, is the loopback of this machine.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<Ipv6Addr>().is_ok_and(|address| {
+            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+        })
+}
+
+/// Whether a request that changes something comes from a page of the server's own, or not from a browser at all.
+///
+/// For servers that have pages of their own; the sidecar has none and refuses every request of a page.
+/// `own_origin` is the server's (scheme, host and port); `host` is the Host header of the request, by which the same
+/// pages may be reached under another allowed name.
+#[must_use]
+pub fn is_own_page(fetch_site: Option<&str>, origin: Option<&str>, own_origin: &str, host: &str) -> bool {
+    let is_own_site = |site: &str| {
+        let site = site.trim_ascii();
+        site.eq_ignore_ascii_case("same-origin") || site.eq_ignore_ascii_case("none")
+    };
+    let is_own_origin = |origin: &str| {
+        let under_another_name = || {
+            let (scheme, authority) = origin.split_once("://")?;
+            let (own_scheme, _) = own_origin.split_once("://")?;
+            Some(scheme == own_scheme && !host.is_empty() && authority.eq_ignore_ascii_case(host))
+        };
+        origin == own_origin || under_another_name().unwrap_or(false)
+    };
+    fetch_site.is_none_or(is_own_site) && origin.is_none_or(is_own_origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOO_LONG: usize = MAX_TARGET_BYTES + 1;
+
+    #[test]
+    fn targets_and_their_scopes() {
+        for (target, scope) in [
+            ("dev-gcp:team:app", "api://dev-gcp.team.app/.default"),
+            ("a.b:c_d:e-f", "api://a.b.c_d.e-f/.default"),
+            ("apis:n:a", "api://apis.n.a/.default"),
+            ("api://dev-gcp.team.app/.default", "api://dev-gcp.team.app/.default"),
+            ("api://x/Some.Scope", "api://x/Some.Scope"),
+            ("api://x:y:z", "api://x:y:z"),
+            ("api://a/.default offline_access", "api://a/.default offline_access"),
+            ("https://graph.microsoft.com/.default", "https://graph.microsoft.com/.default"),
+            ("https://storage.azure.com//.default", "https://storage.azure.com//.default"),
+            ("11111111-2222-3333-4444-555555555555/.default", "11111111-2222-3333-4444-555555555555/.default"),
+        ] {
+            assert_eq!(scope_for(target).as_deref(), Ok(scope), "{target}");
+        }
+        let long = format!("api://{}", "a".repeat(TOO_LONG));
+        for target in [
+            "",
+            "a",
+            "a:b",
+            "a::c",
+            ":b:c",
+            "a:b:",
+            "a:b:c:d",
+            "a b:c:d",
+            "a:b/x:c",
+            "a:b:c~",
+            "a:b:\u{e9}",
+            "a:b:c%20",
+            "urn:n:a",
+            "URN:n:a",
+            "api:n:a",
+            "http:n:a",
+            "HTTPS:n:a",
+            "ftp://x",
+            "api://x\n",
+            "api://x  y",
+            " api://x",
+            "api://x ",
+            "api://\"",
+            "api://\\",
+            "api://\u{e9}",
+            &long,
+        ] {
+            assert_eq!(scope_for(target), Err(Refusal::Target), "{target}");
+        }
+    }
+
+    /// What a body asks of an endpoint, or the sentence of the refusal.
+    fn asked(endpoint: Endpoint, content_type: ContentType, body: &[u8]) -> Result<String, String> {
+        let shown = |request: TokenRequest<'_>| {
+            format!("{} {} {}", request.target, request.user_token.unwrap_or("-"), request.skip_cache)
+        };
+        with_fields(content_type, body, |fields| match endpoint {
+            Endpoint::Token => fields.token_request().map(shown),
+            Endpoint::Exchange => fields.exchange_request().map(shown),
+            Endpoint::Introspect => fields.introspected_token().map(str::to_owned),
+        })
+        .flatten()
+        .map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn fields_of_json() {
+        for (endpoint, body, expected) in [
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t"}"#, Ok("t - false")),
+            (Endpoint::Token, r#"{"identity_provider":"azuread","target":"t","user_token":"u"}"#, Ok("t - false")),
+            (Endpoint::Token, r#" { "identity_provider" :"entra_id","target":"t","skip_cache":true}"#, Ok("t - true")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t","skip_cache":null}"#, Ok("t - false")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","t\u0061rget":"\u0074"}"#, Ok("t - false")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t","x":1,"x":[2]}"#, Ok("t - false")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t","x":"1","x":"2"}"#, Ok("t - false")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t","Target":"u"}"#, Ok("t - false")),
+            (Endpoint::Exchange, r#"{"identity_provider":"entra_id","target":"t","user_token":"u"}"#, Ok("t u false")),
+            (Endpoint::Introspect, r#"{"identity_provider":"entra_id","token":"a.b.c","skip_cache":1}"#, Ok("a.b.c")),
+            (Endpoint::Token, r#"{"target":"t"}"#, Err("identity_provider is missing: expected a string")),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":null,"target":"t"}"#,
+                Err("identity_provider is missing: expected a string"),
+            ),
+            (Endpoint::Token, r#"{"identity_provider":5,"target":"t"}"#, Err("identity_provider must be a string")),
+            (Endpoint::Token, r#"{"identity_provider":"","target":"t"}"#, Err("identity_provider must not be empty")),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":"Entra_id","target":"t"}"#,
+                Err("identity_provider must be 'entra_id' (or its older name 'azuread')"),
+            ),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id"}"#, Err("target is missing: expected a string")),
+            (Endpoint::Token, r#"{"identity_provider":"entra_id","target":["t"]}"#, Err("target must be a string")),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":"entra_id","target":"t","skip_cache":"true"}"#,
+                Err("skip_cache must be true or false, as a JSON boolean"),
+            ),
+            (
+                Endpoint::Exchange,
+                r#"{"identity_provider":"entra_id","target":"t"}"#,
+                Err("user_token is missing: expected a string"),
+            ),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":"entra_id","target":"t","target":"t"}"#,
+                Err("target must be given once"),
+            ),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":"entra_id","target":null,"t\u0061rget":"t"}"#,
+                Err("target must be given once"),
+            ),
+            (Endpoint::Token, "", Err("request body is not valid JSON: text that is not JSON")),
+            (Endpoint::Token, "[]", Err("request body must be a JSON object")),
+            (
+                Endpoint::Token,
+                r#"{"identity_provider":"entra_id","target":"t","x":{"y":1,"y":2}}"#,
+                Err("request body is not valid JSON: a duplicate member"),
+            ),
+            (Endpoint::Token, r"{} x", Err("request body is not valid JSON: bytes after the value")),
+        ] {
+            let found = asked(endpoint, ContentType::Json, body.as_bytes());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn fields_of_forms() {
+        let many = |count: usize| format!("identity_provider=entra_id&target=t{}", "&x=1".repeat(count - 2));
+        let (most, too_many) = (many(MAX_FIELDS), many(MAX_FIELDS + 1));
+        for (endpoint, body, expected) in [
+            (Endpoint::Token, "identity_provider=entra_id&target=t", Ok("t - false")),
+            (Endpoint::Token, "target=c%3An%3aa&identity_provider=azuread&skip_cache=true", Ok("c:n:a - true")),
+            (Endpoint::Token, "identity_provider=entra_id&%74arget=t&x=&=y", Ok("t - false")),
+            (Endpoint::Token, "identity_provider=entra_id&target=a+b%20c", Ok("a b c - false")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&x=1&x=%zz&%zz=2&%ff=3", Ok("t - false")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&Target=u&TARGET=v", Ok("t - false")),
+            (Endpoint::Token, &most, Ok("t - false")),
+            (Endpoint::Exchange, "identity_provider=entra_id&target=t&user_token=u=v", Ok("t u=v false")),
+            (Endpoint::Introspect, "identity_provider=entra_id&token=%C3%A6\u{e6}", Ok("\u{e6}\u{e6}")),
+            (Endpoint::Token, "", Err("identity_provider is missing: expected a string")),
+            (Endpoint::Token, "identity_provider=entra_id&target=", Err("target must not be empty")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&target=t", Err("target must be given once")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&%74arget=t", Err("target must be given once")),
+            (Endpoint::Token, "identity_provider=entra_id&target=%zz", Err("target must be percent-encoded UTF-8")),
+            (Endpoint::Token, "identity_provider=entra_id&target=%ff", Err("target must be percent-encoded UTF-8")),
+            (Endpoint::Token, "identity_provider=entra_id&target=a%2", Err("target must be percent-encoded UTF-8")),
+            (Endpoint::Token, "identity_provider=entra_id&target=%+1", Err("target must be percent-encoded UTF-8")),
+            (Endpoint::Token, "identity_provider=entra_id&target", Err("request body is not a valid form")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&", Err("request body is not a valid form")),
+            (
+                Endpoint::Token,
+                "identity_provider=entra_id&target=t&skip_cache=1",
+                Err("skip_cache must be 'true' or 'false'"),
+            ),
+            (Endpoint::Token, &too_many, Err("request body has more than 256 fields")),
+        ] {
+            let found = asked(endpoint, ContentType::Form, body.as_bytes());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{body}");
+        }
+        let raw = b"identity_provider=entra_id&x=\xff&target=\xff";
+        let sentence = "target must be percent-encoded UTF-8".to_owned();
+        assert_eq!(asked(Endpoint::Token, ContentType::Form, raw), Err(sentence));
+    }
+
+    #[test]
+    fn other_forms_are_read_by_the_same_rules() {
+        let known = |name: &str| name == "aud" || name == "x";
+        let fields = |body: &'static str| form_fields(body.as_bytes(), known);
+        let expected = vec![("aud".into(), "a b".into()), ("x".into(), "".into())];
+        assert_eq!(fields("y=1&a%75d=a+b&y=%zz&x="), Ok(expected));
+        assert_eq!(fields(""), Ok(vec![]));
+        for (body, error) in [
+            ("aud=1&x=2&%61ud=3", FormError::Repeated),
+            ("aud=%ff", FormError::NotDecodable),
+            ("aud", FormError::Malformed),
+        ] {
+            assert_eq!(fields(body), Err(error), "{body}");
+        }
+        let many = "y=1&".repeat(MAX_FIELDS) + "y=1";
+        assert_eq!(form_fields(many.as_bytes(), |_| false), Err(FormError::TooManyFields));
+    }
+
+    #[test]
+    fn loopback_hosts() {
+        for host in ["localhost", "LOCALHOST", "LocalHost", "127.0.0.1", "127.8.9.1", "::1", "0:0:0:0:0:0:0:1"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["::ffff:127.0.0.1", "::FFFF:127.1.2.3", "::ffff:7f00:1"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "localhost.",
+            "localhost ",
+            "localhost.evil.example",
+            "127.1",
+            "127.0.0.1.",
+            "127.0.0.01",
+            "0x7f.0.0.1",
+            "2130706433",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::2",
+            "::127.0.0.1",
+            "::ffff:10.0.0.1",
+            "[::1]",
+            "::1%lo",
+            "evil",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_allowed() {
+        let callers = CallerCheck::new(["Sidecar.Internal".to_owned(), "fd00::1".to_owned()]);
+        for host in [
+            "localhost",
+            "LOCALHOST:3000",
+            " localhost ",
+            "127.0.0.1:7164",
+            "[::1]",
+            "[::1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "sidecar.internal",
+            "SIDECAR.internal:1",
+            "[fd00::1]:65535",
+        ] {
+            assert!(callers.allows_host(host), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "evil.example",
+            "localhost.evil.example",
+            "localhost:",
+            "127.0.0.1:x",
+            "localhost:123456",
+            "10.0.0.1",
+            "localhost:8:0",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]:",
+            "[127.0.0.1]",
+            "[localhost]",
+            "[]",
+            "[",
+            "fd00::1",
+            "[fd00::2]",
+            "a@localhost",
+            "localhost@evil",
+            "localhost/",
+            "local\u{212a}host",
+        ] {
+            assert!(!callers.allows_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn callers_that_are_refused() {
+        let callers = CallerCheck::new([]);
+        let good = CallerHeaders { hosts: &["localhost:3000"], ..CallerHeaders::default() };
+        let check =
+            |headers: CallerHeaders<'_>| (callers.check(headers).err(), CallerCheck::check_probe(headers).err());
+        assert_eq!(check(good), (None, None));
+        let same = CallerHeaders { fetch_sites: &["same-origin", "none"], ..good };
+        assert_eq!(check(same), (None, None));
+        for hosts in [&[][..], &["10.1.2.3"], &["localhost", "localhost"]] {
+            assert_eq!(check(CallerHeaders { hosts, ..good }), (Some(Refusal::Host), None), "{hosts:?}");
+        }
+        let origin = CallerHeaders { has_origin: true, ..good };
+        assert_eq!(check(origin), (Some(Refusal::Origin), Some(Refusal::Origin)));
+        for fetch_sites in [&["cross-site"][..], &["none", " Cross-Site "]] {
+            let headers = CallerHeaders { fetch_sites, ..good };
+            assert_eq!(check(headers), (Some(Refusal::CrossSite), Some(Refusal::CrossSite)), "{fetch_sites:?}");
+        }
+        let forwarded = CallerHeaders { is_forwarded: true, ..good };
+        assert_eq!(check(forwarded), (Some(Refusal::Forwarded), None));
+    }
+
+    #[test]
+    fn pages_that_are_the_servers_own() {
+        let own = "http://entra:8080";
+        for (site, origin, host) in [
+            (None, None, ""),
+            (Some("same-origin"), Some(own), "entra:8080"),
+            (Some("none"), None, "entra:8080"),
+            (None, Some(own), "localhost:8080"),
+            (None, Some("http://localhost:8080"), "LOCALHOST:8080"),
+        ] {
+            assert!(is_own_page(site, origin, own, host), "{site:?} {origin:?} {host}");
+        }
+        for (site, origin, host) in [
+            (Some("cross-site"), None, "entra:8080"),
+            (Some("same-site"), Some(own), "entra:8080"),
+            (Some(""), None, "entra:8080"),
+            (None, Some("null"), "entra:8080"),
+            (None, Some(""), ""),
+            (None, Some("http://"), ""),
+            (None, Some("http://["), "entra:8080"),
+            (None, Some("http://evil.example"), "entra:8080"),
+            (None, Some("https://localhost:8080"), "localhost:8080"),
+            (None, Some("http://localhost:8081"), "localhost:8080"),
+            (None, Some("localhost:8080"), "localhost:8080"),
+        ] {
+            assert!(!is_own_page(site, origin, own, host), "{site:?} {origin:?} {host}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What is read without the parser is what the parser reads; and what it refuses is refused.
+        #[test]
+        fn plain_json_is_read_as_the_parser_reads_it(
+            body in r#"\{("(token|target|skip_cache|x|)" ?: ?("[ab\\\\é]{0,2}"|true|false|null|1)(,|, |)){0,4}\}[ x]?"#,
+        ) {
+            if let Some(fields) = Fields::of_plain_json(body.as_bytes()) {
+                let document = Document::parse_with_repeated_members(body.as_str()).unwrap();
+                proptest::prop_assert_eq!(Ok(fields), Fields::of_json(document.root()));
+            }
+        }
+    }
+
+    #[test]
+    fn plain_json_is_read_without_a_tape() {
+        let fields = |body: &'static str| Fields::of_plain_json(body.as_bytes());
+        for body in [
+            r#"{"identity_provider":"entra_id","token":"a.b.c"}"#,
+            r#"{"identity_provider": "entra_id", "token": "a.b.c"}"#,
+            r#"{"identity_provider":"entra_id","other":"","token":"a.b.c","skip_cache":true}"#,
+        ] {
+            let found = fields(body).unwrap();
+            assert_eq!(found.token, Text::Given("a.b.c".into()));
+            assert_eq!(found.skip_cache, body.contains("true"));
+        }
+        for body in [
+            "",
+            "{}",
+            r#"{"token":"a"} "#,
+            r#"{"token":"a","x":1}"#,
+            r#"{"token":"a","token":"a"}"#,
+            r#"{"token":"a",}"#,
+            r#"{"token":"\u0061"}"#,
+            r#"{"token":"é"}"#,
+            r#"{"token":1}"#,
+            r#"{"skip_cache":"true"}"#,
+            r#"{"skip_cache":null}"#,
+            r#"{"skip_cache":truer}"#,
+        ] {
+            assert!(fields(body).is_none(), "{body}");
+        }
+    }
+}

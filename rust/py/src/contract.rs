@@ -1,0 +1,158 @@
+//! The contract of the endpoints for Python: converts in, calls `entra_core::sidecar::contract`, converts out.
+
+use entra_core::sidecar::contract::{
+    self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES, PROVIDERS,
+    Refusal,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+pyo3::import_exception!(entra_fast.errors, EntraFastError);
+
+/// (target, `skip_cache`, the user's token).
+type TokenRequest = (String, bool, Option<String>);
+
+/// The text; where it has no UTF-8 form (a lone surrogate), one that no rule accepts.
+fn text<'a>(value: &'a Bound<'_, PyString>) -> &'a str {
+    value.to_str().unwrap_or("\u{fffd}")
+}
+
+fn refused(refusal: &Refusal) -> PyErr {
+    EntraFastError::new_err((refusal.code(), refusal.to_string()))
+}
+
+const fn content_type(form: bool) -> ContentType {
+    if form { ContentType::Form } else { ContentType::Json }
+}
+
+/// The scope that a target means.
+#[pyfunction]
+fn scope_for(target: &Bound<'_, PyString>) -> PyResult<String> {
+    contract::scope_for(text(target)).map(Into::into).map_err(|refusal| refused(&refusal))
+}
+
+/// Whether the body is a form, else it is JSON.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
+fn is_form(content_types: Vec<Bound<'_, PyString>>) -> PyResult<bool> {
+    let values: Vec<&str> = content_types.iter().map(text).collect();
+    let content_type = ContentType::of_headers(&values).map_err(|refusal| refused(&refusal))?;
+    Ok(content_type == ContentType::Form)
+}
+
+/// What a token endpoint is asked for.
+#[pyfunction]
+#[pyo3(signature = (body, *, form, exchange))]
+fn parse_token_request(body: &[u8], form: bool, exchange: bool) -> PyResult<TokenRequest> {
+    contract::with_fields(content_type(form), body, |fields| {
+        let request = if exchange { fields.exchange_request() } else { fields.token_request() }?;
+        Ok((request.target.to_owned(), request.skip_cache, request.user_token.map(str::to_owned)))
+    })
+    .flatten()
+    .map_err(|refusal| refused(&refusal))
+}
+
+/// The token that the introspection endpoint is asked about.
+#[pyfunction]
+#[pyo3(signature = (body, *, form))]
+fn parse_introspection_request(body: &[u8], form: bool) -> PyResult<String> {
+    contract::with_fields(content_type(form), body, |fields| fields.introspected_token().map(str::to_owned))
+        .flatten()
+        .map_err(|refusal| refused(&refusal))
+}
+
+/// The fields of any form: all, or only the known ones.
+#[pyfunction]
+#[pyo3(signature = (body, known = None))]
+#[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
+fn parse_form(body: &[u8], known: Option<Vec<String>>) -> PyResult<Vec<(String, String)>> {
+    let is_known = |name: &str| known.as_ref().is_none_or(|known| known.iter().any(|known| known == name));
+    contract::form_fields(body, is_known)
+        .map(|fields| fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        .map_err(|error: FormError| refused(&Refusal::Form(error)))
+}
+
+/// Whether a host name or address is the loopback of this machine.
+#[pyfunction]
+fn is_loopback_host(host: &Bound<'_, PyString>) -> bool {
+    contract::is_loopback_host(text(host))
+}
+
+/// The name or address in a Host header, in lower case; None where it is malformed.
+#[pyfunction]
+fn host_name(host: &Bound<'_, PyString>) -> Option<String> {
+    contract::host_name(text(host)).map(str::to_ascii_lowercase)
+}
+
+/// Whether a request comes from a page of the server's own, or not from a browser at all.
+#[pyfunction]
+#[pyo3(signature = (*, fetch_site, origin, own_origin, host))]
+fn is_own_page(
+    fetch_site: Option<&Bound<'_, PyString>>,
+    origin: Option<&Bound<'_, PyString>>,
+    own_origin: &str,
+    host: &Bound<'_, PyString>,
+) -> bool {
+    contract::is_own_page(fetch_site.map(text), origin.map(text), own_origin, text(host))
+}
+
+/// The caller check of one server.
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct CallerCheck(CoreCallerCheck);
+
+impl CallerCheck {
+    pub(crate) fn core(&self) -> &CoreCallerCheck {
+        &self.0
+    }
+}
+
+#[pymethods]
+impl CallerCheck {
+    #[new]
+    fn new(allowed_hosts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let hosts = allowed_hosts.try_iter()?.map(|host| host?.extract()).collect::<PyResult<Vec<String>>>()?;
+        Ok(Self(CoreCallerCheck::new(hosts)))
+    }
+
+    /// Whether the value of a Host header is a loopback host or an allowed one.
+    fn allows_host(&self, host: &Bound<'_, PyString>) -> bool {
+        self.0.allows_host(text(host))
+    }
+
+    /// The sentence of the refusal, or None where the caller is allowed.
+    #[pyo3(signature = (*, hosts, has_origin, fetch_sites, is_forwarded, probe = false))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vectors for this call")]
+    fn refusal(
+        &self,
+        hosts: Vec<Bound<'_, PyString>>,
+        has_origin: bool,
+        fetch_sites: Vec<Bound<'_, PyString>>,
+        is_forwarded: bool,
+        probe: bool,
+    ) -> Option<String> {
+        let hosts: Vec<&str> = hosts.iter().map(text).collect();
+        let fetch_sites: Vec<&str> = fetch_sites.iter().map(text).collect();
+        let headers = CallerHeaders { hosts: &hosts, has_origin, fetch_sites: &fetch_sites, is_forwarded };
+        let checked = if probe { CoreCallerCheck::check_probe(headers) } else { self.0.check(headers) };
+        checked.err().map(|refusal| refusal.to_string())
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let paths = PyDict::new(module.py());
+    for endpoint in Endpoint::ALL {
+        paths.set_item(endpoint.name(), endpoint.path())?;
+    }
+    module.add("ENDPOINT_PATHS", paths)?;
+    module.add("MAX_BODY_BYTES", MAX_BODY_BYTES)?;
+    module.add("PROVIDERS", PyTuple::new(module.py(), PROVIDERS)?)?;
+    module.add_class::<CallerCheck>()?;
+    module.add_function(wrap_pyfunction!(scope_for, module)?)?;
+    module.add_function(wrap_pyfunction!(is_form, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_token_request, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_introspection_request, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_form, module)?)?;
+    module.add_function(wrap_pyfunction!(is_loopback_host, module)?)?;
+    module.add_function(wrap_pyfunction!(host_name, module)?)?;
+    module.add_function(wrap_pyfunction!(is_own_page, module)?)
+}
