@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from entra_fast.sidecar.provider_client import ProviderClient
 from support.keys import Key
 from support.network import Authority, TcpProxy, reset_at_once
 from support.provider import Provider, after
@@ -16,10 +17,10 @@ from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 async def refresh(sidecar: Started) -> None:
     """Do now what happens hourly."""
-    validator = sidecar.running.service.validator
-    assert validator is not None
-    assert validator._keys is not None
-    await validator._keys.refresh()
+    provider = sidecar.running.service._provider
+    assert isinstance(provider, ProviderClient)
+    assert provider.keys is not None
+    await provider.keys.refresh()
 
 
 async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -> None:

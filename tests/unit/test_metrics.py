@@ -104,7 +104,7 @@ def test_the_figures_of_workers_are_added() -> None:
 
 
 def test_not_every_figure_is_a_sum() -> None:
-    """What the hub alone knows is the hub's; the fast lane is there if every worker has it."""
+    """What the hub alone knows is the hub's; the fast path is there if every worker has it."""
     hub, workers = Metrics(), [Metrics(), Metrics()]
     hub.ready.read = lambda: 1
     workers[0].fast_lane.read = lambda: 1
