@@ -141,7 +141,7 @@ class Service:
 
     async def exposition(self) -> bytes:
         """The metrics of the whole, as Prometheus reads them."""
-        return self.metrics.render()
+        return await self.metrics.exposition()
 
     def _keys_problem(self) -> str | None:
         """Why no token can be judged, once the endpoints are known; or None."""
@@ -209,7 +209,7 @@ class Service:
             clock=self._clocks.wall,
             monotonic=self._clocks.monotonic,
         )
-        self.metrics.shared_available.read = lambda: shared_cache.available
+        self.metrics.shared_available.read_from(lambda: shared_cache.available)
         return shared_cache
 
     def _token_cache(self) -> TokenCache:
@@ -239,7 +239,7 @@ class Service:
     def _judge_by(self, validator: AsyncValidator) -> None:
         """Introspect with this validator from now on, on the fast lane too."""
         self.validator = validator
-        self.metrics.verified_cache.watch(validator.stats, prefix="cache_")
+        self.metrics.watch_verification_cache(validator.stats)
         if self.lane is not None:
             self.lane.native.attach(validator.verifier)
             self.lane.call_when_fetched = validator.call_when_fetched
@@ -283,13 +283,13 @@ class Service:
 
     def _watch(self) -> None:
         metrics = self.metrics
-        metrics.token_cache.watch(self.cache.stats)
-        metrics.fast_lane.read = lambda: self.lane is not None and self.lane.open
-        metrics.ready.read = lambda: self.not_ready_reason() is None
-        metrics.credential_rejected.read = lambda: (
-            self._credentials is not None and self._credentials.rejection is not None
+        metrics.watch_token_cache(self.cache.stats)
+        metrics.fast_path.read_from(lambda: self.lane is not None and self.lane.open)
+        metrics.ready.read_from(lambda: self.not_ready_reason() is None)
+        metrics.credential_rejected.read_from(
+            lambda: self._credentials is not None and self._credentials.rejection is not None
         )
-        metrics.flights.read = lambda: self.acquirer.in_flight if self.acquirer is not None else 0
+        metrics.flights.read_from(lambda: self.acquirer.in_flight if self.acquirer is not None else 0)
 
 
 def inactive(reason: str) -> bytes:

@@ -76,9 +76,9 @@ class HubService(Service):
         self._tokens: AnnouncedTokens | None = None
         self._asking: asyncio.Task[None] | None = None
         super().__init__(settings, clocks=clocks)
-        self.metrics.workers.read = lambda: sum(member.serving for member in self.members)
+        self.metrics.workers.read_from(lambda: sum(member.serving for member in self.members))
         self.metrics.worker_requests.include(self._requests_by_worker)
-        self.metrics.token_cache.watch(dict)  # requests are answered from the workers' caches
+        self.metrics.watch_token_cache(dict)  # requests are answered from the workers' caches
 
     async def start(self) -> None:
         await super().start()
@@ -243,7 +243,7 @@ class HubService(Service):
     async def exposition(self) -> bytes:
         await asyncio.gather(*(self._ask(member, SCRAPE_PATIENCE) for member in self.members))
         workers = [member.figures for member in self.members]
-        return self.metrics.render([*self._past.values(), *workers])
+        return await self.metrics.exposition([*self._past.values(), *workers])
 
     async def _metrics(self) -> Fields:
         return {"text": (await self.exposition()).decode("utf-8")}

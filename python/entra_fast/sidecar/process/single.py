@@ -151,7 +151,9 @@ async def start_api(
     )
     await api.setup()
     web_server = api.sidecar_server
-    service.metrics.connections.read = lambda: len(web_server.connections) if web_server is not None else 0
+    service.metrics.connections.read_from(
+        lambda: len(web_server.connections) if web_server is not None else 0
+    )
     await service.start()
     service.access_log.start()
     await web.SockSite(api, listener, backlog=BACKLOG).start()

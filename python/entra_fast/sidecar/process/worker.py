@@ -208,7 +208,7 @@ class WorkerService(Service):
         self.hub = hub
         self.keys = HubKeys(self)
         super().__init__(settings, worker=number)
-        self.metrics.ready.read = lambda: 0  # the hub's to say
+        self.metrics.ready.read_from(lambda: 0)  # the hub's to say
 
     def now(self) -> dict[str, float]:
         """Both clocks, as the cache wants them."""
