@@ -8,12 +8,12 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
 	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
@@ -29,6 +29,16 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
 	@$(BIN)/pytest $(ARGS)
+
+coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
+coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
+	@rm -rf target/coverage && mkdir -p target/coverage
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage json --quiet -o target/coverage/report.json
+	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
+
+public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
+	@$(BIN)/python tests/tools/public_surface.py
 
 check: check-rust check-python ## Run formatters, linters and type checks
 

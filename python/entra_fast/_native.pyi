@@ -121,7 +121,7 @@ class Claims(Mapping[str, Any]):
         """The user's display name (`name`). For display, never for decisions."""
     def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
         """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
-        none is a TypeError: a name that is None because a setting is missing must not admit every token."""
+        none is a `TypeError`: a name that is None because a setting is missing must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:

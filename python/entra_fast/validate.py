@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
@@ -40,7 +40,9 @@ from entra_fast._native import (
     Validator as NativeValidator,
 )
 from entra_fast._net import url_problem
-from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
+from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
 from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast.errors import (
@@ -50,9 +52,6 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
 )
-
-if TYPE_CHECKING:
-    from entra_fast._provider.http_client import HttpClient
 
 __all__ = [
     "AsyncValidator",
@@ -219,7 +218,7 @@ class Validator(_Validation):
     ) -> None:
         super().__init__(issuer, audience, **options)
         if self._jwks_uri is not None:
-            self._keys = ThreadKeys(self._jwks_uri, fetch.get, self._verifier.set_keys, rules=self._rules)
+            self._keys = ThreadKeys(self._jwks_uri, _fetch_keys, self._verifier.set_keys, rules=self._rules)
 
     @classmethod
     def from_env(cls, **options: Unpack[Options]) -> Self:
@@ -321,17 +320,17 @@ class AsyncValidator(_Validation):
         issuer: str | Sequence[str] | None = None,
         audience: str | Sequence[str] | None = None,
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(issuer, audience, **options)
         self._http = http
-        self._own_http: HttpClient | None = None
+        self._own_http: AsyncHttpClient | None = None
         self._keys: KeySource | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
+    async def from_env(cls, *, http: AsyncHttpClient | None = None, **options: Unpack[Options]) -> Self:
         """As `Validator.from_env`."""
         found = _Environment.read(os.environ)
         if found.well_known is not None:
@@ -345,7 +344,7 @@ class AsyncValidator(_Validation):
         url: str,
         audience: str | Sequence[str],
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """As `Validator.from_discovery`."""
@@ -504,9 +503,11 @@ def _first_kid(tokens: Iterable[str | bytes]) -> str | None:
     return None
 
 
-def _new_http_client() -> HttpClient:
-    from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - the library does not load aiohttp unless asked
-
+def _new_http_client() -> AsyncHttpClient:
+    try:
+        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is not needed for threads
+    except ImportError:
+        return ThreadedHttpClient()
     return HttpClient()
 
 
@@ -532,23 +533,39 @@ def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
     return KeySet(orjson.dumps(jwks, default=dict) if isinstance(jwks, Mapping) else jwks)
 
 
+def _fetch_keys(url: str) -> HttpResponse:
+    return BlockingHttpClient().get(url, accept=KEY_SET_MEDIA_TYPES)
+
+
 def _fetch_discovery(url: str) -> KeyDiscovery:
-    answer = fetch.get(url)
+    _check_discovery_url(url)
+    try:
+        answer = BlockingHttpClient().get(url)
+    except EntraFastError as error:
+        raise _not_fetched(error) from None
     return _discovery(answer.status, answer.body, url)
 
 
-async def _fetch_discovery_async(url: str, http: HttpClient | None) -> KeyDiscovery:
-    if (problem := url_problem(url)) is not None:
-        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+async def _fetch_discovery_async(url: str, http: AsyncHttpClient | None) -> KeyDiscovery:
+    _check_discovery_url(url)
     client = http or _new_http_client()
     try:
         answer = await client.get(url)
     except EntraFastError as error:
-        raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
+        raise _not_fetched(error) from None
     finally:
         if http is None:
             await client.aclose()
     return _discovery(answer.status, answer.body, url)
+
+
+def _check_discovery_url(url: str) -> None:
+    if (problem := url_problem(url)) is not None:
+        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+
+
+def _not_fetched(error: EntraFastError) -> KeysUnavailable:
+    return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
 
 
 def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:

@@ -155,7 +155,7 @@ async def test_a_tls_failure_of_the_key_set_is_named(authority: Authority) -> No
             AZURE_OPENID_CONFIG_TOKEN_ENDPOINT=provider.token_endpoint,
         )
         inactive = await sidecar.call.introspect(provider.mint())
-        reason = "no TLS connection to localhost: unable to get local issuer certificate"
+        reason = f"no TLS connection to localhost:{provider.port}: unable to get local issuer certificate"
         assert reason in inactive.json["error"]
         assert reason in (await sidecar.probe.get("/readyz")).json["reason"]
         assert await sidecar.metric('entra_fast_key_set_requests_total{outcome="tls_failed"}') >= 1

@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 
 from entra_fast._native import SigningKey
-from support.process import Process, Serve
+from support.process import Process, Serve, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.sidecars import eventually
 from support.wire import Answer, Caller, Crowd, read_answer, request_bytes
@@ -608,7 +608,7 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
             sys.executable,
             "-c",
             code,
-            env={"PATH": os.environ["PATH"], **environ},
+            env={**inherited(), **environ},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

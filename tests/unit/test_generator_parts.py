@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entra_fast._web.negotiation import preferred
 from entra_fast.generator import pages
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, AudienceError, parse_audience
 from entra_fast.generator.login import TICKET_SECONDS, LoginError, Logins
-from entra_fast.generator.negotiation import preferred
 from entra_fast.generator.sessions import MAX_SESSION_SECONDS, SessionStore
 
 TEXT, JSON, HTML = "text/plain", "application/json", "text/html"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from entra_fast._provider import blocking_fetch as fetch
-from entra_fast._provider.blocking_fetch import Fetched
 from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpResponse
 from entra_fast._provider.jwks import (
     AsyncKeys,
     KeySchedule,
@@ -149,13 +146,15 @@ class Source:
     """What `ThreadKeys` fetches from: a function that a test controls."""
 
     def __init__(self, body: str = GOOD, cache_control: str = "") -> None:
-        self.answer: Fetched | Exception = Fetched(200, body.encode(), cache_control)
+        self.answer: HttpResponse | Exception = HttpResponse(
+            200, {"Cache-Control": cache_control}, body.encode()
+        )
         self.calls = 0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
 
-    def __call__(self, url: str) -> Fetched:
+    def __call__(self, url: str) -> HttpResponse:
         self.calls += 1
         self.entered.release()
         assert self.gate.wait(60)
@@ -198,7 +197,7 @@ def test_refreshing_in_a_thread(make_keys: MakeKeys, source: Source, accepted: l
     keys = make_keys(monotonic=clock)
     assert keys.stats()["key_set_age_seconds"] == -1
     keys.refresh()
-    source.answer = Fetched(200, jwks(signer(), signer("weak", bits=1024)).encode(), "")
+    source.answer = HttpResponse(200, {}, jwks(signer(), signer("weak", bits=1024)).encode())
     clock.now = 7
     keys.refresh()
     assert [each.kids for each in accepted if each] == [("key-1",), ("key-1",)]
@@ -218,12 +217,12 @@ def test_refreshing_in_a_thread(make_keys: MakeKeys, source: Source, accepted: l
         (KeysUnavailable("keys_unavailable", "fetching failed: it timed out"), "it timed out"),
         (ConfigurationError("setting_invalid", "a sentence"), "a sentence"),
         (RuntimeError("token bytes"), "fetching failed with RuntimeError"),
-        (Fetched(500, b"", ""), "answered 500"),
+        (HttpResponse(500, {}, b""), "answered 500"),
     ],
     ids=repr,
 )
 def test_a_refresh_that_fails(
-    failure: Fetched | Exception,
+    failure: HttpResponse | Exception,
     reason: str,
     make_keys: MakeKeys,
     source: Source,
@@ -240,7 +239,7 @@ def test_a_refresh_that_fails(
     assert len(accepted) == 1
     assert keys.keys is not None
     assert keys.stats()["key_fetch_failures"] == 1
-    source.answer = Fetched(200, GOOD.encode(), "")
+    source.answer = HttpResponse(200, {}, GOOD.encode())
     keys.refresh()
     assert (keys.error, len(accepted)) == (None, 2)
 
@@ -251,11 +250,11 @@ def test_a_long_outage_is_a_short_log(
     """A day of failed refreshes, one a minute: a few lines, and one when it is over."""
     caplog.set_level(logging.INFO, "entra_fast")
     keys = make_keys()
-    source.answer = Fetched(500, b"", "")
+    source.answer = HttpResponse(500, {}, b"")
     for _ in range(1440):
         keys.refresh()
     assert len(caplog.records) == 11
-    source.answer = Fetched(200, GOOD.encode(), "")
+    source.answer = HttpResponse(200, {}, GOOD.encode())
     keys.refresh()
     keys.refresh()
     assert [record.getMessage() for record in caplog.records[11:]] == [
@@ -300,13 +299,13 @@ def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | 
     began, written = threading.Event(), threading.Event()
     calls: list[str] = []
 
-    def fetch_keys(url: str) -> Fetched:
+    def fetch_keys(url: str) -> HttpResponse:
         calls.append(url)
         if len(calls) == 2:
             began.set()
             assert written.wait(60)
         known = jwks(signer(), signer("key-2")) if len(calls) > 2 else GOOD
-        return Fetched(200, known.encode(), "")
+        return HttpResponse(200, {}, known.encode())
 
     rules = RefreshRules(first_retry=3600, last_retry=3600)
     keys = ThreadKeys("https://x/keys", fetch_keys, accepted.append, rules=rules)
@@ -400,70 +399,6 @@ def test_fork() -> None:
             os.close(reading)
             assert os.waitpid(child, 0) == (child, 0)
             assert said == b"unknown_key"
-
-
-# --- the library's fetch ---------------------------------------------------------------------------------
-
-
-def test_fetch_reads_an_answer() -> None:
-    """Any status is an answer; a body only of a good one."""
-    with KeyServer(GOOD) as server:
-        server.publish(GOOD, Cache_Control="max-age=60")
-        assert fetch.get(server.keys_url) == Fetched(200, GOOD.encode(), "max-age=60")
-        assert fetch.get(server.base_url + "/other").status == 404
-
-
-def test_fetch_says_why_it_failed() -> None:
-    """Refused connections, and names that do not exist, have their own words and repeat no path."""
-    with KeyServer() as server:
-        url = server.keys_url
-    with pytest.raises(KeysUnavailable, match="Connection refused"):
-        fetch.get(url)
-    with KeyServer() as server:
-        server.hold()
-        with pytest.raises(KeysUnavailable, match="timed out"):
-            fetch.get(server.keys_url, timeout=0.05)
-
-
-DRIPPING = {
-    "head": ("http", b"HTTP/1.1 200 OK\r\nX: "),
-    "body of known length": ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
-    "body of unknown length": ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
-    "chunks": ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"),
-    "TLS handshake": ("https", b"\x16\x03\x03\x40\x00"),
-}
-
-
-@pytest.mark.parametrize(("scheme", "beginning"), DRIPPING.values(), ids=DRIPPING)
-def test_fetch_is_bounded_however_an_answer_drips(scheme: str, beginning: bytes) -> None:
-    """Each byte comes soon after the one before, and the answer would never end: the fetch does, and so a
-    validator keeps refreshing, and gives up keys that have become too old."""
-    ended = threading.Event()
-
-    def drip(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(beginning)
-            while not ended.wait(0.01):
-                connection.sendall(b"a")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=drip, args=(listener,))
-        server.start()
-        with pytest.raises(KeysUnavailable, match="took too long"):
-            fetch.get(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/keys", overall=0.2)
-        ended.set()
-        server.join()
-
-
-def test_a_connection_that_comes_after_the_deadline_is_not_used() -> None:
-    """A name with several addresses may take long to connect to. What was made too late is cut as well, or an
-    answer could drip over it for ever."""
-    deadline = fetch._Deadline(0.0)
-    with socket.create_server(("127.0.0.1", 0)) as listener, deadline:
-        deadline._timer.join()
-        with pytest.raises(TimeoutError):
-            deadline._connect(listener.getsockname(), 5.0)
 
 
 # --- an event loop ---------------------------------------------------------------------------------------

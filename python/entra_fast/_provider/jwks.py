@@ -29,11 +29,12 @@ from entra_fast._native import KeySet
 from entra_fast.errors import EntraFastError, KeysUnavailable
 
 if TYPE_CHECKING:
-    from entra_fast._provider.blocking_fetch import Fetched
-    from entra_fast._provider.http_client import HttpClient
+    from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 
 logger = logging.getLogger("entra_fast._provider.jwks")
 
+MEDIA_TYPES = "application/json, application/jwk-set+json"
+"""Of a key set (RFC 7517, section 8.5.2), for requests."""
 
 WOKEN_AT_ONCE = 4
 """Of those who waited for a fetch, so many go on in one round of the event loop."""
@@ -266,7 +267,7 @@ class AsyncKeys(_Keys):
     def __init__(
         self,
         jwks_uri: str,
-        http: HttpClient,
+        http: AsyncHttpClient,
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
@@ -368,7 +369,7 @@ class AsyncKeys(_Keys):
     async def _fetch(self) -> None:
         self.fetches += 1
         try:
-            response = await self._http.get(self.jwks_uri)
+            response = await self._http.get(self.jwks_uri, accept=MEDIA_TYPES)
             keys = read_key_set(response.status, response.body)
         except EntraFastError as error:
             self._keep(error)
@@ -409,7 +410,7 @@ class ThreadKeys(_Keys):
     def __init__(
         self,
         jwks_uri: str,
-        fetch: Callable[[str], Fetched],
+        fetch: Callable[[str], HttpResponse],
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
@@ -521,7 +522,7 @@ class ThreadKeys(_Keys):
         except Exception as error:  # a fetch that misbehaves must not end the thread
             self._keep(_misbehaved(error))
         else:
-            self._take(keys, answer.body, answer.cache_control)
+            self._take(keys, answer.body, answer.headers.get("Cache-Control", ""))
 
 
 def _run(reference: weakref.ref[ThreadKeys]) -> None:

@@ -27,7 +27,8 @@ from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import (
     JWT_BEARER_ASSERTION,
     TokenAnswer,

@@ -29,7 +29,7 @@ import uvloop
 
 from entra_fast._net import is_loopback_host
 from entra_fast._settings.load import Settings
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator
+from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.manifests import Source, is_reply_url
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.tls import LocalTls

@@ -26,11 +26,11 @@ from aiohttp import web
 
 from entra_fast import _native
 from entra_fast._net import is_loopback_host
+from entra_fast._web.negotiation import preferred
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import Audience, AudienceError, parse_audience
 from entra_fast.generator.login import TICKET_SECONDS, Destination, LoginError, Logins
-from entra_fast.generator.negotiation import preferred
 from entra_fast.generator.provider import Provider, Token
 from entra_fast.generator.sessions import MAX_SESSION_SECONDS, Session, SessionStore
 from entra_fast.generator.settings import CALLBACK_PATH, GeneratorSettings

@@ -1,5 +1,7 @@
 """The sidecar: tokens and introspection over HTTP, as docs/endpoints.md describes.
 
+An application: its Python modules are not public.
+
 What belongs here: the HTTP interface, the server around it, and the process. What must never be here: rules
 about tokens (tokens.py, validate.py) and the way out (http.py).
 

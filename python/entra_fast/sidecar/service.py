@@ -187,14 +187,8 @@ class Service:
         return acquirer
 
     def _make_http(self, outbound: OutboundSettings) -> HttpClient:
-        return HttpClient(
-            connect_timeout=outbound.connect_timeout,
-            read_timeout=outbound.read_timeout,
-            overall_timeout=outbound.overall_timeout,
-            ca_bundle=outbound.ca_bundle,
-            proxies=outbound.proxies,
-            trace_configs=() if self.tracing is None else (self.tracing.client_trace(),),
-        )
+        traces = () if self.tracing is None else (self.tracing.client_trace(),)
+        return HttpClient.from_settings(outbound, trace_configs=traces)
 
     def _make_shared_cache(self) -> SharedCache | None:
         """The cache that replicas share, where there is one."""

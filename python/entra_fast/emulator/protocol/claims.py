@@ -14,8 +14,8 @@ from typing import Any, Final
 from entra_fast._native import SigningKey
 from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.policy import Decision
 from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.protocol.policy import Decision
 
 GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
 """Microsoft Graph: the audience of the access token that comes with a login that asks for no application."""

@@ -46,7 +46,8 @@ DRAIN_SLACK = 8.0
 """Seconds for a worker to close its listener and connections, beside the times that are set for draining."""
 
 _ENVIRONMENT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ")
-_ENVIRONMENT_PREFIXES = ("LC_", "MALLOC_", "OTEL_", "PYTHON")
+# COVERAGE_PROCESS: `make coverage` measures workers, too.
+_ENVIRONMENT_PREFIXES = ("COVERAGE_PROCESS", "LC_", "MALLOC_", "OTEL_", "PYTHON")
 
 
 class Process:

@@ -3,7 +3,7 @@
 What belongs here: answering from its own caches, asking the hub for the rest, and doing what the hub says.
 What must never be here: the provider, its credentials, and any decision about when to fetch (hub.py).
 
-Started by supervisor.py as `python -m entra_fast.sidecar.process.worker`, with two sockets: a listening one, and
+Started by supervisor.py as a process of its own, with two sockets: a listening one, and
 one to the hub. It lives no longer than the process that started it.
 """
 

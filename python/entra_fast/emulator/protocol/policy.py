@@ -36,6 +36,11 @@ class Reason:
     remedy: str = ""
 
 
+def failed(error: EntraError) -> Reason:
+    """The failed check behind a refusal that no check has explained yet."""
+    return Reason(error.kind.check, False, error.text, remedy=error.kind.remedy)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The outcome.
