@@ -26,12 +26,12 @@ from entra_fast.generator.audience import AudienceError, parse_audience
 DEFAULT_BIND_ADDRESS = "127.0.0.1:8081"
 CALLBACK_PATH = "/oauth2/callback"
 MAX_AUDIENCES = 2000
-"""More audiences than this make no page that anybody reads."""
+"""Maximum number of audiences on the start page."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSettings:
-    """What the token generator needs to know.
+    """The settings of the token generator.
 
     Attributes:
         url: its origin as browsers see it (`https://host`), without a trailing slash; None: where it listens.
