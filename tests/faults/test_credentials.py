@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from entra_fast._native import SigningKey
-from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, Script, refuse, segment
+from support.keys import Key
+from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, refuse, segment
 from support.sidecars import StartSidecar
 
 
@@ -35,7 +35,7 @@ async def test_a_key_file_that_changes_is_used_at_once(
     files(tmp_path, provider, AZURE_APP_JWK=CLIENT_KEY.private_jwk())
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
     await sidecar.call.token()
-    new = SigningKey.generate()
+    new = Key.generate()
     (tmp_path / "AZURE_APP_JWK").write_text(new.private_jwk())
     await sidecar.call.token(skip_cache=True)
     kids = [segment(recorded.form["client_assertion"], 0)["kid"] for recorded in provider.requests]
@@ -94,7 +94,7 @@ async def test_a_federated_token_that_vanishes(
     assert (await sidecar.call.get("/readyz")).status == 200
 
 
-def only(field: str, accepted: str, provider: Provider) -> Script:
+def only(field: str, accepted: str, provider: Provider) -> object:
     """A token endpoint that takes one credential only, like a provider that has forgotten the old one."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
@@ -114,9 +114,9 @@ async def test_the_next_key_is_used_when_the_current_one_is_rejected(
     start: StartSidecar, provider: Provider
 ) -> None:
     """AZURE_APP_NEXT_JWK: the application notices nothing; the accepted key is tried first from then on."""
-    new = SigningKey.generate()
+    new = Key.generate()
     sidecar = await start(AZURE_APP_NEXT_JWK=new.private_jwk())
-    provider.then(*[only("client_assertion", new.kid or "", provider)] * 10)
+    provider.then(*[only("client_assertion", new.kid or "", provider)] * 10)  # type: ignore[list-item]
     assert (await sidecar.call.token()).status == 200
     assert (await sidecar.call.token(skip_cache=True)).status == 200
     kids = [segment(recorded.form["client_assertion"], 0)["kid"] for recorded in provider.requests]
@@ -130,7 +130,7 @@ async def test_the_next_secret_may_appear_while_the_sidecar_runs(
     """Where secrets are files, AZURE_APP_NEXT_CLIENT_SECRET is looked for when it is needed."""
     files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
-    provider.then(*[only("client_secret", "new-secret", provider)] * 10)
+    provider.then(*[only("client_secret", "new-secret", provider)] * 10)  # type: ignore[list-item]
     rejected = await sidecar.call.token()
     assert (rejected.status, rejected.json["error"]) == (401, "invalid_client")
     assert "AADSTS700027" in (await sidecar.call.get("/readyz")).json["reason"]
@@ -143,7 +143,7 @@ async def test_a_refusal_that_is_not_about_the_credential_tries_no_other(
     start: StartSidecar, provider: Provider
 ) -> None:
     """invalid_grant is about the user or the policy: no second request."""
-    sidecar = await start(AZURE_APP_NEXT_JWK=SigningKey.generate().private_jwk())
+    sidecar = await start(AZURE_APP_NEXT_JWK=Key.generate().private_jwk())
     provider.then(refuse(400, "invalid_grant"))
     assert (await sidecar.call.token()).status == 400
     assert len(provider.requests) == 1
@@ -168,7 +168,7 @@ async def test_a_new_credential_is_not_the_one_that_was_rejected(
     good."""
     files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
-    provider.then(only("client_secret", "new-secret", provider))
+    provider.then(only("client_secret", "new-secret", provider))  # type: ignore[arg-type]
     assert (await sidecar.call.token()).status == 401
     for _ in range(2):
         assert "AADSTS700027" in (await sidecar.call.get("/readyz")).json["reason"]
