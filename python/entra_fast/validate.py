@@ -27,6 +27,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
+from entra_fast import _signatures
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     required_claims: Iterable[str]
     max_age: float | None
     max_token_bytes: int
+    signatures: str
     cache_entries: int
     cache_bytes: int
     refresh: RefreshRules | None
@@ -116,6 +118,9 @@ class Validator:
         required_claims: claims that a token must have besides `iss`, `aud` and `exp`.
         max_age: maximum time since `iat`, in seconds; None for no limit.
         max_token_bytes: maximum size of a token. A larger one is rejected before it is parsed.
+        signatures: the libraries that verify signatures. `"fast"`: rind verifies RS256 and PS256 where the
+            processor supports it, and AWS-LC confirms a sample of its results; after a disagreement AWS-LC
+            alone verifies, until the process ends. `"aws-lc"`: AWS-LC alone.
         cache_entries: maximum number of verified tokens in the cache; 0 turns the cache off.
         cache_bytes: maximum size of the cache, in bytes.
         refresh: when keys are fetched.
@@ -514,6 +519,7 @@ def _configured(
     required_claims: Iterable[str] = ("iat",),
     max_age: float | None = None,
     max_token_bytes: int = MAX_TOKEN_BYTES,
+    signatures: str = "fast",
     cache_entries: int = 20_000,
     cache_bytes: int = 128 << 20,
     refresh: RefreshRules | None = None,
@@ -552,7 +558,9 @@ def _configured(
         required_claims=_names("required_claims", required_claims),
         max_age=max_age,
         max_token_bytes=_count("max_token_bytes", max_token_bytes),
+        signatures=signatures,
     )
+    _signatures.log_distrust()
     native = NativeValidator(
         policy,
         None if jwks is None else _fixed_keys(jwks),

@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from entra_fast._native import SigningKey
 from support.fast_path import (
     EXCHANGE,
     INTROSPECT,
@@ -27,13 +26,14 @@ from support.fast_path import (
     status,
     token_request,
 )
+from support.keys import Key
 from support.provider import CLIENT_ID, Provider
 from support.sidecars import Started, StartSidecar
 from support.wire import request_bytes
 
 ENTRA = {"identity_provider": "entra_id"}
 USER = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1IiwiZXhwIjo5OTk5OTk5OTk5fQ.c2ln"
-STRANGER = SigningKey.generate()
+STRANGER = Key.generate()
 
 Made = Callable[[Provider], bytes]
 

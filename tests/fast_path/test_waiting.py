@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from entra_fast._native import SigningKey
 from support.fast_path import (
     Connection,
     body,
@@ -20,10 +19,11 @@ from support.fast_path import (
     status,
     token_request,
 )
+from support.keys import Key
 from support.provider import Provider
 from support.sidecars import Started, StartSidecar, eventually
 
-ANOTHER = SigningKey.generate()
+ANOTHER = Key.generate()
 
 
 async def waiting(sidecar: Started, requests: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.process import Process, Serve, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.sidecars import eventually
@@ -307,7 +307,7 @@ async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provide
 async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> None:
     """A new key that all workers see at once is fetched once, and no token is refused for it."""
     sidecar = await start(serve, provider)
-    rotated = SigningKey.generate()
+    rotated = Key.generate()
     provider.published.append(rotated)
     async with sidecar.connections() as connections:
         asked = [connection.ask(introspection(provider.mint(key=rotated))) for connection in connections]
@@ -319,7 +319,7 @@ async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> N
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
     """Unknown keys at every worker, again and again: one fetch."""
     sidecar = await start(serve, provider)
-    strange = SigningKey.generate()
+    strange = Key.generate()
     async with sidecar.connections() as connections:
         for _ in range(3):
             asked = [connection.ask(introspection(provider.mint(key=strange))) for connection in connections]

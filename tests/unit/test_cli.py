@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast._settings.load import Settings
 from entra_fast.cli import main as cli
+from support.keys import Key
 from support.process import inherited
 
 COMMANDS = (
@@ -428,7 +428,7 @@ class Issuer:
     """A key, its public half in a file, and tokens of any kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.key = SigningKey.generate()
+        self.key = Key.generate()
         self.jwks = folder / "jwks.json"
         self.jwks.write_text(f'{{"keys":[{self.key.public_jwk()}]}}')
         self.options = ["--issuer", "https://issuer.example", "--audience", "me", "--jwks", str(self.jwks)]

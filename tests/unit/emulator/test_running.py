@@ -128,10 +128,10 @@ async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
         await until("late does not exist", False)
         assert (await entra.m2m("late", "target")).status == 200
         (tmp_path / "target.yaml").write_text("kind: [")
-        await until("cannot be loaded", True)
+        await until("could not be loaded", True)
         assert (await entra.m2m("late", "target")).status == 200
         (tmp_path / "target.yaml").write_text(manifest("target"))
-        await until("cannot be loaded", False)
+        await until("could not be loaded", False)
         assert (await entra.m2m("late", "target")).code == 501051
 
 
