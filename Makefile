@@ -1,5 +1,5 @@
 # Every step that CI runs is a target here, and nothing else is needed: `make help`.
-# Needs python3 >= 3.11, Rust >= 1.89 (Cargo.toml has the version), make and a C compiler.
+# Needs python3 >= 3.11, Rust (Cargo.toml states the version), make and a C compiler.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -45,6 +45,7 @@ check: check-rust check-python ## Run formatters, linters and type checks
 check-rust:
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	$(PYTHON) rust/check_rust_version.py
 
 check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 if TYPE_CHECKING:
     import prometheus_client.metrics_core as families
 
+from entra_fast import _signatures
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the exposition."""
 
@@ -310,6 +312,12 @@ class Metrics:
         "Introspection responses, by whether the token was active.",
         Label("active", ("true", "false")),
     )
+    signature_confirmations = _Row(
+        Counter,
+        "entra_fast_signature_confirmations_total",
+        "Signatures that AWS-LC verified after rind, by outcome. `disagreed` must stay 0.",
+        Label("outcome", ("agreed", "disagreed")),
+    )
     connections = _Row(_gauge, "entra_fast_connections", "Open connections to the API.")
     connections_refused = _Row(
         Counter,
@@ -492,6 +500,7 @@ class Metrics:
             if isinstance(row, _Row):
                 setattr(self, attribute, row.make())
         self.fast_lane.read_from(self.fast_path.read)
+        self.signature_confirmations.include(_signatures.confirmations)
         started = time.time()
         self.start_time.read_from(lambda: started)
 

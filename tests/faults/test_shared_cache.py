@@ -265,9 +265,9 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    assert isinstance(service.acquirer, TokenAcquirer)
+    assert isinstance(service.tokens, TokenAcquirer)
     assert service.settings.provider is not None
-    service.acquirer.replaced_elsewhere(token_key(service.settings.provider, TARGET))
+    service.tokens.replaced_elsewhere(token_key(service.settings.provider, TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"

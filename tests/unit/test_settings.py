@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast._settings.catalogue import SETTINGS
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, OutboundSettings, ServerSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ConfigurationError
+from support.keys import Key
 
-JWK = SigningKey.generate().private_jwk()
+JWK = Key.generate().private_jwk()
 BASE = {
     "AZURE_APP_CLIENT_ID": "client",
     "AZURE_APP_WELL_KNOWN_URL": "https://login.example/t/v2.0/.well-known/openid-configuration",

@@ -213,6 +213,13 @@ FAST_PATH: Final = Boolean(
     "does `entra-fast serve --no-fast-path`.",
     aliases=("ENTRA_FAST_FAST_LANE",),
 )
+SIGNATURES: Final = Choice(
+    "ENTRA_FAST_SIGNATURES",
+    "fast",
+    "Libraries that verify signatures. `fast`: rind verifies RS256 and PS256 where the processor allows it, "
+    "and AWS-LC confirms samples of its answers. `aws-lc`: AWS-LC verifies everything (SECURITY.md).",
+    choices=("fast", "aws-lc"),
+)
 
 # --- caches ---
 

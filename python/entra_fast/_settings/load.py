@@ -132,6 +132,7 @@ def _server_settings(read: Reader) -> ServerSettings:
         drain_timeout=read.get(catalogue.DRAIN_TIMEOUT),
         workers=_workers(read),
         fast_path=read.get(catalogue.FAST_PATH),
+        signatures=read.get(catalogue.SIGNATURES),
         log_level=read.get(catalogue.LOG_LEVEL),
         access_log=read.get(catalogue.ACCESS_LOG),
     )

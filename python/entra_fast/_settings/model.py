@@ -80,6 +80,7 @@ class ServerSettings:
     drain_timeout: float = catalogue.DRAIN_TIMEOUT.default
     workers: int = catalogue.WORKERS.default
     fast_path: bool = catalogue.FAST_PATH.default
+    signatures: str = catalogue.SIGNATURES.default
     log_level: str = catalogue.LOG_LEVEL.default
     access_log: bool = catalogue.ACCESS_LOG.default
 

@@ -216,7 +216,7 @@ async def _until_ready(sidecars: Sequence[SidecarOf]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_SECONDS):
             for sidecar in sidecars:
-                while sidecar.running.service.not_ready_reason() is not None:  # noqa: ASYNC110 - a question
+                while await sidecar.running.service.readiness() is not None:  # noqa: ASYNC110 - a question
                     await asyncio.sleep(0.01)
 
 

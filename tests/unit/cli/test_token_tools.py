@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast.cli.main import main
 from entra_fast.cli.terminal import readable_time
 from support.cli import Handler, feed_stdin, unsigned
+from support.keys import Key
 
 
 class Issuer:
     """A key, its public half in a file, and tokens of any kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.key = SigningKey.generate()
+        self.key = Key.generate()
         self.jwks = folder / "jwks.json"
         self.jwks.write_text(f'{{"keys":[{self.key.public_jwk()}]}}')
         self.options = ["--issuer", "https://issuer.example", "--audience", "me", "--jwks", str(self.jwks)]

@@ -1,5 +1,6 @@
 """Requests whose token is of an unknown key wait below aiohttp for the fetch that may bring it. The one that
-caused the fetch takes the full way; what it did not cause costs next to nothing."""
+caused the fetch takes the slow path; what it did not cause costs next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +10,20 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from entra_fast._native import SigningKey
-from support.lane import Connection, body, connections, introspection, lane_answers, status, token_request
+from support.fast_path import (
+    Connection,
+    body,
+    connections,
+    fast_path_answers,
+    introspection,
+    status,
+    token_request,
+)
+from support.keys import Key
 from support.provider import Provider
 from support.sidecars import Started, StartSidecar, eventually
 
-ANOTHER = SigningKey.generate()
+ANOTHER = Key.generate()
 
 
 async def waiting(sidecar: Started, requests: int) -> None:
@@ -55,36 +64,36 @@ class Crowd:
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["a rotation", "a stranger"])
-async def test_those_who_wait_are_answered_by_the_lane(
-    lane: Started, provider: Provider, *, published: bool
+async def test_those_who_wait_are_answered_by_the_fast_path(
+    fast: Started, provider: Provider, *, published: bool
 ) -> None:
-    """After one fetch each has the answer that the full way gives, and the metrics know how long it took."""
+    """After one fetch each has the answer that the slow path gives, and the metrics know how long it took."""
     if published:
         provider.published = [provider.key, ANOTHER]
     fetched = provider.jwks_requests
     async with AsyncExitStack() as stack:
-        crowd = Crowd(lane, provider, stack)
+        crowd = Crowd(fast, provider, stack)
         await crowd.begin(50)
-        assert lane_answers(lane) == 0
+        assert fast_path_answers(fast) == 0
         await asyncio.sleep(0.3)
         first, *others = await crowd.answers()
-    assert lane_answers(lane) == 50
+    assert fast_path_answers(fast) == 50
     assert provider.jwks_requests == fetched + 1
     for answer in (first, *others):
         assert status(answer) == 200
         assert body(answer).startswith(b'{"active":true' if published else b'{"active":false')
     if not published:
         assert set(others) == {first}, "byte for byte"
-    waited = await lane.metric('entra_fast_request_duration_seconds_sum{endpoint="introspect"}')
+    waited = await fast.metric('entra_fast_request_duration_seconds_sum{endpoint="introspect"}')
     assert waited > 51 * 0.3
 
 
-async def test_nobody_overtakes_on_a_connection(lane: Started, provider: Provider) -> None:
+async def test_nobody_overtakes_on_a_connection(fast: Started, provider: Provider) -> None:
     """What comes behind a request that waits, whole or in parts, is answered behind it."""
-    await lane.call.token()
+    await fast.call.token()
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
-        crowd = Crowd(lane, provider, stack)
+        crowd = Crowd(fast, provider, stack)
         await crowd.begin(3, token_request(), token_request()[:30])
         connection = crowd.connections[1]
         connection.send(token_request()[30:])
@@ -92,13 +101,13 @@ async def test_nobody_overtakes_on_a_connection(lane: Started, provider: Provide
         assert [b"active" in answer for answer in await crowd.answers()] == [True] * 4
         for _ in range(2):
             assert b"access_token" in await connection.answer()
-    assert lane_answers(lane) == 3 + 3 + 1, "introspections, tokens behind them, and one more in parts"
+    assert fast_path_answers(fast) == 3 + 3 + 1, "introspections, tokens behind them, and one more in parts"
 
 
-async def test_a_fetch_that_fails_leaves_nobody_behind(lane: Started, provider: Provider) -> None:
+async def test_a_fetch_that_fails_leaves_nobody_behind(fast: Started, provider: Provider) -> None:
     """The provider answers with an error: the tokens are of an unknown key, and everybody is told so."""
     async with AsyncExitStack() as stack:
-        crowd = Crowd(lane, provider, stack)
+        crowd = Crowd(fast, provider, stack)
         await crowd.begin(5)
         provider.failing = True
         for answer in await crowd.answers():
@@ -107,17 +116,17 @@ async def test_a_fetch_that_fails_leaves_nobody_behind(lane: Started, provider: 
 
 
 async def test_clients_that_leave_harm_nobody(
-    lane: Started, provider: Provider, caplog: pytest.LogCaptureFixture
+    fast: Started, provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of those who wait some close their connections; the others are answered, and nothing is logged."""
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
-        crowd = Crowd(lane, provider, stack)
+        crowd = Crowd(fast, provider, stack)
         await crowd.begin(6)
         for connection in crowd.connections[1:4]:
             connection.close()
         crowd.connections[1:4] = []
-        await waiting(lane, 3)
+        await waiting(fast, 3)
         for answer in await crowd.answers():
             assert body(answer).startswith(b'{"active":true')
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -136,7 +145,7 @@ async def test_waiting_is_not_being_idle(start: StartSidecar, provider: Provider
 
 
 async def test_who_waits_is_answered_before_the_sidecar_ends(start: StartSidecar, provider: Provider) -> None:
-    """SIGTERM while requests wait: they are handed to the full way, and none is lost."""
+    """SIGTERM while requests wait: they are handed to the slow path, and none is lost."""
     sidecar = await start()
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
@@ -155,7 +164,7 @@ async def test_tokens_wait_for_the_very_first_keys(start: StartSidecar, provider
     sidecar = await start(ready=False)
 
     async def found() -> bool:
-        return sidecar.running.service.validator is not None and provider.jwks_requests == 1
+        return sidecar.running.service.validation is not None and provider.jwks_requests == 1
 
     await eventually(found)
     async with await Connection.to(sidecar) as connection:
@@ -163,4 +172,4 @@ async def test_tokens_wait_for_the_very_first_keys(start: StartSidecar, provider
         await waiting(sidecar, 1)
         keys.set()
         assert body(await connection.answer()).startswith(b'{"active":true')
-    assert lane_answers(sidecar) == 1
+    assert fast_path_answers(sidecar) == 1

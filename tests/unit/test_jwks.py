@@ -1,9 +1,10 @@
-"""When keys are fetched: the schedule with time as an argument, and the two ways to live by it."""
+"""When keys are fetched: the schedule with time as an argument, and the two owners that follow it."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -17,14 +18,8 @@ import pytest
 
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpResponse
-from entra_fast._provider.jwks import (
-    AsyncKeys,
-    KeySchedule,
-    RefreshRules,
-    ThreadKeys,
-    max_age_of,
-    read_key_set,
-)
+from entra_fast._provider.jwks import WOKEN_PER_ROUND, AsyncKeys, ThreadKeys, Waiters, read_key_set
+from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import ConfigurationError, KeysUnavailable
 from entra_fast.validate import InvalidToken, KeySet, Validator
 from support.key_server import KEYS_PATH, Answer, KeyServer
@@ -258,7 +253,7 @@ def test_a_long_outage_is_a_short_log(
     keys.refresh()
     keys.refresh()
     assert [record.getMessage() for record in caplog.records[11:]] == [
-        "key set refreshed again after 1440 failures"
+        "key set refreshed after 1440 failures"
     ]
 
 
@@ -479,7 +474,7 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
 async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:
     """Never while a fetch is under way or may come; until the end of the cool-down when one found nothing."""
     told: list[float] = []
-    keys.watch_cool_down(told.append)
+    keys.on_cool_down_change(told.append)
     await keys.refresh()
     assert set(told) == {float("-inf")}
     assert await keys.refresh_for_unknown("stranger")
@@ -547,3 +542,80 @@ async def test_closing_ends_all_tasks(keys: AsyncKeys, server: KeyServer) -> Non
     await keys.aclose()
     assert asyncio.all_tasks() == before
     server.release()
+
+
+async def test_a_key_set_that_cannot_be_handed_over_does_not_end_the_refreshing(
+    server: KeyServer, http: HttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected error of the receiver counts as a failed fetch, and is logged."""
+
+    def refuse(_: KeySet | None) -> None:
+        raise RuntimeError("surprise")
+
+    keys = AsyncKeys(server.keys_url, http, refuse)
+    await keys.refresh()
+    assert keys.fetch_failures == 1
+    assert "RuntimeError" in str(keys.unavailable())
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "unexpected error while the key set was fetched"
+    ]
+    await keys.aclose()
+
+
+# --- waiting callers -------------------------------------------------------------------------------------
+
+
+async def test_waiters_are_woken_a_few_per_round() -> None:
+    """Every caller continues exactly once, at most four in one round of the event loop."""
+    waiters, woken = Waiters(), []
+    for number in range(10):
+        waiters.add(lambda number=number: woken.append(number))
+    waiters.wake()
+    rounds = [0]
+    while len(woken) < 10:
+        await asyncio.sleep(0)
+        rounds.append(len(woken))
+    assert woken == list(range(10))
+    assert max(after - before for before, after in itertools.pairwise(rounds)) == WOKEN_PER_ROUND
+
+
+async def test_fetches_that_end_while_callers_of_the_last_one_are_still_being_woken() -> None:
+    """1,500 callers of one fetch and 1,500 of the next: each continues once, and nothing is woken twice."""
+    waiters, woken = Waiters(), []
+    for number in range(1500):
+        waiters.add(lambda number=number: woken.append(number))
+    waiters.wake()
+    await asyncio.sleep(0)
+    for number in range(1500, 3000):
+        waiters.add(lambda number=number: woken.append(number))
+    waiters.wake()
+    waiters.wake()
+    late: list[str] = []
+    waiters.add(lambda: late.append("late"))
+    for _ in range(3000 // WOKEN_PER_ROUND + 10):
+        await asyncio.sleep(0)
+    assert woken == list(range(3000))
+    assert late == [], "it waits for a fetch that has not ended"
+    waiters.wake()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert late == ["late"]
+
+
+async def test_a_caller_that_fails_does_not_keep_the_others_waiting() -> None:
+    """Its error goes to the event loop's handler; all others continue."""
+    loop, errors = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    waiters, woken = Waiters(), []
+
+    def fail() -> None:
+        raise RuntimeError("surprise")
+
+    waiters.add(fail)
+    for number in range(10):
+        waiters.add(lambda number=number: woken.append(number))
+    waiters.wake()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert woken == list(range(10))
+    assert [str(error) for error in errors] == ["surprise"]

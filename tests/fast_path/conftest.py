@@ -1,4 +1,4 @@
-"""Fixtures of the fast lane's suite: a sidecar with the lane and one without, at the same provider."""
+"""Fixtures of the fast path's suite: a sidecar with the fast path and one without, at the same provider."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["pytest_asyncio_loop_factories"]
 
 
 @pytest_asyncio.fixture
-async def lane(start: StartSidecar) -> Started:
-    """A ready sidecar with the lane."""
+async def fast(start: StartSidecar) -> Started:
+    """A ready sidecar with the fast path."""
     return await start()
 
 
 @pytest_asyncio.fixture
-async def full(start: StartSidecar) -> Started:
-    """A ready sidecar without the lane."""
+async def slow(start: StartSidecar) -> Started:
+    """A ready sidecar without the fast path."""
     return await start(ENTRA_FAST_FAST_LANE="false")

@@ -1,5 +1,6 @@
-"""The lane and the full way answer with the same bytes: status line, header lines in their order, body. Only
-the value of Date may differ."""
+"""The fast path and the slow path answer with the same bytes: status line, header lines in their order, body.
+Only the value of Date may differ.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +13,35 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from entra_fast._native import SigningKey
-from support.lane import (
+from support.fast_path import (
     EXCHANGE,
     INTROSPECT,
     TARGET,
     TOKEN,
     Connection,
+    fast_path_answers,
     form_request,
     introspection,
     json_request,
-    lane_answers,
     status,
     token_request,
 )
+from support.keys import Key
 from support.provider import CLIENT_ID, Provider
 from support.sidecars import Started, StartSidecar
 from support.wire import request_bytes
 
 ENTRA = {"identity_provider": "entra_id"}
 USER = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1IiwiZXhwIjo5OTk5OTk5OTk5fQ.c2ln"
-STRANGER = SigningKey.generate()
+STRANGER = Key.generate()
 
 Made = Callable[[Provider], bytes]
 
 
 @pytest_asyncio.fixture
 async def both(provider: Provider, start: StartSidecar) -> tuple[Started, Started]:
-    """With the lane and without, both with the same stopped clock and the same tokens in their caches."""
+    """With the fast path and without, both with the same stopped clock and the same tokens in their
+    caches."""
     now = time.time()
 
     async def granting(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
@@ -49,25 +51,25 @@ async def both(provider: Provider, start: StartSidecar) -> tuple[Started, Starte
         )
 
     provider.always = granting
-    lane, full = await start(), await start(ENTRA_FAST_FAST_LANE="false")
-    for sidecar in (lane, full):
+    fast, slow = await start(), await start(ENTRA_FAST_FAST_LANE="false")
+    for sidecar in (fast, slow):
         sidecar.clock.stop(now)
         for target in (TARGET, "api://c.n.brief/.default", "https://graph.microsoft.com/.default"):
             assert (await sidecar.call.token(target)).status == 200
             assert (await sidecar.call.exchange(USER, target)).status == 200
         sidecar.clock.advance(17.5)
-    return lane, full
+    return fast, slow
 
 
 async def ways(both: tuple[Started, Started], request: bytes) -> tuple[bytes, bytes, int]:
-    """The answers of both ways, and how many of them the lane gave."""
-    lane, full = both
-    before = lane_answers(lane)
+    """The answers of both ways, and how many of them the fast path gave."""
+    fast, slow = both
+    before = fast_path_answers(fast)
     answers = []
-    for sidecar in (lane, full):
+    for sidecar in (fast, slow):
         async with await Connection.to(sidecar) as connection:
             answers.append(await connection.ask(request))
-    return answers[0], answers[1], lane_answers(lane) - before
+    return answers[0], answers[1], fast_path_answers(fast) - before
 
 
 def signed(provider: Provider, claims: str) -> str:
@@ -153,7 +155,7 @@ LANE: dict[str, Made] = {
     "too large": lambda _: introspection("a" * 70_000),
     "form, encoded spaces": lambda _: form_request(INTROSPECT, {**ENTRA, "token": "a b+c/d=é"}),
 }
-"""Requests that the lane answers."""
+"""Requests that the fast path answers."""
 
 FULL: dict[str, Made] = {
     "nowhere": lambda _: request_bytes("GET", "/nowhere"),
@@ -203,30 +205,30 @@ FULL: dict[str, Made] = {
     "user agent twice": lambda _: token_request(**{"User-Agent": "a\r\nUser-Agent: b"}),
     "no host": lambda _: token_request().replace(b"Host: 127.0.0.1\r\n", b""),
 }
-"""Requests that the full way answers, also where there is a lane."""
+"""Requests that the slow path answers, also where there is a fast path."""
 
 
 @pytest.mark.parametrize("name", LANE)
-async def test_the_lane_answers_as_the_full_way_does(
+async def test_the_fast_path_answers_as_the_slow_path_does(
     both: tuple[Started, Started], provider: Provider, name: str
 ) -> None:
-    """Byte for byte, and it was the lane: twice, as the second time caches answer."""
+    """Byte for byte, and it was the fast path: twice, as the second time caches answer."""
     request = LANE[name](provider)
     for _ in range(2):
-        by_lane, in_full, counted = await ways(both, request)
-        assert counted == 1, "the lane declined"
-        assert by_lane == in_full
-        assert status(by_lane) == 200
+        by_fast_path, in_full, counted = await ways(both, request)
+        assert counted == 1, "the fast path declined"
+        assert by_fast_path == in_full
+        assert status(by_fast_path) == 200
 
 
 @pytest.mark.parametrize("name", FULL)
-async def test_what_the_lane_declines_is_answered_as_without_it(
+async def test_what_the_fast_path_declines_is_answered_as_without_it(
     both: tuple[Started, Started], provider: Provider, name: str
 ) -> None:
-    """Byte for byte, and the lane left it alone."""
-    by_lane, in_full, counted = await ways(both, FULL[name](provider))
-    assert counted == 0, "the lane answered"
-    assert by_lane == in_full
+    """Byte for byte, and the fast path left it alone."""
+    by_fast_path, in_full, counted = await ways(both, FULL[name](provider))
+    assert counted == 0, "the fast path answered"
+    assert by_fast_path == in_full
 
 
 async def test_the_answers_are_what_they_should_be(both: tuple[Started, Started], provider: Provider) -> None:
@@ -236,19 +238,19 @@ async def test_the_answers_are_what_they_should_be(both: tuple[Started, Started]
         "not a token": {"active": False, "error": "token is not a JWT"},
     }
     for name, members in expected.items():
-        by_lane, _, counted = await ways(both, LANE[name](provider))
+        by_fast_path, _, counted = await ways(both, LANE[name](provider))
         text = json.dumps(members, separators=(",", ":"))
         assert counted == 1
-        assert by_lane.decode() == (
+        assert by_fast_path.decode() == (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
             f"Content-Length: {len(text)}\r\nDate: *\r\n\r\n{text}"
         )
 
 
-async def test_the_date_is_now(lane: Started) -> None:
+async def test_the_date_is_now(fast: Started) -> None:
     """Date is the one header that may differ, as it tells the time."""
-    answer = await lane.call.introspect("x")
-    assert lane_answers(lane) == 1
+    answer = await fast.call.introspect("x")
+    assert fast_path_answers(fast) == 1
     date = answer.header("Date")
     assert date is not None
     seconds = time.mktime(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")) - time.timezone

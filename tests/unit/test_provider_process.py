@@ -1,10 +1,10 @@
-"""What the hub remembers of the tokens that it has announced."""
+"""What the provider process remembers of the tokens that it has announced."""
 
 from __future__ import annotations
 
 from entra_fast._native import TokenCache
+from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens
-from entra_fast.sidecar.service import Clocks
 
 
 def test_terms_of_tokens_that_have_ended_are_forgotten() -> None:

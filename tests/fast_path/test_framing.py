@@ -1,5 +1,6 @@
 """Where a request ends: there is never a second opinion. Splits, pipelines, malformed and smuggled requests
-over real connections; the recogniser against aiohttp's parser, directly."""
+over real connections; the recogniser against aiohttp's parser, directly.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +17,20 @@ from hypothesis import strategies as st
 
 from entra_fast import _native
 from entra_fast._native import Stop
-from support.lane import (
+from support.fast_path import (
     TARGET,
     TOKEN,
     Connection,
     body,
     connections,
+    fast_path_answers,
     form_request,
     introspection,
     json_request,
-    lane_answers,
     status,
     token_request,
 )
+from support.keys import Key
 from support.provider import Provider, answer
 from support.sidecars import Started, StartSidecar
 from support.wire import request_bytes
@@ -49,19 +51,19 @@ def whole_corpus(provider: Provider) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", whole_corpus(Provider()))
-async def test_a_request_may_be_cut_anywhere(lane: Started, provider: Provider, name: str) -> None:
+async def test_a_request_may_be_cut_anywhere(fast: Started, provider: Provider, name: str) -> None:
     """In two pieces, at every offset, all on one connection as long as it is kept: the same answer."""
     request = whole_corpus(provider)[name]
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
-    async with await Connection.to(lane) as connection:
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
         expected = await connection.ask(request)
-        by_lane = lane_answers(lane)
+        by_fast_path = fast_path_answers(fast)
         closes = b"Connection: close" in expected
         assert await connection.ask(request) == expected if not closes else True
-        by_lane = lane_answers(lane) - by_lane
-    before = lane_answers(lane)
-    connection = await Connection.to(lane)
+        by_fast_path = fast_path_answers(fast) - by_fast_path
+    before = fast_path_answers(fast)
+    connection = await Connection.to(fast)
     for cut in range(1, len(request)):
         connection.send(request[:cut])
         await pause()
@@ -70,26 +72,26 @@ async def test_a_request_may_be_cut_anywhere(lane: Started, provider: Provider, 
         if b"Connection: close" in got:
             # A body that nobody reads is not waited for, unless it is here already.
             assert await connection.closed()
-            connection = await Connection.to(lane)
+            connection = await Connection.to(fast)
             got = got.replace(b"Connection: close\r\n", b"")
         assert got == expected.replace(b"Connection: close\r\n", b""), cut
     connection.close()
-    assert lane_answers(lane) - before == by_lane * (len(request) - 1)
+    assert fast_path_answers(fast) - before == by_fast_path * (len(request) - 1)
 
 
-async def test_a_request_may_be_cut_twice_anywhere(lane: Started) -> None:
-    """In three pieces, at every pair of offsets; each piece arrives alone, and the lane answers."""
+async def test_a_request_may_be_cut_twice_anywhere(fast: Started) -> None:
+    """In three pieces, at every pair of offsets; each piece arrives alone, and the fast path answers."""
     request = (
         b"POST /api/v1/token HTTP/1.1\r\nHost:[::1]:1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     )
     fields = b"identity_provider=entra_id&target=c:n:a"
     request += b"Content-Length: %d\r\n\r\n%b" % (len(fields), fields)
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
-    async with await Connection.to(lane) as connection:
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
         expected = await connection.ask(request)
-        (protocol,) = [c for c in connections(lane) if c._request_count]
-        before, cuts = lane_answers(lane), list(itertools.combinations(range(1, len(request)), 2))
+        (protocol,) = [c for c in connections(fast) if c._request_count]
+        before, cuts = fast_path_answers(fast), list(itertools.combinations(range(1, len(request)), 2))
         for first, second in cuts:
             for start, end in ((0, first), (first, second)):
                 connection.send(request[start:end])
@@ -97,7 +99,7 @@ async def test_a_request_may_be_cut_twice_anywhere(lane: Started) -> None:
                     await asyncio.sleep(0)
             connection.send(request[second:])
             assert await connection.answer() == expected, (first, second)
-        assert lane_answers(lane) - before == len(cuts)
+        assert fast_path_answers(fast) - before == len(cuts)
 
 
 async def pause() -> None:
@@ -110,13 +112,13 @@ async def pause() -> None:
 
 
 async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
-    lane: Started, provider: Provider
+    fast: Started, provider: Provider
 ) -> None:
-    """Every order of requests for the lane, the full way, the provider, and errors, in one piece and in
+    """Every order of requests for the fast path, the slow path, the provider, and errors, in one piece and in
     random ones: an answer to each, in order, none lost or mixed, all on one connection."""
     provider.always = answer(200, {"token_type": "Bearer", "expires_in": 3600, "access_token": "granted"})
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
     requests = [
         introspection("a"),
         token_request(),
@@ -125,11 +127,11 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
         json_request(TOKEN, {"identity_provider": "entra_id", "target": ""}),
         token_request(Origin="null"),
     ]
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         answers = {request: await connection.ask(request) for request in requests}
         assert len(set(answers.values())) == 5  # the two tokens are the same
         assert {status(got) for got in answers.values()} == {200, 400, 403, 404}
-        before, chance = lane_answers(lane), random.Random(4711)
+        before, chance = fast_path_answers(fast), random.Random(4711)
         orders = list(itertools.permutations(requests))
         for number, order in enumerate(orders):
             data = b"".join(order)
@@ -143,41 +145,42 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
             else:
                 connection.send(data)
             assert [await connection.answer() for _ in order] == [answers[request] for request in order]
-        assert lane_answers(lane) - before == 2 * len(orders)
+        assert fast_path_answers(fast) - before == 2 * len(orders)
 
 
-async def test_a_long_pipeline_is_answered_whole(lane: Started) -> None:
-    """More answers than a call of the native lane gives, more requests than aiohttp queues."""
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
+async def test_a_long_pipeline_is_answered_whole(fast: Started) -> None:
+    """More answers than a call of the native fast path gives, more requests than aiohttp queues."""
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
     requests = [token_request(), request_bytes("GET", "/nowhere"), introspection("x" * 1000)] * 700
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         expected = [await connection.ask(request) for request in requests[:3]]
-        before = lane_answers(lane)
+        before = fast_path_answers(fast)
         connection.send(b"".join(requests))
         got = [await connection.answer() for _ in requests]
         assert got == expected * 700
-        assert lane_answers(lane) - before == 1400
+        assert fast_path_answers(fast) - before == 1400
 
 
-async def test_the_lane_goes_on_by_itself_where_a_call_stopped(lane: Started) -> None:
-    """One piece with requests for the lane alone, and nothing that comes later."""
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
-    async with await Connection.to(lane) as connection:
+async def test_the_fast_path_goes_on_by_itself_where_a_call_stopped(fast: Started) -> None:
+    """One piece with requests for the fast path alone, and nothing that comes later."""
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
         expected = await connection.ask(token_request())
-        before = lane_answers(lane)
+        before = fast_path_answers(fast)
         connection.send(token_request() * 300)
         assert [await connection.answer() for _ in range(300)] == [expected] * 300
-        assert lane_answers(lane) - before == 300
+        assert fast_path_answers(fast) - before == 300
 
 
 @pytest.mark.parametrize("last", ["close", "malformed", "unfinished"])
 async def test_what_ends_a_connection_does_not_cost_earlier_answers(start: StartSidecar, last: str) -> None:
-    """Lane, full way and lane, then what ends the connection: three answers, one for the end, and no more."""
-    lane = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="200")
-    await lane.call.token()
-    before = lane_answers(lane)
+    """Lane, slow path and fast, then what ends the connection: three answers, one for the end, and no
+    more."""
+    fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="200")
+    await fast.call.token()
+    before = fast_path_answers(fast)
     ends = {
         "close": (token_request(Connection="close"), 200),
         "malformed": (b"POST /api/v1/token HTTP/1.1\r\nHost : x\r\n\r\n", 400),
@@ -185,12 +188,12 @@ async def test_what_ends_a_connection_does_not_cost_earlier_answers(start: Start
     }
     end, expected = ends[last]
     behind = b"" if last == "unfinished" else token_request() * 2
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         connection.send(
             introspection("a") + request_bytes("GET", "/nowhere") + token_request() + end + behind
         )
         assert [status(got) for got in await connection.rest()] == [200, 404, 200, expected]
-    assert lane_answers(lane) - before == 2
+    assert fast_path_answers(fast) - before == 2
 
 
 # --- malformed and smuggling -----------------------------------------------------------------------------
@@ -393,53 +396,54 @@ async def test_both_ways_say_the_same_about_what_is_malformed(
     start: StartSidecar, provider: Provider
 ) -> None:
     """The same answers, byte for byte, until the connection ends, for each of the corpus: alone, and behind a
-    request that the lane answers."""
+    request that the fast path answers."""
     limits = {"ENTRA_FAST_REQUEST_TIMEOUT_MILLIS": "400", "ENTRA_FAST_IDLE_TIMEOUT_MILLIS": "800"}
-    lane, full = await start(**limits), await start(**limits, ENTRA_FAST_FAST_LANE="false")
+    fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_LANE="false")
     prelude = introspection("a.b.c")
-    for sidecar in (lane, full):
+    for sidecar in (fast, slow):
         sidecar.clock.stop(1_800_000_000.0)
     provider.always = answer(200, {"token_type": "Bearer", "expires_in": 3600, "access_token": "granted"})
-    for sidecar in (lane, full):
+    for sidecar in (fast, slow):
         assert (await sidecar.call.token()).status == 200
     names = list(MALFORMED)
     for parts in ((), (prelude,)):
         for first in range(0, len(names), 40):
             batch = names[first : first + 40]
             results = await asyncio.gather(
-                *(transcript(sidecar, *parts, MALFORMED[name]) for name in batch for sidecar in (lane, full))
+                *(transcript(sidecar, *parts, MALFORMED[name]) for name in batch for sidecar in (fast, slow))
             )
-            for name, by_lane, whole in zip(batch, results[::2], results[1::2], strict=True):
+            for name, by_fast_path, whole in zip(batch, results[::2], results[1::2], strict=True):
                 in_full = whole
-                if by_lane != whole and len(by_lane) > len(parts) + 1:
+                if by_fast_path != whole and len(by_fast_path) > len(parts) + 1:
                     # When a piece ends in what is not HTTP, aiohttp forgets the requests before it in the
-                    # same piece. The lane gives them one by one, so it is compared with pieces of one byte.
-                    assert whole == by_lane[: len(parts)] + by_lane[-1:], name
-                    in_full = await transcript(full, *parts, MALFORMED[name], in_single_bytes=True)
-                assert by_lane == in_full, name
-    assert lane_answers(lane) > len(names)  # the preludes, and what is not that malformed
+                    # same piece. The fast path gives them one by one, so it is compared with pieces of one
+                    # byte.
+                    assert whole == by_fast_path[: len(parts)] + by_fast_path[-1:], name
+                    in_full = await transcript(slow, *parts, MALFORMED[name], in_single_bytes=True)
+                assert by_fast_path == in_full, name
+    assert fast_path_answers(fast) > len(names)  # the preludes, and what is not that malformed
 
 
 OFFER = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
 
 
-async def test_an_offer_of_http_2_costs_nothing_on_the_lane(lane: Started, provider: Provider) -> None:
+async def test_an_offer_of_http_2_costs_nothing_on_the_fast_path(fast: Started, provider: Provider) -> None:
     """Java's HTTP client makes it with every request (RFC 9110, section 7.8): it is ignored, also where the
-    full way answers, and all that follows is answered on the same connection."""
-    lane.clock.stop(1_800_000_000.0)
-    await lane.call.token()
+    slow path answers, and all that follows is answered on the same connection."""
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
     requests = [
         (introspection("a"), introspection("a", **OFFER)),
         (request_bytes("GET", "/nowhere"), request_bytes("GET", "/nowhere", headers=OFFER)),
         (token_request(), token_request(**OFFER)),
         (token_request(""), token_request("", **OFFER)),
     ]
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         expected = [await connection.ask(plain) for plain, _ in requests]
-        before = lane_answers(lane)
+        before = fast_path_answers(fast)
         connection.send(b"".join(offering for _, offering in requests) * 3)
         assert [await connection.answer() for _ in range(12)] == expected * 3
-        assert lane_answers(lane) - before == 6
+        assert fast_path_answers(fast) - before == 6
 
 
 def offering(upgrade: str, coding: str) -> bytes:
@@ -455,11 +459,11 @@ def offering(upgrade: str, coding: str) -> bytes:
 @pytest.mark.parametrize("coding", ["length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
 async def test_an_offered_upgrade_keeps_the_connection(
-    full: Started, lane: Started, upgrade: str, coding: str
+    slow: Started, fast: Started, upgrade: str, coding: str
 ) -> None:
-    """On the full way, when nothing stands behind the request, however it was cut."""
+    """On the slow path, when nothing stands behind the request, however it was cut."""
     request = offering(upgrade, coding)
-    for sidecar in (full, lane):
+    for sidecar in (slow, fast):
         async with await Connection.to(sidecar) as connection:
             expected = await connection.ask(introspection("a"))
             for cut in [*range(1, len(request), 7), request.index(b"\r\n\r\n") + 4, len(request)]:
@@ -472,14 +476,14 @@ async def test_an_offered_upgrade_keeps_the_connection(
 @pytest.mark.parametrize("coding", ["length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
 async def test_nobody_reads_on_where_the_parser_forgot_something(
-    full: Started, upgrade: str, coding: str
+    slow: Started, upgrade: str, coding: str
 ) -> None:
     """aiohttp's parser forgets what stands behind an offered upgrade in the same piece, and would read on in
     the middle of the next request. So the answer says that the connection ends, and nothing more comes."""
     first = offering(upgrade, coding)
     inner = json_request(TOKEN, token_request())  # whoever begins in the middle of it finds a request
     for at in (len(first) + 1, len(first) + len(inner) - len(token_request()), len(first) + len(inner)):
-        async with await Connection.to(full) as connection:
+        async with await Connection.to(slow) as connection:
             data = first + inner
             connection.send(data[:at])
             await pause()
@@ -489,21 +493,21 @@ async def test_nobody_reads_on_where_the_parser_forgot_something(
             assert b"Connection: close" in answers[0]
 
 
-async def test_what_is_behind_connection_close_is_never_answered(lane: Started, full: Started) -> None:
-    """RFC 9112, section 9.6. A difference that is known: where the lane is, the request itself is answered;
-    aiohttp refuses it when what is behind came in the same piece."""
-    await lane.call.token()
+async def test_what_is_behind_connection_close_is_never_answered(fast: Started, slow: Started) -> None:
+    """RFC 9112, section 9.6. A difference that is known: where the fast path is, the request itself is
+    answered; aiohttp refuses it when what is behind came in the same piece."""
+    await fast.call.token()
     data = token_request(Connection="close") + token_request()
-    assert [status(got) for got in await transcript(lane, data)] == [200]
-    assert [status(got) for got in await transcript(full, data)] == [400]
-    assert lane_answers(lane) == 0
+    assert [status(got) for got in await transcript(fast, data)] == [200]
+    assert [status(got) for got in await transcript(slow, data)] == [400]
+    assert fast_path_answers(fast) == 0
 
 
-async def test_a_body_that_looks_like_a_request_is_a_body(lane: Started) -> None:
+async def test_a_body_that_looks_like_a_request_is_a_body(fast: Started) -> None:
     """A whole request inside a body is never answered, on either way."""
-    await lane.call.token()
-    before = lane_answers(lane)
-    async with await Connection.to(lane) as connection:
+    await fast.call.token()
+    before = fast_path_answers(fast)
+    async with await Connection.to(fast) as connection:
         for outer in (
             json_request(TOKEN, token_request() * 3),
             request_bytes("POST", "/nowhere", token_request()),
@@ -511,33 +515,33 @@ async def test_a_body_that_looks_like_a_request_is_a_body(lane: Started) -> None
         ):
             assert status(await connection.ask(outer)) in (400, 404)
         assert status(await connection.ask(introspection("last"))) == 200
-    assert lane_answers(lane) - before == 1
+    assert fast_path_answers(fast) - before == 1
 
 
-async def test_a_second_opinion_ends_the_lane(lane: Started) -> None:
+async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
     """If the recogniser were ever wrong about where a request ends, and aiohttp found another beginning, the
     connection would be aiohttp's alone from then on: nothing is answered twice or by the wrong one."""
-    await lane.call.token()
-    async with await Connection.to(lane) as connection:
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
         assert status(await connection.ask(request_bytes("GET", "/nowhere"))) == 404
-        (protocol,) = [c for c in connections(lane) if c._plain and c._request_count]
+        (protocol,) = [c for c in connections(fast) if c._plain and c._request_count]
         one = request_bytes("GET", "/nowhere")
         protocol._take(one + one + token_request(), (b"", 0, 0, "framed", 2 * len(one), []))
         assert [status(await connection.answer()) for _ in range(3)] == [404, 404, 200]
         assert not protocol._plain
-    assert lane_answers(lane) == 0
+    assert fast_path_answers(fast) == 0
 
 
 # --- the recogniser against aiohttp's parser -------------------------------------------------------------
 
 
-def native_lane() -> _native.FastPath:
+def native_fast_path() -> _native.FastPath:
     """One that answers every introspection whose token has no kid, and one target."""
     cache = _native.TokenCache()
     cache.put(
         _native.token_cache_key("client_credentials", ["t", "c", TARGET, ""]), "x", 3600.0, monotonic=0.0
     )
-    lane = _native.FastPath(
+    fast = _native.FastPath(
         cache,
         _native.CallerCheck([]),
         tenant="t",
@@ -545,12 +549,12 @@ def native_lane() -> _native.FastPath:
         bounds=[1.0],
         clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
     )
-    keys = _native.KeySet(f'{{"keys":[{_native.SigningKey.generate().public_jwk()}]}}')
-    lane.attach(_native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
-    return lane
+    keys = _native.KeySet(f'{{"keys":[{Key.generate().public_jwk()}]}}')
+    fast.attach(_native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
+    return fast
 
 
-NATIVE = native_lane()
+NATIVE = native_fast_path()
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: s\r\n\r\n"
 
 
@@ -701,9 +705,10 @@ def served(data: bytes) -> _native.Served:
 @given(streams())
 @example(INNER * 3)
 @example(introspection("a") + request_bytes("GET", "/") + INNER)
-def test_the_lane_and_aiohttp_agree_where_requests_end(data: bytes) -> None:
-    """Whatever the lane consumed is, for aiohttp, exactly as many whole requests that end there; whatever the
-    lane calls framed is one message that ends where it says, or is refused, which ends the connection."""
+def test_the_fast_path_and_aiohttp_agree_where_requests_end(data: bytes) -> None:
+    """Whatever the fast path consumed is, for aiohttp, exactly as many whole requests that end there.
+    Whatever it calls framed is one message that ends where it says, or is refused, which closes the
+    connection."""
     result = served(data)
     answered, consumed, length = result.answered, result.consumed, result.length
     if answered:
@@ -737,9 +742,9 @@ def test_the_lane_and_aiohttp_agree_where_requests_end(data: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(streams(), st.data())
-def test_the_lane_says_the_same_however_bytes_come(data: bytes, more: st.DataObject) -> None:
-    """A beginning that the lane consumes, it consumes of the whole as well: nothing that comes later changes
-    what was answered."""
+def test_the_fast_path_says_the_same_however_bytes_come(data: bytes, more: st.DataObject) -> None:
+    """A beginning that the fast path consumes, it consumes of the whole as well: nothing that comes later
+    changes what was answered."""
     cut = more.draw(st.integers(0, len(data)))
     part, whole = served(data[:cut]), served(data)
     assert whole.answered >= part.answered

@@ -1,4 +1,5 @@
-"""Connections whose bytes and answers a test sees as they are, and the lane's count of what it answered."""
+"""Connections whose bytes and answers a test sees as they are, and the fast path's count of what it
+answered."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 import json
 import urllib.parse
 
-from entra_fast.sidecar.http.fast_path import FastLaneProtocol
+from entra_fast.sidecar.http.fast_path import FastPathProtocol
 from support.sidecars import Started
 from support.wire import request_bytes
 
@@ -14,17 +15,15 @@ TOKEN, EXCHANGE, INTROSPECT = "/api/v1/token", "/api/v1/token/exchange", "/api/v
 TARGET = "api://c.n.a/.default"
 
 
-def lane_answers(sidecar: Started) -> int:
-    """How many requests the native lane says that it answered."""
-    lane = sidecar.running.service.lane
-    return 0 if lane is None else sum(sum(counts) for counts, _ in lane.native.durations().values())
+def fast_path_answers(sidecar: Started) -> int:
+    """How many requests the native fast path says that it answered."""
+    fast_path = sidecar.running.service.fast_path
+    return 0 if fast_path is None else sum(sum(counts) for counts, _ in fast_path.native.durations().values())
 
 
-def connections(sidecar: Started) -> list[FastLaneProtocol]:
+def connections(sidecar: Started) -> list[FastPathProtocol]:
     """The sidecar's ends of its connections."""
-    server = sidecar.running._api.sidecar_server
-    assert server is not None
-    return [c for c in server.connections if isinstance(c, FastLaneProtocol)]
+    return [c for c in sidecar.running.api.connections if isinstance(c, FastPathProtocol)]
 
 
 def json_request(path: str, fields: object, headers: dict[str, str] | None = None) -> bytes:
@@ -39,7 +38,7 @@ def form_request(path: str, fields: dict[str, str] | bytes, headers: dict[str, s
 
 
 def introspection(token: str, **headers: str) -> bytes:
-    """A request that the lane answers, whatever the token is, if its key is known or it has none."""
+    """A request that the fast path answers, whatever the token is, if its key is known or it has none."""
     return json_request(INTROSPECT, {"identity_provider": "entra_id", "token": token}, headers)
 
 

@@ -1,5 +1,6 @@
-"""Who answers: the lane from the first request on, the full way where it must, the lane again after that; and
-that nobody's figures can tell the difference."""
+"""Who answers: the fast path from the first request on, the slow path where it must, the fast path again
+after that; and that nobody's figures can tell the difference.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +8,21 @@ import asyncio
 import datetime
 import json
 import logging
-import re
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from aiohttp.web_protocol import RequestHandler
 
-from entra_fast.sidecar.http import fast_path as fastlane
 from entra_fast.sidecar.logs import JsonLines
-from support.lane import (
+from support.fast_path import (
     EXCHANGE,
     TARGET,
     TOKEN,
     Connection,
     connections,
+    fast_path_answers,
     introspection,
     json_request,
-    lane_answers,
     status,
     token_request,
 )
@@ -37,17 +34,17 @@ from support.wire import Caller, request_bytes
 SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def test_the_first_request_of_a_connection_takes_the_lane(lane: Started) -> None:
+async def test_the_first_request_of_a_connection_takes_the_fast_path(fast: Started) -> None:
     """Each of some new connections, the first request."""
-    await lane.call.token()
+    await fast.call.token()
     for number in range(1, 6):
-        async with await Connection.to(lane) as connection:
+        async with await Connection.to(fast) as connection:
             await connection.ask(token_request())
-        assert lane_answers(lane) == number
+        assert fast_path_answers(fast) == number
 
 
 @pytest.mark.parametrize(
-    "full_way",
+    "slow_path",
     [
         request_bytes("GET", "/nowhere"),
         request_bytes("POST", "/nowhere", b"some body"),
@@ -58,117 +55,119 @@ async def test_the_first_request_of_a_connection_takes_the_lane(lane: Started) -
     ],
     ids=["unknown path", "with a body", "an error", "a miss", "refused", "a large one"],
 )
-async def test_a_connection_comes_back_to_the_lane(lane: Started, full_way: bytes) -> None:
-    """After each request of the full way the next plain one takes the lane, on the same connection."""
-    async with await Connection.to(lane) as connection:
+async def test_a_connection_comes_back_to_the_fast_path(fast: Started, slow_path: bytes) -> None:
+    """After each request of the slow path the next plain one takes the fast path, on the same connection."""
+    async with await Connection.to(fast) as connection:
         await connection.ask(token_request())
         for number in range(1, 6):
-            before = lane_answers(lane)
-            await connection.ask(full_way)
-            counted = lane_answers(lane) - before  # a miss is none the second time
-            assert counted == (1 if number > 1 and b"missing" in full_way else 0)
+            before = fast_path_answers(fast)
+            await connection.ask(slow_path)
+            counted = fast_path_answers(fast) - before  # a miss is none the second time
+            assert counted == (1 if number > 1 and b"missing" in slow_path else 0)
             await connection.ask(introspection("a"))
-            assert lane_answers(lane) - before == counted + 1
-        (protocol,) = [c for c in connections(lane) if c._request_count]
+            assert fast_path_answers(fast) - before == counted + 1
+        (protocol,) = [c for c in connections(fast) if c._request_count]
         assert protocol._request_count == 11
 
 
-async def test_a_body_larger_than_aiohttp_buffers_is_read_to_its_end(lane: Started) -> None:
+async def test_a_body_larger_than_aiohttp_buffers_is_read_to_its_end(fast: Started) -> None:
     """aiohttp stops its own parser when nobody reads a body, here right at the end, and goes on by giving it
-    no bytes at all: the lane lets it. So a request behind an ignored body of any size is answered."""
-    async with await Connection.to(lane) as connection:
+    no bytes at all: the fast path lets it. So a request behind an ignored body of any size is answered."""
+    async with await Connection.to(fast) as connection:
         for number, size in enumerate((300_000, 530_000, 600_000, 770_000, 5_000_000), 1):
             connection.send(request_bytes("GET", "/healthz", b"x" * size))
             assert status(await connection.answer()) == 200
             assert status(await connection.ask(introspection("a"))) == 200
-            assert lane_answers(lane) == number
+            assert fast_path_answers(fast) == number
 
 
-async def test_what_only_a_parser_can_frame_is_aiohttps_for_good(lane: Started) -> None:
-    """After a chunked request nothing on that connection takes the lane; new connections do."""
-    await lane.call.token()
+async def test_what_only_a_parser_can_frame_is_aiohttps_for_good(fast: Started) -> None:
+    """After a chunked request nothing on that connection takes the fast path; new connections do."""
+    await fast.call.token()
     head = b"POST /api/v1/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     body = json.dumps({"identity_provider": "entra_id", "target": TARGET}).encode()
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         for request in (chunked, token_request(), chunked, introspection("a")):
             assert status(await connection.ask(request)) == 200
-        assert lane_answers(lane) == 0
-        async with await Connection.to(lane) as another:
+        assert fast_path_answers(fast) == 0
+        async with await Connection.to(fast) as another:
             await another.ask(token_request())
-        assert lane_answers(lane) == 1
+        assert fast_path_answers(fast) == 1
 
 
-async def test_the_lane_waits_while_the_full_way_answers(lane: Started, provider: Provider) -> None:
-    """A request that the lane could answer at once does not overtake one that waits for the provider."""
-    await lane.call.token()
+async def test_the_fast_path_waits_while_the_slow_path_answers(fast: Started, provider: Provider) -> None:
+    """A request that the fast path could answer at once does not overtake one that waits for the provider."""
+    await fast.call.token()
     release = asyncio.Event()
     provider.then(after(release, provider))
-    async with await Connection.to(lane) as connection:
+    async with await Connection.to(fast) as connection:
         connection.send(token_request("api://c.n.slow/.default"))
         await provider.asked(2)
         for part in (token_request()[:20], token_request()[20:], introspection("a")):
             connection.send(part)
             await asyncio.sleep(0.01)
-        assert lane_answers(lane) == 0
+        assert fast_path_answers(fast) == 0
         release.set()
         answers = [await connection.answer() for _ in range(3)]
         assert [b"access_token" in got for got in answers] == [True, True, False]
-    assert lane_answers(lane) == 2
+    assert fast_path_answers(fast) == 2
 
 
-async def test_renewal_is_triggered_from_the_lane_without_delay(lane: Started, provider: Provider) -> None:
+async def test_renewal_is_triggered_from_the_fast_path_without_delay(
+    fast: Started, provider: Provider
+) -> None:
     """The caller that finds a token due gets the cached one while the provider has not answered yet; later
     ones get the new one. One request to the provider."""
-    first = (await lane.call.token()).json["access_token"]
+    first = (await fast.call.token()).json["access_token"]
     release = asyncio.Event()
     provider.then(after(release, provider))
-    lane.clock.advance(3400)
-    before = lane_answers(lane)
+    fast.clock.advance(3400)
+    before = fast_path_answers(fast)
     for _ in range(3):
-        assert (await lane.call.token()).json["access_token"] == first
-    assert lane_answers(lane) - before == 3
+        assert (await fast.call.token()).json["access_token"] == first
+    assert fast_path_answers(fast) - before == 3
     await provider.asked(2)
     release.set()
-    await eventually(lambda: _renewed(lane))
-    assert (await lane.call.token()).json["access_token"] != first
-    assert lane_answers(lane) - before == 4
+    await eventually(lambda: _renewed(fast))
+    assert (await fast.call.token()).json["access_token"] != first
+    assert fast_path_answers(fast) - before == 4
     assert len(provider.requests) == 2
 
 
-async def test_renewal_of_an_exchanged_token_is_triggered_from_the_lane(
-    lane: Started, provider: Provider
+async def test_renewal_of_an_exchanged_token_is_triggered_from_the_fast_path(
+    fast: Started, provider: Provider
 ) -> None:
     """On behalf of the same user, and with that user's token."""
     user = provider.mint(exp=4_000_000_000)
-    first = (await lane.call.exchange(user)).json["access_token"]
-    lane.clock.advance(3400)
-    before = lane_answers(lane)
-    assert (await lane.call.exchange(user)).json["access_token"] == first
-    assert lane_answers(lane) - before == 1
-    await eventually(lambda: _renewed(lane))
+    first = (await fast.call.exchange(user)).json["access_token"]
+    fast.clock.advance(3400)
+    before = fast_path_answers(fast)
+    assert (await fast.call.exchange(user)).json["access_token"] == first
+    assert fast_path_answers(fast) - before == 1
+    await eventually(lambda: _renewed(fast))
     assert provider.requests[-1].form["assertion"] == user
-    assert (await lane.call.exchange(user)).json["access_token"] != first
+    assert (await fast.call.exchange(user)).json["access_token"] != first
 
 
-async def test_a_renewal_that_fails_costs_no_answer(lane: Started, provider: Provider) -> None:
-    """The cached token serves on, from the lane."""
-    first = (await lane.call.token()).json["access_token"]
+async def test_a_renewal_that_fails_costs_no_answer(fast: Started, provider: Provider) -> None:
+    """The cached token serves on, from the fast path."""
+    first = (await fast.call.token()).json["access_token"]
     provider.always = reset()
-    lane.clock.advance(3400)
-    before = lane_answers(lane)
+    fast.clock.advance(3400)
+    before = fast_path_answers(fast)
     for _ in range(5):
-        assert (await lane.call.token()).json["access_token"] == first
+        assert (await fast.call.token()).json["access_token"] == first
         await asyncio.sleep(0.01)
-    assert lane_answers(lane) - before == 5
+    assert fast_path_answers(fast) - before == 5
 
 
 async def _renewed(sidecar: Started) -> bool:
     return await sidecar.metric('entra_fast_renewals_total{outcome="ok"}') > 0
 
 
-async def test_metrics_count_what_the_lane_answers(start: StartSidecar, provider: Provider) -> None:
-    """The same traffic gives the same counts with the lane and without, cache statistics included."""
+async def test_metrics_count_what_the_fast_path_answers(start: StartSidecar, provider: Provider) -> None:
+    """The same traffic gives the same counts with the fast path and without, cache statistics included."""
     series = [
         *(
             f'entra_fast_requests_total{{endpoint="{name}",status="200"}}'
@@ -202,11 +201,9 @@ async def test_metrics_count_what_the_lane_answers(start: StartSidecar, provider
             connection.send(token_request() * 3)
             for _ in range(3):
                 await connection.answer()
-            server = sidecar.running._api.sidecar_server
-            assert server is not None
-            (protocol,) = server.connections
+            (protocol,) = sidecar.running.api.connections
             assert protocol._request_count == 21
-        assert lane_answers(sidecar) == (17 if on == "true" else 0)
+        assert fast_path_answers(sidecar) == (17 if on == "true" else 0)
         figures.append({name: await sidecar.metric(name) for name in series})
     assert figures[0] == figures[1]
     assert figures[0][series[0]] == 7
@@ -216,8 +213,8 @@ async def test_metrics_count_what_the_lane_answers(start: StartSidecar, provider
 async def test_the_access_log_has_a_line_for_each(
     start: StartSidecar, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The same lines, but for when and how long, with the lane and without, in the form of all log lines;
-    they are there without anybody asking, soon."""
+    """The same lines, but for when and how long, with the fast path and without, in the form of all log
+    lines; they are there without anybody asking, soon."""
     seen = []
     form = json.loads(
         JsonLines().format(
@@ -238,7 +235,7 @@ async def test_the_access_log_has_a_line_for_each(
             for _ in range(4):
                 await connection.answer()
         lines = await _access_lines(capfd, lambda lines: len(lines) >= 4)
-        assert lane_answers(sidecar) == (3 if on == "true" else 0)
+        assert fast_path_answers(sidecar) == (3 if on == "true" else 0)
         assert not any("canary" in line for line in lines)
         records = [json.loads(line) for line in lines]
         for record in records:
@@ -264,56 +261,26 @@ async def _access_lines(capfd: pytest.CaptureFixture[str], enough: Callable[[lis
     return text.splitlines()
 
 
-async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(lane: Started) -> None:
-    """Nobody would make the spans, so the lane answers."""
-    await lane.call.token()
-    async with await Connection.to(lane) as connection:
+async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(fast: Started) -> None:
+    """Nobody would make the spans, so the fast path answers."""
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
         await connection.ask(token_request(traceparent=SAMPLED))
-    assert lane_answers(lane) == 1
+    assert fast_path_answers(fast) == 1
 
 
 # --- on and off ------------------------------------------------------------------------------------------
 
 
-async def test_the_gauge_says_whether_there_is_a_lane(lane: Started, full: Started) -> None:
+async def test_the_gauge_says_whether_there_is_a_fast_path(fast: Started, slow: Started) -> None:
     """1 with, 0 without; and without it nothing is counted there."""
-    for sidecar, expected in ((lane, 1), (full, 0)):
+    for sidecar, expected in ((fast, 1), (slow, 0)):
         assert await sidecar.metric("entra_fast_fast_lane") == expected
         assert (await sidecar.call.introspect("a")).status == 200
-        assert lane_answers(sidecar) == expected
+        assert fast_path_answers(sidecar) == expected
 
 
-def test_this_aiohttp_has_all_that_the_lane_needs() -> None:
-    """With the version that is locked."""
-    assert fastlane.missing_parts() == []
-
-
-@pytest.mark.parametrize(
-    "missing", ["_waiter", "_messages", "_resume_transport_reading", "_process_keepalive"]
-)
-async def test_without_a_part_of_aiohttp_the_sidecar_serves_without_the_lane(
-    start: StartSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
-) -> None:
-    """A future aiohttp that lacks a field or a method: a warning that names it, gauge 0, all is served."""
-    slots = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
-    methods = {
-        name: getattr(RequestHandler, name) for name in dir(RequestHandler) if not name.startswith("__")
-    }
-    fields = tuple(slots - {missing})
-    rest = {
-        name: value for name, value in methods.items() if name not in {missing, *fields} and name not in slots
-    }
-    monkeypatch.setattr(fastlane, "RequestHandler", type("RequestHandler", (), {"__slots__": fields, **rest}))
-    assert fastlane.missing_parts() == [missing]
-    sidecar = await start()
-    assert await sidecar.metric("entra_fast_fast_lane") == 0
-    assert (await sidecar.call.token()).status == 200
-    (warning,) = [r for r in caplog.records if r.getMessage() == "serving without the fast lane"]
-    assert warning.levelname == "WARNING"
-    assert warning.fields == {"aiohttp_lacks": [missing]}
-
-
-async def test_no_fast_lane_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_fast_path_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """`entra-fast serve --no-fast-lane` serves all the same."""
     async with served() as serve:
         for arguments, expected in ((("--no-fast-lane",), 0.0), ((), 1.0)):
@@ -332,40 +299,30 @@ async def _gauge(caller: Caller) -> float:
     )
 
 
-async def test_while_draining_everything_takes_the_full_way(lane: Started) -> None:
+async def test_while_draining_everything_takes_the_slow_path(fast: Started) -> None:
     """Answers say that the connection ends, so that clients go elsewhere; a request that had begun to arrive
     is answered as well."""
-    await lane.call.token()
-    begun, idle = await Connection.to(lane), await Connection.to(lane)
+    await fast.call.token()
+    begun, idle = await Connection.to(fast), await Connection.to(fast)
     for connection in (begun, idle):
         await connection.ask(token_request())
     begun.send(token_request()[:50])
-    before = lane_answers(lane)
-    await eventually(lambda: _holding(lane, 50))
-    server = lane.running._api.sidecar_server
-    assert isinstance(server, fastlane.FastLaneServer)
-    lane.running.service.draining = True
-    server.close_lane()
-    assert await lane.metric("entra_fast_fast_lane") == 0
+    before = fast_path_answers(fast)
+    await eventually(lambda: _holding(fast, 50))
+    fast.running.service.draining = True
+    fast.running.api.leave_fast_path()
+    assert await fast.metric("entra_fast_fast_lane") == 0
     begun.send(token_request()[50:])
     idle.send(token_request())
-    for connection in (begun, idle, await Connection.to(lane)):
+    for connection in (begun, idle, await Connection.to(fast)):
         if connection not in (begun, idle):
             connection.send(introspection("a"))
         answer = await connection.answer()
         assert status(answer) == 200
         assert b"Connection: close\r\n" in answer
         assert await connection.closed()
-    assert lane_answers(lane) == before
+    assert fast_path_answers(fast) == before
 
 
 async def _holding(sidecar: Started, size: int) -> bool:
     return any(len(connection._held) == size for connection in connections(sidecar))
-
-
-def test_the_parts_of_aiohttp_are_documented() -> None:
-    """docs/fastlane.md names each part that is checked for, and no other."""
-    text = (Path(__file__).parents[2] / "docs/fastlane.md").read_text()
-    table = text.partition("## What it needs of aiohttp")[2].partition("| part | for |")[2]
-    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
-    assert named == {*fastlane._FIELDS, *fastlane._METHODS}

@@ -1,4 +1,6 @@
-"""Spans of OpenTelemetry, with its own SDK: who makes them, what is in them, and what they cost the lane."""
+"""Spans of OpenTelemetry, with its own SDK: who makes them, what is in them, and what they cost the fast
+path.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from entra_fast.sidecar import tracing
-from support.lane import TOKEN, Connection, introspection, json_request, lane_answers, status, token_request
+from support.fast_path import (
+    TOKEN,
+    Connection,
+    fast_path_answers,
+    introspection,
+    json_request,
+    status,
+    token_request,
+)
 from support.process import served
 from support.provider import Provider, refuse, reset
 from support.sidecars import Started, StartSidecar, eventually
@@ -39,22 +49,22 @@ async def ready(start: StartSidecar, spans: InMemorySpanExporter) -> Started:
     return sidecar
 
 
-async def test_a_sampled_request_takes_the_full_way_and_gets_its_span(
+async def test_a_sampled_request_takes_the_slow_path_and_gets_its_span(
     start: StartSidecar, spans: InMemorySpanExporter
 ) -> None:
-    """A child of the caller's span; unsampled requests and those of no trace stay on the lane, without spans.
-    The lane is back at the next request of the connection."""
+    """A child of the caller's span; unsampled requests and those of no trace stay on the fast path, without
+    spans. The fast path is back at the next request of the connection."""
     sidecar = await ready(start, spans)
     async with await Connection.to(sidecar) as connection:
-        for headers, by_lane in (
+        for headers, by_fast_path in (
             ({}, 1),
             ({"traceparent": UNSAMPLED}, 1),
             ({"traceparent": SAMPLED}, 0),
             ({}, 1),
         ):
-            before = lane_answers(sidecar)
+            before = fast_path_answers(sidecar)
             assert status(await connection.ask(introspection("a", **headers))) == 200
-            assert lane_answers(sidecar) - before == by_lane
+            assert fast_path_answers(sidecar) - before == by_fast_path
     (span,) = spans.get_finished_spans()
     assert (span.name, span.kind.name) == ("POST /api/v1/introspect", "SERVER")
     assert span.context is not None
@@ -131,7 +141,7 @@ async def test_spans_hold_nothing_that_was_sent(
     assert not any(span.events for span in finished)
 
 
-async def test_a_renewal_from_the_lane_has_a_span_of_its_own(
+async def test_a_renewal_from_the_fast_path_has_a_span_of_its_own(
     start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
 ) -> None:
     """Nobody's child: whoever found the token due was answered and gone."""
@@ -139,9 +149,9 @@ async def test_a_renewal_from_the_lane_has_a_span_of_its_own(
     await sidecar.call.token()
     spans.clear()
     sidecar.clock.advance(3400)
-    before = lane_answers(sidecar)
+    before = fast_path_answers(sidecar)
     await sidecar.call.token()
-    assert lane_answers(sidecar) - before == 1
+    assert fast_path_answers(sidecar) - before == 1
 
     async def finished() -> bool:
         return bool(spans.get_finished_spans())

@@ -1,4 +1,4 @@
-"""The log of a night, read in the morning."""
+"""The status log, and what keeps other lines from filling the log."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
-from entra_fast.sidecar.status_log import Story
+from entra_fast.sidecar.status_log import StatusLog
 
 M2M = "client_credentials"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Night:
-    """A story, its clock, and the lines that it has told."""
+class Recorded:
+    """A status log, its clock, and the lines that it has written."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "entra_fast")
@@ -25,13 +25,13 @@ class Night:
         self.metrics = Metrics()
         self.reason: str | None = None
         self.now = 1000.0
-        self._story = Story(self.metrics, lambda: self.reason, lambda: self.now)
+        self._status_log = StatusLog(self.metrics, lambda: self.reason, lambda: self.now)
 
     def lines(self, seconds: float = 1.0) -> list[tuple[str, dict[str, object]]]:
         """What is logged after some time."""
         self.now += seconds
         self._caplog.clear()
-        self._story.look()
+        self._status_log.check()
         return [(record.getMessage(), getattr(record, "fields", {})) for record in self._caplog.records]
 
     def fail(self, outcome: str, code: str | None = None) -> None:
@@ -41,83 +41,83 @@ class Night:
 
 
 @pytest.fixture
-def night(caplog: pytest.LogCaptureFixture) -> Night:
-    return Night(caplog)
+def recorded(caplog: pytest.LogCaptureFixture) -> Recorded:
+    return Recorded(caplog)
 
 
-def test_readiness_is_told_when_it_changes(night: Night) -> None:
+def test_readiness_is_logged_when_it_changes(recorded: Recorded) -> None:
     """Ready, not ready with the reason, ready again: one line each, however long it lasts."""
-    assert night.lines() == [("ready", {})]
-    assert night.lines() == []
-    night.reason = "no keys"
-    assert night.lines() == [("not ready", {"reason": "no keys"})]
-    assert night.lines() == []
-    night.reason = None
-    assert night.lines() == [("ready", {})]
+    assert recorded.lines() == [("ready", {})]
+    assert recorded.lines() == []
+    recorded.reason = "no keys"
+    assert recorded.lines() == [("not ready", {"reason": "no keys"})]
+    assert recorded.lines() == []
+    recorded.reason = None
+    assert recorded.lines() == [("ready", {})]
 
 
-def test_reasons_that_take_turns_do_not_fill_the_log(night: Night) -> None:
+def test_reasons_that_alternate_do_not_fill_the_log(recorded: Recorded) -> None:
     """Not ready for an hour, with another reason each second: at most a line a minute."""
-    told = 0
+    logged = 0
     for second in range(3600):
-        night.reason = f"reason {second}"
-        told += len(night.lines())
-    assert 50 <= told <= 61
+        recorded.reason = f"reason {second}"
+        logged += len(recorded.lines())
+    assert 50 <= logged <= 61
 
 
-def test_a_failing_provider_is_told_with_outcomes_and_codes(night: Night) -> None:
+def test_a_failing_provider_is_logged_with_outcomes_and_codes(recorded: Recorded) -> None:
     """The first failure at once, by the names that metrics have; then that it is over."""
-    night.lines()
-    night.fail("http_401", "AADSTS7000215")
+    recorded.lines()
+    recorded.fail("http_401", "AADSTS7000215")
     fields = {"outcomes": {"http_401": 1}, "codes": {"AADSTS7000215": 1}}
-    assert night.lines() == [("no token from the provider", fields)]
-    night.metrics.upstream.add(M2M, "ok")
-    assert night.lines() == []
-    assert night.lines(60) == [("tokens from the provider again", {})]
-    assert night.lines(60) == []
+    assert recorded.lines() == [("provider failing", fields)]
+    recorded.metrics.upstream.add(M2M, "ok")
+    assert recorded.lines() == []
+    assert recorded.lines(60) == [("provider recovered", {})]
+    assert recorded.lines(60) == []
 
 
-def test_a_new_kind_of_failure_is_told_at_once(night: Night) -> None:
+def test_a_new_kind_of_failure_is_logged_at_once(recorded: Recorded) -> None:
     """Also right after another one; with what came in between."""
-    night.lines()
-    night.fail("timed_out")
-    night.lines()
-    night.fail("timed_out")
-    assert night.lines() == []
-    night.fail("tls_failed")
+    recorded.lines()
+    recorded.fail("timed_out")
+    recorded.lines()
+    recorded.fail("timed_out")
+    assert recorded.lines() == []
+    recorded.fail("tls_failed")
     fields = {"outcomes": {"timed_out": 1, "tls_failed": 1}, "codes": {}}
-    assert night.lines() == [("no token from the provider", fields)]
+    assert recorded.lines() == [("provider failing", fields)]
 
 
-def test_a_night_of_failures_fits_on_a_page(night: Night) -> None:
+def test_a_night_of_failures_fits_on_a_page(recorded: Recorded) -> None:
     """Eight hours with failures every second: some lines, which count every one of them."""
-    night.lines()
-    told: list[dict[str, object]] = []
+    recorded.lines()
+    logged: list[dict[str, object]] = []
     for _ in range(8 * 3600):
-        night.fail("timed_out")
-        told += [fields for _, fields in night.lines()]
-    assert 8 <= len(told) <= 20
-    told += [fields for _, fields in night.lines(LONGEST_SILENCE)]
-    assert sum(fields["outcomes"]["timed_out"] for fields in told) == 8 * 3600
+        recorded.fail("timed_out")
+        logged += [fields for _, fields in recorded.lines()]
+    assert 8 <= len(logged) <= 20
+    logged += [fields for _, fields in recorded.lines(LONGEST_SILENCE)]
+    assert sum(fields["outcomes"]["timed_out"] for fields in logged) == 8 * 3600
 
 
-def test_one_refused_target_does_not_fill_the_log(night: Night) -> None:
+def test_one_refused_target_does_not_fill_the_log(recorded: Recorded) -> None:
     """A refusal every two minutes between tokens, for a day: no line for each."""
-    night.lines()
-    told = 0
+    recorded.lines()
+    logged = 0
     for _ in range(720):
-        night.fail("http_400", "AADSTS501051")
-        told += len(night.lines())
-        night.metrics.upstream.add(M2M, "ok")
-        told += len(night.lines(118))
-    assert told <= 120
+        recorded.fail("http_400", "AADSTS501051")
+        logged += len(recorded.lines())
+        recorded.metrics.upstream.add(M2M, "ok")
+        logged += len(recorded.lines(118))
+    assert logged <= 120
 
 
-def test_a_cancelled_request_is_no_failure(night: Night) -> None:
+def test_a_cancelled_request_is_no_failure(recorded: Recorded) -> None:
     """It says nothing about the provider."""
-    night.lines()
-    night.fail("cancelled")
-    assert night.lines() == []
+    recorded.lines()
+    recorded.fail("cancelled")
+    assert recorded.lines() == []
 
 
 def test_other_libraries_do_not_fill_the_log() -> None:
@@ -146,7 +146,7 @@ def test_other_libraries_do_not_fill_the_log() -> None:
 
 
 def test_the_operators_page_quotes_lines_that_exist() -> None:
-    """Whoever searches the log for what docs/operating.md names must find it."""
+    """Every log line that docs/operating.md names is written somewhere."""
     page = (ROOT / "docs" / "operating.md").read_text()
     table = page.partition("| log line | means |")[2].partition("\n\n")[0]
     quoted = [line for row in table.splitlines() for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
