@@ -40,10 +40,10 @@ from entra_fast._native import (
     Validator as NativeValidator,
 )
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider.discovery_document import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
-from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast._settings.load import url_problem
 from entra_fast.errors import (
     ConfigurationError,

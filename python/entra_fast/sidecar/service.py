@@ -19,7 +19,9 @@ from entra_fast._metrics import DURATION_BUCKETS, Metrics
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.token_client import Acquirer, TokenAcquirer, TokenCache
+from entra_fast._provider.token_client import Acquirer, TokenClient
+from entra_fast._provider.token_endpoint import TokenEndpoint
+from entra_fast._provider.tokens import Timing, TokenCache
 from entra_fast._settings.load import OutboundSettings, ProviderSettings, Settings
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.http.fast_path import Lane, missing_parts
@@ -169,21 +171,23 @@ class Service:
             provider.credentials, provider.client_id, monotonic=self._clocks.monotonic
         )
         self._shared_cache = self._make_shared_cache()
-        acquirer = TokenAcquirer(
+        timing = Timing(self._clocks.wall, self._clocks.monotonic)
+        endpoint = TokenEndpoint(
             provider,
             finder=self._finder,
             http=self._token_http,
             credentials=self._credentials,
-            cache=self._token_cache(),
             metrics=self.metrics,
-            outbound=outbound,
-            replicas=self._shared_cache,
-            clock=self._clocks.wall,
-            monotonic=self._clocks.monotonic,
+            timing=timing,
         )
-        if self._shared_cache is not None:
-            self._shared_cache.on_replaced = acquirer.replaced_elsewhere
-        return acquirer
+        return TokenClient(
+            endpoint,
+            self._token_cache(),
+            outbound,
+            metrics=self.metrics,
+            replicas=self._shared_cache,
+            timing=timing,
+        )
 
     def _make_http(self, outbound: OutboundSettings) -> HttpClient:
         traces = () if self.tracing is None else (self.tracing.client_trace(),)

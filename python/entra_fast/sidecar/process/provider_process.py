@@ -23,7 +23,7 @@ from entra_fast._native import KeySet
 from entra_fast._provider.endpoints import Endpoints
 from entra_fast._provider.jwks import AsyncKeys
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import TokenCache, token_key
+from entra_fast._provider.tokens import TokenCache, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.http.fast_path import Lane
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame

@@ -28,7 +28,8 @@ import uvloop
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource, Waiters
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import AcquiredToken, Acquirer, token_key
+from entra_fast._provider.token_client import Acquirer
+from entra_fast._provider.tokens import AcquiredToken, token_key
 from entra_fast._settings.load import (
     CacheSettings,
     CredentialSettings,
@@ -91,15 +92,15 @@ class HubAcquirer:
         self._provider = provider
 
     async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenAcquirer.acquire`."""
+        """As `TokenClient.acquire`."""
         return await self._obtain(target, None, skip_cache)
 
     async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenAcquirer.exchange`."""
+        """As `TokenClient.exchange`."""
         return await self._obtain(target, subject_token, skip_cache)
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
-        """As `TokenAcquirer.renew`."""
+        """As `TokenClient.renew`."""
         self._service.hub.tell("renew", target=target, subject_token=subject_token)
 
     async def aclose(self) -> None:
