@@ -1,20 +1,18 @@
-"""Tasks of an event loop that no caller owns: coalesced in-flight requests, and work in the background.
+"""Coalesced requests in flight on an event loop.
 
-What belongs here: that a request is made once however many callers want its answer, that a caller that goes
-away does not cancel it for the others, and that no failure of a task is lost. What must never be here: what
-is requested, and whether a failed request is repeated.
+What belongs here: that a request is made once however many callers want its answer, and that a caller that
+goes away does not cancel it for the others. What must never be here: what is requested, and whether a failed
+request is repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from entra_fast import _background
 from entra_fast.errors import EntraFastError
-
-logger = logging.getLogger("entra_fast._single_flight")
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -70,12 +68,13 @@ class SingleFlight(Generic[K, T]):
         """Cancel all requests. Callers that still wait are cancelled too."""
         tasks = [flight.task for flight in self._flights.values()]
         self._flights.clear()
-        await cancel(*tasks)
+        await _background.cancel(*tasks)
 
     def _flight(self, key: K, request: Callable[[], Coroutine[Any, Any, T]]) -> _Flight[T]:
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Flight(asyncio.get_running_loop().create_task(self._run(key, request)))
+            task = asyncio.get_running_loop().create_task(self._run(key, request), name=self._name)
+            flight = _Flight(task)
             flight.task.add_done_callback(lambda task: self._ended(task, flight.waiting))
             self._flights[key] = flight
         return flight
@@ -87,40 +86,7 @@ class SingleFlight(Generic[K, T]):
             self._flights.pop(key, None)  # before any caller goes on: the next one makes a new request
 
     def _ended(self, task: asyncio.Task[T], waiting: int) -> None:
-        if not waiting:
-            log_failure(task, self._name, self._expected)
-
-
-class BackgroundTasks:
-    """Tasks that nothing waits for. Belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """`name`: of the work, for the log."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda task: log_failure(task, name))
-
-    async def aclose(self) -> None:
-        """Cancel all of them."""
-        await cancel(*self._tasks)
-
-
-def log_failure(task: asyncio.Task[Any], name: str, expected: tuple[type[BaseException], ...] = ()) -> None:
-    """Log the failure of a task that has ended, unless it is an expected one."""
-    failure = None if task.cancelled() else task.exception()
-    if failure is not None and not isinstance(failure, expected):
-        logger.error("unexpected error: %s", name, exc_info=failure)
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        # A caller that waits gets the failure.
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not waiting and not isinstance(failure, self._expected):
+            _background.log_failure(task)

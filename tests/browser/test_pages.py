@@ -52,7 +52,7 @@ async def test_a_login_by_clicking(entra: Caller, application: Application, page
 async def test_a_login_by_keyboard(entra: Caller, application: Application, page: Page) -> None:
     """Type the name and press Enter."""
     await page.goto(login_url(entra, application.url))
-    await page.get_by_label("User name, NAV ident or object id").fill("ada")
+    await page.get_by_label("User name, NAV ident or object ID").fill("ada")
     await page.keyboard.press("Enter")
     await expect(page).to_have_title("application")
     assert application.arrived[-1]["code"]
@@ -61,11 +61,11 @@ async def test_a_login_by_keyboard(entra: Caller, application: Application, page
 async def test_a_wrong_name_is_said(entra: Caller, application: Application, page: Page, width: str) -> None:
     """The message belongs to the field, for screen readers too."""
     await page.goto(login_url(entra, application.url))
-    field = page.get_by_label("User name, NAV ident or object id")
+    field = page.get_by_label("User name, NAV ident or object ID")
     await field.fill("nobody")
     await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page.get_by_role("alert")).to_contain_text("There is no user 'nobody'")
-    await expect(page.get_by_label("User name, NAV ident or object id")).to_have_attribute(
+    await expect(page.get_by_label("User name, NAV ident or object ID")).to_have_attribute(
         "aria-invalid", "true"
     )
     await picture(page, "login-wrong", width)
@@ -79,12 +79,12 @@ async def test_a_refusal_explains_itself(
     """
     await page.goto(login_url(entra, application.url, scope=f"openid {entra.scope(APP_B)}"))
     await page.get_by_role("button", name="Ola Nordmann").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("You cannot sign in here")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Sign-in refused")
     await expect(page.get_by_role("alert")).to_contain_text("AADSTS50105")
     await expect(page.get_by_role("main")).to_contain_text("'team-b'")
     await fits(page)
     await picture(page, "refusal", width)
-    await page.get_by_role("link", name="Sign in as somebody else").click()
+    await page.get_by_role("link", name="Sign in as another user").click()
     await page.get_by_role("button", name="Ada Lovelace").click()
     await expect(page).to_have_title("application")
     await page.goto(entra.base_url + "/log")
@@ -115,8 +115,8 @@ async def test_form_post_without_scripts(entra: Caller, application: Application
 async def test_minting(entra: Caller, page: Page, width: str) -> None:
     """Who, for whom, on whose behalf: the token, decoded, and the command; a refusal with what to change."""
     await page.goto(entra.base_url + "/mint")
-    await page.get_by_label("Consumer").fill(APP_A)
-    await page.get_by_label("Target").fill(APP_B)
+    await page.get_by_label("Consumer (the calling application)").fill(APP_A)
+    await page.get_by_label("Target (the API being called)").fill(APP_B)
     await page.get_by_label("User").fill("ada")
     await page.get_by_role("button", name="Get the token").click()
     await expect(page.get_by_role("status")).to_have_text("✓ granted")
@@ -136,9 +136,9 @@ async def test_minting(entra: Caller, page: Page, width: str) -> None:
 async def test_planning_a_fault(entra: Caller, page: Page, width: str) -> None:
     """Planned by a form, it happens, and can be removed by a button."""
     await page.goto(entra.base_url + "/faults")
-    await page.get_by_label("What").select_option("throttle")
+    await page.get_by_label("Kind of fault").select_option("throttle")
     await page.get_by_label("Value").fill("7")
-    await page.get_by_role("button", name="Plan it").click()
+    await page.get_by_role("button", name="Add fault").click()
     assert (await entra.m2m(APP_A, APP_B)).headers["Retry-After"] == "7"
     await picture(page, "fault-planned", width)
     await page.get_by_role("button", name="Remove the fault throttle").click()
@@ -149,7 +149,7 @@ async def test_the_keyboard_reaches_everything(entra: Caller, page: Page) -> Non
     """The first stop is the link to the content; then the navigation, in order; each stop is visible."""
     await page.goto(entra.base_url + "/")
     await page.keyboard.press("Tab")
-    skip = page.get_by_role("link", name="To the content")
+    skip = page.get_by_role("link", name="Skip to content")
     await expect(skip).to_be_focused()
     box = await skip.bounding_box()
     assert box is not None

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import pytest
 import pytest_asyncio
 
+from entra_fast._net import proxy_for
 from entra_fast._provider import blocking_http_client
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse, proxy_for
+from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse
 from entra_fast.errors import ConfigurationError, EntraFastError
 from entra_fast.validate import AsyncValidator, Validator
 from support.network import (

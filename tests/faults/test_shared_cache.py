@@ -31,6 +31,7 @@ from entra_fast._provider.redis_cache import (
 from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar.provider_client import ProviderClient
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -265,9 +266,11 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    assert service._shared_cache is not None
+    provider_client = service._provider
+    assert isinstance(provider_client, ProviderClient)
+    assert provider_client._shared_cache is not None
     assert service.settings.provider is not None
-    service._shared_cache.on_replaced(token_key(service.settings.provider, TARGET))
+    provider_client._shared_cache.on_replaced(token_key(service.settings.provider, TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"
@@ -394,7 +397,7 @@ async def test_several_workers_are_one_replica(
     for _ in range(20):  # each on a new connection, so that both workers are asked
         assert (await call.token(TARGET)).json["access_token"] == token
     assert len(provider.requests) == 1
-    assert b"entra_fast_shared_cache_available 1\n" in (await call.get("/metrics")).body
+    assert b"entra_fast_shared_cache_available 1.0\n" in (await call.get("/metrics")).body
     new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
     async def replaced() -> bool:

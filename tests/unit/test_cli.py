@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast._settings.load import Settings
 from entra_fast.cli import main as cli
+from support.keys import Key
+from support.process import inherited
 
 COMMANDS = (
     "dev",
@@ -146,7 +147,7 @@ def test_inspecting_loads_neither_a_web_server_nor_the_emulator() -> None:
     """Each command imports its own part only."""
     program = (
         "import sys; from entra_fast import cli; cli.main(['inspect', sys.argv[1]]);"
-        "heavy = {'aiohttp', 'uvloop', 'yaml', 'msgspec', 'entra_fast.emulator', 'entra_fast.sidecar'};"
+        "heavy = {'aiohttp', 'uvloop', 'yaml', 'pydantic', 'entra_fast.emulator', 'entra_fast.sidecar'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -366,7 +367,7 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from entra_fast.cli.main import main; sys.exit(main())", command,
          "--settings", str(tmp_path)],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
+        env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
@@ -427,7 +428,7 @@ class Issuer:
     """A key, its public half in a file, and tokens of any kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.key = SigningKey.generate()
+        self.key = Key.generate()
         self.jwks = folder / "jwks.json"
         self.jwks.write_text(f'{{"keys":[{self.key.public_jwk()}]}}')
         self.options = ["--issuer", "https://issuer.example", "--audience", "me", "--jwks", str(self.jwks)]
@@ -580,7 +581,15 @@ def test_explain_says_what_the_policies_decide(
     text = capsys.readouterr().out
     assert shown in text
     assert cli.main(["explain", *arguments, "--manifests", str(EXAMPLES), "--json"]) == status
-    assert json.loads(capsys.readouterr().out)["granted"] is (status == 0)
+    document = json.loads(capsys.readouterr().out)
+    assert document["granted"] is (status == 0)
+    if status:
+        assert document["error"]["code"] in (501051, 50105, 500011)
+        assert document["error"]["text"] in text
+        assert not document["claims"]
+    else:
+        assert document["error"] is None
+        assert document["claims"]["azp_name"] == arguments[0]
 
 
 @pytest.mark.parametrize(

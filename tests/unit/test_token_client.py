@@ -26,7 +26,8 @@ from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
-from entra_fast._settings.load import CredentialSettings, OutboundSettings, ProviderSettings, Secret
+from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
+from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
 
 Answer = HttpResponse | HttpFailure

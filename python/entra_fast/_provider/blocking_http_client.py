@@ -27,6 +27,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from entra_fast._net import proxies_from
 from entra_fast._provider.http_rules import (
     JSON,
     HttpFailure,
@@ -41,7 +42,6 @@ from entra_fast._provider.http_rules import (
     json_request,
     trusting_context,
 )
-from entra_fast._settings.load import proxies_from
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from entra_fast import _native
-from entra_fast._settings.load import url_problem
+from entra_fast._net import url_problem
 from entra_fast.errors import EntraFastError
 
 ERROR_CODES = {

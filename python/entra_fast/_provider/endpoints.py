@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from entra_fast import _background
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
-from entra_fast._settings.load import ProviderSettings
-from entra_fast._single_flight import BackgroundTasks, SingleFlight
+from entra_fast._settings.model import ProviderSettings
+from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
 
 logger = logging.getLogger("entra_fast._provider.endpoints")
@@ -62,8 +63,8 @@ class EndpointFinder:
         self._monotonic = monotonic
         self._failure: ProviderError | None = None
         self._failed_at = 0.0
-        self._requests: SingleFlight[str, Endpoints] = SingleFlight("finding the provider's endpoints")
-        self._background = BackgroundTasks()
+        self._requests: SingleFlight[str, Endpoints] = SingleFlight("discovery document fetch")
+        self._until_known: asyncio.Task[None] | None = None
         self.endpoints: Endpoints | None = None
         if settings.issuer and settings.jwks_uri and settings.token_endpoint:
             self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint)
@@ -78,10 +79,10 @@ class EndpointFinder:
     def start(self, found: Callable[[Endpoints], None]) -> None:
         """Call `found` as soon as the endpoints are known; fetch the document in the background until
         then."""
-        self._background.start("finding the provider's endpoints", self._until_found(found))
+        self._until_known = _background.start(self._until_found(found), "search for the endpoints")
 
     async def aclose(self) -> None:
-        await self._background.aclose()
+        await _background.cancel(self._until_known)
         await self._requests.aclose()
 
     async def find(self) -> Endpoints:

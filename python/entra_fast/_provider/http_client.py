@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from entra_fast._net import proxies_from
 from entra_fast._provider.http_rules import (
     JSON,
     HttpFailure,
@@ -26,7 +27,7 @@ from entra_fast._provider.http_rules import (
     get_request,
     trusting_context,
 )
-from entra_fast._settings.load import OutboundSettings, proxies_from
+from entra_fast._settings.model import OutboundSettings
 
 MAX_CONNECTIONS = 500
 """Maximum number of open connections; further requests wait, within their time to connect. It is large enough

@@ -9,7 +9,6 @@ say.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 import urllib.parse
@@ -20,7 +19,7 @@ from typing import Protocol
 
 import orjson
 
-from entra_fast._settings.load import is_loopback_host, url_problem
+from entra_fast._net import proxy_for, url_problem
 from entra_fast.errors import ConfigurationError, EntraFastError
 
 ERROR_CODES = {
@@ -222,39 +221,6 @@ class Route:
     def not_http(self) -> HttpFailure:
         """The answer may echo what was sent, so nothing of it is repeated."""
         return HttpFailure("answer_incomplete", f"{self} did not answer in well-formed HTTP")
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The web proxy for a URL, or None for a direct connection. Loopback is always direct, as in Go."""
-    parts = urllib.parse.urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    host = (parts.hostname or "").rstrip(".").lower()
-    if proxy is None or is_loopback_host(host):
-        return None
-    port = _port(parts)
-    for entry in proxies.get("no", "").split(","):
-        if _excluded(entry.strip().lower(), host, port):
-            return None
-    return proxy
-
-
-def _excluded(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY (`*`, address, network, or domain with its subdomains) covers a host."""
-    if not entry:
-        return False
-    if entry == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
-    name, colon, wanted_port = entry.rpartition(":")
-    if colon and wanted_port.isdigit():
-        if int(wanted_port) != port:
-            return False
-        entry = name.strip("[]")
-    entry = entry.removeprefix("*").removeprefix(".")
-    return bool(entry) and (host == entry or host.endswith(f".{entry}"))
 
 
 def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:

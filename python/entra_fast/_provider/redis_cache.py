@@ -39,12 +39,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
+from entra_fast import _background
 from entra_fast._metrics import SHARED_FAILURES, Metrics
 from entra_fast._provider.http_rules import trusting_context
 from entra_fast._provider.oauth import MAX_ACCESS_TOKEN_BYTES, MAX_EXPIRES_IN
 from entra_fast._provider.tokens import FetchedToken
-from entra_fast._settings.load import SharedCacheSettings
-from entra_fast._single_flight import BackgroundTasks, cancel, log_failure
+from entra_fast._settings.model import SharedCacheSettings
 
 VERSION = b"\x01"
 """Version of the format of entries. Another one is a miss, so that replicas of two releases can run side by
@@ -295,7 +295,8 @@ class SharedCache:
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._calls: set[asyncio.Task[Any]] = set()
         self._writes: dict[bytes, asyncio.Task[None]] = {}
-        self._background = BackgroundTasks()
+        self._listening: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._sender = os.urandom(16)
         self.on_replaced: Callable[[bytes], None] = lambda digest: None  # see `replication.Replicas`
 
@@ -306,14 +307,14 @@ class SharedCache:
 
     def start(self) -> None:
         """Begin to listen to other replicas. Does not fail when the server is down."""
-        self._background.start("listening to replicas", self._listen())
+        self._listening = _background.start(self._listen(), "announcements of replicas")
 
     async def aclose(self) -> None:
         """Give the last writes a moment, then close everything."""
         if self._writes:
             await asyncio.wait(self._writes.values(), timeout=self._timeout)
-        await self._background.aclose()
-        await cancel(*self._writes.values(), *self._calls)
+        tasks = (self._listening, self._probing, *self._writes.values(), *self._calls)
+        await _background.cancel(*tasks)
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
             await self._pool.disconnect()
 
@@ -346,15 +347,13 @@ class SharedCache:
         if len(self._writes) >= MAX_CALLS:
             self._metrics.shared.add("put", "busy")
             return
-        task = asyncio.get_running_loop().create_task(
-            self._write(digest, token, announce, self._writes.get(digest))
-        )
+        work = self._write(digest, token, announce, self._writes.get(digest))
+        task = _background.start(work, "write to the shared cache")
         self._writes[digest] = task
 
         def done(task: asyncio.Task[None]) -> None:
             if self._writes.get(digest) is task:
                 del self._writes[digest]
-            log_failure(task, "writing to the shared cache")
 
         task.add_done_callback(done)
 
@@ -431,12 +430,12 @@ class SharedCache:
         """(outcome, answer); the answer is None unless the outcome is `ok`. Never raises."""
         if not self._breaker.closed:
             if self._breaker.begin_probe():
-                self._background.start("probing the shared cache", self._probe())
+                self._probing = _background.start(self._probe(), "probe of the shared cache")
             return "paused", None
         if len(self._calls) >= MAX_CALLS:
             return "busy", None
         started = self._monotonic()
-        call = asyncio.get_running_loop().create_task(self._call(command))
+        call = _background.start(self._call(command), "call to the shared cache")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         # The call goes on when it is late, and when its caller goes away.

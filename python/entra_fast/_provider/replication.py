@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from entra_fast import _background
 from entra_fast._metrics import Metrics
 from entra_fast._provider.renewal import RENEWAL_SPREAD, Renewals
 from entra_fast._provider.tokens import Fetch, FetchedToken, TimedCache
-from entra_fast._single_flight import BackgroundTasks, SingleFlight
+from entra_fast._single_flight import SingleFlight
 
 LEAD_RESERVE = 1.0
 """Seconds for which a replica that renews a token keeps others from it, beyond its own deadline."""
@@ -84,11 +85,11 @@ class Replication:
         self._monotonic = monotonic
         self._metrics = metrics
         self._replaced: OrderedDict[bytes, _Replaced] = OrderedDict()
-        self._replacements = BackgroundTasks()
+        self._replacements: set[asyncio.Task[None]] = set()
         replicas.on_replaced = self._take_over_later
 
     async def aclose(self) -> None:
-        await self._replacements.aclose()
+        await _background.cancel(*self._replacements)
 
     async def find(self, fetch: Fetch) -> FetchedToken | None:
         """A token that another replica has fetched, or None: then this one asks the provider.
@@ -131,7 +132,9 @@ class Replication:
         if len(self._replacements) >= MAX_REPLACEMENTS:
             self._metrics.shared_announcements.add("ignored")
             return
-        self._replacements.start("taking over a replaced token", self._take_over(key))
+        task = _background.start(self._take_over(key), "takeover of a replaced token")
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
 
     async def _take_over(self, key: bytes) -> None:
         fetch = self._fetches.in_flight(key)

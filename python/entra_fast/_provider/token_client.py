@@ -34,7 +34,7 @@ from entra_fast._provider.tokens import (
     token_key,
     whole_seconds,
 )
-from entra_fast._settings.load import OutboundSettings
+from entra_fast._settings.model import OutboundSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 

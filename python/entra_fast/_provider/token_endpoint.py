@@ -26,7 +26,7 @@ from entra_fast._provider.oauth import (
     parse_token_response,
 )
 from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
-from entra_fast._settings.load import ProviderSettings
+from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import ConfigurationError, ProviderError
 
 ERROR_CODES = {"credential_unusable": "the application's credential cannot be read"}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from entra_fast import _native
-from entra_fast._settings.load import ProviderSettings
+from entra_fast._settings.model import ProviderSettings
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"

@@ -219,28 +219,12 @@ def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
 def _explain(arguments: argparse.Namespace) -> int:
     _need_extra("dev")
     from entra_fast.cli.dev_system import find_sources
-    from entra_fast.emulator.local import LocalEntraId
+    from entra_fast.emulator import LocalEntraId
 
     local = LocalEntraId.from_files(*find_sources(arguments.manifests, arguments.directory))
     explanation = local.explain(arguments.consumer, arguments.target, arguments.user)
     if arguments.json:
-        decision = explanation.decision
-        _print_json(
-            {
-                "granted": decision.granted,
-                "consumer": explanation.consumer,
-                "target": explanation.target,
-                "user": explanation.user or None,
-                "checks": [
-                    {
-                        name: getattr(reason, name)
-                        for name in ("check", "passed", "text", "location", "remedy")
-                    }
-                    for reason in decision.reasons
-                ],
-                "claims": explanation.claims,
-            }
-        )
+        _print_json(explanation.document())
     else:
         for line in explanation.lines():
             print(_printable(line))
@@ -517,7 +501,7 @@ def _drop_output() -> None:
 def _need_extra(extra: str) -> None:
     """One line instead of a traceback when the development extra is not installed."""
     try:
-        import msgspec  # noqa: F401
+        import pydantic  # noqa: F401
         import yaml  # noqa: F401
     except ImportError as error:
         raise _Refused(

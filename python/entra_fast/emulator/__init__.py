@@ -5,16 +5,17 @@
     running.environment("dev-gcp:team-a:app-a")  # the AZURE_* variables that NAIS would inject
     await running.stop()
 
-For development and tests; needs the extra `dev`. Nothing of the product that runs in production imports it.
+For development and tests; needs the extra `dev`. No code that runs in production imports it.
 """
 
 from __future__ import annotations
 
-from entra_fast.emulator.local import Explanation, LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.directory import Directory, Group, User
 from entra_fast.emulator.model.manifests import Manifest, Notice, Source
-from entra_fast.emulator.model.policy import Decision, Reason
 from entra_fast.emulator.model.yaml_source import SourceError
+from entra_fast.emulator.protocol.explanation import Explanation
+from entra_fast.emulator.protocol.policy import Decision, Reason
+from entra_fast.emulator.serving import LocalEntraId, RunningEmulator
 
 __all__ = [
     "Decision",

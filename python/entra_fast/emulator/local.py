@@ -1,99 +1,50 @@
-"""LocalEntraId: the whole local Entra ID in one object, without HTTP; and what a running one offers.
+"""LocalProvider: the local Entra ID in one object, without HTTP.
 
-Puts the parts together and owns what changes: the registry (swapped when manifests change), the clock's
-offset, the faults. The HTTP side is server.py.
+Puts the parts together and owns what changes: the registry (replaced when manifests change), the clock's
+offset, the planned faults. HTTP belongs in web/; serving.py joins the two.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import ssl
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from entra_fast import _native
-from entra_fast._native import SigningKey
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
-from entra_fast.emulator.model import policy
 from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
-from entra_fast.emulator.model.policy import Decision, Reason
 from entra_fast.emulator.model.registry import Application, Registry, Tenant, build
+from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
+from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
+from entra_fast.emulator.protocol.grant_types import GrantTypes
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.policy import Decision, Reason
+from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
+from entra_fast.emulator.protocol.token_response import TokenIssuer
 from entra_fast.errors import ConfigurationError
 
 MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
 
-# Signing in the name of the real Entra ID would make tokens that somebody might believe.
-_REAL_HOSTS: Final = (
-    "microsoftonline.com",
-    "microsoftonline.us",
-    "microsoftonline.cn",
-    "microsoftonline-p.com",
-    "microsoft.com",
-    "microsoft.us",
-    "windows.net",
-    "chinacloudapi.cn",
-    "ciamlogin.com",
-    "b2clogin.com",
-    "microsoftonline.de",
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What would happen, and why.
-
-    Attributes:
-        claims: what the token would say, if one were issued.
-    """
-
-    consumer: str
-    target: str
-    user: str
-    decision: Decision
-    claims: Mapping[str, Any]
-
-    @property
-    def granted(self) -> bool:
-        """Whether a token would be issued."""
-        return self.decision.granted
-
-    def lines(self) -> list[str]:
-        """For a terminal: one line for each check, then the outcome."""
-        behalf = f" on behalf of {self.user}" if self.user else ""
-        lines = [f"{self.consumer} -> {self.target}{behalf}"]
-        for reason in self.decision.reasons:
-            place = f" ({reason.location})" if reason.location else ""
-            lines.append(f"  {'ok    ' if reason.passed else 'REFUSED'} {reason.check}: {reason.text}{place}")
-            if reason.remedy:
-                lines.append(f"          to change it: {reason.remedy}")
-        error = self.decision.error
-        lines.append(
-            "granted" if error is None else f"refused: AADSTS{error.code} ({error.kind.error}): {error.text}"
-        )
-        return lines
-
-
-class LocalEntraId:
-    """A local Entra ID.
+class LocalProvider:
+    """A local Entra ID, in process.
 
     Args:
         manifests: the applications; see `from_files` for reading them.
@@ -127,7 +78,7 @@ class LocalEntraId:
         self._directory_file: Path | None = None
         self._generator_cluster = DEFAULT_CLUSTER
         self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
-        self._stray_key: SigningKey | None = None
+        self._stray_key: PrivateKey | None = None
         self._lock = threading.Lock()
         self.public_url = check_base_url(public_url) if public_url is not None else None
         self.base_url = self.public_url or "http://127.0.0.1:8080"
@@ -158,7 +109,7 @@ class LocalEntraId:
         *,
         cluster: str = DEFAULT_CLUSTER,
         **options: Any,
-    ) -> LocalEntraId:
+    ) -> Self:
         """From manifests (files, folders) and a directory file.
 
         Args:
@@ -201,8 +152,10 @@ class LocalEntraId:
         """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
         # Looked at before they are read: what changes meanwhile is found by the next look.
         looked_at = self.watched_files()
-        loaded = manifest_files.load(self._sources)
-        tenants = directories.load(self._directory_file)
+        mistakes = Mistakes()
+        loaded = manifest_files.load(self._sources, mistakes)
+        tenants = directories.load(self._directory_file, mistakes)
+        mistakes.raise_if_any()
         registry = build(
             loaded.manifests,
             tenants,
@@ -259,7 +212,7 @@ class LocalEntraId:
         environment = {
             "AZURE_APP_CLIENT_ID": found.client_id,
             "AZURE_APP_CLIENT_SECRET": self.credentials.secret(found),
-            "AZURE_APP_JWK": self.credentials.key(found).private_jwk(),
+            "AZURE_APP_JWK": json.dumps(self.credentials.key(found).private_jwk(), separators=(",", ":")),
             "AZURE_APP_PRE_AUTHORIZED_APPS": json.dumps(self.pre_authorized(found), separators=(",", ":")),
             "AZURE_APP_TENANT_ID": tenant.id,
             "AZURE_APP_WELL_KNOWN_URL": f"{issuer.v2}/.well-known/openid-configuration",
@@ -370,28 +323,24 @@ class LocalEntraId:
 
     def token_service(self) -> TokenService:
         """The token endpoint for the address that this provider has now."""
-        clients = ClientVerifier(
-            self.credentials, self.store, self.now, self.base_url, self._strict_assertions
-        )
+        base_url, keyring, store, clock = self.base_url, self.keyring, self.store, self.now
         return TokenService(
-            base_url=self.base_url,
-            keyring=self.keyring,
-            clients=clients,
-            store=self.store,
+            clients=ClientVerifier(self.credentials, store, clock, base_url, self._strict_assertions),
+            grant_types=GrantTypes(base_url, keyring, store, clock),
+            issuer=TokenIssuer(base_url, keyring, store, clock, self.stray_key),
             journal=self.journal,
-            clock=self.now,
-            stray_key=self.stray_key,
+            clock=clock,
         )
 
-    def stray_key(self) -> SigningKey:
+    def stray_key(self) -> PrivateKey:
         """A key that is published nowhere."""
         if self._stray_key is None:
-            self._stray_key = SigningKey.generate()
+            self._stray_key = PrivateKey.generate()
         return self._stray_key
 
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
-        return discovery_document(self.base_url, tenant.id, Issuer(self.base_url, tenant), version)
+        return discovery.document(self.base_url, tenant.id, Issuer(self.base_url, tenant), version)
 
     def key_set(self, issuer: str) -> dict[str, Any]:
         """The key set document."""
@@ -399,14 +348,7 @@ class LocalEntraId:
 
     def cluster_discovery(self, cluster: str) -> dict[str, Any]:
         """What a cluster's issuer of workload identity tokens says about itself."""
-        issuer = cluster_issuer(self.base_url, cluster)
-        return {
-            "issuer": issuer,
-            "jwks_uri": f"{issuer}/keys",
-            "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-        }
+        return discovery.cluster_document(cluster_issuer(self.base_url, cluster))
 
     def clusters(self) -> tuple[str, ...]:
         """Clusters that have applications."""
@@ -431,144 +373,6 @@ class LocalEntraId:
         """Write the state, where it is kept. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
             state.save(self._state_directory, self.keyring, self.credentials, self.store)
-
-    async def start(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 8080,
-        *,
-        tls: ssl.SSLContext | None = None,
-        allow_remote: bool = False,
-        watch: float | None = None,
-    ) -> RunningEmulator:
-        """Serve on an address.
-
-        Args:
-            port: 0 for a free one.
-            tls: serve https.
-            allow_remote: allow an address that is not loopback. Whoever reaches it can sign in as anybody.
-            watch: seconds between two looks at the manifests on disk; None for none.
-
-        Raises:
-            ConfigurationError: the address is not loopback, or is taken.
-        """
-        from entra_fast.emulator.web.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
-
-        if not allow_remote and not is_loopback(host):
-            raise ConfigurationError(
-                "address_not_loopback",
-                f"{host} is not a loopback address: whoever reaches the local Entra ID can sign in as "
-                "anybody; allow it with --allow-remote (allow_remote=True) if that is what you want",
-                "host",
-            )
-        await asyncio.to_thread(lambda: self.keyring.active)  # so that nobody's first request waits for it
-        await asyncio.to_thread(self.save)  # whoever cannot keep the state must say so now, not at the end
-        return await serve(self, host, port, tls=tls, watch=watch, allow_remote=allow_remote)
-
-
-class RunningEmulator:
-    """A local Entra ID that is being served."""
-
-    def __init__(self, local: LocalEntraId, address: tuple[str, int], stop: Callable[[], Any]) -> None:
-        self.local = local
-        self.address = address
-        self._stop = stop
-
-    @property
-    def base_url(self) -> str:
-        """Scheme, host and port, without a slash at the end."""
-        return self.local.base_url
-
-    def environment(self, application: str) -> dict[str, str]:
-        """What NAIS would inject into an application. Raises ConfigurationError when there is none of
-        that name.
-        """
-        return self.local.environment(application)
-
-    async def stop(self) -> None:
-        """Stop serving; saves the state, where it is kept."""
-        await self._stop()
-
-
-def discovery_document(base_url: str, path: str, issuer: Issuer | str, version: int) -> dict[str, Any]:
-    """A discovery document in Entra's form. `path`: tenant id, or `common`."""
-    root = f"{base_url}/{path}"
-    middle = "/v2.0" if version == 2 else ""
-    name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
-    return {
-        "token_endpoint": f"{root}/oauth2{middle}/token",
-        "token_endpoint_auth_methods_supported": [
-            "client_secret_post",
-            "private_key_jwt",
-            "client_secret_basic",
-        ],
-        "jwks_uri": f"{root}/discovery{middle}/keys",
-        "response_modes_supported": ["query", "fragment", "form_post"],
-        "subject_types_supported": ["pairwise"],
-        "id_token_signing_alg_values_supported": ["RS256"],
-        "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
-        "response_types_supported": ["code"],
-        "grant_types_supported": [
-            "authorization_code",
-            "refresh_token",
-            "client_credentials",
-            "urn:ietf:params:oauth:grant-type:jwt-bearer",
-        ],
-        "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "code_challenge_methods_supported": ["S256", "plain"],
-        "issuer": name,
-        "request_uri_parameter_supported": False,
-        "userinfo_endpoint": f"{base_url}/oidc/userinfo",
-        "authorization_endpoint": f"{root}/oauth2/v2.0/authorize",
-        "http_logout_supported": True,
-        "frontchannel_logout_supported": False,
-        "end_session_endpoint": f"{root}/oauth2/v2.0/logout",
-        "claims_supported": [
-            "sub",
-            "iss",
-            "aud",
-            "exp",
-            "iat",
-            "nbf",
-            "nonce",
-            "preferred_username",
-            "name",
-            "tid",
-            "ver",
-            "oid",
-            "sid",
-        ],
-        "tenant_region_scope": "EU",
-        "cloud_instance_name": urllib.parse.urlsplit(base_url).netloc,
-    }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return _native.is_loopback_host(host)
-
-
-def check_base_url(url: str) -> str:
-    """A provider's address, checked: an origin, and not one of the real Entra ID's.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    parts = urllib.parse.urlsplit(url)
-    host = (parts.hostname or "").rstrip(".")
-    if (
-        parts.scheme not in ("http", "https")
-        or not host
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.username
-    ):
-        text = f"{url!r} is not an address like http://entra:8080 (scheme, host and port, no path)"
-        raise ConfigurationError("public_url_invalid", text, "public_url")
-    if any(host == real or host.endswith("." + real) for real in _REAL_HOSTS):
-        text = f"{host} belongs to the real Entra ID; the local one never signs in its name"
-        raise ConfigurationError("issuer_is_real", text, "public_url")
-    return f"{parts.scheme}://{parts.netloc}".rstrip("/")
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:

@@ -11,7 +11,7 @@ from html import unescape
 import pytest
 
 from entra_fast._native import unverified_claims
-from entra_fast.emulator.web.pages import STYLE
+from entra_fast._web.rendering import STYLE
 from support.local_entra import Caller, local_entra, manifest, served
 
 from .conftest import DIRECTORY
@@ -52,9 +52,9 @@ async def test_pages_have_the_basics(entra: Caller, path: str) -> None:
 async def test_rules_are_shown_with_their_state(entra: Caller) -> None:
     """Resolved, missing, wildcard, with roles, scopes, file and line."""
     page = text_of((await entra.request("GET", f"/applications/{B}")).text)
-    assert "dev-gcp:team:app-a ✓ admitted custom-role custom.scope 1.yaml:1" in page
-    assert "dev-gcp:team:late ✗ not there" in page
-    assert "dev-gcp:team:* ✗ a wildcard grants nothing" in page
+    assert "dev-gcp:team:app-a ✓ in force custom-role custom.scope 1.yaml:1" in page
+    assert "dev-gcp:team:late ✗ no such application in this tenant" in page
+    assert "dev-gcp:team:* ✗ ignored: a wildcard allows no one" in page
     assert (await entra.request("GET", "/applications/dev-gcp:team:unknown")).status == 404
 
 
@@ -185,7 +185,7 @@ async def test_faults_clock_and_keys_by_clicking(entra: Caller) -> None:
     """The forms do what the API does; a mistake comes back with a message and what was typed."""
     form = {"action": "add", "kind": "status", "endpoint": "token", "value": "503", "count": "1"}
     assert (await entra.request("POST", "/faults", data=form)).status == 303
-    assert "1 more requests" in text_of((await entra.request("GET", "/faults")).text)
+    assert "1 more request" in text_of((await entra.request("GET", "/faults")).text)
     assert (await entra.m2m("app-a", "app-b")).status == 503
     wrong = await entra.request("POST", "/faults", data={**form, "value": "many"})
     assert wrong.status == 400
@@ -311,9 +311,14 @@ def test_colours_have_contrast(scheme: int) -> None:
     """Text of any meaning on any background has a ratio of 4.5 (WCAG 2.2, 1.4.3), borders of fields 3
     (1.4.11).
     """
-    palette = dict(re.findall(r"--(\w+):(#\w+)", re.findall(r":root\{(.*?)\}", STYLE, re.DOTALL)[scheme]))
+    palette = dict(re.findall(r"--(\w+): (#\w+)", re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[scheme]))
     for background in ("back", "card"):
-        for text in ("text", "soft", "link", "good", "bad", "warn"):
+        for text in ("text", "soft", "accent", "good", "bad", "warn"):
             assert contrast(palette[text], palette[background]) >= 4.5, (text, background)
-    assert contrast(palette["marktext"], palette["mark"]) >= 4.5
-    assert contrast(palette["soft"], palette["back"]) >= 3
+        assert contrast(palette["field"], palette[background]) >= 3
+    for meaning in ("good", "bad", "warn"):
+        for text in ("text", meaning):
+            assert contrast(palette[text], palette[meaning + "back"]) >= 4.5, (text, meaning)
+    assert contrast(palette["text"], palette["code"]) >= 4.5
+    assert contrast(palette["accent"], palette["tint"]) >= 4.5
+    assert contrast(palette["accenttext"], palette["accent"]) >= 4.5

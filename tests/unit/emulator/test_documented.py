@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from entra_fast.emulator.local import LocalEntraId
-from entra_fast.emulator.protocol.aadsts import KINDS, WHEN
+from entra_fast._aadsts import KINDS
+from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT
 from entra_fast.emulator.web.server import build_app
 
@@ -16,9 +16,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
 def test_every_error_is_documented() -> None:
     """Code, OAuth error, status and when it is used, in one row."""
     rows = set(re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+) \| (.*) \|$", TEXT, re.MULTILINE))
-    assert rows == {
-        (str(kind.code), kind.error, str(kind.status), WHEN[kind.code]) for kind in KINDS.values()
-    }
+    assert rows == {(str(kind.code), kind.error, str(kind.status), kind.when) for kind in KINDS.values()}
 
 
 def test_every_fault_is_documented() -> None:

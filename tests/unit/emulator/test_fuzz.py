@@ -13,6 +13,7 @@ from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol import authorize as login
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.authorize import LoginError, may_return_to
+from entra_fast.emulator.web.signin import sign_in_page
 from support.local_entra import ASSERTION_TYPE, CHALLENGE, ON_BEHALF_OF, Clock, local_entra
 
 from .conftest import CALLBACK, DIRECTORY, MANIFESTS
@@ -126,7 +127,7 @@ def test_any_login_leads_nowhere_else(parameters: dict[str, str], exact: bool, u
         wanted = refusal.request
     target = login.redirect_target(wanted, [("state", wanted.parameters.get("state", ""))])
     assert target.startswith((f"{CALLBACK}?", f"{CALLBACK}#"))
-    login.login_page(wanted, "/")
+    sign_in_page(wanted, "/")
 
 
 @settings(deadline=None)

@@ -101,7 +101,7 @@ def test_a_full_manifest_is_accepted() -> None:
     [
         ("spec:\n  iamge: x\n", "app.yaml:7: spec.iamge: unknown field; did you mean 'image'?"),
         ("spec:\n  azure:\n    application:\n      enabled: maybe\n",
-         "app.yaml:9: spec.azure.application.enabled: expected 'bool', got 'str'"),
+         "app.yaml:9: spec.azure.application.enabled: expected true or false, got the text 'maybe'"),
         ("spec:\n  azure:\n    application: {}\n",
          "app.yaml:8: spec.azure.application.enabled: required, but missing"),
         ("spec:\n  azure:\n    application:\n      enabled: true\n      alowAllUsers: true\n",
@@ -114,8 +114,8 @@ def test_a_full_manifest_is_accepted() -> None:
          "          permissions: {roles: [Not Good]}\n",
          "app.yaml:11: spec.accessPolicy.inbound.rules[0].permissions.roles[0]: 'Not Good' does not match"),
         ("spec:\n  accessPolicy:\n    inbound:\n      rules: none\n",
-         "app.yaml:9: spec.accessPolicy.inbound.rules: expected 'array', got 'str'"),
-        ("spec:\n  port: 1\n  port: 2\n", "app.yaml:8: spec.port: is there twice (first in line 7)"),
+         "app.yaml:9: spec.accessPolicy.inbound.rules: expected a list, got the text 'none'"),
+        ("spec:\n  port: 1\n  port: 2\n", "app.yaml:8: spec.port: is defined twice (first on line 7)"),
         ("spec:\n  azure:\n    application:\n      enabled: true\n      tenant: {{tenant}}\n",
          "app.yaml:10: spec.azure.application.tenant: '{{tenant}}' is not a domain name"),
         ("spec:\n  azure:\n    application:\n      enabled: true\n      claims: {groups: [{id: my-group}]}\n",
@@ -123,7 +123,18 @@ def test_a_full_manifest_is_accepted() -> None:
         ("spec:\n  azure:\n    application:\n      enabled: true\n      replyURLs: ['http://evil.example/']\n",
          "app.yaml:10: spec.azure.application.replyURLs[0]: 'http://evil.example/' is not a reply URL"),
         ("  clutser: x\nspec: {}\n", "app.yaml:6: metadata.clutser: unknown field"),
-        ("spec: []\n", "app.yaml:6: spec: expected 'object', got 'array'"),
+        ("  labels: {version: 1.5}\n",
+         "app.yaml:6: metadata.labels.version: expected text, got the number 1.5; put it in quotes"),
+        ("  labels: {team: true}\n",
+         "app.yaml:6: metadata.labels.team: expected text, got true; put it in quotes"),
+        ("  annotations: {entra-fast/access-token-version: '3'}\n",
+         "entra-fast/access-token-version: expected '1' or '2', got the text '3'"),
+        ("  annotations: {entra-fast/cluster: Prod}\n",
+         "app.yaml:6: metadata.annotations.entra-fast/cluster: 'Prod' is not a name"),
+        ("  annotations: {other: {}}\n",
+         "app.yaml:6: metadata.annotations.other: expected text, got a mapping"),
+        ("spec:\n  ingresses: [null]\n", "app.yaml:7: spec.ingresses[0]: expected text, got nothing"),
+        ("spec: []\n", "app.yaml:6: spec: expected a mapping, got a list"),
         ("specs: {}\n", "app.yaml:6: specs: unknown field; did you mean 'spec'?"),
         ("spec: {<<: {}}\n", "app.yaml:6: spec.<<: merge keys"),
         ("spec:\n\tport: 1\n", "app.yaml:7: is not valid YAML"),
@@ -156,13 +167,104 @@ def test_duplicate_applications_are_an_error(tmp_path: Path) -> None:
     assert f"already defined at {tmp_path}/one.yaml:1" in str(caught.value)
 
 
-def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
-    """One line for each file that is wrong."""
-    for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.yaml").write_text(HEAD + "spec: {nonsense: 1}\n")
+def test_all_mistakes_of_a_manifest_are_reported_at_once() -> None:
+    """One line for each mistake, in the order of the file; the error's attributes are the first one's."""
+    text = (
+        HEAD.replace("name: app", "name: App")
+        + """\
+  labels: {team: 1}
+spec:
+  iamge: x
+  ingresses: none
+  azure:
+    application:
+      enabled: maybe
+      claims: {groups: [{id: a}, {id: b}]}
+  accessPolicy:
+    inbound:
+      rules:
+        - {namespace: other, role: x}
+        - 5
+"""
+    )
+    with pytest.raises(SourceError) as caught:
+        read(text)
+    assert str(caught.value).splitlines() == [
+        "app.yaml:4: metadata.name: 'App' is not a name: lower-case letters, digits and '-', "
+        "at most 63 characters",
+        "app.yaml:6: metadata.labels.team: expected text, got the number 1; put it in quotes",
+        "app.yaml:8: spec.iamge: unknown field; did you mean 'image'?",
+        "app.yaml:9: spec.ingresses: expected a list, got the text 'none'",
+        "app.yaml:12: spec.azure.application.enabled: expected true or false, got the text 'maybe'",
+        "app.yaml:13: spec.azure.application.claims.groups[0].id: 'a' is not a GUID; "
+        "groups are named by their object id",
+        "app.yaml:13: spec.azure.application.claims.groups[1].id: 'b' is not a GUID; "
+        "groups are named by their object id",
+        "app.yaml:17: spec.accessPolicy.inbound.rules[0].application: required, but missing",
+        "app.yaml:17: spec.accessPolicy.inbound.rules[0].role: unknown field",
+        "app.yaml:18: spec.accessPolicy.inbound.rules[1]: expected a mapping, got the number 5",
+    ]
+    error = caught.value
+    assert (error.code, error.file, error.line, error.field) == (
+        "manifest_invalid",
+        "app.yaml",
+        4,
+        "metadata.name",
+    )
+    assert error.total == len(error.mistakes) == 10
+
+
+def test_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
+    """Several files, several documents in a file, invalid YAML, duplicates, and the directory: one error."""
+    (tmp_path / "a.yaml").write_text(HEAD + "spec: {nonsense: 1}\n---\n" + HEAD + "spec: {nonsense: 2}\n")
+    (tmp_path / "b.yaml").write_text(HEAD + "---\nkind: 5\n---\nspec: [\n")
+    (tmp_path / "c.yaml").write_text(HEAD)
+    (tmp_path / "d.yaml").write_text("[]")
+    directory = tmp_path / "directory" / "users.txt"
+    directory.parent.mkdir()
+    directory.write_text(
+        "tenant: t.no\nusers: [{name: A}, {name: B, username: b, groups: 1}]\n---\ntenant: T\n"
+    )
+    with pytest.raises(SourceError) as caught:
+        LocalEntraId.from_files([tmp_path], directory)
+    lines = [line.removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+    assert lines == [
+        "a.yaml:6: spec.nonsense: unknown field",
+        "a.yaml:13: spec.nonsense: unknown field",
+        "b.yaml:7: apiVersion: required, but missing",
+        "b.yaml:7: kind: expected text, got the number 5",
+        lines[4],
+        "c.yaml:4: metadata.name: the application dev-gcp:team:app is already defined at "
+        f"{tmp_path}/b.yaml:4",
+        "d.yaml:1: expected a mapping, got a list",
+        "directory/users.txt:2: users[0].username: required, but missing",
+        "directory/users.txt:2: users[1].username: 'b' is not of the form name@domain",
+        "directory/users.txt:2: users[1].groups: expected a list, got the number 1",
+        "directory/users.txt:4: tenant: 'T' is not a domain name in lower case",
+    ]
+    assert lines[4].startswith("b.yaml:10: is not valid YAML")
+
+
+def test_many_mistakes_do_not_flood_the_terminal(tmp_path: Path) -> None:
+    """The first 50, and how many more there are."""
+    (tmp_path / "a.yaml").write_text(HEAD + f"spec: {{ingresses: {[0] * 40}}}\n")
+    (tmp_path / "b.yaml").write_text(HEAD + f"spec: {{ingresses: {[0] * 30}}}\n")
     with pytest.raises(SourceError) as caught:
         LocalEntraId.from_files([tmp_path])
-    assert str(caught.value).count("unknown field") == 3
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 51
+    assert lines[49].startswith(f"{tmp_path}/b.yaml:6: spec.ingresses[9]: expected text")
+    assert lines[50] == "and 20 more"
+    assert (len(caught.value.mistakes), caught.value.total) == (50, 70)
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    """A mistake takes one line of bounded length, whatever the file holds."""
+    with pytest.raises(SourceError) as caught:
+        read(HEAD.replace("name: app", f"name: {'A' * 100_000}") + f"spec: {{{'b' * 1000}: 1}}\n")
+    first, second = str(caught.value).splitlines()
+    assert len(first) < 250
+    assert len(second) < 250
 
 
 def test_other_resources_are_skipped_with_a_notice(tmp_path: Path) -> None:
@@ -201,13 +303,21 @@ def test_applications_without_identity() -> None:
         ("tenant: t.no\nusers:\n  - {name: A, username: nobody}\n", "users[0].username: 'nobody' is not of"),
         ("tenant: t.no\nusers:\n  - {name: A, username: a@t.no, groups: [x]}\n", "there is no group 'x'"),
         ("tenant: t.no\nusers:\n  - {name: A, username: a@t.no}\n  - {name: B, username: A@t.no}\n",
-         "d.yaml:4: users[1].username: the user 'A@t.no' is there twice"),
+         "d.yaml:4: users[1].username: the user 'A@t.no' is defined twice"),
         ("tenant: t.no\ngroups:\n  - {name: g, id: x}\n", "d.yaml:3: groups[0].id: 'x' is not a GUID"),
-        ("tenant: t.no\ngroups: [{name: g}, {name: g}]\n", "groups[1].name: the group 'g' is there twice"),
-        ("tenant: t.no\n---\ntenant: t.no\n", "d.yaml:3: tenant: the tenant 't.no' is there twice"),
+        ("tenant: t.no\ngroups: [{name: g}, {name: g}]\n", "groups[1].name: the group 'g' is defined twice"),
+        ("tenant: t.no\n---\ntenant: t.no\n", "d.yaml:3: tenant: the tenant 't.no' is defined twice"),
         ("tenant: T\n", "d.yaml:1: tenant: 'T' is not a domain name"),
         ("tenant: t.no\nuser: []\n", "d.yaml:2: user: unknown field; did you mean 'users'?"),
-        ("- tenant\n", "expected 'object', got 'array'"),
+        ("- tenant\n", "d.yaml:1: expected a mapping, got a list"),
+        ("tenant: t.no\nid: 7\n", "d.yaml:2: id: expected text, got the number 7; put it in quotes"),
+        ("tenant: t.no\n---\ntenant: [", "d.yaml:4: is not valid YAML"),
+        ("tenant: t.no\ngroups:\n  - {name: g, id: 00000000-0000-4000-8000-000000000001}\n"
+         "  - {name: h, id: 00000000-0000-4000-8000-000000000001}\n",
+         "d.yaml:4: groups[1].id: the id already belongs to the group 'g'"),
+        ("tenant: t.no\nusers:\n  - {name: A, username: a@t.no, id: 00000000-0000-4000-8000-000000000001}\n"
+         "  - {name: B, username: b@t.no, id: 00000000-0000-4000-8000-000000000001}\n",
+         "d.yaml:4: users[1].id: the id already belongs to 'a@t.no'"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_directory(text: str, message: str) -> None:

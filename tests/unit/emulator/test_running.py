@@ -11,8 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from entra_fast._net import is_loopback_host
 from entra_fast.emulator import LocalEntraId, SourceError, tls
-from entra_fast.emulator.local import check_base_url, is_loopback
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.state import FILE_NAME
 from entra_fast.errors import ConfigurationError
 from support.local_entra import VERIFIER, Clock, local_entra, manifest, served, signing_keys
@@ -33,7 +34,7 @@ async def test_only_loopback_addresses(host: str) -> None:
 )
 def test_what_is_loopback(host: str, expected: bool) -> None:
     """Addresses that only this machine can reach."""
-    assert is_loopback(host) is expected
+    assert is_loopback_host(host) is expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,19 @@ def test_it_never_signs_for_the_real_one(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["entra:8080", "ftp://entra", "http://entra/path", "http://u@entra", "http://", "http://e?x"]
+    "url",
+    [
+        "entra:8080",
+        "ftp://entra",
+        "http://entra/path",
+        "http://u@entra",
+        "http://",
+        "http://e?x",
+        "http://e#x",
+        "http://[e",
+        "http://e:x",
+        "http://e:0",
+    ],
 )
 def test_public_urls_are_origins(url: str) -> None:
     """Scheme, host, port; nothing else."""
@@ -115,10 +128,10 @@ async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
         await until("late does not exist", False)
         assert (await entra.m2m("late", "target")).status == 200
         (tmp_path / "target.yaml").write_text("kind: [")
-        await until("cannot be loaded", True)
+        await until("could not be loaded", True)
         assert (await entra.m2m("late", "target")).status == 200
         (tmp_path / "target.yaml").write_text(manifest("target"))
-        await until("cannot be loaded", False)
+        await until("could not be loaded", False)
         assert (await entra.m2m("late", "target")).code == 501051
 
 

@@ -1,5 +1,4 @@
-"""The directory: tenants, and their users and groups, as written in a YAML file. One document for each
-tenant.
+"""The directory: tenants with their users and groups, from a YAML file with one document for each tenant.
 
     tenant: trygdeetaten.no
     groups:
@@ -8,7 +7,7 @@ tenant.
     users:
       - {name: Ada Lovelace, username: ada@trygdeetaten.no, navIdent: A100001, groups: [team-b]}
 
-Membership is direct; groups have no groups, because Entra ID does not look into them either when it assigns
+Membership is direct: groups have no member groups, because Entra ID ignores nested groups when it assigns
 users to applications.
 """
 
@@ -19,43 +18,67 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-import msgspec
+from pydantic import AfterValidator, ValidationError
 
 from entra_fast.emulator.model import ids, yaml_source
-from entra_fast.emulator.model.manifests import conversion_error
-from entra_fast.emulator.model.yaml_source import Document, SourceError
+from entra_fast.emulator.model.validation import List, Section, findings, quoted
+from entra_fast.emulator.model.yaml_source import Document, Mistakes, Place, SourceError, dotted
 
 DEFAULT_TENANT: Final = "trygdeetaten.no"  # NAV's tenant for development clusters
 
+_USERNAME: Final = re.compile(r"[^\s@]{1,64}@[^\s@]{1,255}")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 
 
-class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    pass
+def _domain(value: str) -> str:
+    if not _DOMAIN.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is not a domain name in lower case")
+    return value
 
 
-class _GroupEntry(_Struct, frozen=True):
+def _guid(value: str) -> str:
+    if not _GUID.fullmatch(value.lower()):
+        raise ValueError(f"{quoted(value)} is not a GUID")
+    return value.lower()
+
+
+def _username(value: str) -> str:
+    if not _USERNAME.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is not of the form name@domain")
+    return value
+
+
+Guid = Annotated[str, AfterValidator(_guid)]
+
+
+class GroupEntry(Section):
+    """One entry of `groups`."""
+
     name: str
-    id: str | None = None
+    id: Guid | None = None
     all_users: bool = False
 
 
-class _UserEntry(_Struct, frozen=True):
+class UserEntry(Section):
+    """One entry of `users`."""
+
     name: str
-    username: str
-    nav_ident: str | None = msgspec.field(default=None, name="navIdent")
-    groups: tuple[str, ...] = ()
-    id: str | None = None
+    username: Annotated[str, AfterValidator(_username)]
+    nav_ident: str | None = None
+    groups: List[str] = ()
+    id: Guid | None = None
 
 
-class _TenantEntry(_Struct, frozen=True):
-    tenant: str
-    id: str | None = None
-    groups: tuple[_GroupEntry, ...] = ()
-    users: tuple[_UserEntry, ...] = ()
+class TenantEntry(Section):
+    """One document."""
+
+    tenant: Annotated[str, AfterValidator(_domain)]
+    id: Guid | None = None
+    groups: List[GroupEntry] = ()
+    users: List[UserEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,99 +139,102 @@ def empty(tenant: str) -> Directory:
     return Directory(tenant, ids.tenant_id(tenant), nothing, nothing, nothing)
 
 
-def load(path: Path | None) -> tuple[Directory, ...]:
+def load(path: Path | None, mistakes: Mistakes) -> tuple[Directory, ...]:
     """All tenants of a file, the first being the default one; without a file, one tenant without users.
 
-    Raises:
-        SourceError: with file, line and field.
+    What is wrong is added to `mistakes`; the result is then incomplete.
     """
-    if path is None:
-        return (empty(DEFAULT_TENANT),)
-    return parse(yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path))) or (
-        empty(DEFAULT_TENANT),
-    )
+    tenants: tuple[Directory, ...] = ()
+    if path is not None:
+        with mistakes.collected():
+            tenants = parse(yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path)))
+    return tenants or (empty(DEFAULT_TENANT),)
 
 
 def parse(documents: Iterable[Document]) -> tuple[Directory, ...]:
-    """Tenants from documents. Raises SourceError."""
+    """Tenants from documents.
+
+    Raises:
+        SourceError: with all mistakes of all documents.
+    """
     tenants: dict[str, Directory] = {}
-    for document in documents:
-        try:
-            entry = msgspec.convert(document.value, _TenantEntry)
-        except msgspec.ValidationError as error:
-            raise conversion_error(document, "$", error, _TenantEntry) from None
-        tenant = _tenant(document, entry)
-        if any(
-            tenant.tenant == other.tenant or tenant.tenant_id == other.tenant_id for other in tenants.values()
-        ):
-            raise _error(document, "$.tenant", f"the tenant {entry.tenant!r} is there twice")
-        tenants[tenant.tenant] = tenant
+    mistakes = Mistakes()
+    with mistakes.collected():  # the rest of the file is not YAML
+        for document in documents:
+            with mistakes.collected():
+                tenant = _Tenant(document).read()
+                if tenant.tenant in tenants or any(
+                    tenant.tenant_id == other.tenant_id for other in tenants.values()
+                ):
+                    raise _error(document, ("tenant",), f"the tenant {tenant.tenant!r} is defined twice")
+                tenants[tenant.tenant] = tenant
+    mistakes.raise_if_any()
     return tuple(tenants.values())
 
 
-def _error(document: Document, path: str, text: str) -> SourceError:
-    return SourceError(
-        "directory_invalid", text, document.file, document.line(path), path.removeprefix("$").lstrip(".")
-    )
+def _error(document: Document, place: Place, text: str) -> SourceError:
+    return SourceError("directory_invalid", text, document.file, document.line(place), dotted(place))
 
 
-def _tenant(document: Document, entry: _TenantEntry) -> Directory:
-    if not _DOMAIN.fullmatch(entry.tenant):
-        raise _error(document, "$.tenant", f"{entry.tenant!r} is not a domain name in lower case")
-    groups: dict[str, Group] = {}
-    by_name: dict[str, Group] = {}
-    for index, item in enumerate(entry.groups):
-        path = f"$.groups[{index}]"
-        identifier = _identifier(document, f"{path}.id", item.id) or ids.group_id(entry.tenant, item.name)
-        group = Group(identifier, item.name, item.all_users)
-        if item.name in by_name:
-            raise _error(document, f"{path}.name", f"the group {item.name!r} is there twice")
-        if identifier in groups:
-            raise _error(
-                document, f"{path}.id", f"the id belongs to the group {groups[identifier].name!r} already"
-            )
-        groups[identifier] = by_name[item.name] = group
-    everyone = tuple(group.id for group in groups.values() if group.all_users)
-    users: dict[str, User] = {}
-    usernames: dict[str, User] = {}
-    for index, person in enumerate(entry.users):
-        path = f"$.users[{index}]"
-        user = _user(document, path, person, tenant=entry.tenant, groups=by_name, everyone=everyone)
-        if user.username.lower() in usernames:
-            raise _error(document, f"{path}.username", f"the user {person.username!r} is there twice")
-        if user.id in users:
-            raise _error(document, f"{path}.id", f"the id belongs to {users[user.id].username!r} already")
-        users[user.id] = usernames[user.username.lower()] = user
-    return Directory(
-        entry.tenant,
-        _identifier(document, "$.id", entry.id) or ids.tenant_id(entry.tenant),
-        MappingProxyType(groups),
-        MappingProxyType(users),
-        MappingProxyType(usernames),
-    )
+class _Tenant:
+    """Reads one document."""
 
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._mistakes = Mistakes()
+        self._groups: dict[str, Group] = {}
+        self._groups_by_name: dict[str, Group] = {}
+        self._users: dict[str, User] = {}
+        self._usernames: dict[str, User] = {}
 
-def _user(
-    document: Document,
-    path: str,
-    entry: _UserEntry,
-    *,
-    tenant: str,
-    groups: Mapping[str, Group],
-    everyone: tuple[str, ...],
-) -> User:
-    if not re.fullmatch(r"[^\s@]{1,64}@[^\s@]{1,255}", entry.username):
-        raise _error(document, f"{path}.username", f"{entry.username!r} is not of the form name@domain")
-    member: dict[str, None] = dict.fromkeys(everyone)
-    for index, name in enumerate(entry.groups):
-        if name not in groups:
-            raise _error(document, f"{path}.groups[{index}]", f"there is no group {name!r} in this tenant")
-        member[groups[name].id] = None
-    identifier = _identifier(document, f"{path}.id", entry.id) or ids.user_id(tenant, entry.username)
-    return User(identifier, entry.name, entry.username, entry.nav_ident, tuple(member))
+    def read(self) -> Directory:
+        """The tenant. Raises SourceError with all mistakes of the document."""
+        try:
+            entry = TenantEntry.model_validate(self._document.value)
+        except ValidationError as error:
+            for finding in findings(TenantEntry, error):
+                self._wrong(finding.place, finding.text)
+            self._mistakes.raise_if_any()
+            raise
+        for index, group in enumerate(entry.groups):
+            self._add_group(("groups", index), entry.tenant, group)
+        for index, user in enumerate(entry.users):
+            self._add_user(("users", index), entry.tenant, user)
+        self._mistakes.raise_if_any()
+        return Directory(
+            entry.tenant,
+            entry.id or ids.tenant_id(entry.tenant),
+            MappingProxyType(self._groups),
+            MappingProxyType(self._users),
+            MappingProxyType(self._usernames),
+        )
 
+    def _wrong(self, place: Place, text: str) -> None:
+        self._mistakes.add(_error(self._document, place, text))
 
-def _identifier(document: Document, path: str, value: str | None) -> str | None:
-    if value is not None and not _GUID.fullmatch(value.lower()):
-        raise _error(document, path, f"{value!r} is not a GUID")
-    return value.lower() if value is not None else None
+    def _add_group(self, place: Place, tenant: str, entry: GroupEntry) -> None:
+        group = Group(entry.id or ids.group_id(tenant, entry.name), entry.name, entry.all_users)
+        if group.name in self._groups_by_name:
+            self._wrong((*place, "name"), f"the group {quoted(group.name)} is defined twice")
+        elif group.id in self._groups:
+            owner = quoted(self._groups[group.id].name)
+            self._wrong((*place, "id"), f"the id already belongs to the group {owner}")
+        else:
+            self._groups[group.id] = self._groups_by_name[group.name] = group
+
+    def _add_user(self, place: Place, tenant: str, entry: UserEntry) -> None:
+        member = {group.id: None for group in self._groups.values() if group.all_users}
+        for index, name in enumerate(entry.groups):
+            if name in self._groups_by_name:
+                member[self._groups_by_name[name].id] = None
+            else:
+                self._wrong((*place, "groups", index), f"there is no group {quoted(name)} in this tenant")
+        identifier = entry.id or ids.user_id(tenant, entry.username)
+        user = User(identifier, entry.name, entry.username, entry.nav_ident, tuple(member))
+        if user.username.lower() in self._usernames:
+            self._wrong((*place, "username"), f"the user {quoted(user.username)} is defined twice")
+        elif user.id in self._users:
+            owner = quoted(self._users[user.id].username)
+            self._wrong((*place, "id"), f"the id already belongs to {owner}")
+        else:
+            self._users[user.id] = self._usernames[user.username.lower()] = user

@@ -18,7 +18,6 @@ from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import Directory
 from entra_fast.emulator.model.manifests import (
     DEFAULT_CLUSTER,
-    TOKEN_VERSION_ANNOTATION,
     AzureApplication,
     Manifest,
     Notice,
@@ -199,13 +198,13 @@ def build(
     for manifest in manifests:
         azure = manifest.spec.azure.application
         if azure is None or not azure.enabled:
-            without_identity[manifest.application] = manifest.location("$.spec.azure")
+            without_identity[manifest.application] = manifest.location("spec", "azure")
             continue
         tenant = azure.tenant or default
         if tenant not in by_tenant:
             by_tenant[tenant] = []
             directory_list.append(directories.empty(tenant))
-            location = manifest.location("$.spec.azure.application.tenant")
+            location = manifest.location("spec", "azure", "application", "tenant")
             notices.append(
                 Notice(location, f"the directory has no tenant {tenant!r}: it has no users and groups")
             )
@@ -250,7 +249,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         if reference.id.lower() in entry.groups:
             assigned[reference.id.lower()] = None
         else:
-            location = manifest.location(f"$.spec.azure.application.claims.groups[{index}]")
+            location = manifest.location("spec", "azure", "application", "claims", "groups", index)
             notices.append(
                 Notice(
                     location, f"the group {reference.id} does not exist in {entry.tenant}: it admits nobody"
@@ -260,7 +259,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         everyone = [group.id for group in entry.groups.values() if group.all_users]
         assigned.update(dict.fromkeys(everyone))
         if not everyone:
-            location = manifest.location("$.spec.azure.application.allowAllUsers")
+            location = manifest.location("spec", "azure", "application", "allowAllUsers")
             notices.append(
                 Notice(
                     location,
@@ -282,9 +281,9 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         allow_all_users=azure.allow_all_users,
         reply_urls=reply_urls,
         single_page=azure.single_page_application,
-        token_version=int(manifest.metadata.annotations.get(TOKEN_VERSION_ANNOTATION, "2")),
-        location=manifest.location("$.metadata.name"),
-        groups_location=manifest.location("$.spec.azure.application"),
+        token_version=int(manifest.metadata.annotations.token_version),
+        location=manifest.location("metadata", "name"),
+        groups_location=manifest.location("spec", "azure", "application"),
     )
 
 
@@ -292,7 +291,7 @@ def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
     rules: list[Rule] = []
     first: dict[str, str] = {}
     for index, written in enumerate(manifest.spec.access_policy.inbound.rules):
-        location = manifest.location(f"$.spec.accessPolicy.inbound.rules[{index}].application")
+        location = manifest.location("spec", "accessPolicy", "inbound", "rules", index, "application")
         consumer = ":".join(
             (
                 written.cluster or manifest.cluster,

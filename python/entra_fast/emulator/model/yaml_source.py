@@ -1,14 +1,15 @@
-"""Strict YAML with positions: text in; plain values, and the line of each of them, out.
+"""Strict YAML with positions: turns text into plain values, and remembers the line of each of them.
 
-Stricter than PyYAML's own loaders, because everything read here decides who may call whom: duplicate keys
-are an error (PyYAML keeps the last one silently), merge keys and explicit tags are not understood, and depth
-and size are bounded (aliases make exponential growth cheap: "billion laughs"). It is built on parser events
-rather than on composed nodes, since libyaml's composer recurses without a limit.
-What the values mean is not known here.
+Stricter than PyYAML's own loaders, because these files decide which application may call which: duplicate
+keys are an error (PyYAML silently keeps the last one), merge keys and explicit tags are not supported, and
+depth and size are bounded (aliases make exponential growth cheap: "billion laughs"). It is built on parser
+events rather than on composed nodes, because libyaml's composer recurses without a limit.
+What the values mean belongs in manifests.py and directory.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from entra_fast.errors import ConfigurationError
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_NODES: Final = 1_000_000
+MAX_KEY_SHOWN: Final = 100
+MAX_MISTAKES: Final = 50
+"""Mistakes that are shown; a folder of unrelated YAML must not flood the terminal."""
 
-# The loader in C is some ten times faster; where PyYAML was built without libyaml, the other one does.
+# The loader in C is about ten times faster; PyYAML may have been built without libyaml, though.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEMPLATE_HINT: Final = "; if this file is a template ({{...}}), render it first"
 _BOOLEANS: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -46,7 +50,7 @@ def _integer(text: str) -> Any:
     try:
         return int(text.replace("_", ""), 0) if len(text) <= 32 else text
     except ValueError:
-        return text  # octal and base 60 of YAML 1.1: nothing here wants them
+        return text  # octal and base 60 of YAML 1.1: none of these files need them
 
 
 def _number(text: str) -> Any:
@@ -73,15 +77,22 @@ _RESOLVERS: Final[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
 class SourceError(ConfigurationError):
     """A file cannot be used: `<file>:<line>: <field>: <what was wrong and what was expected>`.
 
+    Where several mistakes were found, the message has a line for each of them, and the attributes are those
+    of the first.
+
     Attributes:
         file: path as it was given.
         line: line number, counted from 1.
         field: path of the field in dotted form, empty for the file as a whole.
+        mistakes: one sentence for each mistake, at most `MAX_MISTAKES`.
+        total: how many mistakes there are.
     """
 
     file: str
     line: int
     field: str
+    mistakes: tuple[str, ...]
+    total: int
 
     def __init__(self, code: str, text: str, file: str, line: int, field: str = "") -> None:
         where = f"{file}:{line}: {field}: " if field else f"{file}:{line}: "
@@ -90,6 +101,53 @@ class SourceError(ConfigurationError):
         self.file = file
         self.line = line
         self.field = field
+        self.mistakes = (self.message,)
+        self.total = 1
+
+
+class Mistakes:
+    """Collects the mistakes of many files, so that they are all reported at once. Keeps a bounded number."""
+
+    def __init__(self) -> None:
+        self._first: SourceError | None = None
+        self._kept: list[str] = []
+        self._total = 0
+
+    def add(self, error: SourceError) -> None:
+        """Add a mistake, or all mistakes of an error that reports several."""
+        self._first = self._first or error
+        self._kept += error.mistakes[: MAX_MISTAKES - len(self._kept)]
+        self._total += error.total
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Add the SourceError that the block raises, and continue after the block."""
+        try:
+            yield
+        except SourceError as error:
+            self.add(error)
+
+    def raise_if_any(self) -> None:
+        """Raise one SourceError for everything that was added, if there is anything."""
+        if self._first is None:
+            return
+        error = self._first
+        error.mistakes, error.total = tuple(self._kept), self._total
+        lines = list(self._kept)
+        if self._total > len(self._kept):
+            lines.append(f"and {self._total - len(self._kept)} more")
+        error.message = "\n".join(lines)
+        raise error
+
+
+Place = tuple[str | int, ...]
+"""Where a value is in a document: keys of mappings and indexes of lists, from the outside in."""
+
+
+def dotted(place: Place) -> str:
+    """A place as people write it: `spec.accessPolicy.inbound.rules[0].application`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:MAX_KEY_SHOWN]}" for step in place)
+    return "".join(steps).lstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +158,18 @@ class Document:
         file: path as it was given.
         value: dicts with string keys, lists and scalars. Entries whose value is null are left out, as
             Kubernetes does.
-        lines: line (from 1) of each value, by its path: "$", "$.spec.rules[0].application". The
-            form is that of msgspec's error messages, so that those can be located.
+        lines: line (from 1) of each value, by its place.
     """
 
     file: str
     value: Any
-    lines: dict[str, int]
+    lines: dict[Place, int]
 
-    def line(self, path: str) -> int:
-        """Line of a path, or of the closest thing around it that is there."""
-        while path not in self.lines and path != "$":
-            cut = max(path.rfind("."), path.rfind("["))
-            path = path[:cut] if cut > 0 else "$"
-        return self.lines.get(path, 1)
+    def line(self, place: Place) -> int:
+        """Line of a place, or of the closest value around it that exists."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
 
 
 def label(path: Path) -> str:
@@ -182,92 +238,93 @@ class _Builder:
     def __init__(self, loader: Any, file: str) -> None:
         self._loader = loader
         self._file = file
-        self._lines: dict[str, int] = {}
+        self._lines: dict[Place, int] = {}
         self._anchors: dict[str, Any] = {}
         self._nodes = 0
 
     def build(self) -> Document:
-        value = self._value(self._loader.get_event(), "$", 0)
+        value = self._value(self._loader.get_event(), (), 0)
         return Document(self._file, value, self._lines)
 
-    def _fail(self, code: str, text: str, event: Any, path: str) -> SourceError:
-        return SourceError(code, text, self._file, _line(event), path.removeprefix("$").lstrip("."))
+    def _fail(self, code: str, text: str, event: Any, place: Place) -> SourceError:
+        return SourceError(code, text, self._file, _line(event), dotted(place))
 
-    def _value(self, event: Any, path: str, depth: int) -> Any:
+    def _value(self, event: Any, place: Place, depth: int) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise self._fail("yaml_too_large", f"has more than {MAX_NODES} values", event, path)
+            raise self._fail("yaml_too_large", f"has more than {MAX_NODES} values", event, place)
         if depth > MAX_DEPTH:
-            raise self._fail("yaml_too_deep", f"is nested deeper than {MAX_DEPTH} levels", event, path)
-        self._lines[path] = _line(event)
+            raise self._fail("yaml_too_deep", f"is nested deeper than {MAX_DEPTH} levels", event, place)
+        self._lines[place] = _line(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, path)
+            return self._alias(event, place)
         if event.tag is not None and event.tag != "!":
-            raise self._fail("yaml_tag", f"has the tag {event.tag!r}; tags are not supported", event, path)
+            raise self._fail("yaml_tag", f"has the tag {event.tag!r}; tags are not supported", event, place)
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
             value = []
             while not isinstance(item := self._loader.get_event(), yaml.SequenceEndEvent):
-                value.append(self._value(item, f"{path}[{len(value)}]", depth + 1))
+                value.append(self._value(item, (*place, len(value)), depth + 1))
         else:
-            value = self._mapping(path, depth)
+            value = self._mapping(place, depth)
         if event.anchor is not None:
-            # Kept only once complete: an alias inside of its own anchor is unknown, so no value contains
+            # Kept only once complete: an alias inside its own anchor is unknown, so no value contains
             # itself.
             self._anchors[event.anchor] = value
         return value
 
-    def _mapping(self, path: str, depth: int) -> dict[str, Any] | str:
+    def _mapping(self, place: Place, depth: int) -> dict[str, Any] | str:
         mapping: dict[str, Any] = {}
         seen: set[str] = set()
         while not isinstance(event := self._loader.get_event(), yaml.MappingEndEvent):
             if isinstance(event, yaml.MappingStartEvent) and not seen:
-                return self._placeholder(event, path)
+                return self._placeholder(event, place)
             if not isinstance(event, yaml.ScalarEvent):
-                raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, event, path)
+                raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, event, place)
             key = event.value
-            inner = f"{path}.{key}"
+            inner = (*place, key)
             if key == "<<" and event.implicit[0]:
                 raise self._fail("yaml_merge_key", "merge keys (<<) are not supported", event, inner)
             if key in seen:
                 first = self._lines.get(inner, 0)
                 raise self._fail(
-                    "yaml_duplicate_key", f"is there twice (first in line {first})", event, inner
+                    "yaml_duplicate_key", f"is defined twice (first on line {first})", event, inner
                 )
             seen.add(key)
             value = self._value(self._loader.get_event(), inner, depth + 1)
-            # Where people look: the key, not the value that may begin below it.
+            # The line of the key, where people look; its value may begin further down.
             self._lines[inner] = _line(event)
             if value is not None:
                 mapping[key] = value
         return mapping
 
-    def _placeholder(self, start: Any, path: str) -> str:
-        """`{{name}}` as the text it is. To YAML it is a mapping inside of a mapping's key; NAIS manifests are
-        templates more often than not, and the image's tag should not keep a manifest from being read."""
+    def _placeholder(self, start: Any, place: Place) -> str:
+        """`{{name}}` as text. To YAML it is a mapping inside a mapping's key; but NAIS manifests are often
+        templates, and an unrendered image tag must not prevent a manifest from being read.
+        """
         events = [self._loader.get_event() for _ in range(5)]
         name = events[0]
         if [type(event) for event in events] != _PLACEHOLDER or events[1].value or events[3].value:
-            raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, start, path)
+            raise self._fail("yaml_key", "has a key that is not a string" + _TEMPLATE_HINT, start, place)
         return "{{" + str(name.value) + "}}"
 
-    def _alias(self, event: Any, path: str) -> Any:
+    def _alias(self, event: Any, place: Place) -> Any:
         if event.anchor not in self._anchors:
-            raise self._fail("yaml_alias", f"refers to the unknown anchor {event.anchor!r}", event, path)
+            raise self._fail("yaml_alias", f"refers to the unknown anchor {event.anchor!r}", event, place)
         value = self._anchors[event.anchor]
         self._nodes += _size(value, MAX_NODES - self._nodes)
         if self._nodes > MAX_NODES:
             raise self._fail(
-                "yaml_too_large", f"has more than {MAX_NODES} values, aliases expanded", event, path
+                "yaml_too_large", f"has more than {MAX_NODES} values, aliases expanded", event, place
             )
         return value
 
     def _scalar(self, event: Any) -> Any:
         text = event.value
         if not event.implicit[0]:
-            return text  # quoted: a string, whatever it looks like
+            return text  # quoted: always a string
         for tag, pattern in _RESOLVERS.get(text[:1], ()):
             if pattern.match(text):
                 return _CONVERSIONS[tag](text)

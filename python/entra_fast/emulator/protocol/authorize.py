@@ -1,4 +1,4 @@
-"""The authorization endpoint without HTTP: checking requests, the login page, codes, and signing out.
+"""The authorization endpoint without HTTP: checking requests, who can sign in, codes, and signing out.
 
 A request whose client or redirect URI is not exactly right never leads back to that URI (open redirect, RFC
 9700, section 4.11); every other refusal does, or ends on a page that explains it, as in Entra ID.
@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.policy import Decision, admits_user, decide
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.policy import Decision, admits_user, decide
+from entra_fast.emulator.protocol.scope import Scope, parse_scope
 from entra_fast.emulator.protocol.store import Login
-from entra_fast.emulator.protocol.token_endpoint import Scope, parse_scope
-from entra_fast.emulator.web import pages
-from entra_fast.emulator.web.html import Html, join, tag
 
 MAX_USERS_SHOWN: Final = 50
 MAX_PARAMETER_LENGTH: Final = 4096
@@ -205,118 +203,69 @@ def _public_error(error: EntraError) -> str:
     return "access_denied" if error.kind.error == "invalid_grant" else error.kind.error
 
 
-def login_page(request: LoginRequest, action: str, unknown: str | None = None) -> str:
-    """Choose or type a user. Shows what the target would say to each before anybody clicks.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A user who may be chosen at sign-in.
 
-    Args:
-        action: where the form goes.
-        unknown: what was typed, if there is no such user.
+    Attributes:
+        groups: names of the user's groups.
+        allowed: whether the sign-in would succeed.
+        reason: why it would be refused; empty when it would not.
     """
-    message = "" if unknown is None else f"There is no user {unknown[:100]!r} in {request.tenant.name}."
+
+    name: str
+    username: str
+    nav_ident: str | None
+    groups: tuple[str, ...]
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What there is to choose from at sign-in.
+
+    Attributes:
+        candidates: users, the hinted one first; at most MAX_USERS_SHOWN.
+        more: number of users beyond those.
+        suggested: the user name that the request hints at; empty where there is no hint.
+    """
+
+    candidates: tuple[Candidate, ...]
+    more: int
+    suggested: str
+
+
+def sign_in_choices(request: LoginRequest) -> SignIn:
+    """Who can be chosen for a request, and what the decision about each would be."""
     directory = request.tenant.directory
     hinted = directory.find_user(request.hint) if request.hint else None
     users = list(directory.users.values())
     if hinted is not None:
         users = [hinted, *(user for user in users if user is not hinted)]
     shown = users[:MAX_USERS_SHOWN]
-    hidden = [
-        tag("input", type="hidden", name=name, value=value) for name, value in request.parameters.items()
-    ]
-    rest = len(users) - len(shown)
-    typed = tag(
-        "form",
-        hidden,
-        tag("label", "User name, NAV ident or object id", for_="username"),
-        tag(
-            "input",
-            type="text",
-            id="username",
-            name="username",
-            value=_first((unknown or "")[:100], hinted.username if hinted else None, request.hint),
-            autocomplete="username",
-            autocapitalize="none",
-            spellcheck="false",
-            required=True,
-            aria_describedby="message" if message else None,
-            aria_invalid="true" if message else None,
-        ),
-        tag("p", message, id="message", class_="bad", role="alert") if message else None,
-        tag("p", tag("button", "Sign in", type="submit")),
-        method="post",
-        action=action,
-        class_="card",
-    )
-    chosen = tag(
-        "form",
-        hidden,
-        [_user_button(request, user) for user in shown],
-        tag("p", f"{rest} more: type the name above.", class_="soft") if rest > 0 else None,
-        method="post",
-        action=action,
-    )
-    return pages.document(
-        "Sign in",
-        tag(
-            "p",
-            tag("strong", request.client.name),
-            " asks you to sign in to ",
-            tag("strong", request.tenant.name),
-            ". There are no passwords here.",
-        ),
-        tag("p", "It wants a token for ", tag("strong", request.target.name), ".")
-        if request.target is not request.client
-        else None,
-        typed,
-        tag("h2", "Or choose a user") if shown else tag("p", "The directory of this tenant has no users."),
-        chosen if shown else None,
-        narrow=True,
+    return SignIn(
+        tuple(_candidate(request, user) for user in shown),
+        len(users) - len(shown),
+        hinted.username if hinted is not None else request.hint,
     )
 
 
-def _first(*values: str | None) -> str:
-    return next((value for value in values if value), "")
-
-
-def _user_button(request: LoginRequest, user: User) -> Html:
+def _candidate(request: LoginRequest, user: User) -> Candidate:
     decision = request.decide(user)
-    groups = request.tenant.directory.groups
-    names = ", ".join(groups[group].name for group in user.groups) or "no groups"
-    verdict: Html
-    if decision.granted:
-        verdict = tag("span", f"✓ {request.target.name} admits this user", class_="good small")
-    else:
-        reason = next((item for item in decision.reasons if not item.passed), None)
-        verdict = tag("span", f"✗ {reason.text if reason else 'refused'}", class_="bad small")
-    return tag(
-        "button",
-        tag("strong", user.name),
-        tag(
-            "span", join(user.username, f" · {user.nav_ident}" if user.nav_ident else ""), class_="soft small"
-        ),
-        tag("br"),
-        tag("span", names, class_="soft small"),
-        tag("br"),
-        verdict,
-        type="submit",
-        name="username",
-        value=user.username,
-        class_="user",
+    failed = (reason.text for reason in decision.reasons if not reason.passed)
+    return Candidate(
+        user.name,
+        user.username,
+        user.nav_ident,
+        tuple(request.tenant.directory.groups[group].name for group in user.groups),
+        decision.granted,
+        "" if decision.granted else next(failed, "refused"),
     )
 
 
-def refusal_page(request: LoginRequest, user: User, decision: Decision) -> str:
-    """The user may not. Entra ID shows a page, too, rather than sending the user back."""
-    return pages.document(
-        "You cannot sign in here",
-        tag("p", str(decision.error), role="alert"),
-        tag("section", tag("h2", "Why"), pages.checks(decision.reasons), class_="card"),
-        tag("p", tag("a", "Sign in as somebody else", href=_again(request))),
-        tag("p", f"Signed in as {user.username}.", class_="soft"),
-        narrow=True,
-    )
-
-
-def _again(request: LoginRequest) -> str:
+def as_another_user(request: LoginRequest) -> str:
+    """The path that begins the same sign-in again and asks who it is."""
     parameters = {**request.parameters, "prompt": "select_account"}
     return f"/{request.tenant.id}/oauth2/v2.0/authorize?{urllib.parse.urlencode(parameters)}"
 

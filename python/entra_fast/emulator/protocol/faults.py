@@ -1,6 +1,6 @@
-"""Faults on demand: what shall go wrong, where, for whom, and for how long.
+"""Planned faults: what goes wrong, at which endpoint, for which application, and for how long.
 
-Only the plan belongs here: faults are data, matched and counted. server.py and grants.py carry them out.
+Faults are data here, matched and counted. The token endpoint and the web layer carry them out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from entra_fast.emulator.protocol.aadsts import KINDS
+from entra_fast._aadsts import KINDS
+from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.errors import ConfigurationError
 
 ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "any")
@@ -34,6 +36,9 @@ KINDS_OF_FAULT: Final[Mapping[str, str]] = {
 }
 TOKEN_FAULTS: Final = frozenset(
     {"expired_token", "wrong_audience", "wrong_issuer", "wrong_signature", "unknown_key"}
+)
+MFA_CHALLENGE: Final = (
+    '{"access_token":{"polids":{"essential":true,"values":["9ab03e19-ed42-4168-b6b7-7001fb3e933a"]}}}'
 )
 _NEEDS_VALUE: Final = frozenset({"delay", "status", "aadsts"})
 
@@ -149,6 +154,25 @@ class Faults:
         now = self._clock()
         self._faults = [fault for fault in self._faults if fault.until is None or fault.until > now]
         return self._faults
+
+
+def planned_error(
+    code: int, form: Mapping[str, str], client: Application | None, tenant: Tenant
+) -> EntraError:
+    """The error of an `aadsts` fault. Its text has what the request says, and else names the fault."""
+    values = _PlannedValues(tenant=tenant.name)
+    if client is not None:
+        values |= {"client_id": client.client_id, "client": client.name}
+    if scope := form.get("scope", "")[:200]:
+        values |= {"scope": scope, "resource": scope}
+    return EntraError(code, claims=MFA_CHALLENGE if code == 50076 else None, values=values)
+
+
+class _PlannedValues(dict[str, object]):
+    """Values for the placeholders of a text; any that is not there is filled as well."""
+
+    def __missing__(self, name: str) -> str:
+        return "(planned fault)"
 
 
 def _wrong(field: str, text: str) -> ConfigurationError:

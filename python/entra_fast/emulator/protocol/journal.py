@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from entra_fast.emulator.model.policy import Reason
+from entra_fast.emulator.protocol.policy import Reason
 
 MAX_ENTRIES: Final = 500
 

@@ -1,7 +1,7 @@
 """What the provider remembers between requests: codes, refresh tokens, browser sessions, used assertion ids.
 
-All of it in memory, all of it bounded in number and in time; the oldest entries go first. Saving it is
-state.py's.
+All of it in memory, bounded in number and in time; the oldest entries are dropped first. Saving it belongs in
+state.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ V = TypeVar("V")
 
 
 class ExpiringMap(Generic[V]):
-    """Values that live for a time, in a bounded number."""
+    """A bounded number of values, each for a limited time."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self._limit = limit
@@ -43,7 +43,7 @@ class ExpiringMap(Generic[V]):
         self._entries[key] = (self._clock() + lifetime, value)
 
     def get(self, key: str) -> V | None:
-        """The value, unless its time is over."""
+        """The value, unless it has expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -57,7 +57,7 @@ class ExpiringMap(Generic[V]):
         self._entries.pop(key, None)
 
     def items(self) -> list[tuple[str, float, V]]:
-        """(key, end, value) of everything still alive."""
+        """(key, end, value) of everything that has not expired."""
         now = self._clock()
         return [(key, end, value) for key, (end, value) in self._entries.items() if end > now]
 
@@ -93,13 +93,13 @@ class Session:
 
 
 class Store:
-    """All that is remembered."""
+    """Everything that is remembered."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.codes: ExpiringMap[Login] = ExpiringMap(MAX_CODES, clock)
         self.redeemed: ExpiringMap[str] = ExpiringMap(MAX_CODES, clock)
-        """Codes that were redeemed, with the refresh token that came of each (or nothing)."""
+        """Codes that were redeemed, each with the refresh token that it was redeemed for (or nothing)."""
         self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock)
         self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock)
         self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
@@ -110,10 +110,14 @@ class Store:
         self.codes.put(code, login, CODE_LIFETIME)
         return code
 
-    def redeem(self, code: str) -> None:
-        """A code has been used: it works once (RFC 6749, section 4.1.2)."""
+    def redeem(self, code: str, refresh_token: str = "") -> None:
+        """A code is used up: it can be redeemed once (RFC 6749, section 4.1.2).
+
+        Args:
+            refresh_token: what it was redeemed for, once that is issued.
+        """
         self.codes.remove(code)
-        self.redeemed.put(code, "", CODE_LIFETIME)
+        self.redeemed.put(code, refresh_token, CODE_LIFETIME)
 
     def new_refresh_token(self, login: Login) -> str:
         """A refresh token. Earlier ones stay valid, as Entra ID's do."""

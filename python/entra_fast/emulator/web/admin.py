@@ -7,13 +7,15 @@ Below `/admin/api`. Bodies are checked strictly; errors are `{"error": "invalid_
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any, Final, TypeVar
 
-import msgspec
+import orjson
 from aiohttp import web
+from pydantic import ValidationError
 
-from entra_fast.emulator.local import Explanation
-from entra_fast.emulator.model.policy import Reason
+from entra_fast.emulator.model.validation import Section, findings
+from entra_fast.emulator.model.yaml_source import MAX_MISTAKES, dotted
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.web.handling import LOCAL, json_response
@@ -22,7 +24,7 @@ from entra_fast.errors import EntraFastError
 ROOT: Final = "/admin/api"
 
 
-class FaultRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FaultRequest(Section):
     """Body of `POST /admin/api/faults`."""
 
     kind: str
@@ -33,19 +35,19 @@ class FaultRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float | None = None
 
 
-class ClockRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClockRequest(Section):
     """Body of `PUT /admin/api/clock`. `offset`: seconds by which the provider's clock is ahead."""
 
     offset: float
 
 
-class RotateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RotateRequest(Section):
     """Body of `POST /admin/api/keys/rotate`. `announced`: take the key that was published in advance."""
 
     announced: bool = True
 
 
-class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TokenRequest(Section):
     """Body of `POST /admin/api/tokens`. `user`: on whose behalf; none for machine to machine."""
 
     consumer: str
@@ -75,15 +77,18 @@ def add_routes(app: web.Application) -> None:
     routes.add_post(f"{ROOT}/reload", _reload)
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Section)
 
 
 async def _body(request: web.Request, kind: type[T]) -> T:
     data = await request.read()
     try:
-        return msgspec.json.decode(data or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Invalid(str(error).replace("`", "'")) from None
+        return kind.model_validate(orjson.loads(data or b"{}"))
+    except orjson.JSONDecodeError:
+        raise _Invalid("the body is not JSON") from None
+    except ValidationError as error:
+        mistakes = [f"{dotted(item.place)}: {item.text}".lstrip(": ") for item in findings(kind, error)]
+        raise _Invalid("; ".join(mistakes[:MAX_MISTAKES])) from None
 
 
 class _Invalid(EntraFastError):
@@ -127,13 +132,13 @@ async def _explain(request: web.Request) -> web.Response:
         if not query.get(name):
             raise _Invalid(f"the parameter {name!r} is missing")
     explanation = request.app[LOCAL].explain(query["consumer"], query["target"], query.get("user"))
-    return json_response(explanation_json(explanation))
+    return json_response(explanation.document())
 
 
 async def _mint(request: web.Request) -> web.Response:
     wanted = await _body(request, TokenRequest)
     explanation, token = request.app[LOCAL].mint(wanted.consumer, wanted.target, wanted.user)
-    answer = explanation_json(explanation)
+    answer = explanation.document()
     return json_response(answer | {"access_token": token}, 200 if token is not None else 403)
 
 
@@ -208,22 +213,6 @@ async def _reload(request: web.Request) -> web.Response:
     return json_response({"notices": [str(notice) for notice in local.notices]})
 
 
-def explanation_json(explanation: Explanation) -> dict[str, Any]:
-    """An explanation as JSON."""
-    error = explanation.decision.error
-    return {
-        "granted": explanation.granted,
-        "consumer": explanation.consumer,
-        "target": explanation.target,
-        "user": explanation.user or None,
-        "checks": [_reason_json(reason) for reason in explanation.decision.reasons],
-        "error": None
-        if error is None
-        else {"code": error.code, "error": error.kind.error, "text": error.text},
-        "claims": dict(explanation.claims),
-    }
-
-
 def entry_json(entry: Entry) -> dict[str, Any]:
     """An entry of the journal as JSON."""
     return {
@@ -237,17 +226,11 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         "user": entry.user or None,
         "code": entry.code,
         "message": entry.message,
-        "checks": [_reason_json(reason) for reason in entry.reasons],
+        "checks": [dataclasses.asdict(reason) for reason in entry.reasons],
         "correlation_id": entry.correlation_id,
         "claims": dict(entry.claims),
     }
 
 
-def _reason_json(reason: Reason) -> dict[str, Any]:
-    converted: dict[str, Any] = msgspec.to_builtins(reason)
-    return converted
-
-
 def _fault_json(fault: Fault) -> dict[str, Any]:
-    converted: dict[str, Any] = msgspec.to_builtins(fault)
-    return converted
+    return dataclasses.asdict(fault)

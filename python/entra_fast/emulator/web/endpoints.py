@@ -11,19 +11,18 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from aiohttp import web
 
+from entra_fast._aadsts import KINDS
 from entra_fast._native import Policy, Validator
-from entra_fast.emulator.local import discovery_document
-from entra_fast.emulator.model.policy import Reason
+from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import claims as token_claims
-from entra_fast.emulator.protocol.aadsts import KINDS, WHEN, EntraError, new_trace_id
+from entra_fast.emulator.protocol import discovery
+from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
-from entra_fast.emulator.protocol.token_endpoint import check_of, remedy_for
-from entra_fast.emulator.web import pages
+from entra_fast.emulator.protocol.policy import Reason, failed
 from entra_fast.emulator.web.handling import (
     COMMON,
     LOCAL,
@@ -32,11 +31,10 @@ from entra_fast.emulator.web.handling import (
     correlation_id,
     entra_error,
     json_response,
-    page,
     read_form,
     tenant_of,
 )
-from entra_fast.emulator.web.html import tag
+from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import InvalidToken
 
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
@@ -103,7 +101,7 @@ def _discovery(version: int) -> Handler:
             issuer = (
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
             )
-            return json_response(discovery_document(local.base_url, name, issuer, version), 200, headers)
+            return json_response(discovery.document(local.base_url, name, issuer, version), 200, headers)
         return json_response(local.discovery(tenant_of(request), version), 200, headers)
 
     return handler
@@ -175,8 +173,13 @@ async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant
     try:
         return tenant_of(request), _with_basic(request, await read_form(request))
     except EntraError as error:
-        reason = Reason(check_of(error), False, error.text, remedy=remedy_for(error))
-        _record(request, grant="unreadable request", code=error.code, message=error.text, reasons=(reason,))
+        _record(
+            request,
+            grant="unreadable request",
+            code=error.code,
+            message=error.text,
+            reasons=(failed(error),),
+        )
         raise
 
 
@@ -297,7 +300,7 @@ async def _cluster_discovery(request: web.Request) -> web.Response:
 async def _cluster_keys(request: web.Request) -> web.Response:
     local, cluster = request.app[LOCAL], _cluster(request)
     public = await asyncio.to_thread(lambda: local.credentials.cluster_key(cluster).public_jwk())
-    return json_response({"keys": [orjson.loads(public)]})
+    return json_response({"keys": [public]})
 
 
 def _cluster(request: web.Request) -> str:
@@ -342,12 +345,17 @@ async def _error_reference(request: web.Request) -> web.Response:
     code = request.query.get("code", "")
     kind = KINDS.get(int(code)) if code.isascii() and code.isdigit() and len(code) < 10 else None
     if kind is None:
-        return page(pages.error_page("Unknown error", "This provider does not know that code."), 404)
-    details = [
-        ("When", WHEN[kind.code].replace("`", "")),
-        ("OAuth error", kind.error),
-        ("Status", str(kind.status)),
-        ("What to change", tag("a", "the log says it for each refusal", href="/log?outcome=refused")),
-    ]
-    text = kind.text.replace("{", "<").replace("}", ">")
-    return page(pages.error_page(f"AADSTS{kind.code}", text, details=details))
+        text = "This provider does not know that code."
+        return page(error_page("Unknown error code", text), 404)
+    html = error_page(
+        f"AADSTS{kind.code}",
+        kind.text.replace("{", "<").replace("}", ">"),
+        advice=["The log names what to change for each refused request."],
+        details=[
+            ("When", kind.when.replace("`", "")),
+            ("OAuth error", kind.error),
+            ("Status", str(kind.status)),
+        ],
+        actions=[("Open the refused requests", "/log?outcome=refused"), ("Open the console", "/")],
+    )
+    return page(html)

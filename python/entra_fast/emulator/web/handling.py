@@ -1,6 +1,4 @@
-"""What all handlers share: the application's state, forms in, pages and JSON out, tenants in paths. No
-routes.
-"""
+"""What all handlers share: the application's state, forms in, JSON out, tenants in paths. No routes."""
 
 from __future__ import annotations
 
@@ -12,33 +10,18 @@ import orjson
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast.emulator.local import LocalEntraId
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
-from entra_fast.emulator.web import pages
 from entra_fast.errors import EntraFastError
 
 # Names that a tenant cannot be addressed by, but that Entra ID knows at the same place.
 COMMON: Final = ("common", "organizations")
 
-LOCAL: Final = web.AppKey("local", LocalEntraId)
+LOCAL: Final = web.AppKey("local", LocalProvider)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
-_PAGE_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": pages.CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: browsers then say "Origin: null" when a form is sent, even to its own origin.
-    "Referrer-Policy": "same-origin",
-}
-
-
-def page(text: str, status: int = 200) -> web.Response:
-    """An HTML answer."""
-    return web.Response(
-        text=text, status=status, content_type="text/html", charset="utf-8", headers=_PAGE_HEADERS
-    )
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> web.Response:

@@ -12,52 +12,72 @@ import socket
 import ssl
 import sys
 import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
-from entra_fast import _native
-from entra_fast.emulator.local import LocalEntraId, RunningEmulator
+from entra_fast._web.caller_check import CallerCheck
+from entra_fast._web.negotiation import preferred
+from entra_fast._web.rendering import require_jinja2
+from entra_fast._web.responses import page
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.web import admin, console, endpoints, pages, signin
-from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response, page
+from entra_fast.emulator.web import admin, console, endpoints, signin
+from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
+from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
 
 MAX_BODY_BYTES: Final = 128 * 1024
 KEEPALIVE_SECONDS: Final = 75.0
 SAVE_INTERVAL: Final = 10.0
 
-_CALLERS: Final = web.AppKey("callers", _native.CallerCheck)
+_CALLERS: Final = web.AppKey("callers", CallerCheck)
 
 
-def build_app(local: LocalEntraId, *, allow_remote: bool = False) -> web.Application:
+def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Application:
     """The aiohttp application of a local Entra ID.
 
     Args:
         allow_remote: serve requests for host names that are not this machine's.
     """
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors, _who_may_call])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors, _check_caller])
     app[LOCAL] = local
-    if not allow_remote:
-        own = urllib.parse.urlsplit(local.base_url).hostname or ""
-        app[_CALLERS] = _native.CallerCheck([own])
+    own = urllib.parse.urlsplit(local.base_url).hostname or ""
+    app[_CALLERS] = CallerCheck(
+        local.base_url,
+        None if allow_remote else frozenset({own}),
+        "start it with --public-url to give it another name",
+    )
     for part in (console, admin, endpoints, signin):  # the tenants' paths last: they begin with anything
         part.add_routes(app)
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that listens on `address`, until `stop` is called."""
+
+    address: tuple[str, int]
+    stop: Callable[[], Awaitable[None]]
+
+
 async def serve(
-    local: LocalEntraId,
+    local: LocalProvider,
     host: str,
     port: int,
     *,
     tls: ssl.SSLContext | None,
     watch: float | None,
     allow_remote: bool,
-) -> RunningEmulator:
-    """Bind and serve; `LocalEntraId.start` is the way in. Raises ConfigurationError when the address is
-    taken.
+) -> RunningServer:
+    """Bind and serve, until `stop` is called.
+
+    Raises:
+        ConfigurationError: the address is taken, or Jinja2 is not installed.
     """
+    require_jinja2()
     # The base address has to be known before the application is built, so the socket comes first.
     loop = asyncio.get_running_loop()
     sockets = _bind(host, port)
@@ -88,7 +108,7 @@ async def serve(
         await runner.cleanup()
         await asyncio.to_thread(local.save)
 
-    return RunningEmulator(local, (str(bound[0]), int(bound[1])), stop)
+    return RunningServer((str(bound[0]), int(bound[1])), stop)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -126,7 +146,7 @@ def _bind_one(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _save_regularly(local: LocalEntraId) -> None:
+async def _save_regularly(local: LocalProvider) -> None:
     while True:
         await asyncio.sleep(SAVE_INTERVAL)
         try:
@@ -135,7 +155,7 @@ async def _save_regularly(local: LocalEntraId) -> None:
             print(f"entra-fast: {error}", file=sys.stderr)
 
 
-async def _watch(local: LocalEntraId, interval: float) -> None:
+async def _watch(local: LocalProvider, interval: float) -> None:
     """Reload when files change. Polling: it works on every file system, mounted ones included."""
     seen = local.loaded_files
     while True:
@@ -162,50 +182,41 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except EntraError as error:
         return entra_error(request, error)
     except EntraFastError as error:
-        if "text/html" in request.headers.get("Accept", ""):
-            return page(pages.error_page("That does not work", error.message), 400)
-        return json_response({"error": "invalid_request", "error_description": error.message}, 400)
+        return _failure(request, 400, "Request failed", error.message)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        text = {404: "There is nothing here.", 405: "This address does not take such requests."}.get(
-            error.status, error.reason
-        )
-        if "text/html" in request.headers.get("Accept", ""):
-            return page(pages.error_page(f"{error.status} {error.reason}", text), error.status)
-        return json_response({"error": "invalid_request", "error_description": text}, error.status)
+        text = {
+            404: "There is no page and no endpoint at this address.",
+            405: f"This address does not support the method {request.method[:20]}.",
+        }.get(error.status, error.reason)
+        response = _failure(request, error.status, f"{error.status} {error.reason}", text)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+
+def _failure(request: web.Request, status: int, title: str, text: str) -> web.Response:
+    """A failure as a page for browsers, as JSON for programs."""
+    if preferred(request.headers.get("Accept"), ("application/json", "text/html")) == "text/html":
+        return page(error_page(title, text), status)
+    return json_response({"error": "invalid_request", "error_description": text}, status)
 
 
 @web.middleware
-async def _who_may_call(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a foreign page in a developer's browser could send: other host names (DNS rebinding),
-    and changes that come from another origin (cross-site request forgery).
-    """
-    callers = request.app.get(_CALLERS)
-    hosts = request.headers.getall("Host", [])
-    if callers is not None and not (len(hosts) == 1 and callers.allows_host(hosts[0])):
-        host = _native.host_name(hosts[0]) or "" if hosts else ""
-        text = (
-            f"the host name {host[:100]!r} is not this provider's; start it with that name as its public URL"
-        )
-        return json_response({"error": "invalid_request", "error_description": text}, 403)
+async def _check_caller(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a page of another site could send from a developer's browser."""
+    problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
+    if problem is not None:
+        return json_response({"error": "invalid_request", "error_description": problem}, 403)
     if request.headers.get("Content-Encoding", "identity") != "identity":
         text = "compressed bodies are not accepted"
         return json_response({"error": "invalid_request", "error_description": text}, 415)
-    oauth = request.path.endswith(("/token", "/userinfo"))
-    harmless = request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
-    if not harmless and not oauth and not _same_origin(request):
-        text = "this request comes from a page of another origin"
-        return json_response({"error": "invalid_request", "error_description": text}, 403)
     return await handler(request)
 
 
-def _same_origin(request: web.Request) -> bool:
-    # Browsers send Sec-Fetch-Site to https and loopback addresses only; programs send neither header.
-    headers = request.headers
-    return _native.is_own_page(
-        fetch_site=headers.get("Sec-Fetch-Site"),
-        origin=headers.get("Origin"),
-        own_origin=request.app[LOCAL].base_url,
-        host=headers.get("Host", ""),
-    )
+def _is_harmless(request: web.Request) -> bool:
+    """Whether any page may send a request: it changes nothing, or needs a credential of its own."""
+    if request.path.endswith(("/token", "/userinfo")):
+        return True
+    return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")

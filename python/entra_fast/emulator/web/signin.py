@@ -1,6 +1,6 @@
-"""Logging in and out over HTTP: the authorization endpoint, the session's cookie, the end of the session.
+"""Signing in and out over HTTP: the authorization endpoint, the session's cookie, the end of the session.
 
-What a request means and what the pages say is login.py; here is only the way in and out.
+What a request means and who may sign in is protocol/authorize.py.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from entra_fast.emulator.model.policy import Decision
+from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import authorize as login
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.authorize import LoginError, LoginRequest
 from entra_fast.emulator.protocol.journal import Entry
+from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.store import SESSION_LIFETIME, Session
-from entra_fast.emulator.web import pages
 from entra_fast.emulator.web.endpoints import apply_faults
-from entra_fast.emulator.web.handling import LOCAL, correlation_id, page, read_form, tenant_of
-from entra_fast.emulator.web.html import tag
+from entra_fast.emulator.web.handling import LOCAL, correlation_id, read_form, tenant_of
+from entra_fast.emulator.web.pages import PAGES, error_page
 
 
 def add_routes(app: web.Application) -> None:
@@ -43,7 +43,7 @@ def _session(request: web.Request, tenant: Tenant) -> Session | None:
 async def _authorize(request: web.Request) -> web.StreamResponse:
     if len(set(request.query)) != len(request.query):
         # RFC 6749, section 3.1: parameters must not be repeated.
-        error = EntraError(9002313, reason="a parameter is there twice")
+        error = EntraError(9002313, reason="a parameter is repeated")
         return _refused(request, error, {})
     return await _login(request, dict(request.query), None)
 
@@ -71,7 +71,7 @@ async def _login(
     if username is not None:
         user = tenant.directory.find_user(username)
         if user is None:
-            return page(login.login_page(wanted, request.path, username), 400)
+            return page(sign_in_page(wanted, request.path, username), 400, popup=True)
         cookie, session = local.store.new_session(tenant.id, user.id)
     else:
         cookie = None
@@ -81,13 +81,20 @@ async def _login(
         if session is None or user is None or other or wanted.prompt in ("login", "select_account"):
             if wanted.prompt == "none":
                 return _back(request, wanted, EntraError(50058))
-            return page(login.login_page(wanted, request.path))
+            return page(sign_in_page(wanted, request.path), popup=True)
     decision = wanted.decide(user)
     _record_login(request, wanted, user.username, decision)
     if decision.error is not None:
         if wanted.prompt == "none":
             return _back(request, wanted, decision.error)
-        response = page(login.refusal_page(wanted, user, decision), 403)
+        html = PAGES.render(
+            "sign_in_refused.html",
+            error=str(decision.error),
+            reasons=decision.reasons,
+            again=login.as_another_user(wanted),
+            username=user.username,
+        )
+        response = page(html, 403, popup=True)
     else:
         code = local.store.new_code(wanted.login(user, session.id))
         response = _return(wanted, login.code_fields(wanted, code, session.id))
@@ -104,16 +111,44 @@ async def _login(
     return response
 
 
+def sign_in_page(wanted: LoginRequest, action: str, unknown: str | None = None) -> str:
+    """Choose or type a user. Shows what the target's policy says about each before one is chosen.
+
+    Args:
+        action: where the form goes.
+        unknown: what was typed, if there is no such user.
+    """
+    choices = login.sign_in_choices(wanted)
+    tenant = wanted.tenant.name
+    return PAGES.render(
+        "sign_in.html",
+        client=wanted.client.name,
+        target=wanted.target.name,
+        tenant=tenant,
+        action=action,
+        parameters=wanted.parameters,
+        candidates=choices.candidates,
+        more=choices.more,
+        suggested=choices.suggested,
+        typed=(unknown or "")[:100],
+        problem="" if unknown is None else f"There is no user {unknown[:100]!r} in {tenant}.",
+    )
+
+
 def _refused(request: web.Request, error: EntraError, parameters: Mapping[str, str]) -> web.Response:
     details = [("Error", f"AADSTS{error.code}"), ("Correlation ID", correlation_id(request))]
+    advice = ["Correct the request of the application, then start the sign-in again from there."]
     if error.code == 50011:
         client = tenant_of(request).application(parameters.get("client_id", ""))
-        known = client.reply_urls if client is not None else ()
+        registered = client.reply_urls if client is not None else ()
         details += [("Sent", parameters.get("redirect_uri", "")[:300])]
-        details += [("Registered", url) for url in known] or [
-            ("Registered", "none: add replyURLs to the manifest")
+        details += [("Registered", "\n".join(registered) or "none")]
+        advice = [
+            "Let the application send one of the registered redirect URIs, or add the one that it sends to "
+            "spec.azure.application.replyURLs in its manifest."
         ]
-    return page(pages.error_page("This login cannot go on", error.text, details=details), error.kind.status)
+    html = error_page("Sign-in failed", error.text, advice=advice, details=details)
+    return page(html, error.kind.status, popup=True)
 
 
 def _back(request: web.Request, wanted: LoginRequest, error: EntraError) -> web.Response:
@@ -124,7 +159,7 @@ def _back(request: web.Request, wanted: LoginRequest, error: EntraError) -> web.
 
 def _return(wanted: LoginRequest, fields: list[tuple[str, str]]) -> web.Response:
     if wanted.response_mode == "form_post":
-        return page(pages.form_post_page(wanted.redirect_uri, fields))
+        return page(PAGES.render("form_post.html", action=wanted.redirect_uri, fields=fields), popup=True)
     # 303: the browser must not post the login form to the application (RFC 9700, section 4.12).
     location = login.redirect_target(wanted, fields)
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
@@ -161,17 +196,11 @@ async def _logout(request: web.Request) -> web.StreamResponse:
             uri += ("&" if "?" in uri else "?") + urllib.parse.urlencode({"state": fields["state"]})
         response = web.Response(status=303, headers={"Location": uri, "Cache-Control": "no-store"})
     else:
-        note = (
-            "The address to return to is on no origin that an application is registered for." if uri else None
+        problem = (
+            "You were not sent back to the application: 'post_logout_redirect_uri' must be on the origin of "
+            "a registered reply URL."
         )
-        response = page(
-            pages.document(
-                "Signed out",
-                tag("p", f"You have signed out of {tenant.name}."),
-                tag("p", note, class_="warn") if note else None,
-                tag("p", tag("a", "To the console", href="/")),
-                narrow=True,
-            )
-        )
+        html = PAGES.render("signed_out.html", tenant=tenant.name, problem=problem if uri else "")
+        response = page(html, popup=True)
     response.del_cookie(_cookie_name(tenant), path="/")
     return response

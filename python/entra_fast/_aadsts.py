@@ -1,0 +1,356 @@
+"""Entra ID's errors as data: one row for each AADSTS code, with everything that this package knows about it.
+
+The texts are those that people know from logs and search engines. Where Microsoft's documentation does not
+state the HTTP status, the observed or the more plausible one is used; those rows say so.
+Here is data only: the emulator raises the errors, and the token generator explains them to its users.
+"""
+
+# ruff: noqa: E501  the texts stay as people search for them
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One AADSTS code.
+
+    Attributes:
+        error: the OAuth error.
+        status: the HTTP status.
+        text: Entra ID's sentence, with placeholders in braces.
+        when: when the local Entra ID refuses with this code.
+        check: name of the check that fails.
+        remedy: what a developer changes so that the local Entra ID accepts the request; empty where nothing
+            helps, or where the check itself names the change.
+        advice: what a user of the token generator can do; empty where the text says it all.
+        suberror: Entra ID's `suberror`.
+    """
+
+    code: int
+    error: str
+    status: int
+    text: str
+    when: str
+    check: str = "request"
+    remedy: str = ""
+    advice: str = ""
+    suberror: str | None = None
+
+
+_ROWS: Final = (
+    # Who is asking
+    Kind(
+        90002,
+        "invalid_request",
+        400,
+        text="Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant.",
+        when="the tenant is unknown",
+        remedy="use the tenant's GUID or domain name, as the console lists them",
+    ),
+    Kind(
+        700016,
+        "unauthorized_client",
+        400,
+        text="Application with identifier '{client_id}' was not found in the directory '{tenant}'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You may have sent your authentication request to the wrong tenant.",
+        when="the client is unknown in this tenant",
+        check="client",
+        remedy="use the client id from the application's environment (AZURE_APP_CLIENT_ID); the "
+        "application needs a manifest with azure.application.enabled: true",
+    ),
+    Kind(
+        7000215,
+        "invalid_client",
+        401,
+        text="Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{client_id}'.",
+        when="wrong client secret",
+        check="credential",
+        remedy="use AZURE_APP_CLIENT_SECRET from the application's environment; without --state it "
+        "changes at every start",
+        advice="The token generator's own client secret is wrong.",
+    ),
+    Kind(
+        7000218,
+        "invalid_client",
+        401,  # status observed
+        text="The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+        when="neither secret nor assertion was sent",
+        check="credential",
+        remedy="send client_secret, or client_assertion with client_assertion_type",
+    ),
+    Kind(
+        700027,
+        "invalid_client",
+        401,  # status observed
+        text="The certificate with identifier used to sign the client assertion is not registered on application, or the assertion does not verify. [Reason - {reason}] Application: '{client_id}'.",
+        when="the assertion's signature is not valid, its key is unknown, or the assertion was used before",
+        check="credential",
+        remedy="sign with AZURE_APP_JWK from the application's environment, put its kid in the header, "
+        "and create a new assertion for each request",
+        advice="The token generator's own key is not known to the provider.",
+    ),
+    Kind(
+        700024,
+        "invalid_client",
+        401,
+        text="Client assertion is not within its valid time range. Current time: {now}, assertion valid from {valid_from}, expiry time of assertion {valid_to}. Review the documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
+        when="the assertion is outside its time range",
+        check="credential",
+        remedy="create a new, short-lived assertion for each request; compare the clocks",
+    ),
+    Kind(
+        700021,
+        "invalid_client",
+        401,
+        text="Client assertion application identifier doesn't match 'client_id' parameter. Review the documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
+        when="the assertion's `iss` or `sub` is not the client",
+        check="credential",
+        remedy="set iss and sub of the assertion to the client id",
+    ),
+    Kind(
+        700023,
+        "invalid_client",
+        401,
+        text="Client assertion audience claim does not match Realm issuer or the token endpoint. The audience must be '{token_endpoint}' or '{issuer}'.",
+        when="the assertion's `aud` is neither the token endpoint nor the issuer",
+        check="credential",
+        remedy="set aud of the assertion to the token endpoint or the issuer",
+    ),
+    Kind(
+        700213,
+        "invalid_client",
+        401,
+        text="No matching federated identity record found for presented assertion subject '{subject}'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion.",
+        when="the federated token belongs to another workload",
+        check="credential",
+        remedy="use the federated token of this application",
+    ),
+    # What is asked for
+    Kind(
+        900144,
+        "invalid_request",
+        400,
+        text="The request body must contain the following parameter: '{parameter}'.",
+        when="a parameter is missing",
+    ),
+    Kind(
+        900561,
+        "invalid_request",
+        405,
+        text="The endpoint only accepts POST requests. Received a {method} request.",
+        when="a method other than POST",
+    ),
+    Kind(
+        9002313,
+        "invalid_request",
+        400,
+        text="Invalid request. Request is malformed or invalid: {reason}.",
+        when="the request is malformed",
+    ),
+    Kind(
+        70003,
+        "unsupported_grant_type",
+        400,
+        text="The app requested an unsupported grant type '{grant_type}'.",
+        when="an unsupported grant type",
+    ),
+    Kind(
+        70011,
+        "invalid_scope",
+        400,
+        text="The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not valid. The scope {scope} is not valid.",
+        when="the scope is malformed",
+        check="scope",
+        remedy="send scope=api://<cluster>.<namespace>.<application>/.default",
+        advice="The audience is not a scope that the provider understands.",
+    ),
+    Kind(
+        1002012,
+        "invalid_scope",
+        400,  # status observed
+        text="The provided value for scope {scope} is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).",
+        when="client credentials with a scope that does not end in `/.default`",
+        check="scope",
+        remedy="end the scope in /.default",
+    ),
+    Kind(
+        28000,
+        "invalid_scope",
+        400,
+        text="Provided value for the input parameter scope is not valid because it contains more than one resource. Scope {scope} is not valid.",
+        when="scopes of more than one application",
+        check="scope",
+        remedy="ask for one application at a time",
+    ),
+    Kind(
+        500011,
+        "invalid_resource",
+        400,
+        text="The resource principal named {resource} was not found in the tenant named {tenant}. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You might have sent your authentication request to the wrong tenant.",
+        when="the target is unknown in this tenant",
+        check="target",
+        remedy="check the spelling of the target; it needs a manifest with azure.application.enabled: "
+        "true in this tenant",
+        advice="No application has this name in this tenant. Check cluster, namespace and name.",
+    ),
+    # Whether it is granted
+    Kind(
+        501051,
+        "invalid_grant",
+        400,
+        text="Application '{client_id}'({client}) is not assigned to a role for the application '{resource}'({target}).",
+        when="machine-to-machine: the target does not admit the consumer",
+        advice="The target does not admit the token generator. Add it to the target's manifest, under "
+        "spec.accessPolicy.inbound.rules.",
+    ),
+    Kind(
+        65001,
+        "invalid_grant",
+        400,
+        text="The user or administrator has not consented to use the application with ID '{client_id}' named '{client}'. Send an interactive authorization request for this user and resource.",
+        when="on behalf of a user: the target does not admit the consumer, or not with that scope "
+        "(suberror `consent_required`)",
+        advice="The target does not admit the token generator. Add it to the target's manifest, under "
+        "spec.accessPolicy.inbound.rules.",
+        suberror="consent_required",
+    ),
+    Kind(
+        50105,
+        "invalid_grant",
+        400,
+        text="Your administrator has configured the application {target} ('{target_id}') to block users unless they are specifically granted ('assigned') access to the application. The signed in user '{{EmailHidden}}' is blocked because they are not a direct member of a group with access, nor had access directly assigned by an administrator. Please contact your administrator to assign access to this application.",
+        when="the user is in none of the target's groups",
+        advice="You are in none of the groups that the target admits. Sign in as another user, or add a "
+        "group under spec.azure.application.claims.groups in the target's manifest (or set "
+        "allowAllUsers: true).",
+    ),
+    Kind(
+        50013,
+        "invalid_grant",
+        400,  # status observed
+        text="Assertion failed signature validation. [Reason - {reason}]",
+        when="the signature of the user's token is not valid, or the token is an application's own",
+        check="assertion",
+        remedy="send an access token that this provider issued to a user for the calling application",
+    ),
+    Kind(
+        500133,
+        "invalid_grant",
+        400,
+        text="Assertion is not within its valid time range. Ensure that the access token is not expired before using it for user assertion, or request a new token. Current time: {now}, expiry time of assertion {valid_to}.",
+        when="the user's token has expired",
+        check="assertion",
+        remedy="get a new token for the user",
+    ),
+    Kind(
+        500131,
+        "invalid_grant",
+        400,
+        text="Assertion audience does not match the Client app presenting the assertion. The audience in the assertion was '{audience}' and the expected audience is '{expected}' or one of the Application Uris of this application with App ID '{client_id}'({client}). If the application requesting the token is a daemon, use the client credentials flow instead.",
+        when="the user's token is for another application than the caller",
+        check="assertion",
+        remedy="send the token that was issued for the calling application, not one for the target or "
+        "for another application",
+    ),
+    Kind(
+        50076,
+        "invalid_grant",
+        400,  # status observed
+        text="Due to a configuration change made by your administrator, or because you moved to a new location, you must use multi-factor authentication to access '{resource}'.",
+        when="only as a planned fault: multi-factor authentication (suberror `basic_action`, with `claims`)",
+        suberror="basic_action",
+    ),
+    # Logins
+    Kind(
+        50011,
+        "invalid_request",
+        400,
+        text="The redirect URI '{redirect_uri}' specified in the request does not match the redirect URIs configured for the application '{client_id}'. Make sure the redirect URI sent in the request matches one added to your application.",
+        when="the redirect URI is not registered (shown on a page, never redirected)",
+    ),
+    Kind(
+        50058,
+        "login_required",
+        400,
+        text="A silent sign-in request was sent but no user is signed in.",
+        when="`prompt=none` and nobody is signed in",
+    ),
+    Kind(
+        50034,
+        "invalid_grant",
+        400,
+        text="The user account {{EmailHidden}} does not exist in the {tenant} directory. To sign into this application, the account must be added to the directory.",
+        when="the user no longer exists in the directory",
+        check="assertion",
+    ),
+    Kind(
+        70000,
+        "invalid_grant",
+        400,
+        text="Provided grant is invalid or malformed. {reason}",
+        when="the code or refresh token belongs to another client or redirect URI",
+        check="code",
+    ),
+    Kind(
+        70008,
+        "invalid_grant",
+        400,
+        text="The provided authorization code or refresh token has expired due to inactivity. Send a new interactive authorization request for this user and resource.",
+        when="the code or refresh token is unknown or has expired",
+        check="code",
+        remedy="start a new login",
+    ),
+    Kind(
+        54005,
+        "invalid_grant",
+        400,
+        text="OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an existing refresh token.",
+        when="the code was already redeemed",
+        check="code",
+        remedy="start a new login; a code can be redeemed once",
+    ),
+    Kind(
+        501481,
+        "invalid_grant",
+        400,
+        text="The Code_Verifier does not match the code_challenge supplied in the authorization request.",
+        when="PKCE: the code verifier does not match",
+        check="code",
+        remedy="send the code_verifier that belongs to the code_challenge",
+    ),
+    Kind(
+        9002325,
+        "invalid_request",
+        400,
+        text="Proof Key for Code Exchange is required for cross-origin authorization code redemption.",
+        when="a single-page application without PKCE",
+        check="code",
+    ),
+    Kind(
+        700054,
+        "unsupported_response_type",
+        400,
+        text="response_type '{response_type}' is not enabled for the application.",
+        when="a response type other than `code`",
+    ),
+    # Transient failures
+    Kind(
+        90033,
+        "temporarily_unavailable",
+        503,
+        text="A transient error has occurred. Please try again.",
+        when="only as a planned fault: a transient error",
+    ),
+    Kind(
+        90055,
+        "temporarily_unavailable",
+        429,
+        text="The request was throttled because tenant or application exceeded its limits. Try again later.",
+        when="only as a planned fault: throttling, with `Retry-After`",
+        advice="The provider is throttling requests. Wait a moment and try again.",
+    ),
+)
+
+KINDS: Final = {row.code: row for row in _ROWS}
+"""All rows, by code."""

@@ -1,0 +1,111 @@
+"""Pages out of Jinja2 templates: one environment, one style sheet, one content security policy.
+
+Templates come from the package and are compiled when a page is first asked for; text of users is only ever a
+value, which the environment escapes. Jinja2 is imported for the first page and not before, so that endpoints
+without pages start and run without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.resources
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from entra_fast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import jinja2
+
+STYLE: Final = (importlib.resources.files(__name__.rpartition(".")[0]) / "static/style.css").read_text(
+    "utf-8"
+)
+
+SUBMIT_SCRIPT: Final = "document.forms[0].submit()"
+"""The only script there is: it submits the form of `response_mode=form_post`, which has a button as well."""
+
+
+def _source(text: str) -> str:
+    """The source expression of an inline style or script (Content Security Policy Level 3, section 2.3.1)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# Inline by digest: each page is one request, and nothing else that looks like style or script is applied.
+# There is no form-action: browsers apply it to the redirects that follow a sign-in as well, and those lead
+# to applications and to login servers that are not known here.
+CONTENT_SECURITY_POLICY: Final = (
+    f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SUBMIT_SCRIPT)}; img-src data:; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def require_jinja2() -> None:
+    """Check that pages can be rendered, without loading what renders them.
+
+    Raises:
+        ConfigurationError: Jinja2 is not installed.
+    """
+    if importlib.util.find_spec("jinja2") is None:
+        raise ConfigurationError(
+            "extra_missing", "the pages need Jinja2, which is not installed: pip install 'entra-fast[dev]'"
+        )
+
+
+class Pages:
+    """The pages of one product: the templates of its package, and those that all products share.
+
+    Args:
+        package: the package with a folder `templates`, which has `layout.html`.
+        filters: functions that its templates use on values, besides Jinja2's own.
+        values: what every template of the product knows.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        *,
+        filters: Mapping[str, Callable[..., object]] | None = None,
+        values: Mapping[str, object] | None = None,
+    ) -> None:
+        self._package = package
+        self._filters = dict(filters or {})
+        self._values = dict(values or {})
+
+    def render(self, template: str, /, **values: object) -> str:
+        """A whole page.
+
+        Raises:
+            ConfigurationError: Jinja2 is not installed.
+        """
+        return self._environment.get_template(template).render(values)
+
+    @functools.cached_property
+    def _environment(self) -> jinja2.Environment:
+        require_jinja2()
+        import jinja2  # noqa: PLC0415  see the module's docstring
+        from markupsafe import Markup  # noqa: PLC0415
+
+        environment = jinja2.Environment(
+            loader=jinja2.ChoiceLoader(
+                [jinja2.PackageLoader(package) for package in (self._package, __name__.rpartition(".")[0])]
+            ),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            auto_reload=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"pretty": _pretty, **self._filters}
+        # These two are constants of this package, and the policy names their digests: the only markup that is
+        # not a template.
+        environment.globals |= {"style": Markup(STYLE), "script": Markup(SUBMIT_SCRIPT)}  # noqa: S704
+        environment.globals |= self._values
+        return environment
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value if isinstance(value, list) else dict(value), indent=2, ensure_ascii=False)

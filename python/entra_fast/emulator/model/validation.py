@@ -1,0 +1,145 @@
+"""Validates the values of a YAML document against a pydantic model, and says what is wrong in YAML's words.
+
+Only the translation belongs here: pydantic's errors in, places and sentences out. Which fields there are
+stands in manifests.py and directory.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from entra_fast.emulator.model.yaml_source import Place
+
+MAX_SHOWN: Final = 60
+"""Characters of a wrong value that are shown."""
+
+
+class Section(BaseModel):
+    """A mapping with known fields; any other field is a mistake.
+
+    Attributes:
+        ignored_fields: fields of the real resource that have no bearing on Entra ID; their values are
+            accepted unseen.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_ignored_fields(cls, value: Any) -> Any:
+        if cls.ignored_fields and isinstance(value, dict):
+            return {name: item for name, item in value.items() if name not in cls.ignored_fields}
+        return value
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """Names of all fields that the mapping may have, as they are written in YAML."""
+        known = (field.alias or name for name, field in cls.model_fields.items())
+        return sorted({*known, *cls.ignored_fields})
+
+
+T = TypeVar("T")
+# Strict validation takes tuples only for tuples, and YAML has lists.
+List = Annotated[tuple[T, ...], Strict(False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake in a value.
+
+    Attributes:
+        place: where it is, from the value that was validated.
+        text: what is wrong and what was expected.
+        unknown_field: whether the mistake is a field that does not exist.
+    """
+
+    place: Place
+    text: str
+    unknown_field: bool = False
+
+
+def findings(kind: type[Section], error: ValidationError) -> list[Finding]:
+    """All mistakes that pydantic has found in a value of `kind`."""
+    return [_finding(kind, details) for details in error.errors(include_url=False)]
+
+
+_EXPECTED: Final = {
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+}
+
+
+def _finding(kind: type[Section], details: ErrorDetails) -> Finding:
+    place, value = details["loc"], details["input"]
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            return Finding(place, "required, but missing")
+        case "extra_forbidden":
+            text = "unknown field" + did_you_mean(str(place[-1]), _fields_around(kind, place))
+            return Finding(place, text, unknown_field=True)
+        case "value_error":
+            return Finding(place, str(context["error"]))
+        case "literal_error":
+            return Finding(place, f"expected {context['expected']}, got {shown(value)}")
+        case code:
+            text = f"expected {_EXPECTED.get(code, details['msg'])}, got {shown(value)}"
+            if code == "string_type" and isinstance(value, int | float):
+                text += "; put it in quotes"
+            return Finding(place, text)
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean '...'?` where one of the known names is similar, else nothing."""
+    guess = difflib.get_close_matches(name[:100], list(known), 1, cutoff)
+    return f"; did you mean {guess[0]!r}?" if guess else ""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value!r:.{MAX_SHOWN}}"
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    if isinstance(value, list):
+        return "a list"
+    return "a mapping" if isinstance(value, dict) else "nothing"
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, cut to what an error message can show."""
+    return repr(text[:MAX_SHOWN])
+
+
+def _fields_around(kind: type[Section], place: Place) -> list[str]:
+    """Names of the fields that may stand where the unknown field stands."""
+    for step in place[:-1]:
+        if isinstance(step, str):
+            field = next(item for name, item in kind.model_fields.items() if (item.alias or name) == step)
+            kind = _section_in(field.annotation) or kind
+    return kind.field_names()
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The Section that a field's type is made of: itself, the items of its list, or optional."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, typing.get_args(annotation))), None)

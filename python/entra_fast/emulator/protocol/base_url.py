@@ -1,0 +1,48 @@
+"""The address under which clients know the local Entra ID: checked here, because it becomes the issuer."""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Final
+
+from entra_fast.errors import ConfigurationError
+
+# Tokens with an issuer of the real Entra ID could be mistaken for real ones.
+_REAL_HOSTS: Final = (
+    "microsoftonline.com",
+    "microsoftonline.us",
+    "microsoftonline.cn",
+    "microsoftonline-p.com",
+    "microsoft.com",
+    "microsoft.us",
+    "windows.net",
+    "chinacloudapi.cn",
+    "ciamlogin.com",
+    "b2clogin.com",
+    "microsoftonline.de",
+)
+
+
+def check_base_url(url: str) -> str:
+    """The origin of a provider's address; the real Entra ID's are refused.
+
+    Raises:
+        ConfigurationError: it is not an origin, or belongs to the real Entra ID.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:  # brackets that are no IPv6 address, a port that is no number
+        raise _not_an_origin(url) from None
+    rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme not in ("http", "https") or not host or port == 0 or rest:
+        raise _not_an_origin(url)
+    if any(host == real or host.endswith("." + real) for real in _REAL_HOSTS):
+        text = f"{host} belongs to the real Entra ID; the local one never signs in its name"
+        raise ConfigurationError("issuer_is_real", text, "public_url")
+    return f"{parts.scheme}://{parts.netloc}".rstrip("/")
+
+
+def _not_an_origin(url: str) -> ConfigurationError:
+    text = f"{url!r} is not an address like http://entra:8080 (scheme, host and port, no path)"
+    return ConfigurationError("public_url_invalid", text, "public_url")

@@ -1,0 +1,185 @@
+"""The decision: may this consumer have a token for that target, and with which permissions? (policies 2-6)
+
+One pure function, `decide`, which the token endpoint, the login page, the console and `explain` all use, so
+that what is explained is what is enforced. Every step it takes is kept as a reason with the place in the
+manifest that it rests on, and, where a step failed, what to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from entra_fast.emulator.model.directory import User
+from entra_fast.emulator.model.registry import DEFAULT_ROLE, DEFAULT_SCOPE, Application, Rule, Tenant
+from entra_fast.emulator.protocol.aadsts import EntraError
+
+MAX_GROUPS_IN_TOKEN: Final = 200
+"""More groups than this do not fit a JWT; Entra ID then points to Microsoft Graph instead ("overage")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One check, and how it went.
+
+    Attributes:
+        check: a short stable name: `application`, `rule`, `user`, `group`, `credential`, `scope`,
+            `request`...
+        location: `<file>:<line>` that it rests on, if any.
+        remedy: what to change so that it passes, if it failed.
+    """
+
+    check: str
+    passed: bool
+    text: str
+    location: str = ""
+    remedy: str = ""
+
+
+def failed(error: EntraError) -> Reason:
+    """The failed check behind a refusal that no check has explained yet."""
+    return Reason(error.kind.check, False, error.text, remedy=error.kind.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome.
+
+    Attributes:
+        granted: whether a token is issued.
+        error: Entra ID's refusal, when not granted.
+        roles: of a machine-to-machine token.
+        scopes: of a user's token.
+        groups: object ids for the `groups` claim.
+    """
+
+    granted: bool
+    reasons: tuple[Reason, ...]
+    error: EntraError | None = None
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def groups_overage(self) -> bool:
+        """Whether the groups are too many for the token."""
+        return len(self.groups) > MAX_GROUPS_IN_TOKEN
+
+
+@dataclass(slots=True)
+class _Trail:
+    reasons: list[Reason] = field(default_factory=list)
+
+    def passed(self, check: str, text: str, location: str = "") -> None:
+        self.reasons.append(Reason(check, True, text, location))
+
+    def refuse(self, error: EntraError, reason: Reason) -> Decision:
+        self.reasons.append(reason)
+        return Decision(False, tuple(self.reasons), error)
+
+
+def decide(tenant: Tenant, consumer: Application, target: Application, user: User | None = None) -> Decision:
+    """Decide whether `consumer` gets a token for `target`: on behalf of `user`, or as itself when there
+    is none.
+    """
+    trail = _Trail()
+    if consumer.client_id == target.client_id:
+        rule = Rule(consumer.name, location=target.location)
+        trail.passed("rule", "an application may always call itself", target.location)
+    else:
+        found = _matching_rule(consumer, target)
+        if found is None:
+            return trail.refuse(
+                _not_admitted(consumer, target, user), _missing_rule(tenant, consumer, target)
+            )
+        rule = found
+        trail.passed("rule", f"{target.name} admits {consumer.name}", rule.location)
+    if user is None:
+        roles = (DEFAULT_ROLE, *dict.fromkeys(role for role in rule.roles if role != DEFAULT_ROLE))
+        trail.passed("roles", "roles: " + " ".join(roles), rule.location)
+        return Decision(True, tuple(trail.reasons), roles=roles)
+    admission = admits_user(tenant, target, user)
+    trail.reasons.append(admission)
+    if not admission.passed:
+        error = EntraError(50105, target=target.name, target_id=target.client_id)
+        return Decision(False, tuple(trail.reasons), error)
+    scopes = (DEFAULT_SCOPE, *dict.fromkeys(scope for scope in rule.scopes if scope != DEFAULT_SCOPE))
+    trail.passed("scopes", "scopes: " + " ".join(scopes), rule.location)
+    groups = tuple(group for group in user.groups if group in target.group_ids)
+    return Decision(True, tuple(trail.reasons), scopes=scopes, groups=groups)
+
+
+def admits_user(tenant: Tenant, target: Application, user: User) -> Reason:
+    """Whether a user may use an application at all (policy 5)."""
+    place = target.groups_location
+    if target.allow_all_users:
+        return Reason("group", True, f"{target.name} allows all users of {tenant.name}", place)
+    names = {group: tenant.directory.groups[group].name for group in target.group_ids}
+    for group in user.groups:
+        if group in names:
+            return Reason("group", True, f"{user.username} is a direct member of {names[group]!r}", place)
+    if not names:
+        return Reason(
+            "group",
+            False,
+            f"{target.name} admits no users: it has neither groups nor allowAllUsers",
+            place,
+            "add a group of the user's to spec.azure.application.claims.groups, or set allowAllUsers to true",
+        )
+    listed = ", ".join(repr(name) for name in names.values())
+    return Reason(
+        "group",
+        False,
+        f"{user.username} is a direct member of none of the groups of {target.name}: {listed}",
+        place,
+        f"add the user to one of these groups in the directory, or a group of the user's to "
+        f"spec.azure.application.claims.groups of {target.name}",
+    )
+
+
+def _matching_rule(consumer: Application, target: Application) -> Rule | None:
+    # The first rule for a consumer wins (policy 3). A wildcard can never equal a name.
+    return next((rule for rule in target.rules if rule.consumer == consumer.name), None)
+
+
+def _not_admitted(consumer: Application, target: Application, user: User | None) -> EntraError:
+    if user is not None:
+        return EntraError(65001, client_id=consumer.client_id, client=consumer.name)
+    return EntraError(
+        501051,
+        client_id=consumer.client_id,
+        client=consumer.name,
+        resource=target.identifier_uris[1],
+        target=target.name,
+    )
+
+
+def _missing_rule(tenant: Tenant, consumer: Application, target: Application) -> Reason:
+    cluster, namespace, name = consumer.name.split(":")
+    own_cluster, own_namespace, _ = target.name.split(":")
+    rule = f"application: {name}"
+    if (cluster, namespace) != (own_cluster, own_namespace):
+        rule += f", namespace: {namespace}"
+    if cluster != own_cluster:
+        rule += f", cluster: {cluster}"
+    text = f"{consumer.name} stands in none of the inbound rules of {target.name}"
+    wildcard = next((rule for rule in target.rules if rule.is_wildcard), None)
+    if wildcard is not None:
+        text += f"; the wildcard rule at {wildcard.location} grants nothing in Entra ID"
+    else:
+        near = _near_miss(consumer, target, tenant)
+        if near is not None:
+            text += f"; the rule at {near.location} names {near.consumer}, which is another application"
+    return Reason(
+        "rule",
+        False,
+        text,
+        target.location,
+        f"add to spec.accessPolicy.inbound.rules of {target.name}: - {{{rule}}}",
+    )
+
+
+def _near_miss(consumer: Application, target: Application, tenant: Tenant) -> Rule | None:
+    """A rule with the right name in another namespace or cluster: the usual mistake."""
+    name = consumer.name.rpartition(":")[2]
+    return next((rule for rule in target.rules if rule.consumer.rpartition(":")[2] == name), None)

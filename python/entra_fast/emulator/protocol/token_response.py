@@ -1,0 +1,152 @@
+"""The successful response of the token endpoint: its tokens and its other members.
+
+What is authorized has been decided before (grant_types.py); planned faults that spoil a token are carried out
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from entra_fast.emulator.model.directory import User
+from entra_fast.emulator.model.registry import Application
+from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.scope import DEFAULT
+from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Login, Store
+from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
+
+_EXPIRED_BY: Final = 9000
+"""Seconds by which a planned fault moves a token's times into the past: more than the longest lifetime."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """Issues what is authorized.
+
+    Attributes:
+        base_url: of the provider.
+        clock: seconds since the epoch.
+        stray_key: makes the key for tokens whose key is not published (a planned fault).
+    """
+
+    base_url: str
+    keyring: Keyring
+    store: Store
+    clock: Callable[[], float]
+    stray_key: Callable[[], PrivateKey]
+
+    def respond(self, request: TokenRequest, client: Application, authorized: Authorized) -> dict[str, Any]:
+        """The JSON object of the response. Raises EntraError 70011 where there is nothing to issue."""
+        now, lifetime = int(self.clock()), token_claims.random_lifetime()
+        scope = authorized.scope
+        request.claims = self._access_token(request, client, authorized, now, lifetime)
+        response: dict[str, Any] = {
+            "token_type": "Bearer",
+            "expires_in": lifetime - 1,
+            "ext_expires_in": lifetime - 1,
+            "access_token": self._signed(request),
+        }
+        if request.version == 1:
+            # The older endpoint writes numbers as strings.
+            times = {"expires_in": lifetime - 1, "ext_expires_in": lifetime - 1}
+            times |= {"expires_on": now + lifetime, "not_before": now - token_claims.BACKDATING}
+            response |= {name: str(value) for name, value in times.items()} | {"resource": scope.resource}
+        if request.user is not None and authorized.login is not None:
+            response |= self._login_members(
+                request, client, authorized, request.user, authorized.login, now, lifetime
+            )
+        return response
+
+    def _access_token(
+        self, request: TokenRequest, client: Application, authorized: Authorized, now: int, lifetime: int
+    ) -> dict[str, Any]:
+        issuer = Issuer(self.base_url, request.tenant)
+        target, decision, login = authorized.target, authorized.decision, authorized.login
+        if target is not None and decision is not None:
+            return token_claims.access_token(
+                issuer,
+                client,
+                target,
+                request.user,
+                decision,
+                azpacr=request.azpacr,
+                now=now,
+                lifetime=lifetime,
+                version=1 if request.version == 1 else target.token_version,
+                audience=authorized.scope.resource,
+                session=login.session if login is not None else "",
+            )
+        if request.user is None:
+            raise EntraError(70011, scope=request.form.get("scope", "")[:200])
+        request.target = "userinfo"
+        return token_claims.graph_token(
+            issuer, client, request.user, azpacr=request.azpacr, now=now, lifetime=lifetime
+        )
+
+    def _login_members(
+        self,
+        request: TokenRequest,
+        client: Application,
+        authorized: Authorized,
+        user: User,
+        login: Login,
+        now: int,
+        lifetime: int,
+    ) -> dict[str, Any]:
+        """The members that only responses on behalf of a user have."""
+        openid = authorized.scope.openid
+        members: dict[str, Any] = {"scope": _granted_scope(authorized)}
+        if "openid" in openid:
+            claims = token_claims.id_token(
+                Issuer(self.base_url, request.tenant),
+                client,
+                user,
+                nonce=login.nonce,
+                session=login.session,
+                now=now,
+                lifetime=lifetime,
+            )
+            members["id_token"] = token_claims.sign(self.keyring.active, claims)
+        if "offline_access" in openid:
+            members["refresh_token"] = self.store.new_refresh_token(replace(login, nonce=""))
+            members["refresh_token_expires_in"] = int(REFRESH_TOKEN_LIFETIME) - 1
+        if request.form.get("client_info") == "1":
+            members["client_info"] = token_claims.client_info(request.tenant, user)
+        return members
+
+    def _signed(self, request: TokenRequest) -> str:
+        """The access token, spoilt in the way that planned faults ask for."""
+        key, claims = self.keyring.active, request.claims
+        kinds = {fault.kind for fault in request.faults}
+        if "expired_token" in kinds:
+            claims |= {name: claims[name] - _EXPIRED_BY for name in ("iat", "nbf", "exp")}
+        if "wrong_audience" in kinds:
+            claims["aud"] = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        if "wrong_issuer" in kinds:
+            claims["iss"] = "https://issuer.invalid/v2.0"
+        if "unknown_key" in kinds:
+            key = self.stray_key()
+        token = token_claims.sign(key, claims)
+        return _with_wrong_signature(token) if "wrong_signature" in kinds else token
+
+
+def _granted_scope(authorized: Authorized) -> str:
+    target, decision, scope = authorized.target, authorized.decision, authorized.scope
+    if target is None or decision is None:
+        return "openid profile email"
+    # Entra ID repeats `.default` among the granted scopes; otherwise MSAL misses the token in its cache.
+    granted = (*decision.scopes, *([DEFAULT] if DEFAULT in scope.permissions else []))
+    prefix = scope.resource or target.identifier_uris[0]
+    return " ".join(f"{prefix}/{name}" for name in granted)
+
+
+def _with_wrong_signature(token: str) -> str:
+    # A character in the middle of the signature: the last one has bits that do not count.
+    place = token.rindex(".") + 40
+    return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
