@@ -22,7 +22,7 @@ from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import token_key
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
