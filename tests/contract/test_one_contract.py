@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from support.fast_path import fast_path_answers
 
 from entra_fast.generator.audience import AudienceError, parse_audience
 from entra_fast.generator.server import start_generator
 from entra_fast.generator.settings import GeneratorSettings
+from support.fast_path import fast_path_answers
 from support.local_entra import local_entra, manifest, served
 from support.provider import Provider
 from support.provider import answer as answering
@@ -55,7 +55,7 @@ async def servers(provider: Provider, tmp_path: Path) -> AsyncIterator[Servers]:
         200, {"token_type": "Bearer", "expires_in": 3600, "access_token": "the-token"}
     )
     local = local_entra([manifest("azure-token-generator", namespace="nais"), manifest("app")])
-    async with sidecars(provider, "fast_lane") as start, served(local) as entra:
+    async with sidecars(provider, "fast_path") as start, served(local) as entra:
         fast, slow = await start(), await start(ENTRA_FAST_FAST_LANE="false")
         for started in (fast, slow):
             started.clock.stop(1_800_000_000.0)

@@ -394,7 +394,7 @@ async def test_several_workers_are_one_replica(
     for _ in range(20):  # each on a new connection, so that both workers are asked
         assert (await call.token(TARGET)).json["access_token"] == token
     assert len(provider.requests) == 1
-    assert b"entra_fast_shared_cache_available 1\n" in (await call.get("/metrics")).body
+    assert b"entra_fast_shared_cache_available 1.0\n" in (await call.get("/metrics")).body
     new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
     async def replaced() -> bool:

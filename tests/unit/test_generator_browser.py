@@ -58,7 +58,7 @@ async def _sign_in(page: Page, name: str) -> None:
 async def test_a_user_gets_a_token_by_clicking(system: LocalSystem, page: Page) -> None:
     """Start page, audience, login, token; then the page says who is logged in."""
     await page.goto(system.generator.base_url)
-    await page.get_by_label("Audience", exact=True).fill("dev-gcp:team-b:app-b")
+    await page.get_by_label("Audience (the API being called)").fill("dev-gcp:team-b:app-b")
     await page.get_by_role("button", name="On behalf of me").click()
     await _sign_in(page, "Ada Lovelace")
     assert set(json.loads(await page.inner_text("body"))) == {"access_token", "expires_in", "token_type"}
@@ -69,7 +69,7 @@ async def test_a_user_gets_a_token_by_clicking(system: LocalSystem, page: Page) 
 async def test_the_keyboard_is_enough(system: LocalSystem, page: Page) -> None:
     """Enter in the field asks for a token on behalf of the user."""
     await page.goto(system.generator.base_url)
-    await page.get_by_label("Audience", exact=True).fill("dev-gcp:team-b:app-b")
+    await page.get_by_label("Audience (the API being called)").fill("dev-gcp:team-b:app-b")
     await page.keyboard.press("Enter")
     await _sign_in(page, "Ada Lovelace")
     assert "access_token" in await page.inner_text("body")
@@ -85,7 +85,7 @@ async def test_a_refusal_explains_itself_and_another_user_can_be_chosen(
     alert = await page.get_by_role("alert").inner_text()
     assert "AADSTS50105" in alert
     assert "claims.groups" in alert
-    await page.get_by_role("button", name="Log out").click()
+    await page.get_by_role("button", name="Sign out").click()
     await page.wait_for_url(f"{base}/")
     await page.get_by_role("link", name="On behalf of me, for dev-gcp:team-b:app-b").click()
     await _sign_in(page, "Ada Lovelace")

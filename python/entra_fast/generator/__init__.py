@@ -1,4 +1,4 @@
-"""The token generator: pages and routes that hand out fresh tokens to people who try APIs out.
+"""The token generator: pages and routes that give fresh tokens to developers who try out an API.
 
 It is an ordinary application at the provider, configured by the AZURE_* variables like any other, so it runs
 against a real tenant as well as against the local Entra ID. It may use everything from `validate` downwards;

@@ -1,11 +1,11 @@
-"""The token generator's routes: what a caller sends in, what comes out. `provider` asks the provider.
+"""The token generator's routes: requests in, responses out. `provider` sends the requests to the provider.
 
 | route | login | answer |
 |---|---|---|
 | `GET /` | no | start page |
 | `GET /api/obo?aud=` | yes | JSON: a token for the audience on behalf of the user |
 | `GET /api/m2m?aud=` | yes | JSON: a token for the audience by client credentials |
-| `POST /api/public/m2m` | no | the same, bare as text/plain, or JSON for who asks for it |
+| `POST /api/public/m2m` | no | the same as a bare token in text/plain, or JSON if the caller prefers it |
 | `GET /oauth2/login`, `GET /oauth2/callback`, `POST /oauth2/logout` | | the login |
 | `GET /healthz`, `GET /readyz` | no | probes |
 
@@ -25,8 +25,9 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._net import is_loopback_host
+from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
+from entra_fast._web.responses import PAGE_HEADERS, page
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import Audience, AudienceError, parse_audience
@@ -37,15 +38,15 @@ from entra_fast.generator.settings import CALLBACK_PATH, GeneratorSettings
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MIN_SESSION_SECONDS: Final = 10.0
-"""A user's token that lives for less would send the browser back to the login at once, for ever."""
+"""A session with less time left would send the browser back to the login at once, in a loop."""
 
 _JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _TEXT: Final = "text/plain"
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _ROUTES: Final[dict[Destination, str]] = {"obo": "/api/obo", "m2m": "/api/m2m"}
-# AADSTS codes by which the provider says that the user's own token is of no use any more (expired, signed
-# with a key that is gone, revoked): only a new login helps.
+# AADSTS codes for a user's token that the provider no longer accepts (expired, signed with a withdrawn key,
+# revoked): the user must sign in again.
 _LOGIN_IS_STALE: Final = frozenset({50013, 500133, 50173, 70043, 700082})
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,11 @@ class Generator:
         self._logins = logins if logins is not None else Logins()
         self._sessions = sessions if sessions is not None else SessionStore()
         self._host = (urlsplit(base_url).hostname or "").lower()
-        self._callers = _native.CallerCheck({self._host, *settings.server.allowed_hosts})
+        self._callers = CallerCheck(
+            base_url,
+            {self._host, *settings.server.allowed_hosts},
+            "use the host of TOKEN_GENERATOR_URL, or add this one to ENTRA_FAST_ALLOWED_HOSTS",
+        )
         self._secure = base_url.startswith("https://")
         # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
         # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis,
@@ -85,7 +90,7 @@ class Generator:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/", self._start)
-        # A HEAD that fetches a token and throws it away helps nobody.
+        # No HEAD: it would fetch a token and discard it.
         app.router.add_get("/api/obo", self._obo, allow_head=False)
         app.router.add_get("/api/m2m", self._m2m, allow_head=False)
         app.router.add_post("/api/public/m2m", self._public_m2m)
@@ -100,16 +105,14 @@ class Generator:
 
     async def _start(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        return _page(
-            200,
-            pages.start_page(
-                issuer=self._provider.issuer,
-                base_url=self._base_url,
-                audiences=self._settings.audiences,
-                user=None if session is None else session.name,
-                minutes_left=self._minutes_left(session),
-            ),
+        html = pages.start_page(
+            issuer=self._provider.issuer,
+            base_url=self._base_url,
+            audiences=self._settings.audiences,
+            user=None if session is None else session.name,
+            minutes_left=self._minutes_left(session),
         )
+        return page(html)
 
     async def _obo(self, request: web.Request) -> web.StreamResponse:
         audience = parse_audience(request.query.getall("aud", []))
@@ -152,16 +155,16 @@ class Generator:
                 400,
                 error,
                 description,
-                title="The login was refused",
+                title="Sign-in refused",
                 again=_path_of(login.destination, login.audience),
             )
         elif not code:
-            raise LoginError("The provider sent neither a code nor an error.")
+            raise LoginError("The provider sent neither a code nor an error. Sign in again.")
         else:
             user = await self._provider.redeem(login, code, self._redirect_uri)
             if user.expires_in < MIN_SESSION_SECONDS:
-                raise LoginError("The provider's token for this login has no time left.")
-            # A new name for every login: a planted cookie never becomes a logged-in one (session fixation).
+                raise LoginError("The provider's token for this sign-in has expired already. Sign in again.")
+            # A new name for every login: an earlier cookie never becomes a signed-in one (session fixation).
             self._sessions.remove(request.cookies.get(self._session_cookie))
             cookie = self._sessions.create(user.name, user.access_token, user.expires_in)
             response = web.Response(
@@ -175,7 +178,7 @@ class Generator:
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
         self._sessions.remove(request.cookies.get(self._session_cookie))
-        # Without the provider's own logout, the next click would log the same user in again, unasked.
+        # Without the provider's own logout, the next click would sign the same user in again without asking.
         location = await self._provider.logout_url(f"{self._base_url}/") or "/"
         response = web.Response(status=303, headers={"Location": location})
         self._del_cookie(response, self._session_cookie)
@@ -202,7 +205,7 @@ class Generator:
         self, request: web.Request, destination: Destination, audience: str = "", *, prompt: str | None = None
     ) -> web.StreamResponse:
         host = _native.host_name(request.headers.get("Host", "")) or ""
-        if host != self._host and is_loopback_host(host) and is_loopback_host(self._host):
+        if host != self._host and _native.is_loopback_host(host) and _native.is_loopback_host(self._host):
             # localhost for 127.0.0.1: the login comes back to the latter, where this browser has no cookie.
             again = "/oauth2/login" if destination == "start" else _path_of(destination, audience)
             return web.Response(status=302, headers={"Location": self._base_url + again})
@@ -233,7 +236,7 @@ class Generator:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Who may call; what every answer carries; and every failure in one shape."""
+        """The caller check, the headers of every response, and one shape for every failure."""
         try:
             refusal = self._refusal(request)
             response = (
@@ -243,7 +246,7 @@ class Generator:
             response = self._error(request, 400, "invalid_request", str(error))
         except LoginError as error:
             response = self._error(
-                request, 400, "invalid_request", str(error), title="The login failed", again="/oauth2/login"
+                request, 400, "invalid_request", str(error), title="Sign-in failed", again="/oauth2/login"
             )
             self._del_cookie(response, self._login_cookie)
         except ProviderError as error:
@@ -259,15 +262,8 @@ class Generator:
             _log.error("request failed: %s in %s", type(error).__name__, _places(error))
             response = self._error(request, 500, "server_error", "an internal error; the log has the details")
         headers = response.headers
-        headers["Cache-Control"] = "no-store"
-        headers["Content-Security-Policy"] = pages.CONTENT_SECURITY_POLICY
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        # Not `no-referrer`: with that, browsers send `Origin: null` with the forms of our own pages.
-        headers["Referrer-Policy"] = "same-origin"
+        headers.update(PAGE_HEADERS)
         headers["Vary"] = "Accept, Cookie"
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["X-Frame-Options"] = "DENY"
         if self._secure:
             headers["Strict-Transport-Security"] = "max-age=31536000"
         return response
@@ -276,20 +272,7 @@ class Generator:
         """Why a request is not answered at all, or None."""
         if request.path in _PROBES:
             return None  # Kubernetes asks by the pod's address
-        # DNS rebinding: a page on a host that suddenly resolves to this one is "same origin" to its browser.
-        headers = request.headers
-        host = headers.get("Host", "")
-        if not self._callers.allows_host(host):
-            return "the Host of the request is not this server's; expected the host of TOKEN_GENERATOR_URL"
-        # Cross-site request forgery, beside SameSite cookies: nobody else's page posts here.
-        if request.method == "POST" and not _native.is_own_page(
-            fetch_site=headers.get("Sec-Fetch-Site"),
-            origin=headers.get("Origin"),
-            own_origin=self._base_url,
-            host=host,
-        ):
-            return "the request comes from a page of another origin"
-        return None
+        return self._callers.refusal(request, changes=request.method == "POST")
 
     # --- errors ------------------------------------------------------------------------------------------
 
@@ -299,7 +282,7 @@ class Generator:
             error.status,
             error.error,
             error.message,
-            title="The provider refused" if error.status < 500 else "The provider failed",
+            title="Token request refused" if error.status < 500 else "Token request failed",
             codes=_codes(error),
             details=error.details,
             again=request.path_qs if request.method == "GET" and request.path in _ROUTES.values() else None,
@@ -322,18 +305,16 @@ class Generator:
     ) -> web.Response:
         if preferred(request.headers.get("Accept"), (_JSON, _HTML)) == _HTML:
             session = self._session(request)
-            return _page(
-                status,
-                pages.error_page(
-                    title=title or "That did not work",
-                    error=error,
-                    description=description,
-                    codes=codes,
-                    again=again,
-                    user=None if session is None else session.name,
-                    minutes_left=self._minutes_left(session),
-                ),
+            html = pages.error_page(
+                title=title or "Request failed",
+                error=error,
+                description=description,
+                codes=codes,
+                again=again,
+                user=None if session is None else session.name,
+                minutes_left=self._minutes_left(session),
             )
+            return page(html, status)
         body = {"error": error, "error_description": description, **(details or {})}
         return web.Response(
             status=status, body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON
@@ -361,12 +342,8 @@ def _token_answer(token: Token) -> web.Response:
     return web.Response(body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON)
 
 
-def _page(status: int, html: str) -> web.Response:
-    return web.Response(status=status, text=html, content_type=_HTML)
-
-
 def _path_of(destination: Destination, audience: str) -> str:
-    """Where a finished login leads: one of our own routes, put together here and nowhere else."""
+    """Where a finished login leads: always one of our own routes."""
     route = _ROUTES.get(destination)
     return "/" if route is None else f"{route}?aud={quote(audience, safe='')}"
 

@@ -1,7 +1,7 @@
-"""What a caller may write after `aud=`, and the scope that it becomes.
+"""What a caller may send as `aud`, and the scope that it becomes.
 
-Only text in, text out: no I/O, no settings. Whether the audience exists and admits this application is for
-the provider to say.
+Only text in, text out: no I/O, no settings. Whether the audience exists and allows this application is for
+the provider to decide.
 """
 
 from __future__ import annotations

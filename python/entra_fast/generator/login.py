@@ -1,8 +1,8 @@
 """One login by authorization code with PKCE, as data: what goes into the redirect and the cookie, and
 whether what comes back belongs together. No HTTP, no provider; the clock comes from outside.
 
-Nothing is stored here between the redirect and the callback, so nobody can fill a store with logins that
-never come back. The browser keeps a *ticket* in a cookie: a random id, when it ends, and what to do
+Nothing is stored here between the redirect and the callback, so logins that never come back cannot fill a
+store. The browser keeps a *ticket* in a cookie: a random id, when it ends, and what to do
 afterwards. `state` (RFC 6749, section 10.12), `nonce` (OpenID Connect Core, section 3.1.2.1) and the code
 verifier (RFC 7636) are derived from the ticket with a key that never leaves the process. A changed ticket
 therefore no longer fits its `state`, and reading the ticket reveals neither.
@@ -59,7 +59,7 @@ class Logins:
 
     def __init__(self, *, key: bytes | None = None, clock: Callable[[], float] = time.time) -> None:
         """Args:
-        key: 32 random bytes; by default new ones, so that logins begun before a restart must begin anew.
+        key: 32 random bytes; by default new ones, so that logins begun before a restart must be begun again.
         clock: seconds since the epoch.
         """
         self._key = key if key is not None else secrets.token_bytes(32)
@@ -79,25 +79,27 @@ class Logins:
         """
         if not ticket:
             raise LoginError(
-                "This browser has no login under way: it was finished already, took longer than "
-                f"{TICKET_SECONDS / 60:.0f} minutes, or cookies are blocked."
+                "This browser has no sign-in in progress: it is finished already, it took longer than "
+                f"{TICKET_SECONDS / 60:.0f} minutes, or cookies are blocked. Sign in again."
             )
         if not state or not hmac.compare_digest(
             self._derive("state", ticket).encode(), state.encode(errors="replace")
         ):
             raise LoginError(
-                "The answer belongs to another login than the one begun last in this browser, or this "
-                "server was restarted in between."
+                "The response belongs to another sign-in than the last one begun in this browser, or this "
+                "server was restarted meanwhile. Sign in again."
             )
-        # Whoever made a ticket that fits its state held the key, so its content is ours.
+        # Only this process has the key, so a ticket that fits its state is its own.
         try:
             _, expires, destination, audience = json.loads(
                 base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))
             )
         except (binascii.Error, ValueError, TypeError):  # pragma: no cover - see above
-            raise LoginError("The login cannot be read.") from None
+            raise LoginError("The sign-in cannot be read. Sign in again.") from None
         if destination not in _DESTINATIONS or expires < self._clock():
-            raise LoginError(f"The login took longer than {TICKET_SECONDS / 60:.0f} minutes.")
+            raise LoginError(
+                f"The sign-in took longer than {TICKET_SECONDS / 60:.0f} minutes. Sign in again."
+            )
         return self._login(ticket, destination, audience)
 
     def _login(self, ticket: str, destination: Destination, audience: str) -> Login:

@@ -1,8 +1,7 @@
 """The token generator's conversation with the provider: discovery, the login's code, and fresh tokens.
 
-Forms and answers are `oauth`'s, the credential is `credentials`', ID tokens are judged by `validate`.
-Nothing is cached but the endpoints: whoever asks the token generator wants a new token, so that a
-changed policy or group shows at once.
+Requests and responses are `oauth`'s, the credential is `credentials`', `validate` verifies ID tokens. Only
+the endpoints are cached: every request gets a new token, so that a changed policy or group shows at once.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
 
 ENDPOINTS_SECONDS = 24 * 3600.0
-"""How long a discovery document is believed; Entra ID sends `max-age=86400`."""
+"""How long a discovery document is used; Entra ID sends `max-age=86400`."""
 
 MAX_NAME_CHARACTERS = 200
 _WELL_KNOWN = "/.well-known/openid-configuration"
@@ -85,7 +84,7 @@ class Provider:
 
     @property
     def issuer(self) -> str:
-        """Who issues the tokens, as far as settings tell; for people, not for decisions."""
+        """The issuer according to the settings; to be shown, not to decide on."""
         return self._settings.issuer or (self._settings.well_known_url or "").removesuffix(_WELL_KNOWN)
 
     async def aclose(self) -> None:
@@ -155,18 +154,20 @@ class Provider:
         token, body = await self._request(endpoints.token_endpoint, form)
         id_token = orjson.loads(body).get("id_token")
         if not isinstance(id_token, str):
-            raise LoginError("The provider sent no ID token.")
+            raise LoginError("The provider sent no ID token. Sign in again.")
         try:
             claims = await endpoints.validator.validate(id_token)
         except InvalidToken as error:
-            raise LoginError(f"The provider's ID token is not valid: {error.message}.") from None
+            raise LoginError(
+                f"The provider's ID token is not valid: {error.message}. Sign in again."
+            ) from None
         except KeysUnavailable as error:
             raise ProviderError(error.code, error.message, status=502) from None
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not hmac.compare_digest(
             nonce.encode(errors="replace"), login.nonce.encode()
         ):
-            raise LoginError("The provider's ID token belongs to another login.")
+            raise LoginError("The provider's ID token belongs to another sign-in. Sign in again.")
         names = (claims.get(claim) for claim in ("name", "preferred_username", "oid", "sub"))
         name = next((name for name in names if isinstance(name, str) and name), "unknown")
         return LoggedIn(name[:MAX_NAME_CHARACTERS], token.access_token, float(token.expires_in))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import uvloop
 from aiohttp import web
 
+from entra_fast._web.rendering import require_jinja2
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
 from entra_fast.generator.login import Logins
@@ -34,7 +35,7 @@ class RunningGenerator:
     _provider: Provider
 
     async def stop(self) -> None:
-        """Finish what is under way and close everything."""
+        """Finish the requests in flight and close everything."""
         await self._runner.cleanup()
         await self._provider.aclose()
 
@@ -54,8 +55,10 @@ async def start_generator(
         logins, sessions: for tests that bring their own clocks.
 
     Raises:
+        ConfigurationError: Jinja2 is not installed.
         OSError: the address cannot be bound.
     """
+    require_jinja2()
     host = settings.server.host if host is None else host
     port = settings.server.port if port is None else port
     # The routes need the public address, which may only be known once the port is: bind first.
@@ -82,7 +85,7 @@ def run(settings: GeneratorSettings) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop.
 
     Raises:
-        ConfigurationError: the address cannot be bound.
+        ConfigurationError: Jinja2 is not installed, or the address cannot be bound.
     """
     logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     return uvloop.run(_serve(settings))
@@ -96,7 +99,7 @@ async def _serve(settings: GeneratorSettings) -> int:
     try:
         running = await start_generator(settings)
     except OSError as error:
-        # asyncio and uvloop add the address to strerror, which is said already.
+        # asyncio and uvloop repeat the address in strerror.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
             "address_unavailable",

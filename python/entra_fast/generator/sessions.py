@@ -1,6 +1,6 @@
-"""Who is logged in: a bounded store in memory. No HTTP, no provider; the clock comes from outside.
+"""Sessions of signed-in users: a bounded store in memory. No HTTP, no provider; the clock is an argument.
 
-The browser holds a random name and nothing else, so that no token ever leaves this process in a cookie.
+The browser holds only a random name, so that no token leaves this process in a cookie.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MAX_SESSIONS = 4096
-"""More logins than this push the oldest out: its owner logs in again."""
+"""Maximum number of sessions; beyond it, the oldest one ends and its user signs in again."""
 
 MAX_SESSION_SECONDS = 12 * 3600.0
-"""No session outlives a working day, however long the provider makes its tokens live."""
+"""Maximum lifetime of a session, even if the provider's tokens live longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ class ProviderClient:
         self.keys: AsyncKeys | None = None
         self._changes: ProviderChanges | None = None
         self._unusable: str | None = None
-        metrics.credential_rejected.read = lambda: self._credentials.rejection is not None
-        metrics.flights.read = lambda: self.tokens.in_flight
+        metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None)
+        metrics.flights.read_from(lambda: self.tokens.in_flight)
 
     async def start(self, changes: ProviderChanges) -> None:
         """As `Provider.start`."""
@@ -124,7 +124,7 @@ class ProviderClient:
 
     async def exposition(self, own: Metrics) -> bytes:
         """As `Provider.exposition`: one process is the whole."""
-        return own.render()
+        return await own.exposition()
 
     def _begin_with_keys(self, endpoints: Endpoints) -> None:
         assert self._changes is not None  # noqa: S101 - `start` has set it
@@ -175,7 +175,7 @@ class NoProvider:
 
     async def exposition(self, own: Metrics) -> bytes:
         """As `Provider.exposition`: one process is the whole."""
-        return own.render()
+        return await own.exposition()
 
 
 def _http_client(outbound: OutboundSettings, tracing: Tracing | None) -> HttpClient:
@@ -196,5 +196,5 @@ def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> Share
         clock=clocks.wall,
         monotonic=clocks.monotonic,
     )
-    metrics.shared_available.read = lambda: shared_cache.available
+    metrics.shared_available.read_from(lambda: shared_cache.available)
     return shared_cache

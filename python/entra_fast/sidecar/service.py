@@ -95,8 +95,8 @@ class Service:
         self._key_set: KeySet | None = None
         if provider.tokens is not None and server.fast_path and fast_path:
             self.fast_path = self._make_fast_path(provider.tokens)
-        metrics.token_cache.watch(cache.stats)
-        metrics.fast_lane.read = lambda: self.fast_path is not None and self.fast_path.open
+        metrics.watch_token_cache(cache.stats)
+        metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
     async def start(self) -> None:
         """Begin to fetch what is needed, in the background. Does not fail when the provider is
@@ -149,7 +149,7 @@ class Service:
         _signatures.log_distrust()
         clock = None if self._clocks == Clocks() else self._clocks.wall
         self.validation = AsyncValidation(native, keys, clock)
-        self.metrics.verified_cache.watch(native.stats, prefix="cache_")
+        self.metrics.watch_verification_cache(native.stats)
         if self.fast_path is not None:
             self.fast_path.native.attach(native)
             self.fast_path.call_when_fetched = keys.call_when_fetched

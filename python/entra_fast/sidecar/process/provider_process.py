@@ -112,8 +112,8 @@ class ProviderProcess:
         self._checking: asyncio.Task[None] | None = None
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
-        self.metrics.ready.read = lambda: self.not_ready_reason() is None
-        self.metrics.workers.read = lambda: sum(worker.serving for worker in self.workers)
+        self.metrics.ready.read_from(lambda: self.not_ready_reason() is None)
+        self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
 
     async def start(self) -> None:
@@ -278,7 +278,7 @@ class ProviderProcess:
         """As `Observed.exposition`."""
         await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
         workers = [worker.figures for worker in self.workers]
-        return self.metrics.render([*self._past.values(), *workers])
+        return await self.metrics.exposition([*self._past.values(), *workers])
 
     async def _metrics(self) -> Fields:
         return {"text": (await self.exposition()).decode("utf-8")}

@@ -162,7 +162,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     def not_ready_reason() -> str | None:
         return "shutting down" if service.draining else provider.not_ready_reason()
 
-    metrics.ready.read = lambda: not_ready_reason() is None
+    metrics.ready.read_from(lambda: not_ready_reason() is None)
     await service.start()
     api = await start_api(service, api_socket, way, probes=probe_socket is None)
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
@@ -191,7 +191,7 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
     service.access_log.start()
     app = build_app(service, probes=probes)
     api = await serve(app, listener, limits, service.metrics, way, service.fast_path)
-    service.metrics.connections.read = lambda: len(api.connections)
+    service.metrics.connections.read_from(lambda: len(api.connections))
     return api
 
 
