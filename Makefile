@@ -1,5 +1,5 @@
 # Every step that CI runs is a target here, and nothing else is needed: `make help`.
-# Needs python3 >= 3.11, Rust >= 1.89 (Cargo.toml has the version), make and a C compiler.
+# Needs python3 >= 3.11, Rust (Cargo.toml states the version), make and a C compiler.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,12 +8,12 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show what can be made
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
 	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
@@ -30,11 +30,22 @@ test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to ch
 	@echo '==> Python tests'
 	@$(BIN)/pytest $(ARGS)
 
+coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
+coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
+	@rm -rf target/coverage && mkdir -p target/coverage
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage json --quiet -o target/coverage/report.json
+	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
+
+public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
+	@$(BIN)/python tests/tools/public_surface.py
+
 check: check-rust check-python ## Run formatters, linters and type checks
 
 check-rust:
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	$(PYTHON) rust/check_rust_version.py
 
 check-python: build $(STAMPS)/tools
 	$(BIN)/ruff format --check .

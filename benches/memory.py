@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from benches import tokens as material
+from entra_fast._native import SigningKey
 from entra_fast.validate import Validator
 
 
@@ -24,9 +25,10 @@ def resident_kib() -> int:
 
 def main() -> None:
     total = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    key = material.signing_key("EdDSA")
+    jwk = material.private_jwk("EdDSA")
+    key = SigningKey.from_jwk(json.dumps(jwk))
     header = json.dumps({"typ": "JWT", "alg": "EdDSA", "kid": key.kid}).encode()
-    jwks = json.dumps({"keys": [json.loads(key.public_jwk())]})
+    jwks = json.dumps({"keys": [material.public_half(jwk)]})
     entries = 20_000
     validator = Validator(
         material.ISSUER, material.AUDIENCE, jwks=jwks, algorithms=["EdDSA"], cache_entries=entries

@@ -32,6 +32,7 @@ PER_ROUND = {
 NAMES = {
     "bench_unseen": "entra_fast, not seen before",
     "bench_unseen_as_dict": "entra_fast, not seen before, claims as dict",
+    "bench_unseen_aws_lc": "entra_fast, not seen before, AWS-LC alone",
     "bench_seen": "entra_fast, seen before",
     "bench_one_thread": "entra_fast, one thread, no cache",
     "bench_two_threads": "entra_fast, two threads, no cache",
@@ -42,6 +43,8 @@ NAMES = {
     "bench_joserfc": "joserfc",
     "bench_cryptography_raw": "cryptography, signature only",
     "bench_floor[raw]": "AWS-LC from Rust, signature and hash only",
+    "bench_floor[confirmed]": "rind with confirmation, from Rust, signature and hash only",
+    "bench_floor[unconfirmed]": "rind without confirmation, from Rust, signature and hash only",
     "bench_floor[verify]": "the core from Rust, whole verification",
     "bench_floor[sha256]": "SHA-256 of the token, from Rust",
 }
@@ -83,6 +86,9 @@ def rows(figures: Figures) -> list[dict[str, Any]]:
         ("P1", "bench_unseen_as_dict", "bench_pyjwt", 6.0),
         ("P1", "bench_unseen", "bench_joserfc", None),
         ("P1", "bench_unseen", "bench_cryptography_raw", None),
+        ("P1 library", "bench_unseen", "bench_unseen_aws_lc", None),
+        ("P1 library", "bench_floor[confirmed]", "bench_floor[raw]", None),
+        ("P1 library", "bench_floor[confirmed]", "bench_floor[unconfirmed]", None),
         ("P2", "bench_seen", "bench_floor[sha256]", 1 / 1.25),
         ("P2", "bench_seen", "bench_ryjwt", 15.0),
         ("P6", "bench_two_threads", "bench_one_thread", 1.8),

@@ -37,7 +37,7 @@ from benches.load import svg
 from benches.load.__main__ import machine
 from benches.load.processes import LOAD_CORE, ROOT, Server, start_sidecar, until_ready
 from benches.load.traffic import FORM, JSON, body
-from entra_fast._native import SigningKey
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 CONNECTIONS, DEEPEST_PIPELINE = 16, 16
 HOT, POOL, FRESH = 200, 6000, 200
@@ -94,9 +94,9 @@ class Token:
         return b'{"active":true,' + self.claims[1:]
 
 
-def sign(work: tuple[str, list[dict[str, object]]]) -> list[Token]:
+def sign(work: tuple[dict[str, str], list[dict[str, object]]]) -> list[Token]:
     """Sign claims; in another process, because it takes most of a millisecond each."""
-    key = SigningKey.from_jwk(work[0])
+    key = PrivateKey(work[0])
     header = json.dumps({"typ": "JWT", "alg": key.algorithm, "kid": key.kid}, separators=(",", ":")).encode()
     out = []
     for claims in work[1]:
@@ -111,8 +111,8 @@ class World:
     def __init__(self, signers: ProcessPoolExecutor) -> None:
         self._signers = signers
         self._serials = itertools.count()
-        self.keys: list[SigningKey] = [SigningKey.generate()]
-        self.published: list[SigningKey] = list(self.keys)
+        self.keys: list[PrivateKey] = [PrivateKey.generate()]
+        self.published: list[PrivateKey] = list(self.keys)
         self.pool: dict[str, collections.deque[Token]] = {}
         self.hot: list[Token] = []
         self.ending: list[Token] = []
@@ -126,7 +126,7 @@ class World:
         self.fetches = 0
         self.grants = 0
 
-    async def made(self, key: SigningKey, count: int, **changes: object) -> list[Token]:
+    async def made(self, key: PrivateKey, count: int, **changes: object) -> list[Token]:
         now = int(time.time()) - 30
         claims = [material.claims(next(self._serials), now) | changes for _ in range(count)]
         chunks = [(key.private_jwk(), claims[at : at + 250]) for at in range(0, count, 250)]
@@ -140,12 +140,11 @@ class World:
         now = int(time.time())
         self.expired = await self.made(key, 50, exp=now - 120, iat=now - 4000, nbf=now - 4000)
         self.wrong_audience = await self.made(key, 50, aud="11111111-0000-4000-8000-000000000000")
-        self.unknown = await self.made(SigningKey.generate(), 200)
+        self.unknown = await self.made(PrivateKey.generate(), 200)
         await self.adopt(key)
 
-    async def adopt(self, key: SigningKey) -> None:
+    async def adopt(self, key: PrivateKey) -> None:
         """Make many tokens of a key, and a new hot set."""
-        assert key.kid is not None
         self.pool[key.kid] = collections.deque(await self.made(key, POOL))
         self.hot = await self.made(key, HOT)
         self._gather()
@@ -153,7 +152,6 @@ class World:
     async def refresh(self) -> None:
         """Some new tokens for old ones, and some that end soon."""
         key = self.published[-1]
-        assert key.kid is not None
         pool = self.pool[key.kid]
         fresh = await self.made(key, FRESH)
         pool.extend(fresh)
@@ -164,11 +162,10 @@ class World:
         self.ending = await self.made(key, 20, exp=int(time.time()) - LEEWAY + 5)
         self._gather()
 
-    def publish(self, key: SigningKey) -> None:
+    def publish(self, key: PrivateKey) -> None:
         """Rotate: publish a new key beside the current one, and withdraw the one before."""
         self.keys.append(key)
         for old in self.published[:-1]:
-            assert old.kid is not None
             self.withdrawn.extend(itertools.islice(self.pool.pop(old.kid), 500))
         self.published = [self.published[-1], key]
         self.expired, self.wrong_audience = self.expired[:0], self.wrong_audience[:0]
@@ -197,7 +194,7 @@ class Provider:
 
     async def _keys(self, _: web.Request) -> web.Response:
         self.world.fetches += 1
-        return web.json_response({"keys": [json.loads(key.public_jwk()) for key in self.world.published]})
+        return web.json_response({"keys": [key.public_jwk() for key in self.world.published]})
 
     async def _token(self, request: web.Request) -> web.Response:
         form = dict(urllib.parse.parse_qsl(await request.text()))
@@ -519,7 +516,7 @@ class Soak:
         """While nothing is under way: a new key, whose first token must be believed at once."""
         if self._refreshing is not None:
             await self._refreshing
-        key = await asyncio.to_thread(SigningKey.generate)
+        key = await asyncio.to_thread(PrivateKey.generate)
         self.world.publish(key)
         await self.world.adopt(key)
         now = int(time.time())

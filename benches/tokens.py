@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from entra_fast._native import SigningKey
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 TENANT = "62366534-1ec3-4962-8869-9b5535279d0b"
 ISSUER = f"https://login.microsoftonline.com/{TENANT}/v2.0"
@@ -27,39 +27,19 @@ class Tokens:
     public_jwk: dict[str, str]
 
 
-def _b64(number: int, length: int | None = None) -> str:
-    data = number.to_bytes(length or (number.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def signing_key(algorithm: str) -> SigningKey:
+def private_jwk(algorithm: str) -> dict[str, str]:
     """A new key for the algorithm."""
     common = {"use": "sig", "kid": f"bench-{algorithm}", "alg": algorithm}
     if algorithm == "ES256":
-        private = ec.generate_private_key(ec.SECP256R1()).private_numbers()
-        point = private.public_numbers
-        jwk = {"kty": "EC", "crv": "P-256", "x": _b64(point.x, 32), "y": _b64(point.y, 32)}
-        return SigningKey.from_jwk(json.dumps(common | jwk | {"d": _b64(private.private_value, 32)}))
+        return json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))) | common
     if algorithm == "EdDSA":
-        key = ed25519.Ed25519PrivateKey.generate()
-        seed = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        public = key.public_key().public_bytes_raw()
-        jwk = {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(public).rstrip(b"=").decode()}
-        jwk["d"] = base64.urlsafe_b64encode(seed).rstrip(b"=").decode()
-        return SigningKey.from_jwk(json.dumps(common | jwk))
-    numbers = rsa.generate_private_key(65537, 2048).private_numbers()
-    jwk = {
-        "kty": "RSA",
-        "n": _b64(numbers.public_numbers.n),
-        "e": _b64(numbers.public_numbers.e),
-        "d": _b64(numbers.d),
-        "p": _b64(numbers.p),
-        "q": _b64(numbers.q),
-        "dp": _b64(numbers.dmp1),
-        "dq": _b64(numbers.dmq1),
-        "qi": _b64(numbers.iqmp),
-    }
-    return SigningKey.from_jwk(json.dumps(common | jwk))
+        return json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate())) | common
+    return PrivateKey.generate().private_jwk() | common
+
+
+def public_half(jwk: dict[str, str]) -> dict[str, str]:
+    """What of a private key may be published."""
+    return {name: value for name, value in jwk.items() if name not in ("d", "p", "q", "dp", "dq", "qi")}
 
 
 def claims(serial: int, now: int) -> dict[str, object]:
@@ -88,10 +68,11 @@ def claims(serial: int, now: int) -> dict[str, object]:
 
 def make(algorithm: str, count: int) -> Tokens:
     """`count` distinct tokens, valid for an hour."""
-    key = signing_key(algorithm)
+    jwk = private_jwk(algorithm)
+    key = SigningKey.from_jwk(json.dumps(jwk))
     now = int(time.time()) - 30
     header = json.dumps({"typ": "JWT", "alg": algorithm, "kid": key.kid}, separators=(",", ":")).encode()
     bodies = (json.dumps(claims(serial, now), separators=(",", ":")).encode() for serial in range(count))
     tokens = [key.sign(header, body) for body in bodies]
-    public = json.loads(key.public_jwk()) | {"alg": algorithm}
+    public = public_half(jwk)
     return Tokens(algorithm, tokens, json.dumps({"keys": [public]}), public)

@@ -24,7 +24,7 @@ from benches.chaos.faults import Making, ProcessFaults, RedisFaults, UpstreamFau
 from benches.chaos.pod import Pod, Sidecar
 from benches.chaos.report import PartReport, Sample, slope
 from benches.chaos.truth import TARGETS, Asked, KnownProvider, Truth
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.network import TcpProxy
 from support.process import served
 from support.provider import CLIENT_KEY
@@ -246,7 +246,7 @@ class Part:
         if not all(sidecar.known.has_keys and sidecar.known.fetches_keys for sidecar in self._pod.sidecars):
             return
         provider = self._provider
-        new = SigningKey.generate()
+        new = Key.generate()
         provider.published = [*provider.published, new]  # old keys stay: their tokens are still valid
         for sidecar in self._pod.sidecars:
             failed = await self._failed_fetches(sidecar)

@@ -31,7 +31,7 @@ from benches.load.processes import (
     until_ready,
 )
 from benches.load.traffic import FORM, INTROSPECT, JSON, SEEN, Traffic, body, of_unknown_key, sign
-from entra_fast._native import SigningKey
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 UNSEEN = 100_000
 """Distinct tokens for one run of one second. More than a core can verify in that time."""
@@ -49,7 +49,7 @@ class Bench:
         self.seconds = seconds
         self.results = report.Results()
         self.directory = directory
-        self.key = SigningKey.generate()
+        self.key = PrivateKey.generate()
         self.seen = sign(self.key, SEEN)
         self._unseen: list[str] = []
 
@@ -105,7 +105,7 @@ class Bench:
                     "aiohttp_pyjwt": stack.enter_context(
                         reference(
                             "pyjwt",
-                            jwk=json.loads(self.key.public_jwk()) | {"alg": "RS256"},
+                            jwk=self.key.public_jwk() | {"alg": "RS256"},
                             audience=material.AUDIENCE,
                             issuer=material.ISSUER,
                         )
@@ -181,7 +181,7 @@ class Bench:
             progress("no floor program (make bench-load builds it): the rows that need it are left out")
             return None
         jwks, file = self.directory / "jwks", self.directory / "tokens"
-        jwks.write_text(json.dumps({"keys": [json.loads(self.key.public_jwk()) | {"alg": "RS256"}]}))
+        jwks.write_text(json.dumps({"keys": [self.key.public_jwk() | {"alg": "RS256"}]}))
         sample = self.unseen[:2000]
         file.write_text("\n".join(sample) + "\n")
         with subprocess.Popen(
@@ -278,7 +278,7 @@ class Bench:
                 "AZURE_APP_TENANT_ID": material.TENANT,
                 "AZURE_APP_WELL_KNOWN_URL": f"http://127.0.0.1:{provider.port}/{material.TENANT}"
                 "/v2.0/.well-known/openid-configuration",
-                "AZURE_APP_JWK": SigningKey.generate().private_jwk(),
+                "AZURE_APP_JWK": json.dumps(PrivateKey.generate().private_jwk()),
             }
             for turn in range(2 * self.runs + 1):
                 started = time.perf_counter()

@@ -19,12 +19,12 @@ import uvloop
 from aiohttp import web
 
 from benches import tokens as material
-from entra_fast._native import SigningKey
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 LIFETIME = 3600
 
 
-def build_app(key: SigningKey, key_delay: float, base_url: list[str]) -> web.Application:
+def build_app(key: PrivateKey, key_delay: float, base_url: list[str]) -> web.Application:
     """`base_url` is filled when the port is known."""
     fetches = 0
     header = json.dumps({"typ": "JWT", "alg": key.algorithm, "kid": key.kid}).encode()
@@ -44,7 +44,7 @@ def build_app(key: SigningKey, key_delay: float, base_url: list[str]) -> web.App
         fetches += 1
         if fetches > 1:  # the first fetch is the sidecar's start
             await asyncio.sleep(key_delay)
-        return web.json_response({"keys": [json.loads(key.public_jwk())]})
+        return web.json_response({"keys": [key.public_jwk()]})
 
     async def token(request: web.Request) -> web.Response:
         form = dict(urllib.parse.parse_qsl(await request.text()))
@@ -66,7 +66,7 @@ def build_app(key: SigningKey, key_delay: float, base_url: list[str]) -> web.App
 
 async def serve(settings: dict[str, Any]) -> None:
     base_url = [""]
-    key = SigningKey.from_jwk(settings["key"])
+    key = PrivateKey(settings["key"])
     runner = web.AppRunner(build_app(key, settings.get("key_delay", 0.0), base_url), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", settings.get("port", 0)).start()

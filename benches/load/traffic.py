@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benches import tokens as material
 from benches.load.wrk import Shot
-from entra_fast._native import SigningKey
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 SEEN = 100
@@ -23,8 +23,8 @@ INTROSPECT, TOKEN, EXCHANGE = "/api/v1/introspect", "/api/v1/token", "/api/v1/to
 TARGET = "api://test-cluster.test-namespace.test-app/.default"
 
 
-def _sign(work: tuple[str, range]) -> list[str]:
-    key, serials = SigningKey.from_jwk(work[0]), work[1]
+def _sign(work: tuple[dict[str, str], range]) -> list[str]:
+    key, serials = PrivateKey(work[0]), work[1]
     now = int(time.time()) - 30
     header = json.dumps({"typ": "JWT", "alg": key.algorithm, "kid": key.kid}, separators=(",", ":")).encode()
     return [
@@ -33,7 +33,7 @@ def _sign(work: tuple[str, range]) -> list[str]:
     ]
 
 
-def sign(key: SigningKey, count: int) -> list[str]:
+def sign(key: PrivateKey, count: int) -> list[str]:
     """So many distinct tokens, valid for an hour; on all cores, because signing is what takes time."""
     chunks = [(key.private_jwk(), range(at, min(at + 1000, count))) for at in range(0, count, 1000)]
     with ProcessPoolExecutor() as pool:

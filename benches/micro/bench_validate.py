@@ -44,12 +44,13 @@ def made() -> dict[str, material.Tokens]:
     return {algorithm: material.make(algorithm, COUNT) for algorithm in ALGORITHMS}
 
 
-def validator(made: material.Tokens, entries: int = 2 * COUNT) -> Validator:
+def validator(made: material.Tokens, entries: int = 2 * COUNT, signatures: str = "fast") -> Validator:
     return Validator(
         material.ISSUER,
         material.AUDIENCE,
         jwks=made.jwks,
         algorithms=[made.algorithm],
+        signatures=signatures,
         cache_entries=entries,
     )
 
@@ -107,6 +108,17 @@ def bench_unseen(benchmark: Any, made: dict[str, material.Tokens], algorithm: st
 
     def setup() -> tuple[tuple[Callable[[], None]], dict[str, Any]]:
         return (each(validator(made[algorithm]).validate, made[algorithm].tokens),), {}
+
+    benchmark.pedantic(lambda work: work(), setup=setup, rounds=ROUNDS)
+
+
+@turns
+def bench_unseen_aws_lc(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> None:
+    """The same with AWS-LC alone: what rind, its confirmations included, is worth."""
+
+    def setup() -> tuple[tuple[Callable[[], None]], dict[str, Any]]:
+        one = validator(made["RS256"], signatures="aws-lc")
+        return (each(one.validate, made["RS256"].tokens),), {}
 
     benchmark.pedantic(lambda work: work(), setup=setup, rounds=ROUNDS)
 
@@ -249,8 +261,9 @@ def bench_cryptography_raw(benchmark: Any, made: dict[str, material.Tokens], tur
 
 
 @turns
-@pytest.mark.parametrize("work", ["raw", "verify", "sha256"])
+@pytest.mark.parametrize("work", ["raw", "confirmed", "unconfirmed", "verify", "sha256"])
 def bench_floor(benchmark: Any, floor: Floor, work: str, turn: int) -> None:
-    """The floors from Rust: AWS-LC's verification, the core's whole verification, SHA-256 of the token."""
+    """The floors from Rust: the signature by AWS-LC, by rind with confirmation and without; the core's whole
+    verification; SHA-256 of the token."""
     repeats = 20 if work == "sha256" else 1
     benchmark.pedantic(floor.work, args=(work,), rounds=ROUNDS, iterations=repeats)

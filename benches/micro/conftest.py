@@ -16,6 +16,7 @@ SIDE_BY_SIDE = (
     "bench_pyjwt",
     "bench_unseen_as_dict",
     "bench_ryjwt",
+    "bench_unseen_aws_lc",
     "bench_unseen",
     "bench_floor",
     "bench_seen",

@@ -1,70 +1,119 @@
-"""Metrics in the Prometheus text format, with label sets that cannot grow without bound.
+"""The metrics of a sidecar: what is counted, and how the figures of several processes become one.
 
-What belongs here: the few kinds of metric that are needed, their rendering, and `Metrics`, which names each
-one that exists (docs/metrics.md is checked against it). What must never be here: values taken from a request
-as labels. Every label has a closed set of values, or a limit after which new values count as `other`.
+What belongs here: one row for each metric (docs/metrics.md is checked against the rows of `Metrics`), the
+few kinds of metric, and the collector that hands them to prometheus-client, which writes the text format.
+What must never be here: values from a request as labels. Each label has a closed set of values, or a limit
+after which new values count as `other`.
 
-Several processes can be one sidecar (docs/workers.md): each metric knows how the figures of the workers and
-those of the process that is asked become one.
+prometheus-client is imported at the first scrape: its own counters need a lock for each observation and know
+neither native figures nor those of workers, so only its exposition is used, and a process that is not
+scraped does without.
 """
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import functools
+import itertools
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+if TYPE_CHECKING:
+    import prometheus_client.metrics_core as families
+
+from entra_fast import _signatures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of the rendered text (Prometheus exposition formats)."""
+"""The media type of the exposition."""
 
 Series = Sequence[tuple[Sequence[str], Sequence[float]]]
-"""The figures of one metric: for each combination of labels one number, or of a histogram the counts in its
-buckets and the sum."""
+"""The figures of one metric: for each combination of label values one number or, for a histogram, the counts
+in its buckets and the sum."""
 
 Figures = Mapping[str, Series]
-"""The figures of all metrics of a process, by name; can be written as JSON."""
+"""The figures of all metrics of a process, by metric name. Can be written as JSON."""
 
-Whole = Literal["sum", "least", "own"]
-"""What several processes have as one: the sum of all; the least of the workers'; or what the process says
-that is asked."""
+Merge = Literal["sum", "minimum", "own"]
+"""How the figures of several processes become one: the sum of all, the minimum of the workers', or the figure
+of the process that is asked."""
+
+LabelValues = tuple[str, ...]
 
 OTHER = "other"
 DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds."""
+"""Upper bounds of the buckets, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and its values. With `values` the set is closed; else the first `limit` values are kept."""
+    """A label and its values: those in `values`, or else the first `limit` values that occur."""
 
     name: str
     values: tuple[str, ...] = ()
     limit: int = 32
 
 
-class _Family:
-    """Series of one metric, by the values of its labels."""
+class Metric:
+    """A metric with one series for each combination of label values."""
 
-    kind = ""
+    __slots__ = ("_seen", "help", "labels", "merge", "name")
 
-    def __init__(self, name: str, help_text: str, labels: Sequence[Label] = (), whole: Whole = "sum") -> None:
+    kind: str
+
+    def __init__(self, name: str, help_text: str, *labels: Label, merge: Merge = "sum") -> None:
         self.name = name
         self.help = help_text
-        self.whole = whole
-        self.labels = tuple(labels)
-        self._seen: tuple[set[str], ...] = tuple(set(label.values) for label in self.labels)
+        self.labels = labels
+        self.merge = merge
+        self._seen: tuple[set[str], ...] = tuple(set(label.values) for label in labels)
 
-    def _bounded(self, values: tuple[str, ...]) -> tuple[str, ...]:
+    def figures(self) -> dict[LabelValues, list[float]]:
+        """The numbers of this process, by label values: see `Series`."""
+        raise NotImplementedError
+
+    def merged(self, workers: Iterable[Series] = ()) -> dict[LabelValues, list[float]]:
+        """The numbers of this process and of others as one.
+
+        Args:
+            workers: the figures of the other processes.
+        """
+        own = self.figures()
+        if self.merge == "own":
+            return own
+        if self.merge == "minimum":
+            return self.added(workers) or own
+        return self.added([list(own.items()), *workers])
+
+    def added(self, several: Iterable[Series]) -> dict[LabelValues, list[float]]:
+        """The numbers of several processes as one."""
+        merged: dict[LabelValues, list[float]] = {}
+        combine: Callable[[Iterable[float]], float] = min if self.merge == "minimum" else sum
+        for labels, numbers in itertools.chain.from_iterable(several):
+            key = self._bounded(tuple(labels))
+            known = merged.get(key)
+            merged[key] = (
+                list(numbers)
+                if known is None
+                else [combine(pair) for pair in zip(known, numbers, strict=True)]
+            )
+        return merged
+
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        """The merged figures in the form that prometheus-client writes."""
+        raise NotImplementedError
+
+    def _bounded(self, values: LabelValues) -> LabelValues:
         if len(values) != len(self.labels):
             raise ValueError(f"{self.name} has {len(self.labels)} labels")
-        return tuple(self._admit(i, value) for i, value in enumerate(values))
+        return tuple(map(self._admit, self._seen, self.labels, values))
 
-    def _admit(self, index: int, value: str) -> str:
-        seen, label = self._seen[index], self.labels[index]
+    @staticmethod
+    def _admit(seen: set[str], label: Label, value: str) -> str:
         if value in seen:
             return value
         if label.values or len(seen) >= label.limit:
@@ -72,67 +121,28 @@ class _Family:
         seen.add(value)
         return value
 
-    def _series(self, suffix: str, values: tuple[str, ...], extra: str = "") -> str:
-        pairs = [f'{label.name}="{_escape(v)}"' for label, v in zip(self.labels, values, strict=True)]
-        if extra:
-            pairs.append(extra)
-        return f"{self.name}{suffix}{{{','.join(pairs)}}}" if pairs else f"{self.name}{suffix}"
-
-    def figures(self) -> dict[tuple[str, ...], list[float]]:
-        """The numbers of this process, by the values of the labels: see `Series`."""
-        raise NotImplementedError
-
-    def _lines(self, labels: tuple[str, ...], numbers: Sequence[float]) -> list[str]:
-        return [f"{self._series('', labels)} {_number(numbers[0])}"]
-
-    def samples(self, workers: Iterable[Series] = ()) -> list[str]:
-        """The lines of the text format, without its head.
-
-        Args:
-            workers: the figures of other processes that are to be seen as one with this one.
-        """
-        merged = self.figures()
-        if self.whole != "own":
-            others = self._merged(workers)
-            if self.whole == "sum":
-                others = self._merged((list(merged.items()), list(others.items())))
-            merged = others or merged
-        return [line for labels, numbers in sorted(merged.items()) for line in self._lines(labels, numbers)]
-
-    def added(self, several: Iterable[Series]) -> Series:
-        """The figures of several processes as one."""
-        return list(self._merged(several).items())
-
-    def _merged(self, several: Iterable[Series]) -> dict[tuple[str, ...], list[float]]:
-        merged: dict[tuple[str, ...], list[float]] = {}
-        for series in several:
-            for labels, numbers in series:
-                key = self._bounded(tuple(labels))
-                known = merged.get(key)
-                merged[key] = list(numbers) if known is None else self._one(known, numbers)
-        return merged
-
-    def _one(self, known: Sequence[float], more: Sequence[float]) -> list[float]:
-        pairs = zip(known, more, strict=True)
-        return [min(pair) for pair in pairs] if self.whole == "least" else [sum(pair) for pair in pairs]
-
-    def render(self, workers: Iterable[Series] = ()) -> str:
-        head = f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
-        return head + "".join(f"{line}\n" for line in self.samples(workers))
+    def _fill(
+        self, family: families.CounterMetricFamily | families.GaugeMetricFamily, workers: Iterable[Series]
+    ) -> families.Metric:
+        for labels, numbers in sorted(self.merged(workers).items()):
+            family.add_metric(labels, numbers[0])
+        return family
 
 
-class Counter(_Family):
-    """Only goes up."""
+class Counter(Metric):
+    """A number that only goes up."""
+
+    __slots__ = ("_elsewhere", "_values")
 
     kind = "counter"
 
-    def __init__(self, name: str, help_text: str, labels: Sequence[Label] = ()) -> None:
-        super().__init__(name, help_text, labels)
-        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
-        self._elsewhere: Callable[[], dict[tuple[str, ...], float]] = dict
+    def __init__(self, name: str, help_text: str, *labels: Label) -> None:
+        super().__init__(name, help_text, *labels)
+        self._values: dict[LabelValues, float] = {} if labels else {(): 0}
+        self._elsewhere: Callable[[], Mapping[LabelValues, float]] = dict
 
-    def include(self, elsewhere: Callable[[], dict[tuple[str, ...], float]]) -> None:
-        """Add what is counted elsewhere, by the values of its labels, whenever metrics are read."""
+    def include(self, elsewhere: Callable[[], Mapping[LabelValues, float]]) -> None:
+        """Register a function that returns counts kept elsewhere, by label values. They are added."""
         self._elsewhere = elsewhere
 
     def add(self, *labels: str, amount: float = 1) -> None:
@@ -142,32 +152,36 @@ class Counter(_Family):
     def value(self, *labels: str) -> float:
         return self._values.get(labels, 0) + self._elsewhere().get(labels, 0)
 
-    def figures(self) -> dict[tuple[str, ...], list[float]]:
+    def figures(self) -> dict[LabelValues, list[float]]:
         elsewhere = self._elsewhere()
         values = dict.fromkeys(elsewhere, 0.0) | self._values
         return {key: [value + elsewhere.get(key, 0)] for key, value in values.items()}
 
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415 - see the module
 
-class Histogram(_Family):
-    """Counts observations in buckets of fixed bounds."""
+        names = [label.name for label in self.labels]
+        return self._fill(CounterMetricFamily(self.name, self.help, labels=names), workers)
+
+
+class Histogram(Metric):
+    """Observations, counted in buckets with fixed bounds."""
+
+    __slots__ = ("_bounds", "_elsewhere", "_values")
 
     kind = "histogram"
 
     def __init__(
-        self,
-        name: str,
-        help_text: str,
-        labels: Sequence[Label] = (),
-        buckets: Sequence[float] = DURATION_BUCKETS,
+        self, name: str, help_text: str, *labels: Label, buckets: Sequence[float] = DURATION_BUCKETS
     ) -> None:
-        super().__init__(name, help_text, labels)
+        super().__init__(name, help_text, *labels)
         self._bounds = tuple(buckets)
-        self._values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
-        self._elsewhere: Callable[[], dict[str, tuple[list[int], float]]] = dict
+        self._values: dict[LabelValues, tuple[list[int], list[float]]] = {}
+        self._elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]] = dict
 
-    def include(self, elsewhere: Callable[[], dict[str, tuple[list[int], float]]]) -> None:
-        """Add what is observed elsewhere, by the value of the one label: counts in the same buckets and one
-        more, and the sum; whenever metrics are read."""
+    def include(self, elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]]) -> None:
+        """Register a function that returns observations kept elsewhere, by the value of the only label: the
+        counts in the same buckets and the overflow bucket, and the sum. They are added."""
         self._elsewhere = elsewhere
 
     def observe(self, value: float, *labels: str) -> None:
@@ -176,7 +190,7 @@ class Histogram(_Family):
         counts[bisect.bisect_left(self._bounds, value)] += 1
         total[0] += value
 
-    def figures(self) -> dict[tuple[str, ...], list[float]]:
+    def figures(self) -> dict[LabelValues, list[float]]:
         merged = {key: [*counts, *total] for key, (counts, total) in self._values.items()}
         for label, (counts, seconds) in self._elsewhere().items():
             if any(counts):
@@ -185,72 +199,59 @@ class Histogram(_Family):
                 merged[(label,)] = more if own is None else [a + b for a, b in zip(own, more, strict=True)]
         return merged
 
-    def _lines(self, labels: tuple[str, ...], numbers: Sequence[float]) -> list[str]:
-        *counts, total = numbers
-        lines = []
-        running = 0.0
-        for bound, count in zip((*self._bounds, None), counts, strict=True):
-            running += count
-            text = "+Inf" if bound is None else _number(bound)
-            bucket = self._series("_bucket", labels, f'le="{text}"')
-            lines.append(f"{bucket} {_number(running)}")
-        lines.append(f"{self._series('_sum', labels)} {_number(total)}")
-        lines.append(f"{self._series('_count', labels)} {_number(running)}")
-        return lines
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415 - see the module
+
+        family = HistogramMetricFamily(self.name, self.help, labels=[label.name for label in self.labels])
+        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        for labels, (*counts, total) in sorted(self.merged(workers).items()):
+            buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
+            family.add_metric(labels, buckets, total)
+        return family
 
 
-class Computed(_Family):
-    """A gauge or counter that something else keeps: its value is asked for when metrics are read."""
+class Reading(Metric):
+    """A gauge or counter whose value is kept elsewhere, and read at each scrape."""
+
+    __slots__ = ("_read", "kind")
 
     def __init__(
         self,
-        kind: str,
+        kind: Literal["gauge", "counter"],
         name: str,
         help_text: str,
-        read: Callable[[], float] | None = None,
+        read: Callable[[], float] = int,
         *,
-        whole: Whole = "sum",
+        merge: Merge = "sum",
     ) -> None:
-        super().__init__(name, help_text, whole=whole)
+        super().__init__(name, help_text, merge=merge)
         self.kind = kind
-        self.read: Callable[[], float] = read if read is not None else lambda: 0
+        self._read = read
 
-    def figures(self) -> dict[tuple[str, ...], list[float]]:
-        return {(): [self.read()]}
+    def read_from(self, read: Callable[[], float]) -> None:
+        """Register the function that returns the value."""
+        self._read = read
 
+    def read(self) -> float:
+        """The value of this process."""
+        return self._read()
 
-TOKEN_CACHE_FIGURES = ("entries", "bytes", "hits", "misses", "evictions", "expired")
-VERIFIED_FIGURES = ("entries", "bytes", "hits", "misses", "evictions")
-_SIZES = ("entries", "bytes")
+    def figures(self) -> dict[LabelValues, list[float]]:
+        return {(): [self._read()]}
 
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        from prometheus_client.metrics_core import (  # noqa: PLC0415 - see the module
+            CounterMetricFamily,
+            GaugeMetricFamily,
+        )
 
-class CacheFamilies:
-    """The figures of a native cache, each as a metric of its own."""
-
-    def __init__(self, prefix: str, what: str, figures: Sequence[str]) -> None:
-        self._stats: Callable[[], dict[str, int]] = dict
-        self.families = {
-            figure: Computed(
-                "gauge" if figure in _SIZES else "counter",
-                f"{prefix}_{figure}" if figure in _SIZES else f"{prefix}_{figure}_total",
-                f"Cache of {what}: {figure}.",
-                functools.partial(self._figure, figure),
-            )
-            for figure in figures
-        }
-        self._prefix = ""
-
-    def watch(self, stats: Callable[[], dict[str, int]], prefix: str = "") -> None:
-        """Take the figures from `stats()`, whose keys are the figures' names after `prefix`."""
-        self._stats, self._prefix = stats, prefix
-
-    def _figure(self, figure: str) -> float:
-        return self._stats().get(self._prefix + figure, 0)
+        of_kind = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
+        return self._fill(of_kind(self.name, self.help, labels=()), workers)
 
 
 SHARED_OPERATIONS = ("get", "put", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
-"""How a Redis server fails. After some in a row it is left alone for a while."""
+"""How a Redis server fails. After several failures in a row it is not used for a while."""
 SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
@@ -258,213 +259,320 @@ ENDPOINTS = ("token", "exchange", "introspect", OTHER)
 GRANTS = ("client_credentials", "on_behalf_of")
 
 
+def _resident_bytes() -> float:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):  # pragma: no cover - only where there is no /proc
+        return 0
+
+
+M = TypeVar("M", bound=Metric)
+_gauge = functools.partial(Reading, "gauge")
+_counter = functools.partial(Reading, "counter")
+
+
+class _Row(Generic[M]):
+    """Describes one metric; each instance of `Metrics` has a metric of its own."""
+
+    def __init__(
+        self, kind: Callable[..., M], name: str, help_text: str, *labels: Any, **options: Any
+    ) -> None:
+        self.make: Callable[[], M] = functools.partial(kind, name, help_text, *labels, **options)
+
+    @overload
+    def __get__(self, metrics: None, owner: type) -> _Row[M]: ...
+    @overload
+    def __get__(self, metrics: Metrics, owner: type) -> M: ...
+    def __get__(self, metrics: Metrics | None, owner: type) -> _Row[M] | M:
+        """For the type checker: in an instance, its own metric takes the place of the row."""
+        return self
+
+
 class Metrics:
     """All metrics of a sidecar. One instance belongs to one sidecar; there is no global registry."""
 
+    # --- requests to the sidecar ---
+    requests = _Row(
+        Counter,
+        "entra_fast_requests_total",
+        "Requests answered by the API, by endpoint and status.",
+        Label("endpoint", ENDPOINTS),
+        Label("status", limit=24),
+    )
+    request_seconds = _Row(
+        Histogram,
+        "entra_fast_request_duration_seconds",
+        "Time from the headers of a request to its response.",
+        Label("endpoint", ENDPOINTS),
+    )
+    introspections = _Row(
+        Counter,
+        "entra_fast_introspections_total",
+        "Introspection responses, by whether the token was active.",
+        Label("active", ("true", "false")),
+    )
+    signature_confirmations = _Row(
+        Counter,
+        "entra_fast_signature_confirmations_total",
+        "Signatures that AWS-LC verified after rind, by outcome. `disagreed` must stay 0.",
+        Label("outcome", ("agreed", "disagreed")),
+    )
+    connections = _Row(_gauge, "entra_fast_connections", "Open connections to the API.")
+    connections_refused = _Row(
+        Counter,
+        "entra_fast_connections_refused_total",
+        "Connections refused because the maximum number was open.",
+    )
+    receive_timeouts = _Row(
+        Counter,
+        "entra_fast_receive_timeouts_total",
+        "Requests abandoned because they did not arrive in time.",
+    )
+    fast_path = _Row(
+        _gauge,
+        "entra_fast_fast_path",
+        "1 while native code answers common requests (the fast path), else 0.",
+        merge="minimum",
+    )
+    fast_lane = _Row(_gauge, "entra_fast_fast_lane", "Older name of entra_fast_fast_path.", merge="minimum")
+    ready = _Row(_gauge, "entra_fast_ready", "1 when /readyz answers 200, else 0.", merge="own")
+
+    # --- requests to the provider ---
+    upstream = _Row(
+        Counter,
+        "entra_fast_upstream_requests_total",
+        "Token requests sent to the provider, by grant and outcome (`ok` or an error code).",
+        Label("grant", GRANTS),
+        Label("outcome"),
+    )
+    upstream_seconds = _Row(
+        Histogram,
+        "entra_fast_upstream_duration_seconds",
+        "Time that the provider took to answer a token request.",
+        Label("grant", GRANTS),
+    )
+    flights = _Row(
+        _gauge, "entra_fast_upstream_requests_in_flight", "Tokens being fetched from the provider."
+    )
+    discovery = _Row(
+        Counter,
+        "entra_fast_discovery_requests_total",
+        "Requests for the discovery document, by outcome (`ok` or an error code).",
+        Label("outcome"),
+    )
+    key_requests = _Row(
+        Counter,
+        "entra_fast_key_set_requests_total",
+        "Requests for the provider's key set, by outcome (`ok` or an error code).",
+        Label("outcome"),
+    )
+    keys = _Row(_gauge, "entra_fast_key_set_keys", "Signing keys that tokens are verified with.", merge="own")
+    keys_dropped = _Row(
+        _gauge,
+        "entra_fast_key_set_dropped",
+        "Entries of the key set that are not usable and are ignored.",
+        merge="own",
+    )
+    key_set_age = _Row(
+        _gauge,
+        "entra_fast_key_set_age_seconds",
+        "Time since the key set was last fetched, or -1 before that.",
+        lambda: -1,
+        merge="own",
+    )
+    provider_errors = _Row(
+        Counter,
+        "entra_fast_provider_errors_total",
+        "Error responses of the provider, by AADSTS code (or OAuth error where there is none).",
+        Label("code", limit=64),
+    )
+    credential_rejected = _Row(
+        _gauge,
+        "entra_fast_credential_rejected",
+        "1 while the provider rejects the application's credential, else 0.",
+        merge="own",
+    )
+    renewals = _Row(
+        Counter,
+        "entra_fast_renewals_total",
+        "Renewals of cached tokens ahead of their expiry, by outcome.",
+        Label("outcome", ("ok", "failed")),
+    )
+    stale_served = _Row(
+        Counter,
+        "entra_fast_stale_tokens_served_total",
+        "Responses with a cached, still valid token because the provider failed.",
+    )
+
+    # --- caches ---
+    token_cache_entries = _Row(_gauge, "entra_fast_token_cache_entries", "Tokens in the token cache.")
+    token_cache_bytes = _Row(_gauge, "entra_fast_token_cache_bytes", "Size of the token cache.")
+    token_cache_hits = _Row(_counter, "entra_fast_token_cache_hits_total", "Token cache look-ups that hit.")
+    token_cache_misses = _Row(
+        _counter, "entra_fast_token_cache_misses_total", "Token cache look-ups that missed."
+    )
+    token_cache_evictions = _Row(
+        _counter, "entra_fast_token_cache_evictions_total", "Tokens evicted from the token cache."
+    )
+    token_cache_expired = _Row(
+        _counter, "entra_fast_token_cache_expired_total", "Expired tokens removed from the token cache."
+    )
+    verified_cache_entries = _Row(
+        _gauge, "entra_fast_verified_cache_entries", "Tokens in the verification cache."
+    )
+    verified_cache_bytes = _Row(_gauge, "entra_fast_verified_cache_bytes", "Size of the verification cache.")
+    verified_cache_hits = _Row(
+        _counter, "entra_fast_verified_cache_hits_total", "Verification cache look-ups that hit."
+    )
+    verified_cache_misses = _Row(
+        _counter, "entra_fast_verified_cache_misses_total", "Verification cache look-ups that missed."
+    )
+    verified_cache_evictions = _Row(
+        _counter, "entra_fast_verified_cache_evictions_total", "Tokens evicted from the verification cache."
+    )
+
+    # --- the cache that replicas share ---
+    shared = _Row(
+        Counter,
+        "entra_fast_shared_cache_requests_total",
+        "Requests to the shared cache, by operation and outcome.",
+        Label("operation", SHARED_OPERATIONS),
+        Label("outcome", SHARED_OUTCOMES),
+    )
+    shared_seconds = _Row(
+        Histogram,
+        "entra_fast_shared_cache_duration_seconds",
+        "Time spent waiting for the shared cache.",
+        Label("operation", SHARED_OPERATIONS),
+    )
+    shared_rejected = _Row(
+        Counter,
+        "entra_fast_shared_cache_rejected_total",
+        "Entries of the shared cache that were rejected, by reason.",
+        Label("reason", SHARED_REJECTIONS),
+    )
+    shared_announcements = _Row(
+        Counter,
+        "entra_fast_shared_cache_announcements_total",
+        "Announcements by other replicas that a token was replaced on request, by outcome.",
+        Label("outcome", ("adopted", "ignored", "rejected")),
+    )
+    shared_interruptions = _Row(
+        Counter,
+        "entra_fast_shared_cache_interruptions_total",
+        "Times that the shared cache was not used for a while because it failed repeatedly.",
+    )
+    shared_available = _Row(
+        _gauge,
+        "entra_fast_shared_cache_available",
+        "1 while a shared cache is configured and in use, else 0.",
+        merge="own",
+    )
+
+    # --- processes ---
+    workers = _Row(_gauge, "entra_fast_workers", "Processes that serve the API.", lambda: 1, merge="own")
+    worker_requests = _Row(
+        Counter,
+        "entra_fast_worker_requests_total",
+        "Requests answered by each worker, by worker number.",
+        Label("worker", limit=64),
+    )
+    worker_restarts = _Row(
+        Counter,
+        "entra_fast_worker_restarts_total",
+        "Workers that were replaced, by reason.",
+        Label("reason", ("ended", "hung", "not_started")),
+    )
+    start_time = _Row(
+        _gauge,
+        "process_start_time_seconds",
+        "Start time of the process, in seconds since the epoch.",
+        merge="own",
+    )
+    cpu = _Row(
+        _counter, "process_cpu_seconds_total", "User and system CPU time.", lambda: sum(os.times()[:2])
+    )
+    memory = _Row(_gauge, "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
+
     def __init__(self) -> None:
-        self.requests = Counter(
-            "entra_fast_requests_total",
-            "Requests answered by the API, by endpoint and status.",
-            (Label("endpoint", ENDPOINTS), Label("status", limit=24)),
-        )
-        self.request_seconds = Histogram(
-            "entra_fast_request_duration_seconds",
-            "Time from a request's headers to its answer.",
-            (Label("endpoint", ENDPOINTS),),
-        )
-        self.introspections = Counter(
-            "entra_fast_introspections_total",
-            "Introspection answers, by whether the token was active.",
-            (Label("active", ("true", "false")),),
-        )
-        self.upstream = Counter(
-            "entra_fast_upstream_requests_total",
-            "Requests for tokens sent to the provider, by grant and outcome (`ok` or an error code).",
-            (Label("grant", GRANTS), Label("outcome")),
-        )
-        self.upstream_seconds = Histogram(
-            "entra_fast_upstream_duration_seconds",
-            "Time that the provider took for one request for a token.",
-            (Label("grant", GRANTS),),
-        )
-        self.discovery = Counter(
-            "entra_fast_discovery_requests_total",
-            "Requests for the discovery document, by outcome (`ok` or an error code).",
-            (Label("outcome"),),
-        )
-        self.key_requests = Counter(
-            "entra_fast_key_set_requests_total",
-            "Requests for the provider's key set, by outcome (`ok` or an error code).",
-            (Label("outcome"),),
-        )
-        self.keys = Computed(
-            "gauge", "entra_fast_key_set_keys", "Keys by which tokens are judged now.", whole="own"
-        )
-        self.keys_dropped = Computed(
-            "gauge",
-            "entra_fast_key_set_dropped",
-            "Entries of the key set that cannot be used and were left out.",
-            whole="own",
-        )
-        self.key_set_age = Computed(
-            "gauge",
-            "entra_fast_key_set_age_seconds",
-            "Time since keys were last fetched, or -1 before that.",
-            lambda: -1,
-            whole="own",
-        )
-        self.provider_errors = Counter(
-            "entra_fast_provider_errors_total",
-            "Refusals of the provider, by AADSTS code (or OAuth error where there is none).",
-            (Label("code", limit=64),),
-        )
-        self.renewals = Counter(
-            "entra_fast_renewals_total",
-            "Renewals of cached tokens ahead of their expiry, by outcome.",
-            (Label("outcome", ("ok", "failed")),),
-        )
-        self.stale_served = Counter(
-            "entra_fast_stale_tokens_served_total",
-            "Answers with a still valid cached token because the provider failed.",
-        )
-        self.shared = Counter(
-            "entra_fast_shared_cache_requests_total",
-            "Requests to the cache that replicas share, by operation and outcome.",
-            (Label("operation", SHARED_OPERATIONS), Label("outcome", SHARED_OUTCOMES)),
-        )
-        self.shared_seconds = Histogram(
-            "entra_fast_shared_cache_duration_seconds",
-            "Time spent waiting for the cache that replicas share.",
-            (Label("operation", SHARED_OPERATIONS),),
-        )
-        self.shared_rejected = Counter(
-            "entra_fast_shared_cache_rejected_total",
-            "Entries of the cache that replicas share that were not believed, by reason.",
-            (Label("reason", SHARED_REJECTIONS),),
-        )
-        self.shared_announcements = Counter(
-            "entra_fast_shared_cache_announcements_total",
-            "Announcements of other replicas that a token was replaced on demand, by what became of them.",
-            (Label("outcome", ("adopted", "ignored", "rejected")),),
-        )
-        self.shared_interruptions = Counter(
-            "entra_fast_shared_cache_interruptions_total",
-            "How often the cache that replicas share failed so much that it was left alone for a while.",
-        )
-        self.shared_available = Computed(
-            "gauge",
-            "entra_fast_shared_cache_available",
-            "1 while a cache that replicas share is set up and in use, else 0.",
-            whole="own",
-        )
-        self.connections_refused = Counter(
-            "entra_fast_connections_refused_total", "Connections refused because there were too many."
-        )
-        self.receive_timeouts = Counter(
-            "entra_fast_receive_timeouts_total", "Requests given up because they did not arrive in time."
-        )
-        self.connections = Computed("gauge", "entra_fast_connections", "Open connections to the API.")
-        self.fast_lane = Computed(
-            "gauge",
-            "entra_fast_fast_lane",
-            "1 while plain requests are answered on the fast lane, below aiohttp, else 0.",
-            whole="least",
-        )
-        self.ready = Computed("gauge", "entra_fast_ready", "1 when /readyz answers 200, else 0.", whole="own")
-        self.credential_rejected = Computed(
-            "gauge",
-            "entra_fast_credential_rejected",
-            "1 while the provider rejects the application's credential, else 0.",
-            whole="own",
-        )
-        self.flights = Computed(
-            "gauge", "entra_fast_upstream_requests_in_flight", "Tokens being fetched from the provider."
-        )
-        self.token_cache = CacheFamilies("entra_fast_token_cache", "acquired tokens", TOKEN_CACHE_FIGURES)
-        self.verified_cache = CacheFamilies("entra_fast_verified_cache", "verified tokens", VERIFIED_FIGURES)
-        self.workers = Computed(
-            "gauge",
-            "entra_fast_workers",
-            "Processes that serve the API.",
-            lambda: 1,
-            whole="own",
-        )
-        self.worker_requests = Counter(
-            "entra_fast_worker_requests_total",
-            "Requests answered by each of several workers, by its number.",
-            (Label("worker", limit=64),),
-        )
-        self.worker_restarts = Counter(
-            "entra_fast_worker_restarts_total",
-            "Workers that ended by themselves or had to be ended, and were replaced, by the reason.",
-            (Label("reason", ("ended", "hung", "not_started")),),
-        )
+        for attribute, row in vars(Metrics).items():
+            if isinstance(row, _Row):
+                setattr(self, attribute, row.make())
+        self.fast_lane.read_from(self.fast_path.read)
+        self.signature_confirmations.include(_signatures.confirmations)
         started = time.time()
-        self.start_time = Computed(
-            "gauge",
-            "process_start_time_seconds",
-            "Start time of the process, seconds since the epoch.",
-            lambda: started,
-            whole="own",
-        )
-        self.cpu = Computed(
-            "counter",
-            "process_cpu_seconds_total",
-            "User and system CPU time.",
-            lambda: sum(os.times()[:2]),
-        )
-        self.memory = Computed("gauge", "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
+        self.start_time.read_from(lambda: started)
 
     def watch_keys(
-        self, stats: Callable[[], dict[str, int]], outcomes: Callable[[], Mapping[str, int]]
+        self, stats: Callable[[], Mapping[str, int]], outcomes: Callable[[], Mapping[str, int]]
     ) -> None:
-        """Take the figures of keys from `stats()`, and how fetching them went from `outcomes()`."""
-        self.keys.read = lambda: stats().get("keys", 0)
-        self.keys_dropped.read = lambda: stats().get("keys_dropped", 0)
-        self.key_set_age.read = lambda: stats().get("key_set_age_seconds", -1)
+        """Register the source of the key set's figures, and that of the outcomes of fetching it."""
+        self.keys.read_from(lambda: stats().get("keys", 0))
+        self.keys_dropped.read_from(lambda: stats().get("keys_dropped", 0))
+        self.key_set_age.read_from(lambda: stats().get("key_set_age_seconds", -1))
         self.key_requests.include(lambda: {(outcome,): count for outcome, count in outcomes().items()})
 
-    def families(self) -> list[_Family]:
+    def watch_token_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
+        """Register the source of the token cache's figures: `TokenCache.stats`."""
+        self.token_cache_entries.read_from(lambda: stats().get("entries", 0))
+        self.token_cache_bytes.read_from(lambda: stats().get("bytes", 0))
+        self.token_cache_hits.read_from(lambda: stats().get("hits", 0))
+        self.token_cache_misses.read_from(lambda: stats().get("misses", 0))
+        self.token_cache_evictions.read_from(lambda: stats().get("evictions", 0))
+        self.token_cache_expired.read_from(lambda: stats().get("expired", 0))
+
+    def watch_verification_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
+        """Register the source of the verification cache's figures: `AsyncValidator.stats`."""
+        self.verified_cache_entries.read_from(lambda: stats().get("cache_entries", 0))
+        self.verified_cache_bytes.read_from(lambda: stats().get("cache_bytes", 0))
+        self.verified_cache_hits.read_from(lambda: stats().get("cache_hits", 0))
+        self.verified_cache_misses.read_from(lambda: stats().get("cache_misses", 0))
+        self.verified_cache_evictions.read_from(lambda: stats().get("cache_evictions", 0))
+
+    def families(self) -> list[Metric]:
         """Every metric, by name."""
-        own = [family for family in vars(self).values() if isinstance(family, _Family)]
-        own += [*self.token_cache.families.values(), *self.verified_cache.families.values()]
-        return sorted(own, key=lambda family: family.name)
+        own = (metric for metric in vars(self).values() if isinstance(metric, Metric))
+        return sorted(own, key=lambda metric: metric.name)
 
     def render(self, workers: Sequence[Figures] = ()) -> bytes:
         """The text that Prometheus scrapes.
 
         Args:
-            workers: the figures of other processes that are to be seen as one with this one.
+            workers: the figures of other processes, to be merged with those of this one.
         """
-        texts = (
-            family.render(figures.get(family.name, ()) for figures in workers) for family in self.families()
-        )
-        return "".join(texts).encode("utf-8")
+        import prometheus_client  # noqa: PLC0415 - see the module
+
+        registry = prometheus_client.CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(self.families(), workers))
+        return prometheus_client.generate_latest(registry)
+
+    async def exposition(self, workers: Sequence[Figures] = ()) -> bytes:
+        """As `render`, without blocking the event loop while prometheus-client is imported."""
+        if "prometheus_client" not in sys.modules:
+            await asyncio.to_thread(__import__, "prometheus_client")
+        return self.render(workers)
 
     def figures(self) -> Figures:
         """The figures of this process."""
-        return {family.name: list(family.figures().items()) for family in self.families()}
+        return {metric.name: list(metric.figures().items()) for metric in self.families()}
 
     def accumulated(self, earlier: Figures, more: Figures) -> Figures:
-        """What remains of processes that are gone: the sums of what they have counted, and no gauges."""
-        counted = (family for family in self.families() if family.kind != "gauge" and family.whole == "sum")
+        """What remains of processes that have ended: the sums of their counters and histograms."""
+        counted = (metric for metric in self.families() if metric.kind != "gauge" and metric.merge == "sum")
         return {
-            family.name: family.added((earlier.get(family.name, ()), more.get(family.name, ())))
-            for family in counted
+            metric.name: list(metric.added((earlier.get(metric.name, ()), more.get(metric.name, ()))).items())
+            for metric in counted
         }
 
 
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+class _Collector:
+    """Yields the families of all metrics, merged over the processes: prometheus-client's custom collector."""
 
+    def __init__(self, metrics: Sequence[Metric], workers: Sequence[Figures]) -> None:
+        self._metrics = metrics
+        self._workers = workers
 
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))
-
-
-def _resident_bytes() -> float:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):  # not Linux
-        return 0
+    def collect(self) -> Iterator[families.Metric]:
+        for metric in self._metrics:
+            yield metric.family([figures.get(metric.name, ()) for figures in self._workers])

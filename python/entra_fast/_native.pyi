@@ -31,6 +31,7 @@ __all__ = [
     "Validator",
     "__version__",
     "cache_key",
+    "distrust_fast_signatures",
     "host_name",
     "is_form",
     "is_loopback_host",
@@ -41,9 +42,11 @@ __all__ = [
     "parse_token_request",
     "scope_for",
     "sha256",
+    "signature_figures",
     "token_cache_key",
     "unverified_claims",
     "unverified_header",
+    "when_fast_signatures_are_distrusted",
 ]
 
 __version__: str
@@ -79,6 +82,18 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
     """The claims of a token, not verified. Never decide anything by them.
 
     Raises InvalidToken when it is not a JWT."""
+
+def signature_figures() -> dict[str, int]:
+    """Of this process: how often AWS-LC `agreed` and `disagreed` with the fast library, and whether that
+    library may be used (`fast`, a bool)."""
+
+def distrust_fast_signatures() -> None:
+    """Verify with AWS-LC alone from now on, in this process. What the fast library alone has verified is
+    verified again."""
+
+def when_fast_signatures_are_distrusted(callback: Callable[[], object]) -> None:
+    """Call this when the fast library is no longer trusted: once, on the thread that has ended the trust. The
+    first callback stays."""
 
 @final
 class Claims(Mapping[str, Any]):
@@ -121,7 +136,7 @@ class Claims(Mapping[str, Any]):
         """The user's display name (`name`). For display, never for decisions."""
     def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
         """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
-        none is a TypeError: a name that is None because a setting is missing must not admit every token."""
+        none is a `TypeError`: a name that is None because a setting is missing must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:
@@ -153,8 +168,8 @@ class Policy:
     """What a token must be to be accepted; complete when constructed, and immutable.
 
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
-    allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. Raises
-    ConfigurationError."""
+    allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
+    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -167,6 +182,7 @@ class Policy:
         required_claims: Iterable[str] | None = None,
         max_age: float | None = None,
         max_token_bytes: int = 65536,
+        signatures: str = "fast",
     ) -> Policy: ...
 
 @final
@@ -202,11 +218,8 @@ class Validator:
 
 @final
 class SigningKey:
-    """A private key that signs client assertions and, in the emulator, tokens."""
+    """A private key that signs: client assertions in the sidecar, tokens in the local Entra ID."""
 
-    @staticmethod
-    def generate(bits: int = 2048) -> SigningKey:
-        """A new RSA key for RS256; its kid is the RFC 7638 thumbprint. `bits`: 2048, 3072 or 4096."""
     @staticmethod
     def from_jwk(jwk: str | bytes) -> SigningKey:
         """A private JWK (RSA, EC P-256/P-384, OKP Ed25519). Raises ConfigurationError (code
@@ -219,13 +232,6 @@ class SigningKey:
     def x5t(self) -> str | None: ...
     @property
     def x5t_s256(self) -> str | None: ...
-    @property
-    def thumbprint(self) -> str:
-        """RFC 7638 SHA-256 thumbprint, base64url."""
-    def public_jwk(self) -> str:
-        """The public half as JWK text (kty, use, kid, and the key's parameters; no alg, as Entra does)."""
-    def private_jwk(self) -> str:
-        """The whole key as JWK text. Handle with care."""
     def sign(self, header: bytes, payload: bytes) -> str:
         """Compact JWS over exactly these bytes; `header` must be JSON whose `alg` is `self.algorithm`."""
 

@@ -7,6 +7,15 @@ Nothing here imports anything else of the package, so that every layer may raise
 
 from __future__ import annotations
 
+__all__ = [
+    "ConfigurationError",
+    "EntraFastError",
+    "Forbidden",
+    "InvalidToken",
+    "KeysUnavailable",
+    "ProviderError",
+]
+
 
 class EntraFastError(Exception):
     """Base of all errors of this package.

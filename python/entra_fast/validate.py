@@ -1,4 +1,4 @@
-"""The library's front door: is this token acceptable?
+"""Validate access tokens of Microsoft Entra ID and other providers of OpenID Connect.
 
     from entra_fast.validate import Validator
 
@@ -6,11 +6,11 @@
     claims = validator.validate(token)                              # raises InvalidToken
     claims.require(role="access_as_application")                    # raises Forbidden
 
-What belongs here: `Validator` for threads, `AsyncValidator` for asyncio, `validate()` from the environment.
-What must never be here: parsing, verification and caching (the native core), or when to fetch keys (keys.py).
-Importing this loads nothing of the server's.
+What belongs here: `Validator` for threads, `AsyncValidator` for asyncio, and `validate()`, which is
+configured by the environment. What must never be here: parsing, verification and caching (the native core),
+or when to fetch keys (_provider/jwks.py). Importing this module loads nothing of the sidecar.
 
-On a token seen before, one call costs less than one SHA-256 of it. Otherwise it costs one signature
+A token that was verified before costs less than one SHA-256 of it. Any other token costs one signature
 verification.
 """
 
@@ -23,11 +23,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _signatures
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -39,10 +39,14 @@ from entra_fast._native import (
 from entra_fast._native import (
     Validator as NativeValidator,
 )
-from entra_fast._provider import blocking_fetch as fetch
-from entra_fast._provider.jwks import AsyncKeys, KeySource, RefreshRules, ThreadKeys
+from entra_fast._net import url_problem
+from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
+from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
+from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
+from entra_fast._provider.jwks_schedule import RefreshRules
 from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
-from entra_fast._settings.load import url_problem
+from entra_fast._validation import NEED_KEYS, AsyncValidation, first_kid, kid_of, needs_keys
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,
@@ -50,9 +54,6 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
 )
-
-if TYPE_CHECKING:
-    from entra_fast._provider.http_client import HttpClient
 
 __all__ = [
     "AsyncValidator",
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     required_claims: Iterable[str]
     max_age: float | None
     max_token_bytes: int
+    signatures: str
     cache_entries: int
     cache_bytes: int
     refresh: RefreshRules | None
@@ -91,125 +93,44 @@ class Options(TypedDict, total=False):
 _Result = TypeVar("_Result")
 
 
-class _Validation:
-    """What both validators share: settings become a complete policy, or a ConfigurationError."""
-
-    _keys: ThreadKeys | KeySource | None = None
-
-    def __init__(
-        self,
-        issuer: str | Sequence[str] | None = None,
-        audience: str | Sequence[str] | None = None,
-        *,
-        jwks_uri: str | None = None,
-        jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
-        algorithms: Iterable[str] = ("RS256",),
-        tenants: Iterable[str] | None = None,
-        leeway: float = 60.0,
-        required_claims: Iterable[str] = ("iat",),
-        max_age: float | None = None,
-        max_token_bytes: int = MAX_TOKEN_BYTES,
-        cache_entries: int = 20_000,
-        cache_bytes: int = 128 << 20,
-        refresh: RefreshRules | None = None,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        if issuer is None and jwks_uri is None and jwks is None:
-            found = _Environment.read(os.environ, audience)
-            if found.well_known is not None:
-                found = found.completed(self._discover(found.well_known))
-            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
-        if issuer is None:
-            raise ConfigurationError(
-                "setting_missing", "issuer is missing: whose tokens are accepted?", "issuer"
-            )
-        if audience is None:
-            message = "audience is missing: for whom must the tokens be meant?"
-            raise ConfigurationError("setting_missing", message, "audience")
-        if (jwks_uri is None) == (jwks is None):
-            message = "exactly one of jwks_uri and jwks must say where the keys come from"
-            raise ConfigurationError("setting_missing", message, "jwks_uri")
-        if jwks_uri is not None and (problem := url_problem(jwks_uri)) is not None:
-            raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
-        policy = Policy(
-            issuers=_names("issuer", issuer),
-            audiences=_names("audience", audience),
-            algorithms=_names("algorithms", algorithms),
-            tenants=None if tenants is None else _names("tenants", tenants),
-            leeway=leeway,
-            required_claims=_names("required_claims", required_claims),
-            max_age=max_age,
-            max_token_bytes=_count("max_token_bytes", max_token_bytes),
-        )
-        fixed = None if jwks is None else _fixed_keys(jwks)
-        self._verifier = NativeValidator(
-            policy,
-            fixed,
-            cache_entries=_count("cache_entries", cache_entries),
-            cache_bytes=_count("cache_bytes", cache_bytes),
-        )
-        self._verify = self._verifier.validate
-        self._clock = clock
-        self._jwks_uri = jwks_uri
-        self._rules = refresh or RefreshRules()
-
-    def _now(self) -> float | None:
-        """None lets the native module read the wall clock, which is cheaper."""
-        return None if self._clock is None else self._clock()
-
-    def _discover(self, url: str) -> KeyDiscovery:
-        """Fetch the discovery document, in the course of a constructor."""
-        raise NotImplementedError
-
-    def _explained(self, result: _Result) -> _Result | KeysUnavailable:
-        """The result; where it is that there are no keys, with the reason for that."""
-        if isinstance(result, KeysUnavailable) and self._keys is not None:
-            return self._keys.unavailable()
-        return result
-
-    def explain(self, token: str | bytes) -> list[dict[str, Any]]:
-        """Every check of a token in turn, with the values: for people who wonder why.
-
-        Returns rows with check, passed (None: could not be made), value, code, message, expected, actual.
-        Keys are not fetched for it. Never decide anything by it: that is what `validate` is for.
-        """
-        return self._verifier.explain(token, self._now())
-
-
-class Validator(_Validation):
+class Validator:
     """Validates tokens, from any number of threads.
 
-    Keys are fetched and refreshed by a background thread; a caller waits only when the key it needs is
-    unknown. Works after `os.fork`. Make one validator for an issuer and audience, and keep it.
+    A background thread fetches and refreshes the keys; a caller waits only when the signing key of its token
+    is unknown. Works after `os.fork`. Create one validator per issuer and audience, and keep it.
 
     Args:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
-            `tid`; then `tenants` is needed. When issuer, jwks_uri and jwks are left out, they come from the
+            `tid`; it needs `tenants`. When issuer, jwks_uri and jwks are left out, they come from the
             environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
-            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). With `tenants`, keys vouch
-            for the issuer only that they are published for: Entra ID's v2.0 keys not for v1.0 tokens, which
-            need a validator of their own, with issuer `https://sts.windows.net/{tenantid}/` and jwks_uri
+            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). With `tenants`, a key
+            verifies tokens only of the issuer that it is published for: Entra ID's v2.0 keys do not verify
+            v1.0 tokens. Those need a validator of their own, with issuer
+            `https://sts.windows.net/{tenantid}/` and jwks_uri
             `https://login.microsoftonline.com/common/discovery/keys`.
-        audience: accepted audiences (`aud`); for Entra ID's v2.0 tokens the application's client id.
-        jwks_uri: where the provider publishes its keys; https, or http on loopback.
-        jwks: a fixed key set instead: its text, the decoded object, or a `KeySet`.
-        algorithms: accepted signature algorithms; a token's header only selects among them.
+        audience: accepted audiences (`aud`). For Entra ID's v2.0 tokens that is the application's client id.
+        jwks_uri: https URL at which the provider publishes its keys (http for loopback only).
+        jwks: a fixed key set instead of a URL: its JSON text, the decoded object, or a `KeySet`.
+        algorithms: accepted signature algorithms. A token's header only selects one of them.
         tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself). A token's `tid` must
-            then be there, and be the tenant in its issuer's path.
-        leeway: seconds of clock skew allowed on exp, nbf and iat; 0 to 600.
-        required_claims: claims that must be there besides iss, aud and exp.
-        max_age: seconds since `iat` after which a token is refused.
-        max_token_bytes: longer tokens are refused before they are parsed.
-        cache_entries, cache_bytes: bounds of the cache of verified tokens; 0 entries turn it off.
+            be one of them, and be the tenant in its issuer's path.
+        leeway: clock skew allowed on `exp`, `nbf` and `iat`, in seconds from 0 to 600.
+        required_claims: claims that a token must have besides `iss`, `aud` and `exp`.
+        max_age: maximum time since `iat`, in seconds; None for no limit.
+        max_token_bytes: maximum size of a token. A larger one is rejected before it is parsed.
+        signatures: the libraries that verify signatures. `"fast"`: rind verifies RS256 and PS256 where the
+            processor supports it, and AWS-LC confirms a sample of its results; after a disagreement AWS-LC
+            alone verifies, until the process ends. `"aws-lc"`: AWS-LC alone.
+        cache_entries: maximum number of verified tokens in the cache; 0 turns the cache off.
+        cache_bytes: maximum size of the cache, in bytes.
         refresh: when keys are fetched.
-        clock: seconds since the epoch; for tests.
+        clock: returns seconds since the epoch; for tests.
 
     Raises:
-        ConfigurationError: a setting is missing or wrong; `setting` names it.
-        KeysUnavailable: a fixed key set has no usable key.
+        ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
+        KeysUnavailable: a fixed key set has no usable key; or only `AZURE_APP_WELL_KNOWN_URL` is set, and the
+            document could not be fetched.
     """
-
-    _keys: ThreadKeys | None = None
 
     def __init__(
         self,
@@ -217,13 +138,23 @@ class Validator(_Validation):
         audience: str | Sequence[str] | None = None,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(issuer, audience, **options)
-        if self._jwks_uri is not None:
-            self._keys = ThreadKeys(self._jwks_uri, fetch.get, self._verifier.set_keys, rules=self._rules)
+        configured = _configured(issuer, audience, _fetch_discovery, **options)
+        self._native = configured.native
+        self._verify = configured.native.validate
+        self._clock = configured.clock
+        self._keys: ThreadKeys | None = None
+        if configured.jwks_uri is not None:
+            self._keys = ThreadKeys(
+                configured.jwks_uri, _fetch_keys, configured.native.set_keys, rules=configured.rules
+            )
 
     @classmethod
     def from_env(cls, **options: Unpack[Options]) -> Self:
-        """A validator for the application whose settings NAIS put into the environment: `Validator()`.
+        """A validator for the application whose settings are in the environment, as NAIS puts them there. The
+        same as `Validator()`.
+
+        Args:
+            options: as for `Validator`.
 
         Raises:
             ConfigurationError: a variable is missing or wrong; `setting` names it.
@@ -236,61 +167,83 @@ class Validator(_Validation):
         """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0).
 
         Args:
-            url: of the document, ending in `/.well-known/openid-configuration`. It is fetched now, once.
+            url: URL of the document, ending in `/.well-known/openid-configuration`. It is fetched once, now.
+            audience: accepted audiences (`aud`).
+            options: as for `Validator`.
 
         Raises:
-            KeysUnavailable: the document could not be fetched, or is not one of this URL's issuer.
+            KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
             ConfigurationError: the URL must not be requested.
         """
         found = _fetch_discovery(url)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, **options)
 
-    def _discover(self, url: str) -> KeyDiscovery:
-        return _fetch_discovery(url)
-
     def validate(self, token: str | bytes) -> Claims:
-        """The claims of the token, which is acceptable now.
+        """Verify a token and return its claims.
+
+        Args:
+            token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: it is not; `code` and the sentence say why (docs/errors.md).
-            KeysUnavailable: there are no keys to judge it by, which says nothing about the token.
+            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         """
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            if self._keys is None or error.code not in _KEYS_MAY_HELP:
+            if self._keys is None or error.code not in NEED_KEYS:
                 raise
-            if not self._keys.refresh_for_unknown(_kid(token)):
-                raise self._explained(error) from None
+            if not self._keys.refresh_for_unknown(kid_of(token)):
+                raise self._with_reason(error) from None
         try:
             return self._verify(token, self._now())
         except KeysUnavailable as error:
-            raise self._explained(error) from None
+            raise self._with_reason(error) from None
 
     def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
-        """Validate on all cores at once.
+        """Verify many tokens, on all cores at once.
 
-        Returns the claims, or the error as a value, in the order of the tokens: one bad token does not lose
-        the others. Raises nothing but TypeError for what is neither str nor bytes.
+        Args:
+            tokens: the tokens.
+
+        Returns:
+            The claims of each token, or the error as a value, in the order of the tokens. One bad token does
+            not affect the others.
+
+        Raises:
+            TypeError: an item is neither str nor bytes.
         """
-        results = self._verifier.validate_many(tokens, self._now())
+        results = self._native.validate_many(tokens, self._now())
         if self._keys is not None:
-            # One refresh serves all tokens that wait for a key.
-            waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
-            if waiting and self._keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting)):
-                again = self._verifier.validate_many([tokens[index] for index in waiting], self._now())
+            # One refresh serves all tokens that need a key.
+            waiting = [index for index, result in enumerate(results) if needs_keys(result)]
+            if waiting and self._keys.refresh_for_unknown(first_kid(tokens[index] for index in waiting)):
+                again = self._native.validate_many([tokens[index] for index in waiting], self._now())
                 for index, result in zip(waiting, again, strict=True):
                     results[index] = result
-        return [self._explained(result) for result in results]
+        return [self._with_reason(result) for result in results]
+
+    def explain(self, token: str | bytes) -> list[dict[str, Any]]:
+        """Make every check of a token in turn and report the values that were compared. For diagnostics only:
+        never base a decision on it. Keys are not fetched.
+
+        Args:
+            token: the token.
+
+        Returns:
+            One row per check, with `check`, `passed` (None if the check could not be made), `value`, `code`,
+            `message`, `expected` and `actual`.
+        """
+        return self._native.explain(token, self._now())
 
     def start(self) -> None:
-        """Begin to fetch keys now, in the background, instead of at the first token."""
+        """Begin to fetch keys in the background now, instead of at the first token."""
         if self._keys is not None:
             self._keys.start()
 
     def close(self) -> None:
-        """Stop refreshing keys. Tokens of known keys can still be validated."""
+        """Stop refreshing keys. Tokens that are signed with a known key can still be validated."""
         if self._keys is not None:
             self._keys.close()
 
@@ -304,16 +257,34 @@ class Validator(_Validation):
         self.close()
 
     def stats(self) -> dict[str, int]:
-        """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
-        return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
+        """Figures of the cache (cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions) and,
+        where keys are fetched, of the keys (keys, keys_dropped, key_fetches, key_fetch_failures,
+        key_set_age_seconds)."""
+        return self._native.stats() | ({} if self._keys is None else self._keys.stats())
+
+    def _now(self) -> float | None:
+        """None lets the native module read the wall clock, which is faster."""
+        return None if self._clock is None else self._clock()
+
+    def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
+        """The result. If it is that there are no keys, with the reason for that."""
+        if isinstance(result, KeysUnavailable) and self._keys is not None:
+            return self._keys.unavailable()
+        return result
 
 
-class AsyncValidator(_Validation):
-    """Validates tokens on one event loop; on another only after that has ended. The arguments are those of
-    `Validator`, and:
+class AsyncValidator:
+    """Validates tokens on an event loop. When that loop has ended, the validator works on the next one.
 
     Args:
-        http: the way out for fetching keys; by default one of its own.
+        issuer: as for `Validator`.
+        audience: as for `Validator`.
+        http: the HTTP client for fetching keys; by default the validator creates and closes one of its own.
+        options: as for `Validator`.
+
+    Raises:
+        ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
+        KeysUnavailable: a fixed key set has no usable key.
     """
 
     def __init__(
@@ -321,18 +292,28 @@ class AsyncValidator(_Validation):
         issuer: str | Sequence[str] | None = None,
         audience: str | Sequence[str] | None = None,
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(issuer, audience, **options)
-        self._http = http
-        self._own_http: HttpClient | None = None
-        self._keys: KeySource | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        configured = _configured(issuer, audience, _refuse_discovery, **options)
+        self._native = configured.native
+        self._verify = configured.native.validate
+        self._clock = configured.clock
+        self._keys = None if configured.jwks_uri is None else _LoopKeys(configured, configured.jwks_uri, http)
+        self._validation = AsyncValidation(configured.native, self._keys, configured.clock)
 
     @classmethod
-    async def from_env(cls, *, http: HttpClient | None = None, **options: Unpack[Options]) -> Self:
-        """As `Validator.from_env`."""
+    async def from_env(cls, *, http: AsyncHttpClient | None = None, **options: Unpack[Options]) -> Self:
+        """A validator for the application whose settings are in the environment: see `Validator.from_env`.
+
+        Args:
+            http: as for `AsyncValidator`.
+            options: as for `Validator`.
+
+        Raises:
+            ConfigurationError: a variable is missing or wrong; `setting` names it.
+            KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
+        """
         found = _Environment.read(os.environ)
         if found.well_known is not None:
             found = found.completed(await _fetch_discovery_async(found.well_known, http))
@@ -345,33 +326,35 @@ class AsyncValidator(_Validation):
         url: str,
         audience: str | Sequence[str],
         *,
-        http: HttpClient | None = None,
+        http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """As `Validator.from_discovery`."""
+        """A validator for the provider that a discovery document describes: see `Validator.from_discovery`.
+
+        Args:
+            url: URL of the document. It is fetched once, now.
+            audience: accepted audiences (`aud`).
+            http: as for `AsyncValidator`.
+            options: as for `Validator`.
+
+        Raises:
+            KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
+            ConfigurationError: the URL must not be requested.
+        """
         found = await _fetch_discovery_async(url, http)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, http=http, **options)
 
-    def _discover(self, url: str) -> KeyDiscovery:
-        message = (
-            "only AZURE_APP_WELL_KNOWN_URL says who the issuer is: use `await AsyncValidator.from_env()`"
-        )
-        raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
-
     async def start(self) -> None:
-        """Begin to fetch and refresh keys in the background. Does not fail when the provider is down."""
-        self._running_keys()
+        """Begin to fetch and refresh keys in the background. Does not fail when the provider is
+        unavailable."""
+        if self._keys is not None:
+            self._keys.running()
 
     async def aclose(self) -> None:
-        """Stop refreshing keys."""
-        self._forget_ended_loop()
-        keys, self._keys = self._keys, None
-        if keys is not None:
-            await keys.aclose()
-        client, self._own_http = self._own_http, None
-        if client is not None:
-            await client.aclose()
+        """Stop refreshing keys, and close the HTTP client if it is the validator's own."""
+        if self._keys is not None:
+            await self._keys.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -383,145 +366,230 @@ class AsyncValidator(_Validation):
         await self.aclose()
 
     async def validate(self, token: str | bytes) -> Claims:
-        """As `Validator.validate`. Waits only when the key it needs is unknown."""
+        """Verify a token and return its claims. Waits only when the signing key of the token is unknown.
+
+        Args:
+            token: the token, without `Bearer `.
+
+        Raises:
+            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
+        """
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            await self._bring_keys(token, error)
-        try:
-            return self._verify(token, self._now())
-        except KeysUnavailable as error:
-            raise self._explained(error) from None
+            return await self._validation.validate_again(token, error)
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
-        """As `Validator.validate_many`; the loop goes on meanwhile."""
-        loop = asyncio.get_running_loop()
-        judge = self._verifier.validate_many
-        results = await loop.run_in_executor(None, judge, tokens, self._now())
-        waiting = [index for index, result in enumerate(results) if _wants_keys(result)]
-        if waiting and (keys := self._running_keys()) is not None:
-            await keys.refresh_for_unknown(_first_kid(tokens[index] for index in waiting))
-            again = await loop.run_in_executor(None, judge, [tokens[index] for index in waiting], self._now())
-            for index, result in zip(waiting, again, strict=True):
-                results[index] = result
-        return [self._explained(result) for result in results]
+        """Verify many tokens, on all cores at once. The event loop continues meanwhile.
+
+        Args:
+            tokens: the tokens.
+
+        Returns:
+            The claims of each token, or the error as a value, in the order of the tokens.
+
+        Raises:
+            TypeError: an item is neither str nor bytes.
+        """
+        return await self._validation.validate_many(tokens)
 
     async def introspect(self, token: str | bytes) -> bytes:
-        """The JSON body of an introspection answer (RFC 7662, section 2.2), as of the sidecar: the claims
-        verbatim behind `"active":true`, or `"active":false` with the reason. Never raises for a bad token or
-        for the lack of keys."""
-        try:
-            try:
-                return self._verifier.introspect(token, self._now())
-            except (InvalidToken, KeysUnavailable) as error:
-                await self._bring_keys(token, error)
-            return self._verifier.introspect(token, self._now())
-        except (InvalidToken, KeysUnavailable) as error:
-            return orjson.dumps({"active": False, "error": self._explained(error).message})
+        """The JSON body of an introspection response (RFC 7662, section 2.2), as the sidecar sends it.
 
-    @property
-    def verifier(self) -> NativeValidator:
-        """The native verifier, for whoever answers without this class. It does not fetch keys."""
-        return self._verifier
+        Args:
+            token: the token.
+
+        Returns:
+            The claims verbatim after `"active":true`, or `"active":false` with the reason. A bad token or the
+            lack of keys raises nothing.
+        """
+        return await self._validation.introspect(token)
+
+    def explain(self, token: str | bytes) -> list[dict[str, Any]]:
+        """Make every check of a token in turn and report the values: see `Validator.explain`.
+
+        Args:
+            token: the token.
+
+        Returns:
+            One row per check.
+        """
+        return self._native.explain(token, None if self._clock is None else self._clock())
 
     @property
     def ready(self) -> bool:
-        """Are there keys to judge tokens by?"""
-        return self._verifier.keys is not None
+        """Whether there are keys to verify tokens with."""
+        return self._native.keys is not None
 
     @property
     def not_ready_reason(self) -> str | None:
         """Why there are no keys; None when there are."""
         if self.ready:
             return None
-        return self._keys.unavailable().message if self._keys is not None else "keys are not being fetched"
+        return "keys are not being fetched" if self._keys is None else self._keys.problem()
 
     def stats(self) -> dict[str, int]:
-        """Figures: cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions, and of the keys."""
-        return self._verifier.stats() | ({} if self._keys is None else self._keys.stats())
+        """Figures of the cache and of the keys: see `Validator.stats`."""
+        return self._native.stats() | ({} if self._keys is None else self._keys.stats())
 
-    @property
-    def fetch_outcomes(self) -> Mapping[str, int]:
-        """How often keys were fetched, by outcome: `ok` or an error code. Nothing where they come from
-        somewhere else."""
-        return self._keys.outcomes if isinstance(self._keys, AsyncKeys) else {}
 
-    def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
-        """As `AsyncKeys.watch_cool_down`; does nothing where keys come from somewhere else."""
-        if isinstance(self._keys, AsyncKeys):
-            self._keys.watch_cool_down(watcher)
+class _LoopKeys:
+    """The keys of an `AsyncValidator`: a `KeySource` that starts fetching when it is first asked, and starts
+    again on another event loop when its own has ended (`asyncio.run` twice)."""
 
-    def call_when_fetched(self, go_on: Callable[[], None]) -> bool:
-        """As `AsyncKeys.call_when_fetched`."""
-        return self._keys is not None and self._keys.call_when_fetched(go_on)
+    def __init__(self, configured: _Configured, jwks_uri: str, http: AsyncHttpClient | None) -> None:
+        self._jwks_uri = jwks_uri
+        self._accept = configured.native.set_keys
+        self._rules = configured.rules
+        self._http = http
+        self._own_http: AsyncHttpClient | None = None
+        self._keys: AsyncKeys | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _forget_ended_loop(self) -> None:
-        """Tasks and connections of an ended loop can neither be used nor closed: `asyncio.run` twice."""
-        if self._loop is not None and self._loop.is_closed():
-            self._keys = self._own_http = self._loop = None
-
-    def _running_keys(self) -> KeySource | None:
+    def running(self) -> AsyncKeys:
+        """The keys that are being fetched on the running event loop."""
         self._forget_ended_loop()
-        if self._keys is None and self._jwks_uri is not None:
+        if self._keys is None:
             if self._http is None and self._own_http is None:
                 self._own_http = _new_http_client()
             client = self._http or self._own_http
             assert client is not None  # noqa: S101 - for the type checker
-            self._keys = AsyncKeys(self._jwks_uri, client, self._verifier.set_keys, rules=self._rules)
+            self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
             self._keys.start()
             self._loop = asyncio.get_running_loop()
         return self._keys
 
-    async def _bring_keys(self, token: str | bytes, error: EntraFastError) -> None:
-        """Returns when a new try makes sense, else raises the error."""
-        keys = self._running_keys() if error.code in _KEYS_MAY_HELP else None
-        if keys is None or not await keys.refresh_for_unknown(_kid(token)):
-            raise self._explained(error) from None
+    async def aclose(self) -> None:
+        """Stop fetching."""
+        self._forget_ended_loop()
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            await keys.aclose()
+        client, self._own_http = self._own_http, None
+        if client is not None:
+            await client.aclose()
+
+    async def refresh_for_unknown(self, kid: str | None) -> bool:
+        """As `KeySource.refresh_for_unknown`."""
+        return await self.running().refresh_for_unknown(kid)
+
+    def call_when_fetched(self, resume: Callable[[], None]) -> bool:
+        """As `KeySource.call_when_fetched`."""
+        return self.running().call_when_fetched(resume)
+
+    def unavailable(self) -> KeysUnavailable:
+        """As `KeySource.unavailable`."""
+        return self.running().unavailable()
+
+    def problem(self) -> str:
+        """Why there are no keys, as a sentence."""
+        return "keys are not being fetched" if self._keys is None else self._keys.unavailable().message
+
+    def stats(self) -> dict[str, int]:
+        """As `AsyncKeys.stats`; empty before the first fetch begins."""
+        return {} if self._keys is None else self._keys.stats()
+
+    def _forget_ended_loop(self) -> None:
+        """Tasks and connections of an ended loop can neither be used nor closed."""
+        if self._loop is not None and self._loop.is_closed():
+            self._keys = self._own_http = self._loop = None
 
 
-_KEYS_MAY_HELP = frozenset({"unknown_key", "keys_unavailable"})
+@dataclass(frozen=True, slots=True)
+class _Configured:
+    """The arguments of a validator, checked."""
+
+    native: NativeValidator
+    jwks_uri: str | None
+    rules: RefreshRules
+    clock: Callable[[], float] | None
 
 
-def _wants_keys(result: Claims | EntraFastError) -> bool:
-    return isinstance(result, EntraFastError) and result.code in _KEYS_MAY_HELP
+def _configured(
+    issuer: str | Sequence[str] | None,
+    audience: str | Sequence[str] | None,
+    discover: Callable[[str], KeyDiscovery],
+    *,
+    jwks_uri: str | None = None,
+    jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
+    algorithms: Iterable[str] = ("RS256",),
+    tenants: Iterable[str] | None = None,
+    leeway: float = 60.0,
+    required_claims: Iterable[str] = ("iat",),
+    max_age: float | None = None,
+    max_token_bytes: int = MAX_TOKEN_BYTES,
+    signatures: str = "fast",
+    cache_entries: int = 20_000,
+    cache_bytes: int = 128 << 20,
+    refresh: RefreshRules | None = None,
+    clock: Callable[[], float] | None = None,
+) -> _Configured:
+    """Check the arguments of a validator, completed from the environment.
+
+    Args:
+        discover: fetches the discovery document at a URL.
+
+    Raises:
+        ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
+        KeysUnavailable: a fixed key set has no usable key.
+    """
+    if issuer is None and jwks_uri is None and jwks is None:
+        found = _Environment.read(os.environ, audience)
+        if found.well_known is not None:
+            found = found.completed(discover(found.well_known))
+        audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
+    if issuer is None:
+        message = "issuer is missing: pass the issuer whose tokens are accepted"
+        raise ConfigurationError("setting_missing", message, "issuer")
+    if audience is None:
+        message = "audience is missing: pass the audience that tokens must have, such as your client id"
+        raise ConfigurationError("setting_missing", message, "audience")
+    if (jwks_uri is None) == (jwks is None):
+        raise ConfigurationError("setting_missing", "pass exactly one of jwks_uri and jwks", "jwks_uri")
+    if jwks_uri is not None and (problem := url_problem(jwks_uri)) is not None:
+        raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
+    policy = Policy(
+        issuers=_names("issuer", issuer),
+        audiences=_names("audience", audience),
+        algorithms=_names("algorithms", algorithms),
+        tenants=None if tenants is None else _names("tenants", tenants),
+        leeway=leeway,
+        required_claims=_names("required_claims", required_claims),
+        max_age=max_age,
+        max_token_bytes=_count("max_token_bytes", max_token_bytes),
+        signatures=signatures,
+    )
+    _signatures.log_distrust()
+    native = NativeValidator(
+        policy,
+        None if jwks is None else _fixed_keys(jwks),
+        cache_entries=_count("cache_entries", cache_entries),
+        cache_bytes=_count("cache_bytes", cache_bytes),
+    )
+    return _Configured(native, jwks_uri, refresh or RefreshRules(), clock)
 
 
-def _kid(token: str | bytes) -> str | None:
-    """The key id that a token names. Raises InvalidToken where not even its header can be read."""
-    # Only the header is looked at, so that no other size limit than the policy's counts.
-    header = token.partition(".")[0] + ".." if isinstance(token, str) else token.partition(b".")[0] + b".."
-    kid = _native.unverified_header(header).get("kid")
-    return kid if isinstance(kid, str) else None
-
-
-def _first_kid(tokens: Iterable[str | bytes]) -> str | None:
-    """The key id of the first token that can be read."""
-    for token in tokens:
-        try:
-            return _kid(token)
-        except InvalidToken:
-            continue
-    return None
-
-
-def _new_http_client() -> HttpClient:
-    from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - the library does not load aiohttp unless asked
-
+def _new_http_client() -> AsyncHttpClient:
+    try:
+        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is not needed for threads
+    except ImportError:
+        return ThreadedHttpClient()
     return HttpClient()
 
 
 def _names(setting: str, value: Iterable[str]) -> list[str]:
-    """One name or several. A text is one name, and not the list of its letters."""
+    """One name or several. A string is one name, not a list of its letters."""
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
-        raise ConfigurationError("setting_invalid", f"{setting} must be a text, or several", setting)
+        raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
     return names
 
 
 def _count(setting: str, value: int) -> int:
     if not isinstance(value, int) or not 0 <= value <= sys.maxsize:
         raise ConfigurationError(
-            "setting_invalid", f"{setting} must be a whole number, not negative", setting
+            "setting_invalid", f"{setting} must be a whole number of at least 0", setting
         )
     return value
 
@@ -532,23 +600,45 @@ def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
     return KeySet(orjson.dumps(jwks, default=dict) if isinstance(jwks, Mapping) else jwks)
 
 
+def _refuse_discovery(_: str) -> KeyDiscovery:
+    """A constructor cannot await the discovery document."""
+    message = "only AZURE_APP_WELL_KNOWN_URL names the issuer: use `await AsyncValidator.from_env()`"
+    raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
+
+
+def _fetch_keys(url: str) -> HttpResponse:
+    return BlockingHttpClient().get(url, accept=KEY_SET_MEDIA_TYPES)
+
+
 def _fetch_discovery(url: str) -> KeyDiscovery:
-    answer = fetch.get(url)
+    _check_discovery_url(url)
+    try:
+        answer = BlockingHttpClient().get(url)
+    except EntraFastError as error:
+        raise _not_fetched(error) from None
     return _discovery(answer.status, answer.body, url)
 
 
-async def _fetch_discovery_async(url: str, http: HttpClient | None) -> KeyDiscovery:
-    if (problem := url_problem(url)) is not None:
-        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+async def _fetch_discovery_async(url: str, http: AsyncHttpClient | None) -> KeyDiscovery:
+    _check_discovery_url(url)
     client = http or _new_http_client()
     try:
         answer = await client.get(url)
     except EntraFastError as error:
-        raise KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}") from None
+        raise _not_fetched(error) from None
     finally:
         if http is None:
             await client.aclose()
     return _discovery(answer.status, answer.body, url)
+
+
+def _check_discovery_url(url: str) -> None:
+    if (problem := url_problem(url)) is not None:
+        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+
+
+def _not_fetched(error: EntraFastError) -> KeysUnavailable:
+    return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
 
 
 def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:
@@ -562,17 +652,21 @@ def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:
 
 @dataclass(frozen=True, slots=True)
 class _Environment:
-    """Whose tokens to accept, by the variables of NAIS: the issuer and its key set, or where to find them."""
+    """The issuer, its key set and the audience, as the variables of NAIS name them."""
 
     audience: str | Sequence[str]
     issuer: str | None = None
     jwks_uri: str | None = None
     well_known: str | None = None
-    """Of the discovery document that says what is missing; None where nothing is."""
+    """URL of the discovery document, where it is needed for what is missing."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
-        """Raises ConfigurationError naming the variable that is missing."""
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing; `setting` names it.
+        """
 
         def value(name: str) -> str | None:
             return environ.get(name, "").strip() or None
@@ -589,12 +683,12 @@ class _Environment:
         return cls(client_id, issuer, jwks_uri, well_known)
 
     def completed(self, found: KeyDiscovery) -> _Environment:
-        """With what the discovery document says; a variable that is set wins, as in the sidecar."""
+        """Completed by the discovery document. A variable that is set wins, as in the sidecar."""
         return _Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
 
 
 def _not_set(name: str) -> ConfigurationError:
-    message = f"{name} is not set; NAIS sets it where azure is enabled. Or pass arguments"
+    message = f"{name} is not set: set it (NAIS does where azure is enabled), or pass arguments"
     return ConfigurationError("setting_missing", message, name)
 
 
@@ -603,11 +697,18 @@ _default_lock = threading.Lock()
 
 
 def validate(token: str | bytes) -> Claims:
-    """Validate with one shared validator, made from the environment at the first call.
+    """Verify a token with one shared validator, which is created from the environment at the first call.
+
+    Args:
+        token: the token, without `Bearer `.
+
+    Returns:
+        Its claims.
 
     Raises:
-        InvalidToken, KeysUnavailable: as `Validator.validate`.
-        ConfigurationError: as `Validator.from_env`.
+        InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+        KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
+        ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
     global _default  # noqa: PLW0603 - one per process is the point
     if _default is None:

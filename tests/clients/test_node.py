@@ -52,7 +52,7 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
         "SCOPE": SCOPE_B,
         "USER": "ada",
         "REDIRECT_URI": CALLBACK,
-        "JWK": key.private_jwk(),
+        "JWK": json.dumps(key.private_jwk()),
         "PEM": pem_of(key),
         "X5T_S256": hex_of(key.x5t_s256),
         "NODE_EXTRA_CA_CERTS": str(entra.authority_file),

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.provider import CLIENT_ID, Provider
 from support.sidecars import Started, StartSidecar
 
@@ -85,13 +85,13 @@ async def test_a_tampered_token(sidecar: Started, provider: Provider) -> None:
 
 async def test_a_foreign_key(sidecar: Started, provider: Provider) -> None:
     """A token whose key the provider does not publish."""
-    answer = await sidecar.call.introspect(provider.mint(key=SigningKey.generate()))
+    answer = await sidecar.call.introspect(provider.mint(key=Key.generate()))
     assert answer.json == {"active": False, "error": "token was signed with an unknown key"}
 
 
 async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started, provider: Provider) -> None:
     """After one fetch that did not bring such a key: the same answer, and no further fetch."""
-    answers = [await sidecar.call.introspect(provider.mint(key=SigningKey.generate())) for _ in range(4)]
+    answers = [await sidecar.call.introspect(provider.mint(key=Key.generate())) for _ in range(4)]
     assert {answer.body for answer in answers} == {
         b'{"active":false,"error":"token was signed with an unknown key"}'
     }
@@ -173,6 +173,6 @@ async def test_keys_that_cannot_be_fetched(start: StartSidecar, provider: Provid
 async def test_a_new_key_is_accepted_at_once(sidecar: Started, provider: Provider) -> None:
     """The provider rotates: the first token of the new key makes the sidecar fetch the key set."""
     assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
-    new = SigningKey.generate()
+    new = Key.generate()
     provider.published = [provider.key, new]
     assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True

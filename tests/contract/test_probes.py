@@ -102,7 +102,7 @@ async def test_the_api_describes_itself(sidecar: Started) -> None:
     for path, operations in document["paths"].items():
         for method in operations:
             assert (await sidecar.probe.request(method.upper(), path)).status not in (404, 405)
-    served = {resource.canonical for resource in sidecar.running._api.app.router.resources()}
+    served = {resource.canonical for resource in sidecar.running.api.app.router.resources()}
     assert served == set(document["paths"])
 
 

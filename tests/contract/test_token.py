@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast._native import KeySet, Policy, SigningKey, Validator
+from entra_fast._native import KeySet, Policy, Validator
+from support.keys import Key
 from support.provider import CLIENT_ID, CLIENT_KEY, Provider, after, answer, granting, refuse, segment
 from support.sidecars import Started, StartSidecar, eventually
 from support.wire import request_bytes
@@ -121,7 +122,7 @@ async def test_the_assertion_names_the_certificate_where_the_key_has_one(
     """x5t and x5t#S256 of the JWK are in the assertion's header."""
     x5t = base64.urlsafe_b64encode(hashlib.sha1(b"certificate").digest()).decode().rstrip("=")
     x5t_s256 = base64.urlsafe_b64encode(hashlib.sha256(b"certificate").digest()).decode().rstrip("=")
-    jwk = {**json.loads(SigningKey.generate().private_jwk()), "kid": "k1", "x5t": x5t, "x5t#S256": x5t_s256}
+    jwk = {**json.loads(Key.generate().private_jwk()), "kid": "k1", "x5t": x5t, "x5t#S256": x5t_s256}
     sidecar = await start(AZURE_APP_JWK=json.dumps(jwk))
     assert (await sidecar.call.token(TARGET)).status == 200
     header = segment(provider.requests[0].form["client_assertion"], 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, refuse, segment
 from support.sidecars import StartSidecar
 
@@ -35,7 +35,7 @@ async def test_a_key_file_that_changes_is_used_at_once(
     files(tmp_path, provider, AZURE_APP_JWK=CLIENT_KEY.private_jwk())
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
     await sidecar.call.token()
-    new = SigningKey.generate()
+    new = Key.generate()
     (tmp_path / "AZURE_APP_JWK").write_text(new.private_jwk())
     await sidecar.call.token(skip_cache=True)
     kids = [segment(recorded.form["client_assertion"], 0)["kid"] for recorded in provider.requests]
@@ -114,7 +114,7 @@ async def test_the_next_key_is_used_when_the_current_one_is_rejected(
     start: StartSidecar, provider: Provider
 ) -> None:
     """AZURE_APP_NEXT_JWK: the application notices nothing; the accepted key is tried first from then on."""
-    new = SigningKey.generate()
+    new = Key.generate()
     sidecar = await start(AZURE_APP_NEXT_JWK=new.private_jwk())
     provider.then(*[only("client_assertion", new.kid or "", provider)] * 10)  # type: ignore[list-item]
     assert (await sidecar.call.token()).status == 200
@@ -143,7 +143,7 @@ async def test_a_refusal_that_is_not_about_the_credential_tries_no_other(
     start: StartSidecar, provider: Provider
 ) -> None:
     """invalid_grant is about the user or the policy: no second request."""
-    sidecar = await start(AZURE_APP_NEXT_JWK=SigningKey.generate().private_jwk())
+    sidecar = await start(AZURE_APP_NEXT_JWK=Key.generate().private_jwk())
     provider.then(refuse(400, "invalid_grant"))
     assert (await sidecar.call.token()).status == 400
     assert len(provider.requests) == 1

@@ -8,7 +8,8 @@ import uuid
 
 import pytest
 
-from entra_fast._native import SigningKey
+from entra_fast.sidecar.provider_client import ProviderClient
+from support.keys import Key
 from support.network import Authority, TcpProxy, reset_at_once
 from support.provider import Provider, after
 from support.sidecars import Started, StartSidecar, eventually, sidecars
@@ -16,16 +17,16 @@ from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 async def refresh(sidecar: Started) -> None:
     """Do now what happens hourly."""
-    validator = sidecar.running.service.validator
-    assert validator is not None
-    assert validator._keys is not None
-    await validator._keys.refresh()
+    provider = sidecar.running.service._provider
+    assert isinstance(provider, ProviderClient)
+    assert provider.keys is not None
+    await provider.keys.refresh()
 
 
 async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -> None:
     """Tokens of the old key and of the new one arrive together: none is rejected, one fetch."""
     sidecar = await start()
-    old, new = provider.key, SigningKey.generate()
+    old, new = provider.key, Key.generate()
     fetched = provider.jwks_requests
     provider.published = [old, new]
     tokens = [provider.mint(key=key) for key in (old, new) * 50]
@@ -37,7 +38,7 @@ async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -
 async def test_a_withdrawn_key_kills_its_cached_verdicts(start: StartSidecar, provider: Provider) -> None:
     """After the next refresh its tokens are rejected, also those that were accepted before."""
     sidecar = await start()
-    old, new = provider.key, SigningKey.generate()
+    old, new = provider.key, Key.generate()
     token = provider.mint()
     assert (await sidecar.call.introspect(token)).json["active"] is True
     provider.published = [new]
@@ -72,7 +73,7 @@ async def test_keys_do_not_wait_behind_tokens(
     provider.always = after(held, provider)
     waiting = [asyncio.ensure_future(sidecar.call.token(f"api://a{i}/.default")) for i in range(6)]
     await provider.asked(2)
-    new = SigningKey.generate()
+    new = Key.generate()
     provider.published = [provider.key, new]
     assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
     assert len(provider.requests) == 2
@@ -85,7 +86,7 @@ async def test_a_rotation_that_meets_a_fault_heals_soon(
 ) -> None:
     """The refresh for a new key fails: it is tried again within seconds, not after the cool-down."""
     sidecar = await start()
-    new = SigningKey.generate()
+    new = Key.generate()
     token = provider.mint(key=new)
     provider.published = [provider.key, new]
     provider.failing = True
@@ -127,7 +128,7 @@ async def test_metrics_say_how_fetching_keys_went(start: StartSidecar, provider:
     provider.failing = False
     entries = [
         {"kty": "oct"},
-        *(json.loads(key.public_jwk()) for key in (provider.key, SigningKey.generate())),
+        *(json.loads(key.public_jwk()) for key in (provider.key, Key.generate())),
     ]
     provider.key_set = json.dumps({"keys": entries}).encode()
     await refresh(sidecar)
@@ -155,7 +156,7 @@ async def test_a_tls_failure_of_the_key_set_is_named(authority: Authority) -> No
             AZURE_OPENID_CONFIG_TOKEN_ENDPOINT=provider.token_endpoint,
         )
         inactive = await sidecar.call.introspect(provider.mint())
-        reason = "no TLS connection to localhost: unable to get local issuer certificate"
+        reason = f"no TLS connection to localhost:{provider.port}: unable to get local issuer certificate"
         assert reason in inactive.json["error"]
         assert reason in (await sidecar.probe.get("/readyz")).json["reason"]
         assert await sidecar.metric('entra_fast_key_set_requests_total{outcome="tls_failed"}') >= 1

@@ -265,9 +265,9 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    assert isinstance(service.acquirer, TokenAcquirer)
+    assert isinstance(service.tokens, TokenAcquirer)
     assert service.settings.provider is not None
-    service.acquirer.replaced_elsewhere(token_key(service.settings.provider, TARGET))
+    service.tokens.replaced_elsewhere(token_key(service.settings.provider, TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"
@@ -394,7 +394,7 @@ async def test_several_workers_are_one_replica(
     for _ in range(20):  # each on a new connection, so that both workers are asked
         assert (await call.token(TARGET)).json["access_token"] == token
     assert len(provider.requests) == 1
-    assert b"entra_fast_shared_cache_available 1\n" in (await call.get("/metrics")).body
+    assert b"entra_fast_shared_cache_available 1.0\n" in (await call.get("/metrics")).body
     new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
     async def replaced() -> bool:

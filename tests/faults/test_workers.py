@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from entra_fast._native import SigningKey
-from support.process import Process, Serve
+from support.keys import Key
+from support.process import Process, Serve, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.sidecars import eventually
 from support.wire import Answer, Caller, Crowd, read_answer, request_bytes
@@ -236,7 +236,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
 
 
 async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Provider) -> None:
-    """Without a listener for probes, whichever worker gets a probe asks the hub."""
+    """Without a listener for probes, the worker that gets a probe asks the provider process."""
     alone = await serve(provider.environment(ENTRA_FAST_WORKERS="2"))
     call = await alone.listening()
 
@@ -307,7 +307,7 @@ async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provide
 async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> None:
     """A new key that all workers see at once is fetched once, and no token is refused for it."""
     sidecar = await start(serve, provider)
-    rotated = SigningKey.generate()
+    rotated = Key.generate()
     provider.published.append(rotated)
     async with sidecar.connections() as connections:
         asked = [connection.ask(introspection(provider.mint(key=rotated))) for connection in connections]
@@ -319,7 +319,7 @@ async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> N
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
     """Unknown keys at every worker, again and again: one fetch."""
     sidecar = await start(serve, provider)
-    strange = SigningKey.generate()
+    strange = Key.generate()
     async with sidecar.connections() as connections:
         for _ in range(3):
             asked = [connection.ask(introspection(provider.mint(key=strange))) for connection in connections]
@@ -360,7 +360,8 @@ async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, prov
 
 
 async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider) -> None:
-    """Refusals, Retry-After and what is wrong with a request reach the caller through the hub unchanged."""
+    """Refusals, Retry-After and what is wrong with a request reach the caller unchanged through the provider
+    process."""
     sidecar = await start(serve, provider)
 
     async def busy(_: web.Request, __: dict[str, str]) -> web.StreamResponse:
@@ -444,7 +445,7 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
 
 
 async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider) -> None:
-    """Also when nobody replaces a token: the hub asks how it is."""
+    """Also when no token is replaced: the provider process checks its workers."""
     sidecar = await start(serve, provider)
     stopped = sidecar.pid_of(0)
     os.kill(stopped, signal.SIGSTOP)
@@ -496,7 +497,7 @@ async def test_sigterm_loses_nothing_while_a_crashed_worker_awaits_its_replaceme
 
 
 async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Provider) -> None:
-    """A request that waits for the provider, through the hub, is answered; /readyz fails meanwhile."""
+    """A request that waits for the provider is answered; /readyz fails meanwhile."""
     sidecar = await start(serve, provider)
     release = asyncio.Event()
     provider.then(after(release, provider))
@@ -546,8 +547,9 @@ async def test_no_worker_outlives_the_supervisor(serve: Serve, provider: Provide
     await gone(*pids)
 
 
-async def test_cached_answers_need_no_hub(serve: Serve, provider: Provider) -> None:
-    """While the hub stands still, what is cached is served; nobody is blamed for it afterwards."""
+async def test_cached_answers_do_not_need_the_provider_process(serve: Serve, provider: Provider) -> None:
+    """While the provider process is stopped, cached tokens are served, and no worker is ended for it
+    afterwards."""
     sidecar = await start(serve, provider)
     async with sidecar.connections() as connections:
         token = provider.mint()
@@ -608,7 +610,7 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
             sys.executable,
             "-c",
             code,
-            env={"PATH": os.environ["PATH"], **environ},
+            env={**inherited(), **environ},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -632,7 +634,7 @@ async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
 async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
     """Instead of being there without serving; exit status 1."""
     lines = await given_up(provider, "/bin/false")
-    assert "no worker can be started: giving up" in [line["message"] for line in lines]
+    assert "stopping: no worker could be started" in [line["message"] for line in lines]
     assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}
 
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from entra_fast import _native
-from entra_fast._provider import blocking_fetch as fetch
+from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast.validate import (
@@ -420,7 +420,9 @@ async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
     rules = RefreshRules(cool_down=0, first_retry=3600, last_retry=3600, max_age=86_400)
     in_threads, on_loop = _native.Validator(policy), _native.Validator(policy)
     http = HttpClient()
-    threads = ThreadKeys(server.keys_url, fetch.get, in_threads.set_keys, rules=rules, monotonic=clock)
+    threads = ThreadKeys(
+        server.keys_url, BlockingHttpClient().get, in_threads.set_keys, rules=rules, monotonic=clock
+    )
     loop = AsyncKeys(server.keys_url, http, on_loop.set_keys, rules=rules, monotonic=clock)
     try:
         threads.refresh()

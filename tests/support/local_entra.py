@@ -21,12 +21,14 @@ import aiohttp
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import RSAAlgorithm
 
-from entra_fast._native import SigningKey, unverified_claims
+from entra_fast._native import unverified_claims
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model import yaml_source
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.private_key import PrivateKey
+from support.keys import Key
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ON_BEHALF_OF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -82,7 +84,7 @@ def signing_keys() -> list[dict[str, Any]]:
     return keyring.export()
 
 
-def pem_of(key: SigningKey) -> str:
+def pem_of(key: PrivateKey) -> str:
     """A private key for clients that want PEM."""
     private: Any = RSAAlgorithm.from_jwk(key.private_jwk())
     return str(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
@@ -169,7 +171,7 @@ class Caller:
         return {"client_id": found.client_id, "client_secret": self.local.credentials.secret(found)}
 
     def assertion(
-        self, application: str, *, key: SigningKey | None = None, header: Any = None, **changes: Any
+        self, application: str, *, key: Key | PrivateKey | None = None, header: Any = None, **changes: Any
     ) -> str:
         """A client assertion as the sidecar would make it; `changes` replace claims, None removes them."""
         found = self.local.registry.find(self.name(application))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -153,8 +154,8 @@ class ConnectProxy:
         self._credentials = credentials
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -162,6 +163,11 @@ class ConnectProxy:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self._answer(reader, writer)
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         method, authority, _ = head.split(" ", 2)
         self.asked_for.append(f"{method} {authority}")
@@ -173,7 +179,6 @@ class ConnectProxy:
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await _relay(reader, writer, self.target_port, limit=None)
-        writer.close()
 
 
 class Authority:

@@ -12,6 +12,15 @@ from contextlib import asynccontextmanager
 from support.sidecars import eventually
 from support.wire import Caller
 
+# PYTHONPATH: the process runs the modules that are tested and not others that are installed.
+# COVERAGE_PROCESS_CONFIG: `make coverage` measures it, too.
+INHERITED = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
+
+
+def inherited() -> dict[str, str]:
+    """The part of this process's environment that a tested process gets beside its own."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
 
 class Process:
     """`entra-fast serve` with its log lines."""
@@ -67,8 +76,6 @@ Serve = Callable[..., Awaitable[Process]]
 async def served() -> AsyncIterator[Serve]:
     """Starts `entra-fast serve` with exactly the given environment."""
     processes: list[Process] = []
-    # With PYTHONPATH, so that the process runs the modules that are tested and not others that are installed.
-    found = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 
     async def start(environ: dict[str, str], *arguments: str) -> Process:
         process = Process(
@@ -78,7 +85,7 @@ async def served() -> AsyncIterator[Serve]:
                 "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))",
                 "serve",
                 *arguments,
-                env={**found, **environ},
+                env={**inherited(), **environ},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )

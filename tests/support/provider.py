@@ -18,12 +18,12 @@ from typing import Any
 
 from aiohttp import web
 
-from entra_fast._native import SigningKey
+from support.keys import Key
 
 TENANT = "00000000-1111-2222-3333-444444444444"
 CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
-CLIENT_KEY = SigningKey.generate()
-PROVIDER_KEY = SigningKey.generate()  # making keys is what takes time
+CLIENT_KEY = Key.generate()
+PROVIDER_KEY = Key.generate()  # making keys is what takes time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
 
@@ -44,8 +44,8 @@ class Provider:
 
     base_url: str = ""
     port: int = 0
-    key: SigningKey = PROVIDER_KEY
-    published: list[SigningKey] = field(default_factory=list)
+    key: Key = PROVIDER_KEY
+    published: list[Key] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
     script: list[Script] = field(default_factory=list)
     always: Script | None = None
@@ -107,9 +107,7 @@ class Provider:
         }
         return {name: value for name, value in environ.items() if value is not None}
 
-    def mint(
-        self, *, key: SigningKey | None = None, header: dict[str, Any] | None = None, **claims: Any
-    ) -> str:
+    def mint(self, *, key: Key | None = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
         """A token for the sidecar's application; a claim of None is left out."""
         key = key or self.key
         now = int(time.time())

@@ -12,7 +12,7 @@ import uvloop
 
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar import RunningSidecar, start_sidecar
-from entra_fast.sidecar.service import Clocks
+from entra_fast.sidecar.clocks import Clocks
 from support.provider import Provider
 from support.wire import Caller
 
@@ -63,12 +63,11 @@ class Started:
         return (await self.probe.get("/readyz")).status == 200
 
     async def received(self, requests: int) -> None:
-        """Wait until so many requests are under way at once in the API's server."""
-        server = self.running._api.sidecar_server
-        assert server is not None
+        """Wait until this many requests are in progress at once in the API's server."""
+        api = self.running.api
 
         async def enough() -> bool:
-            return sum(c._request_in_progress for c in server.connections) >= requests
+            return sum(c._request_in_progress for c in api.connections) >= requests
 
         await eventually(enough)
         await asyncio.sleep(0.02)  # their bodies are read, too
@@ -93,7 +92,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 
 
 @asynccontextmanager
-async def sidecars(provider: Provider, way: str = "fast_lane") -> AsyncIterator[StartSidecar]:
+async def sidecars(provider: Provider, way: str = "fast_path") -> AsyncIterator[StartSidecar]:
     """A function that starts sidecars; all are stopped at the end."""
     running: list[RunningSidecar] = []
 
@@ -106,7 +105,7 @@ async def sidecars(provider: Provider, way: str = "fast_lane") -> AsyncIterator[
     ) -> Started:
         clock = MovableClocks()
         environ = environ or provider.environment(**changes)
-        if way == "full_way":
+        if way == "slow_path":
             environ = {**environ, "ENTRA_FAST_FAST_LANE": "false"}
         settings = Settings.from_environment(environ, directory)
         sidecar = await start_sidecar(settings, clocks=clock.clocks())

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-WAYS = ("fast_lane", "full_way", "pipelined", "byte_by_byte")
-"""How a request travels: in one piece to a sidecar with the fast lane or to one without, right behind another
+WAYS = ("fast_path", "slow_path", "pipelined", "byte_by_byte")
+"""How a request travels: in one piece to a sidecar with the fast path or to one without, right behind another
 request, or in single bytes."""
 
 
@@ -73,7 +73,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 class Caller:
     """Calls a sidecar in one of the `WAYS`."""
 
-    def __init__(self, address: str, way: str = "fast_lane") -> None:
+    def __init__(self, address: str, way: str = "fast_path") -> None:
         self.host, _, port = address.rpartition(":")
         self.port = int(port)
         self.way = way
@@ -98,7 +98,7 @@ class Caller:
                     writer.write(piece)
                     await asyncio.sleep(0)
                 return await answer
-            if self.way in ("fast_lane", "full_way"):
+            if self.way in ("fast_path", "slow_path"):
                 writer.write(data)
             return await read_answer(reader)
         finally:

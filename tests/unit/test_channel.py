@@ -1,4 +1,5 @@
-"""The channel between hub and worker: order, errors, limits, and an end for what is not understood."""
+"""The channel between the provider process and a worker: order, errors, limits, and an end for what is not
+understood."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from entra_fast._native import SigningKey
 from entra_fast._settings.load import Settings
 from entra_fast.cli import main as cli
+from support.keys import Key
+from support.process import inherited
 
 COMMANDS = (
     "dev",
@@ -366,7 +367,7 @@ def test_a_server_without_settings_names_the_first_one(command: str, tmp_path: A
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from entra_fast.cli.main import main; sys.exit(main())", command,
          "--settings", str(tmp_path)],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
+        env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), "AZURE_ENABLED": "true"},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
@@ -427,7 +428,7 @@ class Issuer:
     """A key, its public half in a file, and tokens of any kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.key = SigningKey.generate()
+        self.key = Key.generate()
         self.jwks = folder / "jwks.json"
         self.jwks.write_text(f'{{"keys":[{self.key.public_jwk()}]}}')
         self.options = ["--issuer", "https://issuer.example", "--audience", "me", "--jwks", str(self.jwks)]

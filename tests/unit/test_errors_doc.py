@@ -105,14 +105,18 @@ def tabled() -> set[str]:
 
 
 def raised_by_the_native_module() -> Codes:
-    """Codes of the table, and those that the sources of the binding and of signing name beside it."""
+    """Codes of the table, and those that the sources of the binding and of the core name beside it."""
     found: Codes = defaultdict(set)
     for path in sorted((ROOT / "rust/py/src").glob("*.rs")):
         text = path.read_text()
         for error, code in re.findall(r'(\w+)::new_err\(\(\s*"(\w+)"', text):
             found[code].add(error)
-        for code in re.findall(r'\(\s*"(group\w+)",', text):
-            found[code].add("Forbidden")
+    required = (ROOT / "rust/core/src/validate/claims.rs").read_text()
+    for code in re.findall(r'Self::\w+\(_\) => "(\w+)"', required):
+        found[code].add("Forbidden")
+    contract = (ROOT / "rust/core/src/sidecar/contract.rs").read_text()
+    for code in re.findall(r'=> "(\w+_invalid)"', contract):
+        found[code].add("EntraFastError")
     signing = (ROOT / "rust/core/src/jose/signing_key.rs").read_text()
     for code in re.findall(r'Self::\w+(?:\(_\))? => "(signing_\w+)"', signing):
         found[code].add("ConfigurationError")

@@ -21,9 +21,11 @@ from entra_fast._native import TokenCache
 from entra_fast._provider import token_client as tokens
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
-from entra_fast._provider.http_client import HttpClient, HttpFailure, HttpResponse
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.token_client import TokenAcquirer
-from entra_fast._settings.load import CredentialSettings, OutboundSettings, ProviderSettings, Secret
+from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
+from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
 
 Answer = HttpResponse | HttpFailure

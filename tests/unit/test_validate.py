@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 import entra_fast.validate
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import DiscoveryError
 from entra_fast.errors import ProviderError
 from entra_fast.validate import (

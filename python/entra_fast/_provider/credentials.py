@@ -15,7 +15,8 @@ from typing import Protocol
 
 from entra_fast import _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
-from entra_fast._settings.load import CredentialSettings, Secret, signing_key
+from entra_fast._settings.model import CredentialSettings
+from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
 
 REJECTION_MEMORY = 300.0

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from entra_fast._metrics import Metrics
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import Discovery, DiscoveryError, parse_discovery
-from entra_fast._settings.load import ProviderSettings
+from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import EntraFastError, ProviderError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0

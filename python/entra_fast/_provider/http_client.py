@@ -1,106 +1,90 @@
-"""The way out: HTTP requests to the provider, each bounded in time and size.
+"""Outbound HTTP on an event loop, with aiohttp.
 
-What belongs here: connections, TLS, web proxies, and turning every way in which a request can fail into one
-`HttpFailure` with a stable code. What must never be here: knowledge of what is requested (tokens, keys), and
-retries: whether a repetition is safe is for the caller to say.
-
-aiohttp is imported on the first request and not before, so that the library can be imported without it.
+What belongs here: aiohttp's connections, and the translation of its exceptions into the failures of
+`http_rules.py`. Whatever must also hold for `blocking_http_client.py` belongs there instead.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
-import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
-from entra_fast._settings.load import is_loopback_host, proxies_from, url_problem
-from entra_fast.errors import EntraFastError
+import aiohttp
 
-if TYPE_CHECKING:
-    import aiohttp
-
-ERROR_CODES = {
-    "url_not_allowed": "the URL is neither https nor loopback http",
-    "dns_failed": "the host's name could not be resolved",
-    "tls_failed": "the TLS handshake failed, for instance because the certificate is not trusted",
-    "connect_failed": "no connection could be made to the host or to the web proxy",
-    "timed_out": "the connection, the answer or the whole request took longer than allowed",
-    "redirected": "the answer was a redirect; redirects are not followed",
-    "answer_too_large": "the answer was larger than allowed",
-    "answer_incomplete": "the connection ended before the answer was complete",
-}
+from entra_fast._net import proxies_from
+from entra_fast._provider.http_rules import (
+    JSON,
+    HttpFailure,
+    HttpLimits,
+    HttpRequest,
+    HttpResponse,
+    Route,
+    forget_frames,
+    form_request,
+    get_request,
+    trusting_context,
+)
+from entra_fast._settings.model import OutboundSettings
 
 MAX_CONNECTIONS = 500
-"""Most connections to the outside at once; further requests wait, within their time to connect. So many, that
-hundreds of users who come at once find a provider that takes a second for each no slower than it is."""
-
-
-class HttpFailure(EntraFastError):
-    """No HTTP answer could be had. `code` is one of `ERROR_CODES`; the message names the host, never the
-    path, the query or what was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """A whole answer. `headers` ignores the case of names; a repeated header gives its first value."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+"""Maximum number of open connections; further requests wait, within their time to connect. It is large enough
+that hundreds of simultaneous users of a provider that takes a second per request do not wait for each
+other."""
 
 
 class HttpClient:
     """A pool of connections for one event loop. Safe for concurrent use within that loop.
 
     Args:
-        connect_timeout: seconds for name look-up, connection and TLS together.
-        read_timeout: seconds that the other side may be silent.
-        overall_timeout: seconds for the whole request.
-        max_response_bytes: a larger answer is a failure.
-        ca_bundle: PEM file with authorities to trust beside the system's.
-        proxies: as made by `config.proxies_from`; by default from the process's environment.
+        ca_bundle: PEM file with certificate authorities to trust beside the system's.
+        proxies: as made by `proxies_from`; by default from the process's environment.
         trace_configs: told about each request.
     """
 
     def __init__(
         self,
+        limits: HttpLimits | None = None,
         *,
-        connect_timeout: float = 2.0,
-        read_timeout: float = 3.0,
-        overall_timeout: float = 5.0,
-        max_response_bytes: int = 1 << 20,
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
-        self.connect_timeout = connect_timeout
-        self.read_timeout = read_timeout
-        self.overall_timeout = overall_timeout
-        self.max_response_bytes = max_response_bytes
+        self._limits = limits or HttpLimits()
         self._ca_bundle = ca_bundle
         self._proxies = proxies_from(os.environ) if proxies is None else dict(proxies)
         self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
+    @classmethod
+    def from_settings(
+        cls, settings: OutboundSettings, *, trace_configs: Sequence[aiohttp.TraceConfig] = ()
+    ) -> Self:
+        limits = HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout)
+        return cls(
+            limits, ca_bundle=settings.ca_bundle, proxies=settings.proxies, trace_configs=trace_configs
+        )
+
     async def get(
         self,
         url: str,
         *,
-        accept: str = "application/json",
-        timeout: float | None = None,  # noqa: ASYNC109
+        accept: str = JSON,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
     ) -> HttpResponse:
         """GET. Any status but a redirect is an answer.
 
+        Args:
+            accept: media types of the answer.
+            timeout: seconds, where less than `overall_timeout` is left.
+
         Raises:
-            HttpFailure: see `ERROR_CODES`.
+            HttpFailure: see `http_rules.ERROR_CODES`.
         """
-        return await self._request("GET", url, None, {"Accept": accept}, timeout)
+        return await self._request(get_request(url, accept), timeout)
 
     async def post_form(
         self,
@@ -110,19 +94,8 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
     ) -> HttpResponse:
-        """POST of `application/x-www-form-urlencoded` fields. `timeout`: seconds, where less than
-        `overall_timeout` is left.
-
-        Raises:
-            HttpFailure: see `ERROR_CODES`.
-        """
-        body = urllib.parse.urlencode(fields).encode("ascii")
-        sent = {
-            "Accept": "application/json",
-            "Content-Type": "application/x-www-form-urlencoded",
-            **(headers or {}),
-        }
-        return await self._request("POST", url, body, sent, timeout)
+        """POST of form fields; otherwise as `get`."""
+        return await self._request(form_request(url, fields, headers), timeout)
 
     async def aclose(self) -> None:
         """Close all connections. The client cannot be used afterwards."""
@@ -131,99 +104,73 @@ class HttpClient:
         if session is not None:
             await session.close()
 
-    async def _request(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
-    ) -> HttpResponse:
+    async def _request(self, request: HttpRequest, limit: float | None) -> HttpResponse:
         try:
-            return await self._exchange(method, url, body, headers, limit)
+            return await self._exchange(request, Route.to(request.url, self._proxies), limit)
         except HttpFailure as failure:
-            _forget_frames(failure)
+            forget_frames(failure)
             raise
 
-    async def _exchange(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: float | None
-    ) -> HttpResponse:
-        problem = url_problem(url)
-        if problem is not None:
-            raise HttpFailure("url_not_allowed", f"the URL {problem}")
-        import aiohttp  # noqa: PLC0415 - see the module's docstring
-
-        host = urllib.parse.urlsplit(url).hostname or ""
-        proxy = proxy_for(url, self._proxies)
-        where = host if proxy is None else f"{host} through the proxy {urllib.parse.urlsplit(proxy).hostname}"
-        overall = self.overall_timeout if limit is None else max(min(limit, self.overall_timeout), 0.001)
+    async def _exchange(self, request: HttpRequest, route: Route, limit: float | None) -> HttpResponse:
+        limits, overall = self._limits, self._limits.overall(limit)
         try:
             async with self._open_session().request(
-                method,
-                url,
-                data=body,
-                # The provider's answers are small: no compression, so nothing can inflate.
-                headers={"Accept-Encoding": "identity", "User-Agent": "entra-fast", **headers},
+                request.method,
+                request.url,
+                data=request.body,
+                headers=request.headers,
                 allow_redirects=False,
-                proxy=proxy,
+                proxy=route.proxy.url if route.proxy is not None else None,
                 timeout=aiohttp.ClientTimeout(
-                    total=overall, connect=self.connect_timeout, sock_read=self.read_timeout
+                    total=overall, connect=limits.connect_timeout, sock_read=limits.read_timeout
                 ),
             ) as response:
                 if 300 <= response.status <= 399:
-                    raise HttpFailure(
-                        "redirected",
-                        f"{host} answered with a redirect ({response.status}), which is not followed",
-                    )
-                answer = await self._read_body(response, host)
-                return HttpResponse(response.status, response.headers, answer)
+                    raise route.redirected(response.status)
+                return HttpResponse(response.status, response.headers, await self._read(response, route))
         except HttpFailure:
             raise
-        except aiohttp.ClientConnectorDNSError:
-            raise HttpFailure("dns_failed", f"the name of {where} could not be resolved") from None
-        except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
-            raise HttpFailure("tls_failed", f"no TLS connection to {where}: {_tls_reason(exc)}") from None
-        except aiohttp.ClientHttpProxyError as exc:
-            raise HttpFailure(
-                "connect_failed", f"the proxy refused the connection to {host} with status {exc.status}"
-            ) from None
-        except aiohttp.ServerTimeoutError as exc:
-            connecting = isinstance(exc, aiohttp.ConnectionTimeoutError)
-            stage = "no connection to" if connecting else "no answer from"
-            raise HttpFailure("timed_out", f"{stage} {where} in time") from None
+        except (aiohttp.ClientConnectorDNSError, UnicodeError):  # a part of the name is empty or too long
+            raise route.not_resolved() from None
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise route.tls_failed(error) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise route.proxy_refused(error.status) from None
+        except aiohttp.ConnectionTimeoutError:
+            raise route.connecting_timed_out(min(limits.connect_timeout, overall)) from None
+        except aiohttp.ServerTimeoutError:
+            raise route.silent(limits.read_timeout) from None
         except TimeoutError:
-            raise HttpFailure("timed_out", f"no complete answer from {where} in time") from None
-        except aiohttp.ClientConnectorError as exc:
-            named = isinstance(exc.errno, int) and exc.errno > 0
-            reason = os.strerror(exc.errno or 0) if named else "it was closed before it was ready"
-            raise HttpFailure("connect_failed", f"no connection to {where}: {reason}") from None
+            raise route.timed_out(overall) from None
+        except aiohttp.ClientConnectorError as error:
+            cause = error.os_error
+            if isinstance(cause, ConnectionError) and cause.errno is None:
+                raise route.handshake_cut_off() from None
+            raise route.not_connected(cause) from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError):
-            raise HttpFailure(
-                "answer_incomplete", f"{where} closed the connection before its answer was complete"
-            ) from None
+            raise route.cut_off() from None
         except aiohttp.ClientError:
-            # What is left is an answer that is not HTTP. Its text may echo anything, so it is not repeated.
-            raise HttpFailure("answer_incomplete", f"{where} did not answer in well-formed HTTP") from None
+            raise route.not_http() from None
 
-    async def _read_body(self, response: aiohttp.ClientResponse, host: str) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, route: Route) -> bytes:
+        limit = self._limits.max_response_bytes
         body = bytearray()
-        if (response.content_length or 0) <= self.max_response_bytes:
+        if (response.content_length or 0) <= limit:
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > self.max_response_bytes:
+                if len(body) > limit:
                     break
             else:
                 return bytes(body)
         response.close()  # not worth reading to its end
-        raise HttpFailure(
-            "answer_too_large", f"{host} answered with more than {self.max_response_bytes} bytes"
-        )
+        raise route.too_large(limit)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             if self._closed:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
-            import aiohttp  # noqa: PLC0415 - see the module's docstring
-
-            context: ssl.SSLContext | bool = True  # the one that aiohttp made when it was imported
-            if self._ca_bundle is not None:
-                context = ssl.create_default_context()
-                context.load_verify_locations(cafile=self._ca_bundle)
+            # Without a CA bundle, the context that aiohttp made when it was imported.
+            context = True if self._ca_bundle is None else trusting_context(self._ca_bundle)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30, socket_factory=_Socket.of
@@ -231,19 +178,19 @@ class HttpClient:
                 cookie_jar=aiohttp.DummyCookieJar(),  # no state from one user's request to the next
                 auto_decompress=False,
                 trace_configs=self._trace_configs,
-                trust_env=False,  # would also send credentials from ~/.netrc; proxies are chosen below
+                trust_env=False,  # would also send credentials from ~/.netrc; `Route` chooses the proxy
             )
         return self._session
 
 
 class _Socket(socket.socket):
-    """A socket whose file descriptor is not closed by Python's collector.
+    """A socket whose file descriptor is not closed by the garbage collector.
 
-    When a connection is given up while uvloop makes it (mostly because of a timeout), uvloop closes the
+    When a connection is cancelled while uvloop makes it (mostly because of a timeout), uvloop closes the
     descriptor, but the socket object still has its number. Once collected, it would close that number again,
-    which by then may be another connection's. The next one to get it reads the answer to somebody else's
-    request, and that may be a token: https://github.com/MagicStack/uvloop/pull/646. Everybody else who has
-    this object closes it explicitly.
+    which by then may be another connection's. The next one to get it reads the answer to another request, and
+    that may be a token: https://github.com/MagicStack/uvloop/pull/646. Every other holder of this object
+    closes it explicitly.
     """
 
     def __del__(self) -> None:
@@ -254,56 +201,3 @@ class _Socket(socket.socket):
         """For an entry of what `getaddrinfo` returns."""
         family, kind, protocol = address[:3]
         return cls(family, kind, protocol)
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The web proxy for a URL, or None for a direct connection. Loopback is always direct, as in Go."""
-    parts = urllib.parse.urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    host = (parts.hostname or "").rstrip(".").lower()
-    if proxy is None or is_loopback_host(host):
-        return None
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    for entry in proxies.get("no", "").split(","):
-        if _excluded(entry.strip().lower(), host, port):
-            return None
-    return proxy
-
-
-def _excluded(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY (`*`, address, network, or domain with its subdomains) covers a host."""
-    if not entry:
-        return False
-    if entry == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
-    name, colon, wanted_port = entry.rpartition(":")
-    if colon and wanted_port.isdigit():
-        if int(wanted_port) != port:
-            return False
-        entry = name.strip("[]")
-    entry = entry.removeprefix("*").removeprefix(".")
-    return bool(entry) and (host == entry or host.endswith(f".{entry}"))
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Cut an exception, and those behind it, from the frames that it came through. They hold what was sent,
-    and aiohttp's refer back to the exception: such cycles would stay until Python's collector comes."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _tls_reason(exc: BaseException) -> str:
-    """What OpenSSL says, without the exception's own text."""
-    error: object = exc
-    for name in ("certificate_error", "os_error"):
-        error = getattr(error, name, None) or error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message or "the certificate is not trusted"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return str(error.reason).lower().replace("_", " ")
-    return "the handshake failed"

@@ -1,12 +1,10 @@
 """Fetching and refreshing the provider's key set.
 
-What belongs here: when to fetch (`KeySchedule`, without I/O and with time as an argument), and two ways to
-live by it: `AsyncKeys` on an event loop and `ThreadKeys` with a background thread. What must never be here:
-a decision about a token, or how to read a JWK.
+What belongs here: two owners of a key set that follow the schedule of jwks_schedule.py, `AsyncKeys` on an
+event loop and `ThreadKeys` with a background thread, and the interface `KeySource` through which a validator
+asks for new keys. What must never be here: a decision about a token, or how to read a JWK.
 
-The rules, after Microsoft's advice on signing key rollover: fetch at start, refresh in the background hourly,
-keep the last known good set when a refresh fails (but not for longer than a day), and on an unknown `kid`
-refresh at once, at most once per cool-down. Whoever has a known key never waits for any of it.
+A caller whose signing key is known never waits for any of this.
 """
 
 from __future__ import annotations
@@ -17,38 +15,42 @@ import contextlib
 import logging
 import os
 import random
-import re
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from entra_fast import _background
 from entra_fast._native import KeySet
+from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import EntraFastError, KeysUnavailable
 
 if TYPE_CHECKING:
-    from entra_fast._provider.blocking_fetch import Fetched
-    from entra_fast._provider.http_client import HttpClient
+    from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 
 logger = logging.getLogger("entra_fast._provider.jwks")
 
 
-WOKEN_AT_ONCE = 4
-"""Of those who waited for a fetch, so many go on in one round of the event loop."""
+MEDIA_TYPES = "application/json, application/jwk-set+json"
+"""Media types of a key set (RFC 7517, section 8.5.2), for the `Accept` of requests."""
+
+WOKEN_PER_ROUND = 4
+"""Number of waiting callers that continue in one round of the event loop."""
 
 
 class Waiters:
-    """Those who wait for a fetch on one event loop. Thousands may: they go on a few at a time, so that others
-    are served in between."""
+    """Callers that wait for a fetch on one event loop. There may be thousands: they continue a few at a time,
+    so that other requests are served in between."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+        self._due: collections.deque[Callable[[], None]] = collections.deque()
+        self._waking = False
 
-    def add(self, go_on: Callable[[], None]) -> None:
-        """Have `go_on` called after the fetch."""
-        self._waiting.append(go_on)
+    def add(self, resume: Callable[[], None]) -> None:
+        """Call `resume` after the fetch."""
+        self._waiting.append(resume)
 
     async def wait(self) -> None:
         """Return after the fetch."""
@@ -57,117 +59,49 @@ class Waiters:
         await waiter
 
     def wake(self) -> None:
-        """The fetch is done, for all who wait now."""
-        self._wake(len(self._waiting))
+        """The fetch has ended for every caller that waits now. May be called again before all have
+        continued."""
+        self._due += self._waiting
+        self._waiting.clear()
+        if self._due and not self._waking:
+            self._waking = True
+            self._wake_some()
 
-    def _wake(self, left: int) -> None:
-        for _ in range(min(left, WOKEN_AT_ONCE)):
-            self._waiting.popleft()()
-        if left > WOKEN_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._wake, left - WOKEN_AT_ONCE)
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshRules:
-    """When keys are fetched. All times are seconds.
-
-    Attributes:
-        interval: between scheduled refreshes; a shorter `Cache-Control: max-age` of the answer counts too.
-        min_interval: no `max-age` makes refreshes more frequent than this.
-        cool_down: after a refresh for an unknown `kid` that did not bring that key, the next such refresh
-            waits this long. A refresh that did bring it proves a rollover, which no stranger can cause.
-        first_retry, last_retry: pause after the first failure, doubled up to the last.
-        max_age: a set that could not be refreshed for so long is given up.
-        max_wait: longest that one validation waits for keys.
-    """
-
-    interval: float = 3600.0
-    min_interval: float = 300.0
-    cool_down: float = 300.0
-    first_retry: float = 1.0
-    last_retry: float = 60.0
-    max_age: float = 86_400.0
-    max_wait: float = 10.0
-
-
-class KeySchedule:
-    """Decides when to fetch. Holds no keys, does no I/O, reads no clock: `now` is monotonic seconds."""
-
-    def __init__(self, rules: RefreshRules) -> None:
-        self.rules = rules
-        self.fetched_at: float | None = None
-        self.failures = 0
-        self.next_refresh = float("-inf")
-        self._unknown_allowed_at = float("-inf")
-
-    def succeeded(self, now: float, max_age: float | None, jitter: float) -> None:
-        """A set arrived; `max_age` as its answer said. `jitter` (0 to 1) spreads many processes in time."""
-        interval = self.rules.interval
-        if max_age is not None:
-            interval = min(interval, max(max_age, self.rules.min_interval))
-        self.fetched_at = now
-        self.failures = 0
-        earliest = min(interval, self.rules.min_interval)
-        self.next_refresh = now + max(earliest, interval * (1 - 0.1 * jitter))
-
-    def failed(self, now: float, jitter: float) -> None:
-        """No usable set arrived; the last good one stays."""
-        pause = min(self.rules.first_retry * 2.0 ** min(self.failures, 20), self.rules.last_retry)
-        self.failures += 1
-        self.next_refresh = now + pause * (1 - 0.5 * jitter)
-
-    def expired(self, now: float) -> bool:
-        """Has the last good set become too old to be believed?"""
-        return self.fetched_at is not None and now - self.fetched_at > self.rules.max_age
-
-    def claim_fetch_for_unknown(self, now: float) -> bool:
-        """May an unknown `kid`, or the lack of any keys, cause a fetch now? Saying yes starts the cool-down,
-        so that whoever asks next, even while the fetch is under way, hears no."""
-        if self.fetched_at is None:
-            return self.failures == 0 or now >= self.next_refresh
-        if now < self._unknown_allowed_at:
-            return False
-        self._unknown_allowed_at = now + self.rules.cool_down
-        return True
-
-    @property
-    def cool_down_ends(self) -> float:
-        """Until then no unknown `kid` causes a fetch. The past where one may."""
-        return self._unknown_allowed_at if self.fetched_at is not None else float("-inf")
-
-    def unknown_was_found(self) -> None:
-        """The fetch brought the key: a rollover, which no stranger can cause, so nothing has to cool down."""
-        self._unknown_allowed_at = float("-inf")
-
-
-_MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,;])", re.ASCII | re.IGNORECASE)
-
-
-def max_age_of(cache_control: str) -> float | None:
-    """Seconds of `max-age` in a Cache-Control header (RFC 9111, section 5.2.2.1)."""
-    found = _MAX_AGE.search(cache_control)
-    return float(found[1]) if found else None
+    def _wake_some(self) -> None:
+        # Each in a callback of its own, so that one that fails does not keep the others waiting.
+        loop = asyncio.get_running_loop()
+        for _ in range(min(len(self._due), WOKEN_PER_ROUND)):
+            loop.call_soon(self._due.popleft())
+        self._waking = bool(self._due)
+        if self._waking:
+            loop.call_soon(self._wake_some)
 
 
 def read_key_set(status: int, body: bytes) -> KeySet:
-    """The key set in an answer.
+    """The key set in a response.
 
     Raises:
-        KeysUnavailable: the status is not 200 or the body holds no usable key.
+        KeysUnavailable: the status is not 200, or the body has no usable key.
     """
     if status != 200:
         raise KeysUnavailable("keys_unavailable", f"the key set endpoint answered {status} instead of 200")
     return KeySet(body)
 
 
-def _misbehaved(error: Exception) -> KeysUnavailable:
-    logger.exception("key set could not be fetched")
+def _unexpected(error: Exception) -> KeysUnavailable:
+    logger.exception("unexpected error while the key set was fetched")
     return KeysUnavailable("keys_unavailable", f"fetching failed with {type(error).__name__}")
 
 
 class _Keys:
-    """What both ways share: the last good set, who is to be told, and figures. `text` is what the last set
-    was read from, for whoever hands it on. `outcomes` counts fetches: `ok` or an error code."""
+    """What `AsyncKeys` and `ThreadKeys` share: the last good key set, its schedule and its figures.
+
+    Attributes:
+        keys: the last good key set; None before the first and after it was discarded.
+        text: the JSON text of `keys`, for sending it to another process.
+        error: why the last fetch failed; None when it succeeded.
+        outcomes: number of fetches by outcome: `ok` or an error code.
+    """
 
     def __init__(
         self,
@@ -187,20 +121,20 @@ class _Keys:
         self._accept = accept
         self._monotonic = monotonic
 
-    def _take(self, keys: KeySet, text: bytes, cache_control: str) -> None:
+    def _fetched(self, keys: KeySet, text: bytes, cache_control: str) -> None:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         self.outcomes["ok"] += 1
         if self.schedule.failures:
-            logger.info("key set refreshed again after %d failures", self.schedule.failures)
+            logger.info("key set refreshed after %d failures", self.schedule.failures)
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
         if keys.dropped:
-            logger.warning("key set: %d entries cannot be used and were left out", len(keys.dropped))
+            logger.warning("ignored %d unusable entries of the key set", len(keys.dropped))
         self.text = text
-        self._accept(keys)  # first, so that whoever sees a key in `keys` can verify with it
+        self._accept(keys)  # first, so that any caller that sees a key in `keys` can verify with it
         self.keys = keys
         self.error = None
 
-    def _keep(self, error: EntraFastError) -> None:
+    def _failed_to_fetch(self, error: EntraFastError) -> None:
         now = self._monotonic()
         self.fetch_failures += 1
         self.outcomes[error.code] += 1
@@ -208,24 +142,29 @@ class _Keys:
         self.error = error
         if (failures := self.schedule.failures) & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th... in a row
             logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
-        self.give_up_when_too_old(now)
+        self.discard_when_too_old(now)
 
-    def give_up_when_too_old(self, now: float) -> None:
+    def discard_when_too_old(self, now: float) -> None:
+        """Discard the key set if it could not be refreshed for too long."""
         if self.keys is not None and self.schedule.expired(now):
-            logger.error("key set is too old to be believed and was given up")
+            hours = self.schedule.rules.max_age / 3600
+            logger.error("discarded the key set: not refreshed for %g h", hours)
             self.keys = self.text = None
             self._accept(None)
 
     def _has(self, kid: str | None) -> bool:
-        # A token without a kid finds nothing, even when a key without one is published: that must not lift
-        # the cool-down, or such tokens could cause one fetch each.
+        # A token without a kid finds nothing, even when a key without one is published. Otherwise it would
+        # end the cool-down, and such tokens could cause one fetch each.
         return kid is not None and self.keys is not None and kid in self.keys.kids
 
     def unavailable(self) -> KeysUnavailable:
+        """The error for a token that cannot be verified because there are no keys, with the reason."""
         reason = self.error.message if self.error is not None else "they have not been fetched yet"
         return KeysUnavailable("keys_unavailable", f"keys of the token issuer are not available: {reason}")
 
     def stats(self) -> dict[str, int]:
+        """keys, keys_dropped, key_fetches, key_fetch_failures, and key_set_age_seconds (-1 before the
+        first)."""
         age = -1
         if self.schedule.fetched_at is not None:
             age = int(self._monotonic() - self.schedule.fetched_at)
@@ -239,34 +178,34 @@ class _Keys:
 
 
 class KeySource(Protocol):
-    """Where a validator gets new keys: `AsyncKeys`, or whatever asks one in another process."""
+    """How a validator on an event loop gets new keys: from an `AsyncKeys`, or from one in another process."""
 
-    def start(self) -> None: ...
+    async def refresh_for_unknown(self, kid: str | None) -> bool:
+        """A token names a key that is not in the key set. Returns whether to verify the token once more."""
 
-    async def aclose(self) -> None: ...
+    def call_when_fetched(self, resume: Callable[[], None]) -> bool:
+        """Call `resume` after the fetch that is in flight. False where none is; then `resume` is not
+        called."""
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool: ...
-
-    def call_when_fetched(self, go_on: Callable[[], None]) -> bool: ...
-
-    def unavailable(self) -> KeysUnavailable: ...
-
-    def stats(self) -> dict[str, int]: ...
+    def unavailable(self) -> KeysUnavailable:
+        """The error for a token that cannot be verified because there are no keys, with the reason."""
 
 
 class AsyncKeys(_Keys):
-    """A key set that is kept fresh on one event loop.
+    """A key set that is kept fresh on one event loop: a `KeySource`.
 
     Args:
         jwks_uri: https URL of the key set (http for loopback only).
-        http: the way out.
-        accept: called with each new set, and with None when the last good one has become too old.
+        http: the HTTP client for fetching it.
+        accept: called with each new key set, and with None when the last good one was discarded.
+        rules: when to fetch.
+        monotonic: seconds of a clock that never jumps.
     """
 
     def __init__(
         self,
         jwks_uri: str,
-        http: HttpClient,
+        http: AsyncHttpClient,
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
@@ -274,75 +213,80 @@ class AsyncKeys(_Keys):
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
         self._http = http
-        self._flight: asyncio.Task[None] | None = None
-        self._loop_task: asyncio.Task[None] | None = None
+        self._fetch_task: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
         self._waiters = Waiters()
-        self._cool_down_watcher: Callable[[float], None] | None = None
+        self._cool_down_changed: Callable[[float], None] | None = None
 
-    def watch_cool_down(self, watcher: Callable[[float], None]) -> None:
-        """Have somebody told, whenever it changes, until when no unknown `kid` causes a fetch: monotonic
-        seconds, the past while a fetch may come or is under way. Whoever is told may refuse such tokens
-        without asking here."""
-        self._cool_down_watcher = watcher
-        self._tell_cool_down()
+    def on_cool_down_change(self, changed: Callable[[float], None]) -> None:
+        """Register a callback for changes of the unknown-`kid` cool-down.
 
-    def _tell_cool_down(self) -> None:
-        if self._cool_down_watcher is not None:
-            self._cool_down_watcher(float("-inf") if self._fetching else self.schedule.cool_down_ends)
+        Args:
+            changed: called with the time until which no unknown `kid` causes a fetch, in seconds of the
+                monotonic clock, now and at each change. Minus infinity while a fetch may come or is in
+                flight. Until that time such tokens may be rejected without asking here.
+        """
+        self._cool_down_changed = changed
+        self._report_cool_down()
+
+    def _report_cool_down(self) -> None:
+        if self._cool_down_changed is not None:
+            self._cool_down_changed(float("-inf") if self._fetching else self.schedule.cool_down_ends)
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
-        if self._loop_task is None:
-            self._loop_task = asyncio.get_running_loop().create_task(self._refresh_forever())
+        if self._refresh_task is None:
+            self._refresh_task = _background.start(self._refresh_forever(), "key set refresh")
 
     async def aclose(self) -> None:
         """Stop refreshing."""
-        tasks = [task for task in (self._loop_task, self._flight) if task is not None]
-        self._loop_task = self._flight = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = (self._refresh_task, self._fetch_task)
+        self._refresh_task = self._fetch_task = None
+        await _background.cancel(*tasks)
 
     async def refresh(self) -> None:
-        """Fetch now, or join the fetch that is under way. Never raises: see `error`. A caller that goes away
-        does not end the fetch for the others."""
-        await asyncio.shield(self._launch())
+        """Fetch now, or join the fetch that is in flight. Never raises: see `error`. A caller that is
+        cancelled does not cancel the fetch for the others."""
+        await asyncio.shield(self._begin_fetch())
 
-    def _launch(self) -> asyncio.Task[None]:
-        if self._flight is None or self._flight.done():
-            self._flight = asyncio.get_running_loop().create_task(self._fetch())
-            self._flight.add_done_callback(self._landed)
-            self._tell_cool_down()
-        return self._flight
+    def _begin_fetch(self) -> asyncio.Task[None]:
+        if self._fetch_task is None or self._fetch_task.done():
+            self._fetch_task = _background.start(self._fetch(), "key set fetch")
+            self._fetch_task.add_done_callback(self._fetch_ended)
+            self._report_cool_down()
+        return self._fetch_task
 
-    def _landed(self, _: asyncio.Task[None]) -> None:
-        self._tell_cool_down()
+    def _fetch_ended(self, _: asyncio.Task[None]) -> None:
+        self._report_cool_down()
         self._waiters.wake()
 
     @property
     def _fetching(self) -> bool:
-        return self._flight is not None and not self._flight.done()
+        return self._fetch_task is not None and not self._fetch_task.done()
 
-    def call_when_fetched(self, go_on: Callable[[], None]) -> bool:
-        """As the waiting of `refresh_for_unknown`, for whoever has no task to wait in. False where no fetch
-        is under way; then `go_on` is not called."""
+    def call_when_fetched(self, resume: Callable[[], None]) -> bool:
+        """Like the waiting of `refresh_for_unknown`, for a caller without a task to wait in."""
         if self._fetching:
-            self._waiters.add(go_on)
+            self._waiters.add(resume)
             return True
         return False
 
     async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """A token names a key that is not in the set. Refresh if that is due; returns whether a new try makes
-        sense. Waits only for a fetch that may bring the key."""
+        """A token names a key that is not in the key set: refresh if that is due. Waits only for a fetch that
+        may bring the key.
+
+        Returns:
+            Whether to verify the token once more.
+        """
         if self._has(kid):
-            return True  # it came while the token was judged
+            return True  # it arrived while the token was verified
         joined = self._fetching
         if joined:
             if not await self._wait() or self.error is not None or self._has(kid):
                 return True
-            # What was under way may have been written before the key was published: it takes one that begins
-            # after that, and another token may have begun that already.
+            # The response in flight may have been written before the key was published. Only a fetch that
+            # begins after that is sure to have it, and another token may have begun one already.
             if self._fetching:
                 await self._wait()
                 return True
@@ -351,33 +295,32 @@ class AsyncKeys(_Keys):
         await self._wait()
         if self._has(kid):
             self.schedule.unknown_was_found()
-            self._tell_cool_down()
+            self._report_cool_down()
         return True
 
     async def _wait(self) -> bool:
-        """Whether the fetch has ended."""
-        self._launch()
+        """Whether the fetch has ended in time."""
+        self._begin_fetch()
         try:
             async with asyncio.timeout(self.schedule.rules.max_wait):
                 await self._waiters.wait()
         except TimeoutError:
-            logger.warning("gave up waiting for the key set; the fetch goes on")
+            logger.warning("stopped waiting for the key set; the fetch continues")
             return False
         return True
 
     async def _fetch(self) -> None:
         self.fetches += 1
         try:
-            response = await self._http.get(self.jwks_uri)
+            response = await self._http.get(self.jwks_uri, accept=MEDIA_TYPES)
             keys = read_key_set(response.status, response.body)
+            self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
-            self._keep(error)
+            self._failed_to_fetch(error)
             self._failed.set()
-        except Exception as error:  # a fetch that misbehaves must not end the refreshing
-            self._keep(_misbehaved(error))
+        except Exception as error:  # an unexpected error must not end the refreshing
+            self._failed_to_fetch(_unexpected(error))
             self._failed.set()
-        else:
-            self._take(keys, response.body, response.headers.get("Cache-Control", ""))
 
     async def _refresh_forever(self) -> None:
         while True:
@@ -385,44 +328,47 @@ class AsyncKeys(_Keys):
             if now >= self.schedule.next_refresh:
                 await self.refresh()
             else:
-                # In slices, so that a set that became too old goes in time. A refresh for an unknown kid that
-                # fails meanwhile is retried soon, and not when the next one was planned.
+                # At most a minute at a time, so that a set that became too old is discarded in time. A
+                # refresh for an unknown kid that fails meanwhile is retried soon, not when the next one was
+                # planned.
                 self._failed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(self.schedule.next_refresh - now, 60.0)):
                         await self._failed.wait()
-            self.give_up_when_too_old(self._monotonic())
+            self.discard_when_too_old(self._monotonic())
 
 
 class ThreadKeys(_Keys):
     """A key set that is kept fresh by a background thread, for callers in any thread.
 
-    The thread is a daemon, started at the first use and anew after a fork; it holds this object weakly, so a
-    forgotten validator does not fetch for ever.
+    The thread is a daemon. It starts at the first use, and again after a fork. It holds this object weakly,
+    so that a validator that was dropped without `close` does not fetch for ever.
 
     Args:
         jwks_uri: https URL of the key set (http for loopback only).
-        fetch: brings the answer, or raises an EntraFastError; called by one thread at a time.
-        accept: called with each new set, and with None when the last good one has become too old.
+        fetch: returns the response or raises an EntraFastError. Called by one thread at a time.
+        accept: called with each new key set, and with None when the last good one was discarded.
+        rules: when to fetch.
+        monotonic: seconds of a clock that never jumps.
     """
 
     def __init__(
         self,
         jwks_uri: str,
-        fetch: Callable[[str], Fetched],
+        fetch: Callable[[str], HttpResponse],
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
-        self._fetch_answer = fetch
+        self._fetch_response = fetch
         self._closed = False
         self._reset()
         _survives_fork.add(self)
 
     def _reset(self) -> None:
-        """Locks and threads of the parent mean nothing in a child process."""
+        """The locks and threads of a parent process do not exist in its child."""
         self._changed = threading.Condition()
         self._in_flight = False
         self._finished = self.fetches
@@ -441,7 +387,7 @@ class ThreadKeys(_Keys):
             self._changed.notify_all()
 
     def refresh(self) -> None:
-        """Fetch now, or join the fetch that is under way, and wait for it. Never raises: see `error`."""
+        """Fetch now, or join the fetch that is in flight, and wait for it. Never raises: see `error`."""
         with self._changed:
             self._refresh_locked()
 
@@ -450,7 +396,7 @@ class ThreadKeys(_Keys):
         return self._in_flight or self._wanted
 
     def _refresh_locked(self) -> bool:
-        """Whether the fetch has ended."""
+        """Whether the fetch has ended in time."""
         done = self.fetches
         if not self._in_flight:
             done += 1
@@ -464,9 +410,9 @@ class ThreadKeys(_Keys):
         """As `AsyncKeys.refresh_for_unknown`."""
         with self._changed:
             if self._closed:
-                return False  # nobody is there to fetch
+                return False  # the thread that would fetch has ended
             if self._has(kid):
-                return True  # it came while the token was judged
+                return True  # it arrived while the token was verified
             joined = self._fetching
             if joined:
                 if not self._refresh_locked() or self.error is not None or self._has(kid):
@@ -489,11 +435,11 @@ class ThreadKeys(_Keys):
             self._thread.start()
 
     def _step(self) -> bool:
-        """Fetch if that is due, else wait a little. False when the thread is to end."""
+        """Fetch if that is due, or wait for a while. False when the thread must end."""
         with self._changed:
             pause = self.schedule.next_refresh - self._monotonic()
             if not self._wanted and pause > 0:
-                self._changed.wait(min(pause, 30.0))  # bounded: while it waits, the thread keeps this object
+                self._changed.wait(min(pause, 30.0))  # bounded: while it waits, the thread holds this object
             if self._closed:
                 return False
             due = self._wanted or self.schedule.next_refresh <= self._monotonic()
@@ -509,19 +455,18 @@ class ThreadKeys(_Keys):
                     self._in_flight = False
                     self._finished = self.fetches
                     self._changed.notify_all()
-        self.give_up_when_too_old(self._monotonic())
+        self.discard_when_too_old(self._monotonic())
         return True
 
     def _fetch(self) -> None:
         try:
-            answer = self._fetch_answer(self.jwks_uri)
-            keys = read_key_set(answer.status, answer.body)
+            response = self._fetch_response(self.jwks_uri)
+            keys = read_key_set(response.status, response.body)
+            self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
-            self._keep(error)
-        except Exception as error:  # a fetch that misbehaves must not end the thread
-            self._keep(_misbehaved(error))
-        else:
-            self._take(keys, answer.body, answer.cache_control)
+            self._failed_to_fetch(error)
+        except Exception as error:  # an unexpected error must not end the thread
+            self._failed_to_fetch(_unexpected(error))
 
 
 def _run(reference: weakref.ref[ThreadKeys]) -> None:
@@ -540,7 +485,7 @@ def _after_fork_in_child() -> None:
         was_running = keys._thread is not None
         keys._reset()
         if was_running:
-            # Else nothing would refresh in this process as long as the keys that it has are enough.
+            # Without this, the child would not refresh as long as it meets no unknown key.
             keys.start()
 
 

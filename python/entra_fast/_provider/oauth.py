@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from entra_fast import _native
-from entra_fast._settings.load import url_problem
+from entra_fast._net import url_problem
 from entra_fast.errors import EntraFastError, ProviderError
 
 ERROR_CODES = {

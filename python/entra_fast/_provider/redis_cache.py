@@ -42,7 +42,7 @@ from redis.credentials import CredentialProvider
 from entra_fast._metrics import SHARED_FAILURES, Metrics
 from entra_fast._provider.oauth import MAX_ACCESS_TOKEN_BYTES, MAX_EXPIRES_IN
 from entra_fast._provider.token_client import SharedToken
-from entra_fast._settings.load import SharedCacheSettings
+from entra_fast._settings.model import SharedCacheSettings
 
 VERSION = b"\x01"
 """Of the format of entries. Another one is a miss, so that replicas of two releases can run side by side."""

@@ -27,7 +27,8 @@ from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import (
     JWT_BEARER_ASSERTION,
     TokenAnswer,
@@ -37,7 +38,7 @@ from entra_fast._provider.oauth import (
     parse_token_answer,
     scope_for,
 )
-from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 
 CLIENT_CREDENTIALS = "client_credentials"

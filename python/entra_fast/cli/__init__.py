@@ -1,1 +1,4 @@
-"""The `entra-fast` command."""
+"""The `entra-fast` command.
+
+An application: its Python modules are not public.
+"""

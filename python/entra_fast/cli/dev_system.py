@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from entra_fast._settings.load import Settings, is_loopback_host
+from entra_fast._net import is_loopback_host
+from entra_fast._settings.load import Settings
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.manifests import Source, is_reply_url
 from entra_fast.emulator.model.registry import Application, Tenant
@@ -382,7 +383,7 @@ async def _until_ready(sidecars: Sequence[SidecarOf]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_SECONDS):
             for sidecar in sidecars:
-                while sidecar.running.service.not_ready_reason() is not None:  # noqa: ASYNC110 - a question
+                while await sidecar.running.service.readiness() is not None:  # noqa: ASYNC110 - a question
                     await asyncio.sleep(0.01)
 
 

@@ -15,10 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from entra_fast import _native
-from entra_fast._native import SigningKey
 from entra_fast.emulator import state
-from entra_fast.emulator.base_url import check_base_url
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model.directory import Directory, User
@@ -28,6 +25,7 @@ from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
@@ -36,6 +34,7 @@ from entra_fast.emulator.protocol.grant_types import GrantTypes
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, Reason
+from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
 from entra_fast.emulator.protocol.token_response import TokenIssuer
@@ -79,7 +78,7 @@ class LocalProvider:
         self._directory_file: Path | None = None
         self._generator_cluster = DEFAULT_CLUSTER
         self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
-        self._stray_key: SigningKey | None = None
+        self._stray_key: PrivateKey | None = None
         self._lock = threading.Lock()
         self.public_url = check_base_url(public_url) if public_url is not None else None
         self.base_url = self.public_url or "http://127.0.0.1:8080"
@@ -213,7 +212,7 @@ class LocalProvider:
         environment = {
             "AZURE_APP_CLIENT_ID": found.client_id,
             "AZURE_APP_CLIENT_SECRET": self.credentials.secret(found),
-            "AZURE_APP_JWK": self.credentials.key(found).private_jwk(),
+            "AZURE_APP_JWK": json.dumps(self.credentials.key(found).private_jwk(), separators=(",", ":")),
             "AZURE_APP_PRE_AUTHORIZED_APPS": json.dumps(self.pre_authorized(found), separators=(",", ":")),
             "AZURE_APP_TENANT_ID": tenant.id,
             "AZURE_APP_WELL_KNOWN_URL": f"{issuer.v2}/.well-known/openid-configuration",
@@ -333,10 +332,10 @@ class LocalProvider:
             clock=clock,
         )
 
-    def stray_key(self) -> SigningKey:
+    def stray_key(self) -> PrivateKey:
         """A key that is published nowhere."""
         if self._stray_key is None:
-            self._stray_key = SigningKey.generate()
+            self._stray_key = PrivateKey.generate()
         return self._stray_key
 
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
@@ -374,11 +373,6 @@ class LocalProvider:
         """Write the state, where it is kept. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
             state.save(self._state_directory, self.keyring, self.credentials, self.store)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return _native.is_loopback_host(host)
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:

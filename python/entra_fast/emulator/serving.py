@@ -10,7 +10,8 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from entra_fast.emulator.local import LocalProvider, is_loopback
+from entra_fast._net import is_loopback_host
+from entra_fast.emulator.local import LocalProvider
 from entra_fast.errors import ConfigurationError
 
 
@@ -40,7 +41,7 @@ class LocalEntraId(LocalProvider):
         """
         from entra_fast.emulator.web.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
 
-        if not allow_remote and not is_loopback(host):
+        if not allow_remote and not is_loopback_host(host):
             raise ConfigurationError(
                 "address_not_loopback",
                 f"{host} is not a loopback address: anyone who can reach the local Entra ID can sign in as "

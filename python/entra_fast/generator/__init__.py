@@ -3,6 +3,8 @@
 It is an ordinary application at the provider, configured by the AZURE_* variables like any other, so it runs
 against a real tenant as well as against the local Entra ID. It may use everything from `validate` downwards;
 it knows nothing of the sidecar and the emulator.
+
+An application: its Python modules are not public.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 import orjson
 
 from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.http_client import HttpClient, HttpFailure
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import (
     Discovery,
     client_credentials_form,
@@ -24,7 +25,7 @@ from entra_fast._provider.oauth import (
     parse_discovery,
     parse_token_answer,
 )
-from entra_fast._settings.load import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
@@ -79,13 +80,7 @@ class Provider:
         self._credentials = Credentials(settings.credentials, settings.client_id)
         self._endpoints: _Endpoints | None = None
         self._discovering = asyncio.Lock()
-        self._http = HttpClient(
-            connect_timeout=outbound.connect_timeout,
-            read_timeout=outbound.read_timeout,
-            overall_timeout=outbound.overall_timeout,
-            ca_bundle=outbound.ca_bundle,
-            proxies=outbound.proxies,
-        )
+        self._http = HttpClient.from_settings(outbound)
 
     @property
     def issuer(self) -> str:

@@ -27,11 +27,11 @@ WRITTEN_WITHIN = 0.1
 SHORTEST_SILENCE, LONGEST_SILENCE = 60.0, 3600.0
 """Seconds between two lines about the same trouble: doubled each time, as long as it lasts."""
 MAX_REPEATING = 256
-"""Most lines of other libraries that are known to repeat."""
+"""Maximum number of lines of other libraries that are remembered."""
 
 
 class Silence:
-    """When to speak again of the same trouble."""
+    """When to log the same trouble again."""
 
     __slots__ = ("length", "until")
 
@@ -39,7 +39,7 @@ class Silence:
         self.length, self.until = SHORTEST_SILENCE, -math.inf
 
     def begin(self, now: float) -> None:
-        """It has been spoken of."""
+        """It has just been logged."""
         lasts = now < self.until + self.length
         self.length = min(2 * self.length, LONGEST_SILENCE) if lasts else SHORTEST_SILENCE
         self.until = now + self.length
@@ -86,8 +86,9 @@ def _template(record: logging.LogRecord) -> str:
 
 
 class Repeats(logging.Filter):
-    """Keeps other libraries from saying the same thing all night: an exporter of traces does, each second,
-    when nobody collects them. What repeats is written less and less often, with how often it was not."""
+    """Keeps other libraries from filling the log: an exporter of traces logs an error every second while its
+    collector is away. A line that repeats is written less and less often, with the number of times that it
+    was not."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -113,13 +114,13 @@ class Repeats(logging.Filter):
 
 
 class AccessLog:
-    """One line per request, when it is asked for. Never the query, the headers or the body.
+    """One line per request, where it is enabled. Never the query, the headers or the body.
 
-    Lines are put together and written by native code, for both ways, many at a time, or after
-    `WRITTEN_WITHIN` seconds: so they cost the fast lane little.
+    Native code composes and writes the lines for both paths, many at a time, or after `WRITTEN_WITHIN`
+    seconds. So they cost the fast path little.
 
     Args:
-        enabled: whether it is asked for.
+        enabled: whether lines are written.
         worker: the number of this process, where several serve as one.
     """
 
@@ -134,12 +135,12 @@ class AccessLog:
             self.native.add(method, path, status, seconds)
 
     def start(self) -> None:
-        """From now on no line waits for long. In the running event loop."""
+        """Write waiting lines regularly from now on, in the running event loop."""
         if self.native is not None:
             self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush)
 
     def close(self) -> None:
-        """Write what waits, for the last time."""
+        """Write the waiting lines, for the last time."""
         if self._timer is not None:
             self._timer.cancel()
         if self.native is not None:

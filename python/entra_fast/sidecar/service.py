@@ -1,256 +1,173 @@
-"""What the sidecar can do, without HTTP: acquire, exchange, introspect, and say whether it is ready.
+"""The side of the sidecar that answers requests, without HTTP: acquire, exchange, introspect, and whether it
+is ready.
 
-What belongs here: putting the parts together for one application at one provider, and their life from start
-to end. What must never be here: requests and answers (app.py).
+What belongs here: cached tokens, validation over a source of keys, what the fast path needs, metrics and the
+access log. What must never be here: requests and responses (http/), and the provider itself: see
+interfaces.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _native, _signatures
 from entra_fast._metrics import DURATION_BUCKETS, Metrics
-from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.token_client import Acquirer, TokenAcquirer, TokenCache
-from entra_fast._settings.load import OutboundSettings, ProviderSettings, Settings
-from entra_fast.sidecar import tracing
-from entra_fast.sidecar.http.fast_path import Lane, missing_parts
-from entra_fast.sidecar.logs import AccessLog, logger
-from entra_fast.sidecar.status_log import LOOKS_EVERY, Story
-from entra_fast.validate import AsyncValidator
-
-if TYPE_CHECKING:
-    from entra_fast._provider.redis_cache import SharedCache
+from entra_fast._native import KeySet
+from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.token_client import Acquirer
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import CacheSettings
+from entra_fast._validation import AsyncValidation
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.interfaces import Provider
+from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.policy import policy_for
+from entra_fast.sidecar.tracing import Tracing
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Where time comes from: `wall` gives seconds since the epoch, `monotonic` never jumps."""
+class FastPath:
+    """What the fast path of all connections shares.
 
-    wall: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
+    Attributes:
+        native: answers plain requests from the caches.
+        monotonic: returns seconds of a clock that never jumps.
+        renew: asked to renew a token in the background: (target, subject token or None).
+        open: whether requests may take the fast path. False from the beginning of draining.
+        call_when_fetched: see `KeySource.call_when_fetched`.
+    """
+
+    __slots__ = ("call_when_fetched", "monotonic", "native", "open", "renew")
+
+    def __init__(
+        self,
+        native: _native.FastPath,
+        *,
+        monotonic: Callable[[], float],
+        renew: Callable[[str, str | None], None],
+    ) -> None:
+        self.native = native
+        self.monotonic = monotonic
+        self.renew = renew
+        self.open = True
+        self.call_when_fetched: Callable[[Callable[[], None]], bool] = lambda _: False
 
 
 class Service:
-    """The application at its provider. Belongs to one event loop; `start` before use, `aclose` after.
+    """Answers requests: `ProviderChanges` and `Observed`. Belongs to one event loop; `start` before use,
+    `aclose` after.
 
-    This is the whole in one process. With several, `hub.HubService` is the half that speaks to the provider,
-    and `worker.WorkerService` the half that answers requests.
+    Args:
+        settings: of the sidecar.
+        provider: acquires tokens, and brings keys.
+        cache: the tokens that can be handed out without asking the provider.
+        metrics: where requests are counted.
+        clocks: where time comes from.
+        tracing: makes a span for each request on the slow path.
+        worker: the number of this process, where several serve as one.
+        fast_path: whether plain requests may take the fast path. The settings can forbid it as well.
     """
 
     def __init__(
-        self, settings: Settings, *, clocks: Clocks | None = None, worker: int | None = None
+        self,
+        settings: Settings,
+        provider: Provider,
+        *,
+        cache: _native.TokenCache,
+        metrics: Metrics,
+        clocks: Clocks,
+        tracing: Tracing | None = None,
+        worker: int | None = None,
+        fast_path: bool = True,
     ) -> None:
-        self.settings = settings
-        self.metrics = Metrics()
         server = settings.server
-        wanted = server.access_log and server.log_level in ("debug", "info")
-        self.access_log = AccessLog(wanted, worker)
-        self.cache = _native.TokenCache(
-            max_entries=settings.caches.max_entries, max_bytes=settings.caches.max_bytes
-        )
-        self.acquirer: Acquirer | None = None
-        self.validator: AsyncValidator | None = None
+        self.settings = settings
+        self.metrics = metrics
+        self.tracing = tracing
+        self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"), worker)
+        self.cache = cache
         self.draining = False
-        self.tracing = tracing.begin()
-        self._clocks = clocks or Clocks()
-        self._finder: EndpointFinder | None = None
-        self._credentials: Credentials | None = None
-        self._validator_started: asyncio.Task[None] | None = None
-        self._token_http: HttpClient | None = None
-        self._key_http: HttpClient | None = None
-        self._shared_cache: SharedCache | None = None
-        self._telling: asyncio.Task[None] | None = None
-        if settings.provider is not None:
-            self.acquirer = self._make_acquirer(settings.provider)
-        self.lane = self._make_lane()
-        self._watch()
+        self.validation: AsyncValidation | None = None
+        self.fast_path: FastPath | None = None
+        self._provider = provider
+        self._clocks = clocks
+        self._key_set: KeySet | None = None
+        if provider.tokens is not None and server.fast_path and fast_path:
+            self.fast_path = self._make_fast_path(provider.tokens)
+        metrics.watch_token_cache(cache.stats)
+        metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
     async def start(self) -> None:
-        """Begin to fetch what is needed, in the background. Does not fail when the provider is down."""
-        if self._finder is None:
-            logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
-            return
-        self._telling = asyncio.get_running_loop().create_task(self._tell())
-        if self._shared_cache is not None:
-            self._shared_cache.start()
-        if self._finder.endpoints is not None:
-            await self._begin_validation(self._finder.endpoints)
-        else:
-            self._finder.start(self._found)
+        """Begin to fetch what is needed, in the background. Does not fail when the provider is
+        unavailable."""
+        await self._provider.start(self)
 
     async def aclose(self) -> None:
-        """Stop all that runs in the background and close the connections to the provider."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
-        if self._finder is not None:
-            await self._finder.aclose()
-        if self._validator_started is not None:
-            self._validator_started.cancel()
-            await asyncio.gather(self._validator_started, return_exceptions=True)
-        if self.acquirer is not None:
-            await self.acquirer.aclose()
-        if self._shared_cache is not None:
-            await self._shared_cache.aclose()
-        if self.validator is not None:
-            await self.validator.aclose()
-        for http in (self._token_http, self._key_http):
-            if http is not None:
-                await http.aclose()
+        """Stop everything that runs in the background, and close the connections to the provider."""
+        await self._provider.aclose()
 
     @property
-    def enabled(self) -> bool:
-        """Whether the provider is."""
-        return self.acquirer is not None
+    def tokens(self) -> Acquirer | None:
+        """Acquires tokens; None where no provider is enabled."""
+        return self._provider.tokens
 
     async def introspect(self, token: str) -> bytes:
-        """The body of an introspection answer (contract.md). Never raises for a token or for absent keys."""
-        if self.validator is not None:
-            body = await self.validator.introspect(token)
-        elif not self.enabled:
+        """The body of an introspection response (docs/endpoints.md). Never raises for a token or for absent
+        keys."""
+        if self.validation is not None:
+            body = await self.validation.introspect(token)
+        elif self.tokens is None:
             body = inactive("identity_provider 'entra_id' is not enabled")
         else:
-            # The sentence that the validator has for the same trouble.
-            body = inactive(f"keys of the token issuer are not available: {await self._undiscovered()}")
+            # The sentence that the validator has for the same problem.
+            problem = await self._provider.keys_problem()
+            body = inactive(f"keys of the token issuer are not available: {problem}")
         self.metrics.introspections.add("true" if body.startswith(b'{"active":true') else "false")
         return body
 
-    def not_ready_reason(self) -> str | None:
-        """Why the sidecar cannot do all of its work now, or None."""
-        if self.draining:
-            return "shutting down"
-        if self._finder is None or self._credentials is None:
-            return None
-        if self._finder.endpoints is None:
-            return self._finder.problem
-        return self._keys_problem() or self._credentials.problem()
-
     async def readiness(self) -> str | None:
-        """`not_ready_reason` of the whole, which another process may know."""
-        return self.not_ready_reason()
+        """As `Observed.readiness`."""
+        return "shutting down" if self.draining else await self._provider.readiness()
 
     async def exposition(self) -> bytes:
-        """The metrics of the whole, as Prometheus reads them."""
-        return self.metrics.render()
+        """As `Observed.exposition`."""
+        return await self._provider.exposition(self.metrics)
 
-    def _keys_problem(self) -> str | None:
-        """Why no token can be judged, once the endpoints are known; or None."""
-        return "validation has not started yet" if self.validator is None else self.validator.not_ready_reason
+    # --- what changes at the provider ---
 
-    async def _tell(self) -> None:
-        story = Story(self.metrics, self.not_ready_reason, self._clocks.monotonic)
-        while True:
-            await asyncio.sleep(LOOKS_EVERY)
-            if not self.draining:  # which has its own lines
-                story.look()
-
-    async def _undiscovered(self) -> str | None:
-        """Why the provider's endpoints are not known."""
-        return None if self._finder is None else self._finder.problem
-
-    def _make_acquirer(self, provider: ProviderSettings) -> Acquirer:
-        outbound = self.settings.outbound
-        self._token_http = self._make_http(outbound)
-        # With connections of its own: where requests for tokens hang, keys must not wait behind them.
-        self._key_http = self._make_http(outbound)
-        self._finder = EndpointFinder(
-            provider, self._key_http, self.metrics, monotonic=self._clocks.monotonic
-        )
-        self._credentials = Credentials(
-            provider.credentials, provider.client_id, monotonic=self._clocks.monotonic
-        )
-        self._shared_cache = self._make_shared_cache()
-        acquirer = TokenAcquirer(
-            provider,
-            finder=self._finder,
-            http=self._token_http,
-            credentials=self._credentials,
-            cache=self._token_cache(),
-            metrics=self.metrics,
-            outbound=outbound,
-            replicas=self._shared_cache,
-            clock=self._clocks.wall,
-            monotonic=self._clocks.monotonic,
-        )
-        if self._shared_cache is not None:
-            self._shared_cache.on_replaced = acquirer.replaced_elsewhere
-        return acquirer
-
-    def _make_http(self, outbound: OutboundSettings) -> HttpClient:
-        return HttpClient(
-            connect_timeout=outbound.connect_timeout,
-            read_timeout=outbound.read_timeout,
-            overall_timeout=outbound.overall_timeout,
-            ca_bundle=outbound.ca_bundle,
-            proxies=outbound.proxies,
-            trace_configs=() if self.tracing is None else (self.tracing.client_trace(),),
-        )
-
-    def _make_shared_cache(self) -> SharedCache | None:
-        """The cache that replicas share, where there is one."""
-        if self.settings.shared_cache is None:
-            return None
-        from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
-
-        shared_cache = SharedCache(
-            self.settings.shared_cache,
-            ca_bundle=self.settings.outbound.ca_bundle,
-            metrics=self.metrics,
-            clock=self._clocks.wall,
-            monotonic=self._clocks.monotonic,
-        )
-        self.metrics.shared_available.read = lambda: shared_cache.available
-        return shared_cache
-
-    def _token_cache(self) -> TokenCache:
-        """Where the acquirer keeps tokens."""
-        return self.cache
-
-    def _found(self, endpoints: Endpoints) -> None:
-        self._validator_started = asyncio.get_running_loop().create_task(self._begin_validation(endpoints))
-
-    async def _begin_validation(self, endpoints: Endpoints) -> None:
+    def provider_found(self, issuer: str, keys: KeySource) -> None:
+        """As `ProviderChanges.provider_found`."""
         provider = self.settings.provider
-        if provider is None:
+        if provider is None or self.validation is not None:
             return
-        validator = AsyncValidator(
-            issuer=endpoints.issuer,
-            audience=provider.client_id,
-            jwks_uri=endpoints.jwks_uri,
-            required_claims=("iat",),
+        native = _native.Validator(
+            policy_for(issuer, provider.client_id, self.settings.server.signatures),
+            self._key_set,
             cache_entries=self.settings.caches.verified_entries,
-            http=self._key_http,
-            clock=self._clocks.wall,
         )
-        await validator.start()
-        self.metrics.watch_keys(validator.stats, lambda: validator.fetch_outcomes)
-        self._judge_by(validator)
+        _signatures.log_distrust()
+        clock = None if self._clocks == Clocks() else self._clocks.wall
+        self.validation = AsyncValidation(native, keys, clock)
+        self.metrics.watch_verification_cache(native.stats)
+        if self.fast_path is not None:
+            self.fast_path.native.attach(native)
+            self.fast_path.call_when_fetched = keys.call_when_fetched
 
-    def _judge_by(self, validator: AsyncValidator) -> None:
-        """Introspect with this validator from now on, on the fast lane too."""
-        self.validator = validator
-        self.metrics.verified_cache.watch(validator.stats, prefix="cache_")
-        if self.lane is not None:
-            self.lane.native.attach(validator.verifier)
-            self.lane.call_when_fetched = validator.call_when_fetched
-            validator.watch_cool_down(self.lane.native.refuse_unknown_keys_until)
+    def keys_changed(self, keys: KeySet | None) -> None:
+        """As `ProviderChanges.keys_changed`."""
+        self._key_set = keys
+        if self.validation is not None:
+            self.validation.native.set_keys(keys)
 
-    def _make_lane(self) -> Lane | None:
-        """The fast lane, unless it is turned off, has nothing to answer, or does not fit this aiohttp."""
+    def cool_down_changed(self, until: float) -> None:
+        """As `ProviderChanges.cool_down_changed`."""
+        if self.fast_path is not None:
+            self.fast_path.native.refuse_unknown_keys_until(until)
+
+    def _make_fast_path(self, tokens: Acquirer) -> FastPath | None:
         provider, server = self.settings.provider, self.settings.server
-        if provider is None or self.acquirer is None or not server.fast_lane:
-            return None
-        if missing := missing_parts():
-            logger.warning("serving without the fast lane", extra={"fields": {"aiohttp_lacks": missing}})
+        if provider is None:
             return None
         native = _native.FastPath(
             self.cache,
@@ -274,23 +191,14 @@ class Service:
         metrics.introspections.include(
             lambda: dict(zip([("true",), ("false",)], map(float, native.introspections()), strict=True))
         )
-        return Lane(
-            native,
-            monotonic=self._clocks.monotonic,
-            renew=self.acquirer.renew,
-        )
+        return FastPath(native, monotonic=self._clocks.monotonic, renew=tokens.renew)
 
-    def _watch(self) -> None:
-        metrics = self.metrics
-        metrics.token_cache.watch(self.cache.stats)
-        metrics.fast_lane.read = lambda: self.lane is not None and self.lane.open
-        metrics.ready.read = lambda: self.not_ready_reason() is None
-        metrics.credential_rejected.read = lambda: (
-            self._credentials is not None and self._credentials.rejection is not None
-        )
-        metrics.flights.read = lambda: self.acquirer.in_flight if self.acquirer is not None else 0
+
+def new_token_cache(caches: CacheSettings) -> _native.TokenCache:
+    """An empty cache for tokens, with the limits of the settings."""
+    return _native.TokenCache(max_entries=caches.max_entries, max_bytes=caches.max_bytes)
 
 
 def inactive(reason: str) -> bytes:
-    """The body of an introspection answer for what is not a valid token."""
+    """The body of an introspection response for what is not a valid token."""
     return orjson.dumps({"active": False, "error": reason})

@@ -1,19 +1,19 @@
-"""Spans of OpenTelemetry, where it is installed and was told where to send them.
+"""Spans of OpenTelemetry, where it is installed and configured to send them.
 
-What belongs here: one server span for each request of the API that takes the full way, one client span for
+What belongs here: one server span for each request of the API that takes the slow path, one client span for
 each request to the provider. What must never be here: anything that was sent. Attributes are the method, the
 route that matched, the status, and the provider's address; never a header, a query, a body, or the text of an
 error.
 
-Requests on the fast lane make no spans, but a request whose `traceparent` is sampled never takes the lane
-while tracing is on.
+Requests on the fast path make no spans, but a request whose `traceparent` is sampled never takes the fast
+path while tracing is on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 """With one of them in the environment, spans are sent there (OTLP over HTTP)."""
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
-"""The one that is spoken. An address that is meant for gRPC answers nothing else."""
+"""The supported one. An address that is meant for gRPC answers nothing else."""
 TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 
 
@@ -46,20 +46,21 @@ def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
 
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody configured one
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # none is configured
             if not wanted:
                 return None
             protocol = next(filter(None, map(environ.get, PROTOCOLS)), PROTOCOL)
             if protocol != PROTOCOL:
                 fields = {"protocol": protocol[:32], "expected": PROTOCOL}
-                logger.warning("no traces: not the protocol that is spoken here", extra={"fields": fields})
+                logger.warning("no traces: the protocol is not supported", extra={"fields": fields})
                 return None
             trace.set_tracer_provider(_exporting_provider(environ))
     except ImportError:
         if wanted:
             logger.warning("no traces: the extra entra-fast[otel] is not installed")
         return None
-    return Tracing(trace.get_tracer_provider().get_tracer("entra_fast"))
+    provider = trace.get_tracer_provider()
+    return Tracing(provider.get_tracer("entra_fast"), getattr(provider, "force_flush", None))
 
 
 def _exporting_provider(environ: Mapping[str, str]) -> Any:
@@ -70,17 +71,29 @@ def _exporting_provider(environ: Mapping[str, str]) -> Any:
 
     name = environ.get("OTEL_SERVICE_NAME")
     provider = TracerProvider(resource=Resource.create({} if name else {"service.name": "entra-fast"}))
-    # The process waits for its last spans when it ends; OpenTelemetry's own 10 s are too many for a drain.
+    # The process waits for its last spans when it ends. OpenTelemetry's default of 10 s is too long for a
+    # drain.
     timeout = None if any(environ.get(name) for name in TIMEOUTS) else 2
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=timeout)))
     return provider
 
 
 class Tracing:
-    """Makes the spans. `begin` makes this, if it is wanted."""
+    """Makes the spans. `begin` returns one where tracing is configured.
 
-    def __init__(self, tracer: Tracer) -> None:
+    Args:
+        tracer: makes the spans.
+        flush: sends those that wait to be sent; None where the tracer provider cannot.
+    """
+
+    def __init__(self, tracer: Tracer, flush: Callable[[], object] | None = None) -> None:
         self._tracer = tracer
+        self._flush = flush
+
+    def flush(self) -> None:
+        """Send the spans that wait to be sent, for a process that ends without Python's own clean-up."""
+        if self._flush is not None:
+            self._flush()
 
     @contextlib.contextmanager
     def server_span(self, request: web.Request, route: str) -> Iterator[Span]:
@@ -94,13 +107,13 @@ class Tracing:
             context=propagate.extract(request.headers),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": route, "url.scheme": "http"},
-            record_exception=False,  # its text may quote anything
+            record_exception=False,  # its text may contain anything
             set_status_on_exception=False,
         ) as span:
             yield span
 
     def answered(self, span: Span, status: int) -> None:
-        """The request of a server span was answered so."""
+        """End a server span with the status of the response."""
         _conclude(span, status, 500)
 
     def client_trace(self) -> aiohttp.TraceConfig:

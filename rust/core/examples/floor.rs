@@ -2,7 +2,8 @@
 //!
 //! Reads a key set and a file with one token a line. Then it obeys lines on standard input, each the name of a
 //! work, does that work once for every token, and answers with a line when it is done: `raw` is AWS-LC's
-//! verification with a prepared key, hash included; `sha256` is the digest of the token; `verify` is this
+//! verification with a prepared key, hash included; `confirmed` is the same by the library that the core chooses, with
+//! its confirmations, and `unconfirmed` by that library alone; `sha256` is the digest of the token; `verify` is this
 //! crate's whole verification, claims checked; `counting` is what the fast path does for its metrics, once for each
 //! request, clocks included. The clock that measures is on the other side of the pipe, so that floors and subjects are
 //! measured by the same one.
@@ -14,9 +15,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
 use entra_core::cache::digest::sha256;
+use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::json::{Document, Value};
 use entra_core::jose::keyset::KeySet;
+use entra_core::jose::signature::{Material, PreparedKey, Signatures};
 use entra_core::jose::token::Compact;
 use entra_core::sidecar::contract::CallerCheck;
 use entra_core::sidecar::fast_path::{FastPath, Identity, Outcome, Stop};
@@ -51,6 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter_map(|token| Compact::split(token, usize::MAX).ok())
         .filter_map(|token| Some((token.signed, base64url::decode(token.signature).ok()?)))
         .collect();
+    // The key as the core prepares it, and the same with the fast library within reach.
+    let [key_of_the_set] = keys.keys() else { return Err("one key is expected".into()) };
+    let fast = PreparedKey::new(&Material::Rsa { n: number("n"), e: number("e") }, Algorithm::Rs256)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
     let identity = Identity { tenant: String::new(), client_id: String::new() };
@@ -63,6 +69,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "raw" => {
                 for (message, signature) in &signed {
                     assert!(black_box(prepared.verify_sig(message, signature)).is_ok(), "a signature does not verify");
+                }
+            }
+            "confirmed" => {
+                for (message, signature) in &signed {
+                    let by = key_of_the_set.verify(Algorithm::Rs256, Signatures::Fast, message, signature);
+                    assert!(black_box(by).is_some(), "a signature does not verify");
+                }
+            }
+            "unconfirmed" => {
+                for (message, signature) in &signed {
+                    // None on a processor on which AWS-LC alone verifies.
+                    assert_ne!(black_box(fast.unconfirmed(message, signature)), Some(false), "it does not verify");
                 }
             }
             "sha256" => {

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
+use entra_core::jose::confirmation::Confirmation;
 use entra_core::jose::json::{Document, Kind};
 use entra_core::jose::jwk::PublicKey;
 use entra_core::jose::keyset::KeySet;
+use entra_core::jose::signature::Signatures;
 use entra_core::jose::signing_key::SigningKey;
 use entra_core::jose::token::Compact;
 use entra_core::validate::claims::Claims;
@@ -81,7 +83,7 @@ fn verdict(token: &str, jwks: &Value, policy: &Policy) -> Result<(), String> {
     let keys = KeySet::parse(jwks.to_string().as_bytes(), 1).map_err(|error| error.to_string())?;
     let compact = Compact::split(token.as_bytes(), 1 << 16).map_err(|error| error.to_string())?;
     match verify_signature(&compact, &keys, policy) {
-        Ok(selected) => {
+        Ok((selected, _)) => {
             assert!(keys.has(&selected.key));
             // What was remembered of this header must not change the second verdict.
             verify_signature(&compact, &keys, policy).map(|_| ()).map_err(|error| error.to_string())
@@ -227,7 +229,8 @@ fn labelled_valid(test: &Value) -> bool {
     test["result"] == "valid"
 }
 
-/// Every vector of a file through [`PublicKey::verifies`]. `valid` says which must be accepted.
+/// Every vector of a file through [`PublicKey::verify`], with the fast library (where there is one) and with AWS-LC
+/// alone. `valid` says which must be accepted.
 fn signatures(file: &str, algorithm: Algorithm, valid: fn(&Value) -> bool, expected: [u32; 2]) {
     let Some(cases) = wycheproof(file) else { return };
     let (mut accepts, mut rejects) = (0, 0);
@@ -235,7 +238,9 @@ fn signatures(file: &str, algorithm: Algorithm, valid: fn(&Value) -> bool, expec
         let jwk = Document::parse(bare_jwk(group).to_string()).expect("JSON");
         let key = PublicKey::from_jwk(jwk.root()).unwrap_or_else(|why| panic!("{file}: the key {why}"));
         let (message, signature) = (bytes(&test["msg"]), bytes(&test["sig"]));
-        let verdict = key.verifies(algorithm, &message, &signature);
+        let verifies = |algorithm, signatures| key.verify(algorithm, signatures, &message, &signature).is_some();
+        let verdict = verifies(algorithm, Signatures::AwsLc);
+        assert_eq!(verifies(algorithm, Signatures::Fast), verdict, "{file}, tcId {}", tc_id(test));
         let label = &test["result"];
         assert_eq!(verdict, valid(test), "{file}, tcId {} is labelled {label}: {}", tc_id(test), test["comment"]);
         if verdict {
@@ -245,9 +250,12 @@ fn signatures(file: &str, algorithm: Algorithm, valid: fn(&Value) -> bool, expec
         }
         // What verifies under one algorithm verifies under no other one.
         for other in Algorithm::ALL.into_iter().filter(|other| verdict && *other != algorithm) {
-            assert!(!key.verifies(other, &message, &signature), "{file}, tcId {} as {other:?}", tc_id(test));
+            for signatures in Signatures::ALL {
+                assert!(!verifies(other, signatures), "{file}, tcId {} as {other:?}", tc_id(test));
+            }
         }
     }
+    assert_eq!(Confirmation::of_process().figures().disagreed, 0, "{file}: the libraries disagree");
     report(&format!(
         "wycheproof {file}: {} vectors, {accepts} accepted, {rejects} rejected, all as expected",
         cases.len()

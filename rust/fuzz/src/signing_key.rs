@@ -2,8 +2,8 @@
 //! not, holds nothing of it.
 
 use entra_core::jose::base64url;
-use entra_core::jose::json::Document;
 use entra_core::jose::keyset::KeySet;
+use entra_core::jose::signature::Signatures;
 use entra_core::jose::signing_key::SigningKey;
 use serde_json::{Value, json};
 
@@ -27,16 +27,14 @@ pub fn run(text: &[u8]) -> Outcome {
         Ok(key) => format!("{key:?}"),
         Err(error) => format!("{error} {error:?} {}", error.code()),
     };
-    if let Ok(read) = strict_json::read(text) {
-        assert_no_leak(&said, &read.value);
-    } else {
-        // No JSON, so any of it may be a key.
-        assert_no_leak(&said, &Value::String(String::from_utf8_lossy(text).into_owned()));
-    }
+    let jwk = strict_json::read(text).map(|read| read.value);
+    // What is no JSON may be a key in any of its parts.
+    let hidden = jwk.as_ref().map_or_else(|_| Value::String(String::from_utf8_lossy(text).into_owned()), Value::clone);
+    assert_no_leak(&said, &hidden);
     match result {
         Err(_) => Outcome::Refused,
         Ok(key) => {
-            assert_works(&key);
+            assert_works(&key, &jwk.expect("the core accepts nothing but JSON"));
             Outcome::Accepted
         }
     }
@@ -82,36 +80,25 @@ fn collect(name: Option<&str>, value: &Value, shown: &mut String, hidden: &mut V
     }
 }
 
-fn assert_works(key: &SigningKey) {
-    let public = key.public_jwk().expect("a public half");
-    let document = Document::parse(public.as_bytes()).expect("strict JSON");
-    for name in ["d", "p", "q", "dp", "dq", "qi", "k"] {
-        assert!(document.root().get(name).is_none(), "{name} is published");
-    }
+fn assert_works(key: &SigningKey, jwk: &Value) {
     let header = format!(r#"{{"alg":"{}"}}"#, key.algorithm().name());
     let token = key.sign(header.as_bytes(), b"payload").expect("it signs");
     let (signed, signature) = token.rsplit_once('.').expect("three segments");
     let signature = base64url::decode(signature.as_bytes()).expect("base64url");
-    let jwks = format!(r#"{{"keys":[{public}]}}"#);
-    // The verifying side is stricter: it takes shorter ids, and no weak exponents.
-    if let Ok(set) = KeySet::parse(jwks.as_bytes(), 1) {
+    let public = ["kty", "crv", "x", "y", "n", "e"].into_iter().filter_map(|name| Some((name, jwk.get(name)?)));
+    let public: serde_json::Map<_, _> = public.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    // The verifying side is stricter: it accepts no weak exponents.
+    if let Ok(set) = KeySet::parse(json!({ "keys": [public] }).to_string().as_bytes(), 1) {
         let [own] = set.keys() else { panic!("one key") };
-        assert_eq!(base64url::encode(own.thumbprint()), key.thumbprint());
-        assert!(own.verifies(key.algorithm(), signed.as_bytes(), &signature), "its own signature does not verify");
+        let by = own.verify(key.algorithm(), Signatures::Fast, signed.as_bytes(), &signature);
+        assert!(by.is_some(), "its own signature does not verify");
     }
-    let copy = SigningKey::from_jwk(key.private_jwk().expect("a private half").as_bytes()).expect("it reads its own");
-    assert_eq!(
-        (copy.thumbprint(), copy.kid(), copy.x5t(), copy.algorithm()),
-        (key.thumbprint(), key.kid(), key.x5t(), key.algorithm())
-    );
 }
 
-/// Keys of every type, whole and broken. The RSA key is new each time: a private key of that kind, however
-/// worthless, has no place in a repository.
+/// Keys of every type, whole and broken.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let rsa = SigningKey::generate(2048).expect("a key").private_jwk().expect("its text");
-    let rsa: Value = serde_json::from_str(&rsa).expect("JSON");
+    let rsa: Value = serde_json::from_str(include_str!("../../core/tests/keys/rfc7515_a_2.json")).expect("JSON");
     let ec = json!({ "kty": "EC", "crv": "P-256", "x": P256[0], "y": P256[1], "d": P256[2], "kid": "ec" });
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519[0], "d": ED25519[1], "use": "sig" });
     let changed = |key: &Value, name: &str, value: Value| {

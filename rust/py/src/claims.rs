@@ -69,7 +69,7 @@ impl Claims {
         self.strings(py, "groups")
     }
 
-    /// True where Entra ID left the groups out because there are too many: then absence says nothing, and
+    /// True where Entra ID left the groups out because there are too many: then a missing group means nothing, and
     /// Microsoft Graph has to be asked.
     #[getter]
     fn has_groups_overage(&self) -> bool {
@@ -106,13 +106,14 @@ impl Claims {
         self.string(py, "azp").or_else(|| self.string(py, "appid"))
     }
 
-    /// The user's display name (`name`). For showing, not for deciding.
+    /// The user's display name (`name`). For display, never for decisions.
     #[getter]
     fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         self.string(py, "name")
     }
 
-    /// Raise `Forbidden` unless the token has everything that is named; `TypeError` where nothing is.
+    /// Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none is a
+    /// `TypeError`: a name that is None because a setting is missing must not admit every token.
     #[pyo3(signature = (*, role = None, scope = None, group = None))]
     fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
         let required = Required::new(role, scope, group)

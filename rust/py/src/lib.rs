@@ -7,6 +7,7 @@ mod access_log;
 mod claims;
 mod contract;
 mod fast_path;
+mod signatures;
 mod signing;
 mod token_cache;
 mod validator;
@@ -110,5 +111,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     validator::register(module)?;
     token_cache::register(module)?;
     fast_path::register(module)?;
+    signatures::register(module)?;
     signing::register(module)
 }

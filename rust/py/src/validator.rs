@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use entra_core::cache::s3_fifo::Limits;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::keyset::{KeySet as CoreKeySet, KeySetError};
+use entra_core::jose::signature::Signatures;
 use entra_core::validate::error::Error;
 use entra_core::validate::explain::explain;
 use entra_core::validate::introspection;
@@ -70,7 +71,7 @@ pub(crate) struct Policy(CorePolicy);
 impl Policy {
     #[new]
     #[pyo3(signature = (*, issuers, audiences, algorithms = None, tenants = None, leeway = 60.0,
-                        required_claims = None, max_age = None, max_token_bytes = 65536))]
+                        required_claims = None, max_age = None, max_token_bytes = 65536, signatures = "fast"))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of one immutable value")]
     fn new(
         issuers: Vec<String>,
@@ -81,6 +82,7 @@ impl Policy {
         required_claims: Option<Vec<String>>,
         max_age: Option<f64>,
         max_token_bytes: usize,
+        signatures: &str,
     ) -> PyResult<Self> {
         let defaults = Settings::default();
         let algorithms = match algorithms {
@@ -99,10 +101,15 @@ impl Policy {
             Some(tenants) => Tenants::Listed(tenants),
         };
         let required_claims = required_claims.unwrap_or(defaults.required_claims);
+        let signatures = Signatures::from_name(signatures).ok_or_else(|| {
+            let names = Signatures::ALL.map(Signatures::name).join(" or ");
+            misconfigured("signatures", &format!("must be {names}"))
+        })?;
         CorePolicy::new(Settings {
             issuers,
             audiences,
             algorithms,
+            signatures,
             tenants,
             leeway,
             required_claims,

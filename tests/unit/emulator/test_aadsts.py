@@ -13,7 +13,7 @@ import pytest
 
 import entra_fast.emulator as package
 from entra_fast._aadsts import KINDS
-from entra_fast._native import SigningKey
+from support.keys import Key
 from support.local_entra import ASSERTION_TYPE, Answer, Caller, Clock
 
 FEDERATED = "api://AzureADTokenExchange"
@@ -84,7 +84,7 @@ async def test_assertions_of_foreign_keys(entra: Caller) -> None:
     JWT.
     """
     entra.local.environment("dev-gcp:team:app-a")
-    stranger = SigningKey.generate()
+    stranger = Key.generate()
     forged = entra.assertion("app-a", key=stranger)
     expect(await entra.token(with_assertion(entra, forged)), 700027, "invalid_client", 401)
     unknown = entra.assertion("app-a", key=stranger, header={"alg": "RS256", "kid": stranger.kid})
@@ -143,7 +143,7 @@ async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
     assert (await entra.token(with_assertion(entra, entra.assertion("app-a", iat=None)))).status == 200
     as_list = entra.assertion("app-a", iat=None, aud=[f"{entra.base_url}/{entra.tenant_id('app-a')}/v2.0"])
     assert (await entra.token(with_assertion(entra, as_list))).status == 200
-    stranger = SigningKey.generate()
+    stranger = Key.generate()
     wrong: list[tuple[int, dict[str, object]]] = [
         (700027, {"key": stranger}),
         (700023, {"aud": "https://elsewhere.example"}),
@@ -263,7 +263,7 @@ async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
     head, body, signature = token.split(".")
     tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"
     expect(await entra.obo("app-a", "app-b", tampered), 50013, "invalid_grant", 400)
-    stranger = SigningKey.generate()
+    stranger = Key.generate()
     forged = stranger.sign(json.dumps({"alg": "RS256", "kid": stranger.kid}).encode(), b"{}")
     expect(await entra.obo("app-a", "app-b", forged), 50013, "invalid_grant", 400)
     machine = (await entra.m2m("app-a", "app-a")).json["access_token"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from entra_fast._net import is_loopback_host
 from entra_fast.emulator import LocalEntraId, SourceError, tls
-from entra_fast.emulator.base_url import check_base_url
-from entra_fast.emulator.local import is_loopback
+from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.state import FILE_NAME
 from entra_fast.errors import ConfigurationError
 from support.local_entra import VERIFIER, Clock, local_entra, manifest, served, signing_keys
@@ -34,7 +34,7 @@ async def test_only_loopback_addresses(host: str) -> None:
 )
 def test_what_is_loopback(host: str, expected: bool) -> None:
     """Addresses that only this machine can reach."""
-    assert is_loopback(host) is expected
+    assert is_loopback_host(host) is expected
 
 
 @pytest.mark.parametrize(

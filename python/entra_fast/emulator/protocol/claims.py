@@ -11,11 +11,11 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from entra_fast._native import SigningKey
 from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.policy import Decision
+from entra_fast.emulator.protocol.private_key import PrivateKey
 
 GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
 """Microsoft Graph: the audience of the access token that comes with a login that asks for no application."""
@@ -183,7 +183,7 @@ def client_info(tenant: Tenant, user: User) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def sign(key: SigningKey, claims: dict[str, Any]) -> str:
+def sign(key: PrivateKey, claims: dict[str, Any]) -> str:
     """A compact JWS in Entra's form: v1.0 tokens carry `x5t` beside `kid`."""
     header: dict[str, Any] = {"typ": "JWT", "alg": key.algorithm}
     if claims.get("ver") == "1.0":

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from entra_fast._native import KeySet, Policy, SigningKey, Validator, unverified_claims, unverified_header
+from entra_fast._native import KeySet, Policy, Validator, unverified_claims, unverified_header
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, format_time
-from entra_fast.emulator.protocol.keyring import certified_key
+from entra_fast.emulator.protocol.private_key import PrivateKey, certified_key
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.errors import InvalidToken
 
@@ -52,8 +52,8 @@ class Credentials:
     def __init__(self, clock: Callable[[], float], seed: bytes | None = None) -> None:
         self._clock = clock
         self.seed = seed if seed is not None else secrets.token_bytes(32)
-        self._keys: dict[str, SigningKey] = {}
-        self._cluster_keys: dict[str, SigningKey] = {}
+        self._keys: dict[str, PrivateKey] = {}
+        self._cluster_keys: dict[str, PrivateKey] = {}
         self._lock = threading.Lock()
 
     def secret(self, application: Application) -> str:
@@ -61,7 +61,7 @@ class Credentials:
         digest = hmac.digest(self.seed, f"secret|{application.client_id}".encode(), hashlib.sha256)
         return "local~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    def key(self, application: Application) -> SigningKey:
+    def key(self, application: Application) -> PrivateKey:
         """The application's private key, generated on first use (a tenth of a second)."""
         key = self.known_key(application)
         if key is None:
@@ -71,12 +71,12 @@ class Credentials:
                 key = self._keys.setdefault(application.client_id, key)
         return key
 
-    def cluster_key(self, cluster: str) -> SigningKey:
+    def cluster_key(self, cluster: str) -> PrivateKey:
         """The key with which a cluster signs its workloads' identity tokens."""
         with self._lock:
             key = self._cluster_keys.get(cluster)
         if key is None:
-            key = SigningKey.generate()
+            key = PrivateKey.generate()
             with self._lock:
                 key = self._cluster_keys.setdefault(cluster, key)
         return key
@@ -104,21 +104,19 @@ class Credentials:
         with self._lock:
             return {
                 "seed": self.seed.hex(),
-                "keys": {name: json.loads(key.private_jwk()) for name, key in self._keys.items()},
-                "clusters": {name: json.loads(key.private_jwk()) for name, key in self._cluster_keys.items()},
+                "keys": {name: key.private_jwk() for name, key in self._keys.items()},
+                "clusters": {name: key.private_jwk() for name, key in self._cluster_keys.items()},
             }
 
     def restore(self, exported: Mapping[str, Any]) -> None:
         """Replace everything by what was exported. Raises ConfigurationError when a key is damaged."""
-        keys = {str(name): SigningKey.from_jwk(json.dumps(jwk)) for name, jwk in exported["keys"].items()}
-        clusters = {
-            str(name): SigningKey.from_jwk(json.dumps(jwk)) for name, jwk in exported["clusters"].items()
-        }
+        keys = {str(name): PrivateKey(jwk) for name, jwk in exported["keys"].items()}
+        clusters = {str(name): PrivateKey(jwk) for name, jwk in exported["clusters"].items()}
         with self._lock:
             self.seed = bytes.fromhex(exported["seed"])
             self._keys, self._cluster_keys = keys, clusters
 
-    def known_key(self, application: Application) -> SigningKey | None:
+    def known_key(self, application: Application) -> PrivateKey | None:
         """The application's key if it has one already: an assertion cannot be signed with a key that was
         never handed out, and a guess must not cost the time of generating one.
         """
@@ -230,7 +228,7 @@ class ClientVerifier:
     def _verify(
         self,
         client: Application,
-        key: SigningKey,
+        key: PrivateKey,
         assertion: str,
         *,
         header: Mapping[str, Any],
@@ -240,7 +238,7 @@ class ClientVerifier:
         wrong_audience: EntraError,
     ) -> None:
         policy = Policy(issuers=[issuer], audiences=audiences, algorithms=ASSERTION_ALGORITHMS, leeway=LEEWAY)
-        public = json.loads(key.public_jwk())
+        public = key.public_jwk()
         if "kid" not in header and header:
             public.pop("kid", None)  # named by its certificate: the only key of the set is meant
         try:
@@ -314,7 +312,7 @@ class ClientVerifier:
         )
 
 
-def _names(header: Mapping[str, Any], key: SigningKey) -> bool:
+def _names(header: Mapping[str, Any], key: PrivateKey) -> bool:
     """Whether a header names this key: by kid, else by a thumbprint of its certificate."""
     if "kid" in header:
         return bool(header["kid"] == key.kid)

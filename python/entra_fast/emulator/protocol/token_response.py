@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from entra_fast._native import SigningKey
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.scope import DEFAULT
 from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Login, Store
 from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
@@ -39,7 +39,7 @@ class TokenIssuer:
     keyring: Keyring
     store: Store
     clock: Callable[[], float]
-    stray_key: Callable[[], SigningKey]
+    stray_key: Callable[[], PrivateKey]
 
     def respond(self, request: TokenRequest, client: Application, authorized: Authorized) -> dict[str, Any]:
         """The JSON object of the response. Raises EntraError 70011 where there is nothing to issue."""

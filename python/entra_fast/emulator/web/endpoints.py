@@ -11,7 +11,6 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from aiohttp import web
 
 from entra_fast._aadsts import KINDS
@@ -301,7 +300,7 @@ async def _cluster_discovery(request: web.Request) -> web.Response:
 async def _cluster_keys(request: web.Request) -> web.Response:
     local, cluster = request.app[LOCAL], _cluster(request)
     public = await asyncio.to_thread(lambda: local.credentials.cluster_key(cluster).public_jwk())
-    return json_response({"keys": [orjson.loads(public)]})
+    return json_response({"keys": [public]})
 
 
 def _cluster(request: web.Request) -> str:

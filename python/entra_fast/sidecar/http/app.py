@@ -1,16 +1,16 @@
-"""The sidecar's HTTP interface as an aiohttp application: routes, handlers, answers.
+"""The sidecar's HTTP interface as an aiohttp application: routes, handlers, responses.
 
-What belongs here: turning requests into calls of the service and results into answers, exactly as
+What belongs here: turning requests into calls of the service and results into responses, exactly as
 docs/endpoints.md says. What must never be here: rules about tokens, and sockets.
 
-Every answer has the same few headers, made in one place, because the fast lane must give the same bytes.
+Every response has the same few headers, made in one place, because the fast path must send the same bytes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import orjson
@@ -19,7 +19,6 @@ from multidict import CIMultiDictProxy
 
 from entra_fast import _native
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from entra_fast._settings.load import Settings
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
 from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
@@ -30,41 +29,32 @@ from entra_fast.sidecar.http.requests import (
     is_form,
     token_request,
 )
+from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.service import Service, inactive
 
 ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 UNCHECKED_PATHS = ("/", "/healthz")
-"""The kubelet asks these by the address of the pod."""
+"""The kubelet requests these by the address of the pod."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(settings: Settings, *, service: Service | None = None, probes: bool = True) -> web.Application:
+def build_app(service: Service, *, probes: bool = True) -> web.Application:
     """The API as an application.
 
     Args:
-        service: what it works with, started and closed by the caller; by default one of its own, which lives
-            as long as the application runs.
-        probes: whether probes and metrics are here, or have a listener of their own.
+        service: answers the requests. The caller starts and closes it.
+        probes: whether probes and metrics are served here; otherwise they have a listener of their own.
     """
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
-        # A compressed body is refused, so nothing may inflate it first.
+        # A compressed body is refused, so it must not be decompressed first.
         handler_args={"auto_decompress": False},
     )
-    if service is None:
-        own = service = Service(settings)
-
-        async def life(_: web.Application) -> AsyncIterator[None]:
-            await own.start()
-            yield
-            await own.aclose()
-
-        app.cleanup_ctx.append(life)
     api = _Api(service)
-    app.middlewares.append(api.middleware)
+    app.middlewares.append(_Around(service, service.settings.server.allowed_hosts).middleware)
     for name, handler in (("token", api.token), ("exchange", api.exchange), ("introspect", api.introspect)):
         app.router.add_post(_native.ENDPOINT_PATHS[name], handler, expect_handler=_expect)
     if probes:
@@ -72,10 +62,11 @@ def build_app(settings: Settings, *, service: Service | None = None, probes: boo
     return app
 
 
-def build_probe_app(service: Service) -> web.Application:
-    """Probes and metrics only, for their own listener."""
-    app = web.Application(middlewares=[_Api(service, probe=True).middleware], client_max_size=1024)
-    _add_probes(app, service)
+def build_probe_app(observed: Observed) -> web.Application:
+    """Probes and metrics only, for a listener of their own."""
+    around = _Around(observed, frozenset(), probe=True)
+    app = web.Application(middlewares=[around.middleware], client_max_size=1024)
+    _add_probes(app, observed)
     return app
 
 
@@ -84,15 +75,14 @@ def error_body(error: str, description: str, details: dict[str, object] | None =
     return orjson.dumps({"error": error, "error_description": description, **(details or {})})
 
 
-class _Api:
-    """The handlers."""
+class _Around:
+    """What happens around the handling of every request: the caller check, errors, metrics, the access log,
+    spans."""
 
-    def __init__(self, service: Service, *, probe: bool = False) -> None:
-        self._service = service
-        self._callers = _native.CallerCheck(service.settings.server.allowed_hosts)
+    def __init__(self, observed: Observed, allowed_hosts: frozenset[str], *, probe: bool = False) -> None:
+        self._observed = observed
+        self._callers = _native.CallerCheck(allowed_hosts)
         self._probe = probe
-
-    # --- around every request ---
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,7 +91,7 @@ class _Api:
         resource = request.match_info.route.resource
         route = "other" if resource is None else resource.canonical
         endpoint = ENDPOINT_NAMES.get(route, "other")
-        tracing = self._service.tracing
+        tracing = self._observed.tracing
         if tracing is None or endpoint == "other":
             response = await self._answer(request, handler, endpoint)
         else:
@@ -109,13 +99,13 @@ class _Api:
                 response = await self._answer(request, handler, endpoint)
                 tracing.answered(span, response.status)
         seconds = time.perf_counter() - started
-        metrics = self._service.metrics
+        metrics = self._observed.metrics
         metrics.requests.add(endpoint, str(response.status))
         metrics.request_seconds.observe(seconds, endpoint)
-        if self._service.draining:
-            response.force_close()  # the client opens its next connection elsewhere, or to whoever comes next
+        if self._observed.draining:
+            response.force_close()  # the client opens its next connection to another process
         known = endpoint != "other" or request.path in PROBE_PATHS
-        self._service.access_log.log(
+        self._observed.access_log.log(
             request.method, request.path if known else "other", response.status, seconds
         )
         return response
@@ -138,7 +128,7 @@ class _Api:
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
             return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
         except web.HTTPException as exc:
-            if exc.status == 404:  # somebody looks around, or mistakes one listener for the other
+            if exc.status == 404:  # perhaps a request for the other listener
                 known = ", ".join(resource.canonical for resource in request.app.router.resources())
                 sentence = f"no such path; expected one of {known}"
             else:
@@ -149,7 +139,7 @@ class _Api:
             response.force_close()
             return response
         except ConnectionError:
-            raise  # nobody is there to be answered
+            raise  # the client is gone
         except Exception:
             logger.exception("unexpected error while answering a request")
             return error_response(500, "unexpected error", error="server_error")
@@ -164,7 +154,12 @@ class _Api:
             probe=self._probe,
         )
 
-    # --- the three endpoints ---
+
+class _Api:
+    """The handlers of the three endpoints."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def token(self, request: web.Request) -> web.Response:
         return await self._issue(request, exchange=False)
@@ -173,7 +168,7 @@ class _Api:
         return await self._issue(request, exchange=True)
 
     async def introspect(self, request: web.Request) -> web.Response:
-        """200 whatever was sent, so that callers need no second way to say "not valid"."""
+        """200 whatever was sent, so that callers need not tell apart two ways to say "not valid"."""
         try:
             body, form = await self._body(request)
             answer = await self._service.introspect(introspected_token(body, form=form))
@@ -187,22 +182,20 @@ class _Api:
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
         wanted = token_request(body, form=form, exchange=exchange)
-        acquirer = self._service.acquirer
-        if acquirer is None:
+        tokens = self._service.tokens
+        if tokens is None:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:
             if wanted.user_token is not None:
-                token = await acquirer.exchange(
-                    wanted.target, wanted.user_token, skip_cache=wanted.skip_cache
-                )
+                token = await tokens.exchange(wanted.target, wanted.user_token, skip_cache=wanted.skip_cache)
             else:
-                token = await acquirer.acquire(wanted.target, skip_cache=wanted.skip_cache)
+                token = await tokens.acquire(wanted.target, skip_cache=wanted.skip_cache)
         except ProviderError as exc:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
-        except EntraFastError as exc:  # what was asked for cannot be: the sentence names the field
+        except EntraFastError as exc:  # the request itself is wrong: the message names the field
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,
@@ -237,41 +230,41 @@ async def _read(request: web.Request) -> bytes:
 
 
 def _closing_if_unread(request: web.Request, response: web.Response) -> web.Response:
-    """Do not wait for the rest of a body that nobody reads."""
+    """Do not wait for the rest of a body that no handler reads."""
     if request.can_read_body and not request.content.is_eof():
         response.force_close()
     return response
 
 
 async def _expect(request: web.Request) -> None:
-    """`Expect: 100-continue` (RFC 9110, section 10.1.1). The handler refuses what else is expected."""
+    """`Expect: 100-continue` (RFC 9110, section 10.1.1). The handler refuses any other expectation."""
     if _expectation(request) == "100-continue" and (request.content_length or 0) <= MAX_BODY_BYTES:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 
 
 def _expectation(request: web.Request) -> str:
-    """What the client expects. One of HTTP/1.0 would take an interim answer for the final one."""
+    """What the client expects. An HTTP/1.0 client would take an interim response for the final one."""
     return request.headers.get(hdrs.EXPECT, "").lower() if request.version >= HttpVersion11 else ""
 
 
 # --- probes ---
 
 
-def _add_probes(app: web.Application, service: Service) -> None:
+def _add_probes(app: web.Application, observed: Observed) -> None:
     description = orjson.dumps(openapi.document())
 
     async def healthz(_: web.Request) -> web.Response:
         return JsonResponse(200, b'{"status":"alive"}')
 
     async def readyz(_: web.Request) -> web.Response:
-        reason = await service.readiness()
+        reason = await observed.readiness()
         if reason is None:
             return JsonResponse(200, b'{"status":"ready"}')
         return JsonResponse(503, orjson.dumps({"status": "not ready", "reason": reason}))
 
     async def metrics(_: web.Request) -> web.Response:
-        return JsonResponse(200, await service.exposition(), {"Content-Type": METRICS_CONTENT_TYPE})
+        return JsonResponse(200, await observed.exposition(), {"Content-Type": METRICS_CONTENT_TYPE})
 
     async def description_of_api(_: web.Request) -> web.Response:
         return JsonResponse(200, description)

@@ -1,11 +1,11 @@
-"""Listening sockets: opening them, and closing them without losing anybody.
+"""Listening sockets: opening them, and closing them without losing a connection.
 
-What belongs here: what the kernel does between a client's SYN and our accept. What must never be here: what
-is said over a connection.
+What belongs here: what the kernel does between a client's SYN and our accept. What must never be here: the
+bytes of a connection.
 
-A connection is established by the kernel before it is accepted, so its client may have sent a request
-already. Closing a listening socket resets all that wait in its queue. So first no more are let in (their SYNs
-are dropped, and the clients' retransmission a second later finds the port closed), then the queue is
+The kernel establishes a connection before it is accepted, so its client may have sent a request already.
+Closing a listening socket resets every connection in its queue. So first new connections are stopped (their
+SYNs are dropped, and the clients' retransmission a second later finds the port closed), then the queue is
 emptied, then the socket is closed.
 """
 
@@ -71,13 +71,13 @@ def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socke
 
 
 def listen_together(host: str, port: int, setting: str, count: int) -> list[socket.socket]:
-    """So many sockets that share an address.
+    """`count` sockets that share an address.
 
     Raises:
         ConfigurationError: code `address_unusable`; names the setting and the address.
     """
-    # Any process of this user may join those who share an address. That another sidecar listens there already
-    # is a mistake that would go unnoticed, unless somebody asks who does not want to share.
+    # Any process of this user may share the address. That another sidecar already listens there would go
+    # unnoticed, so the first attempt does not share.
     first = listen(host, port, setting)
     port = first.getsockname()[1]
     first.close()
@@ -92,9 +92,9 @@ def listen_together(host: str, port: int, setting: str, count: int) -> list[sock
     return listeners
 
 
-async def let_nobody_in(listener: socket.socket) -> None:
-    """Let no new connection in, and wait until all that are established have been accepted. The event loop
-    must be accepting meanwhile. Where the system cannot do this, nothing happens."""
+async def stop_accepting(listener: socket.socket) -> None:
+    """Refuse new connections, and wait until every established one has been accepted. The event loop must be
+    accepting meanwhile. Does nothing on a system that cannot do this."""
     if sys.platform != "linux":
         return
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)

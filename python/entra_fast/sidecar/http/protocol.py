@@ -1,10 +1,11 @@
 """The server below aiohttp's application: one protocol object per connection.
 
-What belongs here: limits on connections, the deadline to receive a request, errors of HTTP itself in the
-API's shape. The fast lane stands in front of it (fastlane.py). What must never be here: routes, tokens, and
-any opinion about the bytes of a request: framing is aiohttp's parser's alone.
+What belongs here: limits on connections, the deadline to receive a request, and errors of HTTP itself in the
+shape of the API. The fast path stands in front of it (fast_path.py). What must never be here: routes, tokens,
+and any decision about the bytes of a request: framing belongs to aiohttp's parser alone.
 
-This uses attributes of aiohttp's RequestHandler that are not public; its minor version is pinned for that.
+This uses private parts of aiohttp, which internals.py lists. Where one is missing, server.py serves without
+this module.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import contextlib
 import email.utils
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from aiohttp import hdrs, web
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_server import Server
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.web import RequestHandler, Server
 
 from entra_fast._metrics import Metrics
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
 
 
 class RequestTimedOut(Exception):
@@ -33,11 +36,11 @@ class RequestTimedOut(Exception):
 
 class BodyCutShort(web.RequestPayloadError, TimeoutError):
     """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
-    waiting for what nobody reads, and takes that for the end of it."""
+    waiting for a body that no handler reads, and takes that error for the end of it."""
 
 
 class JsonResponse(web.Response):
-    """An answer with the few headers that all answers have: what the fast lane must give as well."""
+    """A response with the few headers that all responses have. The fast path sends the same."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(
@@ -49,22 +52,27 @@ class JsonResponse(web.Response):
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
-        self.headers.popall(hdrs.SERVER, None)  # nobody needs to know the version of what runs here
+        self.headers.popall(hdrs.SERVER, None)  # the version of the server is no one else's business
 
 
 def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
-    """An error of the sidecar's own (RFC 6749, section 5.2)."""
+    """An error that the sidecar itself reports (RFC 6749, section 5.2)."""
     return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
 
 
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What a connection may do."""
+    """Limits of a listener.
 
-    __slots__ = ("max_connections", "request_timeout")
+    Attributes:
+        max_connections: maximum number of open connections.
+        request_timeout: maximum time from the first byte of a request to its last, in seconds.
+        idle_timeout: maximum time between two requests of a connection, in seconds.
+    """
 
-    def __init__(self, *, max_connections: int, request_timeout: float) -> None:
-        self.max_connections = max_connections
-        self.request_timeout = request_timeout
+    max_connections: int
+    request_timeout: float
+    idle_timeout: float
 
 
 class SidecarServer(Server):
@@ -73,11 +81,12 @@ class SidecarServer(Server):
     def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
         super().__init__(
             self._answer,
-            request_factory=plain.request_factory,
+            request_factory=self._new_request,
             loop=plain._loop,
             **plain._kwargs,
         )
         self._application = plain.request_handler
+        self._plain_request = plain.request_factory
         self.limits = limits
         self.metrics = metrics
 
@@ -88,13 +97,28 @@ class SidecarServer(Server):
         try:
             response = await self._application(request)
             protocol = request.protocol
-            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on(request._message):
-                response.force_close()  # the client shall know, and nobody shall read on
+            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on():
+                response.force_close()  # the response tells the client, and nothing more is read
             return response
         except web.HTTPException as exc:
-            # aiohttp's own, about an expectation for a path that is not there, and it repeats the header.
+            # Raised by aiohttp itself, for an expectation at an unknown path. Its text repeats the header.
             self.metrics.requests.add("other", str(exc.status))
             return error_response(exc.status, HTTPStatus(exc.status).phrase.lower())
+
+    def _new_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if isinstance(protocol, SidecarProtocol):
+            protocol.current_message = message
+        return self._plain_request(message, payload, protocol, writer, task)
+
+    def leave_fast_path(self) -> None:
+        """From now on every request takes the slow path, as it does here anyway."""
 
     @property
     def busy(self) -> bool:
@@ -105,16 +129,25 @@ class SidecarServer(Server):
 class SidecarProtocol(RequestHandler):
     """aiohttp's protocol, with a deadline to receive each request."""
 
-    __slots__ = ("_alone", "_body", "_deadline", "_no_more_comes", "_offer", "_sidecar")
+    __slots__ = (
+        "_alone",
+        "_body",
+        "_deadline",
+        "_half_closed",
+        "_offer",
+        "_sidecar",
+        "current_message",
+    )
 
     def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
         self._sidecar = manager
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
-        self._no_more_comes = False  # the client has closed its side
+        self._half_closed = False  # the client has closed its side
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
         self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
+        self.current_message: RawRequestMessage | None = None  # the request that is being answered
 
     @property
     def busy(self) -> bool:
@@ -125,9 +158,9 @@ class SidecarProtocol(RequestHandler):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # A client that never reads would keep its connection, and the answers to it, for ever: aiohttp
-            # waits for such a client, and so does a transport that is being closed. The kernel gives up
-            # (RFC 5482) once it could not send for this long.
+            # A client that never reads would keep its connection, and the responses to it, for ever: aiohttp
+            # waits for such a client, and so does a transport that is being closed. The kernel drops the
+            # connection (RFC 5482) when it could not send for this long.
             with contextlib.suppress(OSError):
                 milliseconds = max(1, int(self._keepalive_timeout * 1000))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
@@ -138,14 +171,14 @@ class SidecarProtocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._received()
         if self._task_handler is not None and not self._request_in_progress:
-            # It may be about to begin with a request, and would find nobody to answer it.
+            # It may be about to begin with a request, and would find no connection to answer on.
             self._task_handler.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends nothing more, but may still read (RFC 9293, section 3.6): what it has asked is
-        answered, then the connection ends. True keeps it open until then."""
-        self._no_more_comes = True
+        """The client sends nothing more, but may still read (RFC 9293, section 3.6). Its requests are
+        answered, then the connection closes. True keeps it open until then."""
+        self._half_closed = True
         body, self._body = self._body, None
         if body is not None:
             body.set_exception(BodyCutShort())
@@ -153,12 +186,12 @@ class SidecarProtocol(RequestHandler):
         if rests or not self._request_count:
             return False
         if not self._messages:
-            self.close()  # after the answer to the last request
+            self.close()  # after the response to the last request
         return True
 
     async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
         answered = await super()._handle_request(*args)
-        if self._no_more_comes and not self._messages:
+        if self._half_closed and not self._messages:
             self.close()
         return answered
 
@@ -177,20 +210,25 @@ class SidecarProtocol(RequestHandler):
         super().data_received(data)
         if self._request_count != count and self._messages:
             message, self._body = self._messages[-1]
-            self._offer = message if isinstance(message, RawRequestMessage) and message.upgrade else None
+            # A malformed request is in the queue as an error, which offers nothing.
+            self._offer = cast("RawRequestMessage", message) if getattr(message, "upgrade", False) else None
         if self._body is not None and self._body.is_eof():
             if len(data) == 1 and nothing_waits:
                 self._alone = self._offer
             self._received()
 
-    def may_read_on(self, message: RawRequestMessage) -> bool:
-        """Whether aiohttp's parser stands at the end of a request, and reads on from there.
+    def may_read_on(self) -> bool:
+        """Whether aiohttp's parser is at the end of the request that is being answered, and continues from
+        there.
 
-        When an upgrade is offered that it does not know, it forgets what stands behind the request in the
-        same piece, and would read on in the middle of the next one. So the last byte of a piece is parsed by
-        itself: what ends with it has nothing behind it. For an upgrade that it knows, it keeps what follows
-        aside, where no deadline sees it.
+        When a request offers an upgrade that aiohttp does not know, its parser drops what follows the request
+        in the same piece, and would continue in the middle of the next one. So the last byte of a piece is
+        parsed by itself: a request that ends with it has nothing behind it. For an upgrade that aiohttp
+        knows, it puts aside what follows, where no deadline applies.
         """
+        message = self.current_message
+        if message is None:
+            return True
         known = (
             message.method == hdrs.METH_CONNECT
             or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
@@ -204,10 +242,10 @@ class SidecarProtocol(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not HTTP. aiohttp's own way repeats the offending bytes, which may be a token's, to
-        the client and to the log."""
+        """Answer what is not HTTP. aiohttp's own handler repeats the offending bytes, which may be part of a
+        token, to the client and in the log."""
         if request.writer.output_size > 0:
-            raise ConnectionError("part of an answer was sent already")
+            raise ConnectionError("part of a response was sent already")
         sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
         error = "invalid_request" if status < 500 else "server_error"
         response = error_response(status, sentence, error=error)
@@ -217,12 +255,12 @@ class SidecarProtocol(RequestHandler):
 
     def _process_keepalive(self) -> None:
         if self.busy:
-            # Not idle: a request is on its way, and its own deadline decides; or it waits below aiohttp.
+            # Not idle: a request is arriving, and has its own deadline; or it waits for the fast path.
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     def _received(self) -> None:
-        """A whole request is here; the next byte starts the next deadline."""
+        """A whole request has arrived. The next byte starts the next deadline."""
         self._body = None
         if self._deadline is not None:
             self._deadline.cancel()
@@ -233,19 +271,19 @@ class SidecarProtocol(RequestHandler):
         if self._force_close or self.transport is None:
             return
         if self._buffer_paused:
-            # It is this side that does not read, because requests wait for their answers.
+            # It is the server that does not read, because requests wait for their responses.
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
             return
         self._sidecar.metrics.receive_timeouts.add()
         body, self._body = self._body, None
         if body is not None and self._request_in_progress:
-            self._lingering_time = 0.0  # or aiohttp would wait for more of it after the answer, and log that
+            self._lingering_time = 0.0  # otherwise aiohttp would wait for the rest of it, and log that
             body.set_exception(RequestTimedOut())  # its handler answers 408
         elif body is not None and not self._messages:
-            self.force_close()  # it was answered before its body came, and another answer would be nobody's
+            self.force_close()  # it was answered before its body came: a second response would answer nothing
         elif self._request_in_progress or self._messages:
-            self.close()  # after the answers that are owed
+            self.close()  # after the responses that are owed
         else:
             self._sidecar.metrics.requests.add("other", "408")
             self._refuse(408, "the request did not arrive in time")
@@ -266,29 +304,20 @@ class SidecarProtocol(RequestHandler):
 
 
 class SidecarRunner(web.AppRunner):
-    """Runs an application on a `SidecarServer`."""
+    """Runs an application on a `SidecarServer`.
+
+    Args:
+        server: makes it from aiohttp's own server, whose place it takes.
+        options: as for `aiohttp.web.AppRunner`.
+    """
 
     def __init__(
-        self,
-        app: web.Application,
-        limits: Limits,
-        metrics: Metrics,
-        *,
-        idle_timeout: float,
-        server: Callable[[Server, Limits, Metrics], SidecarServer] = SidecarServer,
+        self, app: web.Application, server: Callable[[Server], SidecarServer], **options: Any
     ) -> None:
-        super().__init__(
-            app,
-            access_log=None,  # the application writes its own lines, without headers
-            keepalive_timeout=idle_timeout,
-            lingering_time=2.0,
-            shutdown_timeout=1.0,
-        )
-        self._limits = limits
-        self._metrics = metrics
-        self._server_factory = server
+        super().__init__(app, **options)
+        self._new_server = server
         self.sidecar_server: SidecarServer | None = None
 
     async def _make_server(self) -> Server:
-        self.sidecar_server = self._server_factory(await super()._make_server(), self._limits, self._metrics)
+        self.sidecar_server = self._new_server(await super()._make_server())
         return self.sidecar_server

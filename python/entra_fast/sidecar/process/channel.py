@@ -1,4 +1,4 @@
-"""Messages between the hub and a worker, over a Unix socket that the two share.
+"""Messages between the provider process and a worker, over a Unix socket that the two share.
 
 What belongs here: framing, limits, calls that get an answer, and errors that travel. What must never be here:
 what any message means.
@@ -30,9 +30,9 @@ later; raising EntraFastError is an answer too. Anything else that it raises at 
 MAX_MESSAGE_BYTES = 4 << 20
 """A key set or a token is a megabyte at most (http.py), before JSON escapes it."""
 MAX_UNSENT_BYTES = 32 << 20
-"""The other side does not read: with more waiting than this, the channel ends."""
+"""With more than this waiting, the other side has stopped reading, and the channel ends."""
 MAX_CALLS = 8192
-"""Most calls that wait for their answer; a further one is refused."""
+"""Maximum number of calls that wait for their answer. A further one is refused."""
 
 _LENGTH = struct.Struct("!I")
 _ERRORS: dict[str, type[EntraFastError]] = {
@@ -41,7 +41,7 @@ _ERRORS: dict[str, type[EntraFastError]] = {
 
 
 class ChannelLost(Exception):
-    """The other side is gone, or must be treated so."""
+    """The other side is gone, or is treated as if it were."""
 
 
 class Channel(asyncio.Protocol):
@@ -50,11 +50,13 @@ class Channel(asyncio.Protocol):
     Args:
         handle: called with each message of the other side.
         lost: called once, when the other side is gone.
+        peer: the other side, as log lines name it.
     """
 
-    def __init__(self, handle: Handler, lost: Callable[[], None]) -> None:
+    def __init__(self, handle: Handler, lost: Callable[[], None], peer: str = "the provider process") -> None:
         self._handle = handle
         self._lost = lost
+        self._peer = peer
         self._transport: asyncio.WriteTransport | None = None
         self._received = bytearray()
         self._numbers = itertools.count(1)
@@ -75,16 +77,17 @@ class Channel(asyncio.Protocol):
     # --- sending ---
 
     def send(self, name: str, **fields: object) -> None:
-        """Send a message that needs no answer. To nobody, when the other side is gone."""
+        """Send a message that needs no answer. Does nothing when the other side is gone."""
         self.send_frame(frame(name, fields))
 
     def send_frame(self, data: bytes) -> None:
-        """Send what `frame` made; for a message that goes to many."""
+        """Send the result of `frame`, for a message that goes to several processes."""
         if self._transport is None or not self.is_open:
             return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            logger.error("a process does not read its messages")
+            fields = {"process": self._peer, "unsent_bytes": self._transport.get_write_buffer_size()}
+            logger.error("process stopped reading its control socket", extra={"fields": fields})
             self.abort()
 
     def call(self, name: str, **fields: object) -> asyncio.Future[Fields]:
@@ -127,9 +130,9 @@ class Channel(asyncio.Protocol):
                     break
                 message = orjson.loads(memoryview(self._received)[start + _LENGTH.size : end])
                 start = end
-                self._take(message)
-        except Exception:  # whatever it is, nothing that follows can be trusted
-            logger.exception("message not understood")
+                self._dispatch(message)
+        except Exception:  # nothing that follows can be trusted
+            logger.exception("message not understood", extra={"fields": {"process": self._peer}})
             self.abort()
         del self._received[:start]
 
@@ -138,14 +141,14 @@ class Channel(asyncio.Protocol):
         for answer in list(self._calls.values()):
             if not answer.done():
                 answer.set_exception(ChannelLost())
-                answer.exception()  # whoever waited for it may be gone too
+                answer.exception()  # the caller may be gone too
         for task in self._answering:
             task.cancel()
         self._lost()
 
     # --- receiving ---
 
-    def _take(self, message: Fields) -> None:
+    def _dispatch(self, message: Fields) -> None:
         name = message.pop("name")
         if name == "answer":
             self._answered(message)
@@ -154,7 +157,7 @@ class Channel(asyncio.Protocol):
         try:
             result = self._handle(name, message)
         except EntraFastError as exc:
-            self._answer(call, error=_travelling(exc))
+            self._answer(call, error=_as_message(exc))
             return
         if isinstance(result, dict) or result is None:
             self._answer(call, **(result or {}))
@@ -171,7 +174,7 @@ class Channel(asyncio.Protocol):
         try:
             fields = await result
         except EntraFastError as exc:
-            self._answer(call, error=_travelling(exc))
+            self._answer(call, error=_as_message(exc))
         except Exception:
             logger.exception("unexpected error while answering a worker")
             self._answer(call, error=["ProviderError", "server_error", "unexpected error"])
@@ -204,6 +207,6 @@ def frame(name: str, fields: Fields) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def _travelling(error: EntraFastError) -> list[object]:
+def _as_message(error: EntraFastError) -> list[object]:
     name = type(error).__name__
     return [name, *error.args] if name in _ERRORS else ["EntraFastError", error.code, error.message]

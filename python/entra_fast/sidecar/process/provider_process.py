@@ -1,12 +1,12 @@
-"""The hub: the one process of several that speaks to the provider and knows the whole.
+"""The provider process: the one process of several that speaks to the provider and knows the whole.
 
 What belongs here: what workers ask for and are told (tokens, keys, readiness, metrics), and the promise that
-they behave as one. What must never be here: processes, sockets and signals (supervisor.py), and what a worker
-does with what it is told (worker.py).
+they act as one. What must never be here: processes, sockets and signals (supervisor.py), and what a worker
+does with what it is told (provider_channel.py).
 
-The hub fetches: one request per token and per key set, however many workers. What it gets it announces to all
-of them, so that each answers from its own caches. A worker is a member from its `hello` on: it knows nothing
-then, is told everything from then on, and serves only after that.
+This process fetches: one request per token and per key set, however many workers there are. It announces
+every result to all of them, so that each answers from its own caches. A worker takes part from its `hello`
+on: it knows nothing then, is told everything from then on, and serves only after that.
 """
 
 from __future__ import annotations
@@ -17,41 +17,46 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from entra_fast import _native
-from entra_fast._metrics import Figures
+from entra_fast import _background, _native
+from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
-from entra_fast._provider.endpoints import Endpoints
-from entra_fast._provider.jwks import AsyncKeys
+from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import TokenCache, token_key
+from entra_fast._provider.token_client import token_key
 from entra_fast._settings.load import Settings
-from entra_fast.sidecar.http.fast_path import Lane
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
-from entra_fast.sidecar.service import Clocks, Service
+from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.service import new_token_cache
+from entra_fast.sidecar.status_log import StatusLog
+from entra_fast.sidecar.tracing import begin as begin_tracing
 
 TICK = 0.05
-"""Seconds. Patience with a worker is counted in ticks of the hub's own life: when the whole machine stood
-still, the worker did too, and is not to blame."""
-PATIENCE = 1.0
-"""Seconds within which a worker must say that it has taken a replaced token; else it is taken to hang."""
-HANGS_AFTER = 5.0
-"""Seconds within which a worker must answer when it is asked how it is."""
-ASKED_EVERY = 1.0
-"""Seconds between such questions. What a worker has counted since the last answer is lost when it crashes."""
-SCRAPE_PATIENCE = 0.5
-"""Seconds for a worker's figures when metrics are read; then its last ones stand."""
+"""Seconds. Timeouts of workers are counted in ticks of this process's own run time: when the whole machine
+was suspended, the worker was too, and did not hang."""
+SYNC_TIMEOUT = 1.0
+"""Seconds within which a worker must acknowledge a replaced token; otherwise it is taken to hang."""
+HANG_TIMEOUT = 5.0
+"""Seconds within which a worker must answer a check."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of a worker. What it has counted since the last one is lost when it crashes."""
+SCRAPE_TIMEOUT = 0.5
+"""Seconds for a worker's figures when metrics are read; after that its last ones are used."""
 NOT_DUE_PAUSE = 20.0
 """Seconds after which a worker asks again for a renewal that was not due."""
 
 
 @dataclass(slots=True, eq=False)
-class Member:
-    """A worker, as the hub knows it.
+class ConnectedWorker:
+    """A worker, as this process knows it.
 
     Attributes:
-        number: of its place, from 0; its replacement has the same.
+        number: of its slot, from 0. Its replacement has the same number.
         end: ends the process for a reason, and returns when it is gone.
-        greeted: whether it has said hello. serving: whether it accepts connections.
+        channel: to the process.
+        greeted: whether it has said hello.
+        serving: whether it accepts connections.
         finished: whether every request was answered when it drained, once it has said so.
         figures: its metrics when it was asked last.
     """
@@ -65,49 +70,89 @@ class Member:
     figures: Figures = field(default_factory=dict)
 
 
-class HubService(Service):
-    """The half of a `Service` that speaks to the provider, for all workers."""
+class ProviderProcess:
+    """Speaks to the provider for all workers: `ProviderChanges` and `Observed`. Belongs to one event loop.
+
+    Args:
+        settings: of the sidecar, with the cache limits of one process.
+        clocks: where time comes from; for tests.
+    """
 
     def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
-        self.members: list[Member] = []
-        self.keys: AsyncKeys | None = None
-        self._cool_down = -math.inf
+        self._settings = settings
+        self._clocks = clocks or Clocks()
+        self.metrics = Metrics()
+        server = settings.server
+        self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"))
+        self.tracing = begin_tracing()
+        self.draining = False
+        self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
-        self._tokens: AnnouncedTokens | None = None
-        self._asking: asyncio.Task[None] | None = None
-        super().__init__(settings, clocks=clocks)
-        self.metrics.workers.read = lambda: sum(member.serving for member in self.members)
+        self._issuer: str | None = None
+        self._cool_down = -math.inf
+        self._cache = new_token_cache(settings.caches)
+        self._tokens = AnnouncedTokens(
+            self._cache,
+            settings.caches.max_entries,
+            self._clocks,
+            lambda fields: self.announce("token", **fields),
+            lambda fields: self.announce("renewal_failed", **fields),
+        )
+        self._provider: ProviderClient | NoProvider = NoProvider()
+        if settings.provider is not None:
+            self._provider = ProviderClient(
+                settings,
+                settings.provider,
+                cache=self._tokens,
+                metrics=self.metrics,
+                clocks=self._clocks,
+                tracing=self.tracing,
+            )
+        self._status_log = StatusLog(self.metrics, self.not_ready_reason, self._clocks.monotonic)
+        self._checking: asyncio.Task[None] | None = None
+        # Requests are answered from the workers' caches, so the figures of this process's own cache do not
+        # count.
+        self.metrics.ready.read_from(lambda: self.not_ready_reason() is None)
+        self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
-        self.metrics.token_cache.watch(dict)  # requests are answered from the workers' caches
 
     async def start(self) -> None:
-        await super().start()
-        self._asking = asyncio.get_running_loop().create_task(self._ask_how_they_are())
+        """Begin to fetch in the background. Does not fail when the provider is unavailable."""
+        await self._provider.start(self)
+        if self._settings.provider is not None:
+            self._status_log.start()
+        self.access_log.start()
+        self._checking = _background.start(self._check_workers(), "checks of workers")
+
+    async def begin_draining(self) -> None:
+        """Fail the readiness probe from now on."""
+        self.draining = True
+        await self._status_log.aclose()  # draining has log lines of its own
 
     async def aclose(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
-        if self.keys is not None:
-            await self.keys.aclose()
-        await super().aclose()
+        """Stop everything that runs in the background, and close the connections to the provider."""
+        await self._status_log.aclose()
+        await _background.cancel(self._checking)
+        await self._provider.aclose()
+        self.access_log.close()
 
-    # --- members ---
+    # --- workers ---
 
-    def left(self, member: Member) -> None:
-        """A worker is gone; what it has counted stays."""
-        if member in self.members:
-            self.members.remove(member)
-        earlier = self._past.get(member.number, {})
-        self._past[member.number] = self.metrics.accumulated(earlier, member.figures)
+    def left(self, worker: ConnectedWorker) -> None:
+        """A worker is gone. What it has counted stays."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+        earlier = self._past.get(worker.number, {})
+        self._past[worker.number] = self.metrics.accumulated(earlier, worker.figures)
 
-    def handle(self, member: Member, name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
-        """A message of a worker. Fields of a wrong type end the worker: it is not what it was started as."""
+    def handle(self, worker: ConnectedWorker, name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
+        """Handle a message of a worker. Fields of a wrong type end the worker: its program is not this
+        one."""
         match name:
             case "token":
-                return self._token(member, *_wanted(fields), skip_cache=_flag(fields, "skip_cache"))
+                return self._token(worker, *_wanted(fields), skip_cache=_flag(fields, "skip_cache"))
             case "renew":
-                self._renew(member, *_wanted(fields))
+                self._renew(worker, *_wanted(fields))
             case "keys":
                 return self._keys_for(_optional_text(fields, "kid"))
             case "readiness":
@@ -115,135 +160,125 @@ class HubService(Service):
             case "metrics":
                 return self._metrics()
             case "hello":
-                self._greet(member)
+                self._greet(worker)
             case "serving":
-                member.serving = True
+                worker.serving = True
             case "drained":
-                member.finished = _flag(fields, "finished")
+                worker.finished = _flag(fields, "finished")
             case _:
-                raise ValueError("no such message")
+                raise ValueError("unknown message")
         return None
 
     def announce(self, name: str, **fields: object) -> None:
-        """Tell all members."""
-        if self.members:
+        """Send a message to all workers."""
+        if self.workers:
             data = frame(name, fields)
-            for member in self.members:
-                assert member.channel is not None  # noqa: S101 - it has said hello through it
-                member.channel.send_frame(data)
+            for worker in self.workers:
+                assert worker.channel is not None  # noqa: S101 - it has said hello through it
+                worker.channel.send_frame(data)
 
-    def _greet(self, member: Member) -> None:
-        if member.channel is None or member.greeted:
-            raise ValueError("hello is said once")
-        member.greeted = True
-        self.members.append(member)
-        if self._finder is not None and self._finder.endpoints is not None:
-            member.channel.send("provider", **_endpoints(self._finder.endpoints))
-        member.channel.send("keys", **self._key_set())
-        member.channel.send("cool_down", until=self._cool_down)
-        member.channel.send("go")
+    def _greet(self, worker: ConnectedWorker) -> None:
+        if worker.channel is None or worker.greeted:
+            raise ValueError("a worker says hello once")
+        worker.greeted = True
+        self.workers.append(worker)
+        if self._issuer is not None:
+            worker.channel.send("provider", issuer=self._issuer)
+        worker.channel.send("keys", **self._key_set())
+        worker.channel.send("cool_down", until=self._cool_down)
+        worker.channel.send("serve")
 
     # --- tokens ---
 
-    def _token_cache(self) -> TokenCache:
-        self._tokens = AnnouncedTokens(
-            self.cache,
-            self.settings.caches.max_entries,
-            self._clocks,
-            lambda fields: self.announce("grant", **fields),
-            lambda fields: self.announce("renewal_failed", **fields),
-        )
-        return self._tokens
-
     async def _token(
-        self, member: Member, target: str, subject_token: str | None, *, skip_cache: bool
+        self, worker: ConnectedWorker, target: str, subject_token: str | None, *, skip_cache: bool
     ) -> Fields:
-        acquirer, provider, tokens = self.acquirer, self.settings.provider, self._tokens
-        if acquirer is None or provider is None or tokens is None:
+        tokens, provider = self._provider.tokens, self._settings.provider
+        if tokens is None or provider is None:
             raise ValueError("no provider is enabled")
-        asked_at = tokens.announced
+        announced_before = self._tokens.announced
         if subject_token is None:
-            token = await acquirer.acquire(target, skip_cache=skip_cache)
+            token = await tokens.acquire(target, skip_cache=skip_cache)
         else:
-            token = await acquirer.exchange(target, subject_token, skip_cache=skip_cache)
+            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache)
         answered_at = self._clocks.monotonic()
         if skip_cache:
-            await self._until_taken(member)
-        elif member.channel is not None:
-            known = tokens.known(token_key(provider, scope_for(target), subject_token), asked_at)
-            if known is not None:  # the hub had it already, and this worker does not
-                member.channel.send("grant", **known)
+            await self._until_taken(worker)
+        elif worker.channel is not None:
+            key = token_key(provider, scope_for(target), subject_token)
+            known = self._tokens.known(key, announced_before)
+            if known is not None:  # it was in the cache here, and this worker does not have it
+                worker.channel.send("token", **known)
         return {"token": token.access_token, "expires_in": token.expires_in, "at": answered_at}
 
-    async def _until_taken(self, but: Member) -> None:
-        """Return when no worker has an older token than those announced so far. The one that asked reads the
+    async def _until_taken(self, asking: ConnectedWorker) -> None:
+        """Return when every worker has taken all tokens announced so far. The one that asked reads the
         announcement before the answer."""
-        others = [member for member in self.members if member is not but]
-        taken = await asyncio.gather(*(self._answers(member, "sync", PATIENCE) for member in others))
-        hanging = [member for member, answer in zip(others, taken, strict=True) if answer is None]
-        await asyncio.gather(*(member.end("hung") for member in hanging))
+        others = [worker for worker in self.workers if worker is not asking]
+        taken = await asyncio.gather(*(self._answer(worker, "sync", SYNC_TIMEOUT) for worker in others))
+        hanging = [worker for worker, answer in zip(others, taken, strict=True) if answer is None]
+        await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
-    def _renew(self, member: Member, target: str, subject_token: str | None) -> None:
-        provider, tokens = self.settings.provider, self._tokens
-        if self.acquirer is None or provider is None or tokens is None or member.channel is None:
+    def _renew(self, worker: ConnectedWorker, target: str, subject_token: str | None) -> None:
+        tokens, provider = self._provider.tokens, self._settings.provider
+        if tokens is None or provider is None or worker.channel is None:
             return
-        # Each worker finds the same renewal due; whoever comes first causes it.
+        # Each worker finds the same renewal due; the first one causes it.
         key = token_key(provider, scope_for(target), subject_token)
         now = self._clocks.monotonic()
-        grant = self.cache.get(key, monotonic=now, now=self._clocks.wall())
-        if grant is None or grant.renewal_due:
-            self.acquirer.renew(target, subject_token)
+        cached = self._cache.get(key, monotonic=now, now=self._clocks.wall())
+        if cached is None or cached.renewal_due:
+            tokens.renew(target, subject_token)
         else:
-            member.channel.send("renewal_failed", key=key.hex(), monotonic=now, retry_in=NOT_DUE_PAUSE)
+            worker.channel.send("renewal_failed", key=key.hex(), monotonic=now, retry_in=NOT_DUE_PAUSE)
 
-    # --- keys ---
+    # --- what changes at the provider ---
 
-    async def _begin_validation(self, endpoints: Endpoints) -> None:
-        if self._key_http is None:
-            return
-        self.announce("provider", **_endpoints(endpoints))
-        self.keys = keys = AsyncKeys(endpoints.jwks_uri, self._key_http, self._announce_keys)
-        self.metrics.watch_keys(keys.stats, lambda: keys.outcomes)
-        self.keys.watch_cool_down(self._announce_cool_down)
-        self.keys.start()
+    def provider_found(self, issuer: str, _: KeySource) -> None:
+        """As `ProviderChanges.provider_found`."""
+        self._issuer = issuer
+        self.announce("provider", issuer=issuer)
 
-    def _announce_keys(self, _: KeySet | None) -> None:
+    def keys_changed(self, _: KeySet | None) -> None:
+        """As `ProviderChanges.keys_changed`."""
         self.announce("keys", **self._key_set())
 
-    def _announce_cool_down(self, until: float) -> None:
+    def cool_down_changed(self, until: float) -> None:
+        """As `ProviderChanges.cool_down_changed`."""
         self._cool_down = until
         self.announce("cool_down", until=until)
 
     def _key_set(self) -> Fields:
-        text = None if self.keys is None or self.keys.text is None else self.keys.text.decode("utf-8")
-        return {"text": text, "reason": self._keys_problem()}
+        keys = self._provider.keys
+        if keys is None or keys.text is None:
+            return {"text": None, "reason": self._provider.no_keys_reason()}
+        return {"text": keys.text.decode("utf-8"), "reason": None}
 
     async def _keys_for(self, kid: str | None) -> Fields:
-        if self.keys is None:
-            return {"again": False, "reason": None if self._finder is None else self._finder.problem}
-        again = await self.keys.refresh_for_unknown(kid)
-        return {"again": again, "reason": self._keys_problem()}
-
-    def _keys_problem(self) -> str | None:
-        if self.keys is None:
-            return "validation has not started yet"
-        return self.keys.unavailable().message if self.keys.keys is None else None
+        keys = self._provider.keys
+        again = False if keys is None else await keys.refresh_for_unknown(kid)
+        return {"again": again, "reason": self._provider.no_keys_reason()}
 
     # --- the whole ---
 
-    def _make_lane(self) -> Lane | None:
-        return None  # no request for tokens comes here
-
     def not_ready_reason(self) -> str | None:
-        reason = super().not_ready_reason()
-        if reason is None and not any(member.serving for member in self.members):
+        """Why the sidecar cannot do all of its work now, or None."""
+        if self.draining:
+            return "shutting down"
+        reason = self._provider.not_ready_reason()
+        if reason is None and not any(worker.serving for worker in self.workers):
             return "no worker is serving"
         return reason
 
+    async def readiness(self) -> str | None:
+        """As `Observed.readiness`."""
+        return self.not_ready_reason()
+
     async def exposition(self) -> bytes:
-        await asyncio.gather(*(self._ask(member, SCRAPE_PATIENCE) for member in self.members))
-        workers = [member.figures for member in self.members]
-        return self.metrics.render([*self._past.values(), *workers])
+        """As `Observed.exposition`."""
+        await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
+        workers = [worker.figures for worker in self.workers]
+        return await self.metrics.exposition([*self._past.values(), *workers])
 
     async def _metrics(self) -> Fields:
         return {"text": (await self.exposition()).decode("utf-8")}
@@ -251,40 +286,45 @@ class HubService(Service):
     def _requests_by_worker(self) -> dict[tuple[str, ...], float]:
         name = self.metrics.requests.name
         totals: dict[tuple[str, ...], float] = {}
-        everybody = [*self._past.items(), *((member.number, member.figures) for member in self.members)]
-        for number, figures in everybody:
+        every = [*self._past.items(), *((worker.number, worker.figures) for worker in self.workers)]
+        for number, figures in every:
             answered = sum(numbers[0] for _, numbers in figures.get(name, ()))
             totals[(str(number),)] = totals.get((str(number),), 0) + answered
         return totals
 
-    # --- are they alive? ---
+    # --- hung workers ---
 
-    async def _ask_how_they_are(self) -> None:
-        asked: dict[Member, asyncio.Task[None]] = {}
+    async def _check_workers(self) -> None:
+        checks: dict[ConnectedWorker, asyncio.Task[None]] = {}
         while True:
-            asked = {member: task for member, task in asked.items() if not task.done()}
-            for member in self.members:
-                if member not in asked:
-                    asked[member] = asyncio.get_running_loop().create_task(self._end_if_hanging(member))
-            await asyncio.sleep(ASKED_EVERY)
+            checks = {worker: task for worker, task in checks.items() if not task.done()}
+            for worker in self.workers:
+                if worker not in checks:
+                    checks[worker] = _background.start(self._end_if_hung(worker), "check of a worker")
+            await asyncio.sleep(CHECK_INTERVAL)
 
-    async def _end_if_hanging(self, member: Member) -> None:
-        if not await self._ask(member, HANGS_AFTER) and member in self.members:
-            await member.end("hung")
+    async def _end_if_hung(self, worker: ConnectedWorker) -> None:
+        if not await self._ask_for_figures(worker, HANG_TIMEOUT) and worker in self.workers:
+            await worker.end("hung")
 
-    async def _ask(self, member: Member, patience: float) -> bool:
-        answer = await self._answers(member, "figures", patience)
+    async def _ask_for_figures(self, worker: ConnectedWorker, timeout: float) -> bool:  # noqa: ASYNC109 - in ticks
+        answer = await self._answer(worker, "figures", timeout)
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
-        member.figures = answer["figures"]
+        worker.figures = answer["figures"]
         return True
 
-    async def _answers(self, member: Member, name: str, patience: float) -> Fields | None:
+    async def _answer(
+        self,
+        worker: ConnectedWorker,
+        name: str,
+        timeout: float,  # noqa: ASYNC109 - in ticks
+    ) -> Fields | None:
         """The answer of a worker, or None when it takes too long or the worker is gone."""
-        if member.channel is None:
+        if worker.channel is None:
             return None
-        answer = member.channel.call(name)
-        for _ in range(math.ceil(patience / TICK)):
+        answer = worker.channel.call(name)
+        for _ in range(math.ceil(timeout / TICK)):
             done, _ = await asyncio.wait((answer,), timeout=TICK)
             if done:
                 break
@@ -299,7 +339,7 @@ class HubService(Service):
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a token was kept with, which the native cache does not tell; `number`: of its announcement."""
+    """What a token was cached with, which the native cache does not return; `number`: of its announcement."""
 
     number: int
     expires_in: float
@@ -312,13 +352,15 @@ class _Terms:
 
 
 class AnnouncedTokens:
-    """The hub's cache of tokens: a `TokenCache` whose changes are announced.
+    """The token cache of the provider process: a `TokenCache` whose changes are announced.
 
     Args:
         cache: where the tokens are.
-        limit: most tokens whose terms are remembered; the oldest are forgotten, and then a worker that does
-            not have such a token is not given it to keep.
-        grant, renewal_failed: announce.
+        limit: maximum number of tokens whose terms are remembered. The oldest are forgotten; a worker that
+            does not have such a token is then not given it to keep.
+        clocks: where time comes from.
+        token: announces a new token.
+        renewal_failed: announces that a renewal failed.
     """
 
     def __init__(
@@ -326,13 +368,13 @@ class AnnouncedTokens:
         cache: _native.TokenCache,
         limit: int,
         clocks: Clocks,
-        grant: Callable[[Fields], None],
+        token: Callable[[Fields], None],
         renewal_failed: Callable[[Fields], None],
     ) -> None:
         self._cache = cache
         self._limit = limit
         self._clocks = clocks
-        self._announce_grant = grant
+        self._announce_token = token
         self._announce_failure = renewal_failed
         self._terms: OrderedDict[bytes, _Terms] = OrderedDict()
         self.announced = 0
@@ -358,7 +400,7 @@ class AnnouncedTokens:
             subject_expires_at=subject_expires_at,
         )
         self.announced += 1
-        # Most users' tokens are never asked for again: their terms must not stay until there are too many.
+        # Most users' tokens are not asked for again: their terms must not stay until the limit is reached.
         while self._terms and next(iter(self._terms.values())).has_ended(monotonic):
             self._terms.popitem(last=False)
         terms = _Terms(self.announced, expires_in, monotonic, renew_in, subject_expires_at)
@@ -366,27 +408,27 @@ class AnnouncedTokens:
         self._terms.move_to_end(key)
         if len(self._terms) > self._limit:
             self._terms.popitem(last=False)
-        self._announce_grant(_grant(key, access_token, terms))
+        self._announce_token(_announcement(key, access_token, terms))
 
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         self._cache.renewal_failed(key, monotonic=monotonic, retry_in=retry_in)
         self._announce_failure({"key": key.hex(), "monotonic": monotonic, "retry_in": retry_in})
 
     def known(self, key: bytes, since: int) -> Fields | None:
-        """The announcement of the token that the key has now; None where there is none, or where it has been
+        """The announcement of the token that the key has now; None where there is none, or where it was
         announced after `since`."""
         terms = self._terms.get(key)
         if terms is None or terms.number > since:
             return None
         monotonic, now = self._clocks.monotonic(), self._clocks.wall()
-        grant = self._cache.get_stale(key, monotonic=monotonic, now=now)
-        if grant is None:
+        cached = self._cache.get_stale(key, monotonic=monotonic, now=now)
+        if cached is None:
             del self._terms[key]
             return None
-        return _grant(key, grant.access_token, terms)
+        return _announcement(key, cached.access_token, terms)
 
 
-def _grant(key: bytes, access_token: str, terms: _Terms) -> Fields:
+def _announcement(key: bytes, access_token: str, terms: _Terms) -> Fields:
     # Times of the monotonic clock mean the same in all processes of a machine.
     return {
         "key": key.hex(),
@@ -396,10 +438,6 @@ def _grant(key: bytes, access_token: str, terms: _Terms) -> Fields:
         "renew_in": terms.renew_in,
         "subject_expires_at": terms.subject_expires_at,
     }
-
-
-def _endpoints(endpoints: Endpoints) -> Fields:
-    return {"issuer": endpoints.issuer, "jwks_uri": endpoints.jwks_uri}
 
 
 def _wanted(fields: Mapping[str, object]) -> tuple[str, str | None]:

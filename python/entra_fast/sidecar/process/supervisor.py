@@ -1,10 +1,10 @@
 """Several processes as one sidecar: this one starts them, watches them, and ends them.
 
-What belongs here: processes, listening sockets, signals, restarts, draining. What must never be here: what
-the processes say to each other (hub.py).
+What belongs here: processes, listening sockets, signals, restarts, draining. What must never be here: the
+messages between the processes (provider_process.py).
 
-All listening sockets belong to this process, one for each place; the worker in that place only borrows its
-socket. So when a worker crashes, connections that it had not accepted wait for its replacement.
+All listening sockets belong to this process, one for each worker slot; the worker in the slot only borrows
+it. So when a worker crashes, connections that it had not accepted wait for its replacement.
 """
 
 from __future__ import annotations
@@ -20,43 +20,47 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Mapping
 
-from entra_fast import _native
+from entra_fast import _background, _native
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
+from entra_fast.sidecar.http.server import best_way
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.process.channel import Channel, Fields
-from entra_fast.sidecar.process.provider_process import HubService, Member
-from entra_fast.sidecar.process.single import listening_on, spare_the_collector, start_probes
-from entra_fast.sidecar.process.worker import for_worker, shared
+from entra_fast.sidecar.process.provider_process import ConnectedWorker, ProviderProcess
+from entra_fast.sidecar.process.running import freeze_garbage_collector, host_and_port, start_probes
+from entra_fast.sidecar.process.worker_settings import for_worker, share_of_each
 
-STEADY = 10.0
-"""Seconds after which a worker has not failed at its start; its replacement comes at once."""
+STABLE_AFTER = 10.0
+"""Seconds after which a worker counts as stable: its replacement starts at once."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-"""Seconds before a worker is replaced that did not last: doubled each time."""
+"""Seconds before an unstable worker is replaced: doubled each time."""
 LONG_PAUSE = 1.0
-"""Seconds of a pause for which nobody should have to wait: new connections go to the others meanwhile."""
+"""Seconds. During a longer pause the slot's listening socket is closed: new connections go to the other
+workers."""
 MAX_FAILED_STARTS = 5
-"""So many in a row in one place, before any worker has ever served, and the sidecar gives up."""
-STARTS_WITHIN = 30.0
+"""Failed starts in a row in one slot after which the sidecar stops, if no worker has ever served."""
+START_TIMEOUT = 30.0
 """Seconds for a worker to begin to serve."""
-GONE_WITHIN = 2.0
+KILL_TIMEOUT = 2.0
 """Seconds for a killed process to be gone."""
 DRAIN_SLACK = 8.0
-"""Seconds for a worker to close its listener and connections, beside the times that are set for draining."""
+"""Seconds for a worker to close its listener and connections, in addition to the times that are set for
+draining."""
 
 _ENVIRONMENT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ")
-_ENVIRONMENT_PREFIXES = ("LC_", "MALLOC_", "OTEL_", "PYTHON")
+# COVERAGE_PROCESS: `make coverage` measures workers, too.
+_ENVIRONMENT_PREFIXES = ("COVERAGE_PROCESS", "LC_", "MALLOC_", "OTEL_", "PYTHON")
 
 
 class Process:
     """A worker's process. Whether it has ended is known from `Supervisor._reap` alone."""
 
-    def __init__(self, number: int, hub: socket.socket, listener: socket.socket) -> None:
-        sockets = (hub.fileno(), listener.fileno())
+    def __init__(self, number: int, channel: socket.socket, listener: socket.socket) -> None:
+        sockets = (channel.fileno(), listener.fileno())
         arguments = (number, os.getpid(), *sockets)
         self._process = subprocess.Popen(  # noqa: S603 - this program itself
-            # -P: what lies in the working directory is none of this program's modules.
+            # -P: modules in the working directory are not part of this program.
             [sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             pass_fds=sockets,
@@ -67,7 +71,7 @@ class Process:
 
     def has_ended(self, status: int) -> None:
         """It has been reaped."""
-        self._process.returncode = status  # so that nobody else waits for it
+        self._process.returncode = status  # so that subprocess does not wait for it
         if not self.ended.done():
             self.ended.set_result(status)
 
@@ -78,18 +82,21 @@ class Process:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Place:
-    """Where a worker is, or its replacement.
+class WorkerSlot:
+    """Holds one worker at a time: the first, or its replacement.
 
     Attributes:
-        listener: open unless the place is empty for long, or draining has begun.
-        has_served: whether the worker that is there has. reason: why it ended, as in metrics.
+        number: from 0.
+        listener: the slot's socket; closed while the slot is empty for long, and once draining has begun.
+        worker: the one in the slot now.
+        has_served: whether that worker has served.
+        reason: why it ended, as in the metrics.
         finished: whether every request was answered when it drained, once it has said so.
     """
 
     number: int
     listener: socket.socket | None
-    member: Member | None = None
+    worker: ConnectedWorker | None = None
     has_served: bool = False
     reason: str = ""
     finished: bool | None = None
@@ -98,12 +105,14 @@ class Place:
 class Supervisor:
     """Runs the workers of one sidecar. Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, hub: HubService, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, settings: Settings, provider_process: ProviderProcess, listeners: list[socket.socket]
+    ) -> None:
         self._settings = settings
-        self._hub = hub
+        self._provider_process = provider_process
         self._host, self._port = listeners[0].getsockname()[:2]
-        self.address = listening_on((self._host, self._port))
-        self._places = [Place(number, listener) for number, listener in enumerate(listeners)]
+        self.address = host_and_port((self._host, self._port))
+        self._slots = [WorkerSlot(number, listener) for number, listener in enumerate(listeners)]
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,30 +123,34 @@ class Supervisor:
     def start(self) -> None:
         """Start the workers, and keep them running."""
         loop = asyncio.get_running_loop()
-        # Not the loop's own way: uvloop keeps this signal for processes that it has started itself.
+        # Not through the event loop: uvloop keeps this signal for processes that it has started itself.
         signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
-        self._tasks = [loop.create_task(self._keep(place)) for place in self._places]
+        self._tasks = [
+            _background.start(self._keep_running(slot), f"worker {slot.number}") for slot in self._slots
+        ]
 
     async def drain(self) -> bool:
-        """Let all workers finish what is under way, and end. Returns whether every request was answered."""
-        self._hub.draining = True
+        """Let all workers finish the requests in progress, and end. Returns whether every request was
+        answered."""
+        await self._provider_process.begin_draining()
         self._stopping.set()
-        for place in self._places:
-            channel = None if place.member is None else place.member.channel
+        for slot in self._slots:
+            channel = None if slot.worker is None else slot.worker.channel
             if channel is not None and channel.is_open:
-                self._close_listener(place)  # the worker closes its own when nobody waits in it any more
+                self._close_listener(slot)  # the worker closes its own when no connection waits in it
                 channel.send("drain")
             elif not self._any_has_served:
-                self._close_listener(place)
-            # Else a worker has crashed, and `_keep` starts a last one for those who wait in its socket.
+                self._close_listener(slot)
+            # Otherwise a worker has crashed, and `_keep_running` starts a last one for the connections that
+            # wait in its socket.
         server = self._settings.server
         limit = server.drain_delay + server.drain_timeout + DRAIN_SLACK
         _, late = await asyncio.wait(self._tasks, timeout=limit)
         if late:
             self.kill()
-            await asyncio.wait(late, timeout=GONE_WITHIN)
+            await asyncio.wait(late, timeout=KILL_TIMEOUT)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return all(place.finished for place in self._places if place.has_served)
+        return all(slot.finished for slot in self._slots if slot.has_served)
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -145,7 +158,7 @@ class Supervisor:
             process.kill()
 
     def _reap(self) -> None:
-        """Collect every process that has ended: as PID 1, also those of others that became this one's."""
+        """Collect every process that has ended. As PID 1, those include orphans of other processes."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -157,63 +170,65 @@ class Supervisor:
             if process is not None:
                 process.has_ended(os.waitstatus_to_exitcode(status))
 
-    # --- one place ---
+    # --- one slot ---
 
-    async def _keep(self, place: Place) -> None:
+    async def _keep_running(self, slot: WorkerSlot) -> None:
         loop = asyncio.get_running_loop()
         failures = 0
-        while not self._stopping.is_set() or place.listener is not None:
+        while not self._stopping.is_set() or slot.listener is not None:
             started = loop.time()
-            place.has_served, place.reason, status = False, "not_started", None
+            slot.has_served, slot.reason, status = False, "not_started", None
             try:
-                status = await self._run_worker(place)
+                status = await self._run_worker(slot)
             except (OSError, ConfigurationError) as exc:
-                # Both are about this program's own files and addresses: nothing in them came from outside.
-                fields = {"number": place.number, "because": str(exc)}
+                # Both concern this program's own files and addresses: nothing in them came from outside.
+                fields = {"number": slot.number, "because": str(exc)}
                 logger.error("worker could not be started", extra={"fields": fields})
             if self._stopping.is_set():
                 continue
-            failures = 0 if place.has_served and loop.time() - started >= STEADY else failures + 1
+            failures = 0 if slot.has_served and loop.time() - started >= STABLE_AFTER else failures + 1
             pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
-            self._hub.metrics.worker_restarts.add(place.reason)
+            self._provider_process.metrics.worker_restarts.add(slot.reason)
             if status is not None:
-                fields = {"number": place.number, "status": status, "reason": place.reason, "pause": pause}
+                fields = {"number": slot.number, "status": status, "reason": slot.reason, "pause": pause}
                 logger.error("worker ended", extra={"fields": fields})
             if failures >= MAX_FAILED_STARTS and not self._any_has_served:
                 self.given_up.set()
             if pause >= LONG_PAUSE:
-                self._close_listener(place)
+                self._close_listener(slot)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
 
-    async def _run_worker(self, place: Place) -> int:
+    async def _run_worker(self, slot: WorkerSlot) -> int:
         """Start a worker; returns its exit status when it has ended.
 
         Raises:
             OSError, ConfigurationError: it cannot be started now.
         """
-        if place.listener is None:
-            place.listener = listen(self._host, self._port, "BIND_ADDRESS", shared=True)
+        if slot.listener is None:
+            slot.listener = listen(self._host, self._port, "BIND_ADDRESS", shared=True)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = Process(place.number, theirs, place.listener)
+                process = Process(slot.number, theirs, slot.listener)
             except OSError:
                 ours.close()
                 raise
             finally:
                 if self._stopping.is_set():
-                    self._close_listener(place)  # it is the last worker here, and has its own
+                    self._close_listener(slot)  # it is the last worker here, and has its own
         # Nothing is reaped before this coroutine waits for the first time: see `_reap`.
         self._processes[process.pid] = process
-        member = Member(place.number, lambda reason: self._end(place, member, process, reason))
-        channel = member.channel = Channel(
-            lambda name, fields: self._handle(place, member, name, fields), process.kill
+        worker = ConnectedWorker(slot.number, lambda reason: self._end(slot, worker, process, reason))
+        channel = worker.channel = Channel(
+            lambda name, fields: self._handle(slot, worker, name, fields),
+            process.kill,
+            f"worker {slot.number}",
         )
-        place.member = member
+        slot.worker = worker
         late = asyncio.get_running_loop().call_later(
-            STARTS_WITHIN, self._kill_unless_serving, member, process
+            START_TIMEOUT, self._kill_unless_serving, worker, process
         )
         try:
             await channel.open(ours)
@@ -224,38 +239,38 @@ class Supervisor:
         finally:
             late.cancel()
             channel.abort()
-            self._hub.left(member)
-            place.member = None
+            self._provider_process.left(worker)
+            slot.worker = None
 
     def _handle(
-        self, place: Place, member: Member, name: str, fields: Fields
+        self, slot: WorkerSlot, worker: ConnectedWorker, name: str, fields: Fields
     ) -> Fields | Awaitable[Fields] | None:
-        result = self._hub.handle(member, name, fields)
-        place.finished = member.finished
-        if member.serving and not place.has_served:
-            place.has_served, place.reason, self._any_has_served = True, "ended", True
-            if all(each.has_served for each in self._places):
+        result = self._provider_process.handle(worker, name, fields)
+        slot.finished = worker.finished
+        if worker.serving and not slot.has_served:
+            slot.has_served, slot.reason, self._any_has_served = True, "ended", True
+            if all(each.has_served for each in self._slots):
                 self.all_served.set()
         return result
 
-    async def _end(self, place: Place, member: Member, process: Process, reason: str) -> None:
+    async def _end(self, slot: WorkerSlot, worker: ConnectedWorker, process: Process, reason: str) -> None:
         """End a worker for a reason, unless it is ending by itself. Returns when it is gone."""
-        if member.channel is not None and member.channel.is_open and not process.ended.done():
-            place.reason = reason
-            logger.error("worker does not answer", extra={"fields": {"number": place.number}})
+        if worker.channel is not None and worker.channel.is_open and not process.ended.done():
+            slot.reason = reason
+            logger.error("worker does not respond", extra={"fields": {"number": slot.number}})
         process.kill()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GONE_WITHIN):
+            async with asyncio.timeout(KILL_TIMEOUT):
                 await asyncio.shield(process.ended)
 
-    def _kill_unless_serving(self, member: Member, process: Process) -> None:
-        if not member.serving:
+    def _kill_unless_serving(self, worker: ConnectedWorker, process: Process) -> None:
+        if not worker.serving:
             process.kill()
 
-    def _close_listener(self, place: Place) -> None:
-        if place.listener is not None:
-            place.listener.close()
-            place.listener = None
+    def _close_listener(self, slot: WorkerSlot) -> None:
+        if slot.listener is not None:
+            slot.listener.close()
+            slot.listener = None
 
 
 async def supervise(settings: Settings) -> int:
@@ -270,8 +285,10 @@ async def supervise(settings: Settings) -> int:
     probe_socket = None
     if server.probe_host is not None:
         probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
-    hub = HubService(dataclasses.replace(settings, caches=shared(settings.caches, server.workers)))
-    supervisor = Supervisor(settings, hub, listeners)
+    way = best_way()
+    own_settings = dataclasses.replace(settings, caches=share_of_each(settings.caches, server.workers))
+    provider_process = ProviderProcess(own_settings)
+    supervisor = Supervisor(settings, provider_process, listeners)
 
     def on_signal(number: int) -> None:
         if stop.is_set():
@@ -286,10 +303,12 @@ async def supervise(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Set explicitly: as PID 1 a process has no default action for signals.
         loop.add_signal_handler(number, on_signal, number)
-    await hub.start()
-    probe = None if probe_socket is None else await start_probes(server, hub, probe_socket)
-    probes = supervisor.address if probe is None else listening_on(probe.addresses[0])
-    spare_the_collector()  # of the hub: whoever waits for a token that is not cached waits for it
+    await provider_process.start()
+    probe = None
+    if probe_socket is not None:
+        probe = await start_probes(server, provider_process, probe_socket, way)
+    probes = supervisor.address if probe is None else host_and_port(probe.addresses[0])
+    freeze_garbage_collector()  # every request for a token that is not cached waits for this process
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
     if supervisor.all_served.is_set():
@@ -302,11 +321,11 @@ async def supervise(settings: Settings) -> int:
         logger.info("listening", extra={"fields": fields})
     await _first(stop, supervisor.given_up)
     if not stop.is_set():
-        logger.error("no worker can be started: giving up")
+        logger.error("stopping: no worker could be started")
     finished = await supervisor.drain() and stop.is_set()
-    await hub.aclose()
+    await provider_process.aclose()
     if probe is not None:
-        await probe.cleanup()
+        await probe.aclose()
     logger.info("stopped", extra={"fields": {"every_request_answered": finished}})
     return 0 if finished else 1
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::json::{Document, JsonError, Kind};
-use crate::jose::jwk::{PublicKey, kid_of};
+use crate::jose::jwk::{Prepare, PublicKey, kid_of};
+use crate::jose::signature::PreparedKey;
 use crate::validate::error::shown;
 
 /// Largest text of a key set that is looked at, in bytes.
@@ -88,6 +89,11 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`] where nothing usable is left.
     pub fn parse(jwks: &[u8], generation: u64) -> Result<Self, KeySetError> {
+        Self::prepared_by(jwks, generation, PreparedKey::new)
+    }
+
+    /// As [`Self::parse`], with a way of preparing keys: tests bring a fast library of their own.
+    pub(crate) fn prepared_by(jwks: &[u8], generation: u64, prepare: Prepare) -> Result<Self, KeySetError> {
         if jwks.len() > MAX_BYTES {
             return Err(KeySetError::TooLarge);
         }
@@ -100,7 +106,7 @@ impl KeySet {
         let mut dropped = Vec::new();
         let mut candidates = Vec::new();
         for entry in entries {
-            match PublicKey::from_jwk(entry) {
+            match PublicKey::prepared_by(entry, prepare) {
                 Ok(key) => candidates.push(Arc::new(key)),
                 Err(reason) => {
                     let kid = kid_of(entry).ok().flatten().as_deref().map(shown);

@@ -5,6 +5,7 @@
 
 pub mod algorithm;
 pub mod base64url;
+pub mod confirmation;
 pub mod json;
 pub mod jwk;
 pub mod keyset;

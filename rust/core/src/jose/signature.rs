@@ -1,10 +1,18 @@
-//! Public keys prepared for verifying signatures, and which library does the arithmetic.
+//! Public keys prepared for verifying signatures, and which library computes them.
 //!
-//! AWS-LC does everything, except where a faster implementation earns its place: RS256, which is what Entra ID
-//! signs with, and PS256 run on rind's formally verified s2n-bignum kernels where the processor has what they need;
-//! both take four fifths of AWS-LC's time. It is a public operation, so no secret is at stake; a wrong answer would
-//! be. Therefore rind must pass a known-answer test of each algorithm before it is used, is compared with AWS-LC by
-//! the vectors and by a differential fuzz target, and can be left out of the build (feature `rind`).
+//! AWS-LC is the reference: it prepares every key and verifies every algorithm. RS256, which is what Entra ID signs
+//! with, and PS256 are the hot spot of a token never seen before; there rind may verify, which is faster by a sixth to
+//! a quarter. It is a public operation, so no secret is at stake; a wrong answer would be. Therefore rind
+//! - gets a key only after AWS-LC has accepted it,
+//! - must pass a known-answer test of the algorithm in this process before it is used,
+//! - has its answers confirmed by AWS-LC in samples, and loses its place at the first disagreement ([`confirmation`]),
+//! - is compared with AWS-LC by the vectors and by a differential fuzz target,
+//! - can be turned off for a policy ([`Signatures::AwsLc`]) and left out of the build (feature `rind`).
+//!
+//! [`confirmation`]: crate::jose::confirmation
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -14,6 +22,58 @@ use aws_lc_rs::signature::{
 };
 
 use crate::jose::algorithm::Algorithm;
+use crate::jose::confirmation::{self, Confirmation};
+
+/// Which libraries may verify signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Signatures {
+    /// rind for RS256 and PS256 where it may be used, confirmed by AWS-LC; AWS-LC for everything else.
+    #[default]
+    Fast,
+    /// AWS-LC alone.
+    AwsLc,
+}
+
+impl Signatures {
+    /// Both, in the order in which they are offered.
+    pub const ALL: [Self; 2] = [Self::Fast, Self::AwsLc];
+
+    /// Its name in settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::AwsLc => "aws-lc",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signatures| signatures.name() == name)
+    }
+}
+
+/// Who has verified a signature.
+#[derive(Debug, Clone, Copy)]
+pub enum VerifiedBy {
+    /// AWS-LC, alone or after the fast library.
+    AwsLc,
+    /// The fast library, and nobody else.
+    FastAlone(&'static Confirmation),
+}
+
+impl VerifiedBy {
+    /// Does the verification still count? Not if the fast library alone has made it and is no longer trusted.
+    #[must_use]
+    #[inline]
+    pub fn stands(self) -> bool {
+        match self {
+            Self::AwsLc => true,
+            Self::FastAlone(confirmation) => confirmation.is_trusted(),
+        }
+    }
+}
 
 /// A public key in numbers.
 #[derive(Debug, Clone)]
@@ -29,37 +89,67 @@ pub enum Material {
     Point(Vec<u8>),
 }
 
+/// One key, ready to verify, in a library that is faster than AWS-LC.
+pub(crate) trait FastKey: fmt::Debug + Send + Sync {
+    /// Does the signature verify?
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// A key of the fast library, whose answers are confirmed.
+#[derive(Debug)]
+struct Fast {
+    key: Box<dyn FastKey>,
+    /// Has AWS-LC confirmed an acceptance with this key?
+    confirmed: AtomicBool,
+    confirmation: &'static Confirmation,
+}
+
+impl Fast {
+    fn verify(&self, reference: &ParsedPublicKey, message: &[u8], signature: &[u8]) -> Option<VerifiedBy> {
+        let accepted = self.key.verifies(message, signature);
+        let to_confirm = if accepted {
+            !self.confirmed.load(Relaxed) || confirmation::is_drawn(confirmation::ACCEPTANCES)
+        } else {
+            confirmation::is_drawn(confirmation::REJECTIONS)
+        };
+        if !to_confirm {
+            return accepted.then_some(VerifiedBy::FastAlone(self.confirmation));
+        }
+        let agreed = accepted == reference.verify_sig(message, signature).is_ok();
+        self.confirmation.record(agreed);
+        if !(accepted && agreed) {
+            return None;
+        }
+        self.confirmed.store(true, Relaxed);
+        Some(VerifiedBy::AwsLc)
+    }
+}
+
 /// A key that is ready to verify signatures of one algorithm.
 #[derive(Debug)]
-pub enum PreparedKey {
-    /// AWS-LC does the arithmetic.
-    AwsLc(ParsedPublicKey),
-    /// rind does.
-    #[cfg(feature = "rind")]
-    Rind(Box<rind::signature::PublicKey>),
+pub struct PreparedKey {
+    reference: ParsedPublicKey,
+    fast: Option<Fast>,
 }
 
 impl PreparedKey {
-    /// Prepare a key with whichever library is the fastest that may be used here.
+    /// Prepare a key in AWS-LC, and in rind where that may verify this algorithm on this processor.
     ///
     /// # Errors
     /// A sentence that says why the key cannot be used.
     pub fn new(material: &Material, algorithm: Algorithm) -> Result<Self, &'static str> {
-        // AWS-LC must take a key before rind may have it, so what is acceptable never depends on the processor.
-        // What is weak but well-formed, AWS-LC takes too: that is judged before, in jwk.rs.
-        let prepared = Self::with_aws_lc(material, algorithm)?;
+        // AWS-LC must accept a key before rind gets it, so what is acceptable never depends on the processor. What is
+        // weak but well-formed AWS-LC accepts too: that is refused before, in jwk.rs.
+        #[cfg_attr(not(feature = "rind"), expect(unused_mut, reason = "nothing is faster than AWS-LC then"))]
+        let mut prepared = Self::with_aws_lc(material, algorithm)?;
         #[cfg(feature = "rind")]
-        if let Material::Rsa { n, e } = material
-            && let Some(scheme) = fast::Scheme::of(algorithm)
-            && scheme.is_usable()
-            && let Some(key) = scheme.prepare(n, e)
-        {
-            return Ok(Self::Rind(Box::new(key)));
+        if let Some(key) = fast::prepare(material, algorithm) {
+            prepared = prepared.with_fast(key, Confirmation::of_process());
         }
         Ok(prepared)
     }
 
-    /// Prepare a key with AWS-LC: the reference.
+    /// Prepare a key in AWS-LC alone.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -78,18 +168,34 @@ impl PreparedKey {
                 ParsedPublicKey::new(scheme, point)
             }
         };
-        prepared.map(Self::AwsLc).map_err(|_| "has a value that AWS-LC does not accept (a point off its curve, say)")
+        prepared
+            .map(|reference| Self { reference, fast: None })
+            .map_err(|_| "has a value that AWS-LC does not accept (a point off its curve, say)")
     }
 
-    /// Does the signature verify?
+    /// The same key with a fast library beside AWS-LC.
+    #[cfg(any(test, feature = "rind"))]
+    pub(crate) fn with_fast(self, key: Box<dyn FastKey>, confirmation: &'static Confirmation) -> Self {
+        Self { fast: Some(Fast { key, confirmed: AtomicBool::new(false), confirmation }), ..self }
+    }
+
+    /// Verify a signature. None means that it is not valid.
     #[must_use]
     #[inline]
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match self {
-            Self::AwsLc(key) => key.verify_sig(message, signature).is_ok(),
-            #[cfg(feature = "rind")]
-            Self::Rind(key) => key.verify(message, signature).is_ok(),
+    pub fn verify(&self, signatures: Signatures, message: &[u8], signature: &[u8]) -> Option<VerifiedBy> {
+        match &self.fast {
+            Some(fast) if signatures == Signatures::Fast && fast.confirmation.is_trusted() => {
+                fast.verify(&self.reference, message, signature)
+            }
+            _ => self.reference.verify_sig(message, signature).is_ok().then_some(VerifiedBy::AwsLc),
         }
+    }
+
+    /// What the fast library says on its own; None where AWS-LC alone is used. For comparing the two, never for a
+    /// decision.
+    #[must_use]
+    pub fn unconfirmed(&self, message: &[u8], signature: &[u8]) -> Option<bool> {
+        self.fast.as_ref().map(|fast| fast.key.verifies(message, signature))
     }
 }
 
@@ -104,15 +210,16 @@ const fn rsa_parameters(algorithm: Algorithm) -> &'static RsaParameters {
     }
 }
 
-/// The name of the library that verifies signatures of this algorithm in this process.
+/// Can rind verify signatures of this algorithm on this processor?
 #[must_use]
-pub fn library(algorithm: Algorithm) -> &'static str {
+pub fn has_fast_library(algorithm: Algorithm) -> bool {
     #[cfg(feature = "rind")]
-    if fast::Scheme::of(algorithm).is_some_and(fast::Scheme::is_usable) {
-        return "rind";
+    return fast::Scheme::of(algorithm).is_some_and(fast::Scheme::is_usable);
+    #[cfg(not(feature = "rind"))]
+    {
+        let _ = algorithm;
+        false
     }
-    let _ = algorithm;
-    "aws-lc"
 }
 
 #[cfg(feature = "rind")]
@@ -121,8 +228,23 @@ mod fast {
 
     use rind::signature::{PublicKey, RsaPublicKeyComponents, verify};
 
+    use super::{FastKey, Material};
     use crate::jose::algorithm::Algorithm;
     use crate::jose::base64url;
+
+    impl FastKey for PublicKey {
+        #[inline]
+        fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+            self.verify(message, signature).is_ok()
+        }
+    }
+
+    /// The key in rind, where rind may verify this algorithm on this processor.
+    pub(super) fn prepare(material: &Material, algorithm: Algorithm) -> Option<Box<dyn FastKey>> {
+        let Material::Rsa { n, e } = material else { return None };
+        let scheme = Scheme::of(algorithm).filter(|scheme| scheme.is_usable())?;
+        Some(Box::new(scheme.prepare(n, e)?))
+    }
 
     /// What rind verifies.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +264,7 @@ mod fast {
             }
         }
 
-        pub(super) fn prepare(self, n: &[u8], e: &[u8]) -> Option<PublicKey> {
+        fn prepare(self, n: &[u8], e: &[u8]) -> Option<PublicKey> {
             let algorithm = match self {
                 Self::Pkcs1 => &verify::RSA_PKCS1_SHA256,
                 Self::Pss => &verify::RSA_PSS_SHA256,
@@ -205,16 +327,129 @@ mod fast {
     }
 }
 
-#[cfg(all(test, feature = "rind", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::jose::confirmation::Figures;
+
+    #[cfg(all(feature = "rind", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn rind_passes_its_known_answer_tests() {
+        for algorithm in Algorithm::ALL {
+            // On a processor that lacks what rind needs AWS-LC verifies, and that is right as well.
+            let expected = matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256) && rind::cpu::check().is_ok();
+            assert_eq!(has_fast_library(algorithm), expected, "{algorithm:?}");
+        }
+    }
 
     #[test]
-    fn the_fast_library_passes_its_known_answer_tests() {
-        for algorithm in Algorithm::ALL {
-            // On a processor that lacks what rind needs this says aws-lc, and that is right as well.
-            let wanted = matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256) && rind::cpu::check().is_ok();
-            assert_eq!(library(algorithm) == "rind", wanted, "{algorithm:?}");
+    fn the_names_of_settings_are_read_back() {
+        for signatures in Signatures::ALL {
+            assert_eq!(Signatures::from_name(signatures.name()), Some(signatures));
         }
+        for name in ["", "rind", "AWS-LC", "aws_lc", "fast "] {
+            assert_eq!(Signatures::from_name(name), None, "{name:?}");
+        }
+        assert_eq!(Signatures::default(), Signatures::Fast);
+    }
+
+    const MESSAGE: &[u8] = b"message";
+
+    /// A library that answers as it was told, whatever the signature.
+    #[derive(Debug)]
+    struct Fixed(Arc<AtomicBool>);
+
+    impl FastKey for Fixed {
+        fn verifies(&self, _message: &[u8], _signature: &[u8]) -> bool {
+            self.0.load(Relaxed)
+        }
+    }
+
+    /// A key with a library that says `answer`, its confirmation, a switch for its answers, and a valid signature of
+    /// [`MESSAGE`].
+    fn key(answer: bool) -> (PreparedKey, &'static Confirmation, Arc<AtomicBool>, Vec<u8>) {
+        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let material = Material::Point(pair.public_key().as_ref().to_vec());
+        let confirmation: &'static Confirmation = Box::leak(Box::new(Confirmation::new()));
+        let answers = Arc::new(AtomicBool::new(answer));
+        let prepared = PreparedKey::with_aws_lc(&material, Algorithm::EdDsa).unwrap();
+        let prepared = prepared.with_fast(Box::new(Fixed(Arc::clone(&answers))), confirmation);
+        (prepared, confirmation, answers, pair.sign(MESSAGE).as_ref().to_vec())
+    }
+
+    #[test]
+    fn the_first_acceptance_of_a_key_is_confirmed() {
+        let (key, confirmation, _, valid) = key(true);
+        assert!(matches!(key.verify(Signatures::Fast, MESSAGE, &valid), Some(VerifiedBy::AwsLc)));
+        assert_eq!(confirmation.figures(), Figures { agreed: 1, disagreed: 0, trusted: true });
+    }
+
+    #[test]
+    fn a_library_that_accepts_everything_is_stopped_at_its_first_answer() {
+        let (key, confirmation, _, valid) = key(true);
+        let mut forged = valid.clone();
+        forged[0] ^= 1;
+        assert!(key.verify(Signatures::Fast, MESSAGE, &forged).is_none());
+        assert_eq!(confirmation.figures(), Figures { agreed: 0, disagreed: 1, trusted: false });
+        // AWS-LC decides from here on.
+        assert!(key.verify(Signatures::Fast, MESSAGE, &forged).is_none());
+        assert!(matches!(key.verify(Signatures::Fast, MESSAGE, &valid), Some(VerifiedBy::AwsLc)));
+        assert_eq!(confirmation.figures().disagreed, 1);
+    }
+
+    #[test]
+    fn a_library_that_begins_to_accept_forgeries_is_stopped_and_its_acceptances_no_longer_stand() {
+        let (key, confirmation, _, valid) = key(true);
+        assert!(key.verify(Signatures::Fast, MESSAGE, &valid).is_some());
+        // (63/64)^4000 is below 10^-27: it cannot pass by chance that often.
+        let accepted: Vec<_> = (0..4000).map_while(|_| key.verify(Signatures::Fast, MESSAGE, b"forged")).collect();
+        assert!(accepted.len() < 4000, "the fault went unnoticed");
+        assert_eq!(confirmation.figures(), Figures { agreed: 1, disagreed: 1, trusted: false });
+        assert!(accepted.iter().all(|by| !by.stands()), "what it accepted alone must not count any longer");
+        assert!(key.verify(Signatures::Fast, MESSAGE, b"forged").is_none());
+    }
+
+    #[test]
+    fn a_library_that_rejects_everything_is_stopped() {
+        let (key, confirmation, _, valid) = key(false);
+        // (15/16)^1000 is below 10^-28. The answer that finds it out is a rejection, too.
+        let answers: Vec<_> = (0..1000)
+            .take_while(|_| confirmation.is_trusted())
+            .map(|_| key.verify(Signatures::Fast, MESSAGE, &valid))
+            .collect();
+        assert!(answers.len() < 1000 && answers.iter().all(Option::is_none), "the fault went unnoticed");
+        assert_eq!(confirmation.figures(), Figures { agreed: 0, disagreed: 1, trusted: false });
+        assert!(matches!(key.verify(Signatures::Fast, MESSAGE, &valid), Some(VerifiedBy::AwsLc)));
+    }
+
+    #[test]
+    fn an_honest_library_stays_trusted_and_is_confirmed_in_samples() {
+        let (key, confirmation, answers, valid) = key(true);
+        let mut confirmed = 0;
+        for _ in 0..4000 {
+            match key.verify(Signatures::Fast, MESSAGE, &valid) {
+                Some(VerifiedBy::AwsLc) => confirmed += 1,
+                Some(by @ VerifiedBy::FastAlone(_)) => assert!(by.stands()),
+                None => panic!("a valid signature was rejected"),
+            }
+        }
+        assert!((2..400).contains(&confirmed), "{confirmed} of 4000");
+        assert_eq!(confirmation.figures(), Figures { agreed: confirmed, disagreed: 0, trusted: true });
+        answers.store(false, Relaxed);
+        assert!((0..1000).all(|_| key.verify(Signatures::Fast, MESSAGE, b"forged").is_none()));
+        assert!(confirmation.is_trusted());
+        assert!(confirmation.figures().agreed > confirmed);
+    }
+
+    #[test]
+    fn aws_lc_alone_never_asks_the_fast_library() {
+        let (key, confirmation, _, valid) = key(true);
+        assert!(key.verify(Signatures::AwsLc, MESSAGE, b"forged").is_none());
+        assert!(matches!(key.verify(Signatures::AwsLc, MESSAGE, &valid), Some(VerifiedBy::AwsLc)));
+        assert_eq!(confirmation.figures(), Figures { agreed: 0, disagreed: 0, trusted: true });
     }
 }

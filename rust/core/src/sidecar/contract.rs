@@ -190,7 +190,6 @@ impl Refusal {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Target => "target_invalid",
-            Self::Host | Self::Origin | Self::CrossSite | Self::Forwarded => "caller_refused",
             _ => "request_invalid",
         }
     }

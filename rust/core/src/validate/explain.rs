@@ -94,7 +94,8 @@ fn explain_signature(report: &mut Report, compact: &Compact<'_>, keys: Option<&K
         }
         Ok(selected) => {
             report.passed("key", key_in_words(&selected));
-            report.add("signature", check_signature(compact, &selected), selected.algorithm.name());
+            let result = check_signature(compact, &selected, policy).map(|_| ());
+            report.add("signature", result, selected.algorithm.name());
         }
     }
 }

@@ -4,6 +4,7 @@
 //! without `iss` or `aud` is refused; `exp` is always required.
 
 use crate::jose::algorithm::{Algorithm, AlgorithmSet};
+use crate::jose::signature::Signatures;
 use crate::jose::token::MAX_TOKEN_BYTES;
 
 /// The part of an issuer that stands for the tenant, in Microsoft's metadata.
@@ -80,6 +81,8 @@ pub struct Settings {
     pub audiences: Vec<String>,
     /// Accepted algorithms.
     pub algorithms: Vec<Algorithm>,
+    /// Which libraries may verify signatures.
+    pub signatures: Signatures,
     /// Accepted tenants.
     pub tenants: Tenants,
     /// Allowed clock skew in seconds.
@@ -98,6 +101,7 @@ impl Default for Settings {
             issuers: Vec::new(),
             audiences: Vec::new(),
             algorithms: vec![Algorithm::Rs256],
+            signatures: Signatures::default(),
             tenants: Tenants::ByIssuer,
             leeway: 60.0,
             required_claims: vec!["iat".to_owned()],
@@ -113,6 +117,7 @@ pub struct Policy {
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) audiences: Vec<String>,
     pub(crate) algorithms: AlgorithmSet,
+    pub(crate) signatures: Signatures,
     pub(crate) tenants: Tenants,
     pub(crate) leeway: f64,
     pub(crate) required_claims: Vec<String>,
@@ -171,6 +176,7 @@ impl Policy {
             issuers,
             audiences: settings.audiences,
             algorithms: settings.algorithms.into_iter().collect(),
+            signatures: settings.signatures,
             tenants,
             leeway: settings.leeway,
             required_claims,

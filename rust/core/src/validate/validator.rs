@@ -1,8 +1,9 @@
 //! A validator: one policy, the current key set, and the verification cache.
 //!
 //! A token seen before costs one keyed fingerprint instead of a signature. Its verification is cached under the
-//! fingerprint, never under the token itself, and a hit checks again everything that can have changed: the times, and
-//! that the signing key is still published. A validator has one policy, so a cached verification never serves another.
+//! fingerprint, never under the token itself, and a hit checks again everything that can have changed: the times, that
+//! the signing key is still published, and that the library that verified the signature is still trusted
+//! ([`crate::jose::confirmation`]). A validator has one policy, so a cached verification never serves another.
 //!
 //! No thread waits for another: where the same part of the cache is in use, the token is verified again instead.
 //! Does not belong here: the checks (`verify`), fetching keys, clocks.
@@ -94,13 +95,15 @@ impl Validator {
         let keys = self.keys.load();
         match keys.as_ref() {
             None => Recalled::Known(Err(Error::KeysUnavailable)),
-            Some(keys) if verified.key_is_in(keys) => Recalled::Known(match verified.check_times(&self.policy, now) {
-                Ok(()) => Ok(verified),
-                Err(error) => {
-                    self.verified.remove_unless_busy(&fingerprint);
-                    Err(error)
-                }
-            }),
+            Some(keys) if verified.signature_stands() && verified.key_is_in(keys) => {
+                Recalled::Known(match verified.check_times(&self.policy, now) {
+                    Ok(()) => Ok(verified),
+                    Err(error) => {
+                        self.verified.remove_unless_busy(&fingerprint);
+                        Err(error)
+                    }
+                })
+            }
             Some(_) => {
                 self.verified.remove_unless_busy(&fingerprint);
                 Recalled::Unknown(fingerprint)
@@ -171,5 +174,112 @@ impl Validator {
         });
         runs.sort_unstable_by_key(|(start, _)| *start);
         runs.into_iter().flat_map(|(_, results)| results).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::jose::algorithm::Algorithm;
+    use crate::jose::confirmation::Confirmation;
+    use crate::jose::signature::{FastKey, Material, PreparedKey, Signatures};
+    use crate::jose::signing_key::SigningKey;
+    use crate::validate::policy::Settings;
+
+    const PRIVATE: &str = include_str!("../../tests/keys/rfc7515_a_2.json");
+    const LIMITS: Limits = Limits { entries: 100, bytes: 1 << 20 };
+    const NOW: f64 = 1_000_000.0;
+
+    static TRUST: Confirmation = Confirmation::new();
+    static ACCEPTS_EVERYTHING: AtomicBool = AtomicBool::new(false);
+
+    /// A fast library that is right until it is told to accept everything.
+    #[derive(Debug)]
+    struct Suspect(PreparedKey);
+
+    impl FastKey for Suspect {
+        fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+            ACCEPTS_EVERYTHING.load(Relaxed) || self.0.verify(Signatures::AwsLc, message, signature).is_some()
+        }
+    }
+
+    fn prepare(material: &Material, algorithm: Algorithm) -> Result<PreparedKey, &'static str> {
+        let suspect = Suspect(PreparedKey::with_aws_lc(material, algorithm)?);
+        Ok(PreparedKey::with_aws_lc(material, algorithm)?.with_fast(Box::new(suspect), &TRUST))
+    }
+
+    fn key_set() -> Arc<KeySet> {
+        static KEYS: OnceLock<Arc<KeySet>> = OnceLock::new();
+        let keys = KEYS.get_or_init(|| {
+            let jwk: serde_json::Value = serde_json::from_str(PRIVATE).unwrap();
+            let public = json!({"keys": [{"kty": "RSA", "kid": "1", "n": jwk["n"], "e": jwk["e"]}]});
+            Arc::new(KeySet::prepared_by(public.to_string().as_bytes(), 1, prepare).unwrap())
+        });
+        Arc::clone(keys)
+    }
+
+    fn validator(signatures: Signatures) -> Validator {
+        let settings = Settings {
+            issuers: vec!["issuer".to_owned()],
+            audiences: vec!["audience".to_owned()],
+            signatures,
+            ..Settings::default()
+        };
+        let validator = Validator::new(Policy::new(settings).unwrap(), LIMITS, [1, 2]);
+        validator.set_keys(Some(key_set()));
+        validator
+    }
+
+    fn token(serial: u32) -> String {
+        let key = SigningKey::from_jwk(PRIVATE.as_bytes()).unwrap();
+        let claims = json!({"iss": "issuer", "aud": "audience", "iat": NOW, "exp": NOW + 60.0, "jti": serial});
+        key.sign(br#"{"alg":"RS256","kid":"1"}"#, claims.to_string().as_bytes()).unwrap()
+    }
+
+    /// The same token with another payload.
+    fn forged(serial: u32) -> String {
+        let (valid, other) = (token(serial), token(serial + 1));
+        let [header, payload] = other.splitn(3, '.').take(2).collect::<Vec<_>>()[..] else { unreachable!() };
+        format!("{header}.{payload}.{}", valid.rsplit('.').next().unwrap())
+    }
+
+    #[test]
+    fn a_disagreement_drops_what_the_fast_library_alone_has_verified() {
+        let validator = validator(Signatures::Fast);
+        let reference = self::validator(Signatures::AwsLc);
+        let tokens: Vec<String> = (0..20).map(token).collect();
+        for token in &tokens {
+            validator.validate(token.as_bytes(), NOW).unwrap();
+            reference.validate(token.as_bytes(), NOW).unwrap();
+        }
+        let cached = |validator: &Validator| {
+            let recalled = tokens.iter().map(|token| validator.recall(token.as_bytes(), NOW));
+            recalled.filter(|recalled| matches!(recalled, Recalled::Known(Ok(_)))).count()
+        };
+        assert_eq!((cached(&validator), cached(&reference)), (20, 20));
+
+        ACCEPTS_EVERYTHING.store(true, Relaxed);
+        // Without a cache, so that each attempt is verified. (63/64)^4000 is below 10^-27: it cannot pass by chance that
+        // often.
+        let uncached = Validator::new(validator.policy().clone(), Limits { entries: 0, bytes: 0 }, [1, 2]);
+        uncached.set_keys(Some(key_set()));
+        let forged = forged(1000);
+        assert!((0..4000).any(|_| uncached.validate(forged.as_bytes(), NOW).is_err()), "the forgery went unnoticed");
+        assert!(!TRUST.is_trusted());
+        assert_eq!(validator.validate(forged.as_bytes(), NOW).unwrap_err(), Error::SignatureInvalid);
+
+        // What AWS-LC has confirmed or verified itself stays; (1/64)^19 is the chance that it confirmed all.
+        assert!(cached(&validator) < 20, "an acceptance that nobody confirmed is still in use");
+        assert_eq!(cached(&reference), 20);
+        // Valid tokens are verified once more, by AWS-LC, and cached again.
+        for token in &tokens {
+            validator.validate(token.as_bytes(), NOW).unwrap();
+        }
+        assert_eq!(cached(&validator), 20);
     }
 }

@@ -11,6 +11,7 @@ use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
 use crate::jose::jwk::PublicKey;
 use crate::jose::keyset::{KeySet, Selected};
+use crate::jose::signature::VerifiedBy;
 use crate::jose::token::{Compact, Header, NamedAlgorithm};
 use crate::validate::claims::{Claims, numeric_date};
 use crate::validate::error::{Error, shown};
@@ -24,6 +25,7 @@ const MAX_SIGNATURE_BYTES: usize = 1024 + 2;
 pub struct Verified {
     claims: Claims,
     key: Arc<PublicKey>,
+    by: VerifiedBy,
     times: Times,
     /// Generation of the last key set in which the key was seen.
     generation: AtomicU64,
@@ -63,6 +65,14 @@ impl Verified {
         self.times.check(policy, now)
     }
 
+    /// Does the verification of its signature still count? Not if only the fast library has made it, and that is no
+    /// longer trusted.
+    #[inline]
+    #[must_use]
+    pub fn signature_stands(&self) -> bool {
+        self.by.stands()
+    }
+
     /// Is the key that signed it in this set? Asked of the set once per generation.
     #[inline]
     pub fn key_is_in(&self, keys: &KeySet) -> bool {
@@ -91,30 +101,34 @@ impl Verified {
 /// [`Error`] says which check refused it, and with what values.
 pub fn verify(token: &[u8], keys: &KeySet, policy: &Policy, now: f64) -> Result<Verified, Error> {
     let compact = Compact::split(token, policy.max_token_bytes)?;
-    let selected = verify_signature(&compact, keys, policy)?;
+    let (selected, by) = verify_signature(&compact, keys, policy)?;
     let claims = Claims::decode(compact.payload)?;
     let times = check_claims(&claims, &selected.key, policy, now)?;
     let generation = AtomicU64::new(keys.generation());
-    Ok(Verified { claims, key: selected.key, times, generation })
+    Ok(Verified { claims, key: selected.key, by, times, generation })
 }
 
-/// Verify only the signature, and return the key that made it. What is signed may be anything.
+/// Verify only the signature, and return the key that made it and who verified it. What is signed may be anything.
 ///
 /// # Errors
 /// As [`verify`], as far as the header and the signature go.
-pub fn verify_signature(compact: &Compact<'_>, keys: &KeySet, policy: &Policy) -> Result<Selected, Error> {
+pub fn verify_signature(
+    compact: &Compact<'_>,
+    keys: &KeySet,
+    policy: &Policy,
+) -> Result<(Selected, VerifiedBy), Error> {
     if let Some(selected) = keys.remembered(compact.header) {
         // The set may serve other policies as well, so this check is never skipped.
         if policy.algorithms.contains(selected.algorithm) {
-            check_signature(compact, selected)?;
-            return Ok(selected.clone());
+            let by = check_signature(compact, selected, policy)?;
+            return Ok((selected.clone(), by));
         }
     }
     let header = Header::parse(compact.header)?;
     let selected = select(&header, keys, policy)?;
-    check_signature(compact, &selected)?;
+    let by = check_signature(compact, &selected, policy)?;
     keys.remember(compact.header, &selected);
-    Ok(selected)
+    Ok((selected, by))
 }
 
 /// Choose the key and the algorithm. The policy decides; the header only selects among what it allows.
@@ -136,15 +150,16 @@ pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<
     }
 }
 
-pub(crate) fn check_signature(compact: &Compact<'_>, selected: &Selected) -> Result<(), Error> {
+pub(crate) fn check_signature(
+    compact: &Compact<'_>,
+    selected: &Selected,
+    policy: &Policy,
+) -> Result<VerifiedBy, Error> {
     let mut buffer = [0_u8; MAX_SIGNATURE_BYTES];
     let not_base64 = Error::NotAJwt { expected: "a base64url signature", found: "other characters or too many" };
     let signature = base64url::decode_into(compact.signature, &mut buffer).map_err(|_| not_base64)?;
-    if selected.key.verifies(selected.algorithm, compact.signed, signature) {
-        Ok(())
-    } else {
-        Err(Error::SignatureInvalid)
-    }
+    let Selected { key, algorithm } = selected;
+    key.verify(*algorithm, policy.signatures, compact.signed, signature).ok_or(Error::SignatureInvalid)
 }
 
 /// The times of a token, read once.

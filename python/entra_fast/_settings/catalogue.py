@@ -1,0 +1,298 @@
+"""Every setting of the sidecar. docs/settings.md is checked against it.
+
+What belongs here: one row for each setting, and all that is to be said about that setting alone. What must
+never be here: a default or a bound that is written down anywhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from entra_fast._settings.kinds import (
+    Address,
+    Boolean,
+    Choice,
+    FilePath,
+    HostNames,
+    HostPort,
+    Integer,
+    Milliseconds,
+    SecretText,
+    Setting,
+    Text,
+    Url,
+)
+
+# --- listeners ---
+
+BIND_ADDRESS: Final = Address(
+    "BIND_ADDRESS", HostPort("127.0.0.1", 3000), "Address of the API. NAIS uses `127.0.0.1:7164`."
+)
+PROBE_BIND_ADDRESS: Final = Address(
+    "PROBE_BIND_ADDRESS",
+    None,
+    "Address of a second listener, for probes and metrics. Without it, the API's listener serves them. "
+    "NAIS uses `0.0.0.0:7165`.",
+)
+
+# --- the application at its provider ---
+
+AZURE_ENABLED: Final = Boolean(
+    "AZURE_ENABLED",
+    None,
+    "Whether the provider is enabled. Without it, the provider is enabled if `AZURE_APP_CLIENT_ID` is set.",
+)
+AZURE_APP_CLIENT_ID: Final = Text(
+    "AZURE_APP_CLIENT_ID",
+    None,
+    "Client id of the application; also the expected audience of introspected tokens.",
+    pattern=r"[\x21-\x7e]{1,256}",
+    expected="must be a client id without spaces",
+)
+AZURE_APP_TENANT_ID: Final = Text(
+    "AZURE_APP_TENANT_ID",
+    None,
+    "Tenant of the application: a GUID or a domain name. Without a well-known URL and endpoints, the public "
+    "discovery document of this tenant is used.",
+    pattern=r"[A-Za-z0-9.-]{1,256}",
+    expected="must be a tenant's GUID or domain name",
+)
+AZURE_APP_WELL_KNOWN_URL: Final = Url(
+    "AZURE_APP_WELL_KNOWN_URL",
+    None,
+    "Discovery document, which supplies the issuer and the endpoints that are not set.",
+)
+AZURE_OPENID_CONFIG_ISSUER: Final = Url(
+    "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
+)
+AZURE_OPENID_CONFIG_JWKS_URI: Final = Url(
+    "AZURE_OPENID_CONFIG_JWKS_URI",
+    None,
+    "Location of the provider's signing keys; takes precedence over discovery.",
+)
+AZURE_OPENID_CONFIG_TOKEN_ENDPOINT: Final = Url(
+    "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT",
+    None,
+    "Token endpoint of the provider; takes precedence over discovery.",
+)
+AZURE_APP_JWK: Final = SecretText(
+    "AZURE_APP_JWK",
+    None,
+    "Private JWK for client assertions (`private_key_jwt`, RFC 7523). First choice of credential.",
+)
+AZURE_APP_NEXT_JWK: Final = SecretText(
+    "AZURE_APP_NEXT_JWK",
+    None,
+    "Next private JWK during a rotation; used when the provider rejects the current one.",
+)
+AZURE_FEDERATED_TOKEN_FILE: Final = FilePath(
+    "AZURE_FEDERATED_TOKEN_FILE",
+    None,
+    "File that holds a client assertion (workload identity); re-read at each use. Second choice of "
+    "credential.",
+)
+AZURE_APP_CLIENT_SECRET: Final = SecretText(
+    "AZURE_APP_CLIENT_SECRET", None, "Client secret (`client_secret_post`). Last choice of credential."
+)
+AZURE_APP_NEXT_CLIENT_SECRET: Final = SecretText(
+    "AZURE_APP_NEXT_CLIENT_SECRET",
+    None,
+    "Next client secret during a rotation; used when the provider rejects the current one.",
+)
+SETTINGS_DIRECTORY: Final = FilePath(
+    "ENTRA_FAST_SETTINGS_DIRECTORY",
+    Path("/var/run/secrets/nais.io/azure"),
+    "Directory of files that hold settings; each file is named after its setting. The environment takes "
+    "precedence over a file.",
+    environment_only=True,
+)
+
+# --- outbound HTTP ---
+
+HTTP_CONNECT_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_HTTP_CONNECT_TIMEOUT_MILLIS",
+    2.0,
+    "Maximum time to connect to the provider, including name resolution and TLS.",
+    aliases=("TEXAS_HTTP_CONNECT_TIMEOUT_MILLIS",),
+)
+HTTP_READ_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_HTTP_READ_TIMEOUT_MILLIS",
+    3.0,
+    "Maximum time between two reads of a provider response.",
+    aliases=("TEXAS_HTTP_READ_TIMEOUT_MILLIS",),
+)
+HTTP_OVERALL_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_HTTP_OVERALL_TIMEOUT_MILLIS",
+    5.0,
+    "Maximum time to obtain a token from the provider, including retries.",
+    aliases=("TEXAS_HTTP_OVERALL_TIMEOUT_MILLIS",),
+)
+HTTP_MAX_RETRIES: Final = Integer(
+    "ENTRA_FAST_HTTP_MAX_RETRIES",
+    1,
+    "Maximum number of retries of a failed request to the provider, where repeating it is safe.",
+    aliases=("TEXAS_HTTP_MAX_RETRIES",),
+    low=0,
+    high=10,
+)
+CA_BUNDLE: Final = FilePath(
+    "ENTRA_FAST_CA_BUNDLE",
+    None,
+    "PEM file with certificate authorities to trust in addition to the system's, for outbound connections.",
+)
+HTTPS_PROXY: Final = Text(
+    "HTTPS_PROXY",
+    None,
+    "Web proxy for https URLs. The lower-case name takes precedence. Loopback addresses never use a proxy.",
+    environment_only=True,
+)
+HTTP_PROXY: Final = Text(
+    "HTTP_PROXY",
+    None,
+    "Web proxy for http URLs. Without effect, because http is allowed for loopback addresses only.",
+    environment_only=True,
+)
+NO_PROXY: Final = Text(
+    "NO_PROXY",
+    None,
+    "Comma-separated hosts, domains, addresses and networks (CIDR) that are reached without a proxy; `*` "
+    "means all.",
+    environment_only=True,
+)
+
+# --- inbound HTTP ---
+
+ALLOWED_HOSTS: Final = HostNames(
+    "ENTRA_FAST_ALLOWED_HOSTS",
+    frozenset[str](),
+    "Names, without ports, that are accepted in a request's `Host` header in addition to loopback ones.",
+)
+MAX_CONNECTIONS: Final = Integer(
+    "ENTRA_FAST_MAX_CONNECTIONS",
+    4096,
+    "Maximum number of open connections to the API. Further connections are refused.",
+    low=1,
+    high=1_000_000,
+)
+REQUEST_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_REQUEST_TIMEOUT_MILLIS",
+    10.0,
+    "Maximum time to receive a request, from its first byte to its last. After that, the status is 408.",
+)
+IDLE_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_IDLE_TIMEOUT_MILLIS",
+    120.0,
+    "Time after which an idle connection is closed, or (on Linux) one whose client has stopped reading its "
+    "responses.",
+)
+DRAIN_DELAY: Final = Milliseconds(
+    "ENTRA_FAST_DRAIN_DELAY_MILLIS",
+    0.5,
+    "Time after SIGTERM during which new connections are still accepted while `/readyz` already fails.",
+    low=0,
+)
+DRAIN_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_DRAIN_TIMEOUT_MILLIS",
+    10.0,
+    "Maximum time after SIGTERM for requests in progress to finish.",
+    low=0,
+)
+WORKERS: Final = Integer(
+    "ENTRA_FAST_WORKERS",
+    1,
+    "Number of processes that serve the API; if there are several, one more process talks to the provider "
+    "(workers.md). `entra-fast serve --workers N` overrides it.",
+    low=1,
+    high=64,
+)
+FAST_PATH: Final = Boolean(
+    "ENTRA_FAST_FAST_PATH",
+    True,
+    "Whether common requests are answered by native code. `false` sends every request through aiohttp, as "
+    "does `entra-fast serve --no-fast-path`.",
+    aliases=("ENTRA_FAST_FAST_LANE",),
+)
+SIGNATURES: Final = Choice(
+    "ENTRA_FAST_SIGNATURES",
+    "fast",
+    "Libraries that verify signatures. `fast`: rind verifies RS256 and PS256 where the processor allows it, "
+    "and AWS-LC confirms samples of its answers. `aws-lc`: AWS-LC verifies everything (SECURITY.md).",
+    choices=("fast", "aws-lc"),
+)
+
+# --- caches ---
+
+CACHE_MAX_ENTRIES: Final = Integer(
+    "ENTRA_FAST_CACHE_MAX_ENTRIES", 100_000, "Maximum number of cached tokens.", low=1, high=100_000_000
+)
+CACHE_MAX_BYTES: Final = Integer(
+    "ENTRA_FAST_CACHE_MAX_BYTES",
+    268_435_456,
+    "Maximum size of the token cache, in bytes.",
+    low=65_536,
+    high=1 << 40,
+)
+VERIFIED_CACHE_ENTRIES: Final = Integer(
+    "ENTRA_FAST_VERIFIED_CACHE_ENTRIES",
+    20_000,
+    "Maximum number of tokens in the verification cache.",
+    low=1,
+    high=100_000_000,
+)
+
+# --- the cache that replicas share ---
+
+REDIS_URL: Final = SecretText(
+    "ENTRA_FAST_REDIS_URL",
+    None,
+    "Redis or Valkey server of the shared cache: `redis://host:port/database`, or `rediss://` for TLS, "
+    "optionally with user name and password. Setting it turns the shared cache on. Needs the `[redis]` "
+    "extra; see shared-cache.md.",
+)
+REDIS_USERNAME: Final = Text(
+    "ENTRA_FAST_REDIS_USERNAME", None, "User name for Redis; takes precedence over the one in the URL."
+)
+REDIS_PASSWORD: Final = SecretText(
+    "ENTRA_FAST_REDIS_PASSWORD", None, "Password for Redis; takes precedence over the one in the URL."
+)
+REDIS_KEY: Final = SecretText(
+    "ENTRA_FAST_REDIS_KEY",
+    None,
+    "256-bit key that encrypts tokens before they are sent to Redis, in base64 or hex "
+    "(`openssl rand -base64 32`). All replicas use the same key. Required if there is a URL.",
+)
+REDIS_KEY_FILE: Final = FilePath(
+    "ENTRA_FAST_REDIS_KEY_FILE", None, "File that holds that key, as an alternative to the key itself."
+)
+REDIS_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_REDIS_TIMEOUT_MILLIS",
+    0.1,
+    "Maximum time that a request waits for Redis before it proceeds without.",
+    high=10_000,
+)
+REDIS_CONNECT_TIMEOUT: Final = Milliseconds(
+    "ENTRA_FAST_REDIS_CONNECT_TIMEOUT_MILLIS",
+    1.0,
+    "Maximum time to connect to Redis. No request waits for it.",
+    high=60_000,
+)
+
+# --- logs ---
+
+LOG_LEVEL: Final = Choice(
+    "ENTRA_FAST_LOG_LEVEL",
+    "info",
+    "Lowest level of logged messages.",
+    choices=("debug", "info", "warning", "error"),
+)
+ACCESS_LOG: Final = Boolean(
+    "ENTRA_FAST_ACCESS_LOG",
+    False,
+    "Whether each request is logged (path, status, duration), within 0.1 s.",
+)
+
+SETTINGS: Final[tuple[Setting[Any, Any], ...]] = tuple(
+    row for row in list(globals().values()) if isinstance(row, Setting)
+)
+"""All rows, in their order above."""

@@ -1,0 +1,230 @@
+"""The kinds of settings: what form the text of each must have, and which value it becomes.
+
+What belongs here: parsing one text, without knowing where it came from. A kind raises `Unsuitable` with the
+rest of a sentence that begins with the setting's name ("must be ...").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from entra_fast._net import url_problem
+
+V_co = TypeVar("V_co", covariant=True)
+"""What a setting's text becomes."""
+D_co = TypeVar("D_co", covariant=True)
+"""The type of a setting's default: that of its value, or None."""
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+_MAX_DIGITS = 15
+
+
+class Unsuitable(ValueError):
+    """A text does not have the form of its setting. The message continues "<NAME> "."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[V_co, D_co]):
+    """One setting, and one row of docs/settings.md.
+
+    Attributes:
+        default: the value when the setting is unset.
+        description: what the setting means: a noun phrase, or the effect of a value.
+        aliases: other names under which the setting is read; the own name wins.
+        environment_only: whether files are ignored.
+    """
+
+    name: str
+    default: D_co
+    description: str
+    aliases: tuple[str, ...] = ()
+    environment_only: bool = False
+
+    @property
+    def form(self) -> str:
+        """The form that the text must have, for the documentation."""
+        raise NotImplementedError
+
+    def parse(self, text: str) -> V_co:
+        """The value of a text that is not empty.
+
+        Raises:
+            Unsuitable: the text does not have the form of this setting.
+        """
+        raise NotImplementedError
+
+    def shown_default(self) -> str:
+        """The default as it would be written in the environment; empty if there is none."""
+        return "" if self.default is None else str(self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Setting[str, D_co]):
+    """Any text, or what matches a pattern."""
+
+    pattern: str = ".*"
+    expected: str = ""
+
+    @property
+    def form(self) -> str:
+        return "text"
+
+    def parse(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text, re.ASCII | re.DOTALL):
+            raise Unsuitable(self.expected)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class SecretText(Setting[str, D_co]):
+    """A text that must not be shown. `Reader.secret` reads it."""
+
+    @property
+    def form(self) -> str:
+        return "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath(Setting[Path, D_co]):
+    """The path of a file or directory, which need not exist."""
+
+    @property
+    def form(self) -> str:
+        return "path"
+
+    def parse(self, text: str) -> Path:
+        return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Url(Setting[str, D_co]):
+    """An https URL, or an http URL of a loopback address."""
+
+    @property
+    def form(self) -> str:
+        return "URL"
+
+    def parse(self, text: str) -> str:
+        if (problem := url_problem(text)) is not None:
+            raise Unsuitable(problem)
+        return text
+
+
+class HostPort(NamedTuple):
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address(Setting[HostPort, D_co]):
+    """A host and a port."""
+
+    @property
+    def form(self) -> str:
+        return "`host:port`"
+
+    def parse(self, text: str) -> HostPort:
+        host, colon, port = text.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        valid_port = re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= 65535
+        if not (colon and _HOST_NAME.fullmatch(host) and valid_port):
+            raise Unsuitable("must be an address as host:port, such as 127.0.0.1:3000")
+        return HostPort(host, int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class HostNames(Setting[frozenset[str], D_co]):
+    """Comma-separated host names without ports."""
+
+    @property
+    def form(self) -> str:
+        return "comma-separated host names"
+
+    def parse(self, text: str) -> frozenset[str]:
+        names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+        if not all(map(_HOST_NAME.fullmatch, names)):
+            raise Unsuitable("must be comma-separated host names without ports")
+        return names
+
+    def shown_default(self) -> str:
+        return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Setting[int, D_co]):
+    """A whole number within bounds, both included."""
+
+    low: int = 0
+    high: int = 10**_MAX_DIGITS - 1
+
+    @property
+    def form(self) -> str:
+        return f"number, {self.low} to {self.high}"
+
+    def parse(self, text: str) -> int:
+        if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not self.low <= int(text) <= self.high:
+            raise Unsuitable(f"must be a whole number from {self.low} to {self.high}")
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Milliseconds(Setting[float, D_co]):
+    """A time. The text is milliseconds, within bounds; default and value are seconds."""
+
+    low: int = 1
+    high: int = 3_600_000
+
+    @property
+    def form(self) -> str:
+        return f"milliseconds, {self.low} to {self.high}"
+
+    def parse(self, text: str) -> float:
+        if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not self.low <= int(text) <= self.high:
+            raise Unsuitable(f"must be a whole number from {self.low} to {self.high}")
+        return int(text) / 1000
+
+    def shown_default(self) -> str:
+        return f"{self.default * 1000:.0f}" if isinstance(self.default, float) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean(Setting[bool, D_co]):
+    """`true` or `false`."""
+
+    @property
+    def form(self) -> str:
+        return "`true` or `false`"
+
+    def parse(self, text: str) -> bool:
+        if text not in ("true", "false"):
+            raise Unsuitable("must be 'true' or 'false'")
+        return text == "true"
+
+    def shown_default(self) -> str:
+        return "" if self.default is None else str(self.default).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Setting[str, D_co]):
+    """One of several words."""
+
+    choices: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> str:
+        return ", ".join(f"`{choice}`" for choice in self.choices[:-1]) + f" or `{self.choices[-1]}`"
+
+    def parse(self, text: str) -> str:
+        if text not in self.choices:
+            listed = ", ".join(f"'{choice}'" for choice in self.choices[:-1])
+            raise Unsuitable(f"must be {listed} or '{self.choices[-1]}'")
+        return text

@@ -1,0 +1,83 @@
+"""Finds the text of a setting and parses it.
+
+What belongs here: the order of sources (environment, file, aliases, default), and errors that name the
+setting as the user wrote it. What must never be here: the meaning of a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from entra_fast._settings.kinds import SecretText, Setting, Unsuitable
+from entra_fast._settings.secret import Secret, read_setting_file
+from entra_fast.errors import ConfigurationError
+
+V = TypeVar("V")
+D = TypeVar("D")
+
+ERROR_CODES = {
+    "setting_missing": "a setting that is needed is not there",
+    "setting_invalid": "a setting does not have the expected form",
+    "setting_unreadable": "a file that holds a setting cannot be read",
+}
+
+
+class Reader:
+    """Reads settings from an environment and, for what it lacks, from the files of a directory."""
+
+    def __init__(self, environ: Mapping[str, str], directory: Path | None) -> None:
+        self.environ = environ
+        self._directory = directory if directory is not None and directory.is_dir() else None
+
+    def get(self, setting: Setting[V, D]) -> V | D:
+        """A setting's value; its default if the setting is unset. An empty text counts as unset.
+
+        Raises:
+            ConfigurationError: code `setting_invalid` or `setting_unreadable`.
+        """
+        for name in (setting.name, *setting.aliases):
+            text = self._text(name)
+            if text:
+                try:
+                    return setting.parse(text)
+                except Unsuitable as problem:
+                    raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
+        return setting.default
+
+    def secret(self, setting: SecretText[None]) -> Secret | None:
+        """A secret, which is re-read at each use if it comes from a file; None if it is unset."""
+        for name in (setting.name, *setting.aliases):
+            value = self.environ.get(name, "").strip()
+            if value:
+                return Secret(name, value)
+            path = self._file(name)
+            if path is not None and read_setting_file(path, name):
+                return Secret(name, path=path)
+        return None
+
+    def successor(self, setting: SecretText[None], current: Secret | None) -> Secret | None:
+        """The secret that follows `current` in a rotation. As a file, it may appear later."""
+        found = self.secret(setting)
+        if found is None and current is not None and current.path is not None:
+            return Secret(setting.name, path=current.path.with_name(setting.name))
+        return found
+
+    def _text(self, name: str) -> str:
+        value = self.environ.get(name, "").strip()
+        if value:
+            return value
+        path = self._file(name)
+        return "" if path is None else read_setting_file(path, name)
+
+    def _file(self, name: str) -> Path | None:
+        if self._directory is None:
+            return None
+        path = self._directory / name
+        return path if path.is_file() else None
+
+
+def missing(setting: Setting[Any, Any], sentence: str) -> ConfigurationError:
+    """The error for a setting that must be set; `sentence` continues the setting's name."""
+    return ConfigurationError("setting_missing", f"{setting.name}{sentence}", setting.name)

@@ -1,0 +1,32 @@
+"""What becomes of the fast library for signatures: what AWS-LC has confirmed, and a log line when trust ends.
+
+The native core decides whether that library is trusted, for the whole process and for good
+(rust/core/src/jose/confirmation.rs). What belongs here: saying so. What must never be here: a decision.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from entra_fast import _native
+
+logger = logging.getLogger("entra_fast.signatures")
+
+
+def log_distrust() -> None:
+    """Log an error when the fast library is no longer trusted. Calling it again changes nothing."""
+    _native.when_fast_signatures_are_distrusted(_distrusted)
+
+
+def confirmations() -> dict[tuple[str, ...], float]:
+    """How often AWS-LC has verified again what the fast library had verified in this process, by outcome."""
+    figures = _native.signature_figures()
+    return {("agreed",): figures["agreed"], ("disagreed",): figures["disagreed"]}
+
+
+def _distrusted() -> None:
+    if _native.signature_figures()["disagreed"]:
+        reason = "rind and AWS-LC disagreed about a signature, and the token was rejected"
+    else:
+        reason = "another process has reported that rind and AWS-LC disagree"
+    logger.error("rind is no longer used, AWS-LC verifies all signatures: %s", reason)

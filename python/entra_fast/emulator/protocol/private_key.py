@@ -1,0 +1,144 @@
+"""RSA keys of the local Entra ID: generated, certified, signing, and written down as JWK.
+
+What belongs here: one private key. Which keys there are, and what they sign, is decided in keyring.py and
+client_auth.py. The native core signs with keys; generating and exporting them is needed here and in tests
+only, so it is done with `cryptography`. Nothing from here is ever logged.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from entra_fast._native import SigningKey
+
+CERTIFICATE_DAYS: Final = 5 * 365  # as Entra ID's; clients do not check it
+
+_PUBLIC_MEMBERS: Final = ("kty", "use", "kid", "n", "e")
+
+
+class PrivateKey:
+    """A private RSA key. Immutable; its text shows the `kid` and nothing secret."""
+
+    def __init__(self, jwk: Mapping[str, str]) -> None:
+        """Load a private JWK (RFC 7517).
+
+        Raises:
+            ConfigurationError: it cannot be used (code `signing_key_invalid`).
+        """
+        self._jwk = dict(jwk)
+        self._signing_key = SigningKey.from_jwk(json.dumps(self._jwk))
+
+    @classmethod
+    def generate(cls) -> PrivateKey:
+        """A new key for RS256 whose `kid` is its thumbprint (RFC 7638). Takes a tenth of a second."""
+        jwk = _new_jwk(rsa.generate_private_key(65537, 2048))
+        return cls(jwk | {"kid": _thumbprint(jwk)})
+
+    @property
+    def kid(self) -> str:
+        """The key's id."""
+        return self._signing_key.kid or ""
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm that the key signs with."""
+        return self._signing_key.algorithm
+
+    @property
+    def x5t(self) -> str | None:
+        """SHA-1 thumbprint of the key's certificate (RFC 7517, section 4.8)."""
+        return self._signing_key.x5t
+
+    @property
+    def x5t_s256(self) -> str | None:
+        """SHA-256 thumbprint of the key's certificate (RFC 7517, section 4.9)."""
+        return self._signing_key.x5t_s256
+
+    def public_jwk(self) -> dict[str, str]:
+        """The public half: `kty use kid n e`, and no `alg`, as in Entra ID's key sets."""
+        return {name: self._jwk[name] for name in _PUBLIC_MEMBERS if name in self._jwk}
+
+    def private_jwk(self) -> dict[str, str]:
+        """The whole key. Secret."""
+        return dict(self._jwk)
+
+    def sign(self, header: bytes, payload: bytes) -> str:
+        """Compact JWS over exactly these bytes; `header` must be JSON whose `alg` is the key's."""
+        return self._signing_key.sign(header, payload)
+
+    def __repr__(self) -> str:
+        return f"PrivateKey(kid={self.kid!r})"
+
+
+def certified_key(common_name: str, now: float) -> tuple[PrivateKey, str]:
+    """A new RSA key with a self-signed certificate for its public half.
+
+    Returns:
+        The key, whose `kid` and `x5t` are the SHA-1 thumbprint of the certificate; and the certificate as
+        base64 DER.
+    """
+    private_key = rsa.generate_private_key(65537, 2048)
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private_key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - datetime.timedelta(days=1))
+        .not_valid_after(moment + datetime.timedelta(days=CERTIFICATE_DAYS))
+        .sign(private_key, hashes.SHA256())
+    )
+    der = certificate.public_bytes(Encoding.DER)
+    # SHA-1 is what RFC 7517, section 4.8, asks for; it names the certificate and protects nothing.
+    thumbprint = _base64url(certificate.fingerprint(hashes.SHA1()))  # noqa: S303
+    jwk = _new_jwk(private_key) | {
+        "kid": thumbprint,
+        "x5t": thumbprint,
+        "x5t#S256": _base64url(certificate.fingerprint(hashes.SHA256())),
+    }
+    return PrivateKey(jwk), base64.b64encode(der).decode()
+
+
+def _new_jwk(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
+    """The members of RFC 7518, section 6.3, and what the key is for."""
+    numbers = private_key.private_numbers()
+    public = numbers.public_numbers
+    integers = {
+        "n": public.n,
+        "e": public.e,
+        "d": numbers.d,
+        "p": numbers.p,
+        "q": numbers.q,
+        "dp": numbers.dmp1,
+        "dq": numbers.dmq1,
+        "qi": numbers.iqmp,
+    }
+    encoded = {name: _base64url_uint(value) for name, value in integers.items()}
+    return {"kty": "RSA", "use": "sig", "alg": "RS256"} | encoded
+
+
+def _thumbprint(jwk: Mapping[str, Any]) -> str:
+    """RFC 7638, section 3: SHA-256 over the required members, sorted by name, without white space."""
+    required = {name: jwk[name] for name in ("e", "kty", "n")}
+    return _base64url(hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest())
+
+
+def _base64url_uint(value: int) -> str:
+    return _base64url(value.to_bytes((value.bit_length() + 7) // 8))
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

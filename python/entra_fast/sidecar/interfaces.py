@@ -1,0 +1,76 @@
+"""The interfaces between the parts of a sidecar.
+
+What belongs here: what the side that answers requests (`Service`) and the side that speaks to the provider
+(`ProviderClient`) need from each other, and what a listener needs from the process behind it. What must never
+be here: an implementation.
+
+A single process holds both sides. With workers, the provider process holds the `ProviderClient`, and each
+worker holds a `Service` and a `ProviderChannel`, which stands for the provider process.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from entra_fast._metrics import Metrics
+from entra_fast._native import KeySet
+from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.token_client import Acquirer
+from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.tracing import Tracing
+
+
+class ProviderChanges(Protocol):
+    """Is told what changes at the provider. Each call is complete when it returns: the order is a promise."""
+
+    def provider_found(self, issuer: str, keys: KeySource) -> None:
+        """The provider's endpoints are known. `keys` is asked for unknown keys from now on."""
+
+    def keys_changed(self, keys: KeySet | None) -> None:
+        """There is a new key set; None where the last one was discarded."""
+
+    def cool_down_changed(self, until: float) -> None:
+        """No unknown `kid` causes a fetch until then, in seconds of the monotonic clock."""
+
+
+class Provider(Protocol):
+    """The side that speaks to the provider, as `Service` sees it.
+
+    Attributes:
+        tokens: acquires tokens; None where no provider is enabled.
+    """
+
+    @property
+    def tokens(self) -> Acquirer | None: ...
+
+    async def start(self, changes: ProviderChanges) -> None:
+        """Begin to fetch in the background. Does not fail when the provider is unavailable."""
+
+    async def aclose(self) -> None:
+        """Stop everything that runs in the background, and close the connections to the provider."""
+
+    async def readiness(self) -> str | None:
+        """Why the sidecar cannot do all of its work now, or None."""
+
+    async def keys_problem(self) -> str | None:
+        """Why no token can be verified, before `provider_found` was called."""
+
+    async def exposition(self, own: Metrics) -> bytes:
+        """The metrics of the whole sidecar, as Prometheus reads them. `own` are those of the process that
+        asks."""
+
+
+class Observed(Protocol):
+    """What a listener needs from the process behind it: what it counts and logs, and what its probes
+    answer."""
+
+    metrics: Metrics
+    access_log: AccessLog
+    tracing: Tracing | None
+    draining: bool
+
+    async def readiness(self) -> str | None:
+        """Why the sidecar cannot do all of its work now, or None."""
+
+    async def exposition(self) -> bytes:
+        """The metrics of the whole sidecar, as Prometheus reads them."""

@@ -1,0 +1,268 @@
+"""The provider process, as a worker sees it.
+
+What belongs here: asking the provider process for tokens, keys, readiness and metrics, and applying what it
+announces. What must never be here: the provider itself, its credentials, and any decision about when to fetch
+(provider_process.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from entra_fast import _background, _native
+from entra_fast._metrics import Metrics
+from entra_fast._native import KeySet
+from entra_fast._provider.jwks import Waiters
+from entra_fast._provider.oauth import scope_for
+from entra_fast._provider.token_client import AcquiredToken, token_key
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import ProviderSettings
+from entra_fast.errors import KeysUnavailable, ProviderError
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.interfaces import ProviderChanges
+from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds. The provider process keeps the deadlines that matter; this one is for a process that hangs."""
+
+ERROR_CODES = {"hub_unavailable": "the process that speaks to the provider for all workers does not respond"}
+
+
+class ProviderChannel:
+    """Stands for the provider process in a worker: a `Provider`.
+
+    Args:
+        channel: to the provider process.
+        settings: of this worker.
+        cache: this worker's tokens.
+        metrics: of this worker.
+        clocks: where time comes from.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        settings: Settings,
+        *,
+        cache: _native.TokenCache,
+        metrics: Metrics,
+        clocks: Clocks,
+    ) -> None:
+        self._channel = channel
+        self._cache = cache
+        self._changes: ProviderChanges | None = None
+        self._keys = ChannelKeys(self, clocks)
+        self.tokens: ChannelTokens | None = None
+        if settings.provider is not None:
+            self.tokens = ChannelTokens(self, settings.provider, cache, metrics, clocks)
+
+    def tell(self, name: str, **fields: object) -> None:
+        """Send a message that needs no answer."""
+        self._channel.send(name, **fields)
+
+    async def ask(self, name: str, **fields: object) -> Fields:
+        """The answer of the provider process.
+
+        Raises:
+            EntraFastError: as the provider process raised it.
+            ProviderError: code `hub_unavailable`.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await self._channel.call(name, **fields)
+        except (ChannelLost, TimeoutError):
+            raise ProviderError(
+                "hub_unavailable",
+                "the process that speaks to the provider for all workers does not respond",
+                status=503,
+                retry_after=1,
+            ) from None
+
+    # --- as a `Provider` ---
+
+    async def start(self, changes: ProviderChanges) -> None:
+        """Nothing has to be fetched from here: the provider process announces everything."""
+        self._changes = changes
+
+    async def aclose(self) -> None:
+        """As `Provider.aclose`. The channel stays open."""
+        await self._keys.aclose()
+
+    async def readiness(self) -> str | None:
+        """As `Provider.readiness`."""
+        try:
+            answer = await self.ask("readiness")
+        except ProviderError as exc:
+            return exc.message
+        reason: str | None = answer["reason"]
+        return reason
+
+    async def keys_problem(self) -> str | None:
+        """As `Provider.keys_problem`."""
+        try:
+            answer = await self.ask("keys", kid=None)
+        except ProviderError as exc:
+            return exc.message
+        return answer["reason"] or "the discovery document has not been fetched yet"
+
+    async def exposition(self, own: Metrics) -> bytes:
+        """As `Provider.exposition`. The provider process asks this one for its own metrics."""
+        answer = await self.ask("metrics")
+        text: str = answer["text"]
+        return text.encode("utf-8")
+
+    # --- announcements; each is applied when the method returns, for their order is a promise ---
+
+    def handle(self, name: str, fields: Fields) -> bool:
+        """Apply an announcement. False where the message is none."""
+        changes = self._changes
+        assert changes is not None  # noqa: S101 - the worker starts its service before it says hello
+        match name:
+            case "token":
+                self._cache.put(
+                    bytes.fromhex(fields["key"]),
+                    fields["token"],
+                    fields["expires_in"],
+                    monotonic=fields["monotonic"],
+                    renew_in=fields["renew_in"],
+                    subject_expires_at=fields["subject_expires_at"],
+                )
+            case "renewal_failed":
+                self._cache.renewal_failed(
+                    bytes.fromhex(fields["key"]), monotonic=fields["monotonic"], retry_in=fields["retry_in"]
+                )
+            case "provider":
+                changes.provider_found(fields["issuer"], self._keys)
+            case "keys":
+                text = fields["text"]
+                keys = None if text is None else KeySet(text)
+                changes.keys_changed(keys)
+                self._keys.announced(keys, fields["reason"])
+            case "cool_down":
+                until = fields["until"]
+                self._keys.cool_down_ends = -math.inf if until is None else until  # JSON has no infinity
+                changes.cool_down_changed(self._keys.cool_down_ends)
+            case _:
+                return False
+        return True
+
+
+class ChannelTokens:
+    """Hands out tokens from this worker's cache, or asks the provider process: an `Acquirer`."""
+
+    in_flight = 0  # it is the provider process that fetches
+
+    def __init__(
+        self,
+        channel: ProviderChannel,
+        provider: ProviderSettings,
+        cache: _native.TokenCache,
+        metrics: Metrics,
+        clocks: Clocks,
+    ) -> None:
+        self._channel = channel
+        self._provider = provider
+        self._cache = cache
+        self._metrics = metrics
+        self._clocks = clocks
+
+    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
+        """As `TokenAcquirer.acquire`."""
+        return await self._obtain(target, None, skip_cache)
+
+    async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
+        """As `TokenAcquirer.exchange`."""
+        return await self._obtain(target, subject_token, skip_cache)
+
+    def renew(self, target: str, subject_token: str | None = None) -> None:
+        """As `TokenAcquirer.renew`."""
+        self._channel.tell("renew", target=target, subject_token=subject_token)
+
+    async def aclose(self) -> None:
+        """Nothing runs in the background."""
+
+    async def _obtain(self, target: str, subject_token: str | None, skip_cache: bool) -> AcquiredToken:
+        key = token_key(self._provider, scope_for(target), subject_token)
+        if not skip_cache:
+            cached = self._cache.get(key, **self._now())
+            if cached is not None:
+                if cached.renewal_due:
+                    self.renew(target, subject_token)
+                return AcquiredToken(cached.access_token, cached.expires_in)
+        try:
+            answer = await self._channel.ask(
+                "token", target=target, subject_token=subject_token, skip_cache=skip_cache
+            )
+        except ProviderError as exc:
+            # The provider process itself hands out a token that is still valid when the provider fails.
+            if exc.code != "hub_unavailable":
+                raise
+            stale = self._cache.get_stale(key, **self._now())
+            if stale is None:
+                raise
+            self._metrics.stale_served.add()
+            return AcquiredToken(stale.access_token, stale.expires_in)
+        elapsed = math.floor(self._clocks.monotonic() - answer["at"])
+        return AcquiredToken(answer["token"], max(0, answer["expires_in"] - elapsed))
+
+    def _now(self) -> dict[str, float]:
+        """Both clocks, as the cache takes them."""
+        return {"monotonic": self._clocks.monotonic(), "now": self._clocks.wall()}
+
+
+class ChannelKeys:
+    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without being
+    asked for."""
+
+    def __init__(self, channel: ProviderChannel, clocks: Clocks) -> None:
+        self._channel = channel
+        self._clocks = clocks
+        self._asking: asyncio.Task[bool] | None = None
+        self._waiters = Waiters()
+        self._keys: KeySet | None = None
+        self._reason: str | None = None
+        self.cool_down_ends = -math.inf
+
+    def announced(self, keys: KeySet | None, reason: str | None) -> None:
+        """The provider process has this key set now, or none for this reason."""
+        self._keys, self._reason = keys, reason
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        await _background.cancel(self._asking)
+
+    async def refresh_for_unknown(self, kid: str | None) -> bool:
+        """As `AsyncKeys.refresh_for_unknown`. A flood of unknown ids costs one question at a time."""
+        if kid is not None and self._keys is not None and kid in self._keys.kids:
+            return True  # it arrived while the token was verified
+        if self._clocks.monotonic() < self.cool_down_ends:
+            return False
+        if self._asking is None or self._asking.done():
+            self._asking = _background.start(self._ask(kid), "question for keys")
+            self._asking.add_done_callback(lambda _: self._waiters.wake())
+        asking = self._asking
+        await self._waiters.wait()
+        return not asking.cancelled() and asking.exception() is None and asking.result()
+
+    def call_when_fetched(self, resume: Callable[[], None]) -> bool:
+        """As `AsyncKeys.call_when_fetched`."""
+        if self._asking is None or self._asking.done():
+            return False
+        self._waiters.add(resume)
+        return True
+
+    def unavailable(self) -> KeysUnavailable:
+        """As `KeySource.unavailable`."""
+        reason = self._reason or "keys of the token issuer are not available: they have not been fetched yet"
+        return KeysUnavailable("keys_unavailable", reason)
+
+    async def _ask(self, kid: str | None) -> bool:
+        try:
+            answer = await self._channel.ask("keys", kid=kid)
+        except ProviderError as exc:
+            self._reason = f"keys of the token issuer are not available: {exc.message}"
+            return False
+        self._reason = answer["reason"]
+        return bool(answer["again"])

@@ -1,0 +1,236 @@
+"""A sidecar that listens: started, drained and stopped.
+
+What belongs here: what a single process and a worker have in common: serving the API and the probes on
+sockets, and finishing every request before the end. What must never be here: signals and exit statuses
+(single.py), several processes (supervisor.py), and what happens to a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import resource
+import socket
+from collections.abc import Sequence
+
+from entra_fast._metrics import Metrics
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import ServerSettings
+from entra_fast.sidecar import tracing
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.http.app import build_app, build_probe_app
+from entra_fast.sidecar.http.listener import listen, stop_accepting
+from entra_fast.sidecar.http.protocol import Limits
+from entra_fast.sidecar.http.server import HttpServer, Way, best_way, serve
+from entra_fast.sidecar.interfaces import Observed
+from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.status_log import StatusLog
+
+PROBE_CONNECTIONS = 64
+"""Maximum number of connections to the probe listener."""
+QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
+"""While draining: this many checks in a row, this many seconds apart, must find no request in progress."""
+SPARE_FILES = 640
+"""File descriptors kept free for outbound HTTP."""
+
+
+class RunningSidecar:
+    """A sidecar that listens.
+
+    Attributes:
+        service: answers the requests.
+        address: host:port of the API.
+        probe_address: host:port of the probes; that of the API where there is no second listener.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        service: Service,
+        api: HttpServer,
+        listener: socket.socket,
+        *,
+        probe: HttpServer | None = None,
+        status_log: StatusLog | None = None,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._probe = probe
+        self._status_log = status_log
+        self._stopped = False
+        self.api = api
+        self.service = service
+        self.address = host_and_port(api.addresses[0])
+        self.probe_address = self.address if probe is None else host_and_port(probe.addresses[0])
+
+    @property
+    def base_url(self) -> str:
+        """URL of the API."""
+        return f"http://{self.address}"
+
+    @property
+    def probe_url(self) -> str:
+        """URL of the probes."""
+        return f"http://{self.probe_address}"
+
+    async def stop(self, *, drain: bool = False) -> bool:
+        """Stop.
+
+        Args:
+            drain: first fail the readiness probe and continue to serve for a while, then accept no more
+                connections, and finish the requests in progress.
+
+        Returns:
+            Whether every request was answered.
+        """
+        if self._stopped:
+            return True
+        self._stopped = True
+        if self._status_log is not None:
+            await self._status_log.aclose()  # draining has log lines of its own
+        self.service.draining = True
+        self.api.leave_fast_path()
+        if drain:
+            await asyncio.sleep(self._settings.drain_delay)
+            await stop_accepting(self._listener)
+        await self.api.stop_listening()
+        finished = await self._quiet() if drain else True
+        await self.api.aclose()
+        self.service.access_log.close()
+        await self.service.aclose()
+        if self._probe is not None:
+            await self._probe.aclose()
+        return finished
+
+    async def _quiet(self) -> bool:
+        """Wait until no request is in progress, not even one of a connection that was accepted a moment
+        ago."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_timeout
+        quiet = 0
+        while quiet < QUIET_CHECKS:
+            if loop.time() >= deadline and self.api.busy:
+                return False
+            quiet = 0 if self.api.busy else quiet + 1
+            await asyncio.sleep(QUIET_PAUSE)
+        return True
+
+
+async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> RunningSidecar:
+    """Start a sidecar in the running event loop, as a single process. Starts even while the provider is
+    unavailable.
+
+    Args:
+        settings: of the sidecar.
+        clocks: where time comes from; for tests.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on.
+    """
+    server, clocks = settings.server, clocks or Clocks()
+    api_socket = listen(server.host, server.port, "BIND_ADDRESS")
+    probe_socket = None
+    try:
+        if server.probe_host is not None:
+            probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
+        way = best_way()
+        metrics, cache, traces = Metrics(), new_token_cache(settings.caches), tracing.begin()
+        provider = (
+            NoProvider()
+            if settings.provider is None
+            else ProviderClient(
+                settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks, tracing=traces
+            )
+        )
+        service = Service(
+            settings,
+            provider,
+            cache=cache,
+            metrics=metrics,
+            clocks=clocks,
+            tracing=traces,
+            fast_path=way is Way.FAST_PATH,
+        )
+    except BaseException:
+        api_socket.close()
+        if probe_socket is not None:
+            probe_socket.close()
+        raise
+
+    def not_ready_reason() -> str | None:
+        return "shutting down" if service.draining else provider.not_ready_reason()
+
+    metrics.ready.read_from(lambda: not_ready_reason() is None)
+    await service.start()
+    api = await start_api(service, api_socket, way, probes=probe_socket is None)
+    probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
+    status_log = None
+    if settings.provider is not None:
+        status_log = StatusLog(metrics, not_ready_reason, clocks.monotonic)
+        status_log.start()
+    return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
+
+
+async def start_api(service: Service, listener: socket.socket, way: Way, *, probes: bool) -> HttpServer:
+    """Serve the API on a socket.
+
+    Args:
+        service: answers the requests. It has been started.
+        listener: the socket.
+        way: the result of `best_way`.
+        probes: whether probes and metrics are served there too.
+    """
+    server = service.settings.server
+    limits = Limits(
+        max_connections=_possible_connections(server.max_connections),
+        request_timeout=server.request_timeout,
+        idle_timeout=server.idle_timeout,
+    )
+    service.access_log.start()
+    app = build_app(service, probes=probes)
+    api = await serve(app, listener, limits, service.metrics, way, service.fast_path)
+    service.metrics.connections.read_from(lambda: len(api.connections))
+    return api
+
+
+async def start_probes(
+    server: ServerSettings, observed: Observed, listener: socket.socket, way: Way
+) -> HttpServer:
+    """Serve probes and metrics on a socket of their own."""
+    limits = Limits(
+        max_connections=PROBE_CONNECTIONS,
+        request_timeout=server.request_timeout,
+        idle_timeout=server.idle_timeout,
+    )
+    return await serve(build_probe_app(observed), listener, limits, observed.metrics, way)
+
+
+def freeze_garbage_collector() -> None:
+    """Keep Python's cyclic garbage collector from stopping the process for tens of milliseconds.
+
+    Everything imported stays for good, so it need not be looked at again. And thousands of requests that wait
+    at the same time are not garbage: collections come with many new objects, not with few.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 10)
+
+
+def host_and_port(address: Sequence[object]) -> str:
+    """host:port of a socket's own address."""
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _possible_connections(wanted: int) -> int:
+    """The number of connections that was asked for, as far as the limit of open files allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(wanted, soft - SPARE_FILES))

@@ -1,0 +1,200 @@
+"""The side of the sidecar that speaks to the provider.
+
+What belongs here: putting together the endpoints, the credential, the token client, the keys and the shared
+cache of one application at one provider, and their life from start to end. What must never be here: requests
+of clients and their answers (service.py), and several processes (process/).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from entra_fast._metrics import Metrics
+from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.endpoints import EndpointFinder, Endpoints
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.jwks import AsyncKeys
+from entra_fast._provider.token_client import TokenAcquirer, TokenCache
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import OutboundSettings, ProviderSettings
+from entra_fast.errors import EntraFastError
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.interfaces import ProviderChanges
+from entra_fast.sidecar.logs import logger
+from entra_fast.sidecar.policy import policy_for
+from entra_fast.sidecar.tracing import Tracing
+
+if TYPE_CHECKING:
+    from entra_fast._provider.redis_cache import SharedCache
+
+
+class ProviderClient:
+    """Speaks to the provider for one application: a `Provider`. Belongs to one event loop.
+
+    Args:
+        settings: of the sidecar.
+        provider: the part of them that names the provider.
+        cache: where acquired tokens are kept.
+        metrics: where requests to the provider are counted.
+        clocks: where time comes from.
+        tracing: makes a span for each request to the provider.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        provider: ProviderSettings,
+        *,
+        cache: TokenCache,
+        metrics: Metrics,
+        clocks: Clocks,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._provider = provider
+        self._metrics = metrics
+        self._clocks = clocks
+        self._token_http = _http_client(settings.outbound, tracing)
+        # With connections of its own: where requests for tokens hang, keys must not wait behind them.
+        self._key_http = _http_client(settings.outbound, tracing)
+        self._finder = EndpointFinder(provider, self._key_http, metrics, monotonic=clocks.monotonic)
+        self._credentials = Credentials(provider.credentials, provider.client_id, monotonic=clocks.monotonic)
+        self._shared_cache = _shared_cache(settings, metrics, clocks)
+        self.tokens = TokenAcquirer(
+            provider,
+            finder=self._finder,
+            http=self._token_http,
+            credentials=self._credentials,
+            cache=cache,
+            metrics=metrics,
+            outbound=settings.outbound,
+            replicas=self._shared_cache,
+            clock=clocks.wall,
+            monotonic=clocks.monotonic,
+        )
+        if self._shared_cache is not None:
+            self._shared_cache.on_replaced = self.tokens.replaced_elsewhere
+        self.keys: AsyncKeys | None = None
+        self._changes: ProviderChanges | None = None
+        self._unusable: str | None = None
+        metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None)
+        metrics.flights.read_from(lambda: self.tokens.in_flight)
+
+    async def start(self, changes: ProviderChanges) -> None:
+        """As `Provider.start`."""
+        self._changes = changes
+        if self._shared_cache is not None:
+            self._shared_cache.start()
+        if self._finder.endpoints is not None:
+            self._begin_with_keys(self._finder.endpoints)
+        else:
+            self._finder.start(self._begin_with_keys)
+
+    async def aclose(self) -> None:
+        """As `Provider.aclose`."""
+        await self._finder.aclose()
+        await self.tokens.aclose()
+        if self._shared_cache is not None:
+            await self._shared_cache.aclose()
+        if self.keys is not None:
+            await self.keys.aclose()
+        for http in (self._token_http, self._key_http):
+            await http.aclose()
+
+    async def readiness(self) -> str | None:
+        """As `Provider.readiness`."""
+        return self.not_ready_reason()
+
+    def not_ready_reason(self) -> str | None:
+        """Why the sidecar cannot do all of its work now, or None."""
+        if self._finder.endpoints is None:
+            return self._finder.problem
+        return self.no_keys_reason() or self._credentials.problem()
+
+    def no_keys_reason(self) -> str | None:
+        """Why no token can be verified now, or None."""
+        if self._unusable is not None:
+            return self._unusable
+        if self.keys is None:
+            return self._finder.problem or "validation has not started yet"
+        return self.keys.unavailable().message if self.keys.keys is None else None
+
+    async def keys_problem(self) -> str | None:
+        """As `Provider.keys_problem`."""
+        return self.no_keys_reason()
+
+    async def exposition(self, own: Metrics) -> bytes:
+        """As `Provider.exposition`: one process is the whole."""
+        return await own.exposition()
+
+    def _begin_with_keys(self, endpoints: Endpoints) -> None:
+        assert self._changes is not None  # noqa: S101 - `start` has set it
+        try:
+            policy_for(endpoints.issuer, self._provider.client_id)
+        except EntraFastError as error:
+            # Without this, the reason would be lost in the task that found the endpoints.
+            self._unusable = f"tokens of this issuer cannot be verified: {error.message}"
+            logger.error("introspection is not possible", extra={"fields": {"reason": self._unusable}})
+            return
+        self.keys = keys = AsyncKeys(
+            endpoints.jwks_uri, self._key_http, self._changes.keys_changed, monotonic=self._clocks.monotonic
+        )
+        self._metrics.watch_keys(keys.stats, lambda: keys.outcomes)
+        self._changes.provider_found(endpoints.issuer, keys)
+        keys.on_cool_down_change(self._changes.cool_down_changed)
+        keys.start()
+
+
+class NoProvider:
+    """A `Provider` where none is enabled."""
+
+    tokens = None
+    keys = None
+
+    async def start(self, _: ProviderChanges) -> None:
+        """Say what is missing."""
+        logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
+
+    async def aclose(self) -> None:
+        """Nothing runs in the background."""
+
+    async def readiness(self) -> str | None:
+        """There is nothing to wait for."""
+        return None
+
+    def not_ready_reason(self) -> str | None:
+        """There is nothing to wait for."""
+        return None
+
+    def no_keys_reason(self) -> str | None:
+        """There are no keys to fetch."""
+        return None
+
+    async def keys_problem(self) -> str | None:
+        """There are no keys to fetch."""
+        return None
+
+    async def exposition(self, own: Metrics) -> bytes:
+        """As `Provider.exposition`: one process is the whole."""
+        return await own.exposition()
+
+
+def _http_client(outbound: OutboundSettings, tracing: Tracing | None) -> HttpClient:
+    traces = () if tracing is None else (tracing.client_trace(),)
+    return HttpClient.from_settings(outbound, trace_configs=traces)
+
+
+def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:
+    """The cache that replicas share, where one is configured."""
+    if settings.shared_cache is None:
+        return None
+    from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
+
+    shared_cache = SharedCache(
+        settings.shared_cache,
+        ca_bundle=settings.outbound.ca_bundle,
+        metrics=metrics,
+        clock=clocks.wall,
+        monotonic=clocks.monotonic,
+    )
+    metrics.shared_available.read_from(lambda: shared_cache.available)
+    return shared_cache

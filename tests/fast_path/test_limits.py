@@ -1,0 +1,351 @@
+"""Clients that are slow, idle, deaf or too many: every wait and every buffer of the fast path has an end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+
+import pytest
+
+from entra_fast import _native
+from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastPathProtocol
+from support.fast_path import (
+    TARGET,
+    TOKEN,
+    Connection,
+    connections,
+    fast_path_answers,
+    introspection,
+    json_request,
+    status,
+    token_request,
+)
+from support.provider import Provider, after
+from support.sidecars import Started, StartSidecar, eventually
+from support.wire import Caller, read_answer, request_bytes
+
+READ_AT_ONCE = 256_000
+"""The most that uvloop reads at a time."""
+
+# --- slow requests ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["nothing", "an answer of the fast path", "an answer of the slow path"])
+@pytest.mark.parametrize("arrived", [1, 60, -1], ids=["a byte", "half a head", "all but a byte"])
+async def test_a_request_that_stays_unfinished_is_408(start: StartSidecar, before: str, arrived: int) -> None:
+    """After the deadline, and the connection ends; the same after earlier requests on the connection."""
+    fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
+    async with await Connection.to(fast) as connection:
+        if before != "nothing":
+            await connection.ask(introspection("a") if "fast" in before else request_bytes("GET", "/nowhere"))
+        connection.send(token_request()[:arrived])
+        assert status(await connection.answer()) == 408
+        assert await connection.closed()
+    assert await fast.metric("entra_fast_receive_timeouts_total") == 1
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["one piece", "two pieces"])
+async def test_nothing_hides_behind_an_upgrade(start: StartSidecar, cut: bool) -> None:
+    """aiohttp keeps aside what follows an offer of web sockets, and the beginning of a request there would
+    have no deadline: the connection ends with the answer."""
+    upgrade = request_bytes("GET", "/nowhere", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    connect = b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for way in ("true", "false"):
+        sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300", ENTRA_FAST_FAST_LANE=way)
+        for request, expected in ((upgrade, 404), (connect, 400)):
+            async with await Connection.to(sidecar) as connection:
+                connection.send(request)
+                if cut:
+                    await asyncio.sleep(0)
+                connection.send(token_request()[:-1])
+                assert [status(answer) for answer in await connection.rest()] == [expected]
+
+
+async def test_the_deadline_counts_from_the_first_byte(start: StartSidecar) -> None:
+    """Neither further bytes nor a finished request before it move it: a trickle ends."""
+    fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300")
+    request = json_request(TOKEN, b'{"x":"' + b"x" * 100_000 + b'"}')
+    async with await Connection.to(fast) as connection:
+
+        async def trickle() -> None:
+            connection.send(introspection("a") + request[:300])
+            for position in range(300, len(request)):
+                connection.send(request[position : position + 1])
+                await asyncio.sleep(0.01)
+
+        trickling = asyncio.create_task(trickle())
+        try:
+            assert [status(answer) for answer in await connection.rest()] == [200, 408]
+        finally:
+            trickling.cancel()
+
+
+async def test_a_request_in_pieces_is_not_idle(start: StartSidecar) -> None:
+    """The idle limit does not cut a request that is arriving; the request's own deadline decides."""
+    fast = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="100", ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="20000")
+    request = introspection("a")
+    async with await Connection.to(fast) as connection:
+        for start_at in range(0, len(request), 30):
+            connection.send(request[start_at : start_at + 30])
+            await asyncio.sleep(0.06)
+        assert status(await connection.answer()) == 200
+        assert await connection.closed()  # idle after that
+    assert fast_path_answers(fast) == 1
+
+
+async def test_an_early_answer_is_not_followed_by_another(start: StartSidecar) -> None:
+    """A body that stays away after its request was answered: the connection ends, without a 408 that the
+    client would take for the answer to its next request."""
+    fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
+    async with await Connection.to(fast) as connection:
+        connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbegun")
+        assert [status(answer) for answer in await connection.rest()] == [200]
+
+
+async def test_a_slow_body_leaves_no_error_in_the_log(
+    start: StartSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sends half a body must not fill the log: on the slow path, too."""
+    slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="100", ENTRA_FAST_FAST_LANE="false")
+    async with await Connection.to(slow) as connection:
+        connection.send(token_request()[:-1])
+        assert [status(answer) for answer in await connection.rest()] == [408]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("last", ["fast", "slow path", "none"])
+async def test_an_idle_connection_is_closed(start: StartSidecar, last: str) -> None:
+    """Whatever it did before, silently."""
+    fast = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="150")
+    async with await Connection.to(fast) as connection:
+        if last != "none":
+            await connection.ask(introspection("a") if last == "fast" else request_bytes("GET", "/nowhere"))
+        assert await connection.closed()
+
+
+async def test_answers_of_the_fast_path_put_off_the_idle_limit(start: StartSidecar) -> None:
+    """A connection in use is not idle, although aiohttp sees none of its requests."""
+    fast = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="400")
+    async with await Connection.to(fast) as connection:
+        for _ in range(30):
+            assert status(await connection.ask(introspection("a"))) == 200
+            await asyncio.sleep(0.03)
+    assert fast_path_answers(fast) == 30
+
+
+# --- clients that do not read, or send without end -------------------------------------------------------
+
+
+async def flood(sidecar: Started, data: bytes) -> tuple[socket.socket, int]:
+    """Send until the sidecar takes no more. The connection, and how many bytes went out."""
+    loop = asyncio.get_running_loop()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await loop.sock_connect(client, (sidecar.call.host, sidecar.call.port))
+    sent = 0
+    while True:
+        try:
+            async with asyncio.timeout(0.5):
+                await loop.sock_sendall(client, data)
+        except TimeoutError:
+            return client, sent
+        sent += len(data)
+        assert sent < 200_000_000, "the sidecar reads without end"
+
+
+async def test_a_client_that_never_reads_is_not_read_from(fast: Started, provider: Provider) -> None:
+    """What waits is bounded on every side: bytes of requests, and answers. When it reads at last, it gets an
+    answer to each request, in order."""
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
+    one = token_request()
+    batch = one * 500
+    client, sent = await flood(fast, batch)
+    (protocol,) = [c for c in connections(fast) if c._held]
+    assert len(protocol._held) <= MAX_HELD_BYTES + READ_AT_ONCE
+    assert protocol._stopped_reading
+    assert protocol.transport is not None
+    assert protocol.transport.get_write_buffer_size() < 300_000
+    answered = fast_path_answers(fast)
+    await asyncio.sleep(0.05)
+    assert fast_path_answers(fast) == answered, "it goes on answering"
+    # The last piece went out in part: read until all whole requests are answered.
+    reader, writer = await asyncio.open_connection(sock=client)
+    expected = (await fast.call.send(one)).body
+    for _ in range(sent // len(one)):
+        assert (await read_answer(reader)).body == expected
+    writer.close()
+
+
+async def test_requests_behind_one_that_waits_are_bounded(fast: Started, provider: Provider) -> None:
+    """While the provider is asked, a client may send only so much, although aiohttp allows reading again
+    each time a body is complete."""
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    client, _ = await flood(fast, token_request("api://c.n.slow/.default") * 200)
+    (protocol,) = [c for c in connections(fast) if c._held]
+    assert protocol._stopped_reading
+    assert len(protocol._held) <= MAX_HELD_BYTES + READ_AT_ONCE
+    client.close()
+    release.set()
+    await eventually(lambda: _alone(fast))
+
+
+async def test_aiohttp_does_not_undo_that_the_fast_path_stopped_reading(fast: Started) -> None:
+    """The transport stays paused until the fast path has dealt with what it holds, whoever else resumes
+    it."""
+    async with await Connection.to(fast) as connection:
+        await connection.ask(introspection("a"))
+        (protocol,) = [c for c in connections(fast) if c._request_count]
+        assert protocol.transport is not None
+        protocol._hold(b"x" * (MAX_HELD_BYTES + 1))
+        assert not protocol.transport.is_reading()
+        protocol.resume_reading(resume_parser=False)  # as at the end of every body
+        assert not protocol.transport.is_reading()
+        protocol._take_held()
+        assert protocol.transport.is_reading()
+
+
+async def test_a_closed_connection_is_freed_at_once(fast: Started) -> None:
+    """Its objects do not refer to one another in a circle, so that memory under churn does not wait for the
+    cyclic collector, which the sidecar makes come seldom."""
+
+    def alive() -> int:
+        return sum(
+            isinstance(thing, (FastPathProtocol, _native.FastPathReceiver)) for thing in gc.get_objects()
+        )
+
+    async def freed() -> bool:
+        return alive() <= before
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        for _ in range(3):
+            async with await Connection.to(fast) as connection:
+                await connection.ask(introspection("a"))
+                assert alive() > before
+        await eventually(freed)
+    finally:
+        gc.enable()
+
+
+async def test_a_client_that_never_reads_is_cut_off(start: StartSidecar) -> None:
+    """After the idle limit, on both ways, so that it cannot keep connections for ever."""
+    for on in ("true", "false"):
+        sidecar = await start(
+            ENTRA_FAST_FAST_LANE=on, ENTRA_FAST_IDLE_TIMEOUT_MILLIS="500", PROBE_BIND_ADDRESS="127.0.0.1:0"
+        )
+        await sidecar.call.token()
+        try:
+            client, _ = await flood(sidecar, token_request() * 500)
+        except ConnectionError:
+            pass  # so quick
+        else:
+            await eventually(lambda sidecar=sidecar: _alone(sidecar))  # type: ignore[misc]
+            client.close()
+
+
+async def _alone(sidecar: Started) -> bool:
+    return not sidecar.running.api.connections
+
+
+async def test_a_client_that_reads_late_gets_all(fast: Started) -> None:
+    """Writing pauses and resumes many times; answers stay whole and in order."""
+    fast.clock.stop(1_800_000_000.0)
+    await fast.call.token()
+    kinds = [token_request(), introspection("b" * 3000), request_bytes("GET", "/nowhere")]
+    reader, writer = await asyncio.open_connection(fast.call.host, fast.call.port, limit=2048)
+    async with await Connection.to(fast) as connection:
+        expected = [(await connection.ask(kind)).partition(b"\r\n\r\n")[2] for kind in kinds]
+    rounds = 3000
+
+    async def send() -> None:
+        for _ in range(rounds):
+            writer.write(b"".join(kinds))
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0.2)
+    for number in range(rounds):
+        for body in expected:
+            assert (await read_answer(reader)).body == body, number
+    await sending
+    writer.close()
+
+
+# --- connections -----------------------------------------------------------------------------------------
+
+
+async def test_a_refused_connection_gets_no_answer_from_the_fast_path(start: StartSidecar) -> None:
+    """Above the limit: 503, and what the client sent is not looked at."""
+    fast = await start(ENTRA_FAST_MAX_CONNECTIONS="2", PROBE_BIND_ADDRESS="127.0.0.1:0")
+    await fast.call.token()
+    await eventually(lambda: _alone(fast))
+    held = [await Connection.to(fast) for _ in range(2)]
+    for connection in held:
+        await connection.ask(token_request())
+    before = fast_path_answers(fast)
+    for _ in range(10):
+        async with await Connection.to(fast) as refused:
+            refused.send(token_request())
+            assert [status(answer) for answer in await refused.rest()] in ([503], [])
+    assert fast_path_answers(fast) == before
+    for connection in held:
+        assert status(await connection.ask(token_request())) == 200
+        connection.close()
+    assert fast_path_answers(fast) == before + 2
+
+
+@pytest.mark.parametrize("sent", [1, 60, -1, None], ids=["a byte", "half a head", "nearly all", "all"])
+async def test_a_client_that_goes_away_leaves_nothing(
+    fast: Started, sent: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the middle of a request, or without waiting for the answer, with a FIN or a RST."""
+    for reset in (False, True):
+        connection = await Connection.to(fast)
+        connection.send(token_request()[:sent] if sent else introspection("a"))
+        await asyncio.sleep(0.01)
+        if reset:
+            connection.writer.transport.abort()
+        connection.close()
+    await eventually(lambda: _alone(fast))
+    assert (await fast.call.introspect("a")).status == 200
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+async def test_what_follows_the_end_is_not_read(fast: Started) -> None:
+    """After an answer that ends the connection, requests that were sent behind it are not answered."""
+    await fast.call.token()
+    before = fast_path_answers(fast)
+    async with await Connection.to(fast) as connection:
+        connection.send(
+            request_bytes("GET", "/nowhere", headers={"Connection": "close"}) + token_request() * 50
+        )
+        assert [status(answer) for answer in await connection.rest()] == [404]
+    assert fast_path_answers(fast) == before
+
+
+async def test_many_connections_do_not_mix(fast: Started) -> None:
+    """A hundred at once, each with its own questions: each gets its own answers."""
+
+    async def one(number: int) -> None:
+        caller = Caller(fast.running.address)
+        reader, writer = await caller.connect()
+        for round_ in range(20):
+            target = f"api://c.n.a{number % 5}/.default"
+            fields = {"identity_provider": "entra_id", "target": target, "mark": f"{number}-{round_}"}
+            writer.write(json_request(TOKEN, fields) + introspection("x." * (number % 7)))
+            token, verdict = await read_answer(reader), await read_answer(reader)
+            assert tokens.setdefault(target, token.json["access_token"]) == token.json["access_token"]
+            assert verdict.json["active"] is False
+        writer.close()
+
+    tokens: dict[str, str] = {}
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert len(set(tokens.values())) == 5
+    assert fast_path_answers(fast) > 3000
+    assert TARGET not in tokens

@@ -1,0 +1,255 @@
+"""Spans of OpenTelemetry, with its own SDK: who makes them, what is in them, and what they cost the fast
+path.
+"""
+
+from __future__ import annotations
+
+import builtins
+import signal
+from typing import Any
+
+import pytest
+from aiohttp import web
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from entra_fast.sidecar import tracing
+from support.fast_path import (
+    TOKEN,
+    Connection,
+    fast_path_answers,
+    introspection,
+    json_request,
+    status,
+    token_request,
+)
+from support.process import served
+from support.provider import Provider, refuse, reset
+from support.sidecars import Started, StartSidecar, eventually
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Where spans go: a tracer provider is configured, as an application's own set-up would do it."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    return exporter
+
+
+async def ready(start: StartSidecar, spans: InMemorySpanExporter) -> Started:
+    sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    spans.clear()  # discovery and keys
+    return sidecar
+
+
+async def test_a_sampled_request_takes_the_slow_path_and_gets_its_span(
+    start: StartSidecar, spans: InMemorySpanExporter
+) -> None:
+    """A child of the caller's span; unsampled requests and those of no trace stay on the fast path, without
+    spans. The fast path is back at the next request of the connection."""
+    sidecar = await ready(start, spans)
+    async with await Connection.to(sidecar) as connection:
+        for headers, by_fast_path in (
+            ({}, 1),
+            ({"traceparent": UNSAMPLED}, 1),
+            ({"traceparent": SAMPLED}, 0),
+            ({}, 1),
+        ):
+            before = fast_path_answers(sidecar)
+            assert status(await connection.ask(introspection("a", **headers))) == 200
+            assert fast_path_answers(sidecar) - before == by_fast_path
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.kind.name) == ("POST /api/v1/introspect", "SERVER")
+    assert span.context is not None
+    assert span.parent is not None
+    assert f"{span.context.trace_id:032x}" == TRACE
+    assert f"{span.parent.span_id:016x}" == SPAN
+    assert dict(span.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": "/api/v1/introspect",
+        "url.scheme": "http",
+        "http.response.status_code": 200,
+    }
+
+
+async def test_a_request_to_the_provider_is_a_child(
+    start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
+) -> None:
+    """A client span with address, path and status, in the trace of the request that caused it."""
+    sidecar = await ready(start, spans)
+    async with await Connection.to(sidecar) as connection:
+        assert status(await connection.ask(token_request(traceparent=SAMPLED))) == 200
+    client, server = _by_kind(spans)
+    assert client.parent is not None
+    assert server.context is not None
+    assert client.parent.span_id == server.context.span_id
+    assert dict(client.attributes or {}) == {
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "server.port": provider.port,
+        "url.path": provider.token_endpoint.removeprefix(provider.base_url),
+        "http.response.status_code": 200,
+    }
+
+
+async def test_failures_are_marked(
+    start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
+) -> None:
+    """A refusal of the provider marks the client span; a sidecar's 5xx marks the server span as well."""
+    sidecar = await ready(start, spans)
+    provider.then(refuse(400, "invalid_scope"))
+    async with await Connection.to(sidecar) as connection:
+        assert status(await connection.ask(token_request(traceparent=SAMPLED))) == 400
+        client, server = _by_kind(spans)
+        assert (client.status.status_code.name, server.status.status_code.name) == ("ERROR", "UNSET")
+        spans.clear()
+        provider.always = reset()
+        assert status(await connection.ask(token_request("c:n:b", traceparent=SAMPLED))) == 500
+    *clients, server = _by_kind(spans)
+    assert len(clients) == 2  # with its retry
+    for client in clients:
+        assert (client.attributes or {})["error.type"] == "ServerDisconnectedError"
+        assert client.status.description is None
+    assert server.status.status_code.name == "ERROR"
+    assert (server.attributes or {})["error.type"] == "500"
+
+
+async def test_spans_hold_nothing_that_was_sent(
+    start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
+) -> None:
+    """No token, assertion, header, query or body; neither from callers nor to the provider."""
+    sidecar = await ready(start, spans)
+    user = provider.mint(exp=4_000_000_000, canary="canary")
+    fields = {"identity_provider": "entra_id", "target": "c:n:canary", "user_token": user}
+    async with await Connection.to(sidecar) as connection:
+        for path in ("/api/v1/token/exchange", "/api/v1/token/exchange?canary=1"):
+            await connection.ask(json_request(path, fields, {"traceparent": SAMPLED, "X-Canary": "canary"}))
+        await connection.ask(json_request(TOKEN, b"canary", {"traceparent": SAMPLED}))
+    finished = spans.get_finished_spans()
+    assert len(finished) == 4
+    text = "".join(span.to_json() for span in finished)
+    assertion = provider.requests[-1].form["client_assertion"]
+    for secret in ("canary", user, user.split(".")[2], assertion.split(".")[2]):
+        assert secret not in text
+    assert not any(span.events for span in finished)
+
+
+async def test_a_renewal_from_the_fast_path_has_a_span_of_its_own(
+    start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
+) -> None:
+    """Nobody's child: whoever found the token due was answered and gone."""
+    sidecar = await ready(start, spans)
+    await sidecar.call.token()
+    spans.clear()
+    sidecar.clock.advance(3400)
+    before = fast_path_answers(sidecar)
+    await sidecar.call.token()
+    assert fast_path_answers(sidecar) - before == 1
+
+    async def finished() -> bool:
+        return bool(spans.get_finished_spans())
+
+    await eventually(finished)
+    (span,) = spans.get_finished_spans()
+    assert (span.kind.name, span.parent) == ("CLIENT", None)
+    assert len(provider.requests) == 2
+
+
+async def test_probes_and_unknown_paths_make_no_spans(
+    start: StartSidecar, spans: InMemorySpanExporter
+) -> None:
+    """The kubelet asks every few seconds, and a path may be anything."""
+    sidecar = await ready(start, spans)
+    for path in ("/healthz", "/readyz", "/metrics", "/anything"):
+        await sidecar.probe.get(path, {"traceparent": SAMPLED})
+        await sidecar.call.get(path, {"traceparent": SAMPLED})
+    assert spans.get_finished_spans() == ()
+
+
+def test_tracing_is_off_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a configured provider and without an endpoint in the environment; also when it is disabled."""
+    assert tracing.begin({}) is None
+    assert tracing.begin({"OTEL_SERVICE_NAME": "x"}) is None
+    assert (
+        tracing.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318", "OTEL_SDK_DISABLED": "true"})
+        is None
+    )
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+def test_another_protocol_is_one_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A collector that expects gRPC would fail every export, and the log would be full of it."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", name: "grpc"}
+    assert tracing.begin(environ) is None
+    (record,) = caplog.records
+    assert record.fields == {"protocol": "grpc", "expected": "http/protobuf"}
+
+
+def test_without_opentelemetry_there_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only for whoever asked for traces: it says what to install."""
+    real = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name.startswith("opentelemetry"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert tracing.begin({}) is None
+    assert caplog.records == []
+    assert tracing.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}) is None
+    (record,) = caplog.records
+    assert "entra-fast[otel]" in record.getMessage()
+
+
+def _by_kind(spans: InMemorySpanExporter) -> list[ReadableSpan]:
+    """Client spans first."""
+    return sorted(spans.get_finished_spans(), key=lambda span: span.kind.name)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_spans_are_exported_as_the_environment_says(provider: Provider, reachable: bool) -> None:
+    """The whole process with the real exporter: what is left is sent when it ends. A collector that cannot be
+    reached costs nothing but the spans."""
+    received: list[ExportTraceServiceRequest] = []
+
+    async def collect(request: web.Request) -> web.Response:
+        received.append(ExportTraceServiceRequest.FromString(await request.read()))
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", collect)
+    collector = web.AppRunner(app)
+    await collector.setup()
+    await web.TCPSite(collector, "127.0.0.1", 0).start()
+    endpoint = f"http://127.0.0.1:{collector.addresses[0][1]}"
+    if not reachable:
+        await collector.cleanup()
+    async with served() as serve:
+        process = await serve(
+            provider.environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_COMPRESSION="none")
+        )
+        caller = await process.listening()
+        answer = await caller.send(introspection("a", traceparent=SAMPLED))
+        assert answer.status == 200
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+    await collector.cleanup()
+    assert not any("Traceback" in line for line in process.lines)
+    if reachable:
+        resources = [resource for request in received for resource in request.resource_spans]
+        names = [attribute.value.string_value for r in resources for attribute in r.resource.attributes]
+        assert "entra-fast" in names
+        sent = [span for r in resources for scope in r.scope_spans for span in scope.spans]
+        (span,) = [span for span in sent if span.name == "POST /api/v1/introspect"]
+        assert span.trace_id.hex() == TRACE
+        assert span.parent_span_id.hex() == SPAN

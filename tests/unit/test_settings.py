@@ -1,0 +1,278 @@
+"""Settings: found, checked, frozen; errors name the setting and never a secret."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entra_fast._settings.catalogue import SETTINGS
+from entra_fast._settings.kinds import Setting
+from entra_fast._settings.load import Settings
+from entra_fast._settings.model import CacheSettings, OutboundSettings, ServerSettings
+from entra_fast._settings.secret import Secret
+from entra_fast.errors import ConfigurationError
+from support.keys import Key
+
+JWK = Key.generate().private_jwk()
+BASE = {
+    "AZURE_APP_CLIENT_ID": "client",
+    "AZURE_APP_WELL_KNOWN_URL": "https://login.example/t/v2.0/.well-known/openid-configuration",
+    "AZURE_APP_JWK": JWK,
+}
+NOWHERE = Path("/nonexistent")
+
+
+def read(**changes: str | None) -> Settings:
+    environ = {name: value for name, value in {**BASE, **changes}.items() if value is not None}
+    return Settings.from_environment(environ, NOWHERE)
+
+
+def refused(**changes: str | None) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        read(**changes)
+    return caught.value
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    """Without settings of its own a sidecar listens on 127.0.0.1:3000 and waits 2 s, 3 s, 5 s, 1 retry."""
+    settings = read()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 3000)
+    assert settings.server.probe_host is None
+    out = settings.outbound
+    assert (out.connect_timeout, out.read_timeout, out.overall_timeout, out.max_retries) == (2, 3, 5, 1)
+    assert settings.provider is not None
+    assert settings.provider.needs_discovery
+
+
+def test_a_misspelled_setting_is_named_with_the_one_that_was_meant() -> None:
+    """Variables of this program that nothing reads, and near misses of the variables that NAIS sets."""
+    names = (
+        "ENTRA_FAST_MAX_CONECTIONS",
+        "ENTRA_FAST_SOMETHING_ELSE_ENTIRELY",
+        "AZURE_APP_CLIENTID",
+    )
+    assert read(**dict.fromkeys(names, "1")).unknown == (
+        "AZURE_APP_CLIENTID (did you mean AZURE_APP_CLIENT_ID?)",
+        "ENTRA_FAST_MAX_CONECTIONS (did you mean ENTRA_FAST_MAX_CONNECTIONS?)",
+        "ENTRA_FAST_SOMETHING_ELSE_ENTIRELY",
+    )
+
+
+def test_variables_of_others_are_not_taken_for_misspelled_settings() -> None:
+    """What NAIS sets beside our settings, and what Kubernetes sets for a service called entra-fast."""
+    names = (
+        "ENTRA_FAST_SERVICE_HOST",
+        "ENTRA_FAST_PORT",
+        "ENTRA_FAST_PORT_80_TCP",
+        "AZURE_APP_JWKS",
+        "AZURE_APP_PRE_AUTHORIZED_APPS",
+        "AZURE_APP_CERTIFICATE_KEY_ID",
+        "AZURE_APP_PASSWORD_KEY_ID",
+        "AZURE_CLIENT_ID",
+        "PATH",
+    )
+    assert read(**dict.fromkeys(names, "1")).unknown == ()
+    assert read(ENTRA_FAST_MAX_CONNECTIONS="1", TEXAS_HTTP_MAX_RETRIES="1").unknown == ()
+
+
+def test_the_older_name_of_the_fast_path_still_works() -> None:
+    """ENTRA_FAST_FAST_LANE is an alias; the new name takes precedence."""
+    assert read().server.fast_path is True
+    assert read(ENTRA_FAST_FAST_LANE="false").server.fast_path is False
+    assert read(ENTRA_FAST_FAST_LANE="false", ENTRA_FAST_FAST_PATH="true").server.fast_path is True
+    assert refused(ENTRA_FAST_FAST_LANE="no").setting == "ENTRA_FAST_FAST_LANE"
+
+
+def test_texas_names_are_aliases_and_the_own_name_wins() -> None:
+    """TEXAS_HTTP_* of the sidecar that this one replaces are honoured."""
+    settings = read(
+        TEXAS_HTTP_CONNECT_TIMEOUT_MILLIS="1500",
+        TEXAS_HTTP_MAX_RETRIES="3",
+        ENTRA_FAST_HTTP_MAX_RETRIES="2",
+    )
+    assert settings.outbound.connect_timeout == 1.5
+    assert settings.outbound.max_retries == 2
+    assert refused(TEXAS_HTTP_MAX_RETRIES="many").setting == "TEXAS_HTTP_MAX_RETRIES"
+
+
+@pytest.mark.parametrize(
+    ("enabled", "client_id", "expected"),
+    [
+        (None, "client", True),
+        (None, None, False),
+        ("true", "client", True),
+        ("false", "client", False),
+        ("false", None, False),
+    ],
+)
+def test_the_provider_is_enabled_by_its_switch_or_by_the_client_id(
+    enabled: str | None, client_id: str | None, expected: bool
+) -> None:
+    """AZURE_ENABLED decides; when unset, whether there is a client id."""
+    settings = read(AZURE_ENABLED=enabled, AZURE_APP_CLIENT_ID=client_id)
+    assert (settings.provider is not None) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"AZURE_ENABLED": "true", "AZURE_APP_CLIENT_ID": None}, "AZURE_APP_CLIENT_ID"),
+        ({"AZURE_APP_CLIENT_ID": "a b"}, "AZURE_APP_CLIENT_ID"),
+        ({"AZURE_APP_WELL_KNOWN_URL": None}, "AZURE_APP_WELL_KNOWN_URL"),
+        ({"AZURE_APP_WELL_KNOWN_URL": "http://login.example/"}, "AZURE_APP_WELL_KNOWN_URL"),
+        ({"AZURE_APP_WELL_KNOWN_URL": "file:///etc/passwd"}, "AZURE_APP_WELL_KNOWN_URL"),
+        ({"AZURE_OPENID_CONFIG_JWKS_URI": "https://u:p@login.example/"}, "AZURE_OPENID_CONFIG_JWKS_URI"),
+        ({"AZURE_OPENID_CONFIG_TOKEN_ENDPOINT": "login"}, "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT"),
+        ({"AZURE_OPENID_CONFIG_ISSUER": "login"}, "AZURE_OPENID_CONFIG_ISSUER"),
+        ({"AZURE_APP_TENANT_ID": "a/b"}, "AZURE_APP_TENANT_ID"),
+        ({"AZURE_ENABLED": "yes"}, "AZURE_ENABLED"),
+        ({"AZURE_APP_JWK": None}, "AZURE_APP_JWK"),
+        ({"AZURE_APP_JWK": "{}"}, "AZURE_APP_JWK"),
+        ({"AZURE_APP_JWK": "not json"}, "AZURE_APP_JWK"),
+        ({"AZURE_APP_NEXT_JWK": "not json"}, "AZURE_APP_NEXT_JWK"),
+        ({"BIND_ADDRESS": "3000"}, "BIND_ADDRESS"),
+        ({"BIND_ADDRESS": ":3000"}, "BIND_ADDRESS"),
+        ({"BIND_ADDRESS": "127.0.0.1:70000"}, "BIND_ADDRESS"),
+        ({"BIND_ADDRESS": "127.0.0.1:+1"}, "BIND_ADDRESS"),
+        ({"PROBE_BIND_ADDRESS": "127.0.0.1:3000"}, "PROBE_BIND_ADDRESS"),
+        ({"ENTRA_FAST_HTTP_MAX_RETRIES": "-1"}, "ENTRA_FAST_HTTP_MAX_RETRIES"),
+        ({"ENTRA_FAST_HTTP_MAX_RETRIES": "11"}, "ENTRA_FAST_HTTP_MAX_RETRIES"),
+        ({"ENTRA_FAST_MAX_CONNECTIONS": "0"}, "ENTRA_FAST_MAX_CONNECTIONS"),
+        ({"ENTRA_FAST_LOG_LEVEL": "loud"}, "ENTRA_FAST_LOG_LEVEL"),
+        ({"ENTRA_FAST_ALLOWED_HOSTS": "http://x"}, "ENTRA_FAST_ALLOWED_HOSTS"),
+        ({"ENTRA_FAST_CA_BUNDLE": "/nonexistent.pem"}, "ENTRA_FAST_CA_BUNDLE"),
+        ({"HTTPS_PROXY": "socks5://user:hunter2@proxy"}, "HTTPS_PROXY"),
+        ({"HTTPS_PROXY": "http://user:hunter2@proxy example:8080"}, "HTTPS_PROXY"),
+    ],
+)
+def test_a_missing_or_wrong_setting_is_named(changes: dict[str, str | None], setting: str) -> None:
+    """The error names the setting in one line."""
+    error = refused(**changes)
+    assert error.setting == setting
+    assert setting in error.message
+    assert "\n" not in error.message
+    assert "hunter2" not in error.message
+
+
+def test_a_broken_key_is_refused_without_being_shown() -> None:
+    """The sentence about AZURE_APP_JWK contains no bytes of it."""
+    jwk = json.loads(JWK)
+    jwk["d"] = "canary" + jwk["d"][6:-4]
+    error = refused(AZURE_APP_JWK=json.dumps(jwk))
+    assert error.setting == "AZURE_APP_JWK"
+    for member in ("d", "n", "p", "q"):
+        assert jwk[member][:12] not in repr(error)
+    assert "canary" not in repr(error)
+
+
+def test_the_tenant_alone_means_entra_id_s_own_discovery_document() -> None:
+    """A tenant without a well-known URL is a tenant of the public cloud."""
+    settings = read(AZURE_APP_WELL_KNOWN_URL=None, AZURE_APP_TENANT_ID="nav.no")
+    assert settings.provider is not None
+    assert settings.provider.well_known_url == (
+        "https://login.microsoftonline.com/nav.no/v2.0/.well-known/openid-configuration"
+    )
+
+
+def test_three_endpoints_need_no_discovery() -> None:
+    """With issuer, keys and token endpoint nothing has to be looked up."""
+    settings = read(
+        AZURE_APP_WELL_KNOWN_URL=None,
+        AZURE_OPENID_CONFIG_ISSUER="https://login.example/t/v2.0",
+        AZURE_OPENID_CONFIG_JWKS_URI="https://login.example/keys",
+        AZURE_OPENID_CONFIG_TOKEN_ENDPOINT="https://login.example/token",
+    )
+    assert settings.provider is not None
+    assert not settings.provider.needs_discovery
+
+
+def test_files_hold_settings_and_the_environment_wins(tmp_path: Path) -> None:
+    """NAIS mounts the settings as files, too; an empty variable counts as unset."""
+    (tmp_path / "AZURE_APP_CLIENT_ID").write_text("from-file\n")
+    (tmp_path / "AZURE_APP_TENANT_ID").write_text("tenant-from-file")
+    (tmp_path / "AZURE_APP_CLIENT_SECRET").write_text("secret-from-file\n")
+    environ = {"AZURE_APP_TENANT_ID": "tenant-from-environment", "AZURE_APP_CLIENT_ID": " "}
+    settings = Settings.from_environment(environ, tmp_path)
+    assert settings.provider is not None
+    assert settings.provider.client_id == "from-file"
+    assert settings.provider.tenant_id == "tenant-from-environment"
+    secret = settings.provider.credentials.client_secret
+    assert secret is not None
+    assert secret.reveal() == "secret-from-file"
+    (tmp_path / "AZURE_APP_CLIENT_SECRET").write_text("rotated")
+    assert secret.reveal() == "rotated"
+
+
+def test_the_directory_can_be_named_by_a_variable(tmp_path: Path) -> None:
+    """ENTRA_FAST_SETTINGS_DIRECTORY replaces the place where NAIS mounts files; it must exist."""
+    for name, value in BASE.items():
+        (tmp_path / name).write_text(value)
+    assert Settings.from_environment({"ENTRA_FAST_SETTINGS_DIRECTORY": str(tmp_path)}).provider is not None
+    with pytest.raises(ConfigurationError, match="ENTRA_FAST_SETTINGS_DIRECTORY"):
+        Settings.from_environment({"ENTRA_FAST_SETTINGS_DIRECTORY": str(tmp_path / "no")})
+
+
+def test_a_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
+    """Too large or not text: named, not shown."""
+    for content in (b"x" * 70_000, b"canary\xff"):
+        (tmp_path / "AZURE_APP_CLIENT_ID").write_bytes(content)
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_environment({}, tmp_path)
+        assert caught.value.setting == "AZURE_APP_CLIENT_ID"
+        assert "canary" not in repr(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_no_representation_shows_a_secret() -> None:
+    """repr of settings, of a secret and of proxies (whose URL may hold a password)."""
+    settings = read(AZURE_APP_CLIENT_SECRET="hunter2-secret", HTTPS_PROXY="http://u:hunter2-proxy@proxy:1")
+    text = repr(settings)
+    assert "hunter2" not in text
+    assert json.loads(JWK)["d"][:20] not in text
+    assert "Secret(AZURE_APP_CLIENT_SECRET)" in text
+    with pytest.raises(TypeError):
+        pickle.dumps(Secret("X", "hunter2"))
+
+
+def test_ipv6_addresses() -> None:
+    """[::1]:3000 is an address."""
+    server = read(BIND_ADDRESS="[::1]:3001").server
+    assert (server.host, server.port) == ("::1", 3001)
+
+
+def test_the_page_of_settings_is_complete() -> None:
+    """docs/settings.md lists exactly the settings that exist, with forms, defaults and descriptions."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    expected = []
+    for setting in SETTINGS:
+        aliases = "".join(f" Also read as `{alias}`." for alias in setting.aliases)
+        default = setting.shown_default()
+        expected.append(
+            (setting.name, setting.form, f"`{default}`" if default else "-", setting.description + aliases)
+        )
+    assert rows == expected
+
+
+def test_each_setting_is_one_row() -> None:
+    """No name or alias occurs twice."""
+    names = [name for setting in SETTINGS for name in (setting.name, *setting.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_the_documented_default_means_the_same_as_no_setting(setting: Setting[Any, Any]) -> None:
+    """Writing the default into the environment changes nothing."""
+    if text := setting.shown_default():
+        assert setting.parse(text) == setting.default
+
+
+def test_settings_without_an_environment_are_the_defaults_of_the_classes() -> None:
+    """The defaults of the classes and of the catalogue are the same values."""
+    settings = Settings.from_environment({}, NOWHERE)
+    assert settings == Settings(ServerSettings(), None, OutboundSettings(), CacheSettings())

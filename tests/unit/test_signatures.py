@@ -1,0 +1,104 @@
+"""Which library verifies signatures: the choice, what is counted, and the end of trust.
+
+That a fast library which answers wrongly is found out is tested in the core, where one can be put in its
+place (rust/core/src/jose/signature.rs, rust/core/src/validate/validator.rs); nothing in the extension can.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entra_fast import _native, _signatures
+from entra_fast._metrics import Metrics
+from entra_fast.validate import AsyncValidator, ConfigurationError, InvalidToken, Validator
+from support.tokens import AUDIENCE, ISSUER, jwks, signer, validator
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+KEY = signer()
+
+DISTRUSTED = """
+import logging
+logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+from entra_fast import _native
+from support.tokens import signer, validator
+key = signer()
+tokens = [key.token(uti=str(n)) for n in range(200)]
+one = validator(key, cache_entries=1000)
+for token in tokens:
+    one.validate(token)
+confirmed = _native.signature_figures()["agreed"]
+_native.distrust_fast_signatures()
+_native.distrust_fast_signatures()
+for token in tokens:
+    one.validate(token)
+after = _native.signature_figures()
+print(after["fast"], after["disagreed"], after["agreed"] - confirmed, one.stats()["cache_entries"])
+"""
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    """Anything but the two names is a ConfigurationError that names the argument and both choices."""
+    for kind in (Validator, AsyncValidator):
+        for wrong in ("", "rind", "AWS-LC"):
+            with pytest.raises(ConfigurationError) as refused:
+                kind(ISSUER, AUDIENCE, jwks=jwks(KEY), signatures=wrong)
+            assert refused.value.setting == "signatures"
+            assert refused.value.message == "signatures must be fast or aws-lc"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("signatures", ["fast", "aws-lc"])
+def test_both_choices_accept_and_reject_the_same(algorithm: str, signatures: str) -> None:
+    """For every algorithm a valid token is accepted, and one with a changed signature is rejected."""
+    key = signer(algorithm=algorithm)
+    one = validator(key, algorithms=[algorithm], signatures=signatures, cache_entries=0)
+    token = key.token()
+    assert one.validate(token)["iss"] == ISSUER
+    head, _, signature = token.rpartition(".")
+    changed = ("B" if signature[9] == "A" else "A").join((signature[:9], signature[10:]))
+    with pytest.raises(InvalidToken) as refused:
+        one.validate(f"{head}.{changed}")
+    assert refused.value.code == "signature_invalid"
+
+
+def test_the_first_acceptance_of_a_key_is_confirmed() -> None:
+    """With rind in use, a validator's first accepted token is verified by AWS-LC too, and that is counted;
+    with AWS-LC alone there is nothing to confirm."""
+    if not _native.signature_figures()["fast"]:
+        pytest.skip("rind cannot run on this processor")
+    token = KEY.token()
+    before = _native.signature_figures()["agreed"]
+    validator(KEY, signatures="aws-lc", cache_entries=0).validate(token)
+    assert _native.signature_figures()["agreed"] == before
+    validator(KEY, cache_entries=0).validate(token)
+    assert _native.signature_figures()["agreed"] == before + 1
+
+
+def test_the_metric_counts_both_outcomes() -> None:
+    """The counter has both outcomes from the start, so that an alert on the second one always has data."""
+    text = Metrics().render().decode()
+    agreed = int(_signatures.confirmations()[("agreed",)])
+    assert f'entra_fast_signature_confirmations_total{{outcome="agreed"}} {agreed}\n' in text
+    assert 'entra_fast_signature_confirmations_total{outcome="disagreed"} 0\n' in text
+
+
+def test_without_trust_aws_lc_verifies_everything() -> None:
+    """A process that is told to distrust rind says so in one error line, and verifies again what was cached,
+    with AWS-LC: no confirmation is counted any more, because there is nothing to confirm."""
+    done = subprocess.run(
+        [sys.executable, "-c", DISTRUSTED],
+        capture_output=True,
+        cwd=Path(__file__).parents[1],  # for `support`
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "False 0 0 200\n"
+    assert done.stderr.splitlines() == [
+        "ERROR entra_fast.signatures rind is no longer used, AWS-LC verifies all signatures: another process "
+        "has reported that rind and AWS-LC disagree"
+    ]
