@@ -186,7 +186,7 @@ async def test_state_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
 def test_damaged_state_is_not_overwritten(tmp_path: Path, content: str) -> None:
     """It is an error that says what to remove."""
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(ConfigurationError, match="remove it to start anew"):
+    with pytest.raises(ConfigurationError, match="remove it to start from scratch"):
         LocalEntraId(state_directory=tmp_path)
     assert (tmp_path / FILE_NAME).read_text() == content
 
