@@ -24,7 +24,7 @@ _MAX_DIGITS = 15
 
 
 class Unsuitable(ValueError):
-    """A text does not have the form of its setting. The message continues "<NAME> "."""
+    """A text does not have the form of its setting. The message continues the setting's name."""
 
 
 def _whole_number(text: str, low: int, high: int) -> int:
