@@ -78,6 +78,9 @@ soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)
 
+bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
+	@$(BIN)/python -m benches.pictures
+
 lock: $(STAMPS)/tools ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
 	@requirements/lock.sh $(BIN)/uv
