@@ -295,7 +295,7 @@ async def test_silence(make: Make, network: TcpProxy) -> None:
         )
 
 
-async def test_nobody_is_there(make: Make, network: TcpProxy) -> None:
+async def test_a_refused_connection(make: Make, network: TcpProxy) -> None:
     """The reason is the operating system's."""
     await network.stop()
     failed = await failure(make(), base(network))

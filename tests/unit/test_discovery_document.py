@@ -53,7 +53,7 @@ def test_an_issuer_that_belongs_to_its_url(path: str, issuer: str) -> None:
     ],
 )
 def test_an_issuer_that_does_not_belong_to_its_url(path: str, issuer: str) -> None:
-    """Whoever answers for another issuer is not believed."""
+    """A document of another issuer is refused."""
     with pytest.raises(DiscoveryError) as caught:
         parse_discovery(document(issuer, "https://login.example"), well_known(path))
     assert caught.value.code == "discovery_issuer_mismatch"

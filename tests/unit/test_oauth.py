@@ -103,7 +103,7 @@ def test_a_token_that_has_expired_on_arrival_is_refused() -> None:
 
 
 def test_the_token_s_own_end_limits_its_lifetime() -> None:
-    """A token is not believed to outlive its own exp."""
+    """A token does not outlive its own exp, whatever expires_in says."""
     answer = parse_token_response(200, JSON, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
     assert answer.expires_in == 60
 
