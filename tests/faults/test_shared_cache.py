@@ -217,7 +217,7 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await until(one, "put", "ok", 2)
 
     async def replaced() -> bool:
-        return (await two.call.token(TARGET)).json["access_token"] == new
+        return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
@@ -303,7 +303,7 @@ async def test_one_replica_renews_and_the_others_take_over(
         sidecar.clock.advance(10)
 
         async def renewed(sidecar: Started = sidecar) -> bool:
-            return (await sidecar.call.token(TARGET)).json["access_token"] == new
+            return bool((await sidecar.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(renewed)
         assert await sidecar.metric('entra_fast_renewals_total{outcome="ok"}') == 1
@@ -813,7 +813,7 @@ async def test_a_failing_renewal_lock_delays_no_caller(
     assert (await sidecar.call.token(TARGET)).json["access_token"] == old
 
     async def renewed() -> bool:
-        return (await sidecar.call.token(TARGET)).json["access_token"] != old
+        return bool((await sidecar.call.token(TARGET)).json["access_token"] != old)
 
     await eventually(renewed)
     assert len(provider.requests) == 2
@@ -942,7 +942,7 @@ async def test_user_name_and_password(
         new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
         async def replaced() -> bool:
-            return (await two.call.token(TARGET)).json["access_token"] == new
+            return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(replaced)
         two.clock.advance(2900)

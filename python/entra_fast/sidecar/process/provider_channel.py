@@ -144,6 +144,8 @@ class ProviderChannel:
                 until = fields["until"]
                 self._keys.cool_down_ends = -math.inf if until is None else until  # JSON has no infinity
                 changes.cool_down_changed(self._keys.cool_down_ends)
+            case "signatures_distrusted":
+                _native.distrust_fast_signatures()
             case _:
                 return False
         return True
