@@ -18,16 +18,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast._provider.redis_cache import (
-    CHANNEL,
-    MAX_SKEW,
-    PAUSE,
-    Breaker,
-    EntryCipher,
-    EntryRejected,
-    pack,
-    unpack,
-)
+from entra_fast._provider.redis_cache import PAUSE, Breaker
+from entra_fast._provider.redis_entries import CHANNEL, MAX_SKEW, EntryCipher, EntryRejected, pack, unpack
 from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
@@ -140,17 +132,15 @@ async def test_other_targets_users_and_applications_share_nothing(
     """An entry belongs to one tenant, client, scope and user."""
     one, two = await replica(), await replica(AZURE_APP_CLIENT_ID="another")
     user, stranger = provider.mint(oid="user"), provider.mint(oid="stranger")
-    tokens = [
-        (await call()).json["access_token"]
-        for call in (
-            lambda: one.call.token(TARGET),
-            lambda: one.call.token(OTHER),
-            lambda: one.call.exchange(user, TARGET),
-            lambda: one.call.exchange(stranger, TARGET),
-            lambda: two.call.token(TARGET),
-            lambda: two.call.exchange(user, TARGET),
-        )
+    answers = [
+        await one.call.token(TARGET),
+        await one.call.token(OTHER),
+        await one.call.exchange(user, TARGET),
+        await one.call.exchange(stranger, TARGET),
+        await two.call.token(TARGET),
+        await two.call.exchange(user, TARGET),
     ]
+    tokens = [answer.json["access_token"] for answer in answers]
     assert len(set(tokens)) == 6
     await until(one, "put", "ok", 4)
     await until(two, "put", "ok", 2)
