@@ -27,7 +27,9 @@ from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
-from entra_fast.emulator.protocol.client_auth import ClientVerifier, Credentials, cluster_issuer
+from entra_fast.emulator.protocol.client_assertion import AssertionVerifier
+from entra_fast.emulator.protocol.client_auth import ClientVerifier
+from entra_fast.emulator.protocol.credentials import Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
 from entra_fast.emulator.protocol.grant_types import GrantTypes
@@ -83,7 +85,7 @@ class LocalProvider:
         self.public_url = check_base_url(public_url) if public_url is not None else None
         self.base_url = self.public_url or "http://127.0.0.1:8080"
         self.loaded_files: dict[str, tuple[int, int]] = {}
-        """What `watched_files` said when the registry was loaded."""
+        """The result of `watched_files` when the registry was loaded."""
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in force."""
         self.keyring = Keyring(self.now)
@@ -119,8 +121,7 @@ class LocalProvider:
             options: as for the class.
 
         Raises:
-            SourceError: something in the files is wrong; the message has a line with file, line and field for
-                each.
+            SourceError: the files have mistakes; the message has a line for each, with file, line and field.
         """
         local = cls(**options)
         local._sources = tuple(_source(source, cluster) for source in sources)
@@ -136,7 +137,7 @@ class LocalProvider:
         return self._wall_clock() + self.clock_offset
 
     def set_clock_offset(self, seconds: float) -> None:
-        """Let the provider's clock be wrong. Raises ConfigurationError when the offset is absurd."""
+        """Move the provider's clock. Raises ConfigurationError when the offset is too large."""
         if not -MAX_CLOCK_OFFSET <= seconds <= MAX_CLOCK_OFFSET:
             raise ConfigurationError(
                 "offset_invalid", f"offset: at most {MAX_CLOCK_OFFSET:g} seconds either way", "offset"
@@ -145,13 +146,13 @@ class LocalProvider:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """What real NAIS would have skipped silently."""
+        """Notices about what real NAIS skips silently."""
         return (*self._skipped, *self.registry.notices)
 
     def reload(self) -> None:
         """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
-        # Looked at before they are read: what changes meanwhile is found by the next look.
-        looked_at = self.watched_files()
+        # Before they are read, so that a change in the meantime is noticed afterwards.
+        files = self.watched_files()
         mistakes = Mistakes()
         loaded = manifest_files.load(self._sources, mistakes)
         tenants = directories.load(self._directory_file, mistakes)
@@ -163,13 +164,13 @@ class LocalProvider:
             generator_cluster=self._generator_cluster,
         )
         with self._lock:
-            self.loaded_files = looked_at
+            self.loaded_files = files
             self._skipped = loaded.warnings
             self.registry = _with_reply_urls(registry, self._extra_reply_urls)
             self.load_error = None
 
     def watched_files(self) -> dict[str, tuple[int, int]]:
-        """Every file that `reload` would read, with what changes when it changes."""
+        """Every file that `reload` would read, with its time of change and its size."""
         paths = [path for source in self._sources for path in manifest_files.files(source.path)]
         if self._directory_file is not None:
             paths.append(self._directory_file)
@@ -181,7 +182,7 @@ class LocalProvider:
         return found
 
     def add_reply_url(self, application: str, url: str) -> None:
-        """Register one more redirect URI, e.g. of a program that was started on a free port.
+        """Register another redirect URI, e.g. of a program that was started on a free port.
 
         Raises:
             ConfigurationError: no such application, or not a reply URL.
@@ -324,8 +325,9 @@ class LocalProvider:
     def token_service(self) -> TokenService:
         """The token endpoint for the address that this provider has now."""
         base_url, keyring, store, clock = self.base_url, self.keyring, self.store, self.now
+        assertions = AssertionVerifier(self.credentials, store, clock, base_url, self._strict_assertions)
         return TokenService(
-            clients=ClientVerifier(self.credentials, store, clock, base_url, self._strict_assertions),
+            clients=ClientVerifier(assertions),
             grant_types=GrantTypes(base_url, keyring, store, clock),
             issuer=TokenIssuer(base_url, keyring, store, clock, self.stray_key),
             journal=self.journal,
@@ -365,7 +367,7 @@ class LocalProvider:
         return kid
 
     def withdraw_key(self, kid: str) -> None:
-        """Publish a key no more; see Keyring.withdraw."""
+        """Stop publishing a key; see Keyring.withdraw."""
         self.keyring.withdraw(kid)
         self.save()
 

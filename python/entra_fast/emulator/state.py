@@ -1,4 +1,4 @@
-"""Keeping keys, codes, refresh tokens and sessions over restarts: one file, readable by its owner only."""
+"""Keeps keys, codes, refresh tokens and sessions across restarts, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from entra_fast.emulator.protocol.client_auth import Credentials
+from entra_fast.emulator.protocol.credentials import Credentials
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.store import ExpiringMap, Login, Session, Store
 from entra_fast.errors import ConfigurationError
@@ -55,12 +55,12 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         return False
     except (OSError, ValueError):
         raise ConfigurationError(
-            "state_unreadable", f"{path} cannot be read; remove it to start anew", "state"
+            "state_unreadable", f"{path} cannot be read; remove it to start from scratch", "state"
         ) from None
     try:
         if content["format"] != FORMAT:
             raise ConfigurationError(
-                "state_unreadable", f"{path} has another format; remove it to start anew", "state"
+                "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
         credentials.restore(content["credentials"])
@@ -77,7 +77,7 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
             store.assertion_ids.put(key, True, end - clock())
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
-            "state_unreadable", f"{path} is damaged; remove it to start anew", "state"
+            "state_unreadable", f"{path} is damaged; remove it to start from scratch", "state"
         ) from None
     return True
 

@@ -1,7 +1,7 @@
-"""HTTPS on the own machine: a local certificate authority, and a certificate that it has issued.
+"""HTTPS on this machine: a local certificate authority, and a server certificate that it issues.
 
-MSAL speaks https only. The authority is made once and kept in a directory; whoever trusts it trusts whatever
-that directory's key signs, so the key is readable by its owner only, and the authority may sign for this
+MSAL requires https. The authority is created once and kept in a directory. A client that trusts it trusts
+everything that its key signs; so only the owner can read the key, and the authority can sign for this
 machine's names only (name constraints, RFC 5280, section 4.2.1.10).
 """
 
@@ -36,7 +36,7 @@ _NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class LocalTls:
-    """What a server needs, and what its clients have to trust.
+    """What the server needs, and what its clients have to trust.
 
     Attributes:
         context: for serving.
@@ -63,15 +63,14 @@ class LocalTls:
 
 
 def prepare(directory: Path, names: Iterable[str] = ()) -> LocalTls:
-    """The authority of a directory, made if there is none or it has ended, and a fresh certificate for this
-    start.
+    """The authority of a directory, created if there is none or it has expired, and a new server certificate.
 
     Args:
-        names: host names beside localhost, for containers; the authority is made anew when it may not sign
-            for them.
+        names: host names beside localhost, for containers; the authority is replaced if it may not sign for
+            them.
 
     Raises:
-        ConfigurationError: the directory cannot be written, or holds something else.
+        ConfigurationError: the directory cannot be written, or holds a damaged authority.
     """
     wanted = tuple(dict.fromkeys((*_NAMES, *names)))
     try:
@@ -83,7 +82,7 @@ def prepare(directory: Path, names: Iterable[str] = ()) -> LocalTls:
         text = f"the directory {directory} for TLS cannot be used: {error.strerror}"
         raise ConfigurationError("tls_unwritable", text, "tls") from None
     except ValueError:
-        text = f"{directory} holds a damaged certificate authority; remove it to start anew"
+        text = f"{directory} holds a damaged certificate authority; remove it to start from scratch"
         raise ConfigurationError("tls_damaged", text, "tls") from None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain, chain_key)

@@ -70,7 +70,7 @@ async def test_the_log_says_why(entra: Caller) -> None:
     assert "✓ granted" not in refusals
     assert 'http-equiv="refresh"' in (await entra.request("GET", "/log?live=1")).text
     entry = text_of((await entra.request("GET", "/log/2")).text)
-    assert "dev-gcp:team:app-c stands in none of the inbound rules of dev-gcp:team:app-b" in entry
+    assert "dev-gcp:team:app-c is in none of the inbound rules of dev-gcp:team:app-b" in entry
     assert "add to spec.accessPolicy.inbound.rules of dev-gcp:team:app-b: - {application: app-c}" in entry
     assert "(1.yaml:1)" in entry
     assert (await entra.request("GET", "/log/99")).status == 404

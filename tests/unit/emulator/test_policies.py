@@ -81,7 +81,7 @@ async def test_a_rule_waits_for_its_application(clock: Clock) -> None:
 
 
 async def test_a_wildcard_grants_nothing(entra: Caller) -> None:
-    """Policy 4: `*` admits nobody to Entra ID, a notice says so, and so does the refusal's explanation."""
+    """Policy 4: `*` admits no one to Entra ID, a notice says so, and so does the refusal's explanation."""
     assert any("wildcard" in notice.text for notice in entra.local.notices)
     explanation = entra.local.explain("dev-gcp:team:app-nobody", "dev-gcp:team:app-b")
     assert not explanation.granted
@@ -125,7 +125,7 @@ async def test_allow_all_users_combines_with_groups(entra: Caller) -> None:
 
 
 def test_groups_that_do_not_exist_are_skipped() -> None:
-    """Policy 5: an unknown group admits nobody, and a notice names file and line."""
+    """Policy 5: an unknown group admits no one, and a notice names file and line."""
     local = local_entra([manifest("app", groups=["99999999-0000-4000-8000-000000000000"])], DIRECTORY)
     (notice,) = local.notices
     assert notice.location == "0.yaml:1"

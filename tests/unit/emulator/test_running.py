@@ -186,7 +186,7 @@ async def test_state_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
 def test_damaged_state_is_not_overwritten(tmp_path: Path, content: str) -> None:
     """It is an error that says what to remove."""
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(ConfigurationError, match="remove it to start anew"):
+    with pytest.raises(ConfigurationError, match="remove it to start from scratch"):
         LocalEntraId(state_directory=tmp_path)
     assert (tmp_path / FILE_NAME).read_text() == content
 
@@ -276,6 +276,13 @@ async def test_localhost_is_both_addresses() -> None:
                     assert answer.status == 200
     finally:
         await running.stop()
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST", "127.1.2.3", "::ffff:127.0.0.1"])
+async def test_every_spelling_of_a_loopback_address_is_served(host: str) -> None:
+    """It starts there, and answers requests for the address that it calls its own."""
+    async with served(local_entra(MANIFESTS, DIRECTORY), host) as entra:
+        assert (await entra.request("GET", "/")).status == 200
 
 
 def has_ipv6_loopback() -> bool:

@@ -1,6 +1,6 @@
 """Identifiers derived from names, so that they are the same at every start and on every machine.
 
-Only derivation belongs here; nothing is stored, and nothing here is secret.
+Only derivation belongs here. Nothing is stored, and nothing is secret.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from typing import Final
 
-# Fixed for ever: every id that people have written into their own configuration follows from it.
+# Never changes: people write the derived ids into their own configuration.
 _NAMESPACE: Final = uuid.UUID("6f3c1f5e-6d0a-5b52-9b57-1d2c5f0e7a11")
 
 
@@ -46,7 +46,7 @@ def group_id(tenant: str, group: str) -> str:
 
 
 def pairwise_subject(tenant_id: str, client_id: str, user_id: str) -> str:
-    """`sub` of a user for one application: stable, and of no use for recognising the user elsewhere
+    """`sub` of a user for one application: stable, and useless for recognising the user elsewhere
     (OpenID Connect Core 1.0, section 8.1). 43 characters, like Entra's."""
     digest = hashlib.sha256(f"sub|{tenant_id}|{client_id}|{user_id}".encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

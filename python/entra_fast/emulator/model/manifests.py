@@ -361,8 +361,14 @@ def parse(document: Document, cluster: str = DEFAULT_CLUSTER) -> Manifest:
         resource = Resource.model_validate(document.value)
     except ValidationError as error:
         for finding in sorted(findings(Resource, error), key=lambda item: document.line(item.place)):
-            code = "manifest_unknown_field" if finding.unknown_field else "manifest_invalid"
-            mistakes.add(_error(document, finding.place, finding.text, code))
+            mistakes.add(
+                _error(
+                    document,
+                    finding.place,
+                    finding.text,
+                    "manifest_unknown_field" if finding.unknown_field else "manifest_invalid",
+                )
+            )
         mistakes.raise_if_any()
         raise
     cluster = resource.metadata.annotations.cluster or cluster

@@ -1,8 +1,8 @@
-"""The registry: what Entra ID would know after NAIS has processed all manifests. An immutable snapshot.
+"""The registry: what Entra ID knows after NAIS has processed all manifests. An immutable snapshot.
 
-Connects manifests with directories: tenants, applications with their ids, and access rules that are resolved
-when they are asked for, so that a consumer that appears later needs no second look (policy 4). Whether a
-request is granted is decided in policy.py; nothing here knows about tokens or secrets.
+Connects manifests with directories: tenants, applications with their ids, and access rules. Rules name their
+consumers, so that one for an application that appears later needs no update (policy 4). Whether a request is
+granted belongs in protocol/policy.py; tokens and secrets do not belong here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GENERATOR_NAME: Final = "azure-token-generator"
 CALLBACK_PATH: Final = "/oauth2/callback"  # where naiserator sends logins, below each ingress
 DEFAULT_ROLE: Final = "access_as_application"
 DEFAULT_SCOPE: Final = "defaultaccess"
-SHOWN: Final = 5  # names of applications in an error at most
+SHOWN: Final = 5  # at most this many names of applications in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Rule:
 
     @property
     def is_wildcard(self) -> bool:
-        """Wildcards are for the network; Entra ID knows none, so they grant nothing (policy 4)."""
+        """Wildcards apply to the network only; in Entra ID they grant nothing (policy 4)."""
         return "*" in self.consumer.split(":")
 
 
@@ -64,7 +64,7 @@ class Application:
         object_id: GUID of its service principal.
         group_ids: groups that exist and are assigned to it, "all users" groups included (policy 5).
         token_version: 1 or 2, the version of tokens *for* this application.
-        location: `<file>:<line>` of its manifest, or a word for an application that has none.
+        location: `<file>:<line>` of its manifest, or `built in`.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant; nothing of another can be seen from it (policy 7)."""
+    """One tenant. It sees nothing of other tenants (policy 7)."""
 
     id: str
     name: str
@@ -125,7 +125,7 @@ class Tenant:
         return _tenant(self.directory, applications)
 
     def similar(self, name: str) -> str | None:
-        """The name of an application that somebody may have meant."""
+        """The name of the application that was probably meant."""
         wanted = name.removeprefix("api://").replace(".", ":")
         guess = difflib.get_close_matches(wanted, self.applications, 1, 0.7)
         return guess[0] if guess else None
@@ -133,7 +133,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All tenants, and what real NAIS would have skipped silently."""
+    """All tenants, and notices about what real NAIS skips silently."""
 
     tenants: tuple[Tenant, ...]
     notices: tuple[Notice, ...]
@@ -187,8 +187,8 @@ def build(
 ) -> Registry:
     """The registry for some manifests and directories.
 
-    The token generator is an application like any other; unless a manifest describes it, a built-in one that
-    lets every user log in stands in.
+    The token generator is an application like any other. Unless a manifest describes it, it is built in and
+    every user may log in to it.
     """
     directory_list = list(tenants) or [directories.empty(directories.DEFAULT_TENANT)]
     default = directory_list[0].tenant
@@ -238,7 +238,7 @@ def _tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant
 def _azure(manifest: Manifest) -> AzureApplication:
     azure = manifest.spec.azure.application
     if azure is None:
-        raise ValueError("not an application of Entra ID")  # the caller has looked
+        raise ValueError("not an application of Entra ID")  # `build` leaves those out
     return azure
 
 
@@ -252,7 +252,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
             location = manifest.location("spec", "azure", "application", "claims", "groups", index)
             notices.append(
                 Notice(
-                    location, f"the group {reference.id} does not exist in {entry.tenant}: it admits nobody"
+                    location, f"the group {reference.id} does not exist in {entry.tenant}: it admits no one"
                 )
             )
     if azure.allow_all_users:
@@ -322,8 +322,8 @@ def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
 def _rule_notices(
     tenant: Tenant, everything: Mapping[str, str], without_identity: Mapping[str, str]
 ) -> Iterable[Notice]:
-    # Usual mistakes have the right name in the wrong namespace or cluster. A search by similarity is for
-    # single questions: over a thousand applications it takes a tenth of a second for each.
+    # The usual mistake is the right name in the wrong namespace or cluster. A search by similarity would take
+    # a tenth of a second for each rule where there are a thousand applications.
     by_bare_name: dict[str, str] = {name.rpartition(":")[2]: name for name in tenant.applications}
     for application in tenant.applications.values():
         for rule in application.rules:
@@ -336,7 +336,7 @@ def _rule_notices(
 def _unresolved(
     consumer: str, guess: str | None, everything: Mapping[str, str], without_identity: Mapping[str, str]
 ) -> str:
-    """Why a rule's application is not there, as a sentence."""
+    """Why a rule's application cannot be found, as a sentence."""
     if consumer in everything:
         return f"{consumer} is in the tenant {everything[consumer]}; tenants are isolated, so the "
         "rule grants nothing"

@@ -1,7 +1,7 @@
 """Validates the values of a YAML document against a pydantic model, and says what is wrong in YAML's words.
 
-Only the translation belongs here: pydantic's errors in, places and sentences out. Which fields there are
-stands in manifests.py and directory.py.
+Only the translation of pydantic's errors into places and sentences belongs here. The fields are defined in
+manifests.py and directory.py.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ KINDS_OF_FAULT: Final[Mapping[str, str]] = {
     "garbage": "200 with a body that is not JSON",
     "redirect": "302 to another host",
     "expired_token": "a token that expired an hour ago",
-    "wrong_audience": "a token for somebody else",
+    "wrong_audience": "a token for another audience",
     "wrong_issuer": "a token of another issuer",
     "wrong_signature": "a token whose signature does not verify",
     "unknown_key": "a token signed with a key that is not published",
@@ -50,10 +50,10 @@ class Fault:
     Attributes:
         endpoint: one of ENDPOINTS.
         kind: one of KINDS_OF_FAULT.
-        application: client it is for (`<cluster>:<namespace>:<name>`); None for every one. Only the token
+        application: the client it applies to (`<cluster>:<namespace>:<name>`); None for all. Only the token
             endpoint knows its client.
         value: seconds, status or code, by kind.
-        remaining: how many requests it will still hit; None for no limit.
+        remaining: number of requests that it will still affect; None for no limit.
         until: when it ends, seconds since the epoch; None for never.
     """
 
@@ -67,7 +67,7 @@ class Fault:
 
 
 class Faults:
-    """The plan. Bounded; faults that are used up vanish."""
+    """The planned faults, bounded in number. A fault is removed after its last request."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -86,7 +86,7 @@ class Faults:
         """Plan a fault, for `count` requests or `seconds` of time or until removed.
 
         Raises:
-            ConfigurationError: what was asked for makes no sense; the message names the field.
+            ConfigurationError: a field has a wrong value; the message names it.
         """
         if kind not in KINDS_OF_FAULT:
             raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
@@ -95,7 +95,7 @@ class Faults:
         if kind in TOKEN_FAULTS and endpoint != "token":
             raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
         if application is not None and endpoint != "token":
-            raise _wrong("application", "only the token endpoint knows which application asks")
+            raise _wrong("application", "only the token endpoint knows the application")
         if kind in _NEEDS_VALUE and value is None:
             raise _wrong("value", f"required: {KINDS_OF_FAULT[kind]}")
         number = 30.0 if value is None else value
@@ -119,21 +119,21 @@ class Faults:
         return fault
 
     def remove(self, identifier: str) -> bool:
-        """Forget a fault; False when there is none of that id."""
+        """Remove a fault. False if there is none of that id."""
         before = len(self._faults)
         self._faults = [fault for fault in self._faults if fault.id != identifier]
         return len(self._faults) < before
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self._faults = []
 
     def planned(self) -> tuple[Fault, ...]:
-        """What is planned now."""
+        """All faults that are planned now."""
         return tuple(self._live())
 
     def take(self, endpoint: str, application: str | None = None) -> tuple[Fault, ...]:
-        """The faults that hit this request; each is counted down."""
+        """The faults that apply to this request; each is counted down."""
         if not self._faults:
             return ()
         hit: list[Fault] = []

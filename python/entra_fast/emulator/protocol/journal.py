@@ -23,7 +23,7 @@ class Entry:
     Attributes:
         number: counts up from 1.
         time: seconds since the epoch.
-        grant: what was asked for, in words: "client credentials", "on behalf of", "login"...
+        grant: the kind of request: "client credentials", "on behalf of", "login"...
         client: `<cluster>:<namespace>:<name>`, or what was sent where that is unknown.
         granted: whether it was granted.
         code: AADSTS number of a refusal; None when granted, and for planned faults without one.
@@ -58,7 +58,7 @@ class Journal:
         return next(self._numbers)
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry."""
+        """Add an entry; the oldest one is dropped when there are too many."""
         self._entries.appendleft(entry)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -70,5 +70,5 @@ class Journal:
         return next((entry for entry in self._entries if entry.number == number), None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._entries.clear()

@@ -2,7 +2,7 @@
 
 Like Entra ID, it publishes the next key before that key signs anything, its keys carry a self-signed
 certificate (`x5c`), and `kid` is the certificate's SHA-1 thumbprint. Applications' own keys are in
-client_auth.py.
+credentials.py.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Keyring:
             announced: True takes the key that has been published all along, as Entra ID's planned rollover
                 does; False a new one that no client can know yet, as its emergency rollover would.
         """
-        fresh = self._generate()  # outside of the lock: it takes a while
+        fresh = self._generate()  # outside the lock: it takes a while
         with self._lock:
             self._ensure()
             self._keys.append(fresh)
@@ -106,7 +106,7 @@ class Keyring:
             return self._keys[self._active][0].kid
 
     def withdraw(self, kid: str) -> None:
-        """Publish a key no more. If it is the one that signs, the next one takes over at once.
+        """Stop publishing a key. If it is the one that signs, the next one takes over at once.
 
         Raises:
             EntraFastError: no such key (code `key_unknown`).

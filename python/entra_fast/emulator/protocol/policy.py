@@ -1,8 +1,8 @@
 """The decision: may this consumer have a token for that target, and with which permissions? (policies 2-6)
 
-One pure function, `decide`, which the token endpoint, the login page, the console and `explain` all use, so
-that what is explained is what is enforced. Every step it takes is kept as a reason with the place in the
-manifest that it rests on, and, where a step failed, what to change.
+One pure function, `decide`, is used by the token endpoint, the login page, the console and `explain`, so that
+the explanation always matches the decision. Each check is recorded as a reason, with the line of the manifest
+that it depends on and, where it failed, the change that makes it pass.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from entra_fast.emulator.model.registry import DEFAULT_ROLE, DEFAULT_SCOPE, Appl
 from entra_fast.emulator.protocol.aadsts import EntraError
 
 MAX_GROUPS_IN_TOKEN: Final = 200
-"""More groups than this do not fit a JWT; Entra ID then points to Microsoft Graph instead ("overage")."""
+"""Tokens have no more groups than this; Entra ID then points to Microsoft Graph instead ("overage")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One check, and how it went.
+    """One check and its result.
 
     Attributes:
         check: a short stable name: `application`, `rule`, `user`, `group`, `credential`, `scope`,
             `request`...
-        location: `<file>:<line>` that it rests on, if any.
+        location: `<file>:<line>` that it depends on, if any.
         remedy: what to change so that it passes, if it failed.
     """
 
@@ -43,7 +43,7 @@ def failed(error: EntraError) -> Reason:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome.
+    """The result for one consumer, target and user.
 
     Attributes:
         granted: whether a token is issued.
@@ -62,7 +62,7 @@ class Decision:
 
     @property
     def groups_overage(self) -> bool:
-        """Whether the groups are too many for the token."""
+        """Whether there are too many groups for the token."""
         return len(self.groups) > MAX_GROUPS_IN_TOKEN
 
 
@@ -162,7 +162,7 @@ def _missing_rule(tenant: Tenant, consumer: Application, target: Application) ->
         rule += f", namespace: {namespace}"
     if cluster != own_cluster:
         rule += f", cluster: {cluster}"
-    text = f"{consumer.name} stands in none of the inbound rules of {target.name}"
+    text = f"{consumer.name} is in none of the inbound rules of {target.name}"
     wildcard = next((rule for rule in target.rules if rule.is_wildcard), None)
     if wildcard is not None:
         text += f"; the wildcard rule at {wildcard.location} grants nothing in Entra ID"

@@ -13,12 +13,12 @@ from typing import Any
 from entra_fast._native import unverified_claims
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.protocol.client_auth import Authentication, ClientVerifier
+from entra_fast.emulator.protocol.client_auth import ClientVerifier
 from entra_fast.emulator.protocol.faults import Fault, planned_error
 from entra_fast.emulator.protocol.grant_types import GRANT_NAMES, PUBLIC_CLIENT_GRANTS, GrantTypes
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.policy import Reason, failed
-from entra_fast.emulator.protocol.token_request import TokenRequest
+from entra_fast.emulator.protocol.token_request import Authentication, TokenRequest
 from entra_fast.emulator.protocol.token_response import TokenIssuer
 from entra_fast.errors import InvalidToken
 

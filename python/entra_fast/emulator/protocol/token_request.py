@@ -15,6 +15,19 @@ from entra_fast.emulator.protocol.scope import Scope, parse_scope
 from entra_fast.emulator.protocol.store import Login
 
 
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How a client has authenticated.
+
+    Attributes:
+        azpacr: "0" public, "1" secret, "2" assertion; the claim of that name.
+        text: for the journal.
+    """
+
+    azpacr: str
+    text: str
+
+
 @dataclass(slots=True)
 class TokenRequest:
     """A request on its way through the token endpoint; the journal keeps what it holds at the end.
