@@ -294,7 +294,7 @@ def test_clusters_come_from_source_or_annotation(tmp_path: Path) -> None:
 
 
 def test_applications_without_identity() -> None:
-    """Without azure.application.enabled there is no client, and whoever asks is told where to enable it."""
+    """Without azure.application.enabled there is no client, and the error says where to enable it."""
     from support.local_entra import local_entra
 
     text = manifest("app").replace('"enabled": true', '"enabled": false')
