@@ -37,6 +37,9 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
 
+test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
+	@tests/interpreters.sh $(abspath $(BIN))/maturin
+
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py
 

@@ -275,7 +275,7 @@ async def test_renewal_happens_behind_the_callers_back(sidecar: Started, provide
     release.set()
 
     async def renewed() -> bool:
-        return (await sidecar.call.token(TARGET)).json["access_token"] != first.json["access_token"]
+        return bool((await sidecar.call.token(TARGET)).json["access_token"] != first.json["access_token"])
 
     await eventually(renewed)
     assert len(provider.requests) == 2

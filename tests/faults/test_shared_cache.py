@@ -24,13 +24,14 @@ from entra_fast._provider.redis_cache import (
     PAUSE,
     Breaker,
     EntryCipher,
-    NotBelieved,
+    EntryRejected,
     pack,
     unpack,
 )
-from entra_fast._provider.token_client import SharedToken, TokenAcquirer, token_key
+from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar.provider_client import ProviderClient
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -216,7 +217,7 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await until(one, "put", "ok", 2)
 
     async def replaced() -> bool:
-        return (await two.call.token(TARGET)).json["access_token"] == new
+        return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
@@ -265,9 +266,11 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    assert isinstance(service.tokens, TokenAcquirer)
+    provider_client = service._provider
+    assert isinstance(provider_client, ProviderClient)
+    assert provider_client._shared_cache is not None
     assert service.settings.provider is not None
-    service.tokens.replaced_elsewhere(token_key(service.settings.provider, TARGET))
+    provider_client._shared_cache.on_replaced(token_key(service.settings.provider, TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"
@@ -300,7 +303,7 @@ async def test_one_replica_renews_and_the_others_take_over(
         sidecar.clock.advance(10)
 
         async def renewed(sidecar: Started = sidecar) -> bool:
-            return (await sidecar.call.token(TARGET)).json["access_token"] == new
+            return bool((await sidecar.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(renewed)
         assert await sidecar.metric('entra_fast_renewals_total{outcome="ok"}') == 1
@@ -593,13 +596,19 @@ async def test_false_announcements_cost_no_token(
 
 
 NOW = 1_800_000_000.0
+MONOTONIC = 5000.0
 
 
 def content(**changes: Any) -> bytes:
     values: dict[str, Any] = {"life": 3600.0, "age": 1.0, "end": None, "token": "t.o.k", "millis": 3_599_000}
     values |= changes
-    token = SharedToken(values["token"], values["life"], values["age"], values["end"])
-    return pack(token, now=values.get("now", NOW), expiry_millis=values["millis"])
+    token = FetchedToken(values["token"], values["life"], MONOTONIC - values["age"], values["end"])
+    now = values.get("now", NOW)
+    return pack(token, now=now, monotonic=MONOTONIC, expiry_millis=values["millis"])
+
+
+def unpacked(entry: bytes, now: float, left: int) -> FetchedToken | None:
+    return unpack(entry, now=now, monotonic=MONOTONIC, left_millis=left)
 
 
 @pytest.mark.parametrize(
@@ -615,26 +624,26 @@ def content(**changes: Any) -> bytes:
 )
 def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age: float) -> None:
     """A wrong clock makes a token look older, and never younger than Redis knows it to be."""
-    token = unpack(content(), now=ours, left_millis=left)
+    token = unpacked(content(), ours, left)
     assert token is not None
-    assert token.age == pytest.approx(age)
-    assert token.life == 3600
+    assert MONOTONIC - token.fetched_at == pytest.approx(age)
+    assert token.lifetime == 3600
 
 
 @pytest.mark.parametrize(("ours", "left"), [(NOW + 3599, 3_599_000), (NOW, 0), (NOW + 3700, 10)])
 def test_a_token_that_has_ended_is_a_miss(ours: float, left: int) -> None:
     """By whichever measure."""
     aged = content(life=3599.0) if left == 0 else content()
-    assert left == 0 or unpack(aged, now=ours, left_millis=left) is None
+    assert left == 0 or unpacked(aged, ours, left) is None
     if left == 0:
-        assert unpack(content(millis=3_599_000, age=1.0), now=ours, left_millis=0) is None
+        assert unpacked(content(millis=3_599_000, age=1.0), ours, 0) is None
 
 
 def test_a_token_whose_subject_has_ended_is_a_miss() -> None:
     """The user's token ends by the wall clock."""
     entry = content(end=NOW + 50, millis=50_000)
-    assert unpack(entry, now=NOW + 49, left_millis=1000) is not None
-    assert unpack(entry, now=NOW + 50, left_millis=1) is None
+    assert unpacked(entry, NOW + 49, 1000) is not None
+    assert unpacked(entry, NOW + 50, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -665,8 +674,8 @@ def test_content_is_validated_although_it_was_encrypted(
     entry: bytes, ours: float, left: int, reason: str
 ) -> None:
     """A replica with a bug or a wrong clock has the key, too."""
-    with pytest.raises(NotBelieved) as caught:
-        unpack(entry, now=ours, left_millis=left)
+    with pytest.raises(EntryRejected) as caught:
+        unpacked(entry, ours, left)
     assert caught.value.reason == reason
 
 
@@ -804,7 +813,7 @@ async def test_a_failing_renewal_lock_makes_nobody_wait(
     assert (await sidecar.call.token(TARGET)).json["access_token"] == old
 
     async def renewed() -> bool:
-        return (await sidecar.call.token(TARGET)).json["access_token"] != old
+        return bool((await sidecar.call.token(TARGET)).json["access_token"] != old)
 
     await eventually(renewed)
     assert len(provider.requests) == 2
@@ -935,7 +944,7 @@ async def test_user_name_and_password(
         new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
         async def replaced() -> bool:
-            return (await two.call.token(TARGET)).json["access_token"] == new
+            return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(replaced)
         two.clock.advance(2900)
@@ -1156,7 +1165,7 @@ async def test_nothing_secret_is_said_however_redis_fails(
         await way.stop()
         await server.stop()
     said = "\n".join(lines)
-    assert "going on without the shared cache" in said
+    assert "shared cache paused after failures" in said
     assert [json.loads(line)["level"] for line in lines if "Traceback" in line] == []
     secrets = [key, wrong, "right-password-0123456789", *tokens]
     assert [

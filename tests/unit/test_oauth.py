@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entra_fast._provider.discovery_document import DiscoveryError, parse_discovery
 from entra_fast._provider.oauth import (
-    DiscoveryError,
     aadsts_code,
-    parse_discovery,
     parse_retry_after,
-    parse_token_answer,
+    parse_token_response,
     scope_for,
 )
 from entra_fast.errors import EntraFastError, ProviderError
@@ -140,13 +139,13 @@ def token_body(**changes: object) -> bytes:
 
 
 def parse(body: bytes, status: int = 200, headers: Mapping[str, str] = JSON) -> object:
-    return parse_token_answer(status, headers, body, now=NOW)
+    return parse_token_response(status, headers, body, now=NOW)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(3599, 3599), ("3599", 3599), (3599.5, 3599.5), (1, 1)])
 def test_a_believable_expires_in(value: object, seconds: float) -> None:
     """A number, or a string of digits as some versions of the provider send."""
-    answer = parse_token_answer(200, JSON, token_body(expires_in=value), now=NOW)
+    answer = parse_token_response(200, JSON, token_body(expires_in=value), now=NOW)
     assert (answer.expires_in, answer.cacheable) == (seconds, True)
 
 
@@ -156,7 +155,7 @@ def test_a_believable_expires_in(value: object, seconds: float) -> None:
 )
 def test_an_unbelievable_expires_in_means_once_and_never_again(value: object) -> None:
     """The token is handed out, and not cached."""
-    answer = parse_token_answer(200, JSON, token_body(expires_in=value), now=NOW)
+    answer = parse_token_response(200, JSON, token_body(expires_in=value), now=NOW)
     assert not answer.cacheable
     assert answer.access_token == "opaque"
 
@@ -185,14 +184,14 @@ def test_a_token_that_is_dead_on_arrival_is_refused() -> None:
 
 def test_the_token_s_own_end_limits_its_life() -> None:
     """A token is not believed to outlive its own exp."""
-    answer = parse_token_answer(200, JSON, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
+    answer = parse_token_response(200, JSON, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
     assert answer.expires_in == 60
 
 
 def test_the_provider_s_clock_judges_and_not_the_local_one() -> None:
     """A local clock that is an hour ahead does not kill fresh tokens: the Date header counts."""
     headers = {**JSON, "Date": "Fri, 15 Jan 2027 08:00:00 GMT"}  # NOW
-    answer = parse_token_answer(200, headers, token_body(access_token=jwt(exp=NOW + 3599)), now=NOW + 7200)
+    answer = parse_token_response(200, headers, token_body(access_token=jwt(exp=NOW + 3599)), now=NOW + 7200)
     assert (answer.expires_in, answer.cacheable) == (3599, True)
 
 
@@ -321,7 +320,7 @@ def test_a_retry_after_date_is_one_of_the_provider_s_clock() -> None:
     """A local clock that is an hour ahead does not end the window before it began: the Date header counts."""
     headers = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT", "Retry-After": "Fri, 15 Jan 2027 08:02:00 GMT"}
     with pytest.raises(ProviderError) as caught:
-        parse_token_answer(429, headers, b"", now=NOW + 3600)
+        parse_token_response(429, headers, b"", now=NOW + 3600)
     assert caught.value.retry_after == 120
 
 

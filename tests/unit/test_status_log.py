@@ -148,7 +148,7 @@ def test_other_libraries_do_not_fill_the_log() -> None:
 def test_the_operators_page_quotes_lines_that_exist() -> None:
     """Every log line that docs/operating.md names is written somewhere."""
     page = (ROOT / "docs" / "operating.md").read_text()
-    table = page.partition("| log line | means |")[2].partition("\n\n")[0]
+    table = page.partition("| log line | meaning |")[2].partition("\n\n")[0]
     quoted = [line for row in table.splitlines() for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(quoted) >= 12
     source = "".join(path.read_text() for path in (ROOT / "python" / "entra_fast").rglob("*.py"))

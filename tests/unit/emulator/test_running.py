@@ -278,6 +278,13 @@ async def test_localhost_is_both_addresses() -> None:
         await running.stop()
 
 
+@pytest.mark.parametrize("host", ["LOCALHOST", "127.1.2.3", "::ffff:127.0.0.1"])
+async def test_every_spelling_of_a_loopback_address_is_served(host: str) -> None:
+    """It starts there, and answers requests for the address that it calls its own."""
+    async with served(local_entra(MANIFESTS, DIRECTORY), host) as entra:
+        assert (await entra.request("GET", "/")).status == 200
+
+
 def has_ipv6_loopback() -> bool:
     """Containers often have none."""
     try:
