@@ -87,7 +87,7 @@ class Bench:
                 self.directory, self.seen, self.unseen if "introspect_unseen" in subjects else []
             )
             sidecar = stack.enter_context(ready_sidecar(environ))
-            slow_path = stack.enter_context(ready_sidecar(environ, "--no-fast-lane"))
+            slow_path = stack.enter_context(ready_sidecar(environ, "--no-fast-path"))
             bare, answers = {}, {}
             for subject in subjects:
                 answers[subject] = raw_answer(sidecar, traffic.shot(subject, JSON))
@@ -215,7 +215,7 @@ class Bench:
             sidecar = stack.enter_context(ready_sidecar(environ))
             servers = {
                 "sidecar": sidecar,
-                "slow_path": stack.enter_context(ready_sidecar(environ, "--no-fast-lane")),
+                "slow_path": stack.enter_context(ready_sidecar(environ, "--no-fast-path")),
                 "bare": stack.enter_context(reference("bare", answer=raw_answer(sidecar, shot))),
             }
             self.results.idle_bytes.append(sidecar.resident_bytes())
