@@ -506,14 +506,16 @@ async def test_a_caller_that_goes_away(
 async def test_a_surprise_does_not_end_the_refreshing(accepted: list[KeySet | None]) -> None:
     """An exception that nobody foresaw is a failed fetch like any other, and the next one is made."""
 
-    class Surprising(HttpClient):
+    class Surprising:
         calls = 0
 
-        async def get(self, url: str, **_: object) -> None:  # type: ignore[override]
+        async def get(self, url: str, *, accept: str = "") -> HttpResponse:
             self.calls += 1
             if self.calls >= 3:
                 done.set()
             raise RuntimeError("surprise")
+
+        async def aclose(self) -> None: ...
 
     done, http = asyncio.Event(), Surprising()
     keys = AsyncKeys("https://x/keys", http, accepted.append, rules=RefreshRules(first_retry=0, last_retry=0))
