@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
-from entra_fast._provider.token_client import token_key
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
@@ -135,7 +135,7 @@ async def test_a_provider_process_that_hangs_does_not_hold_a_request_for_ever(
     """After the limit a token that is still valid is served; where there is none, the request fails."""
     monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
     never = asyncio.get_running_loop().create_future()
-    ends.answer = lambda *_: never  # type: ignore[assignment,return-value]
+    ends.answer = lambda *_: never  # type: ignore[assignment]
     assert ends.service.tokens is not None
     with pytest.raises(ProviderError, match="does not respond"):
         await ends.service.tokens.acquire("api://c.n.a/.default")
@@ -205,7 +205,7 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:
     """A token that waits for the answer is not verified again, and its caller continues."""
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
-    ends.answer = lambda *_: never  # type: ignore[assignment,return-value]
+    ends.answer = lambda *_: never  # type: ignore[assignment]
     waiting = asyncio.ensure_future(ends.keys.refresh_for_unknown("new"))
     await asyncio.sleep(0)
     await ends.keys.aclose()
