@@ -38,8 +38,8 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
             raise AssertionError("no worker has done anything wrong")
 
         worker = ConnectedWorker(number, end)
-        worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), list)
-        channel = Channel(lambda name, _: heard.append(name), list)
+        worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), lambda: None)
+        channel = Channel(lambda name, _: heard.append(name), lambda: None)
         await worker.channel.open(ours)
         await channel.open(theirs)
         channels.append(channel)
