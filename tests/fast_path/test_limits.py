@@ -204,7 +204,7 @@ async def test_aiohttp_does_not_undo_that_the_fast_path_stopped_reading(fast: St
         assert not protocol.transport.is_reading()
         protocol.resume_reading(resume_parser=False)  # as at the end of every body
         assert not protocol.transport.is_reading()
-        protocol._take_held()
+        protocol._release_held()
         assert protocol.transport.is_reading()
 
 
