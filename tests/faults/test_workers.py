@@ -229,7 +229,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
     assert metrics['entra_fast_upstream_requests_total{grant="client_credentials",outcome="ok"}'] == 1
     assert requests_of(metrics, 0) + requests_of(metrics, 1) == 3 * CONNECTIONS
     assert metrics["entra_fast_workers"] == 2
-    assert metrics["entra_fast_fast_lane"] == 1
+    assert metrics["entra_fast_fast_path"] == 1
     assert metrics["entra_fast_token_cache_entries"] == 2  # a copy in each worker
     assert metrics["entra_fast_key_set_keys"] == 1
     assert metrics['entra_fast_key_set_requests_total{outcome="ok"}'] == 1

@@ -260,7 +260,7 @@ async def test_user_in_no_group(entra: Caller) -> None:
 
 
 async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
-    """50013: tampered, signed by somebody else, an application's own token, or no token at all."""
+    """50013: tampered, signed with another key, an application's own token, or no token at all."""
     token = await entra.user_token("app-a", "ada")
     head, body, signature = token.split(".")
     tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"

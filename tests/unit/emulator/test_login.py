@@ -28,7 +28,7 @@ async def authorize(entra: Caller, application: str, **changes: str | None):
 
 
 async def test_the_login_page_shows_who_is_admitted(entra: Caller) -> None:
-    """Users are listed with their groups and with what the target says to each, before anybody clicks."""
+    """Users are listed with their groups and with what the target says to each, before anyone clicks."""
     scope = f"openid {entra.scope('app-b')}"
     page = visible((await authorize(entra, "app-a", scope=scope)).text)
     assert "Ada Lovelace ada@trygdeetaten.no · A100001 everyone, group-b, other" in page
@@ -195,7 +195,7 @@ async def test_other_errors_go_back(
 
 
 async def test_the_session_saves_the_second_login(entra: Caller) -> None:
-    """Once signed in, the next login needs no click; `prompt` and a `login_hint` for somebody else ask
+    """Once signed in, the next login needs no click; `prompt` and a `login_hint` for another user ask
     again.
     """
     await entra.sign_in("app-a", "ada")
@@ -215,7 +215,7 @@ async def test_a_session_ends(entra: Caller, clock: Clock) -> None:
 
 
 async def test_a_session_is_for_one_tenant(entra: Caller) -> None:
-    """Who is signed in to one tenant is nobody in the other."""
+    """A session in one tenant does not exist in the other."""
     await entra.sign_in("app-a", "ada")
     assert (await authorize(entra, "abroad", prompt="none")).location["error"] == "login_required"
 
