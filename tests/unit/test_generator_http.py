@@ -157,7 +157,7 @@ async def test_without_a_login_the_browser_is_sent_to_the_provider(world: World,
     status, headers, _ = await browser.go(f"/api/obo?aud={TARGET}")
     assert status == 302
     location = urlsplit(headers["Location"])
-    assert headers["Location"].startswith(f"{world.emulator.protocol.base_url}/")
+    assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     query = parse_qs(location.query)
     assert all(len(values) == 1 for values in query.values())
     assert query["response_type"] == ["code"]
@@ -245,7 +245,7 @@ async def test_logging_out_ends_the_session_at_the_provider_too(world: World, br
     _, headers, _ = await browser.go("/oauth2/login")
     assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still known there: no question
     _, headers, _ = await browser.go("/oauth2/logout", "POST")
-    assert headers["Location"].startswith(f"{world.emulator.protocol.base_url}/")
+    assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     status, headers, _ = await browser.go(headers["Location"])
     assert (status, headers["Location"]) == (303, f"{world.url}/")
     _, headers, _ = await browser.go("/oauth2/login")
@@ -351,7 +351,7 @@ async def test_no_redirect_leads_to_a_place_that_the_caller_chose(
     if location is None:
         assert status in {400, 404}
         return
-    assert location.startswith(f"{world.emulator.protocol.base_url}/")
+    assert location.startswith(f"{world.emulator.base_url}/")
     _, headers, _ = await browser.go(await browser.sign_in(location))
     assert re.match(r"/(api/obo\?aud=[A-Za-z0-9%._-]+)?$", headers["Location"])
 
