@@ -37,6 +37,9 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
 
+test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
+	@tests/interpreters.sh $(abspath $(BIN))/maturin
+
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py
 
@@ -74,6 +77,9 @@ soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check 
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)
+
+bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
+	@$(BIN)/python -m benches.pictures
 
 lock: $(STAMPS)/tools ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv

@@ -33,7 +33,6 @@ import uvloop
 from aiohttp import web
 
 from benches import tokens as material
-from benches.load import svg
 from benches.load.__main__ import machine
 from benches.load.processes import LOAD_CORE, ROOT, Server, start_sidecar, until_ready
 from benches.load.traffic import FORM, JSON, body
@@ -554,44 +553,6 @@ class Soak:
         }
 
 
-def picture(result: dict[str, Any], subtitle: str) -> str:
-    """Memory, latency and rate over the course of the run."""
-    windows = result["windows"]
-    xs = [window["requests"] for window in windows]
-    slope = result["slope_bytes_per_million_requests"] / 2**20
-    memory = [window["resident_bytes"] / 2**20 for window in windows]
-    p50, p99 = ([window[name] / 1e3 for window in windows] for name in ("p50_us", "p99_us"))
-    rate = [window["per_second"] / 1e3 for window in windows]
-    return svg.course_picture(
-        [
-            svg.Lines(
-                "Resident memory",
-                xs,
-                [("resident", svg.OURS, memory)],
-                "MiB",
-                f"{slope:+.2f} MiB per million requests over the last three quarters",
-            ),
-            svg.Lines(
-                "Time to an answer, pipelined",
-                xs,
-                [("p50", svg.OURS, p50), ("p99", svg.WARN, p99)],
-                "ms",
-                f"up to {DEEPEST_PIPELINE} requests at once on each of {CONNECTIONS} connections",
-            ),
-            svg.Lines(
-                "Answers a second",
-                xs,
-                [("rate", svg.OURS, rate)],
-                "thousands",
-                "the client is the slower part",
-            ),
-        ],
-        f"{result['requests']:,} requests, {result['wrong_answers']} wrong, {result['errors']} errors",
-        subtitle,
-        "requests",
-    )
-
-
 def progress(text: str) -> None:
     print(f"  {text}", flush=True)
 
@@ -609,7 +570,9 @@ def main() -> int:
     result["machine"] = machine()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    arguments.out.with_suffix(".svg").write_text(picture(result, result["machine"]))
+    from benches import pictures  # noqa: PLC0415 - after measuring: it is large
+
+    pictures.draw(arguments.out, pictures.soak_picture)
     for name, value in result.items():
         if name != "windows":
             print(f"{name:34} {value}")

@@ -10,7 +10,7 @@ random; and a checker that knows the truth of every answer.
 | `pod` | the sidecars' processes, and which connections are whose |
 | `truth` | what is right, and the judgement of every answer |
 | `part` | one kind of pod under load, from its start to its end |
-| `report` | the table, `chaos.json` and the picture `chaos.svg` |
+| `report` | the table and `chaos.json` |
 
 What must hold, in every part:
 - a token is one that the provider issued for that target and that user, and has not ended;

@@ -221,7 +221,7 @@ def bench_pyjwt(benchmark: Any, made: dict[str, material.Tokens], algorithm: str
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def bench_joserfc(benchmark: Any, made: dict[str, material.Tokens], algorithm: str, turn: int) -> None:
     """joserfc with a prepared key, checking the same claims."""
-    key = joserfc_jwk.import_key(made[algorithm].public_jwk)
+    key = joserfc_jwk.import_key({**made[algorithm].public_jwk})
     registry = joserfc_jwt.JWTClaimsRegistry(
         iss={"essential": True, "value": material.ISSUER},
         aud={"essential": True, "value": material.AUDIENCE},

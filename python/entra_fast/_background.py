@@ -1,6 +1,6 @@
 """Tasks that run in the background of an event loop.
 
-What belongs here: making sure that none of them fails unobserved. A task whose result nobody awaits would
+What belongs here: making sure that none of them fails unobserved. A task whose result is never awaited would
 keep its exception to itself until Python collects it, if at all.
 """
 
@@ -27,7 +27,7 @@ def start(work: Coroutine[Any, Any, _Result], name: str) -> asyncio.Task[_Result
         The task. The caller keeps it and cancels it.
     """
     task = asyncio.get_running_loop().create_task(work, name=name)
-    task.add_done_callback(_log_failure)
+    task.add_done_callback(log_failure)
     return task
 
 
@@ -39,7 +39,8 @@ async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
-def _log_failure(task: asyncio.Task[Any]) -> None:
+def log_failure(task: asyncio.Task[Any]) -> None:
+    """Log the failure of a task that has ended, with its cause."""
     if not task.cancelled() and (error := task.exception()) is not None:
         fields = {"task": task.get_name(), "error": type(error).__name__}
         logger.error("background task failed", exc_info=error, extra={"fields": fields})

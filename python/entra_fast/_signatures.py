@@ -1,4 +1,4 @@
-"""What becomes of the fast library for signatures: what AWS-LC has confirmed, and a log line when trust ends.
+"""The fast library for signatures: what AWS-LC has confirmed, and who is told when it is no longer trusted.
 
 The native core decides whether that library is trusted, for the whole process and for good
 (rust/core/src/jose/confirmation.rs). What belongs here: saying so. What must never be here: a decision.
@@ -7,15 +7,25 @@ The native core decides whether that library is trusted, for the whole process a
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from entra_fast import _native
 
 logger = logging.getLogger("entra_fast.signatures")
 
+_listeners: list[Callable[[], object]] = []
+
 
 def log_distrust() -> None:
     """Log an error when the fast library is no longer trusted. Calling it again changes nothing."""
     _native.when_fast_signatures_are_distrusted(_distrusted)
+
+
+def call_when_distrusted(listener: Callable[[], object]) -> None:
+    """Call this once the fast library is no longer trusted, on the thread that has ended the trust, whichever
+    that is. For the rest of the process's life."""
+    log_distrust()
+    _listeners.append(listener)
 
 
 def confirmations() -> dict[tuple[str, ...], float]:
@@ -30,3 +40,5 @@ def _distrusted() -> None:
     else:
         reason = "another process has reported that rind and AWS-LC disagree"
     logger.error("rind is no longer used, AWS-LC verifies all signatures: %s", reason)
+    for listener in tuple(_listeners):
+        listener()

@@ -41,11 +41,11 @@ from entra_fast._native import (
 )
 from entra_fast._net import url_problem
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider.discovery_document import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast._provider.jwks_schedule import RefreshRules
-from entra_fast._provider.oauth import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast._validation import NEED_KEYS, AsyncValidation, first_kid, kid_of, needs_keys
 from entra_fast.errors import (
     ConfigurationError,

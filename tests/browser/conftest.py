@@ -8,11 +8,12 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
 from entra_fast.emulator import LocalEntraId
 from support.local_entra import EXAMPLES, Caller, served, signing_keys
@@ -80,8 +81,8 @@ def width(request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, width: str) -> AsyncIterator[Page]:
     """A page without scripts: everything must work so. Errors on the console fail the test."""
-    size = {"width": WIDTHS[width][0], "height": WIDTHS[width][1]}
-    scheme = "dark" if width == "phone" else "light"
+    size: ViewportSize = {"width": WIDTHS[width][0], "height": WIDTHS[width][1]}
+    scheme: Literal["dark", "light"] = "dark" if width == "phone" else "light"
     context = await browser.new_context(viewport=size, java_script_enabled=False, color_scheme=scheme)
     page = await context.new_page()
     problems: list[str] = []

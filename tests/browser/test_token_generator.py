@@ -13,8 +13,9 @@ from playwright.async_api import Page, expect
 
 from entra_fast._native import unverified_claims
 from entra_fast.cli.dev_system import LocalSystem, Options, local_system
+from support.local_entra import EXAMPLES
 
-from .conftest import EXAMPLES, fits, picture
+from .conftest import fits, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

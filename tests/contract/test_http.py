@@ -8,6 +8,7 @@ import gzip
 import json
 import socket
 import struct
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -150,11 +151,11 @@ async def test_head_has_no_body_and_leaves_the_next_request_alone(sidecar: Start
     assert heads[0] == heads[1]
 
 
-def _post(path: str, fields: dict[str, object]) -> bytes:
+def _post(path: str, fields: Mapping[str, object]) -> bytes:
     return request_bytes("POST", path, json.dumps(fields).encode(), {"Content-Type": "application/json"})
 
 
-ANSWERS = {
+ANSWERS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "200": (200, lambda: _post(PATHS[0], GOOD)),
     "introspection": (200, lambda: _post(PATHS[2], {"identity_provider": "entra_id", "token": "a.b.c"})),
     "introspection of nothing": (200, lambda: request_bytes("POST", PATHS[2])),
@@ -420,7 +421,7 @@ async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
     writer.close()
 
 
-WHOLE = {
+WHOLE: dict[str, Callable[[], bytes]] = {
     "cached": lambda: _post("/api/v1/token", {**GOOD, "target": "api://c.n.cached/.default"}),
     "for the provider": lambda: _post("/api/v1/token", {**GOOD, "skip_cache": True}),
     "introspection": lambda: _post("/api/v1/introspect", {"identity_provider": "entra_id", "token": "a.b.c"}),

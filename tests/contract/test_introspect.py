@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ async def test_json_and_form_and_both_provider_names(sidecar: Started, provider:
     ],
 )
 async def test_a_token_with_wrong_claims_is_not_active(
-    sidecar: Started, provider: Provider, claims: dict[str, object], sentence: str
+    sidecar: Started, provider: Provider, claims: dict[str, Any], sentence: str
 ) -> None:
     """`error` is the only other member, and is the documented sentence."""
     answer = await sidecar.call.introspect(provider.mint(**claims))

@@ -56,7 +56,7 @@ async def servers(provider: Provider, tmp_path: Path) -> AsyncIterator[Servers]:
     )
     local = local_entra([manifest("azure-token-generator", namespace="nais"), manifest("app")])
     async with sidecars(provider, "fast_path") as start, served(local) as entra:
-        fast, slow = await start(), await start(ENTRA_FAST_FAST_LANE="false")
+        fast, slow = await start(), await start(ENTRA_FAST_FAST_PATH="false")
         for started in (fast, slow):
             started.clock.stop(1_800_000_000.0)
         settings = GeneratorSettings.from_environment(
@@ -66,8 +66,8 @@ async def servers(provider: Provider, tmp_path: Path) -> AsyncIterator[Servers]:
         yield Servers(
             fast,
             slow,
-            Caller(urlsplit(entra.base_url).netloc, "full_way"),
-            Caller(urlsplit(generator.base_url).netloc, "full_way"),
+            Caller(urlsplit(entra.base_url).netloc, "slow_path"),
+            Caller(urlsplit(generator.base_url).netloc, "slow_path"),
             f"/{local.registry.default_tenant.id}/oauth2/v2.0/token",
         )
         await generator.stop()

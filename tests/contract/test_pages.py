@@ -7,7 +7,8 @@ from pathlib import Path
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider import oauth
-from entra_fast._provider import token_client as tokens
+from entra_fast._provider.token_client import MAX_FETCHES, MAX_SUBJECT_TOKEN_BYTES
+from entra_fast._provider.tokens import LONG_MARGIN
 from entra_fast.sidecar.http import openapi, requests
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,10 +64,10 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
     page = (DOCS / "endpoints.md").read_text()
     assert f"at most {requests.MAX_BODY_BYTES} bytes" in page
     assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
-    assert f"1 to {tokens.MAX_SUBJECT_TOKEN_BYTES} characters" in page
-    assert f"more than {tokens.MAX_FLIGHTS} different tokens" in page
-    assert f"until {tokens.LONG_MARGIN:.0f} s before it expires" in page
-    assert f"if that is {2 * tokens.LONG_MARGIN:.0f} s or less" in page
+    assert f"1 to {MAX_SUBJECT_TOKEN_BYTES} characters" in page
+    assert f"more than {MAX_FETCHES} different tokens" in page
+    assert f"until {LONG_MARGIN:.0f} s before it expires" in page
+    assert f"if that is {2 * LONG_MARGIN:.0f} s or less" in page
     assert f"more than {oauth.MAX_EXPIRES_IN // 86_400} days" in page
     assert oauth.RETRY_AFTER_RANGE == (1, 3600)
     assert "`Retry-After` (1 s to 1 h" in page

@@ -43,7 +43,7 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
     await eventually(said_so)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
-    assert await process.process.stdout.read() == b""
+    assert await process.printed() == b""
     messages = [json.loads(line)["message"] for line in process.lines]
     assert messages == ["listening", "ready", "draining", "stopped"]
 
@@ -53,7 +53,8 @@ async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider
     process = await serve(provider.environment(ENTRA_FAST_MAX_CONECTIONS="canary"))
     await process.listening()
     line = json.loads(process.lines[0])
-    assert (line["level"], line["names"]) == ("warning", ["ENTRA_FAST_MAX_CONECTIONS"])
+    assert line["level"] == "warning"
+    assert line["message"].startswith("unknown settings ignored: ENTRA_FAST_MAX_CONECTIONS")
     assert not process.logged("canary")
 
 
@@ -75,7 +76,7 @@ async def test_a_wrong_setting_stops_the_start(
     assert len(process.lines) == 1
     assert setting in process.lines[0]
     assert "canary" not in process.lines[0]
-    assert await process.process.stdout.read() == b""
+    assert await process.printed() == b""
 
 
 async def test_a_taken_port_is_one_line(serve: Serve, provider: Provider) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
@@ -398,7 +399,7 @@ async def test_both_ways_say_the_same_about_what_is_malformed(
     """The same answers, byte for byte, until the connection ends, for each of the corpus: alone, and behind a
     request that the fast path answers."""
     limits = {"ENTRA_FAST_REQUEST_TIMEOUT_MILLIS": "400", "ENTRA_FAST_IDLE_TIMEOUT_MILLIS": "800"}
-    fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_LANE="false")
+    fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_PATH="false")
     prelude = introspection("a.b.c")
     for sidecar in (fast, slow):
         sidecar.clock.stop(1_800_000_000.0)
@@ -526,7 +527,10 @@ async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
         assert status(await connection.ask(request_bytes("GET", "/nowhere"))) == 404
         (protocol,) = [c for c in connections(fast) if c._plain and c._request_count]
         one = request_bytes("GET", "/nowhere")
-        protocol._take(one + one + token_request(), (b"", 0, 0, "framed", 2 * len(one), []))
+        wrong = SimpleNamespace(
+            answers=b"", answered=0, consumed=0, stop=Stop.FRAMED, length=2 * len(one), renewals=[]
+        )
+        protocol._receive(one + one + token_request(), wrong)  # type: ignore[arg-type]
         assert [status(await connection.answer()) for _ in range(3)] == [404, 404, 200]
         assert not protocol._plain
     assert fast_path_answers(fast) == 0

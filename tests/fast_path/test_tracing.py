@@ -189,7 +189,7 @@ def test_another_protocol_is_one_warning(name: str, caplog: pytest.LogCaptureFix
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", name: "grpc"}
     assert tracing.begin(environ) is None
     (record,) = caplog.records
-    assert record.fields == {"protocol": "grpc", "expected": "http/protobuf"}
+    assert vars(record)["fields"] == {"protocol": "grpc", "expected": "http/protobuf"}
 
 
 def test_without_opentelemetry_there_is_one_warning(

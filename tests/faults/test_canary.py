@@ -214,6 +214,15 @@ async def test_no_piece_of_a_secret_is_ever_said(
         assert leaked(wanted, answers) == []
 
 
+def inside(thing: object, depth: int = 4) -> list[str]:
+    """Representations of what an object of the provider client holds, and of what that holds."""
+    said = [repr(vars(thing))]
+    for value in vars(thing).values():
+        if depth and type(value).__module__.startswith("entra_fast._") and hasattr(value, "__dict__"):
+            said += inside(value, depth - 1)
+    return said
+
+
 async def test_no_representation_and_no_exception_holds_a_secret(
     provider: Provider, network: TcpProxy
 ) -> None:
@@ -227,12 +236,12 @@ async def test_no_representation_and_no_exception_holds_a_secret(
     assert acquirer is not None
     token = await acquirer.exchange("api://a/.default", user)
     secrets["access token"] = secret_parts(token.access_token)
-    said = [repr(settings), repr(token), repr(vars(sidecar.service)), repr(vars(acquirer))]
+    said = [repr(settings), repr(token), repr(vars(sidecar.service)), *inside(acquirer)]
     for script in (echo(), raw(200, user.encode()), refuse(400, "invalid_grant", user, claims=user)):
         provider.then(script)  # type: ignore[arg-type]
         task = asyncio.ensure_future(acquirer.exchange("api://b/.default", user))
         await provider.asked(len(provider.requests))
-        said += [repr(task), repr(vars(acquirer)), repr(acquirer._flights)]
+        said += [repr(task), *inside(acquirer)]
         try:
             await task
         except EntraFastError as exc:
@@ -277,8 +286,8 @@ def holds(token: str) -> Callable[[object], bool]:
 async def test_what_fails_holds_no_secret_afterwards(
     start: StartSidecar, provider: Provider, network: TcpProxy, fault: str
 ) -> None:
-    """Nothing keeps the user's token of a failed request until Python's collector comes: neither frames nor
-    anything else that holds it is in a cycle."""
+    """Nothing keeps the user's token of a failed request until the garbage collector runs: no frame or other
+    object that holds it is in a cycle."""
     sidecar = await start()
     await network.stop()
     if fault == "credential rejected":

@@ -1,4 +1,4 @@
-"""The cache that replicas share: a real Redis server, and every way in which it can fail or lie."""
+"""The cache that replicas share, with a real Redis server, and every way in which that can fail or lie."""
 
 from __future__ import annotations
 
@@ -18,19 +18,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast._provider.redis_cache import (
-    CHANNEL,
-    MAX_SKEW,
-    PAUSE,
-    Breaker,
-    EntryCipher,
-    NotBelieved,
-    pack,
-    unpack,
-)
-from entra_fast._provider.token_client import SharedToken, TokenAcquirer, token_key
+from entra_fast._provider.redis_cache import PAUSE, Breaker
+from entra_fast._provider.redis_entries import CHANNEL, MAX_SKEW, EntryCipher, EntryRejected, pack, unpack
+from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar.provider_client import ProviderClient
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -139,17 +132,15 @@ async def test_other_targets_users_and_applications_share_nothing(
     """An entry belongs to one tenant, client, scope and user."""
     one, two = await replica(), await replica(AZURE_APP_CLIENT_ID="another")
     user, stranger = provider.mint(oid="user"), provider.mint(oid="stranger")
-    tokens = [
-        (await call()).json["access_token"]
-        for call in (
-            lambda: one.call.token(TARGET),
-            lambda: one.call.token(OTHER),
-            lambda: one.call.exchange(user, TARGET),
-            lambda: one.call.exchange(stranger, TARGET),
-            lambda: two.call.token(TARGET),
-            lambda: two.call.exchange(user, TARGET),
-        )
+    answers = [
+        await one.call.token(TARGET),
+        await one.call.token(OTHER),
+        await one.call.exchange(user, TARGET),
+        await one.call.exchange(stranger, TARGET),
+        await two.call.token(TARGET),
+        await two.call.exchange(user, TARGET),
     ]
+    tokens = [answer.json["access_token"] for answer in answers]
     assert len(set(tokens)) == 6
     await until(one, "put", "ok", 4)
     await until(two, "put", "ok", 2)
@@ -216,7 +207,7 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await until(one, "put", "ok", 2)
 
     async def replaced() -> bool:
-        return (await two.call.token(TARGET)).json["access_token"] == new
+        return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
@@ -265,9 +256,11 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    assert isinstance(service.tokens, TokenAcquirer)
+    provider_client = service._provider
+    assert isinstance(provider_client, ProviderClient)
+    assert provider_client._shared_cache is not None
     assert service.settings.provider is not None
-    service.tokens.replaced_elsewhere(token_key(service.settings.provider, TARGET))
+    provider_client._shared_cache.on_replaced(token_key(service.settings.provider, TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"
@@ -277,7 +270,7 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
 async def test_one_replica_renews_and_the_others_take_over(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Renewal is due for all at much the same time: one asks the provider, nobody waits."""
+    """Renewal is due for all at about the same time: one asks the provider, and no caller waits."""
     sidecars = [await replica() for _ in range(3)]
     old = (await sidecars[0].call.token(TARGET)).json["access_token"]
     await until(sidecars[0], "put", "ok")
@@ -300,14 +293,14 @@ async def test_one_replica_renews_and_the_others_take_over(
         sidecar.clock.advance(10)
 
         async def renewed(sidecar: Started = sidecar) -> bool:
-            return (await sidecar.call.token(TARGET)).json["access_token"] == new
+            return bool((await sidecar.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(renewed)
         assert await sidecar.metric('entra_fast_renewals_total{outcome="ok"}') == 1
     assert len(provider.requests) == 2
 
 
-async def test_whoever_waits_for_a_token_does_not_wait_for_another_replica(
+async def test_a_caller_never_waits_for_another_replica(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
     """Where a token has ended, and the replica that would renew it does not, others fetch one."""
@@ -326,10 +319,10 @@ async def test_whoever_waits_for_a_token_does_not_wait_for_another_replica(
     assert answered.json["access_token"] != old
 
 
-async def test_a_renewal_that_somebody_comes_to_wait_for_is_not_left_to_another(
+async def test_a_renewal_that_a_caller_joins_is_not_left_to_another(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
-    """While it is asked who renews, the token ends: then it does not matter who does."""
+    """While the replicas agree on who renews, the token ends: then the one with a caller fetches it."""
     one, two = await replica(), await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -416,7 +409,7 @@ def pieces(secret: bytes, size: int = 10) -> list[bytes]:
 async def test_redis_sees_no_token_and_no_name(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Of all that is there, also of what is announced, no piece is one of a token, a key or an identity."""
+    """Entries and announcements contain no piece of a token, a key or an identity."""
     sidecar = await replica()
     user = provider.mint(oid="user")
     announced = redis.client.pubsub()
@@ -456,7 +449,7 @@ async def test_equal_tokens_look_different(replica: Replica, redis: RedisServer)
 
 
 async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> None:
-    """Change the entry as somebody who can write to Redis could."""
+    """Change the entry, as anyone who can write to Redis could."""
     client, millis = redis.client, 600_000
     flipped = bytes([entry[-20] ^ 1])
     changes: dict[str, bytes] = {
@@ -499,7 +492,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         ("kept for longer", "expiry"),
     ],
 )
-async def test_an_odd_entry_is_a_miss(
+async def test_a_wrong_entry_is_a_miss(
     replica: Replica, redis: RedisServer, provider: Provider, how: str, reason: str
 ) -> None:
     """It is counted, the provider is asked, and the entry is replaced by a good one."""
@@ -521,7 +514,7 @@ async def test_an_odd_entry_is_a_miss(
 
 
 async def test_entries_cannot_be_swapped(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """Whoever can write to Redis cannot give one user the token of another."""
+    """Write access to Redis does not suffice to give one user the token of another."""
     one, two = await replica(), await replica()
     alice, bob = provider.mint(oid="alice"), provider.mint(oid="bob")
     tokens = [(await one.call.exchange(user, TARGET)).json["access_token"] for user in (alice, bob)]
@@ -559,7 +552,8 @@ def two_key(sidecar: Started) -> str:
 async def test_false_announcements_cost_no_token(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Whoever can publish cannot make a replica forget a token, nor take an older one for newer."""
+    """The right to publish does not suffice to make a replica drop a token, or take an older one for
+    newer."""
     one, two = await replica(), await replica()
     token = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -593,13 +587,19 @@ async def test_false_announcements_cost_no_token(
 
 
 NOW = 1_800_000_000.0
+MONOTONIC = 5000.0
 
 
 def content(**changes: Any) -> bytes:
     values: dict[str, Any] = {"life": 3600.0, "age": 1.0, "end": None, "token": "t.o.k", "millis": 3_599_000}
     values |= changes
-    token = SharedToken(values["token"], values["life"], values["age"], values["end"])
-    return pack(token, now=values.get("now", NOW), expiry_millis=values["millis"])
+    token = FetchedToken(values["token"], values["life"], MONOTONIC - values["age"], values["end"])
+    now = values.get("now", NOW)
+    return pack(token, now=now, monotonic=MONOTONIC, expiry_millis=values["millis"])
+
+
+def unpacked(entry: bytes, now: float, left: int) -> FetchedToken | None:
+    return unpack(entry, now=now, monotonic=MONOTONIC, left_millis=left)
 
 
 @pytest.mark.parametrize(
@@ -615,26 +615,26 @@ def content(**changes: Any) -> bytes:
 )
 def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age: float) -> None:
     """A wrong clock makes a token look older, and never younger than Redis knows it to be."""
-    token = unpack(content(), now=ours, left_millis=left)
+    token = unpacked(content(), ours, left)
     assert token is not None
-    assert token.age == pytest.approx(age)
-    assert token.life == 3600
+    assert MONOTONIC - token.fetched_at == pytest.approx(age)
+    assert token.lifetime == 3600
 
 
 @pytest.mark.parametrize(("ours", "left"), [(NOW + 3599, 3_599_000), (NOW, 0), (NOW + 3700, 10)])
 def test_a_token_that_has_ended_is_a_miss(ours: float, left: int) -> None:
-    """By whichever measure."""
+    """By either measure."""
     aged = content(life=3599.0) if left == 0 else content()
-    assert left == 0 or unpack(aged, now=ours, left_millis=left) is None
+    assert left == 0 or unpacked(aged, ours, left) is None
     if left == 0:
-        assert unpack(content(millis=3_599_000, age=1.0), now=ours, left_millis=0) is None
+        assert unpacked(content(millis=3_599_000, age=1.0), ours, 0) is None
 
 
 def test_a_token_whose_subject_has_ended_is_a_miss() -> None:
     """The user's token ends by the wall clock."""
     entry = content(end=NOW + 50, millis=50_000)
-    assert unpack(entry, now=NOW + 49, left_millis=1000) is not None
-    assert unpack(entry, now=NOW + 50, left_millis=1) is None
+    assert unpacked(entry, NOW + 49, 1000) is not None
+    assert unpacked(entry, NOW + 50, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -665,8 +665,8 @@ def test_content_is_validated_although_it_was_encrypted(
     entry: bytes, ours: float, left: int, reason: str
 ) -> None:
     """A replica with a bug or a wrong clock has the key, too."""
-    with pytest.raises(NotBelieved) as caught:
-        unpack(entry, now=ours, left_millis=left)
+    with pytest.raises(EntryRejected) as caught:
+        unpacked(entry, ours, left)
     assert caught.value.reason == reason
 
 
@@ -718,11 +718,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_an_outage_costs_speed_and_nothing_else(
+async def test_an_outage_only_costs_speed(
     replica: Replica, way: TcpProxy, provider: Provider, name: str
 ) -> None:
-    """Every request is answered; the server is left alone after some failures, and used again after it has
-    recovered."""
+    """Every request is answered; after some failures the server gets no requests, until it has recovered."""
     fault, outcome = FAULTS[name]
     way.always = fault
     sidecar = await replica(**HASTY)
@@ -778,7 +777,7 @@ async def test_it_starts_while_redis_is_down_and_uses_it_later(
 
 
 async def test_the_server_restarts(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """Connections that ended while nobody used them are not an outage, and announcements come again."""
+    """Idle connections that ended are not an outage, and announcements arrive again."""
     one = await replica()
     await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -791,10 +790,10 @@ async def test_the_server_restarts(replica: Replica, redis: RedisServer, provide
     await listening(redis, 1)
 
 
-async def test_a_failing_renewal_lock_makes_nobody_wait(
+async def test_a_failing_renewal_lock_delays_no_caller(
     replica: Replica, way: TcpProxy, provider: Provider
 ) -> None:
-    """Where Redis cannot be asked who renews, everybody renews."""
+    """Where Redis cannot be asked who renews, every replica does."""
     sidecar = await replica(**HASTY)
     old = (await sidecar.call.token(TARGET)).json["access_token"]
     await until(sidecar, "put", "ok")
@@ -804,16 +803,14 @@ async def test_a_failing_renewal_lock_makes_nobody_wait(
     assert (await sidecar.call.token(TARGET)).json["access_token"] == old
 
     async def renewed() -> bool:
-        return (await sidecar.call.token(TARGET)).json["access_token"] != old
+        return bool((await sidecar.call.token(TARGET)).json["access_token"] != old)
 
     await eventually(renewed)
     assert len(provider.requests) == 2
 
 
-async def test_a_full_server_is_refused_writes_and_read_still(
-    replica: Replica, redis: RedisServer, provider: Provider
-) -> None:
-    """OOM: what is there is used; what cannot be written is counted."""
+async def test_a_full_server_is_still_read(replica: Replica, redis: RedisServer, provider: Provider) -> None:
+    """OOM: stored tokens are used; writes that fail are counted."""
     one, two = await replica(), await replica()
     first = await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -832,7 +829,7 @@ async def test_a_full_server_is_refused_writes_and_read_still(
 async def test_a_primary_that_became_a_replica_is_left(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
-    """READONLY after a failover: the connection is given up, so that the next one finds the new primary."""
+    """READONLY after a failover: the connection is closed, so that the next one finds the new primary."""
     one = await replica()
     await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -856,7 +853,7 @@ async def test_connections_are_bounded(replica: Replica, redis: RedisServer, pro
     assert len(await redis.client.client_list()) <= 16 + 1 + 2
 
 
-async def test_work_under_way_does_not_hold_up_the_end(
+async def test_calls_in_progress_do_not_delay_the_end(
     replica: Replica, way: TcpProxy, provider: Provider
 ) -> None:
     """A sidecar stops although Redis answers nothing."""
@@ -935,7 +932,7 @@ async def test_user_name_and_password(
         new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
         async def replaced() -> bool:
-            return (await two.call.token(TARGET)).json["access_token"] == new
+            return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
         await eventually(replaced)
         two.clock.advance(2900)
@@ -996,10 +993,10 @@ async def test_tls_with_the_ca_bundle(
 
 
 @pytest.mark.parametrize("trouble", ["unknown authority", "other name", "no TLS there"])
-async def test_a_tls_failure_costs_speed_only(
+async def test_a_tls_failure_only_costs_speed(
     start: StartSidecar, provider: Provider, tmp_path: Path, authority: Authority, trouble: str
 ) -> None:
-    """The certificate is verified, and the connection not made when it is not the right one."""
+    """The certificate is verified, and no connection is made where it is wrong."""
     name = "redis.example" if trouble == "other name" else "localhost"
     server, port = await tls_server(tmp_path, authority, name)
     way = TcpProxy(port)
@@ -1093,13 +1090,13 @@ def test_the_key_may_be_in_hex_in_either_base64_or_in_a_file(tmp_path: Path) -> 
     assert file.encryption_key() == key
 
 
-def test_without_a_url_nothing_of_it_is_needed() -> None:
-    """A key alone sets nothing up."""
+def test_without_a_url_there_is_no_shared_cache() -> None:
+    """A key alone configures no shared cache."""
     assert read(ENTRA_FAST_REDIS_URL=None) is None
 
 
 def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what to install; a cache that was asked for is not left out in silence."""
+    """The message says what to install; a configured cache is never silently missing."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "redis" else find_spec(name)
@@ -1110,13 +1107,13 @@ def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_sidecar_without_a_shared_cache_does_not_load_the_extra() -> None:
-    """It starts as fast, and needs as little, as if there were no such thing."""
+    """Its start does not become slower, nor its memory larger."""
     code = "import sys, entra_fast.sidecar.process.single; print({'redis', 'cryptography'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
 
 
-async def test_nothing_secret_is_said_however_redis_fails(
+async def test_no_secret_is_logged_however_redis_fails(
     serve: Serve, provider: Provider, tmp_path: Path
 ) -> None:
     """At debug level, with every outage: no piece of a password, the key or a token in logs and metrics."""
@@ -1156,7 +1153,7 @@ async def test_nothing_secret_is_said_however_redis_fails(
         await way.stop()
         await server.stop()
     said = "\n".join(lines)
-    assert "going on without the shared cache" in said
+    assert "shared cache paused after failures" in said
     assert [json.loads(line)["level"] for line in lines if "Traceback" in line] == []
     secrets = [key, wrong, "right-password-0123456789", *tokens]
     assert [

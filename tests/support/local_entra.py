@@ -118,10 +118,9 @@ class Answer:
     text: str
 
     @property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> Any:
         """The body."""
-        parsed: dict[str, Any] = json.loads(self.text)
-        return parsed
+        return json.loads(self.text)
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -269,9 +268,9 @@ class Caller:
 
 
 @asynccontextmanager
-async def served(local: LocalEntraId, **options: Any) -> AsyncIterator[Caller]:
+async def served(local: LocalEntraId, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Caller]:
     """Serve on a free port."""
-    running = await local.start("127.0.0.1", 0, **options)
+    running = await local.start(host, 0, **options)
     # A browser's jar keeps cookies of 127.0.0.1 only when told to.
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         try:

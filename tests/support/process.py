@@ -65,6 +65,11 @@ class Process:
             await self._reading
         return status
 
+    async def printed(self) -> bytes:
+        """All that it has written to its standard output."""
+        assert self.process.stdout is not None
+        return await self.process.stdout.read()
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 

@@ -69,7 +69,7 @@ class RedisServer:
     async def everything(self) -> dict[bytes, bytes]:
         """All strings that it holds."""
         names = [name async for name in self.client.scan_iter()]
-        return {name: await self.client.get(name) for name in names}
+        return {name: value for name in names if isinstance(value := await self.client.get(name), bytes)}
 
     async def names(self, kind: str) -> list[bytes]:
         """The names of entries: `token` or `renewal`."""

@@ -21,8 +21,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from entra_fast.cli import dev_system as dev
-from entra_fast.cli.dev_system import Options, find_sources, local_system
+from entra_fast.cli import dev_run, dev_system
+from entra_fast.cli.dev_system import Options, local_system
+from entra_fast.cli.dev_welcome import describe
+from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.errors import ConfigurationError
 from support.sidecars import eventually
 
@@ -253,12 +255,13 @@ async def test_an_emulator_without_applications_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty folder may be filled later, or be the wrong one."""
-    running = asyncio.create_task(dev._run_emulator(dev.EmulatorOptions(manifests=(str(tmp_path),), port=0)))
+    options = dev_run.EmulatorOptions(manifests=(str(tmp_path),), port=0)
+    running = asyncio.create_task(dev_run._run_emulator(options))
     said: list[str] = []
 
     async def serving() -> bool:
         said.append(capsys.readouterr().err)
-        return "anybody can log in" in "".join(said)
+        return "anyone can sign in" in "".join(said)
 
     await eventually(serving)
     assert "warning: --manifests: no manifest has an application" in "".join(said)
@@ -283,7 +286,7 @@ def test_the_examples_of_the_current_folder_come_first(
 
 def test_the_packaged_examples_are_the_ones_of_the_project() -> None:
     """One text, in two places that cannot differ."""
-    packaged = Path(dev.__file__).parents[1] / "examples"
+    packaged = Path(dev_system.__file__).parents[1] / "examples"
     names = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
     assert names == {path.relative_to(packaged) for path in packaged.rglob("*.yaml")}
     for name in names:
@@ -469,7 +472,7 @@ async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> N
         ready = f"{system.generator.base_url}/readyz"
         async with aiohttp.ClientSession() as client, client.get(ready) as response:
             assert response.status == 200
-        assert str(tmp_path / "tls" / "ca.pem") in dev.describe(system)
+        assert str(tmp_path / "tls" / "ca.pem") in describe(system)
 
 
 def test_the_local_entra_id_runs_alone(tmp_path: Path) -> None:

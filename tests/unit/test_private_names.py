@@ -20,8 +20,8 @@ from entra_fast.sidecar.http.internals import PRIVATE_NAMES
 PACKAGE = Path(entra_fast.__file__).parent
 FOREIGN = ("aiohttp", "asyncio", "uvloop")
 ALLOWED = "entra_fast.sidecar.http."
-DOCUMENTED = frozenset({"_exit"})
-"""Public in spite of the underscore: `os._exit`."""
+DOCUMENTED = frozenset({"_exit", "_replace"})
+"""Public in spite of the underscore: `os._exit`, and `_replace` of named tuples."""
 
 
 def is_private(name: str) -> bool:

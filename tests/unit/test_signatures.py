@@ -6,6 +6,7 @@ place (rust/core/src/jose/signature.rs, rust/core/src/validate/validator.rs); no
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,33 @@ for token in tokens:
     one.validate(token)
 after = _native.signature_figures()
 print(after["fast"], after["disagreed"], after["agreed"] - confirmed, one.stats()["cache_entries"])
+"""
+
+WORKER = """
+import asyncio, os, socket, sys, threading
+from entra_fast import _native
+from entra_fast._settings.load import Settings
+from entra_fast.sidecar.process.channel import Channel
+from entra_fast.sidecar.process.worker import Worker
+from entra_fast.sidecar.process.worker_settings import for_worker
+
+async def run(reported_by):
+    heard = asyncio.Queue()
+    ours, theirs = socket.socketpair()
+    provider_process = Channel(lambda name, _: heard.put_nowait(name), list)
+    await provider_process.open(ours)
+    provider_process.send("start", **for_worker(Settings.from_environment({"AZURE_ENABLED": "false"}, None)))
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(Worker(3).serve(theirs, listener))
+    assert await heard.get() == "hello"
+    if reported_by == "worker":
+        threading.Thread(target=_native.distrust_fast_signatures).start()
+    else:
+        provider_process.send("signatures_distrusted")
+    print(await heard.get(), _native.signature_figures()["fast"], flush=True)
+    os._exit(0)
+
+asyncio.run(run(sys.argv[1]))
 """
 
 
@@ -78,12 +106,15 @@ def test_the_first_acceptance_of_a_key_is_confirmed() -> None:
     assert _native.signature_figures()["agreed"] == before + 1
 
 
-def test_the_metric_counts_both_outcomes() -> None:
+async def test_the_metric_counts_both_outcomes() -> None:
     """The counter has both outcomes from the start, so that an alert on the second one always has data."""
-    text = Metrics().render().decode()
-    agreed = int(_signatures.confirmations()[("agreed",)])
-    assert f'entra_fast_signature_confirmations_total{{outcome="agreed"}} {agreed}\n' in text
-    assert 'entra_fast_signature_confirmations_total{outcome="disagreed"} 0\n' in text
+    text = (await Metrics().exposition()).decode()
+    name = "entra_fast_signature_confirmations_total"
+    lines = [line.split() for line in text.splitlines() if line.startswith(name)]
+    assert {series: float(value) for series, value in lines} == {
+        f'{name}{{outcome="agreed"}}': _signatures.confirmations()[("agreed",)],
+        f'{name}{{outcome="disagreed"}}': 0,
+    }
 
 
 def test_without_trust_aws_lc_verifies_everything() -> None:
@@ -102,3 +133,16 @@ def test_without_trust_aws_lc_verifies_everything() -> None:
         "ERROR entra_fast.signatures rind is no longer used, AWS-LC verifies all signatures: another process "
         "has reported that rind and AWS-LC disagree"
     ]
+
+
+@pytest.mark.parametrize("reported_by", ["worker", "provider process"])
+def test_workers_report_and_follow_the_end_of_trust(reported_by: str) -> None:
+    """A worker tells the provider process when it no longer trusts rind, on whichever thread that happened,
+    and no longer trusts rind when the provider process says so. Either is one error line of that worker."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, reported_by], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "signatures_distrusted False\n"
+    line = json.loads(done.stderr)
+    assert line["level"] == "error"
+    assert line["message"].startswith("rind is no longer used, AWS-LC verifies all signatures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from entra_fast._metrics import Metrics
+from entra_fast.sidecar import status_log
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
 from entra_fast.sidecar.status_log import StatusLog
 
@@ -120,6 +122,32 @@ def test_a_cancelled_request_is_no_failure(recorded: Recorded) -> None:
     assert recorded.lines() == []
 
 
+async def test_the_status_log_checks_by_itself(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once started it logs without being called, until it is closed."""
+    monkeypatch.setattr(status_log, "CHECK_INTERVAL", 0.0)
+    caplog.set_level(logging.INFO, "entra_fast")
+    checks: list[float] = []
+
+    def monotonic() -> float:
+        checks.append(0.0)
+        return float(len(checks))
+
+    written = StatusLog(Metrics(), lambda: None, monotonic)
+    await written.aclose()
+    written.start()
+    async with asyncio.timeout(60):
+        while len(checks) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await written.aclose()
+    done = len(checks)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(checks) == done
+    assert [record.getMessage() for record in caplog.records] == ["ready"]
+
+
 def test_other_libraries_do_not_fill_the_log() -> None:
     """The same line every second for a night: some lines that say how often; another one at once."""
     now = 0.0
@@ -148,7 +176,7 @@ def test_other_libraries_do_not_fill_the_log() -> None:
 def test_the_operators_page_quotes_lines_that_exist() -> None:
     """Every log line that docs/operating.md names is written somewhere."""
     page = (ROOT / "docs" / "operating.md").read_text()
-    table = page.partition("| log line | means |")[2].partition("\n\n")[0]
+    table = page.partition("| log line | meaning |")[2].partition("\n\n")[0]
     quoted = [line for row in table.splitlines() for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(quoted) >= 12
     source = "".join(path.read_text() for path in (ROOT / "python" / "entra_fast").rglob("*.py"))

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import entra_fast.validate
+from entra_fast._provider.discovery_document import DiscoveryError
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import DiscoveryError
 from entra_fast.errors import ProviderError
 from entra_fast.validate import (
     AsyncValidator,

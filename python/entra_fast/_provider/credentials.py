@@ -1,17 +1,17 @@
 """The application's credential: what it sends to prove who it is.
 
-What belongs here: choosing the kind of credential, reading it anew at every use, moving on to the next one
-during a rotation, and knowing whether the provider took it. What must never be here: caching of assertions
-(each is used once) and anything that prints a credential.
+What belongs here: choosing the kind of credential, reading it again for every use, moving on to the next one
+during a rotation, and knowing whether the provider accepted it. What must never be here: caching of
+assertions (each is used once) and anything that prints a credential.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from entra_fast import _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
@@ -21,35 +21,35 @@ from entra_fast.errors import ConfigurationError, ProviderError
 
 REJECTION_MEMORY = 300.0
 """Seconds for which a rejection counts when no attempt has followed it. A pod that gets no traffic because of
-it makes no attempt that could show that the credential is good again, so it must not count for ever."""
+it makes no attempt that could show that the credential works again, so it must not count for ever."""
 
 
-class Credential(Protocol):
+class Credential(ABC):
     """One way to authenticate a client."""
 
-    @property
-    def method(self) -> str: ...
+    def __init__(self, secret: Secret) -> None:
+        self.secret = secret
 
-    @property
-    def secret(self) -> Secret: ...
-
+    @abstractmethod
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
-        """Form fields for one attempt. Raises ConfigurationError when the credential cannot be read."""
-        ...
+        """Form fields for one attempt.
+
+        Raises:
+            ConfigurationError: the credential cannot be read now.
+        """
 
     def check(self) -> None:
-        """Raises ConfigurationError when the credential cannot be read now."""
-        ...
+        """
+        Raises:
+            ConfigurationError: the credential cannot be read now.
+        """
+        self.secret.reveal()
 
 
-class PrivateKey:
+class PrivateKey(Credential):
     """`private_key_jwt`: an assertion signed with AZURE_APP_JWK, new for each attempt."""
 
-    method = "private_key_jwt"
-
-    def __init__(self, jwk: Secret) -> None:
-        self.secret = jwk
-        self._parsed: tuple[bytes, _native.SigningKey] | None = None
+    _parsed: tuple[bytes, _native.SigningKey] | None = None
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         return assertion_fields(sign_client_assertion(self._key(), client_id, token_endpoint, now))
@@ -58,6 +58,7 @@ class PrivateKey:
         self._key()
 
     def _key(self) -> _native.SigningKey:
+        """The key, parsed again only when its text has changed."""
         text = self.secret.reveal()
         digest = _native.sha256(text.encode("utf-8"))
         if self._parsed is None or self._parsed[0] != digest:
@@ -65,41 +66,28 @@ class PrivateKey:
         return self._parsed[1]
 
 
-class FederatedTokenFile:
+class FederatedTokenFile(Credential):
     """Workload identity: the assertion is the content of a file that the platform rotates."""
 
-    method = "federated_token"
-
     def __init__(self, path: Path) -> None:
-        self.secret = Secret("AZURE_FEDERATED_TOKEN_FILE", path=path)
+        super().__init__(Secret("AZURE_FEDERATED_TOKEN_FILE", path=path))
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         return assertion_fields(self.secret.reveal())
 
-    def check(self) -> None:
-        self.secret.reveal()
 
-
-class ClientSecret:
+class ClientSecret(Credential):
     """`client_secret_post`."""
-
-    method = "client_secret_post"
-
-    def __init__(self, secret: Secret) -> None:
-        self.secret = secret
 
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         return secret_fields(self.secret.reveal())
-
-    def check(self) -> None:
-        self.secret.reveal()
 
 
 class Credentials:
     """The credential in use and, during a rotation, the one that comes next.
 
-    A credential that the provider rejects (`invalid_client`) is followed by the other one at once; whichever
-    was taken last is tried first from then on.
+    When the provider rejects one (`invalid_client`), the other one is tried at once; the one that was
+    accepted last is tried first from then on.
     """
 
     def __init__(
@@ -124,12 +112,8 @@ class Credentials:
         self._rejected: list[bytes] = []
         self._monotonic = monotonic
 
-    @property
-    def method(self) -> str:
-        return self._candidates[0].method
-
     def in_order(self) -> tuple[Credential, ...]:
-        """What to try, best first."""
+        """The credentials to try, the most likely one first."""
         return tuple(self._candidates)
 
     def fields(self, credential: Credential, token_endpoint: str, now: float) -> dict[str, str]:
@@ -147,15 +131,15 @@ class Credentials:
             self._candidates.insert(0, credential)
 
     def rejected(self, error: ProviderError) -> None:
-        """The provider took none of them."""
+        """The provider accepted none of them."""
         self._rejection = aadsts_code(error) or error.error
         self._rejected_at = self._monotonic()
         self._rejected = self._digests()
 
     @property
     def rejection(self) -> str | None:
-        """The AADSTS code with which the provider rejected the credential that there is now, a while ago at
-        most; or None."""
+        """The AADSTS code with which the provider rejected the present credential, at most `REJECTION_MEMORY`
+        ago; or None."""
         if self._rejection is not None and (
             self._monotonic() - self._rejected_at > REJECTION_MEMORY or self._digests() != self._rejected
         ):
@@ -163,7 +147,7 @@ class Credentials:
         return self._rejection
 
     def _digests(self) -> list[bytes]:
-        """Of all that can be read, by which a new one is noticed."""
+        """Of all credentials that can be read: a new one is noticed by its digest."""
         digests = []
         for candidate in self._candidates:
             with contextlib.suppress(ConfigurationError):
@@ -171,7 +155,7 @@ class Credentials:
         return digests
 
     def problem(self) -> str | None:
-        """Why no token can be asked for with this credential, or None."""
+        """Why no token can be requested with this credential, or None."""
         if (rejection := self.rejection) is not None:
             return f"the provider rejects the application's credential ({rejection})"
         try:

@@ -1,33 +1,37 @@
-"""Finding the provider's endpoints: from settings, or from its discovery document.
+"""Finds the provider's endpoints: from settings, or from its discovery document.
 
-What belongs here: when to ask, and what is known. At most one request is under way, failed requests are
-spaced out, and the settings always win over the document. What must never be here: how to read the document
-(oauth.py) or use what it names.
+What belongs here: when the document is fetched, and what is known. At most one request is in flight, failed
+requests are spaced out, and settings take precedence over the document. What must never be here: how the
+document is read (discovery_document.py), and requests to the endpoints that it names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from entra_fast import _background
 from entra_fast._metrics import Metrics
-from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import Discovery, DiscoveryError, parse_discovery
+from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
 from entra_fast._settings.model import ProviderSettings
+from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
+
+logger = logging.getLogger("entra_fast._provider.endpoints")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts in the background: doubled after each failure, with jitter."""
 
 RETRY_PAUSE = (0.05, 0.25)
-"""Seconds before the one repetition of a request that got no answer at all."""
+"""Seconds before the single retry of a request that got no answer at all."""
 
 COOL_DOWN = 1.0
-"""Seconds after a failure within which requests get the failure instead of a new attempt."""
+"""Seconds after a failure within which callers get that failure instead of a new attempt."""
 
 
 ERROR_CODES = {"endpoints_unknown": "the provider's endpoints are not known, because discovery failed"}
@@ -35,7 +39,7 @@ ERROR_CODES = {"endpoints_unknown": "the provider's endpoints are not known, bec
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the provider is."""
+    """What the application needs to know of its provider."""
 
     issuer: str
     jwks_uri: str
@@ -43,12 +47,12 @@ class Endpoints:
 
 
 class EndpointFinder:
-    """Knows the provider's endpoints, or the reason why not. Belongs to one event loop."""
+    """Knows the provider's endpoints, or why they are not known. Belongs to one event loop."""
 
     def __init__(
         self,
         settings: ProviderSettings,
-        http: HttpClient,
+        http: AsyncHttpClient,
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -59,8 +63,8 @@ class EndpointFinder:
         self._monotonic = monotonic
         self._failure: ProviderError | None = None
         self._failed_at = 0.0
-        self._fetching: asyncio.Task[Endpoints] | None = None
-        self._background: asyncio.Task[None] | None = None
+        self._requests: SingleFlight[str, Endpoints] = SingleFlight("discovery document fetch")
+        self._until_known: asyncio.Task[None] | None = None
         self.endpoints: Endpoints | None = None
         if settings.issuer and settings.jwks_uri and settings.token_endpoint:
             self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint)
@@ -73,43 +77,35 @@ class EndpointFinder:
         return str(self._failure) if self._failure else "the discovery document has not been fetched yet"
 
     def start(self, found: Callable[[Endpoints], None]) -> None:
-        """Call `found` as soon as the endpoints are known; ask for them in the background until then."""
-        self._background = asyncio.get_running_loop().create_task(self._until_found(found))
+        """Call `found` as soon as the endpoints are known; fetch the document in the background until
+        then."""
+        self._until_known = _background.start(self._until_found(found), "search for the endpoints")
 
     async def aclose(self) -> None:
-        for task in (self._background, self._fetching):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await _background.cancel(self._until_known)
+        await self._requests.aclose()
 
     async def find(self) -> Endpoints:
         """The endpoints.
 
         Raises:
-            ProviderError: they are not known, and asking just failed.
+            ProviderError: they are not known, and an attempt to fetch them has just failed.
         """
         if self.endpoints is not None:
             return self.endpoints
         if self._failure is not None and self._monotonic() - self._failed_at < COOL_DOWN:
-            raise ProviderError(*self._failure.args)  # each its own: tracebacks would add up
+            raise ProviderError(*self._failure.args)  # a new one for each caller: tracebacks would add up
         return await self._ask()
 
     async def _ask(self) -> Endpoints:
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
-        # A caller that goes away must not cancel the request for the others.
-        return await asyncio.shield(self._fetching)
+        return await self._requests.join("document", self._fetch)
 
     async def _fetch(self) -> Endpoints:
         settings = self._settings
         try:
             document = await self._document(settings.well_known_url or "")
-        except EntraFastError as exc:
-            self._failed_at = self._monotonic()
-            # A code of its own: asking again has its own pace here, whoever wants a token need not try.
-            message = f"the provider's endpoints are not known: {exc.message}"
-            self._failure = ProviderError("endpoints_unknown", message)
-            raise ProviderError(*self._failure.args) from None
+        except Exception as error:
+            raise self._failed(error) from None
         self.endpoints = Endpoints(
             settings.issuer or document.issuer,
             settings.jwks_uri or document.jwks_uri,
@@ -117,11 +113,22 @@ class EndpointFinder:
         )
         return self.endpoints
 
+    def _failed(self, error: Exception) -> ProviderError:
+        """Remember why; a code of its own, so that a token request does not repeat what is repeated here."""
+        expected = isinstance(error, EntraFastError)
+        reason = str(error) if expected else f"fetching failed with {type(error).__name__}"
+        message = f"the provider's endpoints are not known: {reason}"
+        if not expected and (self._failure is None or self._failure.message != message):
+            logger.error("discovery document could not be fetched", exc_info=error)
+        self._failed_at = self._monotonic()
+        self._failure = ProviderError("endpoints_unknown", message)
+        return ProviderError(*self._failure.args)
+
     async def _document(self, url: str) -> Discovery:
         try:
             return await self._attempt(url)
         except HttpFailure:
-            await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreading, no secret
+            await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreads load, guards nothing
             return await self._attempt(url)
 
     async def _attempt(self, url: str) -> Discovery:
@@ -133,8 +140,8 @@ class EndpointFinder:
                     f"the provider answered {response.status} when asked for its discovery document",
                 )
             document = parse_discovery(response.body, url)
-        except EntraFastError as exc:
-            self._metrics.discovery.add(exc.code)
+        except EntraFastError as error:
+            self._metrics.discovery.add(error.code)
             raise
         self._metrics.discovery.add("ok")
         return document
@@ -145,6 +152,6 @@ class EndpointFinder:
             try:
                 await self._ask()
             except ProviderError:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreading, no secret
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - as above
                 pause = min(pause * 2, LONGEST_PAUSE)
         found(self.endpoints)

@@ -1,8 +1,8 @@
-"""OAuth 2.0 with the provider, sans I/O: build its forms, read its answers.
+"""OAuth 2.0 with the provider, sans I/O: builds its forms, reads its answers.
 
-What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, OpenID Connect Discovery,
-Entra ID's on-behalf-of flow). What must never be here: sockets, clocks (time is an argument), caches, and
-the sidecar's own HTTP interface. Everything that the provider sends is checked before it is believed.
+What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, Entra ID's on-behalf-of
+flow). What must never be here: sockets, clocks (time is an argument), caches, and the sidecar's own HTTP
+interface. Everything that the provider sends is checked before it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import email.utils
 import math
 import re
 import secrets
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,9 @@ from typing import Any
 import orjson
 
 from entra_fast import _native
-from entra_fast._net import url_problem
-from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.errors import ProviderError
 
 ERROR_CODES = {
-    "discovery_malformed": "the discovery document is not a JSON object with the members it must have",
-    "discovery_issuer_mismatch": "the discovery document's issuer does not belong to its URL",
-    "discovery_foreign_host": "the discovery document points to another host",
-    "discovery_failed": "the provider answered the request for the discovery document with an error status",
     "provider_refused": "the provider refused with an OAuth error, which is passed through",
     "provider_failed": "the provider answered with an error status and no OAuth error",
     "provider_answer_malformed": "the provider's answer to a token request is not what RFC 6749 demands",
@@ -35,8 +29,8 @@ ERROR_CODES = {
 }
 
 ASSERTION_LIFETIME = 120
-"""Seconds that a client assertion is valid: long enough for clocks that differ, short enough to be useless
-to whoever finds it later."""
+"""Seconds that a client assertion is valid: long enough for clocks that differ, short enough that a leaked
+one is of little use."""
 
 MAX_ACCESS_TOKEN_BYTES = 65_536
 MAX_EXPIRES_IN = 31 * 86_400
@@ -45,137 +39,11 @@ MAX_EXPIRES_IN = 31 * 86_400
 RETRY_AFTER_RANGE = (1, 3600)
 """Seconds. `Retry-After` is honoured within these bounds."""
 
+ANSWERED = ("provider_refused", "provider_failed")
+"""Codes of errors that are answers of the provider, with a status of its own."""
+
 JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-
-class DiscoveryError(EntraFastError):
-    """The discovery document cannot be used."""
-
-
-# --- discovery -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Discovery:
-    """What of an OpenID Provider's metadata this package uses."""
-
-    issuer: str
-    jwks_uri: str
-    token_endpoint: str
-    authorization_endpoint: str | None = None
-    end_session_endpoint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyDiscovery:
-    """What of it whoever only validates tokens uses."""
-
-    issuer: str
-    jwks_uri: str
-
-
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-_WELL_KNOWN = "/.well-known/openid-configuration"
-
-
-def parse_discovery(body: bytes, url: str) -> Discovery:
-    """Read a discovery document that was fetched from `url` (OpenID Connect Discovery 1.0, section 4).
-
-    The issuer must be the URL without its well-known suffix. One difference is allowed: Entra ID answers
-    under a tenant's domain name (or `organizations`, `common`) with the tenant's GUID (or `{tenantid}`).
-    All endpoints must be on the host that the document came from.
-
-    Raises:
-        DiscoveryError: codes `discovery_*`.
-    """
-    document = _Document(body, url)
-    return Discovery(
-        issuer=document.issuer,
-        jwks_uri=document.endpoint("jwks_uri"),
-        token_endpoint=document.endpoint("token_endpoint"),
-        authorization_endpoint=document.optional_endpoint("authorization_endpoint"),
-        end_session_endpoint=document.optional_endpoint("end_session_endpoint"),
-    )
-
-
-def parse_key_discovery(body: bytes, url: str) -> KeyDiscovery:
-    """The same for whoever only needs the keys: the other endpoints may be absent. One on another host spoils
-    the document all the same.
-
-    Raises:
-        DiscoveryError: codes `discovery_*`.
-    """
-    document = _Document(body, url)
-    for name in ("token_endpoint", "authorization_endpoint", "end_session_endpoint"):
-        document.optional_endpoint(name)
-    return KeyDiscovery(issuer=document.issuer, jwks_uri=document.endpoint("jwks_uri"))
-
-
-class _Document:
-    """A discovery document whose issuer belongs to the URL that it was fetched from."""
-
-    def __init__(self, body: bytes, url: str) -> None:
-        try:
-            members = _native.parse_json(body)
-        except ValueError:
-            members = None
-        if not isinstance(members, dict):
-            raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
-        self._members = members
-        self._url = urllib.parse.urlsplit(url)
-        issuer = members.get("issuer")
-        if not isinstance(issuer, str):
-            raise DiscoveryError("discovery_malformed", "the discovery document's issuer is not a string")
-        if not _issuer_belongs(issuer, self._url):
-            raise DiscoveryError(
-                "discovery_issuer_mismatch", "the discovery document's issuer does not belong to its URL"
-            )
-        self.issuer = issuer
-
-    def endpoint(self, name: str) -> str:
-        value = self._members.get(name)
-        if not isinstance(value, str):
-            raise DiscoveryError("discovery_malformed", f"the discovery document's {name} is not a string")
-        problem = url_problem(value)
-        if problem is not None:
-            raise DiscoveryError("discovery_malformed", f"the discovery document's {name} {problem}")
-        if _origin(urllib.parse.urlsplit(value)) != _origin(self._url):
-            host = self._url.hostname
-            raise DiscoveryError(
-                "discovery_foreign_host",
-                f"the discovery document's {name} is on another host than the document ({host})",
-            )
-        return value
-
-    def optional_endpoint(self, name: str) -> str | None:
-        return None if self._members.get(name) is None else self.endpoint(name)
-
-
-def _origin(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _issuer_belongs(issuer: str, url: urllib.parse.SplitResult) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(issuer)
-        if _origin(parts) != _origin(url) or parts.query or parts.fragment:
-            return False
-    except ValueError:
-        return False
-    if not url.path.endswith(_WELL_KNOWN):
-        # A document under another name, as some test providers have: the host is all that can be compared.
-        return True
-    expected = url.path.removesuffix(_WELL_KNOWN)
-    if parts.path.rstrip("/") == expected.rstrip("/"):
-        return True
-    _, asked, *rest_asked = [*expected.split("/"), ""]
-    _, named, *rest_named = [*parts.path.split("/"), ""]
-    return (
-        rest_asked == rest_named
-        and not _GUID.fullmatch(asked)
-        and (named == "{tenantid}" or _GUID.fullmatch(named) is not None)
-    )
 
 
 # --- targets ---------------------------------------------------------------------------------------------
@@ -227,7 +95,7 @@ def assertion_fields(assertion: str) -> dict[str, str]:
 
 
 def sign_client_assertion(key: _native.SigningKey, client_id: str, token_endpoint: str, now: float) -> str:
-    """A new client assertion (RFC 7523, section 3). Never used twice: its `jti` is fresh.
+    """A new client assertion (RFC 7523, section 3). Each is used once: its `jti` is unique.
 
     Args:
         now: seconds since the epoch.
@@ -253,14 +121,13 @@ def sign_client_assertion(key: _native.SigningKey, client_id: str, token_endpoin
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TokenAnswer:
-    """A token as the provider gave it.
+class TokenResponse:
+    """A successful answer of the token endpoint (RFC 6749, section 5.1).
 
     Attributes:
-        access_token: the token.
-        expires_in: seconds that it lives from the moment of the answer.
-        cacheable: False when the provider did not say in a believable way how long it lives; the token is
-            then handed out for the requests that waited for it, and forgotten.
+        access_token: the token. expires_in: seconds that it lives from the moment of the answer. cacheable:
+        False where the provider did not plausibly say how long it lives; the token is then handed out
+            to the requests that waited for it, and forgotten.
     """
 
     access_token: str
@@ -268,10 +135,12 @@ class TokenAnswer:
     cacheable: bool
 
     def __repr__(self) -> str:
-        return f"TokenAnswer(expires_in={self.expires_in}, cacheable={self.cacheable})"
+        return f"TokenResponse(expires_in={self.expires_in}, cacheable={self.cacheable})"
 
 
-def parse_token_answer(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> TokenAnswer:
+def parse_token_response(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float
+) -> TokenResponse:
     """Read an answer of the token endpoint (RFC 6749, sections 5.1 and 5.2).
 
     Args:
@@ -287,14 +156,14 @@ def parse_token_answer(status: int, headers: Mapping[str, str], body: bytes, *, 
         return _token(document, _provider_now(headers, now))
     if not 400 <= status <= 599:
         raise _malformed(f"the provider answered with the unexpected status {status}")
-    # A date is one of the provider's clock, so it is compared with that: ours may be an hour off.
+    # A date is a time of the provider's clock, so it is compared with that clock: ours may be an hour off.
     retry_after = parse_retry_after(headers.get("Retry-After"), _provider_now(headers, now))
     raise refusal(status, document, retry_after)
 
 
 def refusal(status: int, document: dict[str, Any] | None, retry_after: int | None) -> ProviderError:
     """The error that an error answer of the token endpoint means. Only members that an application needs are
-    taken over, and only where they have the type that they should."""
+    passed on, and only where they have the right type."""
     error = document.get("error") if document is not None else None
     if document is None or not isinstance(error, str) or not _ERROR.fullmatch(error):
         return ProviderError(
@@ -360,7 +229,7 @@ def _malformed(message: str) -> ProviderError:
 
 
 def _json_object(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
-    """The body if it is, and says that it is, a JSON object."""
+    """The body, if its media type is JSON and it is an object."""
     media_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         return None
@@ -371,7 +240,7 @@ def _json_object(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | No
     return document if isinstance(document, dict) else None
 
 
-def _token(document: dict[str, Any], provider_now: float) -> TokenAnswer:
+def _token(document: dict[str, Any], provider_now: float) -> TokenResponse:
     access_token = document.get("access_token")
     if (
         not isinstance(access_token, str)
@@ -383,21 +252,22 @@ def _token(document: dict[str, Any], provider_now: float) -> TokenAnswer:
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise _malformed("the provider's answer has another token_type than Bearer")
     stated = _expires_in(document.get("expires_in"))
-    # The provider's own clock (its Date header) judges the token's end, so that a wrong local clock does
-    # not; a token that was dead on arrival must not reach an application, whatever expires_in claims.
+    # The token's end is compared with the provider's own clock (its Date header), so that a wrong local clock
+    # does no harm. A token that has expired on arrival must not reach an application, whatever expires_in
+    # says.
     end = _unverified_end(access_token)
     own = None if end is None else end - provider_now
     if own is not None and own <= 0:
         raise _malformed("the provider answered with a token that has already expired")
     if stated is None:
         remaining = 0.0 if own is None else min(own, MAX_EXPIRES_IN)
-        return TokenAnswer(access_token, remaining, cacheable=False)
-    return TokenAnswer(access_token, stated if own is None else min(stated, own), cacheable=True)
+        return TokenResponse(access_token, remaining, cacheable=False)
+    return TokenResponse(access_token, stated if own is None else min(stated, own), cacheable=True)
 
 
 def _expires_in(value: object) -> float | None:
     """Seconds, from a number or (as some versions of the provider answer) a string of digits; None when
-    missing, not positive or not believable."""
+    missing, not positive or not plausible."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -406,7 +276,7 @@ def _expires_in(value: object) -> float | None:
 
 
 def _unverified_end(token: str) -> float | None:
-    """`exp` of a token that is a JWT; None where it cannot be read: to a client a token is opaque."""
+    """`exp` of a token that is a JWT; None where it cannot be read: access tokens are opaque to clients."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

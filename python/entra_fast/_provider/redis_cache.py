@@ -1,204 +1,73 @@
-"""The cache that replicas share, in Redis or Valkey: a help, and never a need.
+"""The cache that replicas share, in Redis or Valkey.
 
-What belongs here: talking to that server, encrypting what it is given, and doubting what it gives back. What
-must never be here: when a token is fetched or renewed (tokens.py).
+What belongs here: requests to that server. What must never be here: the content of entries
+(redis_entries.py), and when a token is fetched or renewed (replication.py, renewal.py).
 
-The server is not trusted with anything. Tokens are encrypted with a key that it never sees; the names of its
-entries are keyed digests, so that it cannot confirm a guess about who has a token for what; each entry is
-bound to its name, so that entries cannot be swapped; whatever is odd about an entry makes it a miss. And it
-is not relied on: a call waits for it no longer than a short timeout, nothing here raises, and a server that
-fails several times in a row is left alone for a while.
+The server is not trusted. Tokens are encrypted with a key that it never sees; the names of its entries are
+keyed digests, so that it cannot confirm a guess about who has a token for what; each entry is bound to its
+name, so that entries cannot be swapped; an entry that is wrong in any way is a miss. The server is optional
+at run time: a call waits for it no longer than a short timeout, nothing here raises, and after several
+failures in a row it gets no requests for a while.
 
-Needs the `[redis]` extra, which is why nothing imports this module where no server is set up.
+Needs the `[redis]` extra: nothing imports this module where no server is configured.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hmac
 import logging
 import math
 import os
 import random
-import re
 import ssl
-import struct
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import redis.exceptions
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
+from entra_fast import _background
 from entra_fast._metrics import SHARED_FAILURES, Metrics
-from entra_fast._provider.oauth import MAX_ACCESS_TOKEN_BYTES, MAX_EXPIRES_IN
-from entra_fast._provider.token_client import SharedToken
+from entra_fast._provider.http_rules import trusting_context
+from entra_fast._provider.redis_entries import (
+    CHANNEL,
+    MAX_ENTRY_BYTES,
+    EntryCipher,
+    EntryRejected,
+    pack,
+    unpack,
+)
+from entra_fast._provider.tokens import FetchedToken
 from entra_fast._settings.model import SharedCacheSettings
 
-VERSION = b"\x01"
-"""Of the format of entries. Another one is a miss, so that replicas of two releases can run side by side."""
-PREFIX = b"entra_fast:1:"
-CHANNEL = PREFIX + b"replaced"
-
-MAX_SKEW = 60.0
-"""Seconds by which the clock of whoever wrote an entry may be ahead of ours."""
 MIN_LEFT = 1.0
-"""Seconds; what lives no longer is not written."""
+"""Seconds; a token that expires sooner is not written."""
 
 MAX_CONNECTIONS = 16
-"""To the server, from one process; one more listens."""
+"""Maximum number of connections from one process; one more listens."""
 MAX_CALLS = 1024
-"""Most calls that are under way or wait for a connection; a further one is a miss."""
+"""Maximum number of calls in progress or waiting for a connection; a further one is a miss."""
 
 FAILURES_IN_A_ROW = 5
 PAUSE = (1.0, 30.0)
-"""Seconds for which a failing server is left alone: at first, and at most."""
+"""Seconds for which a failing server gets no requests: at first, and at most."""
 LISTENER_PAUSE = (1.0, 30.0)
-"""Seconds until a listener whose connection failed connects again: at first, and at most."""
+"""Seconds until a listener whose connection failed reconnects: at first, and at most."""
 HEARTBEAT = 30.0
-"""Seconds of silence after which a listener asks whether anybody is still there."""
-
-_NONCE_BYTES, _TAG_BYTES = 12, 16
-_HEAD = struct.Struct(">ddddQ")
-"""When it was fetched (seconds since the epoch), its life then, its age when written, the end of its subject
-token (seconds since the epoch, or infinite), and the expiry it was written with (milliseconds)."""
-_MAX_ENTRY_BYTES = 1 + _NONCE_BYTES + _HEAD.size + MAX_ACCESS_TOKEN_BYTES + _TAG_BYTES
-_TOKEN_TEXT = re.compile(rb"[\x21-\x7e]+")
+"""Seconds of silence after which a listener checks that its connection still works."""
 
 logger = logging.getLogger("entra_fast._provider.redis_cache")
 T = TypeVar("T")
 
 
-class NotBelieved(Exception):
-    """An entry is not what this program wrote there. `reason`: one of `metrics.SHARED_REJECTIONS`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class EntryCipher:
-    """Names and encrypts entries. All keys are derived from the configured one by HKDF (RFC 5869), each for
-    its own purpose; every entry has a key of its own, so that the number of entries that are ever written
-    does not wear out the random nonces of AES-GCM (NIST SP 800-38D, section 8.3)."""
-
-    __slots__ = ("_announcements", "_names", "_root")
-
-    def __init__(self, key: bytes) -> None:
-        self._root = hmac.digest(b"entra_fast shared cache 1", key, "sha256")  # HKDF-Extract
-        self._names = self._derive(b"names")
-        self._announcements = AESGCM(self._derive(b"announcements"))
-
-    def _derive(self, purpose: bytes) -> bytes:
-        return HKDFExpand(hashes.SHA256(), 32, purpose).derive(self._root)
-
-    def name(self, kind: bytes, digest: bytes) -> bytes:
-        """The name in Redis for what belongs to a token. `digest`: see `_native.token_cache_key`."""
-        keyed = hmac.digest(self._names, kind + b":" + digest, "sha256")
-        return PREFIX + kind + b":" + base64.urlsafe_b64encode(keyed).rstrip(b"=")
-
-    def seal(self, digest: bytes, content: bytes) -> bytes:
-        """An entry: version, nonce, ciphertext with tag."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return VERSION + nonce + self._entry(digest).encrypt(nonce, content, self._bound_to(digest))
-
-    def open(self, digest: bytes, entry: bytes) -> bytes:
-        """The content of an entry.
-
-        Raises:
-            NotBelieved: it was not sealed with this key for this digest.
-        """
-        if not 1 + _NONCE_BYTES + _TAG_BYTES < len(entry) <= _MAX_ENTRY_BYTES:
-            raise NotBelieved("size")
-        if entry[:1] != VERSION:
-            raise NotBelieved("version")
-        nonce, sealed = entry[1 : 1 + _NONCE_BYTES], entry[1 + _NONCE_BYTES :]
-        try:
-            return self._entry(digest).decrypt(nonce, sealed, self._bound_to(digest))
-        except InvalidTag:
-            raise NotBelieved("decryption") from None
-
-    def seal_announcement(self, sender: bytes, digest: bytes) -> bytes:
-        """An announcement: nonce, ciphertext with tag. The digest is encrypted, because it is not keyed."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._announcements.encrypt(nonce, sender + digest, CHANNEL)
-
-    def open_announcement(self, message: bytes) -> tuple[bytes, bytes]:
-        """(sender, digest).
-
-        Raises:
-            NotBelieved: it was not sealed with this key.
-        """
-        if len(message) != _NONCE_BYTES + 16 + 32 + _TAG_BYTES:
-            raise NotBelieved("size")
-        try:
-            content = self._announcements.decrypt(message[:_NONCE_BYTES], message[_NONCE_BYTES:], CHANNEL)
-        except InvalidTag:
-            raise NotBelieved("decryption") from None
-        return content[:16], content[16:]
-
-    def _entry(self, digest: bytes) -> AESGCM:
-        return AESGCM(self._derive(b"entry:" + digest))
-
-    @staticmethod
-    def _bound_to(digest: bytes) -> bytes:
-        return b"entra_fast entry" + VERSION + digest
-
-
-def pack(token: SharedToken, *, now: float, expiry_millis: int) -> bytes:
-    """The content of an entry. `now`: seconds since the epoch. `expiry_millis`: how long Redis keeps it."""
-    end = math.inf if token.subject_expires_at is None else token.subject_expires_at
-    head = _HEAD.pack(now - token.age, token.life, token.age, end, expiry_millis)
-    return head + token.access_token.encode("ascii")
-
-
-def unpack(content: bytes, *, now: float, left_millis: int) -> SharedToken | None:
-    """The token in the content of an entry, or None where it has ended.
-
-    Its age is measured twice, by our clock and by how much of the expiry Redis has counted down, and the
-    greater age is believed: a wrong clock, theirs or ours, makes a token look rather older than younger.
-
-    Args:
-        now: seconds since the epoch. left_millis: what Redis says is left of the entry's life.
-
-    Raises:
-        NotBelieved: these are not times or this is not a token that this program would have written.
-    """
-    if len(content) <= _HEAD.size:
-        raise NotBelieved("content")
-    fetched_at, life, age_when_written, subject_end, expiry_millis = _HEAD.unpack_from(content)
-    text = content[_HEAD.size :]
-    if not (
-        math.isfinite(fetched_at)
-        and 0 < life <= MAX_EXPIRES_IN
-        and 0 <= age_when_written < life
-        and subject_end > 0
-        and 0 < expiry_millis <= life * 1000
-        and _TOKEN_TEXT.fullmatch(text)
-    ):
-        raise NotBelieved("content")
-    if not 0 <= left_millis <= expiry_millis:
-        raise NotBelieved("expiry")
-    if fetched_at > now + MAX_SKEW:
-        raise NotBelieved("clock")
-    age = max(0.0, now - fetched_at, age_when_written + (expiry_millis - left_millis) / 1000)
-    if age >= life or now >= subject_end:
-        return None
-    return SharedToken(text.decode("ascii"), life, age, None if math.isinf(subject_end) else subject_end)
-
-
 class Breaker:
-    """Leaves a server alone that has failed several times in a row, longer and longer, until it proves
-    itself."""
+    """A circuit breaker: after several failures in a row the server gets no requests, for a longer time after
+    each failed probe, until a probe succeeds."""
 
     def __init__(self, monotonic: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._monotonic = monotonic
@@ -219,15 +88,15 @@ class Breaker:
             self._pause = PAUSE[0]
 
     def failed(self) -> bool:
-        """True when this failure was the one too many."""
+        """True when this failure opens the breaker."""
         self._failures += 1
         if not self.closed or self._failures < FAILURES_IN_A_ROW:
             return False
-        self._leave_alone()
+        self._open()
         return True
 
     def begin_probe(self) -> bool:
-        """True for the one who is to find out whether the server has recovered."""
+        """True for the caller that is to find out whether the server has recovered."""
         if self._paused_until is None or self._probing or self._monotonic() < self._paused_until:
             return False
         self._probing = True
@@ -239,10 +108,10 @@ class Breaker:
         if recovered:
             self._paused_until = None
         else:
-            self._leave_alone()
+            self._open()
 
-    def _leave_alone(self) -> None:
-        # Replicas must not come back in step.
+    def _open(self) -> None:
+        # With jitter, so that replicas do not come back in step.
         self._paused_until = self._monotonic() + self._pause * self._uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, PAUSE[1])
 
@@ -250,11 +119,9 @@ class Breaker:
 class SharedCache:
     """The tokens of all replicas. Belongs to one event loop; `start` before use, `aclose` after.
 
-    `on_replaced(digest)` is called when another replica was told to replace a token; it must not raise.
-
-    No method raises because of the server. Calls wait for it at most for the configured timeout; what is not
-    done by then is a miss, and goes on in the background within a limit of its own: a slow connection is
-    there for the next call then, instead of being given up and begun anew.
+    No method raises because of the server. A call waits for it at most for the configured timeout; one that
+    takes longer is a miss, and goes on in the background within a limit of its own: a connection that is slow
+    to open is ready for the next call then, instead of being closed and opened again.
 
     Args:
         ca_bundle: PEM file with certificate authorities to trust beside the system's.
@@ -286,62 +153,60 @@ class SharedCache:
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._calls: set[asyncio.Task[Any]] = set()
         self._writes: dict[bytes, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._sender = os.urandom(16)
-        self.on_replaced: Callable[[bytes], None] = lambda digest: None
+        self.on_replaced: Callable[[bytes], None] = lambda digest: None  # see `replication.Replicas`
 
     @property
     def available(self) -> bool:
-        """False while the server is left alone."""
+        """False while the server gets no requests."""
         return self._breaker.closed
 
     def start(self) -> None:
         """Begin to listen to other replicas. Does not fail when the server is down."""
-        self._in_background(self._listen())
+        self._listening = _background.start(self._listen(), "announcements of replicas")
 
     async def aclose(self) -> None:
-        """Give the last writes a moment, then end everything."""
+        """Give the last writes a moment, then close everything."""
         if self._writes:
             await asyncio.wait(self._writes.values(), timeout=self._timeout)
-        tasks = [*self._background, *self._writes.values(), *self._calls]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = (self._listening, self._probing, *self._writes.values(), *self._calls)
+        await _background.cancel(*tasks)
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
             await self._pool.disconnect()
 
-    # --- what can be done with it ---
+    # --- operations ---
 
-    async def get(self, digest: bytes) -> SharedToken | None:
-        """The token that a replica has left there, or None."""
+    async def get(self, digest: bytes) -> FetchedToken | None:
+        """The token that a replica has stored, or None."""
         name = self._cipher.name(b"token", digest)
 
         async def command() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
-                # A range, so that a value of any size costs no more than the largest that we would write.
-                pipe.getrange(name, 0, _MAX_ENTRY_BYTES)
+                # A range, so that a value of any size costs no more than the largest entry that is written.
+                pipe.getrange(name, 0, MAX_ENTRY_BYTES)
                 pipe.pttl(name)
                 return await pipe.execute(raise_on_error=False)
 
         outcome, answer = await self._ask("get", command)
         token = None
         if answer is not None:
-            outcome, token = self._believe(digest, answer)
+            outcome, token = self._read(digest, answer)
         self._metrics.shared.add("get", outcome)
         return token
 
-    def put(self, digest: bytes, token: SharedToken, *, announce: bool) -> None:
-        """Leave a token for the other replicas, in the background.
+    def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
+        """Store a token for the other replicas, in the background.
 
         Args:
-            announce: tell the replicas that have the token's predecessor, because it was to be replaced.
+            announce: tell replicas that have the previous token, because it was to be replaced.
         """
         if len(self._writes) >= MAX_CALLS:
             self._metrics.shared.add("put", "busy")
             return
-        task = asyncio.get_running_loop().create_task(
-            self._write(digest, token, self._monotonic(), announce, self._writes.get(digest))
-        )
+        work = self._write(digest, token, announce, self._writes.get(digest))
+        task = _background.start(work, "write to the shared cache")
         self._writes[digest] = task
 
         def done(task: asyncio.Task[None]) -> None:
@@ -351,12 +216,12 @@ class SharedCache:
         task.add_done_callback(done)
 
     def is_writing(self, digest: bytes) -> bool:
-        """Whether a token of our own is on its way there."""
+        """Whether a token of this replica is being written."""
         return digest in self._writes
 
     async def lead(self, digest: bytes, seconds: float) -> bool:
-        """Whether to renew a token oneself: False when another replica has said, less than so many seconds
-        ago, that it does. Best effort: where the server cannot be asked, everybody renews."""
+        """Whether this replica renews a token: False when another one has said, less than `seconds` ago, that
+        it does. Best effort: where the server cannot be asked, every replica renews."""
         name = self._cipher.name(b"renewal", digest)
 
         async def command() -> Any:
@@ -369,7 +234,7 @@ class SharedCache:
 
     # --- entries ---
 
-    def _believe(self, digest: bytes, answer: list[Any]) -> tuple[str, SharedToken | None]:
+    def _read(self, digest: bytes, answer: list[Any]) -> tuple[str, FetchedToken | None]:
         """(outcome, token) of the answers to GETRANGE and PTTL."""
         entry, left_millis = answer if len(answer) == 2 else (None, None)
         if entry == b"" or left_millis == -2:
@@ -378,10 +243,10 @@ class SharedCache:
             if isinstance(entry, redis.exceptions.ResponseError) and "WRONGTYPE" not in str(entry):
                 return "refused", None
             if not isinstance(entry, bytes) or not isinstance(left_millis, int):
-                raise NotBelieved("type")
+                raise EntryRejected("type")
             content = self._cipher.open(digest, entry)
-            token = unpack(content, now=self._clock(), left_millis=left_millis)
-        except NotBelieved as exc:
+            token = unpack(content, now=self._clock(), monotonic=self._monotonic(), left_millis=left_millis)
+        except EntryRejected as exc:
             self._metrics.shared_rejected.add(exc.reason)
             return "rejected", None
         return ("miss" if token is None else "hit"), token
@@ -389,28 +254,22 @@ class SharedCache:
     async def _write(
         self,
         digest: bytes,
-        token: SharedToken,
-        since: float,
+        token: FetchedToken,
         announce: bool,
         earlier: asyncio.Task[None] | None,
     ) -> None:
         if earlier is not None:
-            await asyncio.wait({earlier})  # the later one is to stay
+            await asyncio.wait({earlier})  # the later one must win
 
         async def command() -> None:
-            now = self._clock()
-            aged = SharedToken(
-                token.access_token,
-                token.life,
-                token.age + max(0.0, self._monotonic() - since),
-                token.subject_expires_at,
-            )
-            left = min(aged.life - aged.age, (aged.subject_expires_at or math.inf) - now)
+            now, monotonic = self._clock(), self._monotonic()
+            left = min(token.end - monotonic, (token.subject_expires_at or math.inf) - now)
             if left < MIN_LEFT:
                 return
             millis = int(left * 1000)
             async with self._redis.pipeline(transaction=False) as pipe:
-                entry = self._cipher.seal(digest, pack(aged, now=now, expiry_millis=millis))
+                content = pack(token, now=now, monotonic=monotonic, expiry_millis=millis)
+                entry = self._cipher.seal(digest, content)
                 pipe.set(self._cipher.name(b"token", digest), entry, px=millis)
                 if announce:
                     pipe.publish(CHANNEL, self._cipher.seal_announcement(self._sender, digest))
@@ -429,27 +288,27 @@ class SharedCache:
         """(outcome, answer); the answer is None unless the outcome is `ok`. Never raises."""
         if not self._breaker.closed:
             if self._breaker.begin_probe():
-                self._in_background(self._probe())
+                self._probing = _background.start(self._probe(), "probe of the shared cache")
             return "paused", None
         if len(self._calls) >= MAX_CALLS:
             return "busy", None
         started = self._monotonic()
-        call = asyncio.get_running_loop().create_task(self._call(command))
+        call = _background.start(self._call(command), "call to the shared cache")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        # The call goes on when it is late, and when whoever asked goes away.
+        # The call goes on when it is late, and when its caller goes away.
         await asyncio.wait({call}, timeout=self._timeout if patience is None else patience)
         late = not call.done() or call.cancelled()
         outcome, answer = ("timed_out", None) if late else call.result()
         took = self._monotonic() - started
         self._metrics.shared_seconds.observe(took, operation)
         if outcome not in SHARED_FAILURES:
-            # A write has more patience, but one that needed it is no proof of a server that is quick enough.
+            # A write may take longer, but one that did does not prove that the server is quick enough.
             if took <= self._timeout:
                 self._breaker.succeeded()
         elif self._breaker.failed():
             self._metrics.shared_interruptions.add()
-            logger.warning("going on without the shared cache", extra={"fields": {"because": outcome}})
+            logger.warning("shared cache paused after failures", extra={"fields": {"because": outcome}})
         return outcome, answer
 
     async def _call(self, command: Callable[[], Awaitable[T]]) -> tuple[str, T | None]:
@@ -457,7 +316,7 @@ class SharedCache:
             async with asyncio.timeout(self._deadline), self._slots:
                 return "ok", await command()
         except redis.exceptions.ReadOnlyError:
-            # The connection leads to what is a replica since a failover: connect anew, to what is primary.
+            # Since a failover the connections lead to a read-only replica: reconnect, to the new primary.
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
                 await self._pool.disconnect(inuse_connections=False)
             return "refused", None
@@ -465,7 +324,7 @@ class SharedCache:
             return _outcome_of(exc), None
 
     async def _probe(self) -> None:
-        """Find out whether the server has recovered, at nobody's expense."""
+        """Find out whether the server has recovered; no caller waits for it."""
 
         async def pings() -> None:
             await self._redis.ping()  # may have to connect
@@ -479,12 +338,7 @@ class SharedCache:
             self._breaker.end_probe(recovered=outcome not in SHARED_FAILURES)
         self._metrics.shared.add("ping", outcome)
         if self._breaker.closed:
-            logger.info("using the shared cache again")
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            logger.info("shared cache recovered")
 
     # --- announcements ---
 
@@ -498,14 +352,14 @@ class SharedCache:
                         while await subscription.get_message(timeout=self._deadline) is None:
                             pass
                     pause = LISTENER_PAUSE[0]
-                    await self._hear(subscription)
+                    await self._receive(subscription)
             except Exception as exc:
                 logger.debug("not listening to replicas", extra={"fields": {"because": _outcome_of(exc)}})
             await self._sleep(pause * self._uniform(0.8, 1.2))
             pause = min(2 * pause, LISTENER_PAUSE[1])
 
-    async def _hear(self, subscription: Any) -> None:
-        """Returns when the connection is dead; an end of it that can be noticed is an exception."""
+    async def _receive(self, subscription: Any) -> None:
+        """Returns when the connection no longer answers; one that is closed raises an exception."""
         asked = False
         while True:
             message = await subscription.get_message(timeout=self._deadline if asked else HEARTBEAT)
@@ -517,14 +371,14 @@ class SharedCache:
                 continue
             asked = False
             if message["type"] == "message":
-                self._heard(message["data"])
+                self._announced(message["data"])
 
-    def _heard(self, data: object) -> None:
+    def _announced(self, data: object) -> None:
         try:
             if not isinstance(data, bytes):
-                raise NotBelieved("type")
+                raise EntryRejected("type")
             sender, digest = self._cipher.open_announcement(data)
-        except NotBelieved:
+        except EntryRejected:
             self._metrics.shared_announcements.add("rejected")
             return
         if sender != self._sender:
@@ -532,7 +386,7 @@ class SharedCache:
 
 
 class _Login(CredentialProvider):
-    """Who to be at the server, read anew for each connection: mounted passwords rotate."""
+    """User name and password, read again for each connection: mounted passwords rotate."""
 
     def __init__(self, settings: SharedCacheSettings) -> None:
         self._settings = settings
@@ -551,10 +405,8 @@ def _pool(settings: SharedCacheSettings, ca_bundle: str | None, deadline: float)
     options: dict[str, Any] = {}
     kind: type[Connection] = Connection
     if location.tls:
-        # Made once, here: reading the system's authorities takes milliseconds, and each connection would.
-        context = ssl.create_default_context()
-        if ca_bundle is not None:
-            context.load_verify_locations(ca_bundle)
+        # Made once: reading the system's authorities takes milliseconds, and each connection would do it.
+        context = trusting_context(ca_bundle)
 
         class TlsConnection(SSLConnection):
             def __init__(self, **kwargs: Any) -> None:
@@ -570,11 +422,11 @@ def _pool(settings: SharedCacheSettings, ca_bundle: str | None, deadline: float)
         host=location.host,
         port=location.port,
         db=location.database,
-        protocol=2,  # needs no HELLO, so one round trip less
+        protocol=2,  # needs no HELLO: one round trip less
         driver_info=None,
         socket_timeout=deadline,
         socket_connect_timeout=settings.connect_timeout,
-        retry=Retry(NoBackoff(), 0),  # whoever waits for us does not wait for a second attempt
+        retry=Retry(NoBackoff(), 0),  # no caller waits for a second attempt
         **options,
     )
 

@@ -16,15 +16,10 @@ from urllib.parse import urlencode
 import orjson
 
 from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.discovery_document import Discovery, parse_discovery
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import (
-    Discovery,
-    client_credentials_form,
-    on_behalf_of_form,
-    parse_discovery,
-    parse_token_answer,
-)
+from entra_fast._provider.oauth import client_credentials_form, on_behalf_of_form, parse_token_response
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
@@ -201,7 +196,7 @@ class Provider:
             try:
                 proof = self._credentials.fields(credential, token_endpoint, self._clock())
                 response = await self._http.post_form(token_endpoint, {**form, **proof})
-                answer = parse_token_answer(
+                answer = parse_token_response(
                     response.status, response.headers, response.body, now=self._clock()
                 )
             except HttpFailure as error:

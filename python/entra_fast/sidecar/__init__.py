@@ -2,8 +2,6 @@
 
 An application: its Python modules are not public.
 
-An application: its Python modules are not public.
-
 What belongs here: the HTTP interface, the server around it, and the process. What must never be here: rules
 about tokens (validate.py, _validation.py) and requests to the provider (_provider/).
 

@@ -14,7 +14,9 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys
-from entra_fast._provider.token_client import TokenAcquirer, TokenCache
+from entra_fast._provider.token_client import TokenClient
+from entra_fast._provider.token_endpoint import TokenEndpoint
+from entra_fast._provider.tokens import Timing, TokenCache
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError
@@ -59,20 +61,18 @@ class ProviderClient:
         self._finder = EndpointFinder(provider, self._key_http, metrics, monotonic=clocks.monotonic)
         self._credentials = Credentials(provider.credentials, provider.client_id, monotonic=clocks.monotonic)
         self._shared_cache = _shared_cache(settings, metrics, clocks)
-        self.tokens = TokenAcquirer(
+        timing = Timing(clocks.wall, clocks.monotonic)
+        endpoint = TokenEndpoint(
             provider,
             finder=self._finder,
             http=self._token_http,
             credentials=self._credentials,
-            cache=cache,
             metrics=metrics,
-            outbound=settings.outbound,
-            replicas=self._shared_cache,
-            clock=clocks.wall,
-            monotonic=clocks.monotonic,
+            timing=timing,
         )
-        if self._shared_cache is not None:
-            self._shared_cache.on_replaced = self.tokens.replaced_elsewhere
+        self.tokens = TokenClient(
+            endpoint, cache, settings.outbound, metrics=metrics, replicas=self._shared_cache, timing=timing
+        )
         self.keys: AsyncKeys | None = None
         self._changes: ProviderChanges | None = None
         self._unusable: str | None = None

@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -116,7 +117,8 @@ async def test_assertions_that_name_a_certificate_may_be_reused(entra: Caller) -
 @pytest.mark.parametrize(("name", "offset"), [("exp", -301), ("nbf", 301), ("exp", 2 * 86400)])
 async def test_assertion_outside_its_time(entra: Caller, clock: Clock, name: str, offset: int) -> None:
     """700024: expired, not yet valid, or valid for days; five minutes of leeway."""
-    assertion = entra.assertion("app-a", **{name: int(clock.now) + offset})
+    times: dict[str, Any] = {name: int(clock.now) + offset}
+    assertion = entra.assertion("app-a", **times)
     expect(await entra.token(with_assertion(entra, assertion)), 700024, "invalid_client", 401)
 
 
@@ -258,7 +260,7 @@ async def test_user_in_no_group(entra: Caller) -> None:
 
 
 async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
-    """50013: tampered, signed by somebody else, an application's own token, or no token at all."""
+    """50013: tampered, signed with another key, an application's own token, or no token at all."""
     token = await entra.user_token("app-a", "ada")
     head, body, signature = token.split(".")
     tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"

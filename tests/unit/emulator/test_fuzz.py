@@ -49,11 +49,13 @@ def good_values() -> dict[str, list[str]]:
     _, token = local.mint("dev-gcp:team:app-a", "dev-gcp:team:app-a", "ada")
     assert token is not None
     key = local.credentials.key(client)
+    expiries: tuple[Any, ...] = (1e300, -1, "soon", None, [], True)
+    audiences: tuple[Any, ...] = ({}, [[]], 7)
     odd_claims: list[dict[str, Any]] = [
         {"iss": client.client_id, "sub": client.client_id, "exp": exp, "jti": jti, "aud": aud, "iat": 1}
-        for exp in (1e300, -1, "soon", None, [], True)
+        for exp in expiries
         for jti in (1, None, "x" * 5000)
-        for aud in ({}, [[]], 7)
+        for aud in audiences
     ]
     header = json.dumps({"alg": "RS256", "kid": key.kid}).encode()
     odd = [key.sign(header, json.dumps(claims).encode()) for claims in odd_claims]

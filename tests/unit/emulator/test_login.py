@@ -213,7 +213,7 @@ async def test_a_session_ends(entra: Caller, clock: Clock) -> None:
 
 
 async def test_a_session_is_for_one_tenant(entra: Caller) -> None:
-    """A session of one tenant does not count in another."""
+    """A session in one tenant does not exist in the other."""
     await entra.sign_in("app-a", "ada")
     assert (await authorize(entra, "abroad", prompt="none")).location["error"] == "login_required"
 

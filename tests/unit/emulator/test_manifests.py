@@ -258,6 +258,13 @@ def test_many_mistakes_do_not_flood_the_terminal(tmp_path: Path) -> None:
     assert (len(caught.value.mistakes), caught.value.total) == (50, 70)
 
 
+def test_a_file_that_is_wrong_throughout_is_one_mistake() -> None:
+    """Thousands of mistakes are counted rather than listed, so that they take no memory."""
+    with pytest.raises(SourceError) as caught:
+        read(HEAD + f"spec: {{ingresses: {[0] * 10_001}}}\n")
+    assert str(caught.value) == "app.yaml:1: has 10001 mistakes, too many to list them"
+
+
 def test_a_long_value_is_cut_in_the_message() -> None:
     """A mistake takes one line of bounded length, whatever the file holds."""
     with pytest.raises(SourceError) as caught:
@@ -287,7 +294,7 @@ def test_clusters_come_from_source_or_annotation(tmp_path: Path) -> None:
 
 
 def test_applications_without_identity() -> None:
-    """Without azure.application.enabled there is no client, and whoever asks is told where to enable it."""
+    """Without azure.application.enabled there is no client, and the error says where to enable it."""
     from support.local_entra import local_entra
 
     text = manifest("app").replace('"enabled": true', '"enabled": false')

@@ -115,7 +115,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     """Sockets on an address; for localhost both of its addresses, because clients differ in which they
     try first.
     """
-    if host != "localhost":
+    if host.lower() != "localhost":
         return [_bind_one(host, port)]
     first = _bind_one("127.0.0.1", port)
     sockets = [first]

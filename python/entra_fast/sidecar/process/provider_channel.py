@@ -16,7 +16,7 @@ from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import Waiters
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import AcquiredToken, token_key
+from entra_fast._provider.tokens import AcquiredToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import KeysUnavailable, ProviderError
@@ -144,6 +144,8 @@ class ProviderChannel:
                 until = fields["until"]
                 self._keys.cool_down_ends = -math.inf if until is None else until  # JSON has no infinity
                 changes.cool_down_changed(self._keys.cool_down_ends)
+            case "signatures_distrusted":
+                _native.distrust_fast_signatures()
             case _:
                 return False
         return True
@@ -169,15 +171,15 @@ class ChannelTokens:
         self._clocks = clocks
 
     async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenAcquirer.acquire`."""
+        """As `TokenClient.acquire`."""
         return await self._obtain(target, None, skip_cache)
 
     async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenAcquirer.exchange`."""
+        """As `TokenClient.exchange`."""
         return await self._obtain(target, subject_token, skip_cache)
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
-        """As `TokenAcquirer.renew`."""
+        """As `TokenClient.renew`."""
         self._channel.tell("renew", target=target, subject_token=subject_token)
 
     async def aclose(self) -> None:

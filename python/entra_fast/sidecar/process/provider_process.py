@@ -22,7 +22,7 @@ from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.token_client import token_key
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
@@ -90,6 +90,7 @@ class ProviderProcess:
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
         self._issuer: str | None = None
         self._cool_down = -math.inf
+        self._signatures_distrusted = False
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
             self._cache,
@@ -165,6 +166,8 @@ class ProviderProcess:
                 worker.serving = True
             case "drained":
                 worker.finished = _flag(fields, "finished")
+            case "signatures_distrusted":
+                self._distrust_signatures()
             case _:
                 raise ValueError("unknown message")
         return None
@@ -186,7 +189,16 @@ class ProviderProcess:
             worker.channel.send("provider", issuer=self._issuer)
         worker.channel.send("keys", **self._key_set())
         worker.channel.send("cool_down", until=self._cool_down)
+        if self._signatures_distrusted:
+            worker.channel.send("signatures_distrusted")
         worker.channel.send("serve")
+
+    def _distrust_signatures(self) -> None:
+        """A worker has found that rind and AWS-LC disagree: no worker uses rind from now on, and none that
+        starts later. Each worker that is told says so too, which changes nothing."""
+        if not self._signatures_distrusted:
+            self._signatures_distrusted = True
+            self.announce("signatures_distrusted")
 
     # --- tokens ---
 

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import uvloop
 
+from entra_fast import _signatures
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
@@ -55,6 +56,7 @@ class Worker:
         service = self._service
         assert service is not None  # noqa: S101 - it has been started
         await service.start()
+        self._report_distrust()
         self._channel.send("hello")
         await self._may_serve.wait()
         server = service.settings.server
@@ -67,6 +69,13 @@ class Worker:
         await self._channel.call("drained", finished=finished)
         if service.tracing is not None:
             service.tracing.flush()
+
+    def _report_distrust(self) -> None:
+        """When rind and AWS-LC disagree here, no other worker may continue to trust rind."""
+        loop = asyncio.get_running_loop()
+        _signatures.call_when_distrusted(
+            lambda: loop.call_soon_threadsafe(self._channel.send, "signatures_distrusted")
+        )
 
     def _handle(self, name: str, fields: Fields) -> Fields | None:
         if name == "start":

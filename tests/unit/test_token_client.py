@@ -1,4 +1,4 @@
-"""When the provider is asked: retries, renewal, bounds. With a scripted way out and clocks that stand still.
+"""When the provider is asked: retries, renewal, bounds. With scripted HTTP and clocks that stand still.
 
 The same over real sockets is in tests/contract and tests/faults; here is what would need hours, thousands of
 requests or chance there.
@@ -18,12 +18,14 @@ import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache
-from entra_fast._provider import token_client as tokens
+from entra_fast._provider import renewal, retry, token_client
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
-from entra_fast._provider.token_client import TokenAcquirer
+from entra_fast._provider.token_client import TokenClient
+from entra_fast._provider.token_endpoint import TokenEndpoint
+from entra_fast._provider.tokens import Timing
 from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
@@ -40,8 +42,8 @@ def failed(status: int, retry_after: str | None = None) -> HttpResponse:
     return HttpResponse(status, {} if retry_after is None else {"Retry-After": retry_after}, b"")
 
 
-class ScriptedWayOut(HttpClient):
-    """Answers from a script, else grants; records the forms and the time that was allowed."""
+class ScriptedHttp(HttpClient):
+    """Answers from a script, otherwise with a token; records the forms and the time that was allowed."""
 
     def __init__(self) -> None:
         super().__init__(proxies={})
@@ -83,18 +85,19 @@ class Later:
 
 
 class World:
-    """An acquirer whose surroundings the test controls."""
+    """A token client whose surroundings the test controls."""
 
     def __init__(
         self,
         *,
         uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
+        finder: Callable[..., EndpointFinder] = EndpointFinder,
         **outbound: Any,
     ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
         self.pauses: list[float] = []
-        self.way_out = ScriptedWayOut()
+        self.http = ScriptedHttp()
         self.later = Later()
         self.metrics = Metrics()
         self.cache = TokenCache()
@@ -107,19 +110,23 @@ class World:
             token_endpoint="https://login.example/token",
             credentials=CredentialSettings(client_secret=Secret("AZURE_APP_CLIENT_SECRET", "secret")),
         )
-        self.acquirer = TokenAcquirer(
-            provider,
-            finder=EndpointFinder(provider, self.way_out, self.metrics),
-            http=self.way_out,
-            credentials=Credentials(provider.credentials, "client"),
-            cache=self.cache,
-            metrics=self.metrics,
-            outbound=OutboundSettings(**outbound),
+        timing = Timing(
             clock=lambda: self.wall,
             monotonic=lambda: self.monotonic,
             sleep=self._sleep,
             uniform=uniform,
             call_later=self.later,
+        )
+        endpoint = TokenEndpoint(
+            provider,
+            finder=finder(provider, self.http, self.metrics),
+            http=self.http,
+            credentials=Credentials(provider.credentials, "client"),
+            metrics=self.metrics,
+            timing=timing,
+        )
+        self.client = TokenClient(
+            endpoint, self.cache, OutboundSettings(**outbound), metrics=self.metrics, timing=timing
         )
 
     async def _sleep(self, seconds: float) -> None:
@@ -129,7 +136,11 @@ class World:
     async def settle(self) -> None:
         for _ in range(10):
             await asyncio.sleep(0)
-        assert self.acquirer.in_flight == 0
+        assert self.client.in_flight == 0
+
+    @property
+    def windows(self) -> retry.BackOffWindows:
+        return self.client._retrying.windows
 
     def pass_time(self, seconds: float) -> None:
         self.monotonic += seconds
@@ -142,127 +153,125 @@ TIMED_OUT = HttpFailure("timed_out", "no answer in time")
 async def test_a_retry_is_jittered_and_gets_the_time_that_is_left() -> None:
     """The pause is drawn from a range; the second attempt may take what remains of the whole."""
     world = World()
-    world.way_out.script = [TIMED_OUT]
-    await world.acquirer.acquire("a:b:c")
+    world.http.script = [TIMED_OUT]
+    await world.client.acquire("a:b:c")
     assert world.pauses == [pytest.approx(0.15)]
-    assert world.way_out.allowed == [pytest.approx(5.0), pytest.approx(4.85)]
+    assert world.http.allowed == [pytest.approx(5.0), pytest.approx(4.85)]
 
 
 @pytest.mark.parametrize(("max_retries", "attempts"), [(0, 1), (1, 2), (3, 4)])
 async def test_retries_are_bounded_by_the_setting(max_retries: int, attempts: int) -> None:
     """ENTRA_FAST_HTTP_MAX_RETRIES counts attempts after the first."""
     world = World(max_retries=max_retries)
-    world.way_out.script = [TIMED_OUT] * 10
+    world.http.script = [TIMED_OUT] * 10
     with pytest.raises(ProviderError):
-        await world.acquirer.acquire("a:b:c")
-    assert len(world.way_out.forms) == attempts
+        await world.client.acquire("a:b:c")
+    assert len(world.http.forms) == attempts
 
 
 @pytest.mark.parametrize("code", ["tls_failed", "redirected", "answer_too_large", "url_not_allowed"])
 async def test_what_would_fail_again_is_not_repeated(code: str) -> None:
-    """Only what may pass is tried again."""
+    """Only failures that may pass are retried."""
     world = World()
-    world.way_out.script = [HttpFailure(code, "no")]
+    world.http.script = [HttpFailure(code, "no")]
     with pytest.raises(ProviderError) as caught:
-        await world.acquirer.acquire("a:b:c")
+        await world.client.acquire("a:b:c")
     assert (caught.value.code, caught.value.status) == (code, 500)
-    assert len(world.way_out.forms) == 1
+    assert len(world.http.forms) == 1
 
 
 async def test_a_retry_after_that_does_not_fit_is_not_waited_for() -> None:
     """The caller learns at once when to come back."""
     world = World()
-    world.way_out.script = [failed(503, "10")]
+    world.http.script = [failed(503, "10")]
     with pytest.raises(ProviderError) as caught:
-        await world.acquirer.acquire("a:b:c")
+        await world.client.acquire("a:b:c")
     assert caught.value.retry_after == 10
     assert world.pauses == []
 
 
 async def test_windows_are_bounded() -> None:
-    """Trouble with millions of users does not grow the memory of it."""
+    """Throttling of millions of users does not use more and more memory."""
     world = World()
-    for i in range(tokens.MAX_WINDOWS + 50):
-        world.way_out.script = [failed(429, "3600")]
+    for i in range(retry.MAX_WINDOWS + 50):
+        world.http.script = [failed(429, "3600")]
         with pytest.raises(ProviderError):
-            await world.acquirer.exchange("a:b:c", f"opaque-{i}")
-    assert len(world.acquirer._windows) == tokens.MAX_WINDOWS
+            await world.client.exchange("a:b:c", f"opaque-{i}")
+    assert len(world.windows) == retry.MAX_WINDOWS
     # A traceback would keep frames alive, and with them the users' tokens.
-    assert all(window.error.__traceback__ is None for window in world.acquirer._windows.values())
+    assert all(window.error.__traceback__ is None for window in world.windows._windows.values())
 
 
 async def test_windows_that_have_ended_are_forgotten() -> None:
-    """Also where nobody asks for the same token again; those that are open stay."""
+    """Also where the same token is never requested again; open ones stay."""
     world = World()
     for i in range(100):
-        world.way_out.script = [failed(429, "1" if i % 2 else "10")] * 2
+        world.http.script = [failed(429, "1" if i % 2 else "10")] * 2
         with pytest.raises(ProviderError):
-            await world.acquirer.exchange("a:b:c", f"opaque-{i}")
+            await world.client.exchange("a:b:c", f"opaque-{i}")
         world.pass_time(1)
-        assert len(world.acquirer._windows) <= 11
-    assert sum(window.end > world.monotonic for window in world.acquirer._windows.values()) >= 2
+        assert len(world.windows) <= 11
+    assert sum(window.end > world.monotonic for window in world.windows._windows.values()) >= 2
 
 
 async def test_fetches_are_bounded() -> None:
     """More different tokens at once than the limit are refused, and are served when there is room."""
     world = World()
-    world.way_out.gate = asyncio.Event()
+    world.http.gate = asyncio.Event()
     waiting = [
-        asyncio.ensure_future(world.acquirer.acquire(f"api://a{i}/.default"))
-        for i in range(tokens.MAX_FLIGHTS)
+        asyncio.ensure_future(world.client.acquire(f"api://a{i}/.default"))
+        for i in range(token_client.MAX_FETCHES)
     ]
     await asyncio.sleep(0)
     with pytest.raises(ProviderError) as caught:
-        await world.acquirer.acquire("api://one-more/.default")
+        await world.client.acquire("api://one-more/.default")
     assert (caught.value.status, caught.value.retry_after) == (503, 1)
-    joined = asyncio.ensure_future(world.acquirer.acquire("api://a0/.default"))
-    world.way_out.gate.set()
+    joined = asyncio.ensure_future(world.client.acquire("api://a0/.default"))
+    world.http.gate.set()
     await asyncio.gather(*waiting, joined)
-    assert (await world.acquirer.acquire("api://one-more/.default")).access_token
+    assert (await world.client.acquire("api://one-more/.default")).access_token
 
 
 async def test_cancelled_callers_leave_no_trace() -> None:
-    """All callers go away: the fetch ends by itself, its failure is nobody's unhandled exception."""
+    """All callers go away: the fetch ends by itself, and its failure is no unhandled exception."""
     world = World()
-    world.way_out.gate = asyncio.Event()
-    world.way_out.script = [failed(400)]
-    callers = [asyncio.ensure_future(world.acquirer.acquire("a:b:c")) for _ in range(3)]
+    world.http.gate = asyncio.Event()
+    world.http.script = [failed(400)]
+    callers = [asyncio.ensure_future(world.client.acquire("a:b:c")) for _ in range(3)]
     await asyncio.sleep(0)
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
-    assert world.acquirer.in_flight == 1
-    world.way_out.gate.set()
+    assert world.client.in_flight == 1
+    world.http.gate.set()
     await world.settle()
-    assert world.acquirer.in_flight == 0
+    assert world.client.in_flight == 0
 
 
 async def test_a_seldom_used_token_is_renewed_unasked() -> None:
     """An application that asks once an hour never waits; one that has stopped asking is forgotten."""
     world = World()
-    await world.acquirer.acquire("a:b:c")
+    await world.client.acquire("a:b:c")
     for renewals in (1, 2):
         delay, fire = world.later.due.pop()
         assert delay == pytest.approx(0.9 * 3480)
         world.pass_time(delay)
         fire()
         await world.settle()
-        assert len(world.way_out.forms) == 1 + renewals
-    assert (
-        await world.acquirer.acquire("a:b:c")
-    ).access_token == "token-3"  # from the cache; counts as asking
+        assert len(world.http.forms) == 1 + renewals
+    assert (await world.client.acquire("a:b:c")).access_token == "token-3"  # from the cache; counts as asking
     for renewals in (3, 4):
         delay, fire = world.later.due.pop()
         world.pass_time(delay)
         fire()
         await world.settle()
-        assert len(world.way_out.forms) == 1 + renewals
+        assert len(world.http.forms) == 1 + renewals
     delay, fire = world.later.due.pop()
     world.pass_time(delay)
     fire()
     await world.settle()
-    assert len(world.way_out.forms) == 5
-    assert world.acquirer._upkeep == {}
+    assert len(world.http.forms) == 5
+    assert len(world.client._renewals) == 0
 
 
 async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
@@ -270,86 +279,89 @@ async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
     provider is asked a few times a second, over minutes."""
     chance = random.Random(5)
     world = World(uniform=chance.uniform)
-    for i in range(tokens.MAX_UNASKED):
-        await world.acquirer.acquire(f"api://a{i}/.default")
+    for i in range(renewal.MAX_UNASKED):
+        await world.client.acquire(f"api://a{i}/.default")
     due = Counter(int(delay) for delay, _ in world.later.due)
-    assert sum(due.values()) == tokens.MAX_UNASKED
+    assert sum(due.values()) == renewal.MAX_UNASKED
     assert max(due.values()) <= 10
-    assert 3480 * tokens.RENEWAL_SPREAD[1] < min(due) < max(due) < 3480
+    assert 3480 * renewal.RENEWAL_SPREAD[1] < min(due) < max(due) < 3480
 
 
-async def test_looking_for_the_endpoints_takes_no_more_time_than_a_token_may() -> None:
-    """A provider whose discovery document never comes: the caller has an error when its time is over, and the
-    request for the document goes on for whoever comes next."""
-    world = World(overall_timeout=0.01)
+async def test_finding_the_endpoints_is_bounded_by_the_overall_timeout() -> None:
+    """The discovery document never comes: the caller gets an error when its time is over, and the request for
+    the document goes on for the next caller."""
     held = asyncio.Event()
+    documents: list[str] = []
 
-    async def held_back(*_: object, **__: object) -> HttpResponse:
-        await held.wait()
-        return HttpResponse(503, {}, b"")
+    class HoldsDocumentBack(ScriptedHttp):
+        async def get(self, url: str, **_: Any) -> HttpResponse:
+            documents.append(url)
+            await held.wait()
+            return HttpResponse(503, {}, b"")
 
-    world.way_out.get = held_back  # type: ignore[method-assign]
-    unknown = dataclasses.replace(
-        world.provider, token_endpoint=None, well_known_url="https://login.example/discovery"
-    )
-    finder = EndpointFinder(unknown, world.way_out, world.metrics)
-    world.acquirer._finder = finder
+    def unknown(provider: ProviderSettings, _: HttpClient, metrics: Metrics) -> EndpointFinder:
+        well_known = "https://login.example/discovery"
+        changed = dataclasses.replace(provider, token_endpoint=None, well_known_url=well_known)
+        return EndpointFinder(changed, HoldsDocumentBack(), metrics)
+
+    world = World(overall_timeout=0.01, finder=unknown)
     async with asyncio.timeout(10):
-        with pytest.raises(ProviderError) as caught:
-            await world.acquirer.acquire("a:b:c")
-    assert (caught.value.code, caught.value.status) == ("endpoints_unknown", 500)
-    assert finder._fetching is not None
-    assert not finder._fetching.done()
+        for _ in range(2):
+            with pytest.raises(ProviderError) as caught:
+                await world.client.acquire("a:b:c")
+            assert (caught.value.code, caught.value.status) == ("endpoints_unknown", 500)
+    assert len(documents) == 1
     held.set()
-    await asyncio.gather(finder._fetching, return_exceptions=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 async def test_users_tokens_are_not_renewed_unasked() -> None:
     """No user's token is kept for later."""
     world = World()
-    await world.acquirer.exchange("a:b:c", "opaque")
+    await world.client.exchange("a:b:c", "opaque")
     assert world.later.due == []
 
 
 async def test_a_renewal_that_fails_is_tried_again_after_a_while() -> None:
-    """Not at once, and not never."""
+    """Neither at once nor never."""
     world = World()
-    await world.acquirer.acquire("a:b:c")
+    await world.client.acquire("a:b:c")
     world.pass_time(3000)
-    world.way_out.script = [failed(400)]
+    world.http.script = [failed(400)]
     for _ in range(5):
-        assert (await world.acquirer.acquire("a:b:c")).access_token == "token-1"
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
         await world.settle()
-    assert len(world.way_out.forms) == 2
-    world.pass_time(tokens.RENEWAL_RETRY_PAUSE[1])
-    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-1"
+    assert len(world.http.forms) == 2
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
     await world.settle()
-    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-3"
+    assert (await world.client.acquire("a:b:c")).access_token == "token-3"
 
 
 async def test_renewal_from_outside() -> None:
-    """Whoever answers from the cache without the acquirer can have a token renewed."""
+    """The fast path answers from the cache without the client, and can have a token renewed."""
     world = World()
-    await world.acquirer.acquire("a:b:c")
-    world.acquirer.renew("api://a.b.c/.default")
-    world.acquirer.renew("a:b:c")  # the same token: one fetch
-    world.acquirer.renew("no target")
-    world.acquirer.renew("a:b:c", "no token ")
+    await world.client.acquire("a:b:c")
+    world.client.renew("api://a.b.c/.default")
+    world.client.renew("a:b:c")  # the same token: one fetch
+    world.client.renew("no target")
+    world.client.renew("a:b:c", "no token ")
     await world.settle()
-    assert (await world.acquirer.acquire("a:b:c")).access_token == "token-2"
+    assert (await world.client.acquire("a:b:c")).access_token == "token-2"
     assert world.metrics.renewals.value("ok") == 1
 
 
-async def test_the_life_of_a_token_is_counted_from_the_question() -> None:
-    """A slow answer does not lengthen it."""
+async def test_the_lifetime_of_a_token_is_counted_from_its_request() -> None:
+    """A slow answer does not extend it."""
     world = World()
 
     async def slow(*_: object, **__: object) -> HttpResponse:
         world.pass_time(3)
         return granted(expires_in=100)
 
-    world.way_out.post_form = slow  # type: ignore[method-assign]
-    assert (await world.acquirer.acquire("a:b:c")).expires_in == 97
+    world.http.post_form = slow  # type: ignore[method-assign]
+    assert (await world.client.acquire("a:b:c")).expires_in == 97
 
 
 async def test_what_identifies_a_token() -> None:
@@ -358,23 +370,23 @@ async def test_what_identifies_a_token() -> None:
     different = [("a:b:c", "a:b:d"), ("api://x/.default", "https://x/.default"), ("api://x/a", "api://x/A")]
     for first, second in same:
         world = World()
-        await world.acquirer.acquire(first)
-        await world.acquirer.acquire(second)
-        assert len(world.way_out.forms) == 1
+        await world.client.acquire(first)
+        await world.client.acquire(second)
+        assert len(world.http.forms) == 1
     for first, second in different:
         world = World()
-        await world.acquirer.acquire(first)
-        await world.acquirer.acquire(second)
-        assert len(world.way_out.forms) == 2
+        await world.client.acquire(first)
+        await world.client.acquire(second)
+        assert len(world.http.forms) == 2
 
 
 async def test_closing_ends_what_is_under_way() -> None:
     """Callers that still wait are cancelled, nothing is left behind."""
     world = World()
-    world.way_out.gate = asyncio.Event()
-    caller = asyncio.ensure_future(world.acquirer.acquire("a:b:c"))
+    world.http.gate = asyncio.Event()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:c"))
     await asyncio.sleep(0)
-    await world.acquirer.aclose()
+    await world.client.aclose()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert world.acquirer.in_flight == 0
+    assert world.client.in_flight == 0

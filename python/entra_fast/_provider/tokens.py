@@ -1,0 +1,207 @@
+"""What the parts of the token client share: which token is wanted, what was fetched, and where tokens are
+kept.
+
+What belongs here: types, and what follows from a token's lifetime alone. What must never be here: requests.
+
+Two clocks: lifetimes run on the monotonic one, so that a jump of the wall clock neither kills nor revives a
+token; a subject token's own end and client assertions are wall-clock times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from entra_fast import _native
+from entra_fast._settings.model import ProviderSettings
+
+CLIENT_CREDENTIALS = "client_credentials"
+ON_BEHALF_OF = "on_behalf_of"
+"""Purposes of cache keys, and names of OAuth grants in metrics."""
+
+LONG_MARGIN = 120.0
+"""Seconds before its end at which a token is no longer handed out, unless the provider fails."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AcquiredToken:
+    """A token for the application. `expires_in`: whole seconds that it has left now."""
+
+    access_token: str
+    expires_in: int
+    token_type: str = "Bearer"
+
+    def __repr__(self) -> str:
+        return f"AcquiredToken(expires_in={self.expires_in})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FetchedToken:
+    """A token as the provider issued it, here or to another replica. Times are seconds.
+
+    Attributes:
+        lifetime: from `fetched_at` to its end. fetched_at: when it was requested, by the monotonic clock.
+        subject_expires_at: the end of the token it was exchanged for, since the epoch; None where there is
+        none. cacheable: False where its end, or that of its subject token, is not known.
+    """
+
+    access_token: str
+    lifetime: float
+    fetched_at: float
+    subject_expires_at: float | None = None
+    cacheable: bool = True
+
+    @property
+    def end(self) -> float:
+        return self.fetched_at + self.lifetime
+
+    @property
+    def usable_for(self) -> float:
+        """For how many seconds of its lifetime it is handed out: as `_native.TokenCache` does."""
+        return self.lifetime - (LONG_MARGIN if self.lifetime > 2 * LONG_MARGIN else self.lifetime / 2)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WantedToken:
+    """What identifies a token, and what is needed to fetch it."""
+
+    key: bytes
+    grant: str
+    scope: str
+    subject_token: str | None = None
+    subject_expires_at: float | None = None
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Not where the end of the user's token is not known: no token for that user may outlive it."""
+        return self.subject_token is None or self.subject_expires_at is not None
+
+
+class Demand(enum.IntEnum):
+    """What is asked of a fetch; rises while it is in flight, when another caller joins."""
+
+    RENEWAL = 0
+    """No caller waits: another replica may do it as well."""
+    TOKEN = 1
+    """A caller waits for any token, also one that another replica has."""
+    NEW_TOKEN = 2
+    """A caller waits for a token that is newer than the request (`skip_cache`)."""
+
+
+@dataclass(slots=True, repr=False)
+class Fetch:
+    """A fetch in flight."""
+
+    wanted: WantedToken
+    demand: Demand
+
+    @property
+    def is_renewal(self) -> bool:
+        return self.demand is Demand.RENEWAL
+
+    @property
+    def must_be_new(self) -> bool:
+        return self.demand is Demand.NEW_TOKEN
+
+
+class Timer(Protocol):
+    """What `loop.call_later` returns."""
+
+    def cancel(self) -> None: ...
+
+
+def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(delay, callback)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Time and chance, replaceable in tests.
+
+    Attributes:
+        clock: seconds since the epoch.
+        monotonic: seconds of a clock that never jumps.
+    """
+
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+    call_later: Callable[[float, Callable[[], None]], Timer] = _call_later
+
+
+class TokenCache(Protocol):
+    """Where tokens are kept: `_native.TokenCache`, or something that does more when it changes."""
+
+    def get(self, key: bytes, *, monotonic: float, now: float) -> _native.CachedToken | None: ...
+
+    def get_stale(self, key: bytes, *, monotonic: float, now: float) -> _native.CachedToken | None: ...
+
+    def put(
+        self,
+        key: bytes,
+        access_token: str,
+        expires_in: float,
+        *,
+        monotonic: float,
+        renew_in: float | None = None,
+        subject_expires_at: float | None = None,
+    ) -> None: ...
+
+    def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None: ...
+
+
+class TimedCache:
+    """A `TokenCache` that is told the time."""
+
+    def __init__(self, cache: TokenCache, timing: Timing) -> None:
+        self._cache = cache
+        self._timing = timing
+
+    def get(self, key: bytes) -> _native.CachedToken | None:
+        """The token, unless it is about to end."""
+        return self._cache.get(key, monotonic=self._timing.monotonic(), now=self._timing.clock())
+
+    def get_stale(self, key: bytes) -> _native.CachedToken | None:
+        """The token as long as it is valid: for when the provider fails."""
+        return self._cache.get_stale(key, monotonic=self._timing.monotonic(), now=self._timing.clock())
+
+    def put(self, key: bytes, token: FetchedToken, *, renew_in: float) -> None:
+        """`renew_in`: seconds from `token.fetched_at` until its renewal is due."""
+        self._cache.put(
+            key,
+            token.access_token,
+            token.lifetime,
+            monotonic=token.fetched_at,
+            renew_in=renew_in,
+            subject_expires_at=token.subject_expires_at,
+        )
+
+    def make_renewal_due_again(self, key: bytes, *, retry_in: float) -> None:
+        """`retry_in`: seconds from now."""
+        self._cache.renewal_failed(key, monotonic=self._timing.monotonic(), retry_in=retry_in)
+
+
+def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
+    """The key of a token in a `TokenCache`: what makes two requests the same request. The two names of the
+    provider do not appear in it.
+
+    Args:
+        scope: as `oauth.scope_for` gives it.
+        subject_token: the user's token, where one is exchanged.
+    """
+    purpose = CLIENT_CREDENTIALS if subject_token is None else ON_BEHALF_OF
+    return _native.token_cache_key(
+        purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""]
+    )
+
+
+def whole_seconds(seconds: float) -> int:
+    """As `expires_in` states them: rounded down, never negative."""
+    return max(0, math.floor(seconds))

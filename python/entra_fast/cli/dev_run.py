@@ -1,0 +1,141 @@
+"""Runs the local system, or the local Entra ID alone, until a signal ends it.
+
+What belongs here: signals, and what is printed on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+from entra_fast.cli.dev_system import (
+    NO_APPLICATION,
+    RELOAD_SECONDS,
+    Options,
+    applications,
+    is_generator,
+    local_system,
+    local_tls,
+)
+from entra_fast.cli.dev_welcome import describe
+from entra_fast.cli.manifest_sources import find_sources
+from entra_fast.emulator import LocalEntraId, RunningEmulator
+from entra_fast.emulator.model.manifests import is_reply_url
+from entra_fast.errors import ConfigurationError
+from entra_fast.generator.settings import CALLBACK_PATH
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorOptions:
+    """How to run the local Entra ID alone.
+
+    Attributes:
+        generator_url: the address of a token generator, which is allowed as redirect URI.
+        state: a directory that keeps keys, secrets and sessions; None keeps them in memory.
+        tls: as in `Options`.
+        public_url: the address that clients use, if it differs from the one it listens on (containers).
+        allow_remote: allow an address other than loopback.
+    """
+
+    manifests: tuple[str, ...] = ()
+    directory: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    generator_url: str = "http://127.0.0.1:8081"
+    state: str | None = None
+    tls: str | None = None
+    public_url: str | None = None
+    allow_remote: bool = False
+
+
+def run(options: Options) -> int:
+    """Run the whole system until SIGINT or SIGTERM. Returns the exit status: 0.
+
+    Raises:
+        ConfigurationError: a manifest, an option or a port is not usable.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return uvloop.run(_run(options))
+
+
+def run_emulator(options: EmulatorOptions) -> int:
+    """Run the local Entra ID alone until SIGINT or SIGTERM. Returns the exit status: 0.
+
+    Raises:
+        ConfigurationError: a manifest or an option is not usable.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return uvloop.run(_run_emulator(options))
+
+
+async def _run(options: Options) -> int:
+    stop = _stop_signal()
+    async with local_system(options) as system:
+        _warn(system.emulator)
+        print(describe(system), flush=True)
+        await stop.wait()
+        print("stopping", file=sys.stderr, flush=True)
+    return 0
+
+
+async def _run_emulator(options: EmulatorOptions) -> int:
+    stop = _stop_signal()
+    if not is_reply_url(options.generator_url):
+        raise ConfigurationError(
+            "reply_url_invalid",
+            "--generator-url must be an https URL (http is allowed for loopback addresses only)",
+            "--generator-url",
+        )
+    local = LocalEntraId.from_files(
+        *find_sources(options.manifests, options.directory),
+        generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
+        state_directory=Path(options.state) if options.state is not None else None,
+        public_url=options.public_url,
+    )
+    host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
+    tls = local_tls(options.tls, [host_name] if host_name else [])
+    emulator = await local.start(
+        options.host,
+        options.port,
+        tls=tls.context if tls is not None else None,
+        allow_remote=options.allow_remote,
+        watch=RELOAD_SECONDS,
+    )
+    _warn(emulator)
+    if all(is_generator(application) for application in applications(local)):
+        print(f"warning: {NO_APPLICATION}", file=sys.stderr)
+    if tls is not None:
+        print(tls.instructions(), file=sys.stderr)
+    print("local Entra ID, for development only: anyone can sign in as any user", file=sys.stderr)
+    print(emulator.base_url, flush=True)
+    await stop.wait()
+    await emulator.stop()
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM. A second one has its usual effect: the process ends at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _warn(emulator: RunningEmulator) -> None:
+    for notice in emulator.local.notices:
+        print(f"warning: {notice}", file=sys.stderr)

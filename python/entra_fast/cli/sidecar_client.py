@@ -1,0 +1,244 @@
+# ruff: noqa: PLC0415 - each command imports what it runs when it runs
+"""The commands that send a request to a running sidecar: token, exchange, introspect.
+
+What belongs here: their options, the request, and the meaning of its answer for the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from entra_fast.cli.terminal import (
+    OK,
+    REFUSED,
+    TOKEN_HELP,
+    UNAVAILABLE,
+    USAGE,
+    AddCommand,
+    CommandError,
+    fail,
+    print_json,
+    read_token,
+)
+from entra_fast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from entra_fast._provider.http_rules import HttpResponse
+
+_SIDECAR = "http://127.0.0.1:7164"
+_TIMEOUT_SECONDS = 15.0
+"""Longer than the sidecar's own deadline for the provider, retries included."""
+
+
+class AnswerError(CommandError):
+    """A server answered with an error.
+
+    Attributes:
+        answer: its JSON.
+    """
+
+    def __init__(self, status: int, message: str, answer: dict[str, Any]) -> None:
+        super().__init__(status, message)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers with JSON objects.
+
+    Attributes:
+        what: the kind of server, for errors.
+        named: the option or variable that its URL came from.
+        ca: a file with certificate authorities to trust beside the system's.
+    """
+
+    what: str
+    named: str
+    ca: str | None = None
+
+    def get(self, url: str) -> dict[str, Any]:
+        """The answer to a GET: see `_ask`."""
+        return self._ask(url, None)
+
+    def post(self, url: str, fields: Mapping[str, object]) -> dict[str, Any]:
+        """The answer to a POST of a JSON object: see `_ask`."""
+        return self._ask(url, fields)
+
+    def _ask(self, url: str, fields: Mapping[str, object] | None) -> dict[str, Any]:
+        """
+        Raises:
+            CommandError: no usable answer was received.
+            AnswerError: the answer is an error.
+        """
+        response = self._send(url, fields)
+        parts = urlsplit(url)
+        try:
+            answer = json.loads(response.body)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise CommandError(
+                UNAVAILABLE,
+                f"{parts.netloc} answered {response.status} without a JSON object: not a {self.what}?",
+            )
+        # A 404 of the provider is passed on as `server_error`.
+        if response.status in {404, 405} and answer.get("error") != "server_error":
+            raise CommandError(
+                UNAVAILABLE,
+                f"{parts.netloc} answered {response.status} for {parts.path or '/'}: not a {self.what}?",
+            )
+        if response.status != 200:
+            sentence = ": ".join(
+                str(answer[name]) for name in ("error", "error_description") if name in answer
+            )
+            # From 500 on, a status says nothing about the request. Sentences of Entra ID have line breaks.
+            status = UNAVAILABLE if response.status >= 500 else REFUSED
+            raise AnswerError(status, f"{response.status} {' '.join(sentence.split())}", answer)
+        return answer
+
+    def _send(self, url: str, fields: Mapping[str, object] | None) -> HttpResponse:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient
+        from entra_fast._provider.http_rules import HttpFailure, HttpLimits
+
+        # No web proxy: the server runs in the same pod or on the same machine.
+        client = BlockingHttpClient(
+            HttpLimits(_TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS),
+            ca_bundle=self.ca,
+            proxies={},
+            allow_plain_http=True,
+        )
+        try:
+            return client.get(url) if fields is None else client.post_json(url, fields)
+        except ConfigurationError as error:
+            raise CommandError(USAGE, f"--ca: {error.message}") from None
+        except HttpFailure as failure:
+            if failure.code == "url_not_allowed":
+                message = f"{self.named} must be a URL such as {_SIDECAR}, without user name and fragment"
+                raise CommandError(USAGE, message) from None
+            advice = f": not a {self.what}?"
+            if failure.code in {"connect_failed", "dns_failed"}:
+                advice = "; start one with 'entra-fast dev', or pass its address with --url"
+            elif failure.code in {"timed_out", "tls_failed"}:
+                advice = ""
+            raise CommandError(
+                UNAVAILABLE, f"no answer from a {self.what}: {failure.message}{advice}"
+            ) from None
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache}
+    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", fields)
+
+
+def _exchange(arguments: argparse.Namespace) -> int:
+    fields = {
+        "target": arguments.target,
+        "user_token": read_token(arguments.token),
+        "skip_cache": arguments.skip_cache,
+    }
+    return _print_token(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
+
+
+def _introspect(arguments: argparse.Namespace) -> int:
+    from entra_fast._native import ERROR_CODES
+
+    fields = {"token": read_token(arguments.token)}
+    answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
+    print_json(answer)
+    if str(answer.get("error", "")).startswith(ERROR_CODES["keys_unavailable"]):
+        return UNAVAILABLE
+    return OK if answer.get("active") is True else REFUSED
+
+
+def _print_token(
+    arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
+) -> int:
+    try:
+        answer = _ask_sidecar(arguments, variable, path, fields)
+    except AnswerError as error:
+        if arguments.json:
+            print_json(error.answer)
+        return fail(error.status, str(error))
+    if arguments.json:
+        print_json(answer)
+        return OK
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise CommandError(UNAVAILABLE, "the sidecar's answer has no usable 'access_token'")
+    print(token)
+    return OK
+
+
+def _ask_sidecar(
+    arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
+) -> dict[str, Any]:
+    """POST to the sidecar at --url, at the address in the variable that NAIS sets, or at the usual one."""
+    url = arguments.url or os.environ.get(variable) or f"{_SIDECAR}{path}"
+    named = "--url" if arguments.url else variable
+    return Server("sidecar", named).post(url, {"identity_provider": arguments.identity_provider, **fields})
+
+
+def add_commands(add: AddCommand) -> None:
+    token = add(
+        "token",
+        _token,
+        "get a token from a running sidecar",
+        """Get a machine-to-machine token from the sidecar at $NAIS_TOKEN_ENDPOINT (or at
+http://127.0.0.1:7164/api/v1/token), and print it.
+
+examples:
+  entra-fast token dev-gcp:team-b:app-b
+  curl -H "Authorization: Bearer $(entra-fast token dev-gcp:team-b:app-b)" http://127.0.0.1:9000/
+""",
+    )
+    exchange = add(
+        "exchange",
+        _exchange,
+        "exchange a user's token at a running sidecar",
+        """Exchange a user's token for one on behalf of that user, at the sidecar at
+$NAIS_TOKEN_EXCHANGE_ENDPOINT (or at http://127.0.0.1:7164/api/v1/token/exchange). The
+audience of the user's token must be the sidecar's own application.
+
+example:
+  entra-fast exchange dev-gcp:team-b:app-b < user-token.txt
+""",
+    )
+    introspect = add(
+        "introspect",
+        _introspect,
+        "ask a running sidecar whether a token is valid",
+        """Introspect a token at the sidecar at $NAIS_TOKEN_INTROSPECTION_ENDPOINT (or at
+http://127.0.0.1:7164/api/v1/introspect), and print the answer as JSON. The exit status is 0
+if the token is active, 1 if it is not, and 3 if the sidecar has no keys to verify it with.
+
+example:
+  entra-fast token dev-gcp:team-a:app-a | entra-fast introspect
+""",
+    )
+    for parser in (token, exchange):
+        parser.add_argument(
+            "target", help="'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
+        )
+    for parser in (exchange, introspect):
+        parser.add_argument("token", nargs="?", help=TOKEN_HELP)
+    for parser in (token, exchange):
+        parser.add_argument(
+            "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="the sidecar's whole answer, also if it is an error"
+        )
+    for parser in (token, exchange, introspect):
+        parser.add_argument("--url", help="URL of the endpoint (default: see above)")
+        parser.add_argument(
+            "--identity-provider",
+            default="entra_id",
+            metavar="NAME",
+            help="identity provider (default: %(default)s; older name: azuread)",
+        )
