@@ -92,8 +92,8 @@ class Connected:
 
         worker = ConnectedWorker(number, end)
         ours, theirs = socket.socketpair()
-        worker.channel = Channel(lambda name, fields: self.process.handle(worker, name, fields), list)
-        channel = Channel(healthy, list)
+        worker.channel = Channel(lambda name, fields: self.process.handle(worker, name, fields), lambda: None)
+        channel = Channel(healthy, lambda: None)
         await worker.channel.open(ours)
         await channel.open(theirs)
         self.workers.append(worker)
@@ -190,7 +190,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
     _, channel = await connected.connect(lambda *_: None)
 
     async def ready_but_for_workers() -> bool:
-        return (await channel.call("readiness"))["reason"] == "no worker is serving"
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
     assert await channel.call("keys", kid="new") == {"again": True, "reason": None}
