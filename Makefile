@@ -78,7 +78,10 @@ soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)
 
-lock: $(STAMPS)/tools ## Write requirements/*.txt anew from pyproject.toml
+bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
+	@$(BIN)/python -m benches.pictures
+
+lock: $(STAMPS)/tools ## Lock the dependencies of pyproject.toml in requirements/*.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
 	@requirements/lock.sh $(BIN)/uv
 

@@ -5,7 +5,7 @@
 It is bounded by a count. The client is also the provider, so it knows which keys are published, which tokens
 were issued and when each ends; every answer is compared with that, byte for byte where it can be. Requests
 are pipelined over several connections, JSON and form. Tokens change all the time. In the first half keys are
-rotated, and each new one must be believed at once; in the second half tokens of withdrawn and unknown keys
+rotated, and each new one must be accepted at once; in the second half tokens of withdrawn and unknown keys
 arrive as well, which must cause one fetch and no more. Written are resident memory, latencies and rate over
 the course of the run: results/soak.json and results/soak.svg.
 """
@@ -33,7 +33,6 @@ import uvloop
 from aiohttp import web
 
 from benches import tokens as material
-from benches.load import svg
 from benches.load.__main__ import machine
 from benches.load.processes import LOAD_CORE, ROOT, Server, start_sidecar, until_ready
 from benches.load.traffic import FORM, JSON, body
@@ -346,7 +345,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """Sends a random number of requests at once, checks all answers in order, and begins anew."""
+    """Sends a random number of requests at once, checks all answers in order, and starts over."""
 
     def __init__(self, source: Source, tally: Tally, more: Callable[[], int]) -> None:
         self._source = source
@@ -513,7 +512,7 @@ class Soak:
             await connection.idle.wait()
 
     async def _rotate(self) -> None:
-        """While nothing is under way: a new key, whose first token must be believed at once."""
+        """While nothing is under way: a new key, whose first token must be accepted at once."""
         if self._refreshing is not None:
             await self._refreshing
         key = await asyncio.to_thread(PrivateKey.generate)
@@ -554,44 +553,6 @@ class Soak:
         }
 
 
-def picture(result: dict[str, Any], subtitle: str) -> str:
-    """Memory, latency and rate over the course of the run."""
-    windows = result["windows"]
-    xs = [window["requests"] for window in windows]
-    slope = result["slope_bytes_per_million_requests"] / 2**20
-    memory = [window["resident_bytes"] / 2**20 for window in windows]
-    p50, p99 = ([window[name] / 1e3 for window in windows] for name in ("p50_us", "p99_us"))
-    rate = [window["per_second"] / 1e3 for window in windows]
-    return svg.course_picture(
-        [
-            svg.Lines(
-                "Resident memory",
-                xs,
-                [("resident", svg.OURS, memory)],
-                "MiB",
-                f"{slope:+.2f} MiB per million requests over the last three quarters",
-            ),
-            svg.Lines(
-                "Time to an answer, pipelined",
-                xs,
-                [("p50", svg.OURS, p50), ("p99", svg.WARN, p99)],
-                "ms",
-                f"up to {DEEPEST_PIPELINE} requests at once on each of {CONNECTIONS} connections",
-            ),
-            svg.Lines(
-                "Answers a second",
-                xs,
-                [("rate", svg.OURS, rate)],
-                "thousands",
-                "the client is the slower part",
-            ),
-        ],
-        f"{result['requests']:,} requests, {result['wrong_answers']} wrong, {result['errors']} errors",
-        subtitle,
-        "requests",
-    )
-
-
 def progress(text: str) -> None:
     print(f"  {text}", flush=True)
 
@@ -609,7 +570,9 @@ def main() -> int:
     result["machine"] = machine()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    arguments.out.with_suffix(".svg").write_text(picture(result, result["machine"]))
+    from benches import pictures  # noqa: PLC0415 - after measuring: it is large
+
+    pictures.draw(arguments.out, pictures.soak_picture)
     for name, value in result.items():
         if name != "windows":
             print(f"{name:34} {value}")

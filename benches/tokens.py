@@ -31,9 +31,9 @@ def private_jwk(algorithm: str) -> dict[str, str]:
     """A new key for the algorithm."""
     common = {"use": "sig", "kid": f"bench-{algorithm}", "alg": algorithm}
     if algorithm == "ES256":
-        return json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))) | common
+        return common | dict(json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))))
     if algorithm == "EdDSA":
-        return json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate())) | common
+        return common | dict(json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate())))
     return PrivateKey.generate().private_jwk() | common
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from benches.chaos.part import KINDS, Part, redis_is_missing
-from benches.chaos.report import PartReport, Report, picture, table
+from benches.chaos.report import PartReport, Report, table
 
 PROGRESS_EVERY = 5.0
 NO_REDIS = "needs redis-server or valkey-server (Debian: apt-get install redis-server)"
@@ -67,7 +67,9 @@ def main() -> int:
         report = runner.run(run(arguments.seed, arguments.seconds, arguments.clients, names))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "chaos.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
-    (arguments.out / "chaos.svg").write_text(picture(report))
+    from benches import pictures  # noqa: PLC0415 - after measuring: it is large
+
+    pictures.draw(arguments.out / "chaos.json", pictures.chaos_picture)
     print(table(report))
     return 0 if report.good else 1
 

@@ -148,7 +148,7 @@ class ProcessFaults:
             "worker killed": self._killed,
             "worker hangs": self._hangs,
             "worker stalls": self._stalls,
-            "hub hangs": lambda s, d: self._frozen(s, [self._sidecar(d).pid]),
+            "provider process hangs": lambda s, d: self._frozen(s, [self._sidecar(d).pid]),
             "throttled": lambda s, d: self._frozen(s, self._sidecar(d).pids()),
         }
 

@@ -75,9 +75,9 @@ class Kind:
 KINDS = {
     "single": Kind("one process", beside=("throttled",), pause=(4.0, 10.0)),
     "workers": Kind(
-        "two workers and their hub",
+        "two workers and their provider process",
         workers=2,
-        beside=("throttled", "hub hangs", "worker stalls"),
+        beside=("throttled", "provider process hangs", "worker stalls"),
         replacing=("worker killed",) * 4 + ("worker hangs",),
     ),
     "replicas": Kind(

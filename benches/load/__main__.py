@@ -87,7 +87,7 @@ class Bench:
                 self.directory, self.seen, self.unseen if "introspect_unseen" in subjects else []
             )
             sidecar = stack.enter_context(ready_sidecar(environ))
-            full_way = stack.enter_context(ready_sidecar(environ, "--no-fast-lane"))
+            slow_path = stack.enter_context(ready_sidecar(environ, "--no-fast-path"))
             bare, answers = {}, {}
             for subject in subjects:
                 answers[subject] = raw_answer(sidecar, traffic.shot(subject, JSON))
@@ -110,7 +110,7 @@ class Bench:
                             issuer=material.ISSUER,
                         )
                     ),
-                    "full_way": full_way,
+                    "slow_path": slow_path,
                 }
                 self._alternate("introspect_seen/others", {"sidecar": sidecar, **others}, shot, 64)
                 logging = stack.enter_context(ready_sidecar(environ | {"ENTRA_FAST_ACCESS_LOG": "true"}))
@@ -157,7 +157,7 @@ class Bench:
     def _measure(
         self, name: str, label: str, server: Server, shot: wrk.Shot, connections: int, seconds: int
     ) -> None:
-        is_sidecar = label in ("sidecar", "full_way") and shot.path == INTROSPECT
+        is_sidecar = label in ("sidecar", "slow_path") and shot.path == INTROSPECT
         series = 'entra_fast_introspections_total{active="%s"}'
         before = [server.metric(series % word) for word in ("true", "false")] if is_sidecar else [0.0, 0.0]
         outcome = wrk.run(server, shot, connections=connections, seconds=seconds)
@@ -172,7 +172,7 @@ class Bench:
         self.results.verification_us = self._floor("raw")
 
     def _counting_alone(self) -> None:
-        """Microseconds of what one request on the fast lane adds to the metrics, its clocks included."""
+        """Microseconds of what one request on the fast path adds to the metrics, its clocks included."""
         self.results.counting_us = self._floor("counting")
 
     def _floor(self, work: str) -> float | None:
@@ -215,7 +215,7 @@ class Bench:
             sidecar = stack.enter_context(ready_sidecar(environ))
             servers = {
                 "sidecar": sidecar,
-                "full_way": stack.enter_context(ready_sidecar(environ, "--no-fast-lane")),
+                "slow_path": stack.enter_context(ready_sidecar(environ, "--no-fast-path")),
                 "bare": stack.enter_context(reference("bare", answer=raw_answer(sidecar, shot))),
             }
             self.results.idle_bytes.append(sidecar.resident_bytes())
@@ -389,12 +389,14 @@ def main() -> int:
             bench.unknown_keys()
     table = report.rows(bench.results)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(table, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "rows": table}, indent=1) + "\n")
     print(f"\n{machine()}; medians of {arguments.runs} turns; ratio: how many times as good as the reference")
     report.show(table)
     print(f"\nwritten to {arguments.out}")
     if rows >= {"P3", "P4"}:
-        arguments.out.with_suffix(".svg").write_text(report.picture(table, machine()))
+        from benches import pictures  # noqa: PLC0415 - after measuring: it is large
+
+        pictures.draw(arguments.out, pictures.load_picture)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Figures become rows with ratios, a table and a picture."""
+"""Figures become rows with ratios, and a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from benches.load import svg
 from benches.load.flood import RATE, Outcome
 from benches.load.wrk import Run
 
@@ -23,15 +22,13 @@ NAMES = {
     "bare": "bare uvloop protocol, fixed answer",
     "aiohttp_fixed": "bare aiohttp handler, fixed answer",
     "aiohttp_pyjwt": "aiohttp handler with PyJWT",
-    "full_way": "entra_fast without its fast lane",
+    "slow_path": "entra_fast without its fast path",
     "access_log": "introspect, seen, with an access log",
     "no_access_log": "entra_fast without an access log",
 }
 
 
 KINDS = {"json": "JSON", "urlencoded": "form"}
-IN_PICTURE = ("introspect_seen", "introspect_unseen", "token", "exchange")
-"""With JSON and 64 connections."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,13 @@ def rows(results: Results) -> list[dict[str, Any]]:
     """One row for each comparison; `ratio` of at least `target` reaches it."""
     out = [row for name, servers in results.runs.items() for row in _throughput(results, name, servers)]
     if results.counting_us is not None:
-        lane = statistics.median(run.cpu for run in results.runs["introspect_seen/others"]["sidecar"])
+        fast = statistics.median(run.cpu for run in results.runs["introspect_seen/others"]["sidecar"])
         out.append(
             _row(
                 "log",
                 f"CPU without what counting takes, {results.counting_us * 1e3:.0f} ns",
-                f"a request on the fast lane, {lane:.1f} us",
-                (lane - results.counting_us) / lane,
+                f"a request on the fast path, {fast:.1f} us",
+                (fast - results.counting_us) / fast,
                 MOST_LEFT,
             )
         )
@@ -232,21 +229,3 @@ def show(table: list[dict[str, Any]]) -> None:
         print(f"{names} {row['ratio']:7.2f} {cpu:7} {target:>7} {mark:8} {share}".rstrip())
     if any(row["subject_figures"]["core_share"] < 0.9 for row in table if row.get("connections") == 64):
         print("\nSomebody else used the machine: with 64 connections the server did not get its whole core.")
-
-
-def picture(table: list[dict[str, Any]], subtitle: str) -> str:
-    """Throughput and latency percentiles with 64 connections and JSON."""
-    conditions = ", JSON, 64 connections"
-    # Of what was measured twice, the first: beside the bare protocol.
-    pairs = [row for row in table if row["subject"].endswith(conditions)][::-1]
-    ours = {row["subject"].removesuffix(conditions): row["subject_figures"] for row in pairs}
-    theirs = {row["reference"]: row["reference_figures"] for row in pairs}
-    bars = [_bar(NAMES[key], ours[NAMES[key]], True) for key in IN_PICTURE if NAMES[key] in ours]
-    for key in ("bare", "full_way", "aiohttp_fixed", "aiohttp_pyjwt"):
-        bars.append(_bar(NAMES[key], theirs[NAMES[key]], key == "full_way"))
-    bars.sort(key=lambda bar: -bar.per_second)
-    return svg.load_picture(bars, "The sidecar on one core, and what bounds it", subtitle)
-
-
-def _bar(label: str, figures: dict[str, float], ours: bool) -> svg.Bar:
-    return svg.Bar(label, figures["per_second"], (figures["p50"], figures["p99"], figures["p99_9"]), ours)

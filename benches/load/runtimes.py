@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benches.load.processes import ROOT
 
-FIGURES = ("sidecar_cpu", "full_way_cpu", "bare_cpu", "idle_mb", "start_ms")
+FIGURES = ("sidecar_cpu", "slow_path_cpu", "bare_cpu", "idle_mb", "start_ms")
 
 
 def measure() -> None:

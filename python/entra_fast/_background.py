@@ -1,6 +1,6 @@
 """Tasks that run in the background of an event loop.
 
-What belongs here: making sure that none of them fails unobserved. A task whose result nobody awaits would
+What belongs here: making sure that none of them fails unobserved. A task whose result is never awaited would
 keep its exception to itself until Python collects it, if at all.
 """
 

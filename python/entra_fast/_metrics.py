@@ -19,6 +19,7 @@ import itertools
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -58,7 +59,7 @@ class Label:
     limit: int = 32
 
 
-class Metric:
+class Metric(ABC):
     """A metric with one series for each combination of label values."""
 
     __slots__ = ("_seen", "help", "labels", "merge", "name")
@@ -72,9 +73,9 @@ class Metric:
         self.merge = merge
         self._seen: tuple[set[str], ...] = tuple(set(label.values) for label in labels)
 
+    @abstractmethod
     def figures(self) -> dict[LabelValues, list[float]]:
         """The numbers of this process, by label values: see `Series`."""
-        raise NotImplementedError
 
     def merged(self, workers: Iterable[Series] = ()) -> dict[LabelValues, list[float]]:
         """The numbers of this process and of others as one.
@@ -103,9 +104,9 @@ class Metric:
             )
         return merged
 
+    @abstractmethod
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         """The merged figures in the form that prometheus-client writes."""
-        raise NotImplementedError
 
     def _bounded(self, values: LabelValues) -> LabelValues:
         if len(values) != len(self.labels):

@@ -29,7 +29,7 @@ class AsyncValidation:
     """A native validator and the source of its keys. Belongs to one event loop.
 
     Args:
-        native: verifies tokens. Whoever owns the keys gives them to it.
+        native: verifies tokens. The owner of the keys gives them to it.
         keys: asked for new keys when a token needs one; None where the key set is fixed.
         clock: seconds since the epoch; by default the native module reads the wall clock.
     """

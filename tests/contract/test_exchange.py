@@ -74,7 +74,7 @@ async def test_skip_cache_replaces_the_exchanged_token(sidecar: Started, provide
 async def test_a_token_without_a_readable_end_is_exchanged_but_not_cached(
     sidecar: Started, provider: Provider
 ) -> None:
-    """Without an end to go by, the provider judges the user's token each time."""
+    """Without a known end, the provider is asked each time."""
     for user in (provider.mint(exp=None), "opaque-token", provider.mint(exp="soon")):
         before = len(provider.requests)
         for _ in range(2):

@@ -154,8 +154,8 @@ async def test_a_federated_token_file_is_read_on_every_use(
     assert "client_secret" not in provider.requests[0].form
 
 
-async def test_skip_cache_fetches_a_new_token_for_everybody(sidecar: Started, provider: Provider) -> None:
-    """The new token replaces the cached one."""
+async def test_skip_cache_replaces_the_cached_token(sidecar: Started, provider: Provider) -> None:
+    """Every later caller gets the new token."""
     old = await sidecar.call.token(TARGET)
     new = await sidecar.call.token(TARGET, skip_cache=True)
     later = await sidecar.call.token(TARGET, skip_cache=False)
@@ -177,7 +177,7 @@ async def test_skip_cache_in_a_form(sidecar: Started, provider: Provider) -> Non
 async def test_a_cached_token_is_handed_out_while_a_new_one_is_fetched(
     sidecar: Started, provider: Provider
 ) -> None:
-    """skip_cache makes nobody else wait: others get the cached token until the new one is there."""
+    """skip_cache makes no other caller wait: they get the cached token until the new one is there."""
     old = await sidecar.call.token(TARGET)
     release = asyncio.Event()
     provider.then(after(release, provider))
@@ -246,7 +246,7 @@ async def test_expires_in_is_what_is_left_now(sidecar: Started, provider: Provid
 async def test_a_token_is_not_handed_out_in_its_last_two_minutes(
     sidecar: Started, provider: Provider
 ) -> None:
-    """120 s before its end a token is fetched anew."""
+    """120 s before a token's end a new one is fetched."""
     first = await sidecar.call.token(TARGET)
     sidecar.clock.advance(3600 - 119)
     second = await sidecar.call.token(TARGET)
@@ -263,7 +263,7 @@ async def test_a_short_token_is_handed_out_for_half_of_its_life(sidecar: Started
     assert (await sidecar.call.token(TARGET)).json["access_token"] != first.json["access_token"]
 
 
-async def test_renewal_happens_behind_the_callers_back(sidecar: Started, provider: Provider) -> None:
+async def test_renewal_happens_in_the_background(sidecar: Started, provider: Provider) -> None:
     """Late in its life a token is answered from the cache at once, and renewed in the background."""
     first = await sidecar.call.token(TARGET)
     release = asyncio.Event()

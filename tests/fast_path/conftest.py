@@ -18,4 +18,4 @@ async def fast(start: StartSidecar) -> Started:
 @pytest_asyncio.fixture
 async def slow(start: StartSidecar) -> Started:
     """A ready sidecar without the fast path."""
-    return await start(ENTRA_FAST_FAST_LANE="false")
+    return await start(ENTRA_FAST_FAST_PATH="false")

@@ -399,7 +399,7 @@ async def test_both_ways_say_the_same_about_what_is_malformed(
     """The same answers, byte for byte, until the connection ends, for each of the corpus: alone, and behind a
     request that the fast path answers."""
     limits = {"ENTRA_FAST_REQUEST_TIMEOUT_MILLIS": "400", "ENTRA_FAST_IDLE_TIMEOUT_MILLIS": "800"}
-    fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_LANE="false")
+    fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_PATH="false")
     prelude = introspection("a.b.c")
     for sidecar in (fast, slow):
         sidecar.clock.stop(1_800_000_000.0)
@@ -573,7 +573,7 @@ class Parsed:
             try:
                 self.messages, self.upgraded, _ = parser.feed_data(data)
             except HttpProcessingError:
-                self.refused, self.messages, self.upgraded = True, (), False
+                self.refused, self.messages, self.upgraded = True, [], False
         finally:
             loop.close()
 

@@ -51,7 +51,7 @@ async def both(provider: Provider, start: StartSidecar) -> tuple[Started, Starte
         )
 
     provider.always = granting
-    fast, slow = await start(), await start(ENTRA_FAST_FAST_LANE="false")
+    fast, slow = await start(), await start(ENTRA_FAST_FAST_PATH="false")
     for sidecar in (fast, slow):
         sidecar.clock.stop(now)
         for target in (TARGET, "api://c.n.brief/.default", "https://graph.microsoft.com/.default"):

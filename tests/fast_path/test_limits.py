@@ -52,7 +52,7 @@ async def test_nothing_hides_behind_an_upgrade(start: StartSidecar, cut: bool) -
     upgrade = request_bytes("GET", "/nowhere", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
     connect = b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for way in ("true", "false"):
-        sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300", ENTRA_FAST_FAST_LANE=way)
+        sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300", ENTRA_FAST_FAST_PATH=way)
         for request, expected in ((upgrade, 404), (connect, 400)):
             async with await Connection.to(sidecar) as connection:
                 connection.send(request)
@@ -107,7 +107,7 @@ async def test_a_slow_body_leaves_no_error_in_the_log(
     start: StartSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever sends half a body must not fill the log: on the slow path, too."""
-    slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="100", ENTRA_FAST_FAST_LANE="false")
+    slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="100", ENTRA_FAST_FAST_PATH="false")
     async with await Connection.to(slow) as connection:
         connection.send(token_request()[:-1])
         assert [status(answer) for answer in await connection.rest()] == [408]
@@ -237,7 +237,7 @@ async def test_a_client_that_never_reads_is_cut_off(start: StartSidecar) -> None
     """After the idle limit, on both ways, so that it cannot keep connections for ever."""
     for on in ("true", "false"):
         sidecar = await start(
-            ENTRA_FAST_FAST_LANE=on, ENTRA_FAST_IDLE_TIMEOUT_MILLIS="500", PROBE_BIND_ADDRESS="127.0.0.1:0"
+            ENTRA_FAST_FAST_PATH=on, ENTRA_FAST_IDLE_TIMEOUT_MILLIS="500", PROBE_BIND_ADDRESS="127.0.0.1:0"
         )
         await sidecar.call.token()
         try:

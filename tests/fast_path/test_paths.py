@@ -188,7 +188,7 @@ async def test_metrics_count_what_the_fast_path_answers(start: StartSidecar, pro
     ]
     token, user, figures = provider.mint(), provider.mint(exp=4_000_000_000), []
     for on in ("true", "false"):
-        sidecar = await start(ENTRA_FAST_FAST_LANE=on, PROBE_BIND_ADDRESS="127.0.0.1:0")
+        sidecar = await start(ENTRA_FAST_FAST_PATH=on, PROBE_BIND_ADDRESS="127.0.0.1:0")
         async with await Connection.to(sidecar) as connection:
             for _ in range(4):
                 await connection.ask(token_request())
@@ -223,7 +223,7 @@ async def test_the_access_log_has_a_line_for_each(
     )
     for on in ("true", "false"):
         sidecar = await start(
-            ENTRA_FAST_FAST_LANE=on, ENTRA_FAST_ACCESS_LOG="true", PROBE_BIND_ADDRESS="127.0.0.1:0"
+            ENTRA_FAST_FAST_PATH=on, ENTRA_FAST_ACCESS_LOG="true", PROBE_BIND_ADDRESS="127.0.0.1:0"
         )
         await sidecar.call.token()
         await _access_lines(capfd, lambda lines: any(TOKEN in line for line in lines))
@@ -275,15 +275,15 @@ async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(fast: Started)
 async def test_the_gauge_says_whether_there_is_a_fast_path(fast: Started, slow: Started) -> None:
     """1 with, 0 without; and without it nothing is counted there."""
     for sidecar, expected in ((fast, 1), (slow, 0)):
-        assert await sidecar.metric("entra_fast_fast_lane") == expected
+        assert await sidecar.metric("entra_fast_fast_path") == expected
         assert (await sidecar.call.introspect("a")).status == 200
         assert fast_path_answers(sidecar) == expected
 
 
 async def test_no_fast_path_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`entra-fast serve --no-fast-lane` serves all the same."""
+    """`entra-fast serve --no-fast-path` serves all the same."""
     async with served() as serve:
-        for arguments, expected in ((("--no-fast-lane",), 0.0), ((), 1.0)):
+        for arguments, expected in ((("--no-fast-path",), 0.0), ((), 1.0)):
             process = await serve(provider.environment(), *arguments)
             caller = await process.listening()
             assert (await caller.introspect("a")).status == 200
@@ -295,7 +295,7 @@ async def test_no_fast_path_on_the_command_line(provider: Provider, monkeypatch:
 async def _gauge(caller: Caller) -> float:
     text = (await caller.get("/metrics")).body.decode()
     return float(
-        next(line.split()[1] for line in text.splitlines() if line.startswith("entra_fast_fast_lane "))
+        next(line.split()[1] for line in text.splitlines() if line.startswith("entra_fast_fast_path "))
     )
 
 
@@ -311,7 +311,7 @@ async def test_while_draining_everything_takes_the_slow_path(fast: Started) -> N
     await eventually(lambda: _holding(fast, 50))
     fast.running.service.draining = True
     fast.running.api.leave_fast_path()
-    assert await fast.metric("entra_fast_fast_lane") == 0
+    assert await fast.metric("entra_fast_fast_path") == 0
     begun.send(token_request()[50:])
     idle.send(token_request())
     for connection in (begun, idle, await Connection.to(fast)):

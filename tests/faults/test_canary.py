@@ -286,8 +286,8 @@ def holds(token: str) -> Callable[[object], bool]:
 async def test_what_fails_holds_no_secret_afterwards(
     start: StartSidecar, provider: Provider, network: TcpProxy, fault: str
 ) -> None:
-    """Nothing keeps the user's token of a failed request until Python's collector comes: neither frames nor
-    anything else that holds it is in a cycle."""
+    """Nothing keeps the user's token of a failed request until the garbage collector runs: no frame or other
+    object that holds it is in a cycle."""
     sidecar = await start()
     await network.stop()
     if fault == "credential rejected":

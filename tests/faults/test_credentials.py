@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from support.keys import Key
-from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, refuse, segment
+from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, Script, refuse, segment
 from support.sidecars import StartSidecar
 
 
@@ -94,7 +94,7 @@ async def test_a_federated_token_that_vanishes(
     assert (await sidecar.call.get("/readyz")).status == 200
 
 
-def only(field: str, accepted: str, provider: Provider) -> object:
+def only(field: str, accepted: str, provider: Provider) -> Script:
     """A token endpoint that takes one credential only, like a provider that has forgotten the old one."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
@@ -116,7 +116,7 @@ async def test_the_next_key_is_used_when_the_current_one_is_rejected(
     """AZURE_APP_NEXT_JWK: the application notices nothing; the accepted key is tried first from then on."""
     new = Key.generate()
     sidecar = await start(AZURE_APP_NEXT_JWK=new.private_jwk())
-    provider.then(*[only("client_assertion", new.kid or "", provider)] * 10)  # type: ignore[list-item]
+    provider.then(*[only("client_assertion", new.kid or "", provider)] * 10)
     assert (await sidecar.call.token()).status == 200
     assert (await sidecar.call.token(skip_cache=True)).status == 200
     kids = [segment(recorded.form["client_assertion"], 0)["kid"] for recorded in provider.requests]
@@ -130,7 +130,7 @@ async def test_the_next_secret_may_appear_while_the_sidecar_runs(
     """Where secrets are files, AZURE_APP_NEXT_CLIENT_SECRET is looked for when it is needed."""
     files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
-    provider.then(*[only("client_secret", "new-secret", provider)] * 10)  # type: ignore[list-item]
+    provider.then(*[only("client_secret", "new-secret", provider)] * 10)
     rejected = await sidecar.call.token()
     assert (rejected.status, rejected.json["error"]) == (401, "invalid_client")
     assert "AADSTS700027" in (await sidecar.call.get("/readyz")).json["reason"]
@@ -168,7 +168,7 @@ async def test_a_new_credential_is_not_the_one_that_was_rejected(
     good."""
     files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
-    provider.then(only("client_secret", "new-secret", provider))  # type: ignore[arg-type]
+    provider.then(only("client_secret", "new-secret", provider))
     assert (await sidecar.call.token()).status == 401
     for _ in range(2):
         assert "AADSTS700027" in (await sidecar.call.get("/readyz")).json["reason"]

@@ -18,7 +18,6 @@ import pytest
 import pytest_asyncio
 
 from entra_fast._net import proxy_for
-from entra_fast._provider import blocking_http_client
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse
@@ -44,7 +43,7 @@ HASTY = HttpLimits(connect_timeout=0.2, read_timeout=0.2, overall_timeout=10.0)
 
 
 class Client(Protocol):
-    async def get(self, url: str, *, accept: str = ..., **options: float) -> HttpResponse: ...
+    async def get(self, url: str, *, accept: str = ..., timeout: float | None = ...) -> HttpResponse: ...  # noqa: ASYNC109
 
     async def post_form(self, url: str, fields: dict[str, str]) -> HttpResponse: ...
 
@@ -295,7 +294,7 @@ async def test_silence(make: Make, network: TcpProxy) -> None:
         )
 
 
-async def test_nobody_is_there(make: Make, network: TcpProxy) -> None:
+async def test_a_refused_connection(make: Make, network: TcpProxy) -> None:
     """The reason is the operating system's."""
     await network.stop()
     failed = await failure(make(), base(network))
@@ -587,7 +586,7 @@ async def test_name_resolution_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         asyncio.run_coroutine_threadsafe(answers.wait(), loop).result()
         return []
 
-    monkeypatch.setattr(blocking_http_client.socket, "getaddrinfo", never)
+    monkeypatch.setattr(socket, "getaddrinfo", never)
     failed = await failure(InThread(HASTY, proxies={}), "https://slow.example")
     assert (failed.code, failed.message) == ("timed_out", "no connection to slow.example:443 within 0.2 s")
     answers.set()
@@ -603,7 +602,7 @@ async def test_the_next_address_is_tried(
     refusing = (socket.AF_INET, *kind, ("127.0.0.1", closed_port))
     unknown = (12_345, *kind, ("127.0.0.1", closed_port))
     addresses = [unknown, refusing, good]
-    monkeypatch.setattr(blocking_http_client.socket, "getaddrinfo", lambda *_, **__: addresses)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     client = InThread(PATIENT, proxies={}, allow_plain_http=True)
     assert (await client.get("http://several.example")).status == 200
     for addresses[:], reason in (

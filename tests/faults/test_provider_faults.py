@@ -77,7 +77,7 @@ async def test_a_lasting_fault_is_an_error_after_one_retry(
 
 
 async def test_a_refused_connection_is_an_error_that_says_so(start: StartSidecar, network: TcpProxy) -> None:
-    """The provider is not there at all."""
+    """The provider is down."""
     sidecar = await ready(start, network)
     await network.stop()
     answered = await sidecar.call.token(TARGET)
@@ -141,7 +141,7 @@ async def test_a_valid_cached_token_beats_an_error(
 async def test_a_failed_renewal_leaves_the_cached_token(
     start: StartSidecar, provider: Provider, network: TcpProxy
 ) -> None:
-    """Callers notice nothing of renewals that fail, and one failure does not start a storm of them."""
+    """Callers do not notice failing renewals, and one failure does not cause a storm of them."""
     sidecar = await start(**QUICK)
     first = await sidecar.call.token(TARGET)
     await cut(network)
@@ -198,11 +198,11 @@ async def test_a_passing_error_status_is_retried_once(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("as_date", [False, True])
-async def test_retry_after_closes_a_window(
+async def test_retry_after_opens_a_back_off_window(
     start: StartSidecar, provider: Provider, status: int, as_date: bool
 ) -> None:
-    """Inside the window nothing is asked, callers get the same error with the time that is left; then it is
-    asked again. Seconds and HTTP dates are understood."""
+    """Inside the window no request is made, and callers get the same error with the time that is left; then a
+    request is made again. Seconds and HTTP dates are understood."""
     sidecar = await start()
     value = email.utils.formatdate(time.time() + 300, usegmt=True) if as_date else "300"
     provider.then(raw(status, b"slow down", "text/plain", Retry_After=value))
@@ -221,7 +221,7 @@ async def test_retry_after_closes_a_window(
 
 
 async def test_retry_after_is_per_target_and_per_user(start: StartSidecar, provider: Provider) -> None:
-    """One target's or one user's trouble throttles nobody else."""
+    """A throttled target or user throttles no other."""
     sidecar = await start()
     throttled, other = provider.mint(oid="u1"), provider.mint(oid="u2")
     provider.then(raw(429, b"", "text/plain", Retry_After="300"))
@@ -266,10 +266,10 @@ async def test_a_short_retry_after_is_waited_for(start: StartSidecar, provider: 
     ],
     ids=["html", "cut JSON", "array", "no type", "NaN", "line end", "oversized", "302", "307"],
 )
-async def test_nonsense_is_a_server_error_and_never_echoed(
+async def test_a_malformed_answer_is_a_server_error_and_never_echoed(
     start: StartSidecar, provider: Provider, nonsense: object
 ) -> None:
-    """500 server_error, one attempt, not a byte of the answer."""
+    """500 server_error after one attempt, without a byte of the answer."""
     sidecar = await start()
     provider.then(nonsense)  # type: ignore[arg-type]
     answered = await sidecar.call.token(TARGET)
@@ -282,7 +282,7 @@ async def test_nonsense_is_a_server_error_and_never_echoed(
 async def test_expires_in_as_digits_is_a_number(
     start: StartSidecar, provider: Provider, expires_in: object
 ) -> None:
-    """A string of digits is believed, and cached."""
+    """A string of digits is accepted, and the token cached."""
     sidecar = await start()
     provider.then(granting(provider, expires_in=expires_in))
     for _ in range(2):
@@ -292,7 +292,7 @@ async def test_expires_in_as_digits_is_a_number(
 
 
 @pytest.mark.parametrize("expires_in", [None, 0, -1, 10**12, "soon", True])
-async def test_an_unbelievable_expires_in_is_not_cached(
+async def test_a_token_without_a_plausible_expires_in_is_not_cached(
     start: StartSidecar, provider: Provider, expires_in: object
 ) -> None:
     """The token is handed out once; the next caller causes a new request."""
@@ -310,7 +310,7 @@ async def test_an_unbelievable_expires_in_is_not_cached(
 async def test_an_expired_token_from_the_provider_is_not_handed_out(
     start: StartSidecar, provider: Provider
 ) -> None:
-    """Whatever expires_in claims."""
+    """Whatever expires_in says."""
     sidecar = await start()
     now = int(time.time())
     provider.then(granting(provider, access_token=provider.mint(iat=now - 7200, nbf=None, exp=now - 3600)))
@@ -322,7 +322,7 @@ async def test_an_expired_token_from_the_provider_is_not_handed_out(
 async def test_a_jump_of_the_wall_clock_changes_no_lifetime(
     start: StartSidecar, provider: Provider, jump: int
 ) -> None:
-    """A cached token is neither killed nor resurrected, and a fresh one is believed."""
+    """A cached token neither ends nor lives again, and a new one is accepted."""
     sidecar = await start()
     first = await sidecar.call.token(TARGET)
     sidecar.clock.wall_offset += jump

@@ -1,4 +1,4 @@
-"""The cache that replicas share: a real Redis server, and every way in which it can fail or lie."""
+"""The cache that replicas share, with a real Redis server, and every way in which that can fail or lie."""
 
 from __future__ import annotations
 
@@ -18,16 +18,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast._provider.redis_cache import (
-    CHANNEL,
-    MAX_SKEW,
-    PAUSE,
-    Breaker,
-    EntryCipher,
-    EntryRejected,
-    pack,
-    unpack,
-)
+from entra_fast._provider.redis_cache import PAUSE, Breaker
+from entra_fast._provider.redis_entries import CHANNEL, MAX_SKEW, EntryCipher, EntryRejected, pack, unpack
 from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
@@ -140,17 +132,15 @@ async def test_other_targets_users_and_applications_share_nothing(
     """An entry belongs to one tenant, client, scope and user."""
     one, two = await replica(), await replica(AZURE_APP_CLIENT_ID="another")
     user, stranger = provider.mint(oid="user"), provider.mint(oid="stranger")
-    tokens = [
-        (await call()).json["access_token"]
-        for call in (
-            lambda: one.call.token(TARGET),
-            lambda: one.call.token(OTHER),
-            lambda: one.call.exchange(user, TARGET),
-            lambda: one.call.exchange(stranger, TARGET),
-            lambda: two.call.token(TARGET),
-            lambda: two.call.exchange(user, TARGET),
-        )
+    answers = [
+        await one.call.token(TARGET),
+        await one.call.token(OTHER),
+        await one.call.exchange(user, TARGET),
+        await one.call.exchange(stranger, TARGET),
+        await two.call.token(TARGET),
+        await two.call.exchange(user, TARGET),
     ]
+    tokens = [answer.json["access_token"] for answer in answers]
     assert len(set(tokens)) == 6
     await until(one, "put", "ok", 4)
     await until(two, "put", "ok", 2)
@@ -280,7 +270,7 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
 async def test_one_replica_renews_and_the_others_take_over(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Renewal is due for all at much the same time: one asks the provider, nobody waits."""
+    """Renewal is due for all at about the same time: one asks the provider, and no caller waits."""
     sidecars = [await replica() for _ in range(3)]
     old = (await sidecars[0].call.token(TARGET)).json["access_token"]
     await until(sidecars[0], "put", "ok")
@@ -310,7 +300,7 @@ async def test_one_replica_renews_and_the_others_take_over(
     assert len(provider.requests) == 2
 
 
-async def test_whoever_waits_for_a_token_does_not_wait_for_another_replica(
+async def test_a_caller_never_waits_for_another_replica(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
     """Where a token has ended, and the replica that would renew it does not, others fetch one."""
@@ -329,10 +319,10 @@ async def test_whoever_waits_for_a_token_does_not_wait_for_another_replica(
     assert answered.json["access_token"] != old
 
 
-async def test_a_renewal_that_somebody_comes_to_wait_for_is_not_left_to_another(
+async def test_a_renewal_that_a_caller_joins_is_not_left_to_another(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
-    """While it is asked who renews, the token ends: then it does not matter who does."""
+    """While the replicas agree on who renews, the token ends: then the one with a caller fetches it."""
     one, two = await replica(), await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -419,7 +409,7 @@ def pieces(secret: bytes, size: int = 10) -> list[bytes]:
 async def test_redis_sees_no_token_and_no_name(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Of all that is there, also of what is announced, no piece is one of a token, a key or an identity."""
+    """Entries and announcements contain no piece of a token, a key or an identity."""
     sidecar = await replica()
     user = provider.mint(oid="user")
     announced = redis.client.pubsub()
@@ -459,7 +449,7 @@ async def test_equal_tokens_look_different(replica: Replica, redis: RedisServer)
 
 
 async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> None:
-    """Change the entry as somebody who can write to Redis could."""
+    """Change the entry, as anyone who can write to Redis could."""
     client, millis = redis.client, 600_000
     flipped = bytes([entry[-20] ^ 1])
     changes: dict[str, bytes] = {
@@ -502,7 +492,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         ("kept for longer", "expiry"),
     ],
 )
-async def test_an_odd_entry_is_a_miss(
+async def test_a_wrong_entry_is_a_miss(
     replica: Replica, redis: RedisServer, provider: Provider, how: str, reason: str
 ) -> None:
     """It is counted, the provider is asked, and the entry is replaced by a good one."""
@@ -524,7 +514,7 @@ async def test_an_odd_entry_is_a_miss(
 
 
 async def test_entries_cannot_be_swapped(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """Whoever can write to Redis cannot give one user the token of another."""
+    """Write access to Redis does not suffice to give one user the token of another."""
     one, two = await replica(), await replica()
     alice, bob = provider.mint(oid="alice"), provider.mint(oid="bob")
     tokens = [(await one.call.exchange(user, TARGET)).json["access_token"] for user in (alice, bob)]
@@ -562,7 +552,8 @@ def two_key(sidecar: Started) -> str:
 async def test_false_announcements_cost_no_token(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Whoever can publish cannot make a replica forget a token, nor take an older one for newer."""
+    """The right to publish does not suffice to make a replica drop a token, or take an older one for
+    newer."""
     one, two = await replica(), await replica()
     token = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -632,7 +623,7 @@ def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age
 
 @pytest.mark.parametrize(("ours", "left"), [(NOW + 3599, 3_599_000), (NOW, 0), (NOW + 3700, 10)])
 def test_a_token_that_has_ended_is_a_miss(ours: float, left: int) -> None:
-    """By whichever measure."""
+    """By either measure."""
     aged = content(life=3599.0) if left == 0 else content()
     assert left == 0 or unpacked(aged, ours, left) is None
     if left == 0:
@@ -727,11 +718,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_an_outage_costs_speed_and_nothing_else(
+async def test_an_outage_only_costs_speed(
     replica: Replica, way: TcpProxy, provider: Provider, name: str
 ) -> None:
-    """Every request is answered; the server is left alone after some failures, and used again after it has
-    recovered."""
+    """Every request is answered; after some failures the server gets no requests, until it has recovered."""
     fault, outcome = FAULTS[name]
     way.always = fault
     sidecar = await replica(**HASTY)
@@ -787,7 +777,7 @@ async def test_it_starts_while_redis_is_down_and_uses_it_later(
 
 
 async def test_the_server_restarts(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """Connections that ended while nobody used them are not an outage, and announcements come again."""
+    """Idle connections that ended are not an outage, and announcements arrive again."""
     one = await replica()
     await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -800,10 +790,10 @@ async def test_the_server_restarts(replica: Replica, redis: RedisServer, provide
     await listening(redis, 1)
 
 
-async def test_a_failing_renewal_lock_makes_nobody_wait(
+async def test_a_failing_renewal_lock_delays_no_caller(
     replica: Replica, way: TcpProxy, provider: Provider
 ) -> None:
-    """Where Redis cannot be asked who renews, everybody renews."""
+    """Where Redis cannot be asked who renews, every replica does."""
     sidecar = await replica(**HASTY)
     old = (await sidecar.call.token(TARGET)).json["access_token"]
     await until(sidecar, "put", "ok")
@@ -819,10 +809,8 @@ async def test_a_failing_renewal_lock_makes_nobody_wait(
     assert len(provider.requests) == 2
 
 
-async def test_a_full_server_is_refused_writes_and_read_still(
-    replica: Replica, redis: RedisServer, provider: Provider
-) -> None:
-    """OOM: what is there is used; what cannot be written is counted."""
+async def test_a_full_server_is_still_read(replica: Replica, redis: RedisServer, provider: Provider) -> None:
+    """OOM: stored tokens are used; writes that fail are counted."""
     one, two = await replica(), await replica()
     first = await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -841,7 +829,7 @@ async def test_a_full_server_is_refused_writes_and_read_still(
 async def test_a_primary_that_became_a_replica_is_left(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
-    """READONLY after a failover: the connection is given up, so that the next one finds the new primary."""
+    """READONLY after a failover: the connection is closed, so that the next one finds the new primary."""
     one = await replica()
     await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -865,7 +853,7 @@ async def test_connections_are_bounded(replica: Replica, redis: RedisServer, pro
     assert len(await redis.client.client_list()) <= 16 + 1 + 2
 
 
-async def test_work_under_way_does_not_hold_up_the_end(
+async def test_calls_in_progress_do_not_delay_the_end(
     replica: Replica, way: TcpProxy, provider: Provider
 ) -> None:
     """A sidecar stops although Redis answers nothing."""
@@ -1005,10 +993,10 @@ async def test_tls_with_the_ca_bundle(
 
 
 @pytest.mark.parametrize("trouble", ["unknown authority", "other name", "no TLS there"])
-async def test_a_tls_failure_costs_speed_only(
+async def test_a_tls_failure_only_costs_speed(
     start: StartSidecar, provider: Provider, tmp_path: Path, authority: Authority, trouble: str
 ) -> None:
-    """The certificate is verified, and the connection not made when it is not the right one."""
+    """The certificate is verified, and no connection is made where it is wrong."""
     name = "redis.example" if trouble == "other name" else "localhost"
     server, port = await tls_server(tmp_path, authority, name)
     way = TcpProxy(port)
@@ -1102,13 +1090,13 @@ def test_the_key_may_be_in_hex_in_either_base64_or_in_a_file(tmp_path: Path) -> 
     assert file.encryption_key() == key
 
 
-def test_without_a_url_nothing_of_it_is_needed() -> None:
-    """A key alone sets nothing up."""
+def test_without_a_url_there_is_no_shared_cache() -> None:
+    """A key alone configures no shared cache."""
     assert read(ENTRA_FAST_REDIS_URL=None) is None
 
 
 def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what to install; a cache that was asked for is not left out in silence."""
+    """The message says what to install; a configured cache is never silently missing."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "redis" else find_spec(name)
@@ -1119,13 +1107,13 @@ def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_sidecar_without_a_shared_cache_does_not_load_the_extra() -> None:
-    """It starts as fast, and needs as little, as if there were no such thing."""
+    """Its start does not become slower, nor its memory larger."""
     code = "import sys, entra_fast.sidecar.process.single; print({'redis', 'cryptography'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
 
 
-async def test_nothing_secret_is_said_however_redis_fails(
+async def test_no_secret_is_logged_however_redis_fails(
     serve: Serve, provider: Provider, tmp_path: Path
 ) -> None:
     """At debug level, with every outage: no piece of a password, the key or a token in logs and metrics."""

@@ -106,7 +106,7 @@ async def sidecars(provider: Provider, way: str = "fast_path") -> AsyncIterator[
         clock = MovableClocks()
         environ = environ or provider.environment(**changes)
         if way == "slow_path":
-            environ = {**environ, "ENTRA_FAST_FAST_LANE": "false"}
+            environ = {**environ, "ENTRA_FAST_FAST_PATH": "false"}
         settings = Settings.from_environment(environ, directory)
         sidecar = await start_sidecar(settings, clocks=clock.clocks())
         running.append(sidecar)

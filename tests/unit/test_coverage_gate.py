@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pytest
+from tools import coverage_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 PRAGMA = re.compile(r"#\s*pragma:\s*no\s*(?:cover|branch)(?P<reason>.*)", re.IGNORECASE)
-
-
-@pytest.fixture(scope="module")
-def gate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage_gate", ROOT / "tests/tools/coverage_gate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _report(lines: tuple[int, int], branches: tuple[int, int]) -> dict[str, Any]:
@@ -46,27 +32,30 @@ rest = { least = 50, modules = ["_provider/*"] }
 """
 
 
-def test_a_branch_that_is_not_covered_counts(gate: ModuleType) -> None:
+def test_a_branch_that_is_not_covered_counts() -> None:
     """All lines of a module are covered, one branch in a thousand is not: that is less than 100 %."""
-    library, _ = parts = gate.parts_of(PYPROJECT)
-    assert gate.sort_into(parts, {"python/entra_fast/validate.py": _report((9_990, 9_990), (9, 10))}) == []
+    library, _ = parts = coverage_gate.parts_of(PYPROJECT)
+    assert (
+        coverage_gate.sort_into(parts, {"python/entra_fast/validate.py": _report((9_990, 9_990), (9, 10))})
+        == []
+    )
     assert library.reached == 99.99
     assert library.missing == ["validate.py: 7->8"]
 
 
-def test_a_module_that_no_part_names_is_reported(gate: ModuleType) -> None:
+def test_a_module_that_no_part_names_is_reported() -> None:
     """A new module is measured, or the gate fails."""
-    parts = gate.parts_of(PYPROJECT)
+    parts = coverage_gate.parts_of(PYPROJECT)
     files = {"python/entra_fast/_provider/oauth.py": _report((1, 2), (0, 0)), "python/entra_fast/new.py": {}}
-    assert gate.sort_into(parts, files) == ["new.py"]
+    assert coverage_gate.sort_into(parts, files) == ["new.py"]
     assert parts[1].reached == 50
 
 
-def test_every_module_belongs_to_a_part(gate: ModuleType) -> None:
+def test_every_module_belongs_to_a_part() -> None:
     """The patterns of pyproject.toml name every module of the package."""
-    parts = gate.parts_of((ROOT / "pyproject.toml").read_text())
+    parts = coverage_gate.parts_of((ROOT / "pyproject.toml").read_text())
     files = {str(path): _report((1, 1), (0, 0)) for path in (ROOT / "python/entra_fast").rglob("*.py")}
-    assert gate.sort_into(parts, files) == []
+    assert coverage_gate.sort_into(parts, files) == []
 
 
 def test_every_exception_from_coverage_has_a_reason() -> None:

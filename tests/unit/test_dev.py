@@ -467,7 +467,7 @@ async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> N
         (str(ROOT / "examples" / "manifests"),), None, (), "127.0.0.1", 0, 0, 0, str(tmp_path / "tls")
     )
     async with local_system(options) as system:
-        assert system.emulator.protocol.base_url.startswith("https://127.0.0.1:")
+        assert system.emulator.base_url.startswith("https://127.0.0.1:")
         assert [await sidecar.running.service.readiness() for sidecar in system.sidecars] == [None]
         ready = f"{system.generator.base_url}/readyz"
         async with aiohttp.ClientSession() as client, client.get(ready) as response:

@@ -234,3 +234,16 @@ print("prometheus_client" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+async def test_a_scrape_renders_the_same_with_and_without_the_import() -> None:
+    """The first scrape imports prometheus-client in a thread; later ones do not."""
+    metrics = Metrics()
+    metrics.requests.add("token", "200")
+    loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "prometheus_client"}
+    try:
+        first = await metrics.exposition()
+    finally:
+        sys.modules.update(loaded)
+    for text in (first, await metrics.exposition()):
+        assert b'entra_fast_requests_total{endpoint="token",status="200"} 1.0\n' in text

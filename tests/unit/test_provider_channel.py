@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import socket
 import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
 
 from entra_fast._metrics import Metrics
+from entra_fast._native import KeySet
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
+from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.process.channel import Channel
-from entra_fast.sidecar.process.provider_channel import ProviderChannel
+from entra_fast.sidecar.process import provider_channel
+from entra_fast.sidecar.process.channel import Channel, Fields
+from entra_fast.sidecar.process.provider_channel import ChannelKeys, ProviderChannel
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.fast_path import introspection
 from support.tokens import AUDIENCE, ISSUER, TENANT, good_claims, jwks, signer
 
+ENVIRON = {
+    "AZURE_APP_CLIENT_ID": AUDIENCE,
+    "AZURE_APP_TENANT_ID": TENANT,
+    "AZURE_APP_CLIENT_SECRET": "not asked for",
+}
+
 
 async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answers_for_unknown_keys() -> None:
     """A flood of such tokens must not take the slow path at workers, which do not fetch keys themselves."""
-    environ = {
-        "AZURE_APP_CLIENT_ID": AUDIENCE,
-        "AZURE_APP_TENANT_ID": TENANT,
-        "AZURE_APP_CLIENT_SECRET": "not asked for",
-    }
-    settings = Settings.from_environment(environ, None)
+    settings = Settings.from_environment(ENVIRON, None)
     cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
     provider = ProviderChannel(
-        Channel(lambda *_: None, list), settings, cache=cache, metrics=metrics, clocks=clocks
+        Channel(lambda *_: None, lambda: None), settings, cache=cache, metrics=metrics, clocks=clocks
     )
     service = Service(settings, provider, cache=cache, metrics=metrics, clocks=clocks)
     await service.start()
@@ -46,3 +58,156 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     assert answer() == b""
     assert not provider.handle("unheard of", {})
     await service.aclose()
+
+
+Handler = Callable[[str, Fields], Fields | None]
+
+
+class Ends:
+    """A worker's service, and the other end of its channel, on which a test plays the provider process."""
+
+    def __init__(self) -> None:
+        settings = Settings.from_environment(ENVIRON, None)
+        self.answer: Handler = lambda *_: None
+        self.lost: list[str] = []
+        self.far = Channel(self._answer, lambda: None)
+        self.near = Channel(lambda *_: None, lambda: self.lost.append("lost"))
+        self.cache, self.metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
+        self.provider = ProviderChannel(
+            self.near, settings, cache=self.cache, metrics=self.metrics, clocks=clocks
+        )
+        self.service = Service(settings, self.provider, cache=self.cache, metrics=self.metrics, clocks=clocks)
+        self.keys = ChannelKeys(self.provider, clocks)
+
+    def _answer(self, name: str, fields: Fields) -> Fields | None:
+        return self.answer(name, fields)
+
+
+@pytest_asyncio.fixture
+async def ends() -> AsyncIterator[Ends]:
+    both = Ends()
+    one, other = socket.socketpair()
+    await both.near.open(one)
+    await both.far.open(other)
+    await both.service.start()
+    yield both
+    await both.keys.aclose()
+    await both.service.aclose()
+    both.near.abort()
+    both.far.abort()
+
+
+async def test_readiness_keys_and_metrics_are_those_of_the_provider_process(ends: Ends) -> None:
+    """A worker asks for them, and adds only that it is shutting down."""
+    answers: dict[str, Fields] = {
+        "readiness": {"reason": "no keys"},
+        "keys": {"again": False, "reason": None},
+        "metrics": {"text": "all_workers 1\n"},
+    }
+    ends.answer = lambda name, _: answers[name]
+    assert await ends.service.readiness() == "no keys"
+    assert b"the discovery document has not been fetched yet" in await ends.service.introspect("any")
+    assert await ends.service.exposition() == b"all_workers 1\n"
+    ends.service.draining = True
+    assert await ends.service.readiness() == "shutting down"
+
+
+async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> None:
+    """Readiness and introspection say so; a token that is not cached fails with 503, and may be retried."""
+    ends.far.abort()
+    async with asyncio.timeout(60):
+        while not ends.lost:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    sentence = "the process that speaks to the provider for all workers does not respond"
+    assert await ends.service.readiness() == sentence
+    assert sentence.encode() in await ends.service.introspect("any")
+    assert ends.service.tokens is not None
+    with pytest.raises(ProviderError) as caught:
+        await ends.service.tokens.acquire("api://c.n.a/.default")
+    assert (caught.value.code, caught.value.status, caught.value.retry_after) == ("hub_unavailable", 503, 1)
+    assert not await ends.keys.refresh_for_unknown("new")
+    assert sentence in ends.keys.unavailable().message
+
+
+async def test_a_provider_process_that_hangs_does_not_hold_a_request_for_ever(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit a token that is still valid is served; where there is none, the request fails."""
+    monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
+    never = asyncio.get_running_loop().create_future()
+    ends.answer = lambda *_: never  # type: ignore[assignment]
+    assert ends.service.tokens is not None
+    with pytest.raises(ProviderError, match="does not respond"):
+        await ends.service.tokens.acquire("api://c.n.a/.default")
+    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    now = time.monotonic()
+    announced = {"key": key.hex(), "token": "stale", "expires_in": 60.0, "monotonic": now - 45}
+    assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
+    token = await ends.service.tokens.acquire("api://c.n.a/.default")
+    assert (token.access_token, token.expires_in <= 15) == ("stale", True)
+    assert ends.metrics.stale_served.value() == 1
+    never.cancel()
+
+
+async def test_a_token_that_is_due_is_renewed_by_the_provider_process(ends: Ends) -> None:
+    """The worker serves it from its cache, and asks for a renewal once."""
+    asked: list[tuple[str, Fields]] = []
+
+    def answer(name: str, fields: Fields) -> None:
+        asked.append((name, fields))
+
+    ends.answer = answer
+    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    now = time.monotonic()
+    announced = {"key": key.hex(), "token": "t", "expires_in": 3600.0, "monotonic": now, "renew_in": 0.0}
+    assert ends.provider.handle("token", {**announced, "subject_expires_at": None})
+    assert ends.service.tokens is not None
+    for _ in range(2):
+        assert (await ends.service.tokens.acquire("api://c.n.a/.default")).access_token == "t"
+    async with asyncio.timeout(60):
+        while not asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert asked == [("renew", {"target": "api://c.n.a/.default", "subject_token": None})]
+    assert ends.service.tokens.in_flight == 0
+    await ends.service.tokens.aclose()
+
+
+async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
+    """Tokens that arrive meanwhile wait for the same answer; during the cool-down nothing is asked."""
+    questions: list[Fields] = []
+    answered: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+
+    def answer(_: str, fields: Fields) -> asyncio.Future[Fields]:
+        questions.append(fields)
+        return answered
+
+    ends.answer = answer  # type: ignore[assignment]
+    resumed: list[str] = []
+    assert not ends.keys.call_when_fetched(lambda: resumed.append("never"))
+    waiting = [asyncio.ensure_future(ends.keys.refresh_for_unknown("new")) for _ in range(3)]
+    async with asyncio.timeout(60):
+        while not questions:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert ends.keys.call_when_fetched(lambda: resumed.append("resumed"))
+    answered.set_result({"again": True, "reason": None})
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert questions == [{"kid": "new"}]
+    await asyncio.sleep(0)
+    assert resumed == ["resumed"]
+    assert isinstance(ends.keys.unavailable(), KeysUnavailable)
+    ends.keys.cool_down_ends = math.inf
+    assert not await ends.keys.refresh_for_unknown("other")
+    assert questions == [{"kid": "new"}]
+    ends.keys.announced(KeySet(jwks(signer())), None)
+    assert await ends.keys.refresh_for_unknown("key-1"), "it was announced meanwhile"
+
+
+async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:
+    """A token that waits for the answer is not verified again, and its caller continues."""
+    never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    ends.answer = lambda *_: never  # type: ignore[assignment]
+    waiting = asyncio.ensure_future(ends.keys.refresh_for_unknown("new"))
+    await asyncio.sleep(0)
+    await ends.keys.aclose()
+    assert not await waiting
+    never.cancel()

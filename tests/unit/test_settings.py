@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from entra_fast._settings.catalogue import SETTINGS
+from entra_fast._settings.catalogue import BIND_ADDRESS, SETTINGS
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, OutboundSettings, ServerSettings
@@ -276,3 +276,45 @@ def test_settings_without_an_environment_are_the_defaults_of_the_classes() -> No
     """The defaults of the classes and of the catalogue are the same values."""
     settings = Settings.from_environment({}, NOWHERE)
     assert settings == Settings(ServerSettings(), None, OutboundSettings(), CacheSettings())
+
+
+def test_several_workers_need_so_reuseport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a system lacks it, the setting is refused at start."""
+    assert read(ENTRA_FAST_WORKERS="2").server.workers == 2
+    monkeypatch.delattr("socket.SO_REUSEPORT")
+    assert refused(ENTRA_FAST_WORKERS="2").setting == "ENTRA_FAST_WORKERS"
+    assert read(ENTRA_FAST_WORKERS="1").server.workers == 1
+
+
+def test_times_are_milliseconds_within_bounds() -> None:
+    """The value is seconds; the error names the bounds."""
+    assert read(ENTRA_FAST_DRAIN_DELAY_MILLIS="0").server.drain_delay == 0
+    assert read(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="1500").server.request_timeout == 1.5
+    for text in ("0", "3600001", "1.5", "-1", "1" * 16):
+        error = refused(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS=text)
+        assert error.message == ("ENTRA_FAST_REQUEST_TIMEOUT_MILLIS must be a whole number from 1 to 3600000")
+
+
+def test_allowed_hosts_are_lower_case_names() -> None:
+    """Comma-separated; white space and empty entries do not matter."""
+    assert read(ENTRA_FAST_ALLOWED_HOSTS="A.example, ,b").server.allowed_hosts == {"a.example", "b"}
+
+
+def test_a_secret_whose_file_is_gone_or_empty_is_an_error(tmp_path: Path) -> None:
+    """Its code says which; a secret from the environment needs no file."""
+    file = tmp_path / "AZURE_APP_CLIENT_SECRET"
+    secret = Secret("AZURE_APP_CLIENT_SECRET", path=file)
+    with pytest.raises(ConfigurationError) as caught:
+        secret.reveal()
+    assert caught.value.code == "setting_unreadable"
+    file.write_text(" \n")
+    with pytest.raises(ConfigurationError) as caught:
+        secret.reveal()
+    assert caught.value.code == "setting_missing"
+    assert Secret("X", "text").reveal() == "text"
+
+
+def test_an_address_is_written_as_it_is_read() -> None:
+    """With brackets around an IPv6 address."""
+    for text in ("127.0.0.1:3000", "[::1]:0", "localhost:65535"):
+        assert str(BIND_ADDRESS.parse(text)) == text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from entra_fast._metrics import Metrics
+from entra_fast.sidecar import status_log
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
 from entra_fast.sidecar.status_log import StatusLog
 
@@ -92,7 +95,7 @@ def test_a_new_kind_of_failure_is_logged_at_once(recorded: Recorded) -> None:
 def test_a_night_of_failures_fits_on_a_page(recorded: Recorded) -> None:
     """Eight hours with failures every second: some lines, which count every one of them."""
     recorded.lines()
-    logged: list[dict[str, object]] = []
+    logged: list[dict[str, Any]] = []
     for _ in range(8 * 3600):
         recorded.fail("timed_out")
         logged += [fields for _, fields in recorded.lines()]
@@ -118,6 +121,32 @@ def test_a_cancelled_request_is_no_failure(recorded: Recorded) -> None:
     recorded.lines()
     recorded.fail("cancelled")
     assert recorded.lines() == []
+
+
+async def test_the_status_log_checks_by_itself(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once started it logs without being called, until it is closed."""
+    monkeypatch.setattr(status_log, "CHECK_INTERVAL", 0.0)
+    caplog.set_level(logging.INFO, "entra_fast")
+    checks: list[float] = []
+
+    def monotonic() -> float:
+        checks.append(0.0)
+        return float(len(checks))
+
+    written = StatusLog(Metrics(), lambda: None, monotonic)
+    await written.aclose()
+    written.start()
+    async with asyncio.timeout(60):
+        while len(checks) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await written.aclose()
+    done = len(checks)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(checks) == done
+    assert [record.getMessage() for record in caplog.records] == ["ready"]
 
 
 def test_other_libraries_do_not_fill_the_log() -> None:

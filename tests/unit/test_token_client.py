@@ -1,4 +1,4 @@
-"""When the provider is asked: retries, renewal, bounds. With a scripted way out and clocks that stand still.
+"""When the provider is asked: retries, renewal, bounds. With scripted HTTP and clocks that stand still.
 
 The same over real sockets is in tests/contract and tests/faults; here is what would need hours, thousands of
 requests or chance there.
@@ -43,7 +43,7 @@ def failed(status: int, retry_after: str | None = None) -> HttpResponse:
 
 
 class ScriptedHttp(HttpClient):
-    """Answers from a script, else grants; records the forms and the time that was allowed."""
+    """Answers from a script, otherwise with a token; records the forms and the time that was allowed."""
 
     def __init__(self) -> None:
         super().__init__(proxies={})
@@ -85,7 +85,7 @@ class Later:
 
 
 class World:
-    """An acquirer whose surroundings the test controls."""
+    """A token client whose surroundings the test controls."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ async def test_retries_are_bounded_by_the_setting(max_retries: int, attempts: in
 
 @pytest.mark.parametrize("code", ["tls_failed", "redirected", "answer_too_large", "url_not_allowed"])
 async def test_what_would_fail_again_is_not_repeated(code: str) -> None:
-    """Only what may pass is tried again."""
+    """Only failures that may pass are retried."""
     world = World()
     world.http.script = [HttpFailure(code, "no")]
     with pytest.raises(ProviderError) as caught:
@@ -191,7 +191,7 @@ async def test_a_retry_after_that_does_not_fit_is_not_waited_for() -> None:
 
 
 async def test_windows_are_bounded() -> None:
-    """Trouble with millions of users does not grow the memory of it."""
+    """Throttling of millions of users does not use more and more memory."""
     world = World()
     for i in range(retry.MAX_WINDOWS + 50):
         world.http.script = [failed(429, "3600")]
@@ -203,7 +203,7 @@ async def test_windows_are_bounded() -> None:
 
 
 async def test_windows_that_have_ended_are_forgotten() -> None:
-    """Also where nobody asks for the same token again; those that are open stay."""
+    """Also where the same token is never requested again; open ones stay."""
     world = World()
     for i in range(100):
         world.http.script = [failed(429, "1" if i % 2 else "10")] * 2
@@ -233,7 +233,7 @@ async def test_fetches_are_bounded() -> None:
 
 
 async def test_cancelled_callers_leave_no_trace() -> None:
-    """All callers go away: the fetch ends by itself, its failure is nobody's unhandled exception."""
+    """All callers go away: the fetch ends by itself, and its failure is no unhandled exception."""
     world = World()
     world.http.gate = asyncio.Event()
     world.http.script = [failed(400)]
@@ -287,9 +287,9 @@ async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
     assert 3480 * renewal.RENEWAL_SPREAD[1] < min(due) < max(due) < 3480
 
 
-async def test_looking_for_the_endpoints_takes_no_more_time_than_a_token_may() -> None:
-    """A provider whose discovery document never comes: the caller has an error when its time is over, and the
-    request for the document goes on for whoever comes next."""
+async def test_finding_the_endpoints_is_bounded_by_the_overall_timeout() -> None:
+    """The discovery document never comes: the caller gets an error when its time is over, and the request for
+    the document goes on for the next caller."""
     held = asyncio.Event()
     documents: list[str] = []
 
@@ -324,7 +324,7 @@ async def test_users_tokens_are_not_renewed_unasked() -> None:
 
 
 async def test_a_renewal_that_fails_is_tried_again_after_a_while() -> None:
-    """Not at once, and not never."""
+    """Neither at once nor never."""
     world = World()
     await world.client.acquire("a:b:c")
     world.pass_time(3000)
@@ -340,7 +340,7 @@ async def test_a_renewal_that_fails_is_tried_again_after_a_while() -> None:
 
 
 async def test_renewal_from_outside() -> None:
-    """Whoever answers from the cache without the acquirer can have a token renewed."""
+    """The fast path answers from the cache without the client, and can have a token renewed."""
     world = World()
     await world.client.acquire("a:b:c")
     world.client.renew("api://a.b.c/.default")
@@ -352,8 +352,8 @@ async def test_renewal_from_outside() -> None:
     assert world.metrics.renewals.value("ok") == 1
 
 
-async def test_the_life_of_a_token_is_counted_from_the_question() -> None:
-    """A slow answer does not lengthen it."""
+async def test_the_lifetime_of_a_token_is_counted_from_its_request() -> None:
+    """A slow answer does not extend it."""
     world = World()
 
     async def slow(*_: object, **__: object) -> HttpResponse:

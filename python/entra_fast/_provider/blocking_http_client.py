@@ -155,8 +155,9 @@ class BlockingHttpClient:
     ) -> HttpResponse:
         exchange = _HttpConnection(route, connection)
         try:
-            path = urllib.parse.urlsplit(request.url)._replace(scheme="", netloc="").geturl()
-            exchange.request(request.method, path or "/", request.body, dict(request.headers))
+            parts = urllib.parse.urlsplit(request.url)
+            target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            exchange.request(request.method, target, request.body, dict(request.headers))
             with exchange.getresponse() as response:
                 if 300 <= response.status <= 399:
                     raise route.redirected(response.status)

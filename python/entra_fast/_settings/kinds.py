@@ -7,6 +7,7 @@ rest of a sentence that begins with the setting's name ("must be ...").
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -23,11 +24,17 @@ _MAX_DIGITS = 15
 
 
 class Unsuitable(ValueError):
-    """A text does not have the form of its setting. The message continues "<NAME> "."""
+    """A text does not have the form of its setting. The message continues the setting's name."""
+
+
+def _whole_number(text: str, low: int, high: int) -> int:
+    if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not low <= int(text) <= high:
+        raise Unsuitable(f"must be a whole number from {low} to {high}")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting(Generic[V_co, D_co]):
+class Setting(ABC, Generic[V_co, D_co]):
     """One setting, and one row of docs/settings.md.
 
     Attributes:
@@ -44,17 +51,17 @@ class Setting(Generic[V_co, D_co]):
     environment_only: bool = False
 
     @property
+    @abstractmethod
     def form(self) -> str:
         """The form that the text must have, for the documentation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self, text: str) -> V_co:
         """The value of a text that is not empty.
 
         Raises:
             Unsuitable: the text does not have the form of this setting.
         """
-        raise NotImplementedError
 
     def shown_default(self) -> str:
         """The default as it would be written in the environment; empty if there is none."""
@@ -79,7 +86,7 @@ class Text(Setting[str, D_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class SecretText(Setting[str, D_co]):
+class SecretText(Text[D_co]):
     """A text that must not be shown. `Reader.secret` reads it."""
 
     @property
@@ -171,9 +178,7 @@ class Integer(Setting[int, D_co]):
         return f"number, {self.low} to {self.high}"
 
     def parse(self, text: str) -> int:
-        if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not self.low <= int(text) <= self.high:
-            raise Unsuitable(f"must be a whole number from {self.low} to {self.high}")
-        return int(text)
+        return _whole_number(text, self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +193,7 @@ class Milliseconds(Setting[float, D_co]):
         return f"milliseconds, {self.low} to {self.high}"
 
     def parse(self, text: str) -> float:
-        if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not self.low <= int(text) <= self.high:
-            raise Unsuitable(f"must be a whole number from {self.low} to {self.high}")
-        return int(text) / 1000
+        return _whole_number(text, self.low, self.high) / 1000
 
     def shown_default(self) -> str:
         return f"{self.default * 1000:.0f}" if isinstance(self.default, float) else ""

@@ -1,8 +1,8 @@
 """Log lines: one JSON object per line on standard error.
 
 What belongs here: the format, and how often a line may repeat. What must never be here: the text of
-exceptions. An exception may quote what it failed on (a header, a body, a key), so only its type and the
-places it passed through are logged.
+exceptions. An exception may quote what it failed on (a header, a body, a key), so only its type and the lines
+of code it passed through are logged.
 """
 
 from __future__ import annotations

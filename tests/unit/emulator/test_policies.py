@@ -90,7 +90,7 @@ async def test_a_wildcard_grants_nothing(entra: Caller) -> None:
 
 
 async def test_no_user_is_admitted_by_default(entra: Caller) -> None:
-    """Policy 5: without groups and without allowAllUsers, nobody may use an application."""
+    """Policy 5: without groups and without allowAllUsers, no user may use an application."""
     decision = entra.local.explain("dev-gcp:team:app-nobody", "dev-gcp:team:app-nobody", "ada").decision
     assert decision.error is not None
     assert decision.error.code == 50105
@@ -107,7 +107,7 @@ async def test_groups_admit_their_direct_members(entra: Caller) -> None:
 
 
 async def test_a_user_outside_the_groups_is_refused(entra: Caller) -> None:
-    """Policy 5: on behalf of anybody else the target is closed, though the consumer is admitted."""
+    """Policy 5: on behalf of any other user it is refused, although the target admits the consumer."""
     token = await entra.user_token("app-a", "ola")
     answer = await entra.obo("app-a", "app-b", token)
     assert (answer.status, answer.code) == (400, 50105)
@@ -115,7 +115,7 @@ async def test_a_user_outside_the_groups_is_refused(entra: Caller) -> None:
 
 
 async def test_allow_all_users_combines_with_groups(entra: Caller) -> None:
-    """Policy 5: allowAllUsers admits everybody; the "all users" group is in `groups`, beside assigned
+    """Policy 5: allowAllUsers admits everyone; the "all users" group is in `groups`, beside assigned
     ones.
     """
     ola = await entra.obo("app-a", "app-c", await entra.user_token("app-a", "ola"))
@@ -159,6 +159,18 @@ async def test_tenants_are_isolated(entra: Caller) -> None:
     assert answer.status == 400
     assert "There is no user" in answer.text
     assert any("tenants are isolated" in notice.text for notice in entra.local.notices)
+
+
+def test_a_target_in_another_tenant_is_explained(clock: Clock) -> None:
+    """Policy 7: the refusal is the same as for an unknown target, and the check says why."""
+    local = local_entra(MANIFESTS, DIRECTORY, clock=clock)
+    explanation = local.explain("dev-gcp:team:app-a", "dev-gcp:team:abroad")
+    (reason,) = explanation.decision.reasons
+    assert "it is in the tenant nav.no, and tenants are isolated" in reason.text
+    assert reason.remedy == "give both applications the same tenant"
+    document = explanation.document()
+    assert document["error"]["code"] == 500011
+    assert document["claims"] == {}
 
 
 def test_pre_authorized_applications(clock: Clock) -> None:

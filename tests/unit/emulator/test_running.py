@@ -23,7 +23,7 @@ from .conftest import CALLBACK, DIRECTORY, MANIFESTS
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 async def test_only_loopback_addresses(host: str) -> None:
-    """Whoever reaches it can sign in as anybody, so another address has to be allowed explicitly."""
+    """Anyone who can reach it can sign in as any user, so other addresses must be allowed explicitly."""
     with pytest.raises(ConfigurationError) as caught:
         await LocalEntraId().start(host, 0)
     assert caught.value.code == "address_not_loopback"
@@ -212,7 +212,7 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 def test_the_authority_is_kept_and_private(tmp_path: Path) -> None:
-    """Trusting it once is enough; its key is its owner's only; it is made anew for further names."""
+    """Trusting it once is enough; its key is its owner's only; it is replaced for further names."""
     first = tls.prepare(tmp_path).authority.read_bytes()
     assert stat.S_IMODE((tmp_path / "ca-key.pem").stat().st_mode) == 0o600
     assert tls.prepare(tmp_path).authority.read_bytes() == first
@@ -223,7 +223,7 @@ def test_the_authority_is_kept_and_private(tmp_path: Path) -> None:
 
 
 def test_the_authority_can_sign_for_this_machine_only(tmp_path: Path) -> None:
-    """Name constraints: a stolen key does not make anybody's bank."""
+    """Name constraints: a stolen key cannot sign for other host names."""
     from cryptography import x509
 
     certificate = x509.load_pem_x509_certificate(tls.prepare(tmp_path).authority.read_bytes())

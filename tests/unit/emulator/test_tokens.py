@@ -239,7 +239,7 @@ async def test_the_environment_is_what_nais_injects(entra: Caller) -> None:
 
 @pytest.mark.parametrize("consumer", ["app-a", "spa"])
 async def test_group_ids_are_those_of_the_target(entra: Caller, consumer: str) -> None:
-    """`groups` follows from the target, whoever asks: a login to an application has that application's."""
+    """`groups` depends on the target, not on the caller: a login to an application has that application's."""
     assert (await entra.login(consumer, "ada")).claims["groups"] != [GROUP_B]
 
 

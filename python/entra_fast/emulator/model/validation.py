@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from entra_fast.emulator.model.yaml_source import Place
 
+MAX_FINDINGS: Final = 10_000
 MAX_SHOWN: Final = 60
 """Characters of a wrong value that are shown."""
 
@@ -70,6 +71,9 @@ class Finding:
 
 def findings(kind: type[Section], error: ValidationError) -> list[Finding]:
     """All mistakes that pydantic has found in a value of `kind`."""
+    if error.error_count() > MAX_FINDINGS:
+        # Each takes about a kilobyte; a file of this kind is something else altogether.
+        return [Finding((), f"has {error.error_count()} mistakes, too many to list them")]
     return [_finding(kind, details) for details in error.errors(include_url=False)]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.model.registry import Application, Registry, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.policy import Decision, admits_user, decide
 from entra_fast.emulator.protocol.scope import Scope, parse_scope
@@ -293,3 +293,17 @@ def may_return_to(tenant: Tenant, uri: str, client_id: str = "") -> bool:
             if (parts.scheme, parts.hostname, parts.port) == origin:
                 return True
     return False
+
+
+def is_single_page_origin(registry: Registry, origin: str) -> bool:
+    """Whether an origin is that of a single-page application, which redeems its codes in the browser."""
+    return any(
+        application.single_page and any(_origin(url) == origin for url in application.reply_urls)
+        for tenant in registry.tenants
+        for application in tenant.applications.values()
+    )
+
+
+def _origin(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -70,3 +70,19 @@ def cluster_document(issuer: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
     }
+
+
+def instance_document(base_url: str, authorization_endpoint: str, api_version: str) -> dict[str, Any] | None:
+    """What MSAL asks for to learn that an authority is genuine; None for another provider's authority."""
+    sent, own = urllib.parse.urlsplit(authorization_endpoint), urllib.parse.urlsplit(base_url)
+    # MSAL for Python leaves the port out of its question.
+    if sent.netloc not in (own.netloc, own.hostname):
+        return None
+    tenant = sent.path.strip("/").split("/")[0] or "common"
+    return {
+        "tenant_discovery_endpoint": f"{base_url}/{tenant}/v2.0/.well-known/openid-configuration",
+        "api-version": api_version,
+        "metadata": [
+            {"preferred_network": own.netloc, "preferred_cache": own.netloc, "aliases": [own.netloc]}
+        ],
+    }

@@ -1,6 +1,6 @@
 """Entra ID's endpoints over HTTP: discovery, keys, token, userinfo; and carrying out planned faults.
 
-Turns requests into calls of grants.py and local.py, and their results into answers. Logging in is signin.py.
+Requests become calls of the protocol, and their results become responses. Signing in is signin.py.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Final
 from aiohttp import web
 
 from entra_fast._aadsts import KINDS
-from entra_fast._native import Policy, Validator
 from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import Tenant
-from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol import discovery
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.authorize import is_single_page_origin
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason, failed
+from entra_fast.emulator.protocol.userinfo import user_claims
 from entra_fast.emulator.web.handling import (
     COMMON,
     LOCAL,
@@ -242,7 +242,7 @@ def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
         or form.get("client_id", client_id) != client_id
     ):
         # RFC 6749, section 2.3: not more than one authentication method in one request.
-        raise EntraError(9002313, reason="more than one way of client authentication")
+        raise EntraError(9002313, reason="more than one method of client authentication")
     return {**form, "client_id": client_id, "client_secret": secret}
 
 
@@ -253,44 +253,28 @@ def _cross_origin_headers(request: web.Request) -> dict[str, str]:
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
-    for tenant in request.app[LOCAL].registry.tenants:
-        for application in tenant.applications.values():
-            if application.single_page and any(_origin(url) == origin for url in application.reply_urls):
-                return {
-                    "Access-Control-Allow-Origin": origin,
-                    "Access-Control-Allow-Methods": "POST, OPTIONS",
-                    "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, "
-                    "x-client-ver, x-client-os, x-client-cpu, x-client-current-telemetry, "
-                    "x-client-last-telemetry, x-ms-lib-capability",
-                    "Access-Control-Max-Age": "600",
-                    "Vary": "Origin",
-                }
-    return {}
-
-
-def _origin(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    if not is_single_page_origin(request.app[LOCAL].registry, origin):
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "POST, OPTIONS",
+        "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, x-client-ver, "
+        "x-client-os, x-client-cpu, x-client-current-telemetry, x-client-last-telemetry, "
+        "x-ms-lib-capability",
+        "Access-Control-Max-Age": "600",
+        "Vary": "Origin",
+    }
 
 
 async def _instance(request: web.Request) -> web.Response:
-    """What MSAL asks to learn that an authority is genuine."""
-    local = request.app[LOCAL]
-    sent = urllib.parse.urlsplit(request.query.get("authorization_endpoint", ""))
-    own = urllib.parse.urlsplit(local.base_url).netloc
-    # MSAL for Python leaves the port out of its question.
-    if sent.netloc not in (own, urllib.parse.urlsplit(local.base_url).hostname):
+    query = request.query
+    endpoint, version = query.get("authorization_endpoint", ""), query.get("api-version", "1.1")
+    document = discovery.instance_document(request.app[LOCAL].base_url, endpoint, version)
+    if document is None:
         return json_response(
             {"error": "invalid_instance", "error_description": "AADSTS50049: Unknown instance."}, 400
         )
-    tenant = sent.path.strip("/").split("/")[0] or "common"
-    return json_response(
-        {
-            "tenant_discovery_endpoint": f"{local.base_url}/{tenant}/v2.0/.well-known/openid-configuration",
-            "api-version": request.query.get("api-version", "1.1"),
-            "metadata": [{"preferred_network": own, "preferred_cache": own, "aliases": [own]}],
-        }
-    )
+    return json_response(document)
 
 
 async def _cluster_discovery(request: web.Request) -> web.Response:
@@ -311,33 +295,17 @@ def _cluster(request: web.Request) -> str:
 
 
 async def _userinfo(request: web.Request) -> web.Response:
-    """OpenID Connect Core 1.0, section 5.3. Like Microsoft's, it takes the token of a login for no
-    application.
-    """
     local = request.app[LOCAL]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     try:
         if scheme.lower() != "bearer":
             raise InvalidToken("token_missing", "a bearer token is required")
-        issuers = [token_claims.Issuer(local.base_url, tenant).v2 for tenant in local.registry.tenants]
-        policy = Policy(issuers=issuers, audiences=[token_claims.GRAPH_CLIENT_ID])
-        claims = Validator(policy, local.keyring.key_set, cache_entries=1).validate(token, local.now())
-        tenant = local.registry.tenant(str(claims["tid"]))
-        user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
-        if user is None:
-            raise InvalidToken("user_unknown", "the user does not exist")
+        answer = user_claims(token, local.registry, local.base_url, local.keyring.key_set, local.now())
     except InvalidToken as error:
-        hint = (
-            "; log in with only OpenID Connect scopes to get a token for it"
-            if error.code == "wrong_audience"
-            else ""
-        )
-        challenge = f'Bearer error="invalid_token", error_description="{error.message}{hint}"'
-        answer = {"error": "invalid_token", "error_description": error.message + hint}
-        return json_response(answer, 401, {**NO_STORE, "WWW-Authenticate": challenge})
-    given, _, family = user.name.rpartition(" ")
-    answer = {"sub": claims["sub"], "name": user.name, "family_name": family, "given_name": given or family}
-    return json_response(answer | {"email": user.username, "preferred_username": user.username})
+        challenge = f'Bearer error="invalid_token", error_description="{error.message}"'
+        refusal = {"error": "invalid_token", "error_description": error.message}
+        return json_response(refusal, 401, {**NO_STORE, "WWW-Authenticate": challenge})
+    return json_response(answer)
 
 
 async def _error_reference(request: web.Request) -> web.Response:
@@ -350,7 +318,7 @@ async def _error_reference(request: web.Request) -> web.Response:
     html = error_page(
         f"AADSTS{kind.code}",
         kind.text.replace("{", "<").replace("}", ">"),
-        advice=["The log names what to change for each refused request."],
+        advice=[kind.remedy or "The log names what to change for each refused request."],
         details=[
             ("When", kind.when.replace("`", "")),
             ("OAuth error", kind.error),

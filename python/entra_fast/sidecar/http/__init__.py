@@ -1,1 +1,1 @@
-"""HTTP: the one place that uses internals of aiohttp and uvloop."""
+"""HTTP: the only package that uses private parts of aiohttp (internals.py lists them)."""

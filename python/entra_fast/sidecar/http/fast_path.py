@@ -109,7 +109,7 @@ class FastPathProtocol(SidecarProtocol):
     def _waiter(self, waiter: asyncio.Future[None] | None) -> None:
         self._idle_waiter = waiter
         if waiter is not None and self._held:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._try_held)
         self._update_at_rest()
 
     def _update_at_rest(self) -> None:
@@ -143,7 +143,7 @@ class FastPathProtocol(SidecarProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._held:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._try_held)
         self._update_at_rest()
 
     @property
@@ -178,7 +178,7 @@ class FastPathProtocol(SidecarProtocol):
         """Bytes that are not one plain request on a connection at rest, with the result of the native call if
         there was one."""
         if served is not None:
-            self._continue(data, served)
+            self._act_on(data, served)
         elif not self._plain or not data:
             super().data_received(data)
             self._update_at_rest()
@@ -209,20 +209,20 @@ class FastPathProtocol(SidecarProtocol):
         if data and not (self._close or self._force_close):
             self._hold(data)
             if len(self._held) >= self._needed:
-                self._go_on()
+                self._try_held()
 
     def _resume_transport_reading(self) -> None:
         # aiohttp does this whenever a body is complete. It does not know of the bytes held here.
         if not self._stopped_reading:
             super()._resume_transport_reading()
 
-    def _go_on(self) -> None:
+    def _try_held(self) -> None:
         """Try the bytes held on the fast path, if it is its turn."""
-        if self._waiting_since is None and self._may_go_on():
+        if self._waiting_since is None and self._may_try_held():
             data = self._release_held()
-            self._continue(data, self._fast_path.native.serve(data))
+            self._act_on(data, self._fast_path.native.serve(data))
 
-    def _may_go_on(self) -> bool:
+    def _may_try_held(self) -> bool:
         waiter = self._idle_waiter
         parked = waiter is not None and not waiter.done()
         return bool(self._held) and parked and self._plain and not self._passing and not self._paused
@@ -230,12 +230,12 @@ class FastPathProtocol(SidecarProtocol):
     def _keys_were_fetched(self) -> None:
         """The key that the bytes held wait for may have arrived."""
         since, self._waiting_since = self._waiting_since, None
-        if since is not None and self.transport is not None and self._may_go_on():
+        if since is not None and self.transport is not None and self._may_try_held():
             data = self._release_held()
             served = self._fast_path.native.serve(data, self._fast_path.monotonic() - since)
-            self._continue(data, served, waited=True)
+            self._act_on(data, served, waited=True)
 
-    def _continue(self, data: bytes, served: Served, *, waited: bool = False) -> None:
+    def _act_on(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait here
         again: the slow path has a limit for that."""
         answered, stop, length = served.answered, served.stop, served.length
@@ -271,7 +271,7 @@ class FastPathProtocol(SidecarProtocol):
             self._pass_on(rest)
         elif stop == Stop.FULL:
             self._hold(rest)
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._try_held)
         self._update_at_rest()
 
     def _pass_on(self, data: bytes, *, messages: int | None = None) -> None:

@@ -26,7 +26,7 @@ _TARGET: Schema = {
 _SKIP_CACHE: Schema = {
     "type": "boolean",
     "default": False,
-    "description": "Fetch a new token, which replaces the cached one for everybody.",
+    "description": "Fetch a new token, which replaces the cached one for every caller.",
 }
 _ERROR: Schema = {
     "type": "object",

@@ -198,7 +198,7 @@ class Channel(asyncio.Protocol):
 
 def _discard(result: Awaitable[Fields]) -> None:
     if isinstance(result, Coroutine):
-        result.close()  # or Python would warn that nobody waited for it
+        result.close()  # otherwise Python would warn that it was never awaited
 
 
 def frame(name: str, fields: Fields) -> bytes:

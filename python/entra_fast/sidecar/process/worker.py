@@ -71,7 +71,7 @@ class Worker:
             service.tracing.flush()
 
     def _report_distrust(self) -> None:
-        """When rind and AWS-LC disagree here, no other worker must go on trusting rind."""
+        """When rind and AWS-LC disagree here, no other worker may continue to trust rind."""
         loop = asyncio.get_running_loop()
         _signatures.call_when_distrusted(
             lambda: loop.call_soon_threadsafe(self._channel.send, "signatures_distrusted")

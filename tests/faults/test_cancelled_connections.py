@@ -1,9 +1,8 @@
-"""Connections to the provider that are given up while they are made.
+"""Connections to the provider that are cancelled while they are made.
 
-uvloop closes the file descriptor of a connection whose making is cancelled, and Python's socket object closes
-its number once more when it is collected: by then it may be another connection's, and then an answer reaches
-whoever did not ask for it (https://github.com/MagicStack/uvloop/pull/646). `make chaos` found it, as somebody
-else's token.
+When connecting is cancelled, uvloop closes the file descriptor, and Python's socket object closes the same
+number again when it is collected. By then the number may be another connection's, and an answer reaches the
+wrong caller (https://github.com/MagicStack/uvloop/pull/646). `make chaos` found it, as another user's token.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from aiohttp import web
 
 from entra_fast._provider.http_client import HttpClient
 
-GIVEN_UP = 200
-"""So many connections are given up at the moment that matters,"""
+CANCELLED = 200
+"""How many connections are cancelled at the moment that matters,"""
 SECONDS = 15
-"""or as many as come to that in so many seconds."""
+"""unless the machine is too slow for that many in this time."""
 
 
-async def test_a_connection_that_is_given_up_closes_no_other(echo: str) -> None:
+async def test_a_cancelled_connection_closes_no_other(echo: str) -> None:
     """Requests are cancelled at any stage of their connection; those beside them get their own answers, and
     no file descriptor is left."""
     client = HttpClient()
     kept: list[BaseException] = []  # with their frames, which hold the sockets
     wrong: list[object] = []
-    given_up = 0
+    cancelled = 0
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
 
     async def ask(number: int) -> None:
@@ -48,7 +47,7 @@ async def test_a_connection_that_is_given_up_closes_no_other(echo: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     end = time.monotonic() + SECONDS
     for turn in itertools.count():
-        if given_up >= GIVEN_UP or time.monotonic() > end:
+        if cancelled >= CANCELLED or time.monotonic() > end:
             break
         tasks = [asyncio.create_task(ask(number)) for number in range(40)]
         for _ in range(turn % 12):  # in rounds of the loop: how fast the machine is makes no difference
@@ -59,7 +58,7 @@ async def test_a_connection_that_is_given_up_closes_no_other(echo: str) -> None:
         more = [asyncio.create_task(ask(number)) for number in range(40, 60)]
         for _ in range(turn % 5):
             await asyncio.sleep(0)
-        given_up += sum(
+        cancelled += sum(
             any(frame.name == "create_connection" for frame in traceback.extract_tb(exc.__traceback__))
             for exc in kept
         )
@@ -73,7 +72,7 @@ async def test_a_connection_that_is_given_up_closes_no_other(echo: str) -> None:
     await asyncio.sleep(0.2)
     gc.collect()
     assert wrong == []
-    assert given_up > 0
+    assert cancelled > 0
     assert len(os.listdir("/proc/self/fd")) <= before + 2  # the loop's own, made when first needed
 
 

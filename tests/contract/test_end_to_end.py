@@ -1,7 +1,7 @@
-"""The whole way once, over real sockets: applications ask their sidecars, a user logs in, the policies
-decide.
+"""The whole system end to end, over real sockets: applications ask their sidecars, a user logs in, and the
+access policies decide.
 
-Everything is what `entra-fast dev` starts: a local Entra ID, the token generator, and a sidecar per
+Everything is what `entra-fast dev` starts: a local Entra ID, the token generator, and a sidecar for each
 application.
 """
 
@@ -161,7 +161,7 @@ async def test_both_spellings_of_a_target_are_one_token(world: System) -> None:
 
 
 async def test_a_second_request_comes_from_the_cache_unless_it_is_skipped(world: System) -> None:
-    """The provider sees one request for two answers; `skip_cache` fetches a new token, for everybody."""
+    """The provider sees one request for two answers; `skip_cache` fetches a new token, for every caller."""
     first = await world.token(APP_A, APP_B)
     requests = world.provider_requests()
     assert await world.token(APP_A, APP_B) == first
@@ -197,7 +197,7 @@ async def test_a_user_logs_in_and_an_application_acts_on_her_behalf(world: Syste
 
 
 async def test_an_application_outside_the_rules_is_refused(world: System) -> None:
-    """AADSTS501051 for app-c, which stands in nobody's rules; and in Entra's own words."""
+    """AADSTS501051 for app-c, which no rule names; and in Entra's own words."""
     status, answer = await world.post(APP_C, "token", target=APP_B)
     assert (status, answer["error"]) == (400, "invalid_grant")
     assert answer["error_description"].startswith("AADSTS501051: ")
@@ -251,15 +251,15 @@ async def test_a_token_of_another_issuer_is_not_active(world: System) -> None:
     files = [world.folder / "manifests"], world.folder / "directory.yaml"
     own_name = LocalEntraId.from_files(*files)
     assert (await world.introspect(APP_B, _mint(own_name)))["active"] is False
-    same_name = LocalEntraId.from_files(*files, public_url=world.emulator.protocol.base_url)
+    same_name = LocalEntraId.from_files(*files, public_url=world.emulator.base_url)
     assert await world.introspect(APP_B, _mint(same_name)) == {
         "active": False,
         "error": "token was signed with an unknown key",
     }
 
 
-async def test_a_token_for_somebody_else_is_not_active(world: System) -> None:
-    """A genuine token for app-b is of no use at app-c."""
+async def test_a_token_for_another_audience_is_not_active(world: System) -> None:
+    """app-c rejects a genuine token for app-b."""
     assert await world.introspect(APP_C, await world.token(APP_A, APP_B)) == {
         "active": False,
         "error": "token has the wrong audience",

@@ -1,0 +1,41 @@
+"""Userinfo (OpenID Connect Core 1.0, section 5.3): what a user's token for no application gives access to.
+
+Like Microsoft's, it takes the token of a sign-in that asked for OpenID Connect scopes only. No HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from entra_fast._native import KeySet, Policy, Validator
+from entra_fast.emulator.model.registry import Registry
+from entra_fast.emulator.protocol.claims import GRAPH_CLIENT_ID, Issuer
+from entra_fast.errors import InvalidToken
+
+
+def user_claims(token: str, registry: Registry, base_url: str, key_set: KeySet, now: float) -> dict[str, Any]:
+    """The claims about the user of a token. Raises InvalidToken."""
+    issuers = [Issuer(base_url, tenant).v2 for tenant in registry.tenants]
+    policy = Policy(issuers=issuers, audiences=[GRAPH_CLIENT_ID])
+    try:
+        claims = Validator(policy, key_set, cache_entries=1).validate(token, now)
+    except InvalidToken as error:
+        if error.code != "wrong_audience":
+            raise
+        advice = "sign in with only OpenID Connect scopes to get a token for userinfo"
+        raise InvalidToken(
+            "wrong_audience", f"{error.message}; {advice}", error.expected, error.actual
+        ) from None
+    tenant = registry.tenant(str(claims["tid"]))
+    user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
+    if user is None:
+        raise InvalidToken("user_unknown", "the user does not exist")
+    given, _, family = user.name.rpartition(" ")
+    return {
+        "sub": claims["sub"],
+        "name": user.name,
+        "family_name": family,
+        "given_name": given or family,
+        "email": user.username,
+        "preferred_username": user.username,
+    }

@@ -1,0 +1,81 @@
+"""Finding the provider's endpoints when something fails that nothing foresees."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from entra_fast._metrics import Metrics
+from entra_fast._provider import endpoints
+from entra_fast._provider.endpoints import EndpointFinder, Endpoints
+from entra_fast._provider.http_rules import HttpResponse
+from entra_fast._settings.model import CredentialSettings, ProviderSettings
+from entra_fast._settings.secret import Secret
+from entra_fast.errors import ProviderError
+
+URL = "https://login.example/t/.well-known/openid-configuration"
+DOCUMENT = (
+    b'{"issuer":"https://login.example/t","jwks_uri":"https://login.example/k",'
+    b'"token_endpoint":"https://login.example/token"}'
+)
+
+
+class Http:
+    """Answers with a document, or fails."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = RuntimeError("defect")
+
+    async def get(self, url: str, *, accept: str = "") -> HttpResponse:
+        assert (url, accept) == (URL, "")
+        if self.failure is not None:
+            raise self.failure
+        return HttpResponse(200, {}, DOCUMENT)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def http() -> Http:
+    return Http()
+
+
+@pytest.fixture
+def finder(http: Http, monkeypatch: pytest.MonkeyPatch) -> EndpointFinder:
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(endpoints, "COOL_DOWN", 0.0)
+    settings = ProviderSettings(
+        client_id="client",
+        tenant_id="t",
+        well_known_url=URL,
+        issuer=None,
+        jwks_uri=None,
+        token_endpoint=None,
+        credentials=CredentialSettings(client_secret=Secret("AZURE_APP_CLIENT_SECRET", "secret")),
+    )
+    return EndpointFinder(settings, http, Metrics())
+
+
+async def test_a_defect_is_logged_once_and_shown(
+    finder: EndpointFinder, http: Http, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its cause; attempts go on, and the endpoints are found when they can be."""
+    found: list[Endpoints] = []
+    with caplog.at_level(logging.ERROR):
+        finder.start(found.append)
+        for _ in range(3):
+            with pytest.raises(ProviderError) as caught:
+                await finder.find()
+            assert caught.value.code == "endpoints_unknown"
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["defect"]
+    assert finder.problem == "the provider's endpoints are not known: fetching failed with RuntimeError"
+    http.failure = None
+    async with asyncio.timeout(10):
+        while not found:  # noqa: ASYNC110 - found in the background
+            await asyncio.sleep(0)
+    assert finder.problem is None
+    assert (await finder.find()).token_endpoint == "https://login.example/token"
+    await finder.aclose()
