@@ -81,7 +81,7 @@ bench-memory: build ## Send 10^6 distinct tokens through the cache and watch mem
 bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
 	@$(BIN)/python -m benches.pictures
 
-lock: $(STAMPS)/tools ## Write requirements/*.txt from pyproject.toml
+lock: $(STAMPS)/tools ## Lock the dependencies of pyproject.toml in requirements/*.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
 	@requirements/lock.sh $(BIN)/uv
 
