@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
-from entra_fast._provider.token_client import token_key
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
