@@ -14,8 +14,8 @@ random; and a checker that knows the truth of every answer.
 
 What must hold, in every part:
 - a token was issued by the provider for that target and that user, and has not expired;
-- after an answer with `skip_cache`, no caller gets an older token than that from the same sidecar, from any of
-  its workers;
+- after an answer with `skip_cache`, no caller gets an older token from the same sidecar, from any of its
+  workers;
 - an error has a cause: a fault of the provider or of the network that is active or was active a moment ago.
   Redis and workers are never a cause, and a request for which a valid token is cached never fails;
 - nothing is exchanged for a user whose token has expired;

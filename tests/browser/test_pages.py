@@ -74,8 +74,8 @@ async def test_a_wrong_name_is_said(entra: Caller, application: Application, pag
 async def test_a_refusal_explains_itself(
     entra: Caller, application: Application, page: Page, width: str
 ) -> None:
-    """A user outside the group sees why; the log has it too, one click away; signing in as somebody else
-    works.
+    """A user outside the group sees why; the log has it too, one click away; signing in as another
+    user works.
     """
     await page.goto(login_url(entra, application.url, scope=f"openid {entra.scope(APP_B)}"))
     await page.get_by_role("button", name="Ola Nordmann").click()

@@ -59,6 +59,6 @@ async def test_a_user_who_is_not_admitted(system: LocalSystem, page: Page, width
     await page.get_by_role("button", name="Ola Nordmann").click()
     await expect(page.locator("body")).to_contain_text("AADSTS50105")
     await picture(page, "generator-refused", width)
-    await page.goto(system.emulator.protocol.base_url + "/log")
+    await page.goto(system.emulator.base_url + "/log")
     await page.get_by_role("row", name="AADSTS50105").get_by_role("link").click()
     await expect(page.get_by_role("main")).to_contain_text("What to change")

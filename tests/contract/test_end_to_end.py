@@ -251,7 +251,7 @@ async def test_a_token_of_another_issuer_is_not_active(world: System) -> None:
     files = [world.folder / "manifests"], world.folder / "directory.yaml"
     own_name = LocalEntraId.from_files(*files)
     assert (await world.introspect(APP_B, _mint(own_name)))["active"] is False
-    same_name = LocalEntraId.from_files(*files, public_url=world.emulator.protocol.base_url)
+    same_name = LocalEntraId.from_files(*files, public_url=world.emulator.base_url)
     assert await world.introspect(APP_B, _mint(same_name)) == {
         "active": False,
         "error": "token was signed with an unknown key",

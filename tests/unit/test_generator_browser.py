@@ -56,7 +56,7 @@ async def _sign_in(page: Page, name: str) -> None:
 
 
 async def test_a_user_gets_a_token_by_clicking(system: LocalSystem, page: Page) -> None:
-    """Start page, audience, login, token; then the page says who is logged in."""
+    """Start page, audience, login, token; then the page names the signed-in user."""
     await page.goto(system.generator.base_url)
     await page.get_by_label("Audience (the API being called)").fill("dev-gcp:team-b:app-b")
     await page.get_by_role("button", name="On behalf of me").click()
@@ -78,7 +78,7 @@ async def test_the_keyboard_is_enough(system: LocalSystem, page: Page) -> None:
 async def test_a_refusal_explains_itself_and_another_user_can_be_chosen(
     system: LocalSystem, page: Page
 ) -> None:
-    """Ola is in none of the groups; after logging out nobody is assumed, and Ada gets her token."""
+    """Ola is in none of the groups; after signing out, the user is asked for again, and Ada gets a token."""
     base = system.generator.base_url
     await page.goto(f"{base}/api/obo?aud=dev-gcp:team-b:app-b")
     await _sign_in(page, "Ola Nordmann")
@@ -93,7 +93,7 @@ async def test_a_refusal_explains_itself_and_another_user_can_be_chosen(
 
 
 async def test_localhost_works_as_well(system: LocalSystem, page: Page) -> None:
-    """People type localhost; the login still comes back to where the cookie is."""
+    """On localhost, the sign-in still returns to the host that has the cookie."""
     base = system.generator.base_url.replace("127.0.0.1", "localhost")
     await page.goto(f"{base}/api/m2m?aud=dev-gcp:team-a:app-a")
     await _sign_in(page, "Ada Lovelace")

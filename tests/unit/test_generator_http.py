@@ -1,6 +1,4 @@
-"""The token generator over HTTP, in front of a real local Entra ID: login, routes, refusals, and who may
-call.
-"""
+"""The token generator over HTTP, in front of a real local Entra ID: login, routes, refusals, caller check."""
 
 from __future__ import annotations
 
@@ -157,7 +155,7 @@ async def test_without_a_login_the_browser_is_sent_to_the_provider(world: World,
     status, headers, _ = await browser.go(f"/api/obo?aud={TARGET}")
     assert status == 302
     location = urlsplit(headers["Location"])
-    assert headers["Location"].startswith(f"{world.emulator.protocol.base_url}/")
+    assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     query = parse_qs(location.query)
     assert all(len(values) == 1 for values in query.values())
     assert query["response_type"] == ["code"]
@@ -168,7 +166,7 @@ async def test_without_a_login_the_browser_is_sent_to_the_provider(world: World,
     assert query["scope"] == [f"openid profile {query['client_id'][0]}/.default"]
 
 
-async def test_the_cookie_of_a_login_is_out_of_reach_for_scripts_and_other_sites(browser: Browser) -> None:
+async def test_the_cookie_of_a_login_is_hidden_from_scripts_and_other_sites(browser: Browser) -> None:
     """HttpOnly, SameSite=Lax, bounded in time."""
     _, headers, _ = await browser.go(f"/api/obo?aud={TARGET}")
     attributes = {part.strip().lower() for part in headers["Set-Cookie"].split(";")[1:]}
@@ -231,7 +229,7 @@ async def test_a_session_ends_with_the_users_token(world: World, browser: Browse
 
 
 async def test_logging_out_ends_the_session_on_the_server(browser: Browser) -> None:
-    """A cookie that somebody kept is worth nothing afterwards."""
+    """A copy of the cookie is useless afterwards."""
     await browser.log_in()
     kept = browser.cookie(SESSION)
     assert (await browser.go("/oauth2/logout", "POST"))[0] == 303
@@ -245,7 +243,7 @@ async def test_logging_out_ends_the_session_at_the_provider_too(world: World, br
     _, headers, _ = await browser.go("/oauth2/login")
     assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still known there: no question
     _, headers, _ = await browser.go("/oauth2/logout", "POST")
-    assert headers["Location"].startswith(f"{world.emulator.protocol.base_url}/")
+    assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     status, headers, _ = await browser.go(headers["Location"])
     assert (status, headers["Location"]) == (303, f"{world.url}/")
     _, headers, _ = await browser.go("/oauth2/login")
@@ -284,7 +282,7 @@ async def test_a_login_gets_a_session_of_a_new_name(world: World, browser: Brows
 
 
 async def test_a_callback_from_another_browser_is_refused(world: World, browser: Browser) -> None:
-    """Login CSRF: an attacker's code and state log nobody in, with or without a login under way."""
+    """Login CSRF: an attacker's code and state sign no one in, with or without a login in progress."""
     async with Browser(world) as attacker:
         _, headers, _ = await attacker.go("/oauth2/login")
         callback = await attacker.sign_in(headers["Location"])
@@ -308,7 +306,7 @@ async def test_a_code_is_used_once(browser: Browser) -> None:
 
 @pytest.mark.parametrize("parameter", ["nonce", "code_challenge"])
 async def test_a_code_of_another_request_is_refused(parameter: str, browser: Browser) -> None:
-    """Code injection: a code that was made for another nonce or another PKCE challenge logs nobody in."""
+    """Code injection: a code issued for another nonce or another PKCE challenge signs no one in."""
     _, headers, _ = await browser.go("/oauth2/login")
     _, other, _ = await browser.go("/oauth2/login")  # gives a second value that is well-formed
     query = dict(parse_qsl(urlsplit(other["Location"]).query))
@@ -321,7 +319,7 @@ async def test_a_code_of_another_request_is_refused(parameter: str, browser: Bro
 
 
 async def test_a_refusal_of_the_provider_is_passed_on(browser: Browser) -> None:
-    """The callback with an error: its code and its words, escaped; nobody is logged in."""
+    """The callback with an error: its code and its words, escaped; no one is signed in."""
     _, headers, _ = await browser.go("/oauth2/login")
     state = parse_qs(urlsplit(headers["Location"]).query)["state"][0]
     query = urlencode({"error": "access_denied", "error_description": "<script>no</script>", "state": state})
@@ -351,7 +349,7 @@ async def test_no_redirect_leads_to_a_place_that_the_caller_chose(
     if location is None:
         assert status in {400, 404}
         return
-    assert location.startswith(f"{world.emulator.protocol.base_url}/")
+    assert location.startswith(f"{world.emulator.base_url}/")
     _, headers, _ = await browser.go(await browser.sign_in(location))
     assert re.match(r"/(api/obo\?aud=[A-Za-z0-9%._-]+)?$", headers["Location"])
 
@@ -411,7 +409,7 @@ async def test_unknown_paths_and_methods(path: str, method: str, status: int, br
 
 
 async def test_a_large_body_is_refused(browser: Browser) -> None:
-    """Nobody needs more than an audience."""
+    """An audience is all that a caller has to send."""
     status, _, body = await browser.go("/api/public/m2m", "POST", data={"aud": "x" * 100_000})
     assert (status, json.loads(body)["error"]) == (413, "invalid_request")
 
@@ -469,7 +467,7 @@ async def test_the_public_route_answers_with_the_bare_token(browser: Browser) ->
         assert unverified_claims(body)["azp_name"] == GENERATOR
 
 
-async def test_the_public_route_answers_in_json_for_who_asks(browser: Browser) -> None:
+async def test_the_public_route_answers_in_json_on_request(browser: Browser) -> None:
     """`Accept: application/json`."""
     status, headers, body = await browser.go(
         "/api/public/m2m", "POST", data={"aud": TARGET}, headers={"Accept": "application/json"}
@@ -479,11 +477,11 @@ async def test_the_public_route_answers_in_json_for_who_asks(browser: Browser) -
     assert set(json.loads(body)) == {"access_token", "expires_in", "token_type"}
 
 
-# --- pages and who may call ------------------------------------------------------------------------------
+# --- pages and the caller check ------------------------------------------------------------------------
 
 
 async def test_the_start_page_lists_audiences_with_links(browser: Browser) -> None:
-    """For both kinds of token; and says who is logged in, escaped."""
+    """For both kinds of token; and names the signed-in user, escaped."""
     await browser.log_in()
     status, _, page = await browser.go("/", headers=BROWSER)
     assert status == 200

@@ -61,7 +61,7 @@ def test_every_spelling_of_an_audience_becomes_its_scope(text: str, scope: str) 
         (["https://a/" + "x" * MAX_AUDIENCE_CHARACTERS], "longer than"),
     ],
 )
-def test_what_is_no_audience_is_refused_with_what_was_expected(values: list[str], expected: str) -> None:
+def test_a_malformed_audience_is_refused_with_what_was_expected(values: list[str], expected: str) -> None:
     """A second scope, a header or a script cannot be slipped in, and the text never repeats the input."""
     with pytest.raises(AudienceError, match=expected) as caught:
         parse_audience(values)
@@ -100,7 +100,7 @@ def test_no_accept_header_breaks_the_negotiation(accept: str) -> None:
 
 
 def test_a_session_is_found_by_its_cookie_only() -> None:
-    """Another value, an empty one or none at all finds nobody."""
+    """Another value, an empty one or none at all finds no session."""
     store = SessionStore()
     cookie = store.create("Kari", "token", 60)
     session = store.find(cookie)
@@ -205,7 +205,7 @@ def test_a_login_must_be_finished_in_time() -> None:
 
 
 def test_the_ticket_reveals_neither_nonce_nor_verifier() -> None:
-    """Whoever reads the cookie and the redirect still cannot redeem the code."""
+    """The cookie and the redirect together are not enough to redeem the code."""
     login = Logins().begin("obo", "a:b:c")
     content = base64.urlsafe_b64decode(login.ticket + "==").decode()
     assert login.verifier not in content

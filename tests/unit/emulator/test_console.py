@@ -1,5 +1,5 @@
-"""The console and the administration's API: they say what the token endpoint does, and hide what must be
-hidden.
+"""The console and the administration's API: they say what the token endpoint does, and show no
+secrets.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def test_the_log_says_why(entra: Caller) -> None:
 
 
 async def test_the_page_of_an_error_leads_to_the_reason(entra: Caller) -> None:
-    """`error_uri` of a refusal leads here: when it happens, no bare placeholders, the way to the log."""
+    """`error_uri` of a refusal leads here: when it happens, no bare placeholders, a link to the log."""
     answer = await entra.m2m("app-c", "app-b")
     uri = answer.json["error_uri"]
     raw = (await entra.request("GET", uri.removeprefix(entra.base_url))).text
@@ -255,14 +255,14 @@ async def test_names_are_escaped_everywhere() -> None:
             assert "<b>" not in html
 
 
-async def test_what_is_not_there(entra: Caller) -> None:
+async def test_unknown_paths(entra: Caller) -> None:
     """404 as a page for browsers, as JSON for programs."""
     page = await entra.request("GET", "/nothing", headers={"Accept": "text/html"})
     assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert (await entra.request("GET", "/nothing")).json["error"] == "invalid_request"
 
 
-async def test_the_log_has_what_never_got_far(entra: Caller) -> None:
+async def test_the_log_has_requests_that_were_refused_early(entra: Caller) -> None:
     """Unknown tenants, unreadable bodies and planned faults are in the log, too."""
     form = {"grant_type": "client_credentials", "scope": entra.scope("app-b"), **entra.credentials("app-a")}
     await entra.token(form, "unknown.example")

@@ -1,6 +1,4 @@
-"""The authorization endpoint: login page, codes, PKCE, sessions, signing out, and what must never happen
-there.
-"""
+"""The authorization endpoint: login page, codes, PKCE, sessions, signing out, and attacks on them."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from html import unescape
 import pytest
 
 from entra_fast._native import unverified_claims
-from support.local_entra import CHALLENGE, VERIFIER, Caller, Clock, local_entra, manifest, served
+from support.local_entra import CHALLENGE, VERIFIER, Answer, Caller, Clock, local_entra, manifest, served
 from support.pages import Form
 
 from .conftest import CALLBACK, DIRECTORY
@@ -22,13 +20,13 @@ def visible(html: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)))
 
 
-async def authorize(entra: Caller, application: str, **changes: str | None):
+async def authorize(entra: Caller, application: str, **changes: str | None) -> Answer:
     parameters = entra.login_parameters(application, **changes)
     return await entra.request("GET", entra.authorize_path(application), params=parameters)
 
 
-async def test_the_login_page_shows_who_is_admitted(entra: Caller) -> None:
-    """Users are listed with their groups and with what the target says to each, before anyone clicks."""
+async def test_the_login_page_shows_which_users_are_allowed(entra: Caller) -> None:
+    """Users are listed with their groups and with the decision about each, before one is chosen."""
     scope = f"openid {entra.scope('app-b')}"
     page = visible((await authorize(entra, "app-a", scope=scope)).text)
     assert "Ada Lovelace ada@trygdeetaten.no · A100001 everyone, group-b, other" in page
@@ -67,7 +65,7 @@ async def test_a_login_gives_tokens(entra: Caller) -> None:
     ("typed", "status"),
     [("ada@trygdeetaten.no", 303), ("ADA", 303), ("A100001", 303), ("nobody", 400), ("", 400)],
 )
-async def test_who_may_be_typed(entra: Caller, typed: str, status: int) -> None:
+async def test_ways_to_name_a_user(entra: Caller, typed: str, status: int) -> None:
     """User name, its first part, NAV ident; anything else shows the page again with a message."""
     answer = await entra.sign_in("app-a", typed)
     assert answer.status == status
@@ -226,7 +224,7 @@ async def test_the_session_cookie(entra: Caller) -> None:
     assert all(part in cookie for part in ("HttpOnly", "SameSite=Lax", "Max-Age=28800", "Path=/"))
 
 
-async def test_who_is_not_admitted_sees_why(entra: Caller) -> None:
+async def test_a_refused_user_sees_why(entra: Caller) -> None:
     """AADSTS50105 on a page that names the group that is missing and the place in the manifest."""
     answer = await entra.sign_in("app-a", "ola", scope=f"openid {entra.scope('app-b')}")
     assert answer.status == 403
@@ -299,7 +297,7 @@ async def test_foreign_host_names_are_refused(entra: Caller) -> None:
 
 
 async def test_signing_out(entra: Caller) -> None:
-    """The session ends; the way back is taken only to an origin that an application is registered for."""
+    """The session ends; the browser returns only to an origin that an application is registered for."""
     await entra.sign_in("app-a", "ada")
     path = f"/{entra.tenant_id('app-a')}/oauth2/v2.0/logout"
     back = {"post_logout_redirect_uri": "http://localhost:3001/bye", "state": "s"}
@@ -351,7 +349,7 @@ async def test_userinfo(entra: Caller) -> None:
     assert (await entra.request("GET", "/oidc/userinfo")).status == 401
 
 
-async def test_a_user_who_is_gone_gets_nothing(clock: Clock) -> None:
+async def test_a_removed_user_gets_nothing(clock: Clock) -> None:
     """Refresh tokens die with the user, and with the group."""
     texts = [manifest("app", groups=["00000000-0000-4000-8000-0000000000b1"], replyURLs=[CALLBACK])]
     local = local_entra(texts, DIRECTORY, clock=clock)
@@ -372,8 +370,8 @@ def test_the_challenge_of_these_tests_is_right() -> None:
     assert len(CHALLENGE) == 43
 
 
-async def test_a_replayed_code_ends_what_came_of_it(entra: Caller) -> None:
-    """Somebody else has the code: the refresh token that it gave is withdrawn (RFC 6749, section 4.1.2)."""
+async def test_a_replayed_code_withdraws_its_refresh_token(entra: Caller) -> None:
+    """The code has leaked: the refresh token that it gave is withdrawn (RFC 6749, section 4.1.2)."""
     code = (await entra.sign_in("app-a", "ada")).location["code"]
     refresh = (await entra.redeem("app-a", code)).json["refresh_token"]
     form = {"grant_type": "refresh_token", "refresh_token": refresh, **entra.credentials("app-a")}
