@@ -10,7 +10,7 @@ RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/
 .DEFAULT_GOAL := help
 .PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
 
-help: ## Show what can be made
+help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython fro
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py
 
-check: check-rust check-python ## Run formatters, linters and type checks
+check: check-rust check-python ## Run formatters, linters, import contracts and type checks
 
 check-rust:
 	cargo fmt --check
@@ -59,10 +59,10 @@ check-python: build $(STAMPS)/tools
 
 bench: bench-micro bench-load ## Run all benchmarks
 
-bench-micro: ## Time the library against its peers and the floors, and print a table of ratios
+bench-micro: ## Time the library against other libraries and lower bounds, and print ratios
 	@benches/run_micro.sh
 
-chaos: build $(STAMPS)/tools ## Throw all faults at sidecars under load, four minutes (SEED=n repeats them, ARGS="--part workers --seconds 300")
+chaos: build $(STAMPS)/tools ## Inject faults of all kinds into sidecars under load for four minutes (SEED=n repeats them, ARGS="--part workers --seconds 300")
 	@$(BIN)/python -m benches.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
@@ -72,7 +72,7 @@ bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over lo
 bench-compare: build $(STAMPS)/tools ## Compare with another version side by side (BASE=git-ref; needs wrk), row by row
 	@benches/compare.sh $(VENV) '$(BASE)' $(ARGS)
 
-soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every answer
+soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every response
 	@$(BIN)/python -m benches.soak --requests $(or $(REQUESTS),10000000) $(ARGS)
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
@@ -81,11 +81,11 @@ bench-memory: build ## Send 10^6 distinct tokens through the cache and watch mem
 bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
 	@$(BIN)/python -m benches.pictures
 
-lock: $(STAMPS)/tools ## Write requirements/*.txt anew from pyproject.toml
+lock: $(STAMPS)/tools ## Lock the dependencies of pyproject.toml in requirements/*.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
 	@requirements/lock.sh $(BIN)/uv
 
-format: $(STAMPS)/tools ## Format the code and mend what linters can mend
+format: $(STAMPS)/tools ## Format the code, and fix what linters can fix
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -128,4 +128,4 @@ audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
 
 clean: ## Remove everything that was built
-	rm -rf target $(VENV) python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf target $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What does a cached verdict cost, and does memory stay flat?  python -m benches.memory [TOKENS [OUT.json]]
+"""What does a cached verification cost, and is memory flat?  python -m benches.memory [TOKENS [OUT.json]]
 
 Sends distinct valid tokens (10^6 by default) through a validator whose cache holds 20,000, and prints the
 resident memory as it goes. Making the tokens is most of the time, although Ed25519 is quick.
@@ -51,14 +51,14 @@ def main() -> None:
     filled = figures[len(figures) // 4 :]
     each = stats["cache_bytes"] / max(stats["cache_entries"], 1)
     slope = (filled[-1] - filled[0]) / (total * 0.75 / 10_000)
-    print(f"\n{each:.0f} bytes for a cached verdict")
+    print(f"\n{each:.0f} bytes for a cached verification")
     print(f"{(figures[-1] - start) / 1024:.1f} MiB resident for the cache and all else")
     print(f"{(filled[-1] - filled[0]) / 1024:+.1f} MiB over the last three quarters of the tokens")
     if len(sys.argv) > 2:
         result = {
             "tokens": total,
             "token_bytes": len(token),
-            "bytes_per_verdict": round(each),
+            "bytes_per_token": round(each),
             "rss_slope_kib_per_10k": round(slope, 2),
         }
         Path(sys.argv[2]).write_text(json.dumps(result))

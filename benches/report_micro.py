@@ -142,9 +142,9 @@ def main() -> int:
     table.append(
         {
             "row": "memory",
-            "subject": "a cached verdict",
+            "subject": "a cached verification",
             "reference": "its token",
-            "ratio": round(memory["bytes_per_verdict"] / memory["token_bytes"], 3),
+            "ratio": round(memory["bytes_per_token"] / memory["token_bytes"], 3),
             "target": None,
             "reached": None,
         }
@@ -168,7 +168,7 @@ def main() -> int:
         mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
         names = f"{row['row']:12} {row['subject']:44} {row['reference']:42}"
         print(f"{names} {row['ratio']:7.2f} {target:>7} {mark}".rstrip())
-    print(f"\n{memory['bytes_per_verdict']} bytes of memory for a cached verdict")
+    print(f"\n{memory['bytes_per_token']} bytes of memory for a cached verification")
     slope = memory["rss_slope_kib_per_10k"]
     print(f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} tokens")
     print(f"\nwritten to {out_path}")

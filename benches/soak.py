@@ -5,7 +5,7 @@
 It is bounded by a count. The client is also the provider, so it knows which keys are published, which tokens
 were issued and when each ends; every answer is compared with that, byte for byte where it can be. Requests
 are pipelined over several connections, JSON and form. Tokens change all the time. In the first half keys are
-rotated, and each new one must be believed at once; in the second half tokens of withdrawn and unknown keys
+rotated, and each new one must be accepted at once; in the second half tokens of withdrawn and unknown keys
 arrive as well, which must cause one fetch and no more. Written are resident memory, latencies and rate over
 the course of the run: results/soak.json and results/soak.svg.
 """
@@ -345,7 +345,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """Sends a random number of requests at once, checks all answers in order, and begins anew."""
+    """Sends a random number of requests at once, checks all answers in order, and starts over."""
 
     def __init__(self, source: Source, tally: Tally, more: Callable[[], int]) -> None:
         self._source = source
@@ -512,7 +512,7 @@ class Soak:
             await connection.idle.wait()
 
     async def _rotate(self) -> None:
-        """While nothing is under way: a new key, whose first token must be believed at once."""
+        """While nothing is under way: a new key, whose first token must be accepted at once."""
         if self._refreshing is not None:
             await self._refreshing
         key = await asyncio.to_thread(PrivateKey.generate)

@@ -13,14 +13,14 @@ random; and a checker that knows the truth of every answer.
 | `report` | the table and `chaos.json` |
 
 What must hold, in every part:
-- a token is one that the provider issued for that target and that user, and has not ended;
-- after an answer with `skip_cache`, nobody gets an older token than that from the same sidecar, whichever of
-  its workers is asked;
-- an error has a cause: a fault of the provider or of the way to it that is active or was a moment ago. Redis
-  and workers are never a cause. And it is never given for a token of which a valid one was handed out before;
-- nothing is exchanged for a user whose token has ended;
-- what is introspected is judged as the checker knows it, once the sidecar has keys;
-- every request that was sent is answered, also over SIGTERM. The one exception are requests on connections
+- a token was issued by the provider for that target and that user, and has not expired;
+- after an answer with `skip_cache`, no caller gets an older token from the same sidecar, from any of its
+  workers;
+- an error has a cause: a fault of the provider or of the network that is active or was active a moment ago.
+  Redis and workers are never a cause, and a request for which a valid token is cached never fails;
+- nothing is exchanged for a user whose token has expired;
+- introspection agrees with the checker, once the sidecar has keys;
+- every request that was sent is answered, also over SIGTERM. The only exception is requests on connections
   that belonged to a worker which was killed; they are counted apart.
 """
 

@@ -80,7 +80,7 @@ class Truth:
 
     Args:
         one_asks: whether only one process asks the provider. Where two do, they may ask for the same token at
-            the same moment, and nobody can tell which answer is the newer one: one that was issued after a
+            the same moment, and the checker cannot tell which answer is newer: one that was issued after a
             request with `skip_cache` was sent is new enough for it.
     """
 
@@ -126,7 +126,7 @@ class Truth:
             self.wrong(f"introspection answered {answer.status}")
             return
         if not isinstance(answer.json.get("active"), bool):
-            self.wrong(f"introspection answered without a verdict: {answer}")
+            self.wrong(f"introspection answered without `active`: {answer}")
             return
         active, error = answer.json["active"], answer.json.get("error")
         if error is not None and error.startswith("keys of the token issuer are not available"):

@@ -41,7 +41,7 @@ def sign(key: PrivateKey, count: int) -> list[str]:
 
 
 def of_unknown_key(token: str) -> str:
-    """The token with a key id that nobody has heard of. Its signature is then nobody's business."""
+    """The token with an unknown key id, so that its signature is never verified."""
     header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": uuid.uuid4().hex}).encode()
     encoded = base64.urlsafe_b64encode(header).rstrip(b"=").decode()
     return encoded + token[token.index(".") :]

@@ -62,7 +62,7 @@ class Forbidden(EntraFastError):
 
 
 class KeysUnavailable(EntraFastError):
-    """No usable key set could be had from the provider, so no token can be judged. Answer 503."""
+    """No usable key set is available, so no token can be verified. HTTP services respond with 503."""
 
 
 class ConfigurationError(EntraFastError):

@@ -573,7 +573,7 @@ class Parsed:
             try:
                 self.messages, self.upgraded, _ = parser.feed_data(data)
             except HttpProcessingError:
-                self.refused, self.messages, self.upgraded = True, (), False
+                self.refused, self.messages, self.upgraded = True, [], False
         finally:
             loop.close()
 

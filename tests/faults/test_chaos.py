@@ -10,15 +10,17 @@ import signal
 import time
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from benches import pictures
 from benches.chaos import plan
 from benches.chaos.__main__ import run
 from benches.chaos.faults import UpstreamFaults
 from benches.chaos.part import KINDS, Part, redis_is_missing
 from benches.chaos.pod import children, freeze, peers
-from benches.chaos.report import PartReport, Report, Sample, picture, slope, table
+from benches.chaos.report import PartReport, Report, Sample, slope, table
 from benches.chaos.truth import Asked, Issued, Known, KnownProvider, Truth
 from support.network import TcpProxy
 from support.process import Serve
@@ -29,7 +31,7 @@ SCOPE, OTHER = "api://dev.team.app0/.default", "api://dev.team.app1/.default"
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_a_short_run_finds_nothing(name: str) -> None:
+async def test_a_short_run_finds_nothing(name: str, tmp_path: Path) -> None:
     """Some seconds of faults and a restart under load. `make chaos` runs longer."""
     if KINDS[name].redis and redis_is_missing():
         pytest.skip("needs redis-server or valkey-server")
@@ -42,9 +44,11 @@ async def test_a_short_run_finds_nothing(name: str) -> None:
     if name == "workers":
         assert report.workers_replaced
     whole = Report(7, [report, PartReport("other", "skipped", 0, skipped="why")])
-    assert ET.fromstring(picture(whole)).tag.endswith("svg")
     assert "NOT RUN: other: why" in table(whole)
     figures = json.loads(json.dumps(whole.as_json()))
+    result = tmp_path / "chaos.json"
+    result.write_text(json.dumps(figures))
+    assert ET.parse(pictures.draw(result, pictures.chaos_picture)).getroot().tag.endswith("svg")
     assert figures["seed"] == 7
     assert figures["requests"] == report.requests
     assert figures["skipped"] == ["other"]

@@ -20,7 +20,7 @@ import pytest_asyncio
 from entra_fast._net import proxy_for
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse
+from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse, Route
 from entra_fast.errors import ConfigurationError, EntraFastError
 from entra_fast.validate import AsyncValidator, Validator
 from support.network import (
@@ -663,3 +663,9 @@ async def test_a_key_set_is_asked_for_by_its_media_types(network: TcpProxy) -> N
 def _rejected(validator: Validator) -> None:
     with pytest.raises(EntraFastError):
         validator.validate(TOKEN)
+
+
+def test_a_tls_failure_without_a_reason() -> None:
+    """There is a sentence for it all the same, and nothing of the exception in it."""
+    failed = Route.to("https://login.example/", {}).tls_failed(ssl.SSLError("canary"))
+    assert failed.message == "no TLS connection to login.example:443: the handshake failed"

@@ -549,7 +549,7 @@ def test_reasons_for_dropping_repeat_nothing() -> None:
         KeySet(jwks(signer(), {**key.jwk(), "d": "c2VjcmV0"}, {**key.jwk(kid="x"), "use": "enc"})).dropped
     )
     assert dropped == {
-        "secret-name": "has a private part, so whoever reads it can sign",
+        "secret-name": "contains a private key, so anyone who reads it can sign",
         "x": "is not for signatures (use)",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import logging
@@ -505,14 +506,16 @@ async def test_a_caller_that_goes_away(
 async def test_a_surprise_does_not_end_the_refreshing(accepted: list[KeySet | None]) -> None:
     """An exception that nobody foresaw is a failed fetch like any other, and the next one is made."""
 
-    class Surprising(HttpClient):
+    class Surprising:
         calls = 0
 
-        async def get(self, url: str, **_: object) -> None:  # type: ignore[override]
+        async def get(self, url: str, *, accept: str = "") -> HttpResponse:
             self.calls += 1
             if self.calls >= 3:
                 done.set()
             raise RuntimeError("surprise")
+
+        async def aclose(self) -> None: ...
 
     done, http = asyncio.Event(), Surprising()
     keys = AsyncKeys("https://x/keys", http, accepted.append, rules=RefreshRules(first_retry=0, last_retry=0))
@@ -568,9 +571,10 @@ async def test_a_key_set_that_cannot_be_handed_over_does_not_end_the_refreshing(
 
 async def test_waiters_are_woken_a_few_per_round() -> None:
     """Every caller continues exactly once, at most four in one round of the event loop."""
-    waiters, woken = Waiters(), []
+    waiters = Waiters()
+    woken: list[int] = []
     for number in range(10):
-        waiters.add(lambda number=number: woken.append(number))
+        waiters.add(functools.partial(woken.append, number))
     waiters.wake()
     rounds = [0]
     while len(woken) < 10:
@@ -582,13 +586,14 @@ async def test_waiters_are_woken_a_few_per_round() -> None:
 
 async def test_fetches_that_end_while_callers_of_the_last_one_are_still_being_woken() -> None:
     """1,500 callers of one fetch and 1,500 of the next: each continues once, and nothing is woken twice."""
-    waiters, woken = Waiters(), []
+    waiters = Waiters()
+    woken: list[int] = []
     for number in range(1500):
-        waiters.add(lambda number=number: woken.append(number))
+        waiters.add(functools.partial(woken.append, number))
     waiters.wake()
     await asyncio.sleep(0)
     for number in range(1500, 3000):
-        waiters.add(lambda number=number: woken.append(number))
+        waiters.add(functools.partial(woken.append, number))
     waiters.wake()
     waiters.wake()
     late: list[str] = []
@@ -607,14 +612,15 @@ async def test_a_caller_that_fails_does_not_keep_the_others_waiting() -> None:
     """Its error goes to the event loop's handler; all others continue."""
     loop, errors = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
-    waiters, woken = Waiters(), []
+    waiters = Waiters()
+    woken: list[int] = []
 
     def fail() -> None:
         raise RuntimeError("surprise")
 
     waiters.add(fail)
     for number in range(10):
-        waiters.add(lambda number=number: woken.append(number))
+        waiters.add(functools.partial(woken.append, number))
     waiters.wake()
     for _ in range(10):
         await asyncio.sleep(0)

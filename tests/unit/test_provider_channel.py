@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
-from entra_fast._provider.token_client import token_key
+from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
@@ -36,7 +36,7 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     settings = Settings.from_environment(ENVIRON, None)
     cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
     provider = ProviderChannel(
-        Channel(lambda *_: None, list), settings, cache=cache, metrics=metrics, clocks=clocks
+        Channel(lambda *_: None, lambda: None), settings, cache=cache, metrics=metrics, clocks=clocks
     )
     service = Service(settings, provider, cache=cache, metrics=metrics, clocks=clocks)
     await service.start()
@@ -70,7 +70,7 @@ class Ends:
         settings = Settings.from_environment(ENVIRON, None)
         self.answer: Handler = lambda *_: None
         self.lost: list[str] = []
-        self.far = Channel(self._answer, list)
+        self.far = Channel(self._answer, lambda: None)
         self.near = Channel(lambda *_: None, lambda: self.lost.append("lost"))
         self.cache, self.metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
         self.provider = ProviderChannel(
@@ -135,7 +135,7 @@ async def test_a_provider_process_that_hangs_does_not_hold_a_request_for_ever(
     """After the limit a token that is still valid is served; where there is none, the request fails."""
     monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
     never = asyncio.get_running_loop().create_future()
-    ends.answer = lambda *_: never  # type: ignore[assignment,return-value]
+    ends.answer = lambda *_: never  # type: ignore[assignment]
     assert ends.service.tokens is not None
     with pytest.raises(ProviderError, match="does not respond"):
         await ends.service.tokens.acquire("api://c.n.a/.default")
@@ -205,7 +205,7 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:
     """A token that waits for the answer is not verified again, and its caller continues."""
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
-    ends.answer = lambda *_: never  # type: ignore[assignment,return-value]
+    ends.answer = lambda *_: never  # type: ignore[assignment]
     waiting = asyncio.ensure_future(ends.keys.refresh_for_unknown("new"))
     await asyncio.sleep(0)
     await ends.keys.aclose()

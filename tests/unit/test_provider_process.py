@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+import pytest_asyncio
 
 from entra_fast._native import TokenCache
 from entra_fast._settings.load import Settings
+from entra_fast.errors import EntraFastError
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.process.channel import Channel
+from entra_fast.sidecar.process import provider_process
+from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ConnectedWorker, ProviderProcess
+from support.provider import Provider
+from support.sidecars import eventually
 
 
 def test_terms_of_tokens_that_have_ended_are_forgotten() -> None:
@@ -38,8 +47,8 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
             raise AssertionError("no worker has done anything wrong")
 
         worker = ConnectedWorker(number, end)
-        worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), list)
-        channel = Channel(lambda name, _: heard.append(name), list)
+        worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), lambda: None)
+        channel = Channel(lambda name, _: heard.append(name), lambda: None)
         await worker.channel.open(ours)
         await channel.open(theirs)
         channels.append(channel)
@@ -58,3 +67,197 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
     assert heard_by_third[-2:] == ["signatures_distrusted", "serve"]
     for channel in channels:
         channel.abort()
+
+
+class Connected:
+    """A provider process and the channels of workers that a test plays."""
+
+    def __init__(self, process: ProviderProcess) -> None:
+        self.process = process
+        self.workers: list[ConnectedWorker] = []
+        self.channels: list[Channel] = []
+        self.ended: list[tuple[int, str]] = []
+
+    async def connect(self, answer: Handler, *, hello: bool = True) -> tuple[ConnectedWorker, Channel]:
+        """A worker that answers the provider process as the test says, and checks by itself."""
+        number = len(self.workers)
+
+        def healthy(name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
+            result = answer(name, fields)
+            return {"figures": {}} if name == "figures" and result is None else result
+
+        async def end(reason: str) -> None:
+            self.ended.append((number, reason))
+            self.process.left(worker)
+
+        worker = ConnectedWorker(number, end)
+        ours, theirs = socket.socketpair()
+        worker.channel = Channel(lambda name, fields: self.process.handle(worker, name, fields), lambda: None)
+        channel = Channel(healthy, lambda: None)
+        await worker.channel.open(ours)
+        await channel.open(theirs)
+        self.workers.append(worker)
+        self.channels.append(channel)
+        if hello:
+            channel.send("hello")
+            await channel.call("readiness")
+        return worker, channel
+
+
+@pytest_asyncio.fixture
+async def connected(provider: Provider) -> AsyncIterator[Connected]:
+    settings = Settings.from_environment(provider.environment(), None)
+    both = Connected(ProviderProcess(settings))
+    await both.process.start()
+    yield both
+    for channel in both.channels:
+        channel.abort()
+    await both.process.aclose()
+
+
+async def test_a_token_is_fetched_once_and_announced_to_every_worker(
+    connected: Connected, provider: Provider
+) -> None:
+    """The worker that asks gets the announcement before the answer; one that asks later gets what is
+    cached."""
+    heard: list[tuple[int, str]] = []
+
+    def hears(number: int) -> Handler:
+        return lambda name, _: heard.append((number, name))
+
+    _, first = await connected.connect(hears(0))
+    _, second = await connected.connect(hears(1))
+    asked = len(provider.requests)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    answer = await first.call("token", **fields)
+    assert len(provider.requests) == asked + 1
+    assert (0, "token") in heard
+    again = await second.call("token", **fields)
+    assert again["token"] == answer["token"]
+    assert len(provider.requests) == asked + 1
+    assert [number for number, name in heard if name == "token"].count(1) == 2, "it had asked before it read"
+    user = provider.mint(oid="user")
+    exchanged = await first.call("token", **{**fields, "subject_token": user})
+    assert exchanged["token"] != answer["token"]
+
+
+async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes after each other worker has confirmed the new token, or is gone."""
+    monkeypatch.setattr(provider_process, "SYNC_TIMEOUT", 0.01)
+    synced: list[str] = []
+    never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+
+    def confirm(name: str, _: Fields) -> None:
+        if name == "sync":
+            synced.append(name)
+
+    def hang(name: str, _: Fields) -> asyncio.Future[Fields] | None:
+        return never if name == "sync" else None
+
+    _, asking = await connected.connect(lambda *_: None)
+    await connected.connect(confirm)
+    await connected.connect(hang)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
+    await asking.call("token", **fields)
+    assert synced == ["sync"]
+    assert connected.ended == [(2, "hung")]
+    never.cancel()
+
+
+async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provider: Provider) -> None:
+    """Every worker finds the same renewal due: only the first one causes it."""
+    heard: list[tuple[str, Fields]] = []
+
+    def hear(name: str, fields: Fields) -> None:
+        heard.append((name, dict(fields)))
+
+    _, channel = await connected.connect(hear)
+    target = {"target": "api://c.n.a/.default", "subject_token": None}
+    await channel.call("token", **target, skip_cache=False)
+    asked = len(provider.requests)
+    channel.send("renew", **target)
+    await channel.call("readiness")
+    assert [fields["retry_in"] for name, fields in heard if name == "renewal_failed"] == [20.0]
+    assert len(provider.requests) == asked
+    channel.send("renew", target="api://c.n.b/.default", subject_token=None)
+    await provider.asked(asked + 1)
+
+
+async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> None:
+    """Readiness is that of the whole: no worker serves yet, one serves, draining."""
+    _, channel = await connected.connect(lambda *_: None)
+
+    async def ready_but_for_workers() -> bool:
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
+
+    await eventually(ready_but_for_workers)
+    assert await channel.call("keys", kid="new") == {"again": True, "reason": None}
+    channel.send("serving")
+    assert (await channel.call("readiness"))["reason"] is None
+    assert await connected.process.readiness() is None
+    assert "entra_fast_workers" in (await channel.call("metrics"))["text"]
+    await connected.process.begin_draining()
+    assert (await channel.call("readiness"))["reason"] == "shutting down"
+    channel.send("drained", finished=True)
+    await channel.call("readiness")
+    assert connected.workers[0].finished is True
+
+
+async def test_a_worker_that_does_not_answer_checks_is_ended(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has counted before stays in the metrics."""
+    never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    await connected.connect(lambda name, _: never if name == "figures" else None)
+    monkeypatch.setattr(provider_process, "HANG_TIMEOUT", 0.01)
+    monkeypatch.setattr(provider_process, "CHECK_INTERVAL", 0.0)
+
+    async def ended() -> bool:
+        return (0, "hung") in connected.ended
+
+    await eventually(ended)
+    never.cancel()
+    assert b"entra_fast_workers" in await connected.process.exposition()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("unheard of", {}),
+        ("hello", {}),
+        ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
+        ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
+        ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
+        ("keys", {"kid": 1}),
+        ("drained", {"finished": None}),
+        ("renew", {}),
+    ],
+)
+async def test_a_message_that_is_not_understood_ends_the_channel(
+    connected: Connected, name: str, fields: Fields
+) -> None:
+    """Its program is not this one; `hello` may be said once."""
+    worker, channel = await connected.connect(lambda *_: None)
+    channel.send(name, **fields)
+    with pytest.raises(ChannelLost):
+        await channel.call("readiness")
+    assert worker.channel is not None
+    assert not worker.channel.is_open
+
+
+async def test_without_a_provider_no_token_can_be_asked_for() -> None:
+    """Workers do not ask then; one that does all the same is not understood."""
+    process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}, None))
+    connected = Connected(process)
+    await process.start()
+    worker, channel = await connected.connect(lambda *_: None)
+    assert await channel.call("keys", kid=None) == {"again": False, "reason": None}
+    channel.send("renew", target="a", subject_token=None)
+    with pytest.raises(EntraFastError):
+        await channel.call("token", target="a", subject_token=None, skip_cache=False)
+    worker.channel = None
+    assert not await process._ask_for_figures(worker, 0.01)
+    channel.abort()
+    await process.aclose()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,10 @@ def test_applications_say_that_they_are_no_interface(name: str) -> None:
 def _modules() -> list[str]:
     found = pkgutil.walk_packages(entra_fast.__path__, "entra_fast.")
     return ["entra_fast", *(module.name for module in found)]
+
+
+def test_the_page_on_the_architecture_lists_the_public_modules() -> None:
+    """docs/architecture.md has a row for each, and for no other."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(entra_fast[\w.]*)` \|", page, re.MULTILINE)
+    assert rows == list(public_surface.PUBLIC)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_new_kind_of_failure_is_logged_at_once(recorded: Recorded) -> None:
 def test_a_night_of_failures_fits_on_a_page(recorded: Recorded) -> None:
     """Eight hours with failures every second: some lines, which count every one of them."""
     recorded.lines()
-    logged: list[dict[str, object]] = []
+    logged: list[dict[str, Any]] = []
     for _ in range(8 * 3600):
         recorded.fail("timed_out")
         logged += [fields for _, fields in recorded.lines()]

@@ -212,7 +212,7 @@ async def test_what_users_write_is_text_on_every_page(entra: Caller) -> None:
         ("POST", path, {"data": {**login, "username": "ada", "response_mode": "form_post", "state": CANARY}}),
     ]
     for method, target, options in requests:
-        answer = await entra.request(method, target, headers=BROWSER, **options)  # type: ignore[arg-type]
+        answer = await entra.request(method, target, headers=BROWSER, **options)
         assert answer.headers["Content-Type"].startswith("text/html"), target
         check_page(answer.text, answer.headers)
         assert "<b>" not in answer.text, target

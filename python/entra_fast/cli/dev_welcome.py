@@ -20,7 +20,7 @@ def describe(system: LocalSystem) -> str:
             system.emulator.base_url,
             "open it in a browser: access policies, and why a request was refused",
         ),
-        ("token generator", system.generator.base_url, "open it in a browser: get a token for any API"),
+        ("token generator", system.generator.base_url, "open it in a browser: get a token for an API"),
     ]
     rows += [
         (

@@ -305,14 +305,13 @@ class LocalProvider:
 
     def _unknown_target(self, tenant: Tenant, target: str) -> Decision:
         text = f"there is no application {target!r} in {tenant.name}"
-        with contextlib.suppress(ConfigurationError):
-            other = self.registry.find(target)
-            text += f"; it is in the tenant {other.tenant}, and tenants are isolated"
         try:
-            self.registry.find(target)
-            remedy = "give both applications the same tenant"
+            other = self.registry.find(target)
         except ConfigurationError as error:
             remedy = error.message
+        else:
+            text += f"; it is in the tenant {other.tenant}, and tenants are isolated"
+            remedy = "give both applications the same tenant"
         failure = EntraError(500011, resource=target[:200], tenant=tenant.name)
         return Decision(False, (Reason("target", False, text, remedy=remedy),), failure)
 

@@ -370,6 +370,23 @@ async def test_secret_in_the_header(entra: Caller) -> None:
         assert (await entra.token(form, headers={"Authorization": broken})).status in (400, 401)
 
 
+async def test_credentials_and_scopes_are_bounded(entra: Caller) -> None:
+    """700027 for an assertion, and 70011 for a scope, of absurd length."""
+    long = await entra.token(with_assertion(entra, entra.assertion("app-a", padding="x" * 20_000)))
+    expect(long, 700027, "invalid_client", 401)
+    assert "longer than 16384 bytes" in long.json["error_description"]
+    scope = await entra.m2m("app-a", "app-b", scope="openid " * 1000 + entra.scope("app-b"))
+    expect(scope, 70011, "invalid_scope", 400)
+
+
+async def test_on_behalf_of_needs_a_target(entra: Caller) -> None:
+    """70011 for OpenID Connect scopes alone; extra blanks between scopes do not matter."""
+    token = await entra.user_token("app-a", "ada")
+    expect(await entra.obo("app-a", "app-b", token, scope="openid"), 70011, "invalid_scope", 400)
+    spaced = await entra.obo("app-a", "app-b", token, scope=f"  openid   {entra.scope('app-b')} ")
+    assert spaced.status == 200
+
+
 @pytest.mark.parametrize("code", sorted(KINDS))
 async def test_every_code_can_be_planned_and_looked_up(entra: Caller, code: int) -> None:
     """Every row of the catalogue can be asked for on purpose, has its status and error, and its page

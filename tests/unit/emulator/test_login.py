@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 
 from entra_fast._native import unverified_claims
-from support.local_entra import CHALLENGE, VERIFIER, Caller, Clock, local_entra, manifest, served
+from support.local_entra import CHALLENGE, VERIFIER, Answer, Caller, Clock, local_entra, manifest, served
 from support.pages import Form
 
 from .conftest import CALLBACK, DIRECTORY
@@ -20,7 +20,7 @@ def visible(html: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)))
 
 
-async def authorize(entra: Caller, application: str, **changes: str | None):
+async def authorize(entra: Caller, application: str, **changes: str | None) -> Answer:
     parameters = entra.login_parameters(application, **changes)
     return await entra.request("GET", entra.authorize_path(application), params=parameters)
 

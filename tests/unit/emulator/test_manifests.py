@@ -334,6 +334,77 @@ def test_mistakes_in_the_directory(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (None, "file_unreadable", ":1: cannot be read: No such file or directory"),
+        (b"a: 1\nb: \xff\n", "file_not_utf8", ":2: is not UTF-8 text"),
+        (b"a: !!set {}\n", "yaml_tag", ":1: a: has the tag"),
+        (b"a: *b\n", "yaml_alias", ":1: a: refers to the unknown anchor 'b'"),
+        (b"? [a]\n: 1\n", "yaml_key", ":1: has a key that is not a string"),
+        (b"a: {<<: {}}\n", "yaml_merge_key", ":1: a.<<: merge keys"),
+        (b"a: " + b"[" * 70 + b"]" * 70, "yaml_too_deep", "is nested deeper than 64 levels"),
+        (b"a: [" + b"1," * 100 + b"]", "yaml_too_large", "has more than 50 values"),
+        (b"a: &a [1,2,3,4,5,6,7,8,9]\nb: [*a,*a,*a,*a,*a]", "yaml_too_large", "aliases expanded"),
+        (b"#" * 2000, "file_too_large", ":1: is larger than 1000 bytes"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, code: str, message: str
+) -> None:
+    """Each reason has its code, and the message names the line where there is one."""
+    monkeypatch.setattr(yaml_source, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(yaml_source, "MAX_NODES", 50 if code == "yaml_too_large" else 1000)
+    if data is not None:
+        (tmp_path / "a.yaml").write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        LocalEntraId.from_files([tmp_path / "a.yaml"])
+    assert caught.value.code == code
+    assert message in str(caught.value)
+
+
+def test_a_folder_with_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of files is bounded, and the message names the folder."""
+    monkeypatch.setattr(manifest_files, "MAX_FILES", 1)
+    for name in ("a.yaml", "b.yml"):
+        (tmp_path / name).write_text(manifest(name[0]))
+    with pytest.raises(SourceError, match="holds more than 1 YAML files") as caught:
+        LocalEntraId.from_files([tmp_path])
+    assert caught.value.code == "too_many_files"
+
+
+def test_the_cluster_of_a_source_is_checked(tmp_path: Path) -> None:
+    """A cluster that is no name would make applications that no rule can name."""
+    (tmp_path / "a.yaml").write_text(manifest("a"))
+    for cluster in ("Bad", "a:b", ""):
+        with pytest.raises(SourceError, match="is not the name of a cluster"):
+            LocalEntraId.from_files([Source(tmp_path, cluster)])
+
+
+def test_numbers_in_old_notations_stay_text() -> None:
+    """YAML 1.1 has octal and base 60 numbers; they are read as text, as they are written."""
+    (document,) = yaml_source.documents("[0128, 1:30.5, 0o9, 10, 1.5]", "a.yaml")
+    assert document.value == ["0128", "1:30.5", "0o9", 10, 1.5]
+
+
+def test_a_tenant_without_directory_is_a_notice() -> None:
+    """It has no users and no groups, which is probably not intended."""
+    from support.local_entra import local_entra
+
+    local = local_entra([manifest("app", tenant="other.no")], "tenant: t.no\n")
+    (notice,) = local.notices
+    assert str(notice) == "0.yaml:1: the directory has no tenant 'other.no': it has no users and groups"
+    assert local.registry.find("dev-gcp:team:app").tenant == "other.no"
+
+
+def test_an_unknown_application_without_a_similar_name_says_what_names_look_like() -> None:
+    """The message has the form of a name, and examples."""
+    from support.local_entra import local_entra
+
+    with pytest.raises(Exception, match="expected <cluster>:<namespace>:<name>, such as dev-gcp:team:app"):
+        local_entra([manifest("app")]).registry.find("x")
+
+
 def test_the_examples_load_without_notices() -> None:
     """What newcomers start from has nothing to complain about."""
     local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")

@@ -161,6 +161,18 @@ async def test_tenants_are_isolated(entra: Caller) -> None:
     assert any("tenants are isolated" in notice.text for notice in entra.local.notices)
 
 
+def test_a_target_in_another_tenant_is_explained(clock: Clock) -> None:
+    """Policy 7: the refusal is the same as for an unknown target, and the check says why."""
+    local = local_entra(MANIFESTS, DIRECTORY, clock=clock)
+    explanation = local.explain("dev-gcp:team:app-a", "dev-gcp:team:abroad")
+    (reason,) = explanation.decision.reasons
+    assert "it is in the tenant nav.no, and tenants are isolated" in reason.text
+    assert reason.remedy == "give both applications the same tenant"
+    document = explanation.document()
+    assert document["error"]["code"] == 500011
+    assert document["claims"] == {}
+
+
 def test_pre_authorized_applications(clock: Clock) -> None:
     """Policy 8: AZURE_APP_PRE_AUTHORIZED_APPS lists the rules that resolve, and the application itself."""
     local = local_entra(MANIFESTS, DIRECTORY, clock=clock)

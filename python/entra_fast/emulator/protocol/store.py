@@ -32,9 +32,6 @@ class ExpiringMap(Generic[V]):
         self._clock = clock
         self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def put(self, key: str, value: V, lifetime: float) -> None:
         """Remember a value for `lifetime` seconds."""
         self._entries.pop(key, None)

@@ -13,8 +13,8 @@
 //! What an attacker gains by watching: a confirmed answer takes longer by one verification with AWS-LC, so precise
 //! timing tells which answers **were** confirmed. It does not tell which ones **will be**: every draw is a byte of
 //! AWS-LC's random generator, which stays unpredictable to someone who has seen all of its earlier output, and no
-//! draw depends on the token, the key or the caller. Whoever finds a signature that the fast library accepts wrongly
-//! can therefore not choose the moments at which nobody looks: of n such signatures all pass unnoticed with a
+//! draw depends on the token, the key or the caller. Anyone who finds a signature that the fast library accepts wrongly
+//! can therefore not choose the moments at which AWS-LC does not look: of n such signatures all pass unnoticed with a
 //! probability of (63/64)^n.
 //!
 //! What a confirmation costs: the draws of 64 answers take one call of the generator, about 0.7 us; there is no lock,

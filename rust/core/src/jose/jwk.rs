@@ -50,7 +50,7 @@ impl PublicKey {
             return Err("is not for verifying (key_ops)"); // RFC 7517, section 4.3
         }
         if jwk.get("d").is_some() {
-            return Err("has a private part, so whoever reads it can sign");
+            return Err("contains a private key, so anyone who reads it can sign");
         }
         let issuer = match jwk.get("issuer") {
             None => None,

@@ -59,7 +59,7 @@ impl Signatures {
 pub enum VerifiedBy {
     /// AWS-LC, alone or after the fast library.
     AwsLc,
-    /// The fast library, and nobody else.
+    /// The fast library alone.
     FastAlone(&'static Confirmation),
 }
 

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(validator.validate(forged.as_bytes(), NOW).unwrap_err(), Error::SignatureInvalid);
 
         // What AWS-LC has confirmed or verified itself stays; (1/64)^19 is the chance that it confirmed all.
-        assert!(cached(&validator) < 20, "an acceptance that nobody confirmed is still in use");
+        assert!(cached(&validator) < 20, "an unconfirmed acceptance is still in use");
         assert_eq!(cached(&reference), 20);
         // Valid tokens are verified once more, by AWS-LC, and cached again.
         for token in &tokens {

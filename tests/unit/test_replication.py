@@ -1,0 +1,163 @@
+"""What replicas tell each other stays bounded. The same with a real server is in
+tests/faults/test_shared_cache.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from entra_fast import _native
+from entra_fast._metrics import Metrics
+from entra_fast._provider import replication
+from entra_fast._provider.renewal import Renewals
+from entra_fast._provider.replication import Replication
+from entra_fast._provider.tokens import (
+    CLIENT_CREDENTIALS,
+    Demand,
+    Fetch,
+    FetchedToken,
+    TimedCache,
+    Timing,
+    WantedToken,
+)
+from entra_fast._single_flight import SingleFlight
+
+
+class Others:
+    """Other replicas, which answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.on_replaced: Callable[[bytes], None] = lambda digest: None
+        self.gate = asyncio.Event()
+        self.tokens: dict[bytes, FetchedToken] = {}
+        self.announced: list[bytes] = []
+
+    async def get(self, digest: bytes) -> FetchedToken | None:
+        await self.gate.wait()
+        return self.tokens.get(digest)
+
+    def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
+        if announce:
+            self.announced.append(digest)
+
+    def is_writing(self, digest: bytes) -> bool:
+        return False
+
+    async def lead(self, digest: bytes, seconds: float) -> bool:
+        return True
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        timing = Timing(clock=lambda: 1_800_000_000.0, monotonic=lambda: self.now)
+        self.others, self.metrics = Others(), Metrics()
+        self.cache = TimedCache(_native.TokenCache(), timing)
+        self.renewals = Renewals(self.cache, timing, lambda wanted: None)
+        self.fetches: SingleFlight[bytes, FetchedToken] = SingleFlight("test")
+        self.replication = Replication(
+            self.others,
+            cache=self.cache,
+            renewals=self.renewals,
+            fetches=self.fetches,
+            overall_timeout=5.0,
+            monotonic=timing.monotonic,
+            metrics=self.metrics,
+        )
+
+    def replace(self, number: int, lifetime: float = 3600.0) -> bytes:
+        """Publish a token that was fetched with `skip_cache`."""
+        key = number.to_bytes(32, "big")
+        wanted = WantedToken(key, CLIENT_CREDENTIALS, "scope")
+        token = FetchedToken(f"token-{number}", lifetime, self.now)
+        self.replication.publish(Fetch(wanted, Demand.NEW_TOKEN), token)
+        return key
+
+    async def takes_over(self, key: bytes, age: float) -> bool:
+        """Whether a token of another replica replaces the cached one."""
+        self.renewals.cache(key, FetchedToken("cached", 3600.0, self.now))
+        self.others.tokens[key] = FetchedToken("theirs", 3600.0, self.now - age)
+        self.others.gate.set()
+        self.others.on_replaced(key)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        cached = self.cache.get(key)
+        assert cached is not None
+        return cached.access_token == "theirs"
+
+
+async def test_announcements_are_followed_up_a_few_at_a_time() -> None:
+    """A flood of them costs no more tasks than the limit; the others are counted as ignored."""
+    world = World()
+    for number in range(replication.MAX_REPLACEMENTS + 3):
+        key = number.to_bytes(32, "big")
+        world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
+        world.others.on_replaced(key)
+    assert world.metrics.shared_announcements.value("ignored") == 3
+    await world.replication.aclose()
+
+
+async def test_replacements_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as an older token could come back, and for at most so many tokens."""
+    monkeypatch.setattr(replication, "MAX_REPLACED", 2)
+    world = World()
+    first, second, third = (world.replace(number) for number in range(3))
+    assert world.others.announced == [first, second, third]
+    assert [await world.takes_over(key, age=60.0) for key in (first, second, third)] == [True, False, False]
+    world.now += 3600
+    fourth = world.replace(4)
+    assert len(world.replication._replaced) == 1  # the others' tokens have ended
+    assert not await world.takes_over(fourth, age=60.0)
+    assert await world.takes_over(fourth, age=0.0)
+
+
+async def test_a_token_that_has_ended_is_not_published() -> None:
+    """An answer of the provider may arrive later than that."""
+    world = World()
+    world.replace(1, lifetime=0.0)
+    assert world.others.announced == []
+
+
+async def test_a_users_renewal_may_be_left_to_another() -> None:
+    """It is due again soon; it is not renewed unasked."""
+    world = World()
+    key = b"k" * 32
+    world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
+    world.now += 2900
+    assert (found := world.cache.get(key)) is not None
+    assert found.renewal_due
+    world.renewals.left_to_another(WantedToken(key, "on_behalf_of", "scope", "user", 2e9))
+    assert (found := world.cache.get(key)) is not None
+    assert not found.renewal_due
+    assert len(world.renewals) == 0
+    world.now += 5
+    assert (found := world.cache.get(key)) is not None
+    assert found.renewal_due
+
+
+async def test_a_replacement_waits_for_a_fetch_in_flight() -> None:
+    """What is being fetched may be the old token, and is replaced then."""
+    world = World()
+    key = world.replace(1)
+    brought = asyncio.Event()
+
+    async def fetch() -> FetchedToken:
+        await brought.wait()
+        return FetchedToken("old", 3600.0, world.now)
+
+    world.fetches.start(key, fetch)
+    world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
+    world.others.tokens[key] = FetchedToken("theirs", 3600.0, world.now)
+    world.others.gate.set()
+    world.others.on_replaced(key)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (found := world.cache.get(key)) is not None
+    assert found.access_token == "cached"
+    brought.set()
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert (found := world.cache.get(key)) is not None
+    assert found.access_token == "theirs"

@@ -1,0 +1,49 @@
+"""The settings of a worker, as they are sent to it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import orjson
+
+from entra_fast._settings.load import Settings
+from entra_fast.sidecar.process.worker_settings import for_worker, settings_from, share_of_each
+from support.tokens import AUDIENCE, TENANT
+
+ENVIRON = {
+    "AZURE_APP_CLIENT_ID": AUDIENCE,
+    "AZURE_APP_TENANT_ID": TENANT,
+    "AZURE_APP_CLIENT_SECRET": "canary-canary",
+    "ENTRA_FAST_WORKERS": "3",
+    "ENTRA_FAST_MAX_CONNECTIONS": "1000",
+    "ENTRA_FAST_ALLOWED_HOSTS": "b.example,a.example",
+}
+
+
+def test_a_worker_gets_its_part_and_no_secret() -> None:
+    """Limits of the whole are divided and rounded up; what arrives as JSON is what was meant."""
+    settings = Settings.from_environment(ENVIRON, None)
+    sent = orjson.dumps(for_worker(settings))
+    assert b"canary" not in sent
+    received = settings_from(orjson.loads(sent))
+    assert received.server.max_connections == 334
+    assert received.server.allowed_hosts == settings.server.allowed_hosts
+    assert received.caches.max_bytes == settings.caches.max_bytes // 4
+    assert received.caches.verified_entries == -(-settings.caches.verified_entries // 3)
+    assert received.caches.max_entries == settings.caches.max_entries
+    assert received.provider is not None
+    assert settings.provider is not None
+    assert received.provider.client_id == settings.provider.client_id
+    assert received.provider.tenant_id == settings.provider.tenant_id
+
+
+def test_a_worker_without_a_provider() -> None:
+    """None is sent as none."""
+    settings = Settings.from_environment({"AZURE_ENABLED": "false", "ENTRA_FAST_WORKERS": "2"}, None)
+    assert settings_from(orjson.loads(orjson.dumps(for_worker(settings)))).provider is None
+
+
+def test_no_process_is_left_without_a_cache() -> None:
+    """However many share it, each has at least one byte."""
+    caches = Settings.from_environment(ENVIRON, None).caches
+    assert share_of_each(dataclasses.replace(caches, max_bytes=1), 64).max_bytes == 1
