@@ -195,7 +195,7 @@ class _Tenant:
             for finding in findings(TenantEntry, error):
                 self._wrong(finding.place, finding.text)
             self._mistakes.raise_if_any()
-            raise  # pragma: no cover  a validation error has at least one finding
+            raise  # pragma: no cover - a validation error has at least one finding
         for index, group in enumerate(entry.groups):
             self._add_group(("groups", index), entry.tenant, group)
         for index, user in enumerate(entry.users):
