@@ -107,7 +107,7 @@ class World:
             uniform=uniform,
             call_later=self.later,
         )
-        endpoint = TokenEndpoint(
+        self.endpoint = endpoint = TokenEndpoint(
             provider,
             finder=finder(provider, self.http, self.metrics),
             http=self.http,

@@ -20,8 +20,8 @@ OTHER = "api://dev.team.other/.default"
 
 
 class Throttled(World):
-    """A client whose provider refuses for `seconds`, or issues tokens where that is None; or holds the answers
-    back until the test gives them."""
+    """A client whose provider refuses for `seconds`, or issues tokens where that is None; or holds the
+    answers back until the test gives them."""
 
     def __init__(self, seconds: int | None = 60, **outbound: Any) -> None:
         super().__init__(**outbound)
@@ -72,7 +72,7 @@ def world() -> Throttled:
 
 
 async def test_three_hundred_users_of_a_throttled_target_cause_twelve_requests(world: Throttled) -> None:
-    """The first one is refused for a minute. All of them ask every second, at the same time, for that minute."""
+    """The first one is refused for a minute. In that minute, all of them ask at once, every second."""
     await world.refuse("user-0")
     for _ in range(60):
         errors = await asyncio.gather(*(refusal(world.call(f"user-{i}")) for i in range(300)))

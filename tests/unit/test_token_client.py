@@ -16,11 +16,12 @@ import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider import back_off, renewal, token_client
+from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ProviderError
+from entra_fast.errors import ConfigurationError, ProviderError
 from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
 
 
@@ -294,6 +295,162 @@ async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
     with pytest.raises(ProviderError) as caught:
         await world.client.acquire("a:b:c", skip_cache=True)
     assert caught.value.error == "invalid_grant"
+    world.pass_time(token_client.REFUSAL_MEMORY)
     token = await world.client.acquire("a:b:c", skip_cache=True)
     assert token.access_token == "token-1"
     assert "token-1" not in repr(token)
+
+
+REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [(REFUSED, 1), (failed(404), 1), (failed(429), 2), (failed(503), 2), (TIMED_OUT, 2)],
+    ids=["refusal", "no OAuth error", "throttled", "5xx", "no answer"],
+)
+async def test_a_failure_is_remembered_for_a_second(
+    answer: HttpResponse | HttpFailure, requests: int
+) -> None:
+    """Equal requests get the same error, `skip_cache` too; other requests are made, and then this one."""
+    world = World()
+    world.http.script = [answer] * requests
+    errors = []
+    for skip_cache in (False, True, False):
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c", skip_cache=skip_cache)
+        errors.append(caught.value)
+    assert len({(error.code, error.status, error.message) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 3
+    assert len(world.http.forms) == requests
+    await world.client.acquire("a:b:other")
+    await world.client.exchange("a:b:c", "opaque")
+    world.pass_time(token_client.REFUSAL_MEMORY)
+    await world.client.acquire("a:b:c")
+    assert len(world.http.forms) == requests + 3
+
+
+async def test_a_request_that_was_not_sent_is_no_failure() -> None:
+    """A credential that could not be read is read again at once."""
+    world = World()
+    world.endpoint._credentials = _Unreadable(world.endpoint._credentials)  # type: ignore[assignment]
+    with pytest.raises(ProviderError) as caught:
+        await world.client.acquire("a:b:c")
+    assert caught.value.code == "credential_unusable"
+    world.endpoint._credentials = world.endpoint._credentials.readable  # type: ignore[attr-defined]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+
+
+class _Unreadable:
+    def __init__(self, readable: Credentials) -> None:
+        self.readable = readable
+
+    def in_order(self) -> tuple[object, ...]:
+        return self.readable.in_order()
+
+    def fields(self, *_: object) -> dict[str, str]:
+        raise ConfigurationError("setting_unreadable", "the file is gone")
+
+
+async def test_a_renewal_is_not_tried_within_that_second() -> None:
+    """Nor by the fast path's wish, nor by its own timer."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.http.script = [REFUSED]
+    for _ in range(3):
+        world.client.renew("a:b:c")
+        await world.settle()
+    assert len(world.http.forms) == 2
+    world.pass_time(1)
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert len(world.http.forms) == 3
+
+
+class Stale(World):
+    """A client with a token that has 110 s left; the provider is silent."""
+
+    async def begin(self) -> None:
+        await self.client.acquire("a:b:c")
+        self.pass_time(3490)
+        self.http.gate = asyncio.Event()
+
+
+async def test_a_valid_token_waits_for_no_silent_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caller gives the provider a moment; no other one waits, and the fetch goes on behind them."""
+    monkeypatch.setattr(token_client, "PATIENCE", 0.01)
+    world = Stale()
+    await world.begin()
+    async with asyncio.timeout(20):
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    for _ in range(100):
+        with _NoWaiting():
+            token = await world.client.acquire("a:b:c")
+        assert (token.access_token, token.expires_in) == ("token-1", 110)
+    assert len(world.http.forms) == 2
+    assert world.metrics.stale_served.value() == 101
+    assert world.client.in_flight == 1
+    assert world.http.gate is not None
+    world.http.gate.set()
+    await world.settle()
+    assert (await world.client.acquire("a:b:c")).access_token == "token-2"
+
+
+async def test_callers_that_come_together_do_not_wait_either() -> None:
+    """Only the first one does, and gets the new token if it comes in time."""
+    world = Stale()
+    await world.begin()
+    first = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    with _NoWaiting():
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await first).access_token == "token-2"
+    assert len(world.http.forms) == 2
+
+
+async def test_a_failing_provider_is_asked_again_after_the_retry_pause() -> None:
+    """The valid token serves, without a request per caller; then one caller tries again."""
+    world = Stale()
+    await world.begin()
+    world.http.gate = None
+    world.http.script = [failed(500)] * 4
+    for _ in range(10):
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+        world.pass_time(1)
+    assert len(world.http.forms) == 3
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert len(world.http.forms) == 5
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-6"
+
+
+async def test_a_token_that_ends_in_the_meantime_is_waited_for() -> None:
+    """Nothing that has ended is handed out: the caller gets the new token, however long it takes."""
+    world = Stale()
+    await world.begin()
+    first = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    world.pass_time(111)
+    second = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await second).access_token == (await first).access_token == "token-2"
+
+
+class _NoWaiting:
+    """What is awaited within must not give way to the event loop."""
+
+    def __enter__(self) -> None:
+        self._passed = False
+        self._handle = asyncio.get_running_loop().call_soon(self._pass)
+
+    def _pass(self) -> None:
+        self._passed = True
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.cancel()
+        assert not self._passed
