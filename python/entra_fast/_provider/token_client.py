@@ -259,7 +259,10 @@ class TokenClient:
 
     def _refuse_again(self, wanted: WantedToken) -> None:
         failure = self._failures.get(wanted.key)
-        if failure is not None:
+        if failure is None:
+            return
+        # A new credential is tried at once.
+        if failure.error != "invalid_client" or self._endpoint.credential_rejected:
             raise ProviderError(*failure.args)  # a new one for each caller: tracebacks would add up
 
     def _renew(self, wanted: WantedToken) -> None:

@@ -52,6 +52,11 @@ class TokenEndpoint:
         self._metrics = metrics
         self._timing = timing
 
+    @property
+    def credential_rejected(self) -> bool:
+        """Whether the provider rejects the present credential, as far as is known."""
+        return self._credentials.rejection is not None
+
     async def request(self, wanted: WantedToken, deadline: float) -> FetchedToken:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them.
 
