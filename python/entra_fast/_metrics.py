@@ -252,7 +252,7 @@ class Reading(Metric):
 
 SHARED_OPERATIONS = ("get", "put", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
-"""How a Redis server fails. After several failures in a row it is not used for a while."""
+"""The ways in which Redis fails. Several failures in a row pause the shared cache."""
 SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
@@ -385,7 +385,7 @@ class Metrics:
     provider_errors = _Row(
         Counter,
         "entra_fast_provider_errors_total",
-        "Error responses of the provider, by AADSTS code (or OAuth error where there is none).",
+        "Error responses from the provider, by AADSTS code (or OAuth error where there is none).",
         Label("code", limit=64),
     )
     credential_rejected = _Row(
@@ -397,7 +397,7 @@ class Metrics:
     renewals = _Row(
         Counter,
         "entra_fast_renewals_total",
-        "Renewals of cached tokens ahead of their expiry, by outcome.",
+        "Renewals of cached tokens before their expiry, by outcome.",
         Label("outcome", ("ok", "failed")),
     )
     stale_served = _Row(
@@ -462,7 +462,7 @@ class Metrics:
     shared_interruptions = _Row(
         Counter,
         "entra_fast_shared_cache_interruptions_total",
-        "Times that the shared cache was not used for a while because it failed repeatedly.",
+        "Times the shared cache was paused after repeated failures.",
     )
     shared_available = _Row(
         _gauge,
