@@ -234,7 +234,7 @@ async def test_a_closed_connection_is_freed_at_once(fast: Started) -> None:
 
 
 async def test_a_client_that_never_reads_is_cut_off(start: StartSidecar) -> None:
-    """After the idle limit, on both ways, so that it cannot keep connections for ever."""
+    """After the idle limit, on both ways, so that it cannot keep connections forever."""
     for on in ("true", "false"):
         sidecar = await start(
             ENTRA_FAST_FAST_PATH=on, ENTRA_FAST_IDLE_TIMEOUT_MILLIS="500", PROBE_BIND_ADDRESS="127.0.0.1:0"
@@ -339,9 +339,9 @@ async def test_many_connections_do_not_mix(fast: Started) -> None:
             target = f"api://c.n.a{number % 5}/.default"
             fields = {"identity_provider": "entra_id", "target": target, "mark": f"{number}-{round_}"}
             writer.write(json_request(TOKEN, fields) + introspection("x." * (number % 7)))
-            token, verdict = await read_answer(reader), await read_answer(reader)
+            token, inactive = await read_answer(reader), await read_answer(reader)
             assert tokens.setdefault(target, token.json["access_token"]) == token.json["access_token"]
-            assert verdict.json["active"] is False
+            assert inactive.json["active"] is False
         writer.close()
 
     tokens: dict[str, str] = {}

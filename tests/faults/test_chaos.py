@@ -222,7 +222,7 @@ def test_the_checker_knows_that_two_replicas_may_ask_at_once(truth: Truth) -> No
 
 
 def test_the_checker_finds_false_verdicts(truth: Truth) -> None:
-    """A valid token rejected, an invalid one accepted, a wrong reason, no verdict at all."""
+    """A valid token rejected, an invalid one accepted, a wrong reason, no answer at all."""
     known = Known(has_keys=True)
     for body in (
         b'{"active":false,"error":"token is expired"}',

@@ -375,7 +375,7 @@ async def test_a_token_in_its_last_minutes_beats_an_error(
 async def test_several_workers_are_one_replica(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider, serve: Serve
 ) -> None:
-    """With ENTRA_FAST_WORKERS, one process speaks to Redis, and all workers have what it finds there."""
+    """With ENTRA_FAST_WORKERS, one process talks to Redis, and all workers have what it finds there."""
     one = await replica()
     token = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -468,7 +468,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         await client.delete(name)
         await client.rpush(name, entry)
         await client.pexpire(name, millis)
-    elif how == "kept for ever":
+    elif how == "kept forever":
         await client.persist(name)
     elif how == "kept for longer":
         await client.pexpire(name, 4_000_000)
@@ -488,7 +488,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         ("other version", "version"),
         ("text", "version"),
         ("list", "type"),
-        ("kept for ever", "expiry"),
+        ("kept forever", "expiry"),
         ("kept for longer", "expiry"),
     ],
 )

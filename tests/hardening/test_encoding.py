@@ -122,7 +122,7 @@ def test_number_of_segments(count: int) -> None:
 
 
 def test_empty_segments() -> None:
-    """Three segments of which some are empty are no token."""
+    """Three segments some of which are empty are no token."""
     header, payload, signature = signer().token().split(".")
     one = validator()
     assert refusal(one, "..").code == "not_a_jwt"

@@ -45,7 +45,7 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.text(max_size=10), json_values, max_size=12)
 
 
-def verdict(one: Validator, token: str | bytes) -> str:
+def outcome(one: Validator, token: str | bytes) -> str:
     """`ok`, or the code of the refusal."""
     try:
         one.validate(token)
@@ -99,7 +99,7 @@ def test_a_key_is_found_by_its_name(kid: str) -> None:
     one = validator(key, signer("other", "EdDSA"), algorithms=["EdDSA"])
     one.validate(key.token())
     one.validate(key.token(header=json.dumps(key.header(), ensure_ascii=False)))
-    assert verdict(one, key.named(kid + "x").token()) == "unknown_key"
+    assert outcome(one, key.named(kid + "x").token()) == "unknown_key"
 
 
 # --- one spelling per token ------------------------------------------------------------------------------
@@ -117,9 +117,9 @@ def test_any_changed_character_is_refused(token: str, data: st.DataObject) -> No
     kept = data.draw(st.integers(0, 1))
     changed = token[:position] + character + token[position + 1 - kept :]
     assume(changed != token)
-    assert verdict(EVERY_KEY, changed) != "ok"
-    assert verdict(EVERY_KEY, token[:position] + token[position + 1 :]) != "ok"
-    assert verdict(EVERY_KEY, token) == "ok"
+    assert outcome(EVERY_KEY, changed) != "ok"
+    assert outcome(EVERY_KEY, token[:position] + token[position + 1 :]) != "ok"
+    assert outcome(EVERY_KEY, token) == "ok"
 
 
 @many
@@ -135,7 +135,7 @@ def test_one_spelling_per_token(noise: list[tuple[int, str]]) -> None:
     for position, text in noise:
         segments = segments[:position] + text + segments[position:]
     header, payload = segments.split("|")
-    assert (verdict(EVERY_KEY, ED.sign(header, payload)) == "ok") == (noise == [])
+    assert (outcome(EVERY_KEY, ED.sign(header, payload)) == "ok") == (noise == [])
 
 
 # --- digests ---------------------------------------------------------------------------------------------
@@ -238,10 +238,10 @@ def test_a_stricter_policy_never_accepts_more(
     lax, strict = policies
     token = key.token(**claims)
     keys = [each.jwk(issuer=issuer) for each in KEYS]
-    narrow = verdict(validator(*keys, **strict), token)
+    narrow = outcome(validator(*keys, **strict), token)
     event(narrow)  # for --hypothesis-show-statistics: how often anything is accepted
     if narrow == "ok":
-        assert verdict(validator(*keys, **lax), token) == "ok"
+        assert outcome(validator(*keys, **lax), token) == "ok"
 
 
 @many
@@ -252,7 +252,7 @@ def test_explaining_agrees_with_judging(
     """`explain` passes every check exactly where `validate` accepts, and otherwise names its very error."""
     one, token = validator(*KEYS, **policies[0]), key.token(**claims)
     failures = [row["code"] for row in one.explain(token) if row["passed"] is not True]
-    code = verdict(one, token)
+    code = outcome(one, token)
     assert (code == "ok") == (not failures)
     if failures:
         assert code in failures
@@ -278,7 +278,7 @@ def test_a_cached_verdict_equals_a_fresh_one(
     token = ED.token(**claims)
     for now in times:
         clock.now = now
-        assert verdict(cached, token) == verdict(fresh, token)
+        assert outcome(cached, token) == outcome(fresh, token)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_interval_after_success(max_age: float | None, interval: float) -> None:
 
 
 def test_pauses_after_failures() -> None:
-    """1, 2, 4 ... 60 seconds, for ever; a success starts anew. Jitter shortens a pause to half at most."""
+    """1, 2, 4 ... 60 seconds, forever; a success starts anew. Jitter shortens a pause to half at most."""
     schedule = KeySchedule(RULES)
     pauses = []
     for _ in range(2000):
@@ -341,7 +341,7 @@ def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> No
 
 
 def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
-    """A fetch that hangs does not hold its callers for ever; it goes on without them."""
+    """A fetch that hangs does not hold its callers forever; it goes on without them."""
     keys = make_keys(rules=RefreshRules(max_wait=0.01))
     source.gate.clear()
     keys.refresh()
@@ -376,7 +376,7 @@ def test_fork() -> None:
             reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
-                verdict = b"never refused"
+                outcome = b"never refused"
                 signal.alarm(60)  # ends this process if nothing else does
                 try:
                     one.validate(token)
@@ -384,9 +384,9 @@ def test_fork() -> None:
                     while True:
                         one.validate(token)
                 except InvalidToken as error:
-                    verdict = error.code.encode()
+                    outcome = error.code.encode()
                 finally:
-                    os.write(writing, verdict)
+                    os.write(writing, outcome)
                     os._exit(0)
             os.close(writing)
             assert os.read(reading, 10) == b"accepted, "
@@ -528,7 +528,7 @@ async def test_a_surprise_does_not_end_the_refreshing(accepted: list[KeySet | No
 
 
 async def test_waiting_on_a_loop_is_bounded(server: KeyServer, http: HttpClient) -> None:
-    """A fetch that hangs does not hold its callers for ever."""
+    """A fetch that hangs does not hold its callers forever."""
     server.hold()
     keys = AsyncKeys(server.keys_url, http, lambda _: None, rules=RefreshRules(max_wait=0.01))
     assert await keys.refresh_for_unknown("x")

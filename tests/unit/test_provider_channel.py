@@ -118,7 +118,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
     async with asyncio.timeout(60):
         while not ends.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-    sentence = "the process that speaks to the provider for all workers does not respond"
+    sentence = "the provider process does not respond"
     assert await ends.service.readiness() == sentence
     assert sentence.encode() in await ends.service.introspect("any")
     assert ends.service.tokens is not None

@@ -1,4 +1,4 @@
-"""The side of the sidecar that speaks to the provider, and its absence."""
+"""The side of the sidecar that talks to the provider, and its absence."""
 
 from __future__ import annotations
 

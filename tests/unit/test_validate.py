@@ -479,9 +479,9 @@ def test_validate_many(count: int) -> None:
     tokens: list[str | bytes] = []
     expected: list[Any] = []
     for n in range(count):
-        token, verdict = special.get(n % 10) or (_numbered(n % 50), n % 50)
+        token, outcome = special.get(n % 10) or (_numbered(n % 50), n % 50)
         tokens.append(token)
-        expected.append(verdict)
+        expected.append(outcome)
     one = validator()
     assert kinds(one.validate_many(tokens)) == expected
     assert kinds(one.validate_many(tuple(tokens))) == expected

@@ -1,6 +1,6 @@
 """Every setting of the sidecar. docs/settings.md is checked against it.
 
-What belongs here: one row for each setting, and all that is to be said about that setting alone. What must
+What belongs here: one row for each setting, with everything that concerns only that setting. What must
 never be here: a default or a bound that is written down anywhere else.
 """
 

@@ -210,7 +210,7 @@ async def test_withdrawal(entra: Caller) -> None:
 
 
 async def test_published_keys_are_bounded(entra: Caller) -> None:
-    """Rotating for ever does not grow the key set."""
+    """Rotating forever does not grow the key set."""
     for _ in range(MAX_PUBLISHED_KEYS + 3):
         entra.local.keyring.rotate()
     states = [state for _, state in entra.local.keyring.describe()]
