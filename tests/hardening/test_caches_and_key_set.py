@@ -66,14 +66,14 @@ class Threads:
         self.validator = Validator(ISSUER, AUDIENCE, jwks_uri=url, clock=lambda: NOW, **options)
 
     def outcomes(self, tokens: Sequence[str]) -> list[Outcome]:
-        def judge(token: str) -> Outcome:
+        def attempt(token: str) -> Outcome:
             try:
                 return self.validator.validate(token)
             except EntraFastError as error:
                 return error
 
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(judge, tokens))
+            return list(pool.map(attempt, tokens))
 
     def stats(self) -> dict[str, int]:
         return self.validator.stats()
@@ -90,12 +90,12 @@ class Loop:
         self.validator = AsyncValidator(ISSUER, AUDIENCE, jwks_uri=url, clock=lambda: NOW, **options)
 
     def outcomes(self, tokens: Sequence[str]) -> list[Outcome]:
-        async def judge() -> list[Any]:
+        async def attempt() -> list[Any]:
             return await asyncio.gather(
                 *(self.validator.validate(token) for token in tokens), return_exceptions=True
             )
 
-        return self.runner.run(judge())
+        return self.runner.run(attempt())
 
     def stats(self) -> dict[str, int]:
         return self.validator.stats()
@@ -124,7 +124,7 @@ def codes(outcomes: Sequence[Outcome]) -> set[str]:
 
 
 def strangers(count: int) -> list[str]:
-    """Tokens of random kids, which cost their sender nothing."""
+    """Tokens with random kids, which cost an attacker nothing."""
     payload = segment(good_claims())
     return [f"{segment(signer().header(kid=uuid.uuid4().hex))}.{payload}.AAAA" for _ in range(count)]
 
@@ -156,11 +156,11 @@ def test_pairs_with_the_same_concatenation() -> None:
         assert grant.access_token == f"for {token}|{scope}"
 
 
-# --- a outcome outlives nothing --------------------------------------------------------------------------
+# --- a cached verification outlives neither token nor key ------------------------------------------------
 
 
-def test_cached_verdict_after_the_token_expired() -> None:
-    """A hit checks the time again: a cached token expires when it expires, and leaves the cache."""
+def test_cached_verification_after_the_token_expired() -> None:
+    """A hit checks the time again: a cached token expires on time, and leaves the cache."""
     clock = Clock()
     one = validator(clock=clock, leeway=0)
     token = signer().token(exp=NOW + 100)
@@ -173,8 +173,8 @@ def test_cached_verdict_after_the_token_expired() -> None:
     assert one.stats()["cache_entries"] == 0
 
 
-def test_cached_verdict_and_a_clock_that_jumps() -> None:
-    """The clock jumps back before `nbf` and `iat`, and forth again: each answer is right for its time."""
+def test_cached_verification_and_a_clock_that_jumps() -> None:
+    """The clock jumps back before `nbf` and `iat`, and forward again: each answer is right for its time."""
     clock = Clock()
     one = validator(clock=clock, max_age=600)
     token = signer().token(nbf=NOW, iat=NOW)
@@ -196,8 +196,9 @@ def test_cached_verdict_and_a_clock_that_jumps() -> None:
 
 
 def test_token_that_resembles_a_cached_one() -> None:
-    """A outcome is found by a fingerprint of the whole token. What shares nearly all with a cached one, or
-    would be the same to a polynomial hash without a secret, is judged by itself, each time it is sent."""
+    """A cached verification is found by a fingerprint of the whole token. A token that is nearly equal to a
+    cached one, or would equal it under a polynomial hash without a secret, is verified separately each
+    time."""
     one = validator()
     token, other = signer().token(uti="a" * 400), signer().token(uti="b" * 400)
     assert len(token) == len(other)
@@ -231,8 +232,8 @@ def test_token_that_resembles_a_cached_one() -> None:
     assert (stats["cache_hits"], stats["cache_entries"]) == (hits, 2)
 
 
-def test_cached_verdict_of_another_policy() -> None:
-    """A token that one validator has accepted is refused by each that asks for more."""
+def test_cached_verification_of_another_policy() -> None:
+    """A token that one validator has accepted is rejected by each validator with a stricter policy."""
     token = signer().token()
     lenient = validator()
     lenient.validate(token)
@@ -248,8 +249,8 @@ def test_cached_verdict_of_another_policy() -> None:
     lenient.validate(token)
 
 
-def test_withdrawn_key_kills_cached_verdicts(front: Threads | Loop, server: KeyServer) -> None:
-    """A key that leaves the set takes the outcomes with it that it had signed, at the next refresh."""
+def test_withdrawn_key_drops_cached_verifications(front: Threads | Loop, server: KeyServer) -> None:
+    """When a key leaves the set, its cached verifications are dropped at the next refresh."""
     old, new = signer(), signer("key-2")
     token = old.token()
     assert codes(front.outcomes([token, token])) == {"ok"}
@@ -262,7 +263,8 @@ def test_withdrawn_key_kills_cached_verdicts(front: Threads | Loop, server: KeyS
 
 
 def test_key_replaced_under_its_name(front: Threads | Loop, server: KeyServer) -> None:
-    """Another key under the same `kid`: outcomes of the old one die, though the name is still there."""
+    """Another key under the same `kid`: cached verifications by the old key are dropped, although the name is
+    still there."""
     old, new = signer(), signer("key-2").named("key-1")
     token = old.token()
     assert codes(front.outcomes([token, token])) == {"ok"}
@@ -284,7 +286,8 @@ def test_key_replaced_under_its_name(front: Threads | Loop, server: KeyServer) -
 def test_key_published_for_something_else(
     front: Threads | Loop, server: KeyServer, published: dict[str, str], code: str
 ) -> None:
-    """The same key under the same `kid`, but no longer for this: a outcome in the cache dies as well."""
+    """The same key under the same `kid`, but for another purpose: its cached verifications are dropped,
+    too."""
     token = signer().token()
     assert codes(front.outcomes([token, token])) == {"ok"}
     server.publish(jwks(signer().jwk(**published), signer("key-2")))
@@ -296,7 +299,7 @@ def test_key_published_for_something_else(
 
 
 def test_flood_of_random_kids(front: Threads | Loop, server: KeyServer) -> None:
-    """Random `kid`s cause one fetch per cool-down, all together; known keys keep serving meanwhile."""
+    """Random `kid`s cause one fetch per cool-down in total; known keys keep working in the meantime."""
     good = signer().token()
     assert codes(front.outcomes([good])) == {"ok"}
     assert server.fetches() == 1
@@ -334,7 +337,7 @@ def test_flood_of_tokens_without_kid(front: Threads | Loop, server: KeyServer) -
 
 
 def test_known_keys_do_not_wait_for_a_fetch(front: Threads | Loop, server: KeyServer) -> None:
-    """While a fetch hangs, tokens of known keys are judged: an attacker's `kid` slows nobody down."""
+    """While a fetch hangs, tokens of known keys are verified: an attacker's `kid` delays no one."""
     good = [signer().token(n=n) for n in range(5)]
     assert codes(front.outcomes(good[:1])) == {"ok"}
     server.hold()
@@ -361,7 +364,7 @@ def test_known_keys_do_not_wait_for_a_fetch(front: Threads | Loop, server: KeySe
 
 
 def test_keys_rotate_under_load(front: Threads | Loop, server: KeyServer) -> None:
-    """A rollover: no good token is refused, and one fetch serves all. The next rollover is not held up."""
+    """A rollover: no good token is rejected, and one fetch serves all. The next rollover is not delayed."""
     keys = [signer(), signer("key-2"), signer("key-3")]
     assert codes(front.outcomes([keys[0].token()])) == {"ok"}
     for rollover in (1, 2):
@@ -414,7 +417,8 @@ def test_bad_answer(name: str, front: Threads | Loop, server: KeyServer) -> None
 
 
 async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
-    """The last good set is not believed forever: past its age it goes, and cached outcomes with it."""
+    """The last good set is not used forever: past its maximum age it is discarded, and cached verifications
+    with it."""
     policy = _native.Policy(issuers=[ISSUER], audiences=[AUDIENCE])
     clock, token = Clock(), signer().token()
     rules = RefreshRules(cool_down=0, first_retry=3600, last_retry=3600, max_age=86_400)
@@ -448,7 +452,7 @@ async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
 
 @pytest.mark.parametrize("kind", [Threads, Loop])
 def test_recovers_by_itself(kind: type[Threads | Loop], server: KeyServer) -> None:
-    """A provider that was down at the start, and comes up: no restart is needed."""
+    """A provider that was down at the start recovers: no restart is needed."""
     front = kind(server.keys_url, refresh=RefreshRules(first_retry=0.01, last_retry=0.01))
     try:
         server.fail(Answer(status=500))
@@ -572,7 +576,7 @@ async def test_discovery_document(changes: dict[str, Any], code: str, server: Ke
     ids=["500", "404", "empty", "array", "HTML", "duplicate", "cut", "too large"],
 )
 async def test_discovery_failure(answer: Answer, server: KeyServer) -> None:
-    """A discovery document that cannot be had or read is an error at once, with its own sentence."""
+    """A discovery document that cannot be fetched or read is an error at once, with its own sentence."""
     server.answers[DISCOVERY_PATH] = answer
     with pytest.raises(KeysUnavailable):
         Validator.from_discovery(server.discovery_url, AUDIENCE)
@@ -601,7 +605,7 @@ def resident_bytes() -> int:
 
 
 def test_memory_stays_flat() -> None:
-    """10^5 distinct good tokens through a small cache: entries and bytes keep to their limits, and so
+    """10^5 distinct good tokens through a small cache: entries and bytes stay within their limits, and so
     does the process."""
     key = signer("ed", "EdDSA")
     assert isinstance(key.key, Ed25519PrivateKey)

@@ -349,7 +349,7 @@ def _blocks(fence: str, page: str = "README.md") -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_story_in_the_readme_is_true(running: Running) -> None:
+def test_the_commands_in_the_readme_work(running: Running) -> None:
     """Its first three commands do what it says, and are those that are printed."""
     sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
     commands = [
@@ -392,7 +392,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
     assert "401 not_a_jwt" in run(sys.executable, "-c", program, "nonsense", **variables)
 
 
-def test_the_page_about_the_library_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from here exist; the one for tests runs as it stands."""
     blocks = _blocks("python", "docs/library.md")
     assert len(blocks) == 5

@@ -129,7 +129,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
     assert sentence in ends.keys.unavailable().message
 
 
-async def test_a_provider_process_that_hangs_does_not_hold_a_request_for_ever(
+async def test_a_provider_process_that_hangs_does_not_hold_a_request_forever(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the limit a token that is still valid is served; where there is none, the request fails."""

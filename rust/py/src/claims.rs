@@ -69,8 +69,8 @@ impl Claims {
         self.strings(py, "groups")
     }
 
-    /// True if Entra ID left the groups out because there are too many: then a missing group means nothing, and
-    /// you have to query Microsoft Graph.
+    /// True where Entra ID left the groups out because there are too many: then a missing group means nothing, and
+    /// Microsoft Graph has to be asked.
     #[getter]
     fn has_groups_overage(&self) -> bool {
         self.claims().has_groups_overage()
@@ -113,7 +113,7 @@ impl Claims {
     }
 
     /// Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none is a
-    /// `TypeError`: a name that is None because a setting is missing must not allow every token.
+    /// `TypeError`: a name that is None because a setting is missing must not admit every token.
     #[pyo3(signature = (*, role = None, scope = None, group = None))]
     fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
         let required = Required::new(role, scope, group)
@@ -249,7 +249,7 @@ fn number<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
     py.get_type::<PyInt>().call1((text,)) // its length was bounded by the parser
 }
 
-/// The names that Entra ID writes in nearly every token are created once per process.
+/// The names that Entra ID writes in nearly every token are made once per process.
 fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
     // Patterns of bytes become a decision tree; patterns of str would be compared one after the other.
     macro_rules! interned {
