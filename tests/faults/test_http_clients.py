@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import pytest
 import pytest_asyncio
 
-from entra_fast._net import proxy_for
 from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse
+from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse, Route
 from entra_fast.errors import ConfigurationError, EntraFastError
 from entra_fast.validate import AsyncValidator, Validator
 from support.network import (
@@ -543,37 +542,6 @@ async def test_loopback_needs_no_proxy(
     assert failed.message == f"no connection to {where}: Connection refused"
 
 
-@pytest.mark.parametrize(
-    ("url", "no_proxy", "proxied"),
-    [
-        ("https://login.example/", "", True),
-        ("https://login.example/", "*", False),
-        ("https://login.example/", "login.example", False),
-        ("https://login.example/", "LOGIN.example", False),
-        ("https://login.example/", "example", False),
-        ("https://login.example/", ".example", False),
-        ("https://login.example/", "*.example", False),
-        ("https://login.example/", "gin.example", True),
-        ("https://login.example/", "login.example:443", False),
-        ("https://login.example/", "login.example:444", True),
-        ("https://login.example:444/", "login.example:444", False),
-        ("https://10.1.2.3/", "10.0.0.0/8", False),
-        ("https://11.1.2.3/", "10.0.0.0/8, 11.1.2.3", False),
-        ("https://11.1.2.4/", "10.0.0.0/8, 11.1.2.3", True),
-        ("https://[fd00::1]/", "fd00::/8", False),
-        ("https://[fd00::1]/", "[fd00::1]", False),
-        ("https://[fd00::1]/", "[fd00::1]:443", False),
-        ("https://[fd00::1]/", "[fd00::2]", True),
-        ("https://127.0.0.1/", "", False),
-        ("https://localhost/", "", False),
-    ],
-)
-def test_which_hosts_go_through_the_proxy(url: str, no_proxy: str, proxied: bool) -> None:
-    """NO_PROXY: names with their subdomains, ports, addresses, networks; loopback is always direct."""
-    proxies = {"https": "http://proxy.example:8080", "no": no_proxy}
-    assert (proxy_for(url, proxies) is not None) is proxied
-
-
 # --- the client for threads ------------------------------------------------------------------------------
 
 
@@ -663,3 +631,9 @@ async def test_a_key_set_is_asked_for_by_its_media_types(network: TcpProxy) -> N
 def _rejected(validator: Validator) -> None:
     with pytest.raises(EntraFastError):
         validator.validate(TOKEN)
+
+
+def test_a_tls_failure_without_a_reason() -> None:
+    """There is a sentence for it all the same, and nothing of the exception in it."""
+    failed = Route.to("https://login.example/", {}).tls_failed(ssl.SSLError("canary"))
+    assert failed.message == "no TLS connection to login.example:443: the handshake failed"

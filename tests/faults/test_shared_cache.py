@@ -1159,3 +1159,40 @@ async def test_no_secret_is_logged_however_redis_fails(
     assert [
         secret[:6] for secret in secrets if any(secret[i : i + 12] in said for i in range(len(secret) - 11))
     ] == []
+
+
+async def test_calls_are_bounded(
+    replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More calls at once than the limit go on without Redis."""
+    monkeypatch.setattr("entra_fast._provider.redis_cache.MAX_CALLS", 0)
+    sidecar = await replica()
+    assert (await sidecar.call.token(TARGET)).status == 200
+    await until(sidecar, "get", "busy")
+    await until(sidecar, "put", "busy")
+
+
+async def test_a_silent_connection_is_checked(
+    replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Announcements still arrive after a silence that was longer than the interval of the checks."""
+    monkeypatch.setattr("entra_fast._provider.redis_cache.HEARTBEAT", 0.01)
+    one, two = await replica(), await replica()
+    old = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    assert (await two.call.token(TARGET)).json["access_token"] == old
+    await asyncio.sleep(0.1)
+    new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
+
+    async def taken_over() -> bool:
+        return bool((await two.call.token(TARGET)).json["access_token"] == new)
+
+    await eventually(taken_over)
+
+
+def test_an_announcement_of_another_key_is_rejected() -> None:
+    """It has the right size, and was encrypted by somebody else."""
+    sealed = EntryCipher(b"1" * 32).seal_announcement(b"s" * 16, b"d" * 32)
+    with pytest.raises(EntryRejected) as caught:
+        EntryCipher(b"2" * 32).open_announcement(sealed)
+    assert caught.value.reason == "decryption"

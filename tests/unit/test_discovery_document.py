@@ -105,3 +105,16 @@ def test_validating_needs_fewer_endpoints() -> None:
     with pytest.raises(DiscoveryError) as caught:
         parse_key_discovery(foreign, url)
     assert caught.value.code == "discovery_foreign_host"
+
+
+def test_an_issuer_that_is_no_url_is_refused() -> None:
+    """A port that is no number does not stop the check."""
+    with pytest.raises(DiscoveryError) as caught:
+        parse_discovery(document("https://login.example:x/t", "https://login.example"), well_known("/t"))
+    assert caught.value.code == "discovery_issuer_mismatch"
+
+
+def test_a_document_under_another_name() -> None:
+    """Of a URL without the well-known suffix only the host can be compared."""
+    body = document("https://login.example/anything", "https://login.example")
+    assert parse_discovery(body, "https://login.example/metadata").issuer == "https://login.example/anything"

@@ -256,3 +256,18 @@ def test_any_answer_is_a_token_or_a_provider_error(body: bytes, status: int) -> 
     """No input crashes the reading of an answer."""
     with suppress(ProviderError):
         parse(body, status)
+
+
+def test_a_token_that_only_looks_like_a_jwt_is_opaque() -> None:
+    """Its end is what expires_in says; no representation of the answer holds the token."""
+    answer = parse_token_response(200, JSON, token_body(access_token="a.!.c", expires_in=60), now=NOW)
+    assert (answer.expires_in, answer.cacheable) == (60, True)
+    assert repr(answer) == "TokenResponse(expires_in=60.0, cacheable=True)"
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "x" * 65, "nonsense"])
+def test_a_date_that_is_none_is_ignored(date: str) -> None:
+    """The local clock counts then."""
+    headers = JSON | {"Date": date}
+    answer = parse_token_response(200, headers, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
+    assert answer.expires_in == 60

@@ -56,11 +56,12 @@ class World:
         self.others, self.metrics = Others(), Metrics()
         self.cache = TimedCache(_native.TokenCache(), timing)
         self.renewals = Renewals(self.cache, timing, lambda wanted: None)
+        self.fetches: SingleFlight[bytes, FetchedToken] = SingleFlight("test")
         self.replication = Replication(
             self.others,
             cache=self.cache,
             renewals=self.renewals,
-            fetches=SingleFlight("test"),
+            fetches=self.fetches,
             overall_timeout=5.0,
             monotonic=timing.monotonic,
             metrics=self.metrics,
@@ -117,3 +118,46 @@ async def test_a_token_that_has_ended_is_not_published() -> None:
     world = World()
     world.replace(1, lifetime=0.0)
     assert world.others.announced == []
+
+
+async def test_a_users_renewal_may_be_left_to_another() -> None:
+    """It is due again soon; it is not renewed unasked."""
+    world = World()
+    key = b"k" * 32
+    world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
+    world.now += 2900
+    assert (found := world.cache.get(key)) is not None
+    assert found.renewal_due
+    world.renewals.left_to_another(WantedToken(key, "on_behalf_of", "scope", "user", 2e9))
+    assert (found := world.cache.get(key)) is not None
+    assert not found.renewal_due
+    assert len(world.renewals) == 0
+    world.now += 5
+    assert (found := world.cache.get(key)) is not None
+    assert found.renewal_due
+
+
+async def test_a_replacement_waits_for_a_fetch_in_flight() -> None:
+    """What is being fetched may be the old token, and is replaced then."""
+    world = World()
+    key = world.replace(1)
+    brought = asyncio.Event()
+
+    async def fetch() -> FetchedToken:
+        await brought.wait()
+        return FetchedToken("old", 3600.0, world.now)
+
+    world.fetches.start(key, fetch)
+    world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
+    world.others.tokens[key] = FetchedToken("theirs", 3600.0, world.now)
+    world.others.gate.set()
+    world.others.on_replaced(key)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (found := world.cache.get(key)) is not None
+    assert found.access_token == "cached"
+    brought.set()
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert (found := world.cache.get(key)) is not None
+    assert found.access_token == "theirs"

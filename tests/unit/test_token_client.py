@@ -390,3 +390,31 @@ async def test_closing_ends_what_is_under_way() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert world.client.in_flight == 0
+
+
+async def test_a_renewal_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cached token is no reason to exceed the limit of fetches."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.pass_time(3000)
+    monkeypatch.setattr(token_client, "MAX_FETCHES", 0)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    monkeypatch.undo()
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    await world.settle()
+    assert (await world.client.acquire("a:b:c")).access_token == "token-2"
+
+
+async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
+    """skip_cache asks for a new token; other failures leave the valid one."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    refused = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+    world.http.script = [refused, failed(400)]
+    with pytest.raises(ProviderError) as caught:
+        await world.client.acquire("a:b:c", skip_cache=True)
+    assert caught.value.error == "invalid_grant"
+    token = await world.client.acquire("a:b:c", skip_cache=True)
+    assert token.access_token == "token-1"
+    assert "token-1" not in repr(token)

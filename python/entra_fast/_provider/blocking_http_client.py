@@ -306,10 +306,7 @@ class _TlsConnection:
         self._run(self._tls.do_handshake)
 
     def receive(self) -> bytes:
-        try:
-            return self._run(lambda: self._tls.read(_PIECE))
-        except ssl.SSLZeroReturnError:
-            return b""
+        return self._run(lambda: self._tls.read(_PIECE))
 
     def send(self, data: bytes) -> None:
         self._run(lambda: self._tls.write(data))  # into memory, where there is room for all of it

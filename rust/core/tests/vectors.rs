@@ -79,13 +79,13 @@ fn policy(algorithms: &[Algorithm]) -> Policy {
 }
 
 /// Does the signature of this token verify with this key set (its JSON)? The vectors' payloads are no claims.
-fn verdict(token: &str, jwks: &Value, policy: &Policy) -> Result<(), String> {
+fn checked(token: &str, jwks: &Value, policy: &Policy) -> Result<(), String> {
     let keys = KeySet::parse(jwks.to_string().as_bytes(), 1).map_err(|error| error.to_string())?;
     let compact = Compact::split(token.as_bytes(), 1 << 16).map_err(|error| error.to_string())?;
     match verify_signature(&compact, &keys, policy) {
         Ok((selected, _)) => {
             assert!(keys.has(&selected.key));
-            // What was remembered of this header must not change the second verdict.
+            // What was remembered of this header must not change the second result.
             verify_signature(&compact, &keys, policy).map(|_| ()).map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
@@ -116,9 +116,9 @@ fn wycheproof_json_web_signature() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        let verdict = verdict(token, &json!({"keys": [public_half(group)]}), &everything);
+        let checked = checked(token, &json!({"keys": [public_half(group)]}), &everything);
         let offered = named_algorithm(token).is_some_and(|name| Algorithm::from_name(&name).is_some());
-        let outcome = match (test["result"] == "valid", &verdict) {
+        let outcome = match (test["result"] == "valid", &checked) {
             (true, Ok(())) => "valid and accepted",
             (true, Err(_)) if KNOWN_DEVIATIONS.contains(&tc_id(test)) => "valid, documented deviation, rejected",
             (true, Err(_)) if !offered => "valid, algorithm not offered, rejected",
@@ -149,7 +149,7 @@ fn wycheproof_json_web_signature_with_rs256_only() {
     let (mut accepts, mut rejects) = (0, 0);
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        if verdict(token, &json!({"keys": [public_half(group)]}), &default).is_ok() {
+        if checked(token, &json!({"keys": [public_half(group)]}), &default).is_ok() {
             assert_eq!(test["result"], "valid", "tcId {} is a FALSE ACCEPT", tc_id(test));
             assert_eq!(named_algorithm(token).as_deref(), Some("RS256"), "tcId {}", tc_id(test));
             accepts += 1;
@@ -170,9 +170,9 @@ fn wycheproof_json_web_key() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for (group, test) in &cases {
         let token = test["jws"].as_str().expect("jws");
-        let verdict = verdict(token, &public_half(group), &everything);
+        let checked = checked(token, &public_half(group), &everything);
         let symmetric = named_algorithm(token).is_some_and(|name| name.starts_with("HS"));
-        let outcome = match (test["result"] == "valid", &verdict) {
+        let outcome = match (test["result"] == "valid", &checked) {
             (true, Ok(())) => "valid and accepted",
             (true, Err(_)) if symmetric => "valid, symmetric, rejected",
             (true, Err(why)) => panic!("tcId {} should be accepted: {why}", tc_id(test)),
@@ -239,17 +239,17 @@ fn signatures(file: &str, algorithm: Algorithm, valid: fn(&Value) -> bool, expec
         let key = PublicKey::from_jwk(jwk.root()).unwrap_or_else(|why| panic!("{file}: the key {why}"));
         let (message, signature) = (bytes(&test["msg"]), bytes(&test["sig"]));
         let verifies = |algorithm, signatures| key.verify(algorithm, signatures, &message, &signature).is_some();
-        let verdict = verifies(algorithm, Signatures::AwsLc);
-        assert_eq!(verifies(algorithm, Signatures::Fast), verdict, "{file}, tcId {}", tc_id(test));
+        let checked = verifies(algorithm, Signatures::AwsLc);
+        assert_eq!(verifies(algorithm, Signatures::Fast), checked, "{file}, tcId {}", tc_id(test));
         let label = &test["result"];
-        assert_eq!(verdict, valid(test), "{file}, tcId {} is labelled {label}: {}", tc_id(test), test["comment"]);
-        if verdict {
+        assert_eq!(checked, valid(test), "{file}, tcId {} is labelled {label}: {}", tc_id(test), test["comment"]);
+        if checked {
             accepts += 1;
         } else {
             rejects += 1;
         }
         // What verifies under one algorithm verifies under no other one.
-        for other in Algorithm::ALL.into_iter().filter(|other| verdict && *other != algorithm) {
+        for other in Algorithm::ALL.into_iter().filter(|other| checked && *other != algorithm) {
             for signatures in Signatures::ALL {
                 assert!(!verifies(other, signatures), "{file}, tcId {} as {other:?}", tc_id(test));
             }
@@ -320,7 +320,7 @@ fn json_test_suite() {
             ("n_", Err(_)) => "n: rejected",
             ("i_", Ok(_)) => "i: accepted",
             ("i_", Err(_)) => "i: rejected",
-            (_, verdict) => panic!("{name}: {verdict:?}"),
+            (_, checked) => panic!("{name}: {checked:?}"),
         };
         *counts.entry(outcome).or_default() += 1;
     }
@@ -352,7 +352,7 @@ fn rfc_7520_keys() {
     assert_eq!(rsa, Ok(Some("bilbo.baggins@hobbiton.example".to_owned())));
     for (file, reason) in [
         ("jwk/3_1.ec_public_key.json", "curve"),    // P-521 is not offered
-        ("jwk/3_2.ec_private_key.json", "private"), // whoever reads a key set could sign
+        ("jwk/3_2.ec_private_key.json", "private"), // anyone who reads a key set could sign
         ("jwk/3_4.rsa_private_key.json", "private"),
         ("jwk/3_5.symmetric_key_mac_computation.json", "symmetric"),
         ("jwk/3_6.symmetric_key_encryption.json", "use"),
@@ -374,8 +374,8 @@ fn rfc_7520_signatures() {
     let example = |file: &str| cookbook(file).expect("the file");
     let compact = |example: &Value| example["output"]["compact"].as_str().expect("compact").to_owned();
 
-    assert_eq!(verdict(&compact(&pkcs1), &rsa, &everything), Ok(()));
-    assert_eq!(verdict(&compact(&example("jws/4_2.rsa-pss_signature.json")), &rsa, &everything), Ok(()));
+    assert_eq!(checked(&compact(&pkcs1), &rsa, &everything), Ok(()));
+    assert_eq!(checked(&compact(&example("jws/4_2.rsa-pss_signature.json")), &rsa, &everything), Ok(()));
 
     // Not offered: ES512, HS256, and HS256 with its content elsewhere.
     let refusals = [
@@ -384,14 +384,14 @@ fn rfc_7520_signatures() {
         ("jws/4_5.signature_with_detached_content.json", "'HS256' is not allowed"),
     ];
     for (file, reason) in refusals {
-        let why = verdict(&compact(&example(file)), &rsa, &everything).expect_err(file);
+        let why = checked(&compact(&example(file)), &rsa, &everything).expect_err(file);
         assert!(why.contains(reason), "{file}: {why}");
     }
     // A detached payload leaves an empty segment, which the signature does not cover.
     let full = compact(&pkcs1);
     let (header, signature) = (full.split_once('.').expect("a token").0, full.rsplit_once('.').expect("a token").1);
     let detached = format!("{header}..{signature}");
-    assert_eq!(verdict(&detached, &rsa, &everything), Err("token signature is invalid".to_owned()));
+    assert_eq!(checked(&detached, &rsa, &everything), Err("token signature is invalid".to_owned()));
 
     // The JSON serialization is not a compact token, not even of a key that would verify it.
     let mut serialized = 0;
@@ -403,7 +403,7 @@ fn rfc_7520_signatures() {
     ] {
         for form in ["json", "json_flat"] {
             if let Some(json) = example(file)["output"].get(form) {
-                let why = verdict(&json.to_string(), &rsa, &everything).expect_err(file);
+                let why = checked(&json.to_string(), &rsa, &everything).expect_err(file);
                 assert!(why.contains("not a JWT") || why.contains("encrypted"), "{file}: {why}");
                 serialized += 1;
             }
@@ -415,7 +415,7 @@ fn rfc_7520_signatures() {
     let first = &several["signatures"][0];
     let part = |value: &Value| value.as_str().expect("a segment").to_owned();
     let token = [part(&first["protected"]), part(&several["payload"]), part(&first["signature"])].join(".");
-    assert_eq!(verdict(&token, &rsa, &everything), Ok(()));
+    assert_eq!(checked(&token, &rsa, &everything), Ok(()));
     report(&format!(
         "RFC 7520, section 4: 3 signatures accepted, 4 rejected, {serialized} JSON serializations rejected"
     ));
@@ -433,7 +433,7 @@ fn rfc_7797_unencoded_payloads() {
         tokens.extend(["json", "json_flat"].map(|form| example["output"][form].to_string()));
     }
     for token in &tokens {
-        let why = verdict(token, &rsa, &everything).expect_err(token);
+        let why = checked(token, &rsa, &everything).expect_err(token);
         assert!(why.contains("not accepted") || why.contains("not a JWT"), "{why}");
     }
     report(&format!("RFC 7797: {} examples of b64=false, all rejected", tokens.len()));

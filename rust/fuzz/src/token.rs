@@ -33,18 +33,18 @@ pub fn run(data: &[u8]) -> Outcome {
             assert_eq!(base64url::encode(claims.text().as_bytes()).as_bytes(), compact.payload);
         }
     }
-    let verdict = verify(&token, &KEYS, &POLICY, NOW);
-    if let Ok(verified) = &verdict {
+    let result = verify(&token, &KEYS, &POLICY, NOW);
+    if let Ok(verified) = &result {
         assert_rightly_accepted(&token, signer, verified);
     }
-    let accepted = verdict.is_ok();
-    let expires_at = verdict.as_ref().ok().map(Verified::expires_at);
+    let accepted = result.is_ok();
+    let expires_at = result.as_ref().ok().map(Verified::expires_at);
 
     // Other ways to the same question must give the same answer.
     let checks = explain(&token, Some(&KEYS), &POLICY, NOW);
     let explained = checks.iter().all(|check| matches!(check.outcome, Some(Ok(()))));
-    assert_eq!(explained, accepted, "{checks:?}\n{verdict:?}");
-    let error = verdict.err();
+    assert_eq!(explained, accepted, "{checks:?}\n{result:?}");
+    let error = result.err();
     if let Some(error) = &error {
         let known = checks.iter().any(|check| matches!(&check.outcome, Some(Err(found)) if found == error));
         assert!(known, "{error:?} is not among {checks:?}");
