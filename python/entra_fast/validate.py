@@ -713,6 +713,6 @@ def validate(token: str | bytes) -> Claims:
     global _default  # noqa: PLW0603 - one per process is the point
     if _default is None:
         with _default_lock:
-            if _default is None:
+            if _default is None:  # pragma: no branch - else another thread was first
                 _default = Validator.from_env()
     return _default.validate(token)

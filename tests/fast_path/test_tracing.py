@@ -253,3 +253,12 @@ async def test_spans_are_exported_as_the_environment_says(provider: Provider, re
         (span,) = [span for span in sent if span.name == "POST /api/v1/introspect"]
         assert span.trace_id.hex() == TRACE
         assert span.parent_span_id.hex() == SPAN
+
+
+def test_a_process_that_leaves_without_cleaning_up_sends_its_spans_first() -> None:
+    """A worker ends with `os._exit`: it flushes, where the tracer provider can."""
+    flushed: list[str] = []
+    tracer = TracerProvider().get_tracer("test")
+    tracing.Tracing(tracer, lambda: flushed.append("flushed")).flush()
+    assert flushed == ["flushed"]
+    tracing.Tracing(tracer).flush()

@@ -1198,3 +1198,23 @@ def test_an_announcement_of_another_key_is_rejected() -> None:
     with pytest.raises(EntryRejected) as caught:
         EntryCipher(b"2" * 32).open_announcement(sealed)
     assert caught.value.reason == "decryption"
+
+
+async def test_a_token_that_is_about_to_end_is_not_stored(
+    replica: Replica, redis: RedisServer, provider: Provider
+) -> None:
+    """It would be gone before another replica could use it."""
+    provider.lifetime = 1
+    sidecar = await replica()
+    assert (await sidecar.call.token(TARGET)).status == 200
+    await until(sidecar, "put", "ok")
+    assert await redis.names("token") == []
+
+
+def test_a_late_success_does_not_close_the_breaker() -> None:
+    """A call that began before the outage says nothing about now."""
+    breaker = Breaker(lambda: 1000.0, lambda low, high: low)
+    while not breaker.failed():
+        pass
+    breaker.succeeded()
+    assert not breaker.closed

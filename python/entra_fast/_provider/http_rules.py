@@ -268,6 +268,7 @@ def _tls_reason(exc: BaseException) -> str:
         error = getattr(error, name, None) or error
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message or "the certificate is not trusted"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return str(error.reason).lower().replace("_", " ")
+    reason = getattr(error, "reason", None)  # only errors that OpenSSL made have one
+    if isinstance(error, ssl.SSLError) and reason:
+        return str(reason).lower().replace("_", " ")
     return "the handshake failed"
