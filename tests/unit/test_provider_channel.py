@@ -132,7 +132,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
 async def test_a_provider_process_that_hangs_does_not_hold_a_request_forever(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the limit a token that is still valid is served; where there is none, the request fails."""
+    """After the limit a token that is still valid is returned; without one, the request fails."""
     monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
     never = asyncio.get_running_loop().create_future()
     ends.answer = lambda *_: never  # type: ignore[assignment]

@@ -68,7 +68,7 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
 
 
 class Nothing:
-    """Is told of no change."""
+    """Ignores all changes."""
 
     def provider_found(self, issuer: str, keys: KeySource) -> None:
         raise AssertionError
