@@ -156,7 +156,7 @@ def _checked(draft: LoginRequest) -> LoginRequest:
         )
     if (method and method not in ("S256", "plain")) or (method and not challenge):
         raise EntraError(
-            9002313, reason="'code_challenge_method' must be S256 or plain, beside a 'code_challenge'"
+            9002313, reason="'code_challenge_method' must be S256 or plain, with a 'code_challenge'"
         )
     if draft.client.single_page and method != "S256":
         raise EntraError(9002325)

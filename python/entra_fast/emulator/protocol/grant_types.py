@@ -119,7 +119,7 @@ class GrantTypes:
         refresh_token = self.store.redeemed.get(code)
         if refresh_token is None:
             return EntraError(70008)
-        # The code has leaked: the tokens that it was redeemed for end as well (RFC 6749, section 4.1.2).
+        # The code has leaked: revoke the tokens that it was redeemed for, too (RFC 6749, section 4.1.2).
         self.store.refresh_tokens.remove(refresh_token)
         return EntraError(54005)
 

@@ -40,6 +40,6 @@ def error_page(
     Args:
         advice: what to do about it, in sentences.
         details: names and values.
-        actions: links to go on with: text and path.
+        actions: links to continue with: text and path.
     """
     return PAGES.render("error.html", title=title, text=text, advice=advice, details=details, actions=actions)
