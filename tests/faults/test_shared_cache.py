@@ -828,6 +828,36 @@ async def test_a_full_server_is_still_read(replica: Replica, redis: RedisServer,
     await until(one, "put", "ok", 2)
 
 
+@pytest.mark.parametrize(
+    ("right", "operation"), [("getrange", "get"), ("pttl", "get"), ("set", "put"), ("set", "lead")]
+)
+async def test_missing_rights_only_cost_speed(
+    start: StartSidecar, redis: RedisServer, provider: Provider, right: str, operation: str
+) -> None:
+    """NOPERM: counted as `refused`; every request is answered, and the server is still used for the rest."""
+    one = await start(**shared(redis.port), **PATIENT)
+    await one.call.token(TARGET)
+    await until(one, "put", "ok")
+    rule = acl_rule().replace("<password>", "password").split()[2:]
+    await redis.client.execute_command("ACL", "SETUSER", "entra_fast", *rule, f"-{right}")
+    two = await start(**shared(redis.port, login="entra_fast:password@"), **PATIENT)
+    assert (await two.call.token(TARGET)).status == 200
+    assert len(provider.requests) == (1 if right == "set" else 2)
+    if operation == "put":
+        assert (await two.call.token(OTHER)).status == 200
+    elif operation == "lead":
+        two.clock.advance(2900)
+        assert (await two.call.token(TARGET)).status == 200
+    await until(two, operation, "refused")
+    assert await two.metric("entra_fast_shared_cache_available") == 1
+
+
+def acl_rule() -> str:
+    """The rights that the documentation asks for, as a line of an ACL file."""
+    page = (Path(__file__).parents[2] / "docs" / "shared-cache.md").read_text()
+    return next(line for line in page.splitlines() if line.startswith("user entra_fast "))
+
+
 async def test_a_primary_that_became_a_replica_is_left(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
@@ -909,9 +939,7 @@ async def test_user_name_and_password(
     """In the URL, in settings, in a file; with only the rights at the server that the documentation lists."""
     server = RedisServer(tmp_path)
     await server.start()
-    page = (Path(__file__).parents[2] / "docs" / "shared-cache.md").read_text()
-    rule = next(line for line in page.splitlines() if line.startswith("user entra_fast "))
-    rules = rule.replace("<password>", "p%w/d").split()[2:]
+    rules = acl_rule().replace("<password>", "p%w/d").split()[2:]
     await server.client.execute_command("ACL", "SETUSER", "entra_fast", *rules)
     await server.client.execute_command("ACL", "SETUSER", "default", "off")
     settings: dict[str, str] = shared(server.port) | PATIENT
@@ -1174,8 +1202,14 @@ async def test_calls_are_bounded(
     await until(sidecar, "put", "busy")
 
 
+async def pings(redis: RedisServer) -> int:
+    """How many PING commands the server has answered, except those of this test's own client."""
+    statistics = await redis.client.info("commandstats")
+    return int(statistics.get("cmdstat_ping", {}).get("calls", 0))
+
+
 async def test_a_silent_connection_is_checked(
-    replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, redis: RedisServer, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Announcements still arrive after a silence that was longer than the interval of the checks."""
     monkeypatch.setattr("entra_fast._provider.redis_cache.HEARTBEAT", 0.01)
@@ -1183,13 +1217,79 @@ async def test_a_silent_connection_is_checked(
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
     assert (await two.call.token(TARGET)).json["access_token"] == old
-    await asyncio.sleep(0.1)
+    before = await pings(redis)
+
+    async def checked() -> bool:
+        return await pings(redis) >= before + 4
+
+    await eventually(checked)
     new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
     async def taken_over() -> bool:
         return bool((await two.call.token(TARGET)).json["access_token"] == new)
 
     await eventually(taken_over)
+
+
+async def test_a_connection_that_stopped_answering_is_replaced(
+    replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener whose connection does not answer the check opens another one, and hears announcements on
+    it."""
+    monkeypatch.setattr("entra_fast._provider.redis_cache.HEARTBEAT", 0.01)
+    monkeypatch.setattr("entra_fast._provider.redis_cache.LISTENER_PAUSE", (0.01, 0.01))
+    unanswered = asyncio.Event()
+
+    async def subscribe_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        upstream_writer.write(await reader.read(65_536))
+        writer.write(await upstream_reader.read(65_536))
+        assert b"PING" in await reader.read(65_536)
+        unanswered.set()
+        while await reader.read(65_536):
+            pass
+        upstream_writer.close()
+
+    way.faults.append(subscribe_only)
+    one = await replica(**HASTY)
+    await unanswered.wait()
+    two = await replica()
+    await listening(redis, 2)
+    old = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    new = (await two.call.token(TARGET, skip_cache=True)).json["access_token"]
+    assert new != old
+
+    async def taken_over() -> bool:
+        return bool((await one.call.token(TARGET)).json["access_token"] == new)
+
+    await eventually(taken_over)
+
+
+async def test_an_announcement_that_is_no_text_is_rejected(
+    replica: Replica, way: TcpProxy, provider: Provider
+) -> None:
+    """The server is not trusted: it may send a number where the content of an announcement belongs."""
+    channel = b"$%d\r\n%b\r\n" % (len(CHANNEL), CHANNEL)
+
+    async def announce_a_number(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
+        assert b"SUBSCRIBE" in await reader.read(65_536)
+        writer.write(b"*3\r\n$9\r\nsubscribe\r\n" + channel + b":1\r\n")
+        writer.write(b"*3\r\n$7\r\nmessage\r\n" + channel + b":7\r\n")
+        while await reader.read(65_536):
+            pass
+
+    way.faults.append(announce_a_number)
+    sidecar = await replica()
+
+    async def rejected() -> bool:
+        series = 'entra_fast_shared_cache_announcements_total{outcome="rejected"}'
+        return await sidecar.metric(series) == 1
+
+    await eventually(rejected)
+    assert (await sidecar.call.token(TARGET)).status == 200
 
 
 def test_an_announcement_of_another_key_is_rejected() -> None:

@@ -84,7 +84,7 @@ class Started:
 StartSidecar = Callable[..., Awaitable[Started]]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail when it never does."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110

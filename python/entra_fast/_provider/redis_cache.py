@@ -236,12 +236,12 @@ class SharedCache:
 
     def _read(self, digest: bytes, answer: list[Any]) -> tuple[str, FetchedToken | None]:
         """(outcome, token) of the answers to GETRANGE and PTTL."""
+        if any(_is_refusal(each) for each in answer):
+            return "refused", None
         entry, left_millis = answer if len(answer) == 2 else (None, None)
         if entry == b"" or left_millis == -2:
             return "miss", None
         try:
-            if isinstance(entry, redis.exceptions.ResponseError) and "WRONGTYPE" not in str(entry):
-                return "refused", None
             if not isinstance(entry, bytes) or not isinstance(left_millis, int):
                 raise EntryRejected("type")
             content = self._cipher.open(digest, entry)
@@ -349,8 +349,7 @@ class SharedCache:
                 async with self._redis.pubsub() as subscription:
                     async with asyncio.timeout(self._deadline):
                         await subscription.subscribe(CHANNEL)
-                        while await subscription.get_message(timeout=self._deadline) is None:
-                            pass
+                        await subscription.get_message(timeout=None)  # the confirmation
                     pause = LISTENER_PAUSE[0]
                     await self._receive(subscription)
             except Exception as exc:
@@ -429,6 +428,11 @@ def _pool(settings: SharedCacheSettings, ca_bundle: str | None, deadline: float)
         retry=Retry(NoBackoff(), 0),  # no caller waits for a second attempt
         **options,
     )
+
+
+def _is_refusal(answer: object) -> bool:
+    """Whether the server refused a command. That an entry has another type than ours is no refusal."""
+    return isinstance(answer, redis.exceptions.ResponseError) and "WRONGTYPE" not in str(answer)
 
 
 def _outcome_of(exc: Exception) -> str:
