@@ -140,7 +140,7 @@ def _server_settings(read: Reader) -> ServerSettings:
 def _workers(read: Reader) -> int:
     workers = read.get(catalogue.WORKERS)
     if workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
-        message = "ENTRA_FAST_WORKERS must be 1: this system has no SO_REUSEPORT"
+        message = "ENTRA_FAST_WORKERS must be 1: several workers need SO_REUSEPORT, which this system lacks"
         raise ConfigurationError("setting_invalid", message, "ENTRA_FAST_WORKERS")
     return workers
 

@@ -72,10 +72,11 @@ def _env(arguments: argparse.Namespace) -> int:
 
 def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
     """Write a file for each variable, as NAIS mounts them. They are secrets: only the owner may read them."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)  # not on Windows
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, value in environment.items():
-            handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            handle = os.open(folder / name, flags, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(value)
     except OSError as error:

@@ -188,7 +188,8 @@ def _subtree(name: str) -> x509.GeneralName:
 def _write(path: Path, data: bytes, mode: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
+        if hasattr(os, "fchmod"):  # not on Windows, where files get the permissions of their folder
+            os.fchmod(file.fileno(), mode)
         file.write(data)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import socket
 from collections.abc import Sequence
 
@@ -225,6 +224,10 @@ def host_and_port(address: Sequence[object]) -> str:
 
 def _possible_connections(wanted: int) -> int:
     """The requested number of connections, or fewer if the limit on open files is too low."""
+    try:
+        import resource  # noqa: PLC0415 - does not exist on Windows, which has no such limit
+    except ImportError:
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_FILES
     if soft < needed:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Mapping
 
-from entra_fast import _background, _native
+from entra_fast import _background, _event_loop, _native
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
@@ -298,10 +298,7 @@ async def supervise(settings: Settings) -> int:
         logger.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Set explicitly: as PID 1 a process has no default action for signals.
-        loop.add_signal_handler(number, on_signal, number)
+    _event_loop.on_stop_signals(on_signal)
     await provider_process.start()
     probe = None
     if probe_socket is not None:

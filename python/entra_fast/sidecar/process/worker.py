@@ -19,9 +19,7 @@ import socket
 import sys
 from typing import NoReturn
 
-import uvloop
-
-from entra_fast import _signatures
+from entra_fast import _event_loop, _signatures
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
@@ -130,8 +128,7 @@ def main(arguments: list[str]) -> NoReturn:
         signal.signal(name, signal.SIG_IGN)
     _die_with(supervisor)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(number, provider_process, listener))
+        _event_loop.run(_serve(number, provider_process, listener))
     except Exception:
         logger.exception("worker failed")
     _leave(1)
