@@ -385,7 +385,7 @@ class Metrics:
     provider_errors = _Row(
         Counter,
         "entra_fast_provider_errors_total",
-        "Error responses from the provider, by AADSTS code (or OAuth error where there is none).",
+        "Error responses from the provider, by AADSTS code (or OAuth error if there is none).",
         Label("code", limit=64),
     )
     credential_rejected = _Row(

@@ -358,7 +358,7 @@ async def test_many_requests_while_the_provider_is_down_ask_it_rarely(
     start: StartSidecar, provider: Provider, network: TcpProxy
 ) -> None:
     """Requests for different tokens share the failure to find the endpoints while its cool-down lasts: they
-    cause no attempt. Only the search in the background goes on, with growing pauses."""
+    cause no attempt. Only the search in the background continues, with growing pauses."""
     network.always = reset_at_once
     sidecar = await start(ready=False, **QUICK)
     sidecar.clock.stop(time.time())  # the cool-down does not end

@@ -23,7 +23,7 @@ from support.keys import Key
 TENANT = "00000000-1111-2222-3333-444444444444"
 CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 CLIENT_KEY = Key.generate()
-PROVIDER_KEY = Key.generate()  # making keys is what takes time
+PROVIDER_KEY = Key.generate()  # making keys takes the time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
 

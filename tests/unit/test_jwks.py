@@ -274,7 +274,7 @@ def test_one_fetch_at_a_time(make_keys: MakeKeys, source: Source) -> None:
     source.gate.set()
     for asker in askers:
         asker.join(60)
-    assert all(results[:1])  # whoever came during the fetch; who came later may have been told no
+    assert all(results[:1])  # callers during the fetch; later ones may get False
     assert source.calls <= 2
 
 

@@ -173,7 +173,7 @@ async def test_a_token_that_is_due_is_renewed_by_the_provider_process(ends: Ends
 
 
 async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
-    """Tokens that arrive meanwhile wait for the same answer; during the cool-down nothing is asked."""
+    """Tokens that arrive in the meantime wait for the same answer; during the cool-down nothing is asked."""
     questions: list[Fields] = []
     answered: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
 
@@ -199,7 +199,7 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
     assert not await ends.keys.refresh_for_unknown("other")
     assert questions == [{"kid": "new"}]
     ends.keys.announced(KeySet(jwks(signer())), None)
-    assert await ends.keys.refresh_for_unknown("key-1"), "it was announced meanwhile"
+    assert await ends.keys.refresh_for_unknown("key-1"), "it was announced in the meantime"
 
 
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:

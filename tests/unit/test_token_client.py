@@ -290,7 +290,7 @@ async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
 
 async def test_finding_the_endpoints_is_bounded_by_the_overall_timeout() -> None:
     """The discovery document never comes: the caller gets an error when its time is over, and the request for
-    the document goes on for the next caller."""
+    the document continues for the next caller."""
     held = asyncio.Event()
     documents: list[str] = []
 

@@ -204,7 +204,7 @@ def test_one_event_loop_after_another(server: KeyServer) -> None:
     asyncio.run(one.aclose())  # on a third one: there is nothing left to close
     asyncio.run(one.validate(KEY.token()))
     del one
-    gc.collect()  # here, where the connections that nobody could close may warn
+    gc.collect()  # here, where connections that could not be closed may warn
 
 
 def test_fixed_key_set() -> None:

@@ -184,7 +184,7 @@ class KeySource(Protocol):
         """A token names a key that is not in the key set. Returns whether to verify the token once more."""
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """Call `resume` after the fetch that is in flight. False where none is; then `resume` is not
+        """Call `resume` after the fetch that is in flight. False if none is; then `resume` is not
         called."""
 
     def unavailable(self) -> KeysUnavailable:

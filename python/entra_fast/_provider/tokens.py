@@ -46,8 +46,8 @@ class FetchedToken:
 
     Attributes:
         lifetime: from `fetched_at` to its end. fetched_at: when it was requested, by the monotonic clock.
-        subject_expires_at: the end of the token it was exchanged for, since the epoch; None where there is
-        none. cacheable: False where its end, or that of its subject token, is not known.
+        subject_expires_at: the end of the token it was exchanged for, since the epoch; None if there is
+        none. cacheable: False if its end, or that of its subject token, is not known.
     """
 
     access_token: str

@@ -28,7 +28,7 @@ class ProviderChanges(Protocol):
         """The provider's endpoints are known. `keys` is asked for unknown keys from now on."""
 
     def keys_changed(self, keys: KeySet | None) -> None:
-        """There is a new key set; None where the last one was discarded."""
+        """There is a new key set; None if the last one was discarded."""
 
     def cool_down_changed(self, until: float) -> None:
         """No unknown `kid` causes a fetch until that time, in seconds of the monotonic clock."""
@@ -38,7 +38,7 @@ class Provider(Protocol):
     """The side that talks to the provider, as `Service` sees it.
 
     Attributes:
-        tokens: acquires tokens; None where no provider is enabled.
+        tokens: acquires tokens; None if no provider is enabled.
     """
 
     @property

@@ -109,7 +109,7 @@ class Service:
 
     @property
     def tokens(self) -> Acquirer | None:
-        """Acquires tokens; None where no provider is enabled."""
+        """Acquires tokens; None if no provider is enabled."""
         return self._provider.tokens
 
     async def introspect(self, token: str) -> bytes:

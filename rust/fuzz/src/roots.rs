@@ -77,7 +77,7 @@ impl Modulus {
         self.bits().div_ceil(8)
     }
 
-    /// The number whose power with this exponent is `value`; None where the exponent has no inverse.
+    /// The number whose power with this exponent is `value`; None if the exponent has no inverse.
     #[must_use]
     pub fn root(&self, value: &BigUint, exponent: u64) -> Option<BigUint> {
         let mut sum = BigUint::ZERO;

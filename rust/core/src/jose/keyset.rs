@@ -87,7 +87,7 @@ impl KeySet {
     /// `generation` must differ for every set that one validator sees.
     ///
     /// # Errors
-    /// [`KeySetError`] where nothing usable is left.
+    /// [`KeySetError`] if nothing usable is left.
     pub fn parse(jwks: &[u8], generation: u64) -> Result<Self, KeySetError> {
         Self::prepared_by(jwks, generation, PreparedKey::new)
     }

@@ -89,7 +89,7 @@ pub enum NamedAlgorithm {
 /// Decode a header segment to its JSON.
 ///
 /// # Errors
-/// [`Error::NotAJwt`] where it is not base64url of a strict JSON object.
+/// [`Error::NotAJwt`] if it is not base64url of a strict JSON object.
 pub fn decode_header(segment: &[u8]) -> Result<Document, Error> {
     let text = base64url::decode(segment).map_err(|_| not_a_jwt("a base64url header", "other characters"))?;
     let document = Document::parse(text).map_err(|error| not_a_jwt("a JSON header", error.reason()))?;

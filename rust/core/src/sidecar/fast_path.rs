@@ -332,7 +332,7 @@ impl FastPath {
         })
     }
 
-    /// The key of the token cache; None where the target or the user's token is not acceptable.
+    /// The key of the token cache; None if the target or the user's token is not acceptable.
     fn cache_key(&self, target: &str, user_token: Option<&str>) -> Option<Digest> {
         let scope = scope_for(target).ok()?;
         let subject = user_token.unwrap_or_default();

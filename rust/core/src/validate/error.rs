@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// No key of that `kid`. A refresh of the key set may help, nothing else does.
     UnknownKey {
-        /// The `kid`, cut and made safe; None where the header has none.
+        /// The `kid`, cut and made safe; None if the header has none.
         kid: Option<String>,
         /// How many keys there are.
         known: usize,
