@@ -95,7 +95,7 @@ def listen_together(host: str, port: int, setting: str, count: int) -> list[sock
 async def stop_accepting(listener: socket.socket) -> None:
     """Refuse new connections, and wait until every established one has been accepted. The event loop must be
     accepting meanwhile. Does nothing on a system that cannot do this."""
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # pragma: no cover - other operating systems
         return
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
     buffer = ctypes.create_string_buffer(program)
