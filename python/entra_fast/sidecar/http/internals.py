@@ -117,7 +117,5 @@ def _slots(owner: type) -> set[str]:
     return {name for kind in owner.__mro__ for name in getattr(kind, "__slots__", ())}
 
 
-async def _never_called(
-    _: web.BaseRequest,
-) -> web.StreamResponse:  # pragma: no cover - only its name is needed
-    raise NotImplementedError
+async def _never_called(_: web.BaseRequest) -> web.StreamResponse:
+    raise NotImplementedError  # pragma: no cover - never called
