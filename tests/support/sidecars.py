@@ -31,7 +31,7 @@ class MovableClocks:
         self._stopped: tuple[float, float] | None = None
 
     def stop(self, wall: float) -> None:
-        """It is this time, and stays it."""
+        """Set the time and stop the clock."""
         self._stopped = (wall, float(int(time.monotonic())))
 
     def advance(self, seconds: float) -> None:

@@ -4,7 +4,7 @@ What belongs here: requests to that server. What must never be here: the content
 (redis_entries.py), and when a token is fetched or renewed (replication.py, renewal.py).
 
 The server is not trusted. Tokens are encrypted with a key that it never sees; the names of its entries are
-keyed digests, so that it cannot confirm a guess about who has a token for what; each entry is bound to its
+keyed digests, so that it cannot confirm a guess about which tokens exist; each entry is bound to its
 name, so that entries cannot be swapped; an entry that is wrong in any way is a miss. The server is optional
 at run time: a call waits for it no longer than a short timeout, nothing here raises, and after several
 failures in a row it gets no requests for a while.
@@ -111,7 +111,7 @@ class Breaker:
             self._open()
 
     def _open(self) -> None:
-        # With jitter, so that replicas do not come back in step.
+        # With jitter, so that replicas do not return at the same moment.
         self._paused_until = self._monotonic() + self._pause * self._uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, PAUSE[1])
 
@@ -119,12 +119,12 @@ class Breaker:
 class SharedCache:
     """The tokens of all replicas. Belongs to one event loop; `start` before use, `aclose` after.
 
-    No method raises because of the server. A call waits for it at most for the configured timeout; one that
-    takes longer is a miss, and goes on in the background within a limit of its own: a connection that is slow
-    to open is ready for the next call then, instead of being closed and opened again.
+    No method raises because of the server. A call waits at most for the configured timeout. One that takes
+    longer is a miss, and continues in the background with a limit of its own: a connection that is slow to
+    open is then ready for the next call, instead of being closed and opened again.
 
     Args:
-        ca_bundle: PEM file with certificate authorities to trust beside the system's.
+        ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         clock: seconds since the epoch. monotonic: seconds of a clock that never jumps.
     """
 
@@ -296,14 +296,14 @@ class SharedCache:
         call = _background.start(self._call(command), "call to the shared cache")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        # The call goes on when it is late, and when its caller goes away.
+        # The call continues if it is late, and if its caller is cancelled.
         await asyncio.wait({call}, timeout=self._timeout if patience is None else patience)
         late = not call.done() or call.cancelled()
         outcome, answer = ("timed_out", None) if late else call.result()
         took = self._monotonic() - started
         self._metrics.shared_seconds.observe(took, operation)
         if outcome not in SHARED_FAILURES:
-            # A write may take longer, but one that did does not prove that the server is quick enough.
+            # A write may take longer, but a slow write does not prove that the server is fast enough.
             if took <= self._timeout:
                 self._breaker.succeeded()
         elif self._breaker.failed():
