@@ -474,7 +474,9 @@ class _LoopKeys:
         """See `KeySource.refresh_for_unknown`."""
         return await self.running().refresh_for_unknown(kid)
 
-    def call_when_fetched(self, resume: Callable[[], None]) -> bool:
+    def call_when_fetched(  # pragma: no cover - for callers without a task: only a sidecar has them
+        self, resume: Callable[[], None]
+    ) -> bool:
         """See `KeySource.call_when_fetched`."""
         return self.running().call_when_fetched(resume)
 

@@ -261,3 +261,34 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     assert not await process._ask_for_figures(worker, 0.01)
     channel.abort()
     await process.aclose()
+
+
+def test_terms_of_tokens_are_bounded() -> None:
+    """The oldest are forgotten; a worker that lacks such a token is not given it to keep."""
+    clocks = Clocks(wall=lambda: 1000.0, monotonic=lambda: 1000.0)
+    tokens = AnnouncedTokens(TokenCache(), 3, clocks, lambda _: None, lambda _: None)
+    keys = [bytes([number]) * 32 for number in range(5)]
+    for key in keys:
+        tokens.put(key, "token", 3600.0, monotonic=1000.0)
+    assert [key for key in keys if tokens.known(key, tokens.announced)] == keys[-3:]
+
+
+async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
+    """The token is cached all the same, and nothing is sent to a worker without a channel."""
+    worker, channel = await connected.connect(lambda *_: None)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    asked = connected.process.handle(worker, "token", fields)
+    assert isinstance(asked, Awaitable)
+    channel.abort()
+    worker.channel = None
+    connected.process.left(worker)
+    assert (await asked)["token"]
+    assert len(provider.requests) == 1
+
+
+async def test_a_worker_that_never_said_hello_may_leave(connected: Connected) -> None:
+    """Its start has failed; the others are not affected."""
+    await connected.connect(lambda *_: None)
+    late, _ = await connected.connect(lambda *_: None, hello=False)
+    connected.process.left(late)
+    assert [worker.number for worker in connected.process.workers] == [0]

@@ -137,7 +137,7 @@ class AccessLog:
     def start(self) -> None:
         """Write waiting lines regularly from now on, in the running event loop."""
         if self.native is not None:
-            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush, self.native)
 
     def close(self) -> None:
         """Write the waiting lines, for the last time."""
@@ -146,10 +146,9 @@ class AccessLog:
         if self.native is not None:
             self.native.flush()
 
-    def _flush(self) -> None:
-        if self.native is not None:
-            self.native.flush()
-            self.start()
+    def _flush(self, native: _native.AccessLog) -> None:
+        native.flush()
+        self.start()
 
 
 def configure(level: str, *, worker: int | None = None) -> None:

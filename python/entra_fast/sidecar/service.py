@@ -18,7 +18,7 @@ from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
-from entra_fast._settings.model import CacheSettings
+from entra_fast._settings.model import CacheSettings, ProviderSettings
 from entra_fast._validation import AsyncValidation
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Provider
@@ -93,8 +93,8 @@ class Service:
         self._provider = provider
         self._clocks = clocks
         self._key_set: KeySet | None = None
-        if provider.tokens is not None and server.fast_path and fast_path:
-            self.fast_path = self._make_fast_path(provider.tokens)
+        if settings.provider is not None and provider.tokens is not None and server.fast_path and fast_path:
+            self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
         metrics.watch_token_cache(cache.stats)
         metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
@@ -165,13 +165,10 @@ class Service:
         if self.fast_path is not None:
             self.fast_path.native.refuse_unknown_keys_until(until)
 
-    def _make_fast_path(self, tokens: Acquirer) -> FastPath | None:
-        provider, server = self.settings.provider, self.settings.server
-        if provider is None:
-            return None
+    def _make_fast_path(self, provider: ProviderSettings, tokens: Acquirer) -> FastPath:
         native = _native.FastPath(
             self.cache,
-            _native.CallerCheck(server.allowed_hosts),
+            _native.CallerCheck(self.settings.server.allowed_hosts),
             tenant=provider.tenant_id,
             client_id=provider.client_id,
             bounds=DURATION_BUCKETS,
