@@ -14,7 +14,7 @@
 //! The nonce is always the same: the tag is the hash plus a constant. So anyone who sees two fingerprints can compute
 //! the hash key. They never leave the process, are never shown, and are keys of [`crate::cache::s3_fifo`] only. What
 //! other processes must agree on (the provider process's tokens, a shared cache) has a SHA-256 digest
-//! ([`crate::cache::digest`]).
+//! ([`crate::digest`]).
 
 use std::fmt;
 

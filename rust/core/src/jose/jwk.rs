@@ -3,7 +3,7 @@
 //! Everything that can be known about a key is checked here, once, so that verifying a token is nothing but
 //! the public operation. A key that is weak, made for something else or ambiguous never gets into a set.
 
-use crate::cache::digest::{Digest, sha256};
+use crate::digest::{Digest, sha256};
 use crate::jose::algorithm::{Algorithm, AlgorithmSet};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
