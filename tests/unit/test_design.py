@@ -105,7 +105,9 @@ def fields_before_super(tree: ast.AST) -> Iterator[str]:
         for function in kind.body:
             if isinstance(function, ast.FunctionDef) and function.name == "__init__":
                 calls = [
-                    n.lineno for n in ast.walk(function) if ast.unparse(n).startswith("super().__init__(")
+                    n.lineno
+                    for n in ast.walk(function)
+                    if isinstance(n, ast.Call) and ast.unparse(n.func) == "super().__init__"
                 ]
                 stores = [
                     n.lineno
