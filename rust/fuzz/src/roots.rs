@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use entra_core::cache::digest::sha256;
+use entra_core::digest::sha256;
 use num_bigint::BigUint;
 
 /// Public exponents to choose from. The last has 33 bits, the most that AWS-LC takes.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use entra_core::cache::s3_fifo::Limits;
+use entra_core::error::Error;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::keyset::{KeySet as CoreKeySet, KeySetError};
 use entra_core::jose::signature::Signatures;
-use entra_core::validate::error::Error;
 use entra_core::validate::explain::explain;
 use entra_core::validate::introspection;
 use entra_core::validate::policy::{Policy as CorePolicy, PolicyError, Settings, Tenants};

@@ -13,8 +13,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cache::digest::Digest;
 use crate::cache::s3_fifo::{Limits, S3Fifo};
+use crate::digest::Digest;
 use crate::jose::json;
 
 /// A token is handed out until this many seconds before it expires: it still has to reach an API and be valid there,
@@ -356,7 +356,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::digest::sha256;
+    use crate::digest::sha256;
 
     const KEY: Digest = [7; 32];
     const UNIX: f64 = 1_800_000_000.0;

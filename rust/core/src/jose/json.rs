@@ -303,7 +303,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
             b'\t' => out.extend_from_slice(b"\\t"),
             byte => {
                 out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(crate::cache::digest::hex(&[byte]).as_bytes());
+                out.extend_from_slice(crate::digest::hex(&[byte]).as_bytes());
             }
         }
         rest = &rest[at + 1..];

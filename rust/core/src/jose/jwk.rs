@@ -3,7 +3,7 @@
 //! Every property of a key is checked here, once, so that verifying a token is only the public operation. A key
 //! that is weak, made for another use or ambiguous never gets into a set.
 
-use crate::cache::digest::{Digest, sha256};
+use crate::digest::{Digest, sha256};
 use crate::jose::algorithm::{Algorithm, AlgorithmSet};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};

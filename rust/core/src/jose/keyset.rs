@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use crate::error::shown;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::json::{Document, JsonError, Kind};
 use crate::jose::jwk::{Prepare, PublicKey, kid_of};
 use crate::jose::signature::PreparedKey;
-use crate::validate::error::shown;
 
 /// Maximum size of the text of a key set, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;

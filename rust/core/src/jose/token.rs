@@ -5,11 +5,11 @@
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+use crate::error::Error;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
 use crate::jose::jwk::MAX_KID_BYTES;
-use crate::validate::error::Error;
 
 /// Default limit of a token's size in bytes. Entra ID's tokens stay below 10 KiB even with 200 groups.
 pub const MAX_TOKEN_BYTES: usize = 64 * 1024;

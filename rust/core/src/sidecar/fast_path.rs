@@ -14,11 +14,11 @@ use std::time::Duration;
 use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, scope_for, with_fields};
 use super::http_date::{Moment, digits, write_digits};
 use super::http1::{Recognised, Request, recognise};
-use crate::cache::digest::{Digest, of_parts};
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
-use crate::validate::error::Error;
+use crate::digest::{Digest, of_parts};
+use crate::error::Error;
 use crate::validate::introspection;
 use crate::validate::validator::Validator;
 

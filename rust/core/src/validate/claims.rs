@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::error::Error;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
-use crate::validate::error::Error;
 
 /// Latest time that is accepted in a claim: the end of the year 9999.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;

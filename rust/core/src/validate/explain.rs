@@ -3,11 +3,11 @@
 //! Uses the same checks as [`mod@crate::validate::verify`], but continues after a failure, so it also examines claims
 //! whose signature did not verify. The result is for display, never for decisions.
 
+use crate::error::{Error, shown};
 use crate::jose::json::{Kind, Value};
 use crate::jose::keyset::{KeySet, Selected};
 use crate::jose::token::{Compact, Header};
 use crate::validate::claims::Claims;
-use crate::validate::error::{Error, shown};
 use crate::validate::policy::Policy;
 use crate::validate::verify::{
     Checked, check_age, check_audience, check_expiry, check_issued_at, check_issuer, check_not_before, check_required,

@@ -15,8 +15,8 @@ use arc_swap::ArcSwapOption;
 
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo, Stats};
+use crate::error::Error;
 use crate::jose::keyset::KeySet;
-use crate::validate::error::Error;
 use crate::validate::policy::Policy;
 use crate::validate::verify::{Verified, verify};
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::error::{Error, shown};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
 use crate::jose::jwk::PublicKey;
@@ -14,7 +15,6 @@ use crate::jose::keyset::{KeySet, Selected};
 use crate::jose::signature::VerifiedBy;
 use crate::jose::token::{Compact, Header, NamedAlgorithm};
 use crate::validate::claims::{Claims, numeric_date};
-use crate::validate::error::{Error, shown};
 use crate::validate::policy::{Issuer, Policy, Tenants, is_guid};
 
 /// Room for the longest signature: RSA with 8192 bits.
@@ -137,9 +137,14 @@ pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<
     let algorithm = match header.algorithm {
         NamedAlgorithm::Offered(algorithm) if policy.algorithms.contains(algorithm) => algorithm,
         NamedAlgorithm::Offered(algorithm) => {
-            return Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: policy.algorithms });
+            return Err(Error::AlgorithmNotAllowed {
+                name: Some(algorithm.name()),
+                allowed: policy.algorithms.to_string(),
+            });
         }
-        NamedAlgorithm::Other(name) => return Err(Error::AlgorithmNotAllowed { name, allowed: policy.algorithms }),
+        NamedAlgorithm::Other(name) => {
+            return Err(Error::AlgorithmNotAllowed { name, allowed: policy.algorithms.to_string() });
+        }
     };
     let Some(key) = keys.find(header.kid.as_deref()) else {
         return Err(Error::UnknownKey { kid: header.kid.as_deref().map(shown), known: keys.keys().len() });
@@ -147,7 +152,7 @@ pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<
     if key.algorithms().contains(algorithm) {
         Ok(Selected { key: Arc::clone(key), algorithm })
     } else {
-        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms() })
+        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms().to_string() })
     }
 }
 
