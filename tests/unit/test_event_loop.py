@@ -81,9 +81,9 @@ async def test_serve_answers_and_drains(serve: Serve, provider: Provider) -> Non
     assert b"\nentra_fast_fast_path 1.0\n" in (await caller.get("/metrics")).body
     answers = [await caller.token() for _ in range(2)]
     assert [answer.status for answer in answers] == [200, 200]
-    token = answers[0].json()["access_token"]
-    assert answers[1].json()["access_token"] == token
-    assert (await caller.introspect(provider.mint())).json()["active"] is True
+    token = answers[0].json["access_token"]
+    assert answers[1].json["access_token"] == token
+    assert (await caller.introspect(provider.mint())).json["active"] is True
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
     assert json.loads(process.lines[-1])["every_request_answered"] is True
@@ -180,5 +180,5 @@ async def test_the_fast_path_works_on_the_event_loop_of_asyncio(
         assert length is not None
         await reader.readexactly(int(length[1]))
     writer.close()
-    assert (await sidecar.call.introspect(provider.mint())).json()["active"] is True
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
     assert fast_path_answers(sidecar) - before == 4
