@@ -35,7 +35,7 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@rm -rf target/coverage && mkdir -p target/coverage
 	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
-	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json
+	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
 
 test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
 	@tests/interpreters.sh $(abspath $(BIN))/maturin

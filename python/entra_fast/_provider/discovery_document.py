@@ -70,7 +70,7 @@ def parse_discovery(body: bytes, url: str) -> Discovery:
 
 
 def parse_key_discovery(body: bytes, url: str) -> KeyDiscovery:
-    """As `parse_discovery`, for validating tokens: the other endpoints may be absent. If one is on another
+    """Like `parse_discovery`, for validating tokens: the other endpoints may be absent. If one is on another
     host, the document is still refused.
 
     Raises:
@@ -134,7 +134,7 @@ def _issuer_belongs(issuer: str, url: urllib.parse.SplitResult) -> bool:
     except ValueError:
         return False
     if not url.path.endswith(_WELL_KNOWN):
-        # A document under another name, as some test providers have: the host is all that can be compared.
+        # A document under another name, as some test providers have: only the host can be compared.
         return True
     expected = url.path.removesuffix(_WELL_KNOWN)
     if parts.path.rstrip("/") == expected.rstrip("/"):

@@ -28,7 +28,7 @@ from entra_fast.sidecar.tracing import Tracing
 
 
 class FastPath:
-    """What the fast path of all connections shares.
+    """The state that the fast paths of all connections share.
 
     Attributes:
         native: answers plain requests from the caches.
@@ -66,7 +66,7 @@ class Service:
         clocks: where time comes from.
         tracing: makes a span for each request on the slow path.
         worker: the number of this process, where several serve as one.
-        fast_path: whether plain requests may take the fast path. The settings can forbid it as well.
+        fast_path: whether plain requests may take the fast path. The settings can also turn it off.
     """
 
     def __init__(
@@ -127,17 +127,17 @@ class Service:
         return body
 
     async def readiness(self) -> str | None:
-        """As `Observed.readiness`."""
+        """See `Observed.readiness`."""
         return "shutting down" if self.draining else await self._provider.readiness()
 
     async def exposition(self) -> bytes:
-        """As `Observed.exposition`."""
+        """See `Observed.exposition`."""
         return await self._provider.exposition(self.metrics)
 
     # --- what changes at the provider ---
 
     def provider_found(self, issuer: str, keys: KeySource) -> None:
-        """As `ProviderChanges.provider_found`."""
+        """See `ProviderChanges.provider_found`."""
         provider = self.settings.provider
         if provider is None or self.validation is not None:
             return
@@ -155,13 +155,13 @@ class Service:
             self.fast_path.call_when_fetched = keys.call_when_fetched
 
     def keys_changed(self, keys: KeySet | None) -> None:
-        """As `ProviderChanges.keys_changed`."""
+        """See `ProviderChanges.keys_changed`."""
         self._key_set = keys
         if self.validation is not None:
             self.validation.native.set_keys(keys)
 
     def cool_down_changed(self, until: float) -> None:
-        """As `ProviderChanges.cool_down_changed`."""
+        """See `ProviderChanges.cool_down_changed`."""
         if self.fast_path is not None:
             self.fast_path.native.refuse_unknown_keys_until(until)
 
@@ -200,5 +200,5 @@ def new_token_cache(caches: CacheSettings) -> _native.TokenCache:
 
 
 def inactive(reason: str) -> bytes:
-    """The body of an introspection response for what is not a valid token."""
+    """The body of an introspection response for an invalid token."""
     return orjson.dumps({"active": False, "error": reason})

@@ -38,7 +38,7 @@ _SCHEMAS: dict[str, Schema] = {
     "IdentityProvider": {
         "type": "string",
         "enum": list(PROVIDERS),
-        "description": "The provider; two names for one.",
+        "description": "The provider; both names mean the same one.",
     },
     "Target": {
         "type": "string",
@@ -90,7 +90,7 @@ _SCHEMAS: dict[str, Schema] = {
 }
 _REFUSALS = {
     "400": "The request is malformed.",
-    "403": "The caller looks like a browser or a proxy.",
+    "403": "The caller appears to be a browser or a proxy.",
     "408": "The request did not arrive in time.",
     "415": "The body is compressed.",
     "417": "`Expect` is anything but `100-continue`.",
@@ -101,9 +101,9 @@ _TOKEN_REFUSALS = {
     **_REFUSALS,
     "400": "The request is malformed, or the provider refused.",
     "413": "The body is too large.",
-    "500": "The provider could not be reached, or returned a malformed response.",
+    "500": "The provider could not be reached, or sent an unusable response.",
     "503": "The sidecar is overloaded.",
-    "default": "An error of the provider, with its own status.",
+    "default": "An error from the provider, with its own status.",
 }
 
 
@@ -181,8 +181,8 @@ def document() -> Schema:
                 "IntrospectionResponse",
                 _REFUSALS,
             ),
-            "/healthz": _probe("healthz", "The process lives.", "application/json"),
-            "/readyz": _probe("readyz", "The sidecar can do its work.", "application/json", fails=True),
+            "/healthz": _probe("healthz", "The process is alive.", "application/json"),
+            "/readyz": _probe("readyz", "The sidecar is ready.", "application/json", fails=True),
             "/metrics": _probe("metrics", "Metrics in the Prometheus text format.", "text/plain"),
             "/openapi.json": _probe("openapi", "This document.", "application/json"),
         },

@@ -28,7 +28,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """What `/api/v1/token` and `/api/v1/token/exchange` are asked for."""
+    """A request to `/api/v1/token` or `/api/v1/token/exchange`."""
 
     target: str
     skip_cache: bool
@@ -65,7 +65,7 @@ def token_request(body: bytes, *, form: bool, exchange: bool, one_provider: bool
 
 
 def introspected_token(body: bytes, *, form: bool, one_provider: bool) -> str:
-    """The token that `/api/v1/introspect` is asked about.
+    """The token in a request to `/api/v1/introspect`.
 
     Args:
         one_provider: as `token_request`.

@@ -25,13 +25,13 @@ from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
 
 ANSWER_TIMEOUT = 30.0
-"""Seconds. The provider process keeps the deadlines that matter; this one is for a process that hangs."""
+"""Seconds. The provider process enforces the usual deadlines; this one applies when that process hangs."""
 
-ERROR_CODES = {"hub_unavailable": "the process that speaks to the provider for all workers does not respond"}
+ERROR_CODES = {"hub_unavailable": "the provider process does not respond"}
 
 
 class ProviderChannel:
-    """Stands for the provider process in a worker: a `Provider`.
+    """Represents the provider process in a worker: a `Provider`.
 
     Args:
         channel: to the provider process.
@@ -75,7 +75,7 @@ class ProviderChannel:
         except (ChannelLost, TimeoutError):
             raise ProviderError(
                 "hub_unavailable",
-                "the process that speaks to the provider for all workers does not respond",
+                "the provider process does not respond",
                 status=503,
                 retry_after=1,
             ) from None
@@ -87,11 +87,11 @@ class ProviderChannel:
         self._changes = changes
 
     async def aclose(self) -> None:
-        """As `Provider.aclose`. The channel stays open."""
+        """See `Provider.aclose`. The channel stays open."""
         await self._keys.aclose()
 
     async def readiness(self) -> str | None:
-        """As `Provider.readiness`."""
+        """See `Provider.readiness`."""
         try:
             answer = await self.ask("readiness")
         except ProviderError as exc:
@@ -100,7 +100,7 @@ class ProviderChannel:
         return reason
 
     async def keys_problem(self) -> str | None:
-        """As `Provider.keys_problem`."""
+        """See `Provider.keys_problem`."""
         try:
             answer = await self.ask("keys", kid=None)
         except ProviderError as exc:
@@ -108,15 +108,15 @@ class ProviderChannel:
         return answer["reason"] or "the discovery document has not been fetched yet"
 
     async def exposition(self, own: Metrics) -> bytes:
-        """As `Provider.exposition`. The provider process asks this one for its own metrics."""
+        """See `Provider.exposition`. The provider process asks this one for its own metrics."""
         answer = await self.ask("metrics")
         text: str = answer["text"]
         return text.encode("utf-8")
 
-    # --- announcements; each is applied when the method returns, for their order is a promise ---
+    # --- announcements; each is applied when the method returns, because their order is guaranteed ---
 
     def handle(self, name: str, fields: Fields) -> bool:
-        """Apply an announcement. False where the message is none."""
+        """Apply an announcement. False if the message is not one."""
         changes = self._changes
         assert changes is not None  # noqa: S101 - the worker starts its service before it says hello
         match name:
@@ -154,7 +154,7 @@ class ProviderChannel:
 class ChannelTokens:
     """Hands out tokens from this worker's cache, or asks the provider process: an `Acquirer`."""
 
-    in_flight = 0  # it is the provider process that fetches
+    in_flight = 0  # the provider process does the fetching
 
     def __init__(
         self,
@@ -171,15 +171,15 @@ class ChannelTokens:
         self._clocks = clocks
 
     async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenClient.acquire`."""
+        """See `TokenClient.acquire`."""
         return await self._obtain(target, None, skip_cache)
 
     async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenClient.exchange`."""
+        """See `TokenClient.exchange`."""
         return await self._obtain(target, subject_token, skip_cache)
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
-        """As `TokenClient.renew`."""
+        """See `TokenClient.renew`."""
         self._channel.tell("renew", target=target, subject_token=subject_token)
 
     async def aclose(self) -> None:
@@ -210,13 +210,13 @@ class ChannelTokens:
         return AcquiredToken(answer["token"], max(0, answer["expires_in"] - elapsed))
 
     def _now(self) -> dict[str, float]:
-        """Both clocks, as the cache takes them."""
+        """Both clocks, in the form that the cache expects."""
         return {"monotonic": self._clocks.monotonic(), "now": self._clocks.wall()}
 
 
 class ChannelKeys:
-    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without being
-    asked for."""
+    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without a
+    request."""
 
     def __init__(self, channel: ProviderChannel, clocks: Clocks) -> None:
         self._channel = channel
@@ -228,7 +228,7 @@ class ChannelKeys:
         self.cool_down_ends = -math.inf
 
     def announced(self, keys: KeySet | None, reason: str | None) -> None:
-        """The provider process has this key set now, or none for this reason."""
+        """The provider process now has this key set, or none for this reason."""
         self._keys, self._reason = keys, reason
 
     async def aclose(self) -> None:
@@ -236,27 +236,27 @@ class ChannelKeys:
         await _background.cancel(self._asking)
 
     async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """As `AsyncKeys.refresh_for_unknown`. A flood of unknown ids costs one question at a time."""
+        """See `AsyncKeys.refresh_for_unknown`. A flood of unknown ids causes one request at a time."""
         if kid is not None and self._keys is not None and kid in self._keys.kids:
             return True  # it arrived while the token was verified
         if self._clocks.monotonic() < self.cool_down_ends:
             return False
         if self._asking is None or self._asking.done():
-            self._asking = _background.start(self._ask(kid), "question for keys")
+            self._asking = _background.start(self._ask(kid), "request for keys")
             self._asking.add_done_callback(lambda _: self._waiters.wake())
         asking = self._asking
         await self._waiters.wait()
         return not asking.cancelled() and asking.exception() is None and asking.result()
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """As `AsyncKeys.call_when_fetched`."""
+        """See `AsyncKeys.call_when_fetched`."""
         if self._asking is None or self._asking.done():
             return False
         self._waiters.add(resume)
         return True
 
     def unavailable(self) -> KeysUnavailable:
-        """As `KeySource.unavailable`."""
+        """See `KeySource.unavailable`."""
         reason = self._reason or "keys of the token issuer are not available: they have not been fetched yet"
         return KeysUnavailable("keys_unavailable", reason)
 
