@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "cache_key",
     "distrust_fast_signatures",
+    "head_refusal",
     "host_name",
     "is_form",
     "is_loopback_host",
@@ -44,6 +45,7 @@ __all__ = [
     "sha256",
     "signature_figures",
     "token_cache_key",
+    "transfer_coding_refusal",
     "unverified_claims",
     "unverified_header",
     "when_fast_signatures_are_distrusted",
@@ -415,22 +417,33 @@ def is_form(content_types: Sequence[str]) -> bool:
 
     Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
 
-def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str, bool, str | None]:
+def parse_token_request(
+    body: bytes, *, form: bool, exchange: bool, one_provider: bool
+) -> tuple[str, bool, str | None]:
     """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
-    unless it is an `exchange`.
+    unless it is an `exchange`. With `one_provider`, exactly one is enabled, and `identity_provider` may be
+    left out.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
-def parse_introspection_request(body: bytes, *, form: bool) -> str:
-    """The token in a request to the introspection endpoint.
+def parse_introspection_request(body: bytes, *, form: bool, one_provider: bool) -> str:
+    """The token in a request to the introspection endpoint. `one_provider`: as `parse_token_request`.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
 def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.
 
-    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a
-    known field is repeated or not percent-encoded UTF-8."""
+    Raises EntraFastError (code `request_invalid`) where it has more than 256 fields, or a known field is
+    repeated or not percent-encoded UTF-8."""
+
+def head_refusal(*, hosts: Sequence[str], transfer_encodings: Sequence[str]) -> tuple[int, str] | None:
+    """Status and sentence of the refusal of a request that has these values of Host and Transfer-Encoding
+    headers, or None where RFC 9112 allows them."""
+
+def transfer_coding_refusal(head: bytes) -> tuple[int, str] | None:
+    """As `head_refusal`, for the bytes of a head whose Transfer-Encoding headers the full parser has
+    refused."""
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address, without port and brackets, is the loopback of this machine."""

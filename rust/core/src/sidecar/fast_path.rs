@@ -29,6 +29,9 @@ pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
 /// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
 
+/// A fast path belongs to one provider, and exists only where that is enabled.
+const ONE_PROVIDER: bool = true;
+
 /// The application that the sidecar serves.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -279,11 +282,11 @@ impl FastPath {
     ) -> Option<Answer> {
         match endpoint {
             Endpoint::Introspect => {
-                let token = fields.introspected_token().ok()?;
+                let token = fields.introspected_token(ONE_PROVIDER).ok()?;
                 Some(self.introspect(token, caches.validator?, now, out))
             }
-            Endpoint::Token => self.hand_out(fields.token_request().ok()?, caches.tokens, now, out),
-            Endpoint::Exchange => self.hand_out(fields.exchange_request().ok()?, caches.tokens, now, out),
+            Endpoint::Token => self.hand_out(fields.token_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
+            Endpoint::Exchange => self.hand_out(fields.exchange_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
         }
     }
 
