@@ -71,6 +71,9 @@ def token_cache_key(purpose: str, parts: Sequence[str]) -> bytes:
 def sha256(data: bytes) -> bytes:
     """SHA-256 of bytes. 32 bytes."""
 
+def monotonic_clock() -> float:
+    """Seconds of the clock on which the fast path measures lifetimes: that of `entra_fast._clock`."""
+
 def parse_json(text: str | bytes) -> Any:
     """Parse strict JSON as the json module would, but refuse duplicate members, lone surrogates, NaN, a byte
     order mark and deep nesting. Raises ValueError with a reason that repeats nothing of the text."""

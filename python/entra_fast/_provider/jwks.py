@@ -16,12 +16,11 @@ import logging
 import os
 import random
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from entra_fast import _background
+from entra_fast import _background, _clock
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import EntraFastError, KeysUnavailable
@@ -209,7 +208,7 @@ class AsyncKeys(_Keys):
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
         self._http = http
@@ -359,7 +358,7 @@ class ThreadKeys(_Keys):
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
         self._fetch_response = fetch

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::access_log::AccessLog;
+use crate::clock::MonotonicClock;
 use crate::contract::CallerCheck;
 use crate::token_cache::TokenCache;
 use crate::validator::Validator;
@@ -37,9 +38,8 @@ pub(crate) struct FastPath {
 
 /// Where the time comes from.
 enum Clocks {
-    /// The system's, read without running Python. Python's monotonic clock showed `monotonic` at `origin`, and both
-    /// are the same clock of the system.
-    System { origin: Instant, monotonic: f64 },
+    /// The system's, read without a step of Python.
+    System(MonotonicClock),
     /// Those of a test: (wall, monotonic).
     Given(Py<PyAny>, Py<PyAny>),
 }
@@ -48,18 +48,13 @@ impl Clocks {
     fn new(py: Python<'_>, given: Option<(Py<PyAny>, Py<PyAny>)>) -> PyResult<Self> {
         Ok(match given {
             Some((wall, monotonic)) => Self::Given(wall, monotonic),
-            None => Self::System {
-                monotonic: py.import("time")?.call_method0("monotonic")?.extract()?,
-                origin: Instant::now(),
-            },
+            None => Self::System(MonotonicClock::new(py)?),
         })
     }
 
-    fn now(&self, py: Python<'_>, at: Instant) -> PyResult<Now> {
+    fn now(&self, py: Python<'_>) -> PyResult<Now> {
         Ok(match self {
-            Self::System { origin, monotonic } => {
-                Now { unix: wall_clock(), monotonic: monotonic + at.duration_since(*origin).as_secs_f64() }
-            }
+            Self::System(monotonic) => Now { unix: wall_clock(), monotonic: monotonic.now() },
             Self::Given(wall, monotonic) => {
                 Now { unix: wall.call0(py)?.extract(py)?, monotonic: monotonic.call0(py)?.extract(py)? }
             }
@@ -110,7 +105,7 @@ impl FastPath {
     /// The answers, the outcome, and the time of the call on the monotonic clock.
     fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Bound<'py, PyBytes>, Outcome, f64)> {
         let started = Instant::now();
-        let now = self.clocks.now(py, started)?;
+        let now = self.clocks.now(py)?;
         let validator = self.validator.get().map(|validator| validator.get().core());
         let mut out = OUT.take();
         out.clear();

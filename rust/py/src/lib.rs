@@ -5,6 +5,7 @@
 
 mod access_log;
 mod claims;
+mod clock;
 mod contract;
 mod fast_path;
 mod signatures;
@@ -124,6 +125,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
     access_log::register(module)?;
     claims::register(module)?;
+    clock::register(module)?;
     contract::register(module)?;
     validator::register(module)?;
     token_cache::register(module)?;
