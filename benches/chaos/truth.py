@@ -1,5 +1,5 @@
-"""What is right. What belongs here: what the provider issued, what each sidecar has handed out, when an error
-is excused, and the judgement of every answer. What must never be here: sending anything."""
+"""The expected answers. What belongs here: what the provider issued, what each sidecar has handed out, when
+an error is excused, and the check of every answer. What must never be here: sending anything."""
 
 from __future__ import annotations
 

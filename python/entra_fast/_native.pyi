@@ -84,16 +84,16 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
     Raises InvalidToken when it is not a JWT."""
 
 def signature_figures() -> dict[str, int]:
-    """Of this process: how often AWS-LC `agreed` and `disagreed` with the fast library, and whether that
+    """How often AWS-LC `agreed` and `disagreed` with the fast library in this process, and whether that
     library may be used (`fast`, a bool)."""
 
 def distrust_fast_signatures() -> None:
-    """Verify with AWS-LC alone from now on, in this process. What the fast library alone has verified is
-    verified again."""
+    """Verify with AWS-LC alone from now on, in this process. Tokens that only the fast library has verified
+    are verified again."""
 
 def when_fast_signatures_are_distrusted(callback: Callable[[], object]) -> None:
-    """Call this when the fast library is no longer trusted: once, on the thread that has ended the trust. The
-    first callback stays."""
+    """Call this once when the fast library is no longer trusted, on the thread that found the disagreement.
+    The first callback stays."""
 
 @final
 class Claims(Mapping[str, Any]):
@@ -170,7 +170,7 @@ class KeySet:
 
 @final
 class Policy:
-    """What a token must be to be accepted; complete when constructed, and immutable.
+    """The conditions for accepting a token; complete when constructed, and immutable.
 
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
@@ -218,10 +218,10 @@ class Validator:
     ) -> list[Claims | EntraFastError]:
         """Validate on all cores with the GIL released; results in order, failures as values."""
     def introspect(self, token: str | bytes, now: float | None = None) -> bytes:
-        """The JSON body of an introspection answer (contract.md): `{"active":true,...claims verbatim}`.
+        """The JSON body of an introspection response: `{"active":true,...claims verbatim}`.
         Raises InvalidToken like validate."""
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
-        """Each check in turn: check, passed (None: could not be made), value, code, message, expected,
+        """Each check in turn: check, passed (None if it could not be made), value, code, message, expected,
         actual."""
     def stats(self) -> dict[str, int]:
         """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
@@ -266,7 +266,7 @@ class TokenCache:
     """Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
 
     Lifetimes run on the monotonic clock, so that a jump of the wall clock neither revives nor ends a token.
-    The end of the subject token is a wall-clock time."""
+    The subject token's expiry is a wall-clock time."""
 
     def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> TokenCache: ...
     def put(
@@ -283,10 +283,10 @@ class TokenCache:
         renewal is due; by default 0.8 of the time for which it may be handed out. A token that has expired is
         not cached."""
     def get(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
-        """The token, unless it is within its safety margin (120 s before its end; half of its life if that is
-        240 s or less) or its subject token has expired."""
+        """The token, unless it is within its safety margin (120 s before its expiry; half of its lifetime if
+        that is 240 s or less) or its subject token has expired."""
     def get_stale(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
-        """Like get, but within the safety margin too, as long as the token is valid: for when the provider
+        """Like get, but also within the safety margin, while the token is valid, for use when the provider
         fails."""
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         """Make the renewal due again, `retry_in` seconds after `monotonic`."""
@@ -317,11 +317,11 @@ class Stop:
     FRAMED: ClassVar[Stop]
     """The next request, of `Served.length` bytes, is for the slow path."""
     KEY_NEEDED: ClassVar[Stop]
-    """As FRAMED, but new keys would make it a request for the fast path."""
+    """Like FRAMED, but with new keys the fast path could answer the request."""
     UNKNOWN: ClassVar[Stop]
     """The rest is for the slow path, and so is everything else that arrives on the connection."""
     FULL: ClassVar[Stop]
-    """There are so many answers that the rest was not looked at."""
+    """The limit on the size of answers was reached; the rest was not examined."""
 
 @final
 class Served:
@@ -340,7 +340,7 @@ class Served:
     def stop(self) -> Stop: ...
     @property
     def length(self) -> int:
-        """The length that `stop` speaks of."""
+        """The length that `stop` refers to."""
     @property
     def renewals(self) -> list[tuple[str, str | None]]:
         """Tokens to renew in the background: (target, subject token or None)."""
@@ -381,7 +381,7 @@ class FastPath:
 
 @final
 class FastPathReceiver:
-    """What the transport of one connection gives its bytes to.
+    """The receiver of the bytes of one connection's transport.
 
     While the connection is at rest, one plain request is answered here, without a step of Python. Everything
     else goes to `otherwise`: the bytes, and what the fast path did with them, or None where it was not
@@ -393,7 +393,7 @@ class FastPathReceiver:
     def connect(self, write: Callable[[bytes], object]) -> None:
         """Write answers there from now on. The first one stays."""
     at_rest: bool
-    """Whether nothing is under way on the connection, so that arriving bytes are for the fast path."""
+    """Whether no request is in progress on the connection, so that arriving bytes are for the fast path."""
 
     @property
     def answered_at(self) -> float:
@@ -402,7 +402,7 @@ class FastPathReceiver:
     def answered(self) -> int:
         """How many requests were answered here."""
     def data_received(self, data: bytes) -> None:
-        """As asyncio.Protocol.data_received."""
+        """See asyncio.Protocol.data_received."""
 
 # --- the contract of the endpoints: rust/core/src/sidecar/contract.rs ---
 
@@ -433,7 +433,7 @@ def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
 def parse_introspection_request(body: bytes, *, form: bool) -> str:
-    """The token that the introspection endpoint is asked about.
+    """The token in a request to the introspection endpoint.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
@@ -458,7 +458,7 @@ def is_own_page(*, fetch_site: str | None, origin: str | None, own_origin: str, 
 
 @final
 class CallerCheck:
-    """The caller check of one server. `allowed_hosts` are accepted beside loopback hosts."""
+    """The caller check of one server. `allowed_hosts` are accepted in addition to loopback hosts."""
 
     def __new__(cls, allowed_hosts: Iterable[str]) -> CallerCheck: ...
     def allows_host(self, host: str) -> bool:

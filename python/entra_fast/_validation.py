@@ -28,7 +28,7 @@ class AsyncValidation:
 
     Args:
         native: verifies tokens. The owner of the keys gives them to it.
-        keys: asked for new keys when a token needs one; None where the key set is fixed.
+        keys: asked for new keys when a token needs one; None if the key set is fixed.
         clock: seconds since the epoch; by default the native module reads the wall clock.
     """
 
@@ -45,7 +45,7 @@ class AsyncValidation:
         """The claims of a token that `native.validate` rejected with `error`, after asking for new keys.
 
         Raises:
-            InvalidToken: the token is rejected all the same; `error` itself where new keys cannot help.
+            InvalidToken: the token is still rejected; this is `error` itself if new keys cannot help.
             KeysUnavailable: there are no keys, with the reason.
         """
         await self._ask_for_keys(token, error)
@@ -95,7 +95,7 @@ class AsyncValidation:
             raise self._with_reason(error) from None
 
     def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
-        """The result. If it is that there are no keys, with the reason for that."""
+        """The result. If there are no keys, it has the reason."""
         if isinstance(result, KeysUnavailable) and self._keys is not None:
             return self._keys.unavailable()
         return result

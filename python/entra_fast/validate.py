@@ -241,8 +241,8 @@ class Validator:
         return [self._with_reason(result) for result in results]
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
-        """Make every check of a token in turn and report the values that were compared. For diagnostics only:
-        never base a decision on it. Keys are not fetched.
+        """Run every check on a token and report the values that were compared. For diagnostics only: never
+        base a decision on it. Keys are not fetched.
 
         Args:
             token: the token.
@@ -283,14 +283,14 @@ class Validator:
         return None if self._clock is None else self._clock()
 
     def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
-        """The result. If it is that there are no keys, with the reason for that."""
+        """The result. If there are no keys, it has the reason."""
         if isinstance(result, KeysUnavailable) and self._keys is not None:
             return self._keys.unavailable()
         return result
 
 
 class AsyncValidator:
-    """Validates tokens on an event loop. When that loop has ended, the validator works on the next one.
+    """Validates tokens on an event loop. When that loop has ended, the validator can be used on another one.
 
     Args:
         issuer: as for `Validator`.
@@ -399,7 +399,7 @@ class AsyncValidator:
             return await self._validation.validate_again(token, error)
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
-        """Verify many tokens, on all cores at once. The event loop continues meanwhile.
+        """Verify many tokens, on all cores at once. The event loop keeps running.
 
         Args:
             tokens: the tokens.
@@ -425,7 +425,7 @@ class AsyncValidator:
         return await self._validation.introspect(token)
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
-        """Make every check of a token in turn and report the values: see `Validator.explain`.
+        """Run every check on a token and report the values: see `Validator.explain`.
 
         Args:
             token: the token.
@@ -489,15 +489,15 @@ class _LoopKeys:
             await client.aclose()
 
     async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
-        """As `KeySource.refresh_for`."""
+        """See `KeySource.refresh_for`."""
         return await self.running().refresh_for(cause, kid)
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """As `KeySource.call_when_fetched`."""
+        """See `KeySource.call_when_fetched`."""
         return self.running().call_when_fetched(resume)
 
     def unavailable(self) -> KeysUnavailable:
-        """As `KeySource.unavailable`."""
+        """See `KeySource.unavailable`."""
         return self.running().unavailable()
 
     def problem(self) -> str:
@@ -509,7 +509,7 @@ class _LoopKeys:
         return {} if self._keys is None else self._keys.stats()
 
     def _forget_ended_loop(self) -> None:
-        """Tasks and connections of an ended loop can neither be used nor closed."""
+        """Tasks and connections of a loop that has ended can neither be used nor closed."""
         if self._loop is not None and self._loop.is_closed():
             self._keys = self._own_http = self._loop = None
 
@@ -597,7 +597,7 @@ def _new_http_client() -> AsyncHttpClient:
 
 
 def _names(setting: str, value: Iterable[str]) -> list[str]:
-    """One name or several. A string is one name, not a list of its letters."""
+    """One name or several. A string is one name, not a list of characters."""
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
@@ -678,7 +678,7 @@ class _Environment:
     issuer: str | None = None
     jwks_uri: str | None = None
     well_known: str | None = None
-    """URL of the discovery document, where it is needed for what is missing."""
+    """URL of the discovery document, if it is needed to fill in missing values."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
@@ -703,7 +703,7 @@ class _Environment:
         return cls(client_id, issuer, jwks_uri, well_known)
 
     def completed(self, found: KeyDiscovery) -> _Environment:
-        """Completed by the discovery document. A variable that is set wins, as in the sidecar."""
+        """Completed by the discovery document. Variables take precedence, as in the sidecar."""
         return _Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
 
 

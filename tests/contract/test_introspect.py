@@ -33,7 +33,7 @@ async def test_a_valid_token_is_active_with_its_claims_verbatim(sidecar: Started
 
 
 async def test_json_and_form_and_both_provider_names(sidecar: Started, provider: Provider) -> None:
-    """All ways to ask give the same answer."""
+    """All forms of the request give the same response."""
     token = provider.mint()
     bodies = set()
     for name in ("entra_id", "azuread"):
@@ -76,7 +76,7 @@ async def test_a_minute_of_leeway(sidecar: Started, provider: Provider) -> None:
 
 
 async def test_a_tampered_token(sidecar: Started, provider: Provider) -> None:
-    """A changed signature or payload is found out."""
+    """A changed signature or payload is detected."""
     header, payload, signature = provider.mint().split(".")
     _, other, _ = provider.mint(roles=["admin"]).split(".")
     for token in (f"{header}.{other}.{signature}", f"{header}.{payload}.{signature[:-8]}AAAAAAAA"):
@@ -91,7 +91,7 @@ async def test_a_foreign_key(sidecar: Started, provider: Provider) -> None:
 
 
 async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started, provider: Provider) -> None:
-    """After one fetch that did not bring such a key: the same answer, and no further fetch."""
+    """After one fetch that did not bring such a key: the same response, and no further fetch."""
     answers = [await sidecar.call.introspect(provider.mint(key=Key.generate())) for _ in range(4)]
     assert {answer.body for answer in answers} == {
         b'{"active":false,"error":"token was signed with an unknown key"}'
@@ -100,7 +100,7 @@ async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started,
 
 
 async def test_alg_none_in_any_letter_case(sidecar: Started, provider: Provider) -> None:
-    """RFC 8725: no signature, no trust."""
+    """RFC 8725: an unsigned token is never accepted."""
     import base64
 
     _, payload, _ = provider.mint().split(".")
@@ -155,14 +155,14 @@ async def test_whatever_is_sent_the_status_is_200(sidecar: Started, body: bytes)
 
 
 async def test_a_body_that_is_too_large_is_200_as_well(sidecar: Started) -> None:
-    """Callers need no second way to learn that a token is not valid."""
+    """Callers need only one way to learn that a token is not valid."""
     answer = await sidecar.call.json(PATH, {"identity_provider": "entra_id", "token": "a" * 140_000})
     assert answer.status == 200
     assert answer.json == {"active": False, "error": "request body is larger than 131072 bytes"}
 
 
 async def test_keys_that_cannot_be_fetched(start: StartSidecar, provider: Provider) -> None:
-    """Without keys no token is active, and the answer says that keys are the reason."""
+    """Without keys no token is active, and the response names missing keys as the reason."""
     provider.failing = True
     sidecar = await start(ready=False)
     answer = await sidecar.call.introspect(provider.mint())

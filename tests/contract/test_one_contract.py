@@ -1,4 +1,4 @@
-"""One contract for all: the fast path, the slow path, the emulator and the token generator decide alike."""
+"""One contract for all: the fast path, the slow path, the emulator and the token generator agree."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Servers:
     token_path: str
 
     async def sidecar(self, body: bytes, headers: dict[str, str] | None = None) -> Answer:
-        """The answer of both paths to a request for a token, which must be the same."""
+        """The response of both paths to a request for a token, which must be the same."""
         answers = []
         for started in (self.fast, self.slow):
             answers.append(

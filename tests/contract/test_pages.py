@@ -1,4 +1,4 @@
-"""The pages about the sidecar say what the code does: each test fails when the two differ."""
+"""The pages about the sidecar agree with the code: each test fails when the two differ."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from support.wire import Caller
 
 
 async def test_probes_are_on_the_main_listener_without_another(sidecar: Started) -> None:
-    """One listener serves all."""
+    """Without a second listener, the main one serves everything."""
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert (await sidecar.call.get(path)).status == 200, path
 
@@ -26,13 +26,13 @@ async def test_probes_move_to_their_own_listener(start: StartSidecar) -> None:
 
 
 async def test_probes_may_be_asked_by_any_host(start: StartSidecar) -> None:
-    """The kubelet asks by the pod's address."""
+    """The kubelet calls by the pod's address."""
     sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
     assert (await sidecar.probe.get("/healthz", {"Host": "10.1.2.3:7165"})).status == 200
 
 
 async def test_starts_while_the_provider_is_down_and_heals(start: StartSidecar, provider: Provider) -> None:
-    """Alive but not ready, with the reason; ready without a restart once the provider is back."""
+    """Alive but not ready, with the reason; ready without a restart once the provider has recovered."""
     provider.failing = True
     sidecar = await start(ready=False)
     assert (await sidecar.call.get("/healthz")).status == 200

@@ -16,7 +16,7 @@ from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 
 async def refresh(sidecar: Started) -> None:
-    """Do now what happens hourly."""
+    """Do now what the schedule does every hour."""
     provider = sidecar.running.service._provider
     assert isinstance(provider, ProviderClient)
     assert provider.keys is not None
@@ -35,7 +35,9 @@ async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -
     assert provider.jwks_requests == fetched + 1
 
 
-async def test_a_withdrawn_key_kills_its_cached_verdicts(start: StartSidecar, provider: Provider) -> None:
+async def test_a_withdrawn_key_drops_its_cached_verifications(
+    start: StartSidecar, provider: Provider
+) -> None:
     """After the next refresh its tokens are rejected, also those that were accepted before."""
     sidecar = await start()
     old, new = provider.key, Key.generate()
@@ -52,7 +54,7 @@ async def test_a_withdrawn_key_kills_its_cached_verdicts(start: StartSidecar, pr
 
 
 async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provider: Provider) -> None:
-    """Made-up key ids do not make the sidecar hammer the provider, and known keys go on working."""
+    """Made-up key ids do not make the sidecar flood the provider, and known keys keep working."""
     sidecar = await start()
     fetched = provider.jwks_requests
     for _ in range(50):
@@ -107,8 +109,8 @@ async def test_only_tokens_that_could_pass_cause_a_fetch(start: StartSidecar, pr
 async def test_keys_do_not_wait_behind_tokens(
     start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token endpoint hangs, and requests for tokens take all connections that they may: a new key is
-    fetched all the same."""
+    """The token endpoint hangs, and requests for tokens use all their connections: a new key is still
+    fetched."""
     monkeypatch.setattr("entra_fast._provider.http_client.MAX_CONNECTIONS", 2)
     sidecar = await start()
     held = asyncio.Event()
@@ -145,7 +147,7 @@ async def test_a_rotation_that_meets_a_fault_heals_soon(
 async def test_the_last_good_keys_stay(
     start: StartSidecar, provider: Provider, network: TcpProxy, published: str
 ) -> None:
-    """A key endpoint that fails or answers with an empty set takes away nothing."""
+    """A key endpoint that fails or returns an empty set removes no key."""
     sidecar = await start()
     token = provider.mint()
     if published == "nothing":

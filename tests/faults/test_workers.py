@@ -97,7 +97,7 @@ class Workers:
                 connection.close()
 
     async def by_worker(self, connections: list[Connection]) -> dict[int, list[Connection]]:
-        """Which worker has which connection: asks over each, and looks whose count goes up."""
+        """Which worker has which connection: sends a request over each, and looks which count increases."""
         found: dict[int, list[Connection]] = {0: [], 1: []}
         for connection in connections:
             before = await self.metrics()
@@ -112,7 +112,7 @@ class Workers:
         return [line for line in parsed if line["message"] == message]
 
     def pid_of(self, number: int) -> int:
-        """Of the worker with this number: it is an argument of the process."""
+        """The process id of the worker with this number, which is an argument of the process."""
         for pid in self.pids():
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if arguments[arguments.index(b"-m") + 2] == str(number).encode():
@@ -160,7 +160,7 @@ async def start(serve: Serve, provider: Provider, workers: int = 2, **changes: s
 
 
 def counting(provider: Provider) -> None:
-    """From now on the provider numbers the tokens that it grants."""
+    """From now on the provider numbers the tokens that it issues."""
     granted = 0
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
@@ -236,7 +236,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
 
 
 async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Provider) -> None:
-    """Without a listener for probes, the worker that gets a probe asks the provider process."""
+    """Without a probe listener, the worker that gets a probe asks the provider process."""
     alone = await serve(provider.environment(ENTRA_FAST_WORKERS="2"))
     call = await alone.listening()
 
@@ -282,8 +282,8 @@ async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Prov
 
 
 async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provider) -> None:
-    """A worker that does not say that it has taken the new token is not left with the old one: it is ended
-    before skip_cache is answered, and replaced."""
+    """A worker that does not acknowledge the new token does not keep the old one: it is terminated and
+    replaced before skip_cache is answered."""
     sidecar = await start(serve, provider)
     counting(provider)
     async with sidecar.connections() as connections:
@@ -338,7 +338,7 @@ async def test_a_new_key_under_an_old_kid_costs_one_fetch(serve: Serve, provider
 
 
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
-    """Unknown keys at every worker, again and again: one fetch."""
+    """Unknown keys at every worker, repeatedly: one fetch."""
     sidecar = await start(serve, provider)
     strange = Key.generate()
     async with sidecar.connections() as connections:
@@ -350,7 +350,7 @@ async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provi
 
 
 async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
-    """Each worker finds the same renewal due; the provider is asked once for it, and all get the token."""
+    """The same renewal is due in each worker; the provider is asked once for it, and all get the token."""
     provider.lifetime = 4
     sidecar = await start(serve, provider)
     counting(provider)
@@ -365,7 +365,7 @@ async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
 
 
 async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, provider: Provider) -> None:
-    """An exchanged token is fetched once for all; for an expired user's token all refuse."""
+    """An exchanged token is fetched once for all; all refuse an expired user's token."""
     sidecar = await start(serve, provider)
     user = provider.mint(exp=2**33)
     async with sidecar.connections() as connections:
@@ -381,7 +381,7 @@ async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, prov
 
 
 async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider) -> None:
-    """Refusals, Retry-After and what is wrong with a request reach the caller unchanged through the provider
+    """Refusals, Retry-After and errors in a request reach the caller unchanged through the provider
     process."""
     sidecar = await start(serve, provider)
 
@@ -404,8 +404,8 @@ async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider)
 
 
 async def test_starts_while_the_provider_is_down(serve: Serve, provider: Provider) -> None:
-    """Workers serve at once; the probes and introspection say why they cannot do their work; it heals by
-    itself."""
+    """Workers serve at once; the probes and introspection say why they are not ready; they recover without a
+    restart."""
     provider.failing = True
     process = await serve(provider.environment(PROBE_BIND_ADDRESS="127.0.0.1:0", ENTRA_FAST_WORKERS="2"))
     await process.listening()
@@ -425,8 +425,8 @@ async def test_starts_while_the_provider_is_down(serve: Serve, provider: Provide
 
 
 async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve, provider: Provider) -> None:
-    """Under load: connections of the other worker notice nothing; new ones are served; the replacement needs
-    nothing from the provider, and what the dead one had counted stays."""
+    """Under load: connections of the other worker are not affected; new ones are served; the replacement
+    needs nothing from the provider, and the counts of the crashed worker are kept."""
     sidecar = await start(serve, provider)
     async with sidecar.connections() as connections:
         owned = await sidecar.by_worker(connections)
@@ -466,7 +466,7 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
 
 
 async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider) -> None:
-    """Also when no token is replaced: the provider process checks its workers."""
+    """Even if no token is replaced: the provider process checks its workers."""
     sidecar = await start(serve, provider)
     stopped = sidecar.pid_of(0)
     os.kill(stopped, signal.SIGSTOP)
@@ -480,7 +480,8 @@ async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider)
 
 
 async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider) -> None:
-    """Clients that keep calling get an answer to all that they sent, whichever worker they are at."""
+    """Clients that keep calling get a response to every request that they sent, whichever worker serves
+    them."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
     crowd = Crowd(sidecar.call, token_request(), CONNECTIONS, requests_each=7)
 
@@ -499,7 +500,7 @@ async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider
 async def test_sigterm_loses_nothing_while_a_crashed_worker_awaits_its_replacement(
     serve: Serve, provider: Provider
 ) -> None:
-    """Connections that wait in its socket are answered by a last worker, which drains like the others."""
+    """A last worker, which drains like the others, answers the connections that wait in its socket."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
     assert (await sidecar.call.token()).status == 200
     for crashes in (1, 2, 3):  # the third time, the pause is 0.4 seconds
@@ -535,7 +536,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Pr
 
 
 async def test_what_takes_too_long_is_cut_off(serve: Serve, provider: Provider) -> None:
-    """The drain time holds for the whole; exit status 1 says that something was lost."""
+    """The drain time applies to the whole sidecar; exit status 1 says that a request was lost."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="200")
     provider.then(after(asyncio.Event(), provider))
     waiting = asyncio.create_task(sidecar.call.token())
@@ -547,7 +548,7 @@ async def test_what_takes_too_long_is_cut_off(serve: Serve, provider: Provider) 
 
 
 async def test_a_second_signal_is_immediate(serve: Serve, provider: Provider) -> None:
-    """For all processes."""
+    """It ends all processes."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="600000")
     pids = sidecar.pids()
     sidecar.process.signal(signal.SIGTERM)
@@ -569,7 +570,7 @@ async def test_no_worker_outlives_the_supervisor(serve: Serve, provider: Provide
 
 
 async def test_cached_answers_do_not_need_the_provider_process(serve: Serve, provider: Provider) -> None:
-    """While the provider process is stopped, cached tokens are served, and no worker is ended for it
+    """While the provider process is stopped, cached tokens are served, and no worker is terminated for it
     afterwards."""
     sidecar = await start(serve, provider)
     async with sidecar.connections() as connections:
@@ -653,7 +654,7 @@ async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
 
 
 async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
-    """Instead of being there without serving; exit status 1."""
+    """Exit status 1, instead of running without serving."""
     lines = await given_up(provider, "/bin/false")
     assert "stopping: no worker could be started" in [line["message"] for line in lines]
     assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}

@@ -37,7 +37,7 @@ def members(value: dict[str, Any]) -> str:
 
 
 def other_spellings(segment: str) -> dict[str, str]:
-    """The same bytes, spelled as a lenient decoder takes them."""
+    """The same bytes, in spellings that a lenient decoder accepts."""
     spellings = {
         "padding": segment + "=" * (-len(segment) % 4 or 4),
         "one pad": segment + "=",
@@ -122,7 +122,7 @@ def test_number_of_segments(count: int) -> None:
 
 
 def test_empty_segments() -> None:
-    """Three segments of which some are empty are no token."""
+    """Three segments some of which are empty are no token."""
     header, payload, signature = signer().token().split(".")
     one = validator()
     assert refusal(one, "..").code == "not_a_jwt"
@@ -140,7 +140,7 @@ def test_text_that_cannot_be_encoded(token: str) -> None:
 
 
 def test_other_types() -> None:
-    """What is neither str nor bytes is a mistake of the program, not a bad token."""
+    """A value that is neither str nor bytes is a programming error, not an invalid token."""
     one = validator()
     for value in (None, 7, bytearray(b"a.b.c"), memoryview(b"a.b.c"), ["a.b.c"], object()):
         with pytest.raises(TypeError):
@@ -201,7 +201,7 @@ def test_duplicate_members_in_a_request_body() -> None:
 
 
 def test_letter_case_of_names() -> None:
-    """Names are case-sensitive: `EXP` is not `exp`, in the header neither."""
+    """Names are case-sensitive: `EXP` is not `exp`, in the header either."""
     one = validator()
     for name in ("exp", "iss", "aud", "iat"):
         claims = good_claims()
@@ -368,7 +368,7 @@ def test_bad_json_in_a_key_set() -> None:
 
 
 def test_what_is_odd_but_good() -> None:
-    """Strict is not picky: white space, escapes, surrogate pairs, big numbers, 64 levels are good JSON."""
+    """Unusual but valid JSON is accepted: white space, escapes, surrogate pairs, big numbers, 64 levels."""
     text = (
         f' \r\n\t{{ {GOOD} , "x" : {"[" * 63}{"]" * 63}, "pair":"\\ud83d\\ude00", "\\u0061\\/":"\\u0000",'
         ' "big":123456789012345678901234567890, "float":1.5e300 } \n'

@@ -18,7 +18,7 @@ INHERITED = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
 
 
 def inherited() -> dict[str, str]:
-    """The part of this process's environment that a tested process gets beside its own."""
+    """The variables that a tested process inherits from this one, in addition to its own."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
@@ -56,7 +56,7 @@ class Process:
         return next((line for line in parsed if line["message"] == "listening"), None)
 
     def logged(self, text: str) -> int:
-        """How many lines have it."""
+        """How many lines contain it."""
         return sum(text in line for line in self.lines)
 
     async def ended(self) -> int:

@@ -127,7 +127,7 @@ class Provider:
         return key.sign(json.dumps(head).encode(), json.dumps(content).encode())
 
     def then(self, *answers: Script) -> None:
-        """Answer the next token requests so."""
+        """Respond like this to the next token requests."""
         self.script.extend(answers)
 
     def grant(self, form: dict[str, str]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Provider:
         return {"token_type": "Bearer", "expires_in": self.lifetime, "access_token": token}
 
     async def asked(self, times: int) -> None:
-        """Wait until the token endpoint was asked so often."""
+        """Wait until the token endpoint was called this many times."""
         async with asyncio.timeout(20):
             while len(self.requests) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -229,7 +229,7 @@ def truncate() -> Script:
 
 
 def after(event: asyncio.Event, provider: Provider) -> Script:
-    """Grant once the event is set."""
+    """Issue a token once the event is set."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         await event.wait()
@@ -239,7 +239,7 @@ def after(event: asyncio.Event, provider: Provider) -> Script:
 
 
 def granting(provider: Provider, **changes: object) -> Script:
-    """Grant, with members of the answer changed; None leaves one out."""
+    """Issue a token, with changed members in the response; None leaves one out."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         document = {**provider.grant(form), **changes}

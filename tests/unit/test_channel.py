@@ -51,7 +51,7 @@ async def raw_end(handle: Handler) -> AsyncIterator[tuple[socket.socket, End]]:
 
 
 async def test_an_answer_proves_that_what_was_sent_before_was_handled() -> None:
-    """The promise that a replaced token is never seen again rests on it."""
+    """The guarantee that a replaced token is never seen again depends on it."""
     handled: list[str] = []
 
     def handle(name: str, fields: Fields) -> Fields | None:
@@ -83,7 +83,7 @@ async def test_calls_are_answered_in_any_order() -> None:
 
 
 async def test_errors_travel_with_all_that_they_say() -> None:
-    """What the provider said reaches the application at whichever worker it is."""
+    """The provider's error reaches the application at every worker."""
     error = ProviderError("provider_refused", "no", 429, "slow_down", 7, {"error_codes": [1]})
 
     async def refuse() -> Fields:
@@ -151,7 +151,7 @@ async def test_messages_may_arrive_in_pieces() -> None:
 
 
 async def test_calls_end_with_the_other_side() -> None:
-    """Nobody waits for an answer that cannot come."""
+    """No caller waits for an answer that cannot arrive."""
 
     async def never() -> Fields:
         await asyncio.Event().wait()
@@ -168,7 +168,7 @@ async def test_calls_end_with_the_other_side() -> None:
 
 
 async def test_a_side_that_does_not_read_ends_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of filling memory."""
+    """Instead of filling the memory."""
     monkeypatch.setattr(channel_module, "MAX_UNSENT_BYTES", 100_000)
     async with raw_end(lambda name, fields: None) as (_, end):
         for _ in range(100):
@@ -177,7 +177,7 @@ async def test_a_side_that_does_not_read_ends_the_channel(monkeypatch: pytest.Mo
 
 
 async def test_waiting_calls_are_bounded_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that asks refuses at once; the one that is asked answers that it is too much."""
+    """The calling side refuses at once; the called side answers that there are too many."""
     monkeypatch.setattr(channel_module, "MAX_CALLS", 2)
     gate = asyncio.Event()
 

@@ -33,7 +33,7 @@ GOOD = jwks(signer())
 
 
 def test_the_first_fetch_is_due_at_once() -> None:
-    """A new schedule is due, and whoever needs a key may fetch."""
+    """A new schedule is due, and any caller that needs a key may fetch."""
     schedule = KeySchedule(RULES)
     assert schedule.next_refresh <= -1e18
     assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 0)
@@ -54,7 +54,8 @@ def test_interval_after_success(max_age: float | None, interval: float) -> None:
 
 
 def test_pauses_after_failures() -> None:
-    """1, 2, 4 ... 60 seconds, for ever; a success starts anew. Jitter shortens a pause to half at most."""
+    """1, 2, 4 ... 60 seconds, without end; a success resets the pause. Jitter shortens a pause to half at
+    most."""
     schedule = KeySchedule(RULES)
     pauses = []
     for _ in range(2000):
@@ -68,7 +69,7 @@ def test_pauses_after_failures() -> None:
 
 
 def test_age_of_the_last_good_set() -> None:
-    """A set is given up a day after it was fetched, whatever failed in between."""
+    """A set is discarded a day after it was fetched, whatever failed in between."""
     schedule = KeySchedule(RULES)
     schedule.succeeded(0, None, 0)
     for now in range(0, 86_400, 600):
@@ -241,7 +242,7 @@ def test_a_refresh_that_fails(
     source: Source,
     accepted: list[KeySet | None],
 ) -> None:
-    """It never raises; the reason can be asked for, and what was known stays known."""
+    """It never raises; the reason is available, and known keys stay known."""
     keys = make_keys()
     assert str(keys.unavailable()).endswith("they have not been fetched yet")
     keys.refresh()
@@ -276,7 +277,7 @@ def test_a_long_outage_is_a_short_log(
 
 
 def test_one_fetch_at_a_time(make_keys: MakeKeys, source: Source) -> None:
-    """Everybody who asks while a fetch is under way waits for that one."""
+    """Every caller that asks while a fetch is in flight waits for that one."""
     keys = make_keys()
     source.gate.clear()
     keys.start()
@@ -339,7 +340,7 @@ def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | 
 
 
 def test_background_refresh(source: Source, accepted: list[KeySet | None]) -> None:
-    """Without anybody asking, the set is fetched again and again."""
+    """Without any caller, the set is fetched repeatedly."""
     rules = RefreshRules(interval=0.001, min_interval=0.0)
     keys = ThreadKeys("https://x/keys", source, accepted.append, rules=rules)
     keys.start()
@@ -350,7 +351,7 @@ def test_background_refresh(source: Source, accepted: list[KeySet | None]) -> No
 
 
 def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> None:
-    """After `close` nobody fetches, so nobody is told to wait."""
+    """After `close` nothing is fetched, so no caller waits."""
     keys = make_keys(rules=RefreshRules(max_wait=1e6))
     keys.close()
     keys.start()
@@ -359,7 +360,7 @@ def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> No
 
 
 def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
-    """A fetch that hangs does not hold its callers for ever; it goes on without them."""
+    """A fetch that hangs does not hold its callers forever; it continues without them."""
     keys = make_keys(rules=RefreshRules(max_wait=0.01))
     source.gate.clear()
     keys.refresh()
@@ -368,7 +369,7 @@ def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
 
 
 def test_forgotten_keys_end_their_thread(source: Source) -> None:
-    """The thread does not keep an object alive that nobody uses."""
+    """The thread does not keep an unused object alive."""
     keys = ThreadKeys(
         "https://x/keys", source, lambda _: None, rules=RefreshRules(interval=0.001, min_interval=0)
     )
@@ -394,7 +395,7 @@ def test_fork() -> None:
             reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
-                verdict = b"never refused"
+                outcome = b"never refused"
                 signal.alarm(60)  # ends this process if nothing else does
                 try:
                     one.validate(token)
@@ -402,9 +403,9 @@ def test_fork() -> None:
                     while True:
                         one.validate(token)
                 except InvalidToken as error:
-                    verdict = error.code.encode()
+                    outcome = error.code.encode()
                 finally:
-                    os.write(writing, verdict)
+                    os.write(writing, outcome)
                     os._exit(0)
             os.close(writing)
             assert os.read(reading, 10) == b"accepted, "
@@ -492,7 +493,8 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
 
 
 async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:
-    """Never while a fetch is under way or may come; until the end of the cool-down when one found nothing."""
+    """Never while a fetch is in flight or may start; until the end of the cool-down when one found
+    nothing."""
     told: list[float] = []
     keys.on_cool_down_change(lambda until: told.append(until[Cause.UNKNOWN_KEY]))
     await keys.refresh()
@@ -522,7 +524,7 @@ async def test_a_caller_that_goes_away(
 
 
 async def test_a_surprise_does_not_end_the_refreshing(accepted: list[KeySet | None]) -> None:
-    """An exception that nobody foresaw is a failed fetch like any other, and the next one is made."""
+    """An unexpected exception is a failed fetch like any other, and the next one is made."""
 
     class Surprising:
         calls = 0
@@ -546,7 +548,7 @@ async def test_a_surprise_does_not_end_the_refreshing(accepted: list[KeySet | No
 
 
 async def test_waiting_on_a_loop_is_bounded(server: KeyServer, http: HttpClient) -> None:
-    """A fetch that hangs does not hold its callers for ever."""
+    """A fetch that hangs does not hold its callers forever."""
     server.hold()
     keys = AsyncKeys(server.keys_url, http, lambda _: None, rules=RefreshRules(max_wait=0.01))
     assert await keys.refresh_for(Cause.UNKNOWN_KEY, "x")

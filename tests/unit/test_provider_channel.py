@@ -119,7 +119,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
     async with asyncio.timeout(60):
         while not ends.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-    sentence = "the process that speaks to the provider for all workers does not respond"
+    sentence = "the provider process does not respond"
     assert await ends.service.readiness() == sentence
     assert sentence.encode() in await ends.service.introspect("any")
     assert ends.service.tokens is not None
@@ -130,10 +130,10 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
     assert sentence in ends.keys.unavailable().message
 
 
-async def test_a_provider_process_that_hangs_does_not_hold_a_request_for_ever(
+async def test_a_provider_process_that_hangs_does_not_hold_a_request_forever(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the limit a token that is still valid is served; where there is none, the request fails."""
+    """After the limit a token that is still valid is returned; without one, the request fails."""
     monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
     never = asyncio.get_running_loop().create_future()
     ends.answer = lambda *_: never  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The side of the sidecar that speaks to the provider, and its absence."""
+"""The side of the sidecar that talks to the provider, and its absence."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
 
 
 class Nothing:
-    """Is told of no change."""
+    """Ignores all changes."""
 
     def provider_found(self, issuer: str, keys: KeySource) -> None:
         raise AssertionError

@@ -1,4 +1,4 @@
-"""The provider process: what it remembers of announced tokens, and what it tells workers of each other."""
+"""The provider process: what it remembers of announced tokens, and what it announces to workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.sidecars import eventually
 
 
 def test_terms_of_tokens_that_have_ended_are_forgotten() -> None:
-    """Nobody asks for most users' tokens again, and the limit is far away; what is valid stays."""
+    """Most users' tokens are never requested again, and the limit is far away; valid ones stay."""
     now = 1000.0
     clocks = Clocks(wall=lambda: now, monotonic=lambda: now)
     tokens = AnnouncedTokens(TokenCache(), 100_000, clocks, lambda _: None, lambda _: None)
@@ -79,7 +79,7 @@ class Connected:
         self.ended: list[tuple[int, str]] = []
 
     async def connect(self, answer: Handler, *, hello: bool = True) -> tuple[ConnectedWorker, Channel]:
-        """A worker that answers the provider process as the test says, and checks by itself."""
+        """A worker that answers the provider process as the test says, and runs its own checks."""
         number = len(self.workers)
 
         def healthy(name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
@@ -167,7 +167,7 @@ async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
 
 
 async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provider: Provider) -> None:
-    """Every worker finds the same renewal due: only the first one causes it."""
+    """The same renewal is due in every worker: only the first request causes it."""
     heard: list[tuple[str, Fields]] = []
 
     def hear(name: str, fields: Fields) -> None:
@@ -186,7 +186,7 @@ async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provid
 
 
 async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> None:
-    """Readiness is that of the whole: no worker serves yet, one serves, draining."""
+    """Readiness is that of the whole sidecar: no worker serves yet, one serves, draining."""
     _, channel = await connected.connect(lambda *_: None)
 
     async def ready_but_for_workers() -> bool:
@@ -208,7 +208,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
 async def test_a_worker_that_does_not_answer_checks_is_ended(
     connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has counted before stays in the metrics."""
+    """Its earlier counts stay in the metrics."""
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
     await connected.connect(lambda name, _: never if name == "figures" else None)
     monkeypatch.setattr(provider_process, "HANG_TIMEOUT", 0.01)
@@ -239,7 +239,7 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
 async def test_a_message_that_is_not_understood_ends_the_channel(
     connected: Connected, name: str, fields: Fields
 ) -> None:
-    """Its program is not this one; `hello` may be said once."""
+    """The worker runs a different program; `hello` is allowed once."""
     worker, channel = await connected.connect(lambda *_: None)
     channel.send(name, **fields)
     with pytest.raises(ChannelLost):
@@ -249,7 +249,7 @@ async def test_a_message_that_is_not_understood_ends_the_channel(
 
 
 async def test_without_a_provider_no_token_can_be_asked_for() -> None:
-    """Workers do not ask then; one that does all the same is not understood."""
+    """Workers do not ask then; a request from one that does is not understood."""
     process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}, None))
     connected = Connected(process)
     await process.start()

@@ -64,7 +64,8 @@ def test_a_misspelled_setting_is_named_with_the_one_that_was_meant() -> None:
 
 
 def test_variables_of_others_are_not_taken_for_misspelled_settings() -> None:
-    """What NAIS sets beside our settings, and what Kubernetes sets for a service called entra-fast."""
+    """Variables that NAIS sets in addition to our settings, and those that Kubernetes sets for a service
+    called entra-fast."""
     names = (
         "ENTRA_FAST_SERVICE_HOST",
         "ENTRA_FAST_PORT",

@@ -148,7 +148,7 @@ def test_from_the_well_known_url(environ: pytest.MonkeyPatch, server: KeyServer)
 
 
 async def test_a_variable_wins_over_discovery(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
-    """Of the discovery document only that counts which no variable says: as for the sidecar."""
+    """The discovery document supplies only what no variable sets, as in the sidecar."""
     environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
     environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
     with Validator(clock=lambda: NOW) as one:
@@ -178,7 +178,7 @@ async def test_from_discovery(server: KeyServer) -> None:
 
 
 async def test_discovery_for_keys_alone(server: KeyServer) -> None:
-    """Whoever only validates tokens needs an issuer and its keys: the other endpoints may be absent."""
+    """Validating tokens needs only an issuer and its keys: the other endpoints may be absent."""
     document = {"issuer": server.issuer, "jwks_uri": server.keys_url}
     server.answers[DISCOVERY_PATH] = Answer(json.dumps(document))
     with Validator.from_discovery(server.discovery_url, AUDIENCE, clock=lambda: NOW) as one:
@@ -265,7 +265,7 @@ def test_fixed_key_set() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_incomplete_settings(arguments: dict[str, Any], setting: str) -> None:
-    """A validator that does not say whom to trust, or says it wrongly, cannot be made."""
+    """A validator without an issuer to trust, or with a wrong one, cannot be constructed."""
     for kind in (Validator, AsyncValidator):
         with pytest.raises(ConfigurationError) as caught:
             kind(**arguments)
@@ -400,7 +400,7 @@ def test_claims_of_a_v1_token() -> None:
 
 
 def test_helpers_do_not_trust_types() -> None:
-    """A claim of another type than Entra ID writes is as good as none; it is not converted."""
+    """A claim of an unexpected type is treated as absent; it is not converted."""
     odd = claims_of(
         roles="admin", scp=["admin"], groups={"g": 1}, name=7, oid=None, tid=["t"], idtyp=["app"], azp=True
     )
@@ -432,7 +432,7 @@ def test_groups_overage(overage: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("nothing", [{}, {"role": None}, {"role": None, "scope": None, "group": None}])
 def test_requiring_nothing_is_a_mistake(nothing: dict[str, None]) -> None:
-    """`require(role=settings.role)` without the setting must not let everybody in."""
+    """`require(role=settings.role)` without the setting must not allow every caller."""
     with pytest.raises(TypeError, match="needs a role, a scope or a group"):
         claims_of(roles=["reader"]).require(**nothing)
 
@@ -499,7 +499,8 @@ def test_pattern_matching() -> None:
 
 
 def test_claims_cannot_be_changed() -> None:
-    """Claims are shared with the cache and between callers, so nothing that is handed out leads back."""
+    """Claims are shared with the cache and between callers, so no returned value gives access to the
+    original."""
     one, token = validator(), KEY.token(nested={"list": [1, {"a": 2}]})
     claims = one.validate(token)
     with pytest.raises(TypeError):
@@ -552,9 +553,9 @@ def test_validate_many(count: int) -> None:
     tokens: list[str | bytes] = []
     expected: list[Any] = []
     for n in range(count):
-        token, verdict = special.get(n % 10) or (_numbered(n % 50), n % 50)
+        token, outcome = special.get(n % 10) or (_numbered(n % 50), n % 50)
         tokens.append(token)
-        expected.append(verdict)
+        expected.append(outcome)
     one = validator()
     assert kinds(one.validate_many(tokens)) == expected
     assert kinds(one.validate_many(tuple(tokens))) == expected
@@ -698,7 +699,7 @@ def test_a_large_token_of_an_unknown_key(server: KeyServer) -> None:
 
 
 def test_closed_validator(server: KeyServer) -> None:
-    """After `close` tokens of known keys are still judged; others are refused at once."""
+    """After `close` tokens of known keys are still verified; others are rejected at once."""
     with Validator(
         ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(max_wait=1e6)
     ) as one:
@@ -770,7 +771,7 @@ def test_explain_blames_the_claim_that_is_wrong() -> None:
 
 
 def test_explain_goes_on_after_a_failure() -> None:
-    """All that is wrong is listed, not only the first thing, with both values that were compared."""
+    """Every failure is listed, not only the first one, with both values that were compared."""
     token = KEY.token(aud="other", iss="https://evil.example", exp=1)
     rows = {row["check"]: row for row in validator().explain(token[:-4] + "AAAA")}
     assert rows["signature"]["code"] == "signature_invalid"
@@ -798,7 +799,7 @@ def test_explain_without_keys(server: KeyServer) -> None:
 
 
 def test_unverified_looks() -> None:
-    """Header and claims of a token that nobody has verified: for looking."""
+    """Header and claims of an unverified token, for display only."""
     token = f"{segment({'alg': 'none'})}.{segment({'a': 1})}."
     assert (unverified_header(token), unverified_claims(token)) == ({"alg": "none"}, {"a": 1})
     assert unverified_claims(token.encode()) == {"a": 1}

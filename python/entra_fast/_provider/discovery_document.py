@@ -84,7 +84,7 @@ def parse_discovery(body: bytes, url: str, *, issuer: str | None = None) -> Disc
 
 
 def parse_key_discovery(body: bytes, url: str, *, issuer: str | None = None) -> KeyDiscovery:
-    """As `parse_discovery`, for validating tokens: the token endpoint may be absent. If it is on another
+    """See `parse_discovery`, for validating tokens: the token endpoint may be absent. If it is on another
     host, the document is still refused.
 
     Raises:

@@ -62,8 +62,8 @@ class Waiters:
         await waiter
 
     def wake(self) -> None:
-        """The fetch has ended for every caller that waits now. May be called again before all have
-        continued."""
+        """The fetch has ended for every caller that is waiting now. May be called again before all of them
+        have continued."""
         self._due += self._waiting
         self._waiting.clear()
         if self._due and not self._waking:
@@ -342,7 +342,7 @@ class AsyncKeys(_Keys):
         except EntraFastError as error:
             self._failed_to_fetch(error)
             self._failed.set()
-        except Exception as error:  # an unexpected error must not end the refreshing
+        except Exception as error:  # an unexpected error must not stop the refresh
             self._failed_to_fetch(_unexpected(error))
             self._failed.set()
 
@@ -366,7 +366,7 @@ class ThreadKeys(_Keys):
     """A key set that is kept fresh by a background thread, for callers in any thread.
 
     The thread is a daemon. It starts at the first use, and again after a fork. It holds this object weakly,
-    so that a validator that was dropped without `close` does not fetch for ever.
+    so that a validator that was dropped without `close` does not keep fetching forever.
 
     Args:
         jwks_uri: https URL of the key set (http for loopback only).
@@ -431,7 +431,7 @@ class ThreadKeys(_Keys):
         return self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
 
     def refresh_for(self, cause: Cause, kid: str | None) -> bool:
-        """As `AsyncKeys.refresh_for`."""
+        """See `AsyncKeys.refresh_for`."""
         with self._changed:
             if self._closed:
                 return False  # the thread that would fetch has ended

@@ -1,7 +1,7 @@
 """When a failed token request is repeated, and when none is made at all.
 
 What belongs here: attempts within the overall deadline, and the back-off windows that `Retry-After` opens.
-What must never be here: the request itself (token_endpoint.py), and valid tokens that serve in the meantime
+What must never be here: the request itself (token_endpoint.py), and cached tokens that are returned instead
 (token_client.py).
 """
 
@@ -23,7 +23,7 @@ MAX_WINDOWS = 10_000
 RETRY_PAUSE = (0.05, 0.25)
 """Seconds; each pause before a retry is drawn from this range, so that many sidecars do not retry in step."""
 RETRY_RESERVE = 0.25
-"""Seconds that must be left for an attempt to be worth making."""
+"""Minimum number of seconds that must be left for another attempt."""
 
 RETRYABLE_FAILURES = frozenset({"dns_failed", "connect_failed", "timed_out", "answer_incomplete"})
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Retrying:
-    """Makes attempts, and remembers how long the provider asked to wait for which token.
+    """Makes attempts, and remembers the `Retry-After` of each token.
 
     Args:
         overall_timeout: seconds for all attempts together.
@@ -45,7 +45,7 @@ class Retrying:
         self.windows = BackOffWindows(timing.monotonic)
 
     async def run(self, key: bytes, attempt: Callable[[float], Awaitable[T]]) -> T:
-        """The result of the first attempt that succeeds. `attempt` is called with its deadline, a time of the
+        """The result of the first successful attempt. `attempt` is called with its deadline, a time of the
         monotonic clock.
 
         Raises:
@@ -91,7 +91,7 @@ class BackOffWindows:
 
     def open(self, key: bytes, error: ProviderError) -> None:
         """Until `error.retry_after` seconds from now."""
-        # A copy that is never raised: a traceback keeps its frames alive, and with them the user's token.
+        # A copy that is never raised: a traceback keeps its frames, and thus the user's token, alive.
         kept = ProviderError(*error.args)
         now = self._monotonic()
         # Most users' tokens are never requested again, so windows that have ended are removed here.
@@ -109,7 +109,7 @@ class BackOffWindows:
     def check(self, key: bytes) -> None:
         """
         Raises:
-            ProviderError: the one that opened the window, with the time that is left of it.
+            ProviderError: the error that opened the window, with the remaining time.
         """
         window = self._windows.get(key)
         if window is None:

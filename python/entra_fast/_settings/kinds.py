@@ -1,4 +1,4 @@
-"""The kinds of settings: what form the text of each must have, and which value it becomes.
+"""The kinds of settings: the form that the text of each must have, and the value that it is parsed to.
 
 What belongs here: parsing one text, without knowing where it came from. A kind raises `Unsuitable` with the
 rest of a sentence that begins with the setting's name ("must be ...").
@@ -41,7 +41,7 @@ class Setting(ABC, Generic[V_co, D_co]):
     Attributes:
         default: the value when the setting is unset.
         description: what the setting means: a noun phrase, or the effect of a value.
-        aliases: other names under which the setting is read; the own name wins.
+        aliases: other names of the setting; its own name takes precedence.
         environment_only: whether files are ignored.
     """
 

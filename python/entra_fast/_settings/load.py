@@ -44,8 +44,7 @@ class Settings:
     """All settings of a sidecar; complete and checked when it exists.
 
     Attributes:
-        unknown: variables that look like settings and are not, each with the setting that may have been
-            meant.
+        unknown: variables that look like settings but are not, each with the setting that was probably meant.
     """
 
     server: ServerSettings
@@ -88,7 +87,7 @@ def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | 
     """A reader of an environment and of the directory that holds settings as files.
 
     Raises:
-        ConfigurationError: ENTRA_FAST_SETTINGS_DIRECTORY names no directory.
+        ConfigurationError: ENTRA_FAST_SETTINGS_DIRECTORY is not a directory.
     """
     environment = os.environ if environ is None else environ
     if directory is None:

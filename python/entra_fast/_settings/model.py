@@ -49,7 +49,7 @@ class ProviderSettings:
 
     @property
     def needs_discovery(self) -> bool:
-        """Whether the discovery document must be fetched before all requests can be answered."""
+        """Whether the discovery document is needed to answer all requests."""
         return None in (self.issuer, self.jwks_uri, self.token_endpoint)
 
 

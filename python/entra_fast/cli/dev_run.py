@@ -1,6 +1,6 @@
 """Runs the local system, or the local Entra ID alone, until a signal ends it.
 
-What belongs here: signals, and what is printed on the way.
+What belongs here: signals, and the messages for the terminal.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Options:
         manifests: `[<cluster>=]<path>` each; none for the examples.
         apps: `<cluster>:<namespace>:<name>` of those that get a sidecar; none for the first one.
         sidecar_port: of the first sidecar; its probes take the next port, further sidecars the ports after.
-        tls: folder of the local certificate authority, if the local Entra ID is to be served over https;
-            empty for the usual one.
+        tls: folder of the local certificate authority, to serve the local Entra ID over https; empty for the
+            default one.
     """
 
     manifests: tuple[str, ...] = ()

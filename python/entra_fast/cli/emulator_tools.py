@@ -95,7 +95,7 @@ def _add_explain(add: AddCommand) -> None:
         "explain whether access policies allow a token",
         """Decide, by the rules of the local Entra ID, whether an application gets a token for an API:
 for itself, or on behalf of a user. Shows each check with the line of the manifest that
-decides it, and what to change. The exit status is 0 if the token is granted, 1 if not.
+decides it, and what to change. The exit status is 0 if a token would be issued, 1 if not.
 
 examples:
   entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b

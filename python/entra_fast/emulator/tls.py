@@ -66,8 +66,8 @@ def prepare(directory: Path, names: Iterable[str] = ()) -> LocalTls:
     """The authority of a directory, created if there is none or it has expired, and a new server certificate.
 
     Args:
-        names: host names beside localhost, for containers; the authority is replaced if it may not sign for
-            them.
+        names: host names in addition to localhost, for containers; the authority is replaced if it may not
+            sign for them.
 
     Raises:
         ConfigurationError: the directory cannot be written, or holds a damaged authority.

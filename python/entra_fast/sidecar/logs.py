@@ -25,13 +25,13 @@ logger = logging.getLogger("entra_fast")
 WRITTEN_WITHIN = 0.1
 """Seconds within which lines of the access log are written."""
 SHORTEST_SILENCE, LONGEST_SILENCE = 60.0, 3600.0
-"""Seconds between two lines about the same trouble: doubled each time, as long as it lasts."""
+"""Seconds between two lines about the same problem: doubled each time, while it lasts."""
 MAX_REPEATING = 256
 """Maximum number of lines of other libraries that are remembered."""
 
 
 class Silence:
-    """When to log the same trouble again."""
+    """When to log the same problem again."""
 
     __slots__ = ("length", "until")
 
@@ -86,9 +86,9 @@ def _template(record: logging.LogRecord) -> str:
 
 
 class Repeats(logging.Filter):
-    """Keeps other libraries from filling the log: an exporter of traces logs an error every second while its
-    collector is away. A line that repeats is written less and less often, with the number of times that it
-    was not."""
+    """Keeps other libraries from filling the log: a trace exporter logs an error every second while its
+    collector is unavailable. A repeated line is written less and less often, with the number of lines that
+    were suppressed."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Repeats(logging.Filter):
 
 
 class AccessLog:
-    """One line per request, where it is enabled. Never the query, the headers or the body.
+    """One line per request, if enabled. Never the query, the headers or the body.
 
     Native code composes and writes the lines for both paths, many at a time, or after `WRITTEN_WITHIN`
     seconds. So they cost the fast path little.

@@ -1,4 +1,4 @@
-"""What a token must be for the sidecar to call it active.
+"""The conditions under which the sidecar reports a token as active.
 
 What belongs here: the policy of introspection (docs/endpoints.md). What must never be here: verification
 itself.

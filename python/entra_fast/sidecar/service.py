@@ -29,7 +29,7 @@ from entra_fast.sidecar.tracing import Tracing
 
 
 class FastPath:
-    """What the fast path of all connections shares.
+    """The state that the fast paths of all connections share.
 
     Attributes:
         native: answers plain requests from the caches.
@@ -67,7 +67,7 @@ class Service:
         clocks: where time comes from.
         tracing: makes a span for each request on the slow path.
         worker: the number of this process, where several serve as one.
-        fast_path: whether plain requests may take the fast path. The settings can forbid it as well.
+        fast_path: whether plain requests may take the fast path. The settings can also turn it off.
     """
 
     def __init__(
@@ -128,17 +128,17 @@ class Service:
         return body
 
     async def readiness(self) -> str | None:
-        """As `Observed.readiness`."""
+        """See `Observed.readiness`."""
         return "shutting down" if self.draining else await self._provider.readiness()
 
     async def exposition(self) -> bytes:
-        """As `Observed.exposition`."""
+        """See `Observed.exposition`."""
         return await self._provider.exposition(self.metrics)
 
     # --- what changes at the provider ---
 
     def provider_found(self, issuer: str, keys: KeySource) -> None:
-        """As `ProviderChanges.provider_found`."""
+        """See `ProviderChanges.provider_found`."""
         provider = self.settings.provider
         if provider is None or self.validation is not None:
             return
@@ -156,13 +156,13 @@ class Service:
             self.fast_path.call_when_fetched = keys.call_when_fetched
 
     def keys_changed(self, keys: KeySet | None) -> None:
-        """As `ProviderChanges.keys_changed`."""
+        """See `ProviderChanges.keys_changed`."""
         self._key_set = keys
         if self.validation is not None:
             self.validation.native.set_keys(keys)
 
     def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
-        """As `ProviderChanges.cool_downs_changed`."""
+        """See `ProviderChanges.cool_downs_changed`."""
         if self.fast_path is not None:
             self.fast_path.native.set_cool_downs(
                 unknown_key=until[Cause.UNKNOWN_KEY], failed_signature=until[Cause.FAILED_SIGNATURE]
@@ -203,5 +203,5 @@ def new_token_cache(caches: CacheSettings) -> _native.TokenCache:
 
 
 def inactive(reason: str) -> bytes:
-    """The body of an introspection response for what is not a valid token."""
+    """The body of an introspection response for an invalid token."""
     return orjson.dumps({"active": False, "error": reason})

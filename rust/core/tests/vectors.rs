@@ -1,7 +1,7 @@
 //! Test vectors that others wrote, through this crate's own functions.
 //!
 //! The data is not part of the project: it is read from the folder that `ENTRA_FAST_VECTORS` names, else from
-//! `../shared/vectors` beside the checkout, and where that is absent the tests say that they were skipped.
+//! `../shared/vectors` next to the checkout, and if that is absent the tests say that they were skipped.
 //! Every test states its counts in the output. What belongs here: external data. What must not: tests of our
 //! own making, which live beside the code and in the Python suites.
 

@@ -39,7 +39,7 @@ pub(crate) struct FastPath {
 
 /// Where the time comes from.
 enum Clocks {
-    /// The system's, read without a step of Python. Python's monotonic clock showed `monotonic` at `origin`, and both
+    /// The system's, read without running Python. Python's monotonic clock showed `monotonic` at `origin`, and both
     /// are the same clock of the system.
     System { origin: Instant, monotonic: f64 },
     /// Those of a test: (wall, monotonic).
@@ -182,7 +182,7 @@ impl FastPath {
     }
 }
 
-/// What the transport of one connection gives its bytes to.
+/// The receiver of the bytes of one connection's transport.
 #[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct FastPathReceiver {
     fast_path: Py<FastPath>,

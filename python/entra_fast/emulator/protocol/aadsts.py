@@ -1,4 +1,4 @@
-"""Refusals in Entra ID's own words: the exception, and the shape of an error response.
+"""Refusals with Entra ID's own texts: the exception, and the form of an error response.
 
 The codes and their texts are rows of entra_fast._aadsts. Nothing here decides when an error applies.
 """
@@ -14,7 +14,7 @@ from entra_fast._aadsts import KINDS
 
 
 class EntraError(Exception):
-    """A refusal in Entra ID's own words.
+    """A refusal with Entra ID's own text.
 
     Args:
         placeholders: values for the placeholders of the text.

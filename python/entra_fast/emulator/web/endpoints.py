@@ -56,7 +56,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.Response | None:
-    """Carry out faults that concern the transport; None lets the request go on."""
+    """Apply faults that concern the transport; after None, the request continues."""
     for fault in faults:
         match fault.kind:
             case "delay":

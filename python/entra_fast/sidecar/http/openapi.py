@@ -16,12 +16,12 @@ Schema = dict[str, Any]
 _PROVIDER: Schema = {
     "type": "string",
     "enum": list(PROVIDERS),
-    "description": "The provider; two names for one.",
+    "description": "The provider; both names mean the same one.",
 }
 _TARGET: Schema = {
     "type": "string",
     "examples": ["api://dev-gcp.my-team.my-app/.default", "dev-gcp:my-team:my-app"],
-    "description": "Whom the token is for.",
+    "description": "The API that the token is for.",
 }
 _SKIP_CACHE: Schema = {
     "type": "boolean",
@@ -68,13 +68,13 @@ def _content(schema: Schema, *media_types: str) -> Schema:
 def _operation(summary: str, fields: Schema, required: list[str], answer: Schema, *, errors: bool) -> Schema:
     request = {"type": "object", "required": required, "properties": fields}
     responses: Schema = {"200": {"description": "The answer.", "content": _content(answer)}}
-    refusals = {"403": "The caller looks like a browser or a proxy.", "415": "The body is compressed."}
+    refusals = {"403": "The caller appears to be a browser or a proxy.", "415": "The body is compressed."}
     if errors:
         refusals |= {
             "400": "The request is malformed, or the provider refused.",
             "413": "The body is too large.",
-            "500": "The provider could not be reached, or sent nonsense.",
-            "default": "An error of the provider, with its own status.",
+            "500": "The provider could not be reached, or sent an unusable response.",
+            "default": "An error from the provider, with its own status.",
         }
     for status, description in refusals.items():
         responses[status] = {"description": description, "content": _content(_ERROR)}
@@ -130,8 +130,8 @@ def document() -> Schema:
                 _INTROSPECTION,
                 errors=False,
             ),
-            "/healthz": _probe("The process lives.", "application/json"),
-            "/readyz": _probe("The sidecar can do its work.", "application/json", fails=True),
+            "/healthz": _probe("The process is alive.", "application/json"),
+            "/readyz": _probe("The sidecar is ready.", "application/json", fails=True),
             "/metrics": _probe("Metrics in the Prometheus text format.", "text/plain"),
             "/openapi.json": _probe("This document.", "application/json"),
         },

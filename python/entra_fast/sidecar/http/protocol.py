@@ -4,8 +4,8 @@ What belongs here: limits on connections, the deadline to receive a request, and
 shape of the API. The fast path stands in front of it (fast_path.py). What must never be here: routes, tokens,
 and any decision about the bytes of a request: framing belongs to aiohttp's parser alone.
 
-This uses private parts of aiohttp, which internals.py lists. Where one is missing, server.py serves without
-this module.
+This uses private parts of aiohttp, which internals.py lists. If one is missing, server.py serves without this
+module.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class RequestTimedOut(Exception):
 
 
 class BodyCutShort(web.RequestPayloadError, TimeoutError):
-    """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
-    waiting for a body that no handler reads, and takes that error for the end of it."""
+    """The client closed its side in the middle of a body. Also a TimeoutError, because aiohttp may be waiting
+    for a body that no handler reads, and treats that error as its end."""
 
 
 class JsonResponse(web.Response):
@@ -52,7 +52,7 @@ class JsonResponse(web.Response):
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
-        self.headers.popall(hdrs.SERVER, None)  # the version of the server is no one else's business
+        self.headers.popall(hdrs.SERVER, None)  # do not reveal the version of the server
 
 
 def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
@@ -146,7 +146,7 @@ class SidecarProtocol(RequestHandler):
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
-        self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
+        self._alone: RawRequestMessage | None = None  # one that arrived with no bytes after it
         self.current_message: RawRequestMessage | None = None  # the request that is being answered
 
     @property
@@ -158,9 +158,9 @@ class SidecarProtocol(RequestHandler):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # A client that never reads would keep its connection, and the responses to it, for ever: aiohttp
-            # waits for such a client, and so does a transport that is being closed. The kernel drops the
-            # connection (RFC 5482) when it could not send for this long.
+            # A client that never reads would keep its connection and its responses forever: aiohttp waits for
+            # such a client, and so does a transport that is being closed. The kernel drops the connection
+            # (RFC 5482) when it cannot send for this long.
             with contextlib.suppress(OSError):
                 milliseconds = max(1, int(self._keepalive_timeout * 1000))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
@@ -171,7 +171,7 @@ class SidecarProtocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._received()
         if self._task_handler is not None and not self._request_in_progress:
-            # It may be about to begin with a request, and would find no connection to answer on.
+            # It may be about to start a request, and would have no connection to answer on.
             self._task_handler.cancel()
         super().connection_lost(exc)
 
@@ -223,8 +223,8 @@ class SidecarProtocol(RequestHandler):
 
         When a request offers an upgrade that aiohttp does not know, its parser drops what follows the request
         in the same piece, and would continue in the middle of the next one. So the last byte of a piece is
-        parsed by itself: a request that ends with it has nothing behind it. For an upgrade that aiohttp
-        knows, it puts aside what follows, where no deadline applies.
+        parsed separately: a request that ends with it has no bytes after it. For an upgrade that aiohttp
+        knows, it sets aside the bytes that follow, where no deadline applies.
         """
         message = self.current_message
         if message is None:
@@ -271,7 +271,7 @@ class SidecarProtocol(RequestHandler):
         if self._force_close or self.transport is None:
             return
         if self._buffer_paused:
-            # It is the server that does not read, because requests wait for their responses.
+            # The server does not read now, because requests wait for their responses.
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
             return
@@ -281,7 +281,7 @@ class SidecarProtocol(RequestHandler):
             self._lingering_time = 0.0  # otherwise aiohttp would wait for the rest of it, and log that
             body.set_exception(RequestTimedOut())  # its handler answers 408
         elif body is not None and not self._messages:
-            self.force_close()  # it was answered before its body came: a second response would answer nothing
+            self.force_close()  # answered before its body arrived: a second response would answer nothing
         elif self._request_in_progress or self._messages:
             self.close()  # after the responses that are owed
         else:

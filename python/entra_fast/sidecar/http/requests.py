@@ -28,7 +28,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """What `/api/v1/token` and `/api/v1/token/exchange` are asked for."""
+    """A request to `/api/v1/token` or `/api/v1/token/exchange`."""
 
     target: str
     skip_cache: bool
@@ -60,7 +60,7 @@ def token_request(body: bytes, *, form: bool, exchange: bool) -> TokenRequest:
 
 
 def introspected_token(body: bytes, *, form: bool) -> str:
-    """The token that `/api/v1/introspect` is asked about.
+    """The token in a request to `/api/v1/introspect`.
 
     Raises:
         BadRequest: as `token_request`.

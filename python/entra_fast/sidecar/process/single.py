@@ -2,8 +2,8 @@
 
 What belongs here: the life of the process. What must never be here: what happens to a request.
 
-Exit statuses: 0 after a drain in which every request was answered; 1 when requests had to be cut off or a
-second signal came; 2 when a setting is missing or wrong, or an address cannot be listened on.
+Exit statuses: 0 after a drain in which every request was answered; 1 when requests were aborted or a second
+signal arrived; 2 when a setting is missing or wrong, or the sidecar cannot listen on an address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def run(settings: Settings) -> int:
         The exit status of the process.
 
     Raises:
-        ConfigurationError: an address cannot be listened on.
+        ConfigurationError: the sidecar cannot listen on an address.
     """
     configure(settings.server.log_level)
     if settings.unknown:

@@ -1,9 +1,9 @@
 //! Strict JSON (RFC 8259) into a flat tape over its own text.
 //!
-//! One parse feeds both what is checked and what is returned: a [`Document`] keeps the text as it came, and
-//! the tape only points into it, so the two cannot differ. Rejected are duplicate members at any depth (also
-//! when one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
-//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until a value is asked for.
+//! One parse feeds both what is checked and what is returned: a [`Document`] keeps the original text, and the
+//! tape only points into it, so the two cannot differ. The parser rejects duplicate members at any depth (also
+//! if one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
+//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until their value is requested.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -36,7 +36,7 @@ pub enum JsonError {
 }
 
 impl JsonError {
-    /// What was wrong, in words that repeat nothing of the text.
+    /// What was wrong, in a sentence that repeats nothing of the text.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -75,10 +75,10 @@ struct Node {
     /// Byte offsets: of the content without quotes for a string, of the whole text for everything else.
     start: u32,
     end: u32,
-    /// For arrays and objects the index behind their last descendant; for names their fingerprint.
+    /// For arrays and objects, the index after their last descendant; for names, their fingerprint.
     link: u32,
     kind: Kind,
-    /// Does the string hold escapes?
+    /// Does the string contain escapes?
     escaped: bool,
 }
 
@@ -98,8 +98,8 @@ impl Document {
         Self::parse_with(text.into(), false)
     }
 
-    /// As [`Self::parse`], but the outermost object may have several members of one name: the caller decides which of
-    /// them may be repeated.
+    /// Like [`Self::parse`], but the outermost object may have several members of one name: the caller decides which
+    /// of them may be repeated.
     ///
     /// # Errors
     /// [`JsonError`] where the text is not strict JSON.
@@ -125,7 +125,7 @@ impl Document {
         Ok(Self { text, nodes })
     }
 
-    /// The text, exactly as it came.
+    /// The text, exactly as it was given.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -156,7 +156,7 @@ impl<'d> Value<'d> {
         self.document.nodes[self.index]
     }
 
-    /// Index of what follows this value on the tape.
+    /// Index of the entry after this value on the tape.
     fn after(self) -> usize {
         let node = self.node();
         match node.kind {
@@ -312,7 +312,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A cheap number that differs for nearly all different names: compares before bytes do.
+/// A cheap number that differs for nearly all different names; it is compared before the bytes.
 #[inline]
 fn fingerprint(name: &[u8]) -> u32 {
     let head = name.first_chunk::<4>().map_or_else(
@@ -372,8 +372,8 @@ fn hex4(text: &[u8]) -> Option<u32> {
     text.get(..4)?.iter().try_fold(0, |sum, byte| Some(sum << 4 | char::from(*byte).to_digit(16)?))
 }
 
-/// How many names an object may have before duplicates are looked for in a hash set. Entra ID's tokens stay
-/// below; beyond it, comparing each with each would let an attacker choose how long it takes.
+/// The number of names beyond which duplicates are looked up in a hash set. Entra ID's tokens stay below it;
+/// above it, comparing each name with each other would let an attacker choose how long parsing takes.
 const FEW_NAMES: usize = 32;
 
 /// The names of one object while it is parsed.
@@ -630,7 +630,7 @@ impl Parser<'_> {
 }
 
 /// How many bytes from the start are neither a quote, a backslash nor a control character. Eight at a time:
-/// the borrow of the classic zero-byte test only disturbs bytes above the first hit, which is all that counts.
+/// the borrow of the classic zero-byte test only disturbs bytes above the first hit, and only that one counts.
 #[inline]
 fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;

@@ -1,6 +1,6 @@
 //! The provider's key set (RFC 7517, section 5): immutable, found by `kid`, with a generation.
 //!
-//! A set is a snapshot. Refreshing means building a new one and swapping it in whole, so no reader ever
+//! A set is a snapshot. A refresh builds a new one and swaps it in atomically, so no reader ever
 //! waits. The generation tells whether a cached verification was made with this snapshot; [`KeySet::has`]
 //! tells whether an older verification's key is still in it.
 
@@ -14,7 +14,7 @@ use crate::jose::jwk::{Prepare, PublicKey, kid_of};
 use crate::jose::signature::PreparedKey;
 use crate::validate::error::shown;
 
-/// Largest text of a key set that is looked at, in bytes.
+/// Maximum size of the text of a key set, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// Maximum number of keys in one set. Entra ID publishes about ten.
@@ -88,7 +88,7 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Read a JWKS. Entries that cannot be used are dropped and kept count of; the good ones keep working.
+    /// Read a JWKS. Entries that cannot be used are dropped and counted; the others keep working.
     ///
     /// `generation` must differ for every set that one validator sees.
     ///
@@ -98,7 +98,7 @@ impl KeySet {
         Self::prepared_by(jwks, generation, PreparedKey::new)
     }
 
-    /// As [`Self::parse`], with a way of preparing keys: tests bring a fast library of their own.
+    /// Like [`Self::parse`], with a function that prepares keys: tests use their own fast library.
     pub(crate) fn prepared_by(jwks: &[u8], generation: u64, prepare: Prepare) -> Result<Self, KeySetError> {
         if jwks.len() > MAX_BYTES {
             return Err(KeySetError::TooLarge);
@@ -231,7 +231,7 @@ impl KeySet {
         self.headers.iter().map_while(OnceLock::get).find(|(known, _)| **known == *header).map(|(_, selected)| selected)
     }
 
-    /// Remember a header segment. Call only after its token has verified, so that strangers cannot fill the
+    /// Remember a header segment. Call only after its token has verified, so that attackers cannot fill the
     /// few places.
     pub(crate) fn remember(&self, header: &[u8], selected: &Selected) {
         for slot in &self.headers {

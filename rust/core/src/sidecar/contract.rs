@@ -2,7 +2,7 @@
 //!
 //! Belongs here: the endpoints, the fields of a request in JSON and in a form, what a target means, which callers are
 //! allowed, and the sentence of each refusal. The fast path, the slow path, the emulator and the token generator must
-//! decide alike, so none of them has rules of its own. Does not belong here: what is done with an accepted request,
+//! agree, so none of them has its own rules. Does not belong here: the handling of an accepted request,
 //! HTTP framing (`http1`), tokens.
 //!
 //! No sentence repeats anything that was sent.
@@ -301,7 +301,7 @@ pub struct Fields<'b> {
     wrong_flag: Option<ContentType>,
 }
 
-/// What the two token endpoints are asked for.
+/// A request to one of the two token endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRequest<'f> {
     /// The API that the token is for, as it was written: see [`scope_for`].
@@ -334,7 +334,7 @@ pub fn with_fields<R>(
 }
 
 impl<'b> Fields<'b> {
-    /// What `/api/v1/token` is asked for.
+    /// The request to `/api/v1/token`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
@@ -344,7 +344,7 @@ impl<'b> Fields<'b> {
         Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()? })
     }
 
-    /// What `/api/v1/token/exchange` is asked for.
+    /// The request to `/api/v1/token/exchange`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
@@ -353,7 +353,7 @@ impl<'b> Fields<'b> {
         Ok(TokenRequest { user_token: Some(self.user_token.checked(Field::UserToken)?), ..request })
     }
 
-    /// The token that `/api/v1/introspect` is asked about.
+    /// The token in a request to `/api/v1/introspect`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
@@ -383,7 +383,7 @@ impl<'b> Fields<'b> {
 
     /// The fields of an object in its plainest spelling, without a copy of it and without a tape: strings of
     /// ASCII without escapes, `true` and `false`, and single spaces. None where it is spelled in any other way,
-    /// or is not JSON at all: then it is parsed. What is accepted here, every parser reads in the same way.
+    /// or is not JSON at all: then it is parsed. Every parser reads what is accepted here in the same way.
     fn of_plain_json(body: &'b [u8]) -> Option<Self> {
         let mut fields = Self::default();
         let mut seen = Seen::default();
@@ -585,7 +585,7 @@ fn form_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
 
 // --- callers -------------------------------------------------------------------------------------------------------
 
-/// The headers that tell who calls.
+/// The headers that identify the kind of caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallerHeaders<'h> {
     /// The values of all Host headers.
@@ -606,7 +606,7 @@ pub struct CallerCheck {
 }
 
 impl CallerCheck {
-    /// A check that accepts these hosts, names or addresses without port and brackets, beside loopback ones.
+    /// A check that accepts these hosts (names or addresses without port and brackets) in addition to loopback ones.
     #[must_use]
     pub fn new(allowed_hosts: impl IntoIterator<Item = String>) -> Self {
         Self { allowed_hosts: allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect() }
@@ -617,7 +617,7 @@ impl CallerCheck {
     /// # Errors
     /// A [`Refusal`] of the caller.
     pub fn check(&self, headers: CallerHeaders<'_>) -> Result<(), Refusal> {
-        // DNS rebinding: a page's own name may resolve to 127.0.0.1 by now.
+        // DNS rebinding: a page's own name may now resolve to 127.0.0.1.
         match headers.hosts {
             [host] if self.allows_host(host) => {}
             _ => return Err(Refusal::Host),
@@ -672,9 +672,9 @@ pub fn is_loopback_host(host: &str) -> bool {
         })
 }
 
-/// Whether a request that changes something comes from a page of the server's own, or not from a browser at all.
+/// Whether a request that changes something comes from one of the server's own pages, or not from a browser at all.
 ///
-/// For servers that have pages of their own; the sidecar has none and refuses every request of a page.
+/// For servers with pages; the sidecar has none and refuses every request from a page.
 /// `own_origin` is the server's (scheme, host and port); `host` is the Host header of the request, by which the same
 /// pages may be reached under another allowed name.
 #[must_use]

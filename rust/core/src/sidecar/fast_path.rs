@@ -1,9 +1,9 @@
-//! The fast path: answer plain requests from the caches, or decline. Sans I/O.
+//! The fast path: answer plain requests from the caches, or decline. Without I/O.
 //!
-//! One call takes the bytes that a connection has and appends to `out` the answers to all requests at their
-//! start that can be answered here: introspection of any token whose key is known, and tokens that are in the
-//! cache. Everything else is declined with none of its bytes consumed, and the slow path answers it. That includes
-//! every request that is in error. The bytes of an answer are the same on both paths; one contract suite runs on both.
+//! One call takes the bytes of a connection and appends to `out` the responses to all requests at their start that can
+//! be answered here: introspection of any token whose key is known, and tokens that are in the cache. It declines
+//! everything else without consuming any bytes, and the slow path answers. That includes every invalid request. The
+//! bytes of a response are the same on both paths; one contract suite runs on both.
 //!
 //! Does not belong here: what the fields of a request mean and who may send it (`contract`), where a request ends
 //! (`http1`).
@@ -22,11 +22,11 @@ use crate::validate::error::Error;
 use crate::validate::introspection;
 use crate::validate::validator::Validator;
 
-/// With this many bytes of answers a call stops, although there may be more requests to answer: otherwise a client that
-/// sends thousands of requests at once and reads nothing would make the server hold all their answers.
+/// A call stops after this many bytes of responses, although there may be more requests: otherwise a client that sends
+/// thousands of requests at once and reads nothing would make the server hold all their responses.
 pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
 
-/// How many keys of the token cache are remembered by what they were computed from.
+/// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
 
 /// The application that the sidecar serves.
@@ -38,10 +38,10 @@ pub struct Identity {
     pub client_id: String,
 }
 
-/// What a call answers from.
+/// The sources of a call's answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Caches<'c> {
-    /// Validates tokens; None while there is none yet.
+    /// Validates tokens; None until there is a validator.
     pub validator: Option<&'c Validator>,
     /// Acquired tokens.
     pub tokens: &'c TokenCache,
@@ -52,7 +52,7 @@ pub struct Caches<'c> {
 pub struct Renewal {
     /// The target of the token.
     pub target: String,
-    /// The user's token, where it is an exchange.
+    /// The user's token, if it is an exchange.
     pub subject_token: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub struct Renewal {
 pub enum Stop {
     /// Everything was answered.
     Done,
-    /// The rest is the beginning of a plain request; it holds the request's length where that is known, else 0.
+    /// The rest is the beginning of a plain request; it holds the request's length if that is known, else 0.
     Partial(usize),
     /// The next request, of exactly this length, is for the slow path.
     Framed(usize),
@@ -97,7 +97,7 @@ impl Outcome {
     }
 }
 
-/// What became of a request that was not declined.
+/// The result of a request that was not declined.
 enum Answer {
     /// It was written.
     Written,
@@ -517,7 +517,7 @@ mod tests {
             ] {
                 assert_eq!(ask(path, body), "", "{path} {body}");
             }
-            // A machine's request keeps to itself, whatever else stands in it.
+            // A machine-to-machine request never shares a key, whatever else it contains.
             assert!(ask("/api/v1/token", "target=c:n:a&user_token=user-token").contains("app-token"));
         }
     }

@@ -61,7 +61,7 @@ impl Claims {
         self.root().get(name)
     }
 
-    /// Is there a claim called `active`? Known beforehand, because every answer of an introspection asks.
+    /// Is there a claim called `active`? Computed in advance, because every introspection response needs it.
     #[must_use]
     pub const fn has_active(&self) -> bool {
         self.has_active
@@ -92,7 +92,7 @@ impl Claims {
     }
 
     /// Are the groups left out because there are too many of them (`_claim_names`, or `hasgroups` in the
-    /// implicit flow)? Then the absence of a group says nothing.
+    /// implicit flow)? Then the absence of a group means nothing.
     #[must_use]
     pub fn has_groups_overage(&self) -> bool {
         let named = self.get("_claim_names").is_some_and(|names| names.get("groups").is_some());
@@ -138,7 +138,7 @@ pub struct Required<'r> {
 }
 
 impl<'r> Required<'r> {
-    /// None where nothing is asked for: a name that is absent because a setting is missing must not admit every token.
+    /// None if nothing is required: a name that is absent because a setting is missing must not allow every token.
     #[must_use]
     pub const fn new(role: Option<&'r str>, scope: Option<&'r str>, group: Option<&'r str>) -> Option<Self> {
         if role.is_none() && scope.is_none() && group.is_none() { None } else { Some(Self { role, scope, group }) }

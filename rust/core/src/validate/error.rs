@@ -1,14 +1,14 @@
-//! Why a token was refused: one enum with stable codes, each failure with what was compared.
+//! Why a token was rejected: one enum with stable codes, each failure with the values that were compared.
 //!
 //! The code is the interface (docs/errors.md); the sentence is for people and is the `error` of an
-//! introspection answer. Sentences never repeat bytes of the token. What [`Error::actual`] says comes from
-//! claims whose signature has been verified, or is cut and made safe for a log line ([`shown`]).
+//! introspection response. Sentences never repeat bytes of the token. [`Error::actual`] comes from claims whose
+//! signature has been verified, or is shortened and escaped for a log line ([`shown`]).
 
 use std::fmt;
 
 use crate::jose::algorithm::AlgorithmSet;
 
-/// A token was refused.
+/// A token was rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Error {
     /// Longer than the policy's limit; nothing of it was parsed.
@@ -98,7 +98,7 @@ pub enum Error {
         /// Seconds of clock skew allowed.
         leeway: f64,
     },
-    /// `nbf` has not come (RFC 7519, section 4.1.5).
+    /// `nbf` has not been reached (RFC 7519, section 4.1.5).
     NotYetValid {
         /// When it becomes valid, seconds since the epoch.
         not_before: f64,

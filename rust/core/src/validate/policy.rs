@@ -1,4 +1,4 @@
-//! What a token must be to be accepted. A policy is complete when constructed and immutable afterwards.
+//! The conditions for accepting a token. A policy is complete when constructed and immutable afterwards.
 //!
 //! Asking for a check makes its claim required: a policy always has an issuer and an audience, so a token
 //! without `iss` or `aud` is refused; `exp` is always required.
@@ -13,7 +13,7 @@ pub const TENANT_PLACEHOLDER: &str = "{tenantid}";
 /// Longest leeway that is accepted, in seconds: more than that is not clock skew.
 pub const MAX_LEEWAY: f64 = 600.0;
 
-/// A policy that cannot be: which setting, and a sentence.
+/// An invalid policy: which setting, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     /// The setting's name, as in the library's arguments.
@@ -30,7 +30,7 @@ impl std::fmt::Display for PolicyError {
 
 impl std::error::Error for PolicyError {}
 
-/// Which tenants may have issued a token, on top of what the issuer says.
+/// Which tenants may have issued a token, in addition to the check of the issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {
     /// Whatever the accepted issuers imply.
@@ -185,7 +185,7 @@ impl Policy {
                 }
                 Tenants::Listed(tenants.iter().map(|tenant| tenant.to_ascii_lowercase()).collect())
             }
-            // "Every tenant of the world" is too much to be had by leaving something out.
+            // Leaving a setting out must not mean "every tenant in the world".
             Tenants::ByIssuer if issuers.iter().any(|issuer| matches!(issuer, Issuer::Template(..))) => {
                 return refuse("tenants", "must be given when an issuer holds {tenantid}: tenant ids, or '*' for any");
             }
@@ -213,7 +213,7 @@ impl Policy {
         })
     }
 
-    /// Is the tenant of a token looked at? Then it must be the one that its issuer names.
+    /// Is the tenant of a token checked? Then it must be the one that its issuer names.
     pub(crate) fn looks_at_tenant(&self) -> bool {
         self.tenants != Tenants::ByIssuer
     }

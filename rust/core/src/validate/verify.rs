@@ -50,30 +50,30 @@ impl Verified {
         self.times.exp
     }
 
-    /// When it was issued, in seconds since the epoch, where it says so.
+    /// When it was issued, in seconds since the epoch, if it says so.
     #[must_use]
     pub fn issued_at(&self) -> Option<f64> {
         self.times.iat
     }
 
-    /// Check the times again: all that can change about a verified token while its key stands.
+    /// Check the times again: nothing else about a verified token can change while its key is valid.
     ///
     /// # Errors
-    /// As [`verify`] for times.
+    /// Those of [`verify`] that concern times.
     #[inline]
     pub fn check_times(&self, policy: &Policy, now: f64) -> Result<(), Error> {
         self.times.check(policy, now)
     }
 
-    /// Does the verification of its signature still count? Not if only the fast library has made it, and that is no
-    /// longer trusted.
+    /// Does the verification of its signature still count? Not if only the fast library made it, and that is no longer
+    /// trusted.
     #[inline]
     #[must_use]
     pub fn signature_stands(&self) -> bool {
         self.by.stands()
     }
 
-    /// Is the key that signed it in this set? Asked of the set once per generation.
+    /// Is the key that signed it in this set? The set is searched once per generation.
     #[inline]
     pub fn key_is_in(&self, keys: &KeySet) -> bool {
         if self.generation.load(Relaxed) == keys.generation() {
@@ -98,7 +98,7 @@ impl Verified {
 /// `now` is in seconds since the epoch.
 ///
 /// # Errors
-/// [`Error`] says which check refused it, and with what values.
+/// [`Error`] says which check failed, and with which values.
 pub fn verify(token: &[u8], keys: &KeySet, policy: &Policy, now: f64) -> Result<Verified, Error> {
     let compact = Compact::split(token, policy.max_token_bytes)?;
     let (selected, by) = verify_signature(&compact, keys, policy)?;
@@ -124,7 +124,7 @@ pub fn unverified_could_pass(token: &[u8], policy: &Policy, now: f64) -> bool {
 /// Verify only the signature, and return the key that made it and who verified it. What is signed may be anything.
 ///
 /// # Errors
-/// As [`verify`], as far as the header and the signature go.
+/// Those of [`verify`] that concern the header and the signature.
 pub fn verify_signature(
     compact: &Compact<'_>,
     keys: &KeySet,
@@ -194,7 +194,7 @@ impl Times {
     }
 }
 
-// Each comparison says what is accepted, so that a NaN, should a clock ever give one, refuses the token.
+// Each comparison states what is accepted, so that a NaN, should a clock ever return one, rejects the token.
 
 #[inline]
 pub(crate) fn check_expiry(expires_at: f64, policy: &Policy, now: f64) -> Result<(), Error> {
@@ -313,7 +313,7 @@ pub(crate) fn check_issuer(checked: &Checked<'_>, key: Option<&PublicKey>, polic
     if !bound.is_empty() && bound.iter().all(|issuer| binds(issuer) && !issuer.covers(&iss, tid)) {
         return Err(wrong_issuer(bound.iter(), &iss));
     }
-    // An issuer that the policy names in full does not say by itself which tenant it is.
+    // An issuer that the policy names in full does not itself say which tenant it belongs to.
     if let Some(tid) = tid.filter(|tid| multi_tenant && !iss.split('/').any(|segment| segment == *tid)) {
         let expected = format!("an issuer with the tenant {} in its path", shown(tid));
         return Err(Error::WrongIssuer { expected, actual: shown(&iss) });
