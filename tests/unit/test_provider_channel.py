@@ -46,17 +46,22 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     assert service.fast_path is not None
     now = time.time()
     claims = good_claims(iat=now - 10, nbf=now - 10, exp=now + 600)
-    request = introspection(signer("unknown").token(claims))
+    unknown = introspection(signer("unknown").token(claims))
+    forged = introspection(signer("unknown").named("key-1").token(claims))
 
-    def answer() -> bytes:
+    def answer(request: bytes) -> bytes:
         assert service.fast_path is not None
         return service.fast_path.native.serve(request).answers
 
-    assert answer() == b"", "it waits for the provider process to fetch keys"
-    assert provider.handle("cool_down", {"until": time.monotonic() + 60})
-    assert b"token was signed with an unknown key" in answer()
-    assert provider.handle("cool_down", {"until": None})
-    assert answer() == b""
+    assert answer(unknown) == answer(forged) == b"", "they wait for the provider process to fetch keys"
+    assert provider.handle("cool_downs", {"until": {"unknown_key": time.monotonic() + 60}})
+    assert b"token was signed with an unknown key" in answer(unknown)
+    assert answer(forged) == b"", "it has a cool-down of its own"
+    assert provider.handle("cool_downs", {"until": {"signature_invalid": time.monotonic() + 60}})
+    assert b"token signature is invalid" in answer(forged)
+    assert answer(unknown) == b""
+    assert provider.handle("cool_downs", {"until": {}})
+    assert answer(unknown) == answer(forged) == b""
     assert not provider.handle("unheard of", {})
     await service.aclose()
 
