@@ -60,13 +60,17 @@ class AsyncValidation:
         loop = asyncio.get_running_loop()
         verify = self.native.validate_many
         results = await loop.run_in_executor(None, verify, tokens, self._now())
-        if self._keys is not None:
-            for cause, waiting in waiting_for_keys(self.native, tokens, results, self._now()).items():
-                # One refresh serves all tokens that need one for this cause.
-                if await self._keys.refresh_for(cause, first_kid(tokens, waiting)):
-                    retried = [tokens[index] for index in waiting]
+        if self._keys is not None and has_errors(results):
+            for cause in Cause:
+                waiting = waiting_for_keys(self.native, tokens, results, self._now())
+                # One refresh serves all tokens that wait for keys, whatever else they wait for.
+                if cause in waiting and await self._keys.refresh_for(
+                    cause, first_kid(tokens, waiting[cause])
+                ):
+                    every = [index for positions in waiting.values() for index in positions]
+                    retried = [tokens[index] for index in every]
                     again = await loop.run_in_executor(None, verify, retried, self._now())
-                    for index, result in zip(waiting, again, strict=True):
+                    for index, result in zip(every, again, strict=True):
                         results[index] = result
         return [self._with_reason(result) for result in results]
 
@@ -113,6 +117,11 @@ def cause_of(
     if cause is None or cause is Cause.NO_KEYS:
         return cause
     return cause if native.unverified_could_pass(token, now) else None
+
+
+def has_errors(results: Sequence[Claims | EntraFastError]) -> bool:
+    """Whether any token was rejected."""
+    return any(isinstance(result, EntraFastError) for result in results)
 
 
 def waiting_for_keys(

@@ -49,7 +49,7 @@ from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
-from entra_fast._validation import AsyncValidation, cause_of, first_kid, kid_of, waiting_for_keys
+from entra_fast._validation import AsyncValidation, cause_of, first_kid, has_errors, kid_of, waiting_for_keys
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,
@@ -231,12 +231,14 @@ class Validator:
             TypeError: an item is neither str nor bytes.
         """
         results = self._native.validate_many(tokens, self._now())
-        if self._keys is not None:
-            for cause, waiting in waiting_for_keys(self._native, tokens, results, self._now()).items():
-                # One refresh serves all tokens that need one for this cause.
-                if self._keys.refresh_for(cause, first_kid(tokens, waiting)):
-                    again = self._native.validate_many([tokens[index] for index in waiting], self._now())
-                    for index, result in zip(waiting, again, strict=True):
+        if self._keys is not None and has_errors(results):
+            for cause in Cause:
+                waiting = waiting_for_keys(self._native, tokens, results, self._now())
+                # One refresh serves all tokens that wait for keys, whatever else they wait for.
+                if cause in waiting and self._keys.refresh_for(cause, first_kid(tokens, waiting[cause])):
+                    every = [index for positions in waiting.values() for index in positions]
+                    again = self._native.validate_many([tokens[index] for index in every], self._now())
+                    for index, result in zip(every, again, strict=True):
                         results[index] = result
         return [self._with_reason(result) for result in results]
 
