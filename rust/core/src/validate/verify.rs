@@ -172,7 +172,7 @@ pub(crate) fn check_signature(
     let mut buffer = [0_u8; MAX_SIGNATURE_BYTES];
     let not_base64 = Error::NotAJwt { expected: "a base64url signature", found: "other characters or too many" };
     let signature = base64url::decode_into(compact.signature, &mut buffer).map_err(|_| not_base64)?;
-    let Selected { key, algorithm } = selected;
+    let Selected { key, algorithm, .. } = selected;
     key.verify(*algorithm, policy.signatures, compact.signed, signature).ok_or(Error::SignatureInvalid)
 }
 
