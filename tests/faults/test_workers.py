@@ -317,6 +317,26 @@ async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> N
     assert provider.jwks_requests == 2
 
 
+async def test_a_new_key_under_an_old_kid_costs_one_fetch(serve: Serve, provider: Provider) -> None:
+    """All workers see it at once: one refresh, and no token is rejected. Forged signatures at every worker
+    cause one more."""
+    sidecar = await start(serve, provider)
+    old, rotated = provider.key, Key.generate().named(provider.key.kid)
+    async with sidecar.connections() as connections:
+        asked = [connection.ask(introspection(provider.mint())) for connection in connections]
+        assert all(answer.json["active"] for answer in await asyncio.gather(*asked))
+        provider.published = [rotated]
+        asked = [connection.ask(introspection(provider.mint(key=rotated))) for connection in connections]
+        answers = await asyncio.gather(*asked)
+        assert all(answer.json["active"] for answer in answers), [answer.json for answer in answers]
+        assert provider.jwks_requests == 2
+        for _ in range(3):
+            asked = [connection.ask(introspection(provider.mint(key=old))) for connection in connections]
+            answers = await asyncio.gather(*asked)
+            assert {answer.json["error"] for answer in answers} == {"token signature is invalid"}
+    assert provider.jwks_requests == 3
+
+
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
     """Unknown keys at every worker, repeatedly: one fetch."""
     sidecar = await start(serve, provider)

@@ -138,7 +138,7 @@ class EndpointFinder:
                     "discovery_failed",
                     f"the provider answered {response.status} when asked for its discovery document",
                 )
-            document = parse_discovery(response.body, url)
+            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

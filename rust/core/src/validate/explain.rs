@@ -117,7 +117,7 @@ fn explain_claims(
     report.passed("claims", format!("{} members", claims.root().members().count()));
     let key = Header::parse(compact.header).ok().and_then(|header| keys?.find(header.kid.as_deref()));
     match key {
-        Some(key) => report.add("issuer", check_issuer(&checked, key, policy), in_words(checked.iss)),
+        Some(key) => report.add("issuer", check_issuer(&checked, Some(key), policy), in_words(checked.iss)),
         None => report.impossible(&["issuer"]), // the issuer is bound to the key
     }
     report.add("audience", check_audience(&checked, policy), in_words(checked.aud));
