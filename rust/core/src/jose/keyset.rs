@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use crate::cache::digest::Digest;
+use crate::digest::Digest;
 use crate::error::shown;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::json::{Document, JsonError, Kind};
