@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds another version beside this one and compares the two: `make bench-compare BASE=<git ref>`.
+# Builds another version in addition to this one and compares the two: `make bench-compare BASE=<git ref>`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$PWD/$1/bin/python base=${2:-HEAD~1}

@@ -1,6 +1,6 @@
 """One side of `benches.compare`: times `validate` in the interpreter that runs this file.
 
-It uses only the public library, so that it runs against every version that is installed beside its
+It uses only the public library, so that it runs against every version that is installed for its
 interpreter. The tokens come from a file; each line on standard input names a row, each line on standard
 output is its time in microseconds per token.
 """

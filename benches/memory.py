@@ -1,4 +1,4 @@
-"""What does a cached verification cost, and is memory flat?  python -m benches.memory [TOKENS [OUT.json]]
+"""Memory of a cached verification, and whether it stays flat: python -m benches.memory [TOKENS [OUT.json]]
 
 Sends distinct valid tokens (10^6 by default) through a validator whose cache holds 20,000, and prints the
 resident memory as it goes. Making the tokens is most of the time, although Ed25519 is quick.

@@ -1,4 +1,4 @@
-"""Draws the results of the benchmarks: `make bench-pictures` draws benches/results/*.json again.
+"""Draws the results of the benchmarks: `make bench-pictures` redraws benches/results/*.json.
 
 What belongs here: how measured figures become pictures. Nothing is measured here, and nothing is read but the
 JSON files that the benchmarks write. They import this module, and with it matplotlib, after measuring.
@@ -217,7 +217,7 @@ PICTURES = {"load": load_picture, "soak": soak_picture, "chaos": chaos_picture}
 
 
 def draw(result: Path, picture: Callable[[dict[str, Any]], Figure]) -> Path:
-    """Draw a result file; returns the path of the drawing, beside it."""
+    """Draw a result file; returns the path of the drawing, in the same directory."""
     drawing = result.with_suffix(".svg")
     # Without a date: the same figures give the same file.
     picture(json.loads(result.read_text())).savefig(drawing, metadata={"Date": None})

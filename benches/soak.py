@@ -1,13 +1,13 @@
-"""A long mixed load on one sidecar, by a client that knows the truth about every token: `make soak`.
+"""A long mixed load on one sidecar, by a client that knows the correct answer for every token: `make soak`.
 
     python -m benches.soak [--requests 10000000]
 
 It is bounded by a count. The client is also the provider, so it knows which keys are published, which tokens
 were issued and when each ends; every answer is compared with that, byte for byte where it can be. Requests
 are pipelined over several connections, JSON and form. Tokens change all the time. In the first half keys are
-rotated, and each new one must be accepted at once; in the second half tokens of withdrawn and unknown keys
-arrive as well, which must cause one fetch and no more. Written are resident memory, latencies and rate over
-the course of the run: results/soak.json and results/soak.svg.
+rotated, and each new one must be accepted at once; in the second half there are also tokens of withdrawn and
+unknown keys, which must cause exactly one fetch. The run writes resident memory, latencies and rate over its
+course to results/soak.json and results/soak.svg.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class World:
         self._gather()
 
     def publish(self, key: PrivateKey) -> None:
-        """Rotate: publish a new key beside the current one, and withdraw the one before."""
+        """Rotate: publish a new key in addition to the current one, and withdraw the previous one."""
         self.keys.append(key)
         for old in self.published[:-1]:
             self.withdrawn.extend(itertools.islice(self.pool.pop(old.kid), 500))
@@ -368,7 +368,7 @@ class Connection(asyncio.Protocol):
         self.idle.set()
 
     def go(self) -> None:
-        """Send the next requests, if there are to be more."""
+        """Send the next requests, unless the run is complete."""
         if self._transport is None:
             raise RuntimeError("the sidecar closed a connection")
         count = self._more()
@@ -502,7 +502,7 @@ class Soak:
         return self._summary(sidecar, loading, sidecar.cpu_seconds() - cpu)
 
     async def _send(self, count: int) -> None:
-        """So many requests; new tokens are made meanwhile."""
+        """Send this many requests; new tokens are made in the meantime."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self.world.refresh())
         self._left = count
@@ -512,7 +512,7 @@ class Soak:
             await connection.idle.wait()
 
     async def _rotate(self) -> None:
-        """While nothing is under way: a new key, whose first token must be accepted at once."""
+        """While no request is in flight: a new key, whose first token must be accepted at once."""
         if self._refreshing is not None:
             await self._refreshing
         key = await asyncio.to_thread(PrivateKey.generate)

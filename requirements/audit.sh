@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks the dependencies: `make audit`. Rust by cargo-deny (deny.toml), Python by pip-audit.
 #
-# What needs a database of the outside world may be out of reach. Then it says NOT CHECKED, again in the last
-# line, and succeeds, as nothing bad was found; with STRICT=1 (for a CI that must know) it fails.
+# An online database may be out of reach. Then the script prints NOT CHECKED, again in the last line, and
+# succeeds, because nothing bad was found; with STRICT=1 (for a CI that needs certainty) it fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

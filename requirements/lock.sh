@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the locked requirements anew from pyproject.toml: `make lock`.
+# Regenerates the locked requirements from pyproject.toml: `make lock`.
 # run.txt is what `make dev` needs (the package's dependencies and the builder), dev.txt the tools on top.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,7 +2,7 @@
 
     python3 rust/check_rust_version.py
 
-Cargo itself only notices when somebody builds with exactly the promised version. Run by `make check-rust`.
+Cargo itself notices a mismatch only when a build uses exactly the promised version. Run by `make check-rust`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,6 @@ async def provider() -> AsyncIterator[Provider]:
 
 @pytest_asyncio.fixture
 async def start(provider: Provider) -> AsyncIterator[StartSidecar]:
-    """Starts sidecars with settings of the test's own."""
+    """Starts sidecars with the test's own settings."""
     async with sidecars(provider) as starter:
         yield starter

@@ -1,15 +1,15 @@
-"""All faults at once: sidecars under load; a provider, a network, processes and a Redis server that break at
-random; and a checker that knows the truth of every answer.
+"""All faults at once: sidecars under load; a provider, a network, processes and a Redis server that fail at
+random; and a checker that knows the correct answer to every request.
 
     python -m benches.chaos [--seed N] [--seconds S] [--part NAME] [--clients N] [--out benches/results]
 
 | module | what belongs there |
 |---|---|
-| `plan` | which fault comes when: depends on nothing but the seed |
-| `faults` | how each fault is made |
-| `pod` | the sidecars' processes, and which connections are whose |
-| `truth` | what is right, and the judgement of every answer |
-| `part` | one kind of pod under load, from its start to its end |
+| `plan` | which fault occurs when: depends only on the seed |
+| `faults` | how each fault is injected |
+| `pod` | the sidecars' processes, and which connections belong to which |
+| `truth` | the expected answers, and the check of every answer |
+| `part` | one kind of pod under load, from start to end |
 | `report` | the table and `chaos.json` |
 
 What must hold, in every part:

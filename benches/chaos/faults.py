@@ -22,7 +22,7 @@ from support.redis_server import RedisServer
 Making = Callable[[float, float], Awaitable[None]]
 """Makes a fault: (seconds, dice)."""
 HUNG_FOR_GOOD = 15.0
-"""Seconds after which somebody should have ended a worker that does nothing."""
+"""Seconds after which a hung worker must have been terminated."""
 
 
 class UpstreamFaults:
@@ -180,7 +180,7 @@ class ProcessFaults:
             await asyncio.sleep(0.05)
 
     async def _stalls(self, seconds: float, dice: float) -> None:
-        """Not for long enough to be ended. What was replaced meanwhile it must not hand out afterwards."""
+        """Not long enough to be terminated. Afterwards it must not hand out tokens that were replaced."""
         pid = await self._stop_worker(dice)
         await asyncio.sleep(seconds / 3)
         if pid is not None and state(pid) not in "ZX":
@@ -188,7 +188,7 @@ class ProcessFaults:
             _send(pid, signal.SIGCONT)
 
     async def _frozen(self, seconds: float, pids: list[int]) -> None:
-        """A pod that gets no CPU, or a part of it."""
+        """A pod, or a part of it, that gets no CPU time."""
         for pid in pids:
             _send(pid, signal.SIGSTOP)
         await asyncio.sleep(seconds)
@@ -197,7 +197,7 @@ class ProcessFaults:
 
 
 def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # somebody else was faster
+    with contextlib.suppress(ProcessLookupError):  # it has already ended
         os.kill(pid, number)
 
 

@@ -48,9 +48,9 @@ ANSWERED_WITHIN = 30.0
 SAMPLED_EVERY = 0.25
 FETCHES = "entra_fast_key_set_requests_total"
 RUSH = 4
-"""So many times as many clients come for a while."""
+"""Factor by which the number of clients grows for a while."""
 UNEXCUSED = ("worker killed", "worker hangs", "worker stalls")
-"""Faults of processes that explain no error: what is under way elsewhere must not notice."""
+"""Faults of processes that excuse no error: requests elsewhere must not be affected."""
 PATHS = {"token": "/api/v1/token", "exchange": "/api/v1/token/exchange", "introspect": "/api/v1/introspect"}
 
 
@@ -87,7 +87,7 @@ KINDS = {
 
 
 def redis_is_missing() -> bool:
-    """Whether there is no server that could be started."""
+    """Whether no server program is installed."""
     return not any(map(shutil.which, PROGRAMS))
 
 
@@ -187,7 +187,7 @@ class Part:
             await asyncio.sleep(SAMPLED_EVERY)
 
     async def _look_at(self, sidecar: Sidecar) -> None:
-        """What a sidecar has to show before it ends."""
+        """The final checks of a sidecar before it ends."""
         if not await sidecar.is_whole():
             self.truth.wrong("a worker was not replaced")
         self.report.workers_replaced += int(await sidecar.metric("entra_fast_worker_restarts_total"))

@@ -60,7 +60,7 @@ class Sidecar:
 
 
 class Pod:
-    """The sidecars that clients speak to. Each is replaced by a new one when it is restarted."""
+    """The sidecars that clients call. Each is replaced by a new one when it is restarted."""
 
     def __init__(
         self, serve: Serve, truth: Truth, environments: list[dict[str, str]], workers: int = 1
@@ -90,7 +90,7 @@ class Pod:
         await asyncio.gather(*(self._end(sidecar) for sidecar in self.sidecars))
 
     async def _end(self, sidecar: Sidecar) -> None:
-        # Clients with a connection go on using it, and others try: that is what draining is about.
+        # Clients with a connection keep using it, and others connect: draining must handle both.
         sidecar.process.signal(signal.SIGTERM)
         status = await sidecar.process.ended()
         if status != 0:

@@ -1,4 +1,4 @@
-"""What a run came to: the table and `chaos.json`, from which benches/pictures.py draws."""
+"""The result of a run: the table, and `chaos.json`, from which benches/pictures.py draws."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is right. What belongs here: what the provider issued, what each sidecar has handed out, when an error
-is excused, and the judgement of every answer. What must never be here: sending anything."""
+"""The expected answers. What belongs here: what the provider issued, what each sidecar has handed out, when
+an error is excused, and the check of every answer. What must never be here: sending anything."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Truth:
     # --- judgement ---
 
     def judge_introspection(self, known: Known, truth: str, answer: Answer) -> None:
-        """`truth`: why the token is not valid; empty where it is."""
+        """`truth`: why the token is not valid; empty if it is."""
         if answer.status != 200:
             self.wrong(f"introspection answered {answer.status}")
             return

@@ -1,9 +1,9 @@
-"""A thousand requests a second beside the load that is measured.
+"""A thousand requests a second in addition to the measured load.
 
     python -m benches.load.flood PORT FILE SECONDS
 
-They come at that rate whether or not they are answered, each on a connection that is free, so that those who
-wait for a key do not hold up the rest. The outcome is one line of JSON.
+They are sent at that rate whether or not they are answered, each on a free connection, so that those that
+wait for a key do not delay the rest. The outcome is one line of JSON.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SECONDS = 10
 """The key endpoint's two seconds are a fifth of it; the cool-down that follows lasts minutes."""
 CONNECTIONS = 32
 THINK_MS = 10
-"""The measured load: this many clients that pause so long between two requests. The server is not full: what
-is to be seen is whether one request waits for another."""
+"""The measured load: this many clients with a pause of this length between two requests. The server is not
+saturated, because the question is whether one request waits for another."""
 MAX_CONNECTIONS = 2500
 """Opened beforehand: what is measured is requests. Those that wait for the key endpoint need 2,000."""
 

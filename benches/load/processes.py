@@ -59,7 +59,7 @@ class Server:
         return 0.0
 
     def read_log(self) -> None:
-        """Let somebody read what it writes to standard error from now on, as a container's runtime does."""
+        """Have a process read its standard error from now on, as a container runtime does."""
         self._log_reader = subprocess.Popen(
             ["taskset", "-c", str(LOAD_CORE), "cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL
         )

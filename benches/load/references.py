@@ -1,6 +1,6 @@
 """What the sidecar is measured against: `python -m benches.load.references KIND`, settings on standard input.
 
-Each is the least that a Python server can do. `bare`: a uvloop protocol that takes whatever comes for one
+Each does the least that a Python server can do. `bare`: a uvloop protocol that takes whatever comes for one
 request and writes a fixed answer. `aiohttp`: a handler that reads the body and gives a fixed answer. `pyjwt`:
 a handler as one would write it, which validates with PyJWT and answers with the claims. All run on uvloop.
 """

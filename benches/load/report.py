@@ -169,7 +169,7 @@ def _pair(
 
 def _figures(run: Run) -> dict[str, float]:
     """Latencies in microseconds. `core_share`: how much of its core the server got. Under full load it is
-    near 1; less means that somebody else used the machine, and then CPU time says more than throughput."""
+    near 1; less means that other processes used the machine, and then CPU time says more than throughput."""
     names = ("p50", "p90", "p99", "p99_9")
     share = round(run.per_second * run.cpu / 1e6, 2)
     return {"per_second": round(run.per_second), "cpu_us": round(run.cpu, 2), "core_share": share} | {
@@ -228,4 +228,4 @@ def show(table: list[dict[str, Any]]) -> None:
         names = f"{row['row']:4} {row['subject']:48} {row['reference']:54}"
         print(f"{names} {row['ratio']:7.2f} {cpu:7} {target:>7} {mark:8} {share}".rstrip())
     if any(row["subject_figures"]["core_share"] < 0.9 for row in table if row.get("connections") == 64):
-        print("\nSomebody else used the machine: with 64 connections the server did not get its whole core.")
+        print("\nThe machine was busy: the server did not get its whole core with 64 connections.")

@@ -34,7 +34,7 @@ def _sign(work: tuple[dict[str, str], range]) -> list[str]:
 
 
 def sign(key: PrivateKey, count: int) -> list[str]:
-    """So many distinct tokens, valid for an hour; on all cores, because signing is what takes time."""
+    """This many distinct tokens, valid for an hour; made on all cores, because signing takes the time."""
     chunks = [(key.private_jwk(), range(at, min(at + 1000, count))) for at in range(0, count, 1000)]
     with ProcessPoolExecutor() as pool:
         return [token for part in pool.map(_sign, chunks) for token in part]

@@ -72,7 +72,7 @@ class Floor:
         assert self._process.stdout is not None
         self._process.stdin.write(name + "\n")
         if self._process.stdout.readline() != "done\n":
-            raise RuntimeError("the floor has given way")
+            raise RuntimeError("the floor program failed")
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -1,6 +1,6 @@
 """Order of the micro benchmarks: turn by turn, and within a turn what is compared side by side.
 
-On a machine that others use as well, speed changes by half from one moment to the next. A ratio of two that
+On a shared machine, speed changes by half from one moment to the next. A ratio of two that
 were measured one after the other is right unless it changed just between them; the median of many is right.
 """
 

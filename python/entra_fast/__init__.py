@@ -6,15 +6,24 @@ nothing of the server's.
 
 from __future__ import annotations
 
-from entra_fast._native import (
-    ALGORITHMS,
-    ERROR_CODES,
-    Claims,
-    __version__,
-    cache_key,
-    unverified_claims,
-    unverified_header,
-)
+try:
+    from entra_fast._native import (
+        ALGORITHMS,
+        ERROR_CODES,
+        Claims,
+        __version__,
+        cache_key,
+        unverified_claims,
+        unverified_header,
+    )
+except ImportError as error:
+    if "subinterpreters" not in str(error):
+        raise
+    raise ImportError(
+        "entra_fast supports one interpreter per process and cannot be imported into this one: run all code "
+        "that uses it in the main interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})",
+        name="entra_fast",
+    ) from None
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,

@@ -1,8 +1,8 @@
 """Entra ID's errors as data: one row for each AADSTS code, with everything that this package knows about it.
 
-The texts are those that people know from logs and search engines. Where Microsoft's documentation does not
+The texts are those that people know from logs and search engines. If Microsoft's documentation does not
 state the HTTP status, the observed or the more plausible one is used; those rows say so.
-Here is data only: the emulator raises the errors, and the token generator explains them to its users.
+This module is data only: the emulator raises the errors, and the token generator explains them to its users.
 """
 
 # ruff: noqa: E501  the texts stay as people search for them
@@ -22,9 +22,9 @@ class Kind:
         text: Entra ID's sentence, with placeholders in braces.
         when: when the local Entra ID refuses with this code.
         check: name of the check that fails.
-        remedy: what a developer changes so that the local Entra ID accepts the request; empty where nothing
-            helps, or where the check itself names the change.
-        advice: what a user of the token generator can do; empty where the text says it all.
+        remedy: what a developer changes so that the local Entra ID accepts the request; empty if nothing
+            helps, or if the check itself names the change.
+        advice: what a user of the token generator can do; empty if the text is enough.
         suberror: Entra ID's `suberror`.
     """
 
@@ -40,7 +40,7 @@ class Kind:
 
 
 _ROWS: Final = (
-    # Who is asking
+    # The client
     Kind(
         90002,
         "invalid_request",
@@ -88,7 +88,7 @@ _ROWS: Final = (
         check="credential",
         remedy="sign with AZURE_APP_JWK from the application's environment, put its kid in the header, "
         "and create a new assertion for each request",
-        advice="The token generator's own key is not known to the provider.",
+        advice="The provider does not know the token generator's own key.",
     ),
     Kind(
         700024,
@@ -126,7 +126,7 @@ _ROWS: Final = (
         check="credential",
         remedy="use the federated token of this application",
     ),
-    # What is asked for
+    # The request
     Kind(
         900144,
         "invalid_request",
@@ -194,7 +194,7 @@ _ROWS: Final = (
         "true in this tenant",
         advice="No application has this name in this tenant. Check cluster, namespace and name.",
     ),
-    # Whether it is granted
+    # The decision
     Kind(
         501051,
         "invalid_grant",
@@ -248,7 +248,7 @@ _ROWS: Final = (
         "invalid_grant",
         400,
         text="Assertion audience does not match the Client app presenting the assertion. The audience in the assertion was '{audience}' and the expected audience is '{expected}' or one of the Application Uris of this application with App ID '{client_id}'({client}). If the application requesting the token is a daemon, use the client credentials flow instead.",
-        when="the user's token is for another application than the caller",
+        when="the user's token is for an application other than the caller",
         check="assertion",
         remedy="send the token that was issued for the calling application, not one for the target or "
         "for another application",
@@ -274,7 +274,7 @@ _ROWS: Final = (
         "login_required",
         400,
         text="A silent sign-in request was sent but no user is signed in.",
-        when="`prompt=none` and nobody is signed in",
+        when="`prompt=none` and no one is signed in",
     ),
     Kind(
         50034,
@@ -333,6 +333,14 @@ _ROWS: Final = (
         400,
         text="response_type '{response_type}' is not enabled for the application.",
         when="a response type other than `code`",
+    ),
+    # Documents
+    Kind(
+        50049,
+        "invalid_instance",
+        400,
+        text="Unknown instance.",
+        when="instance discovery is asked about another host",
     ),
     # Transient failures
     Kind(

@@ -1,4 +1,4 @@
-"""The metrics of a sidecar: what is counted, and how the figures of several processes become one.
+"""The metrics of a sidecar: what is counted, and how the figures of several processes are merged.
 
 What belongs here: one row for each metric (docs/metrics.md is checked against the rows of `Metrics`), the
 few kinds of metric, and the collector that hands them to prometheus-client, which writes the text format.
@@ -7,7 +7,7 @@ after which new values count as `other`.
 
 prometheus-client is imported at the first scrape: its own counters need a lock for each observation and know
 neither native figures nor those of workers, so only its exposition is used, and a process that is not
-scraped does without.
+scraped never loads it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Figures = Mapping[str, Series]
 """The figures of all metrics of a process, by metric name. Can be written as JSON."""
 
 Merge = Literal["sum", "minimum", "own"]
-"""How the figures of several processes become one: the sum of all, the minimum of the workers', or the figure
+"""How the figures of several processes are merged: the sum of all, the minimum of the workers', or the figure
 of the process that is asked."""
 
 LabelValues = tuple[str, ...]
@@ -78,7 +78,7 @@ class Metric(ABC):
         """The numbers of this process, by label values: see `Series`."""
 
     def merged(self, workers: Iterable[Series] = ()) -> dict[LabelValues, list[float]]:
-        """The numbers of this process and of others as one.
+        """The merged numbers of this process and of others.
 
         Args:
             workers: the figures of the other processes.
@@ -91,7 +91,7 @@ class Metric(ABC):
         return self.added([list(own.items()), *workers])
 
     def added(self, several: Iterable[Series]) -> dict[LabelValues, list[float]]:
-        """The numbers of several processes as one."""
+        """The merged numbers of several processes."""
         merged: dict[LabelValues, list[float]] = {}
         combine: Callable[[Iterable[float]], float] = min if self.merge == "minimum" else sum
         for labels, numbers in itertools.chain.from_iterable(several):
@@ -252,7 +252,7 @@ class Reading(Metric):
 
 SHARED_OPERATIONS = ("get", "put", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
-"""How a Redis server fails. After several failures in a row it is not used for a while."""
+"""The ways in which Redis fails. Several failures in a row pause the shared cache."""
 SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
@@ -375,6 +375,12 @@ class Metrics:
         "Entries of the key set that are not usable and are ignored.",
         merge="own",
     )
+    keys_ambiguous = _Row(
+        _gauge,
+        "entra_fast_key_set_ambiguous",
+        "Entries of the key set that are ignored because a different key has the same `kid`.",
+        merge="own",
+    )
     key_set_age = _Row(
         _gauge,
         "entra_fast_key_set_age_seconds",
@@ -385,7 +391,7 @@ class Metrics:
     provider_errors = _Row(
         Counter,
         "entra_fast_provider_errors_total",
-        "Error responses of the provider, by AADSTS code (or OAuth error where there is none).",
+        "Error responses from the provider, by AADSTS code (or OAuth error if there is none).",
         Label("code", limit=64),
     )
     credential_rejected = _Row(
@@ -397,7 +403,7 @@ class Metrics:
     renewals = _Row(
         Counter,
         "entra_fast_renewals_total",
-        "Renewals of cached tokens ahead of their expiry, by outcome.",
+        "Renewals of cached tokens before their expiry, by outcome.",
         Label("outcome", ("ok", "failed")),
     )
     stale_served = _Row(
@@ -462,7 +468,7 @@ class Metrics:
     shared_interruptions = _Row(
         Counter,
         "entra_fast_shared_cache_interruptions_total",
-        "Times that the shared cache was not used for a while because it failed repeatedly.",
+        "Times the shared cache was paused after repeated failures.",
     )
     shared_available = _Row(
         _gauge,
@@ -511,6 +517,7 @@ class Metrics:
         """Register the source of the key set's figures, and that of the outcomes of fetching it."""
         self.keys.read_from(lambda: stats().get("keys", 0))
         self.keys_dropped.read_from(lambda: stats().get("keys_dropped", 0))
+        self.keys_ambiguous.read_from(lambda: stats().get("keys_ambiguous", 0))
         self.key_set_age.read_from(lambda: stats().get("key_set_age_seconds", -1))
         self.key_requests.include(lambda: {(outcome,): count for outcome, count in outcomes().items()})
 
@@ -549,7 +556,7 @@ class Metrics:
         return prometheus_client.generate_latest(registry)
 
     async def exposition(self, workers: Sequence[Figures] = ()) -> bytes:
-        """As `render`, without blocking the event loop while prometheus-client is imported."""
+        """Like `render`, without blocking the event loop while prometheus-client is imported."""
         if "prometheus_client" not in sys.modules:
             await asyncio.to_thread(__import__, "prometheus_client")
         return self.render(workers)
@@ -559,7 +566,7 @@ class Metrics:
         return {metric.name: list(metric.figures().items()) for metric in self.families()}
 
     def accumulated(self, earlier: Figures, more: Figures) -> Figures:
-        """What remains of processes that have ended: the sums of their counters and histograms."""
+        """The figures that outlive ended processes: the sums of their counters and histograms."""
         counted = (metric for metric in self.families() if metric.kind != "gauge" and metric.merge == "sum")
         return {
             metric.name: list(metric.added((earlier.get(metric.name, ()), more.get(metric.name, ()))).items())

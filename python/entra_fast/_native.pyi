@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "cache_key",
     "distrust_fast_signatures",
+    "head_refusal",
     "host_name",
     "is_form",
     "is_loopback_host",
@@ -44,6 +45,7 @@ __all__ = [
     "sha256",
     "signature_figures",
     "token_cache_key",
+    "transfer_coding_refusal",
     "unverified_claims",
     "unverified_header",
     "when_fast_signatures_are_distrusted",
@@ -87,16 +89,16 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
     Raises InvalidToken when it is not a JWT."""
 
 def signature_figures() -> dict[str, int]:
-    """Of this process: how often AWS-LC `agreed` and `disagreed` with the fast library, and whether that
+    """How often AWS-LC `agreed` and `disagreed` with the fast library in this process, and whether that
     library may be used (`fast`, a bool)."""
 
 def distrust_fast_signatures() -> None:
-    """Verify with AWS-LC alone from now on, in this process. What the fast library alone has verified is
-    verified again."""
+    """Verify with AWS-LC alone from now on, in this process. Tokens that only the fast library has verified
+    are verified again."""
 
 def when_fast_signatures_are_distrusted(callback: Callable[[], object]) -> None:
-    """Call this when the fast library is no longer trusted: once, on the thread that has ended the trust. The
-    first callback stays."""
+    """Call this once when the fast library is no longer trusted, on the thread that found the disagreement.
+    The first callback stays."""
 
 @final
 class Claims(Mapping[str, Any]):
@@ -164,15 +166,21 @@ class KeySet:
     @property
     def dropped(self) -> tuple[tuple[str | None, str], ...]:
         """(kid, reason) of each entry that is not used."""
+    @property
+    def ambiguous(self) -> int:
+        """Number of entries that are not used because a different key has the same `kid`."""
+    def agrees_with(self, other: KeySet, kid: str | None) -> bool:
+        """Whether another set has the same key under that id, or none as well."""
     def __len__(self) -> int: ...
 
 @final
 class Policy:
-    """What a token must be to be accepted; complete when constructed, and immutable.
+    """The conditions for accepting a token; complete when constructed, and immutable.
 
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
-    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. Raises ConfigurationError."""
+    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
+    are rejected even where there is one key. Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -186,6 +194,7 @@ class Policy:
         max_age: float | None = None,
         max_token_bytes: int = 65536,
         signatures: str = "fast",
+        kid_required: bool = False,
     ) -> Policy: ...
 
 @final
@@ -206,15 +215,18 @@ class Validator:
         """Swap the key set atomically. Cached verifications by a key that is gone are no longer used."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
+    def unverified_could_pass(self, token: str | bytes, now: float | None = None) -> bool:
+        """Whether a token could pass if its signature were valid: looks at `iss`, `aud` and `exp`. Says
+        whether the token may cause keys to be fetched, never whether it is acceptable."""
     def validate_many(
         self, tokens: Sequence[str | bytes], now: float | None = None
     ) -> list[Claims | EntraFastError]:
         """Validate on all cores with the GIL released; results in order, failures as values."""
     def introspect(self, token: str | bytes, now: float | None = None) -> bytes:
-        """The JSON body of an introspection answer (contract.md): `{"active":true,...claims verbatim}`.
+        """The JSON body of an introspection response: `{"active":true,...claims verbatim}`.
         Raises InvalidToken like validate."""
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
-        """Each check in turn: check, passed (None: could not be made), value, code, message, expected,
+        """Each check in turn: check, passed (None if it could not be made), value, code, message, expected,
         actual."""
     def stats(self) -> dict[str, int]:
         """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
@@ -259,7 +271,7 @@ class TokenCache:
     """Bounded cache of acquired and exchanged tokens, by entries and by bytes. Thread-safe.
 
     Lifetimes run on the monotonic clock, so that a jump of the wall clock neither revives nor ends a token.
-    The end of the subject token is a wall-clock time."""
+    The subject token's expiry is a wall-clock time."""
 
     def __new__(cls, *, max_entries: int = 100_000, max_bytes: int = 268_435_456) -> TokenCache: ...
     def put(
@@ -276,10 +288,10 @@ class TokenCache:
         renewal is due; by default 0.8 of the time for which it may be handed out. A token that has expired is
         not cached."""
     def get(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
-        """The token, unless it is within its safety margin (120 s before its end; half of its life if that is
-        240 s or less) or its subject token has expired."""
+        """The token, unless it is within its safety margin (120 s before its expiry; half of its lifetime if
+        that is 240 s or less) or its subject token has expired."""
     def get_stale(self, key: bytes, *, monotonic: float, now: float) -> CachedToken | None:
-        """Like get, but within the safety margin too, as long as the token is valid: for when the provider
+        """Like get, but also within the safety margin, while the token is valid, for use when the provider
         fails."""
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         """Make the renewal due again, `retry_in` seconds after `monotonic`."""
@@ -310,11 +322,11 @@ class Stop:
     FRAMED: ClassVar[Stop]
     """The next request, of `Served.length` bytes, is for the slow path."""
     KEY_NEEDED: ClassVar[Stop]
-    """As FRAMED, but new keys would make it a request for the fast path."""
+    """Like FRAMED, but with new keys the fast path could answer the request."""
     UNKNOWN: ClassVar[Stop]
     """The rest is for the slow path, and so is everything else that arrives on the connection."""
     FULL: ClassVar[Stop]
-    """There are so many answers that the rest was not looked at."""
+    """The limit on the size of answers was reached; the rest was not examined."""
 
 @final
 class Served:
@@ -333,7 +345,7 @@ class Served:
     def stop(self) -> Stop: ...
     @property
     def length(self) -> int:
-        """The length that `stop` speaks of."""
+        """The length that `stop` refers to."""
     @property
     def renewals(self) -> list[tuple[str, str | None]]:
         """Tokens to renew in the background: (target, subject token or None)."""
@@ -360,9 +372,10 @@ class FastPath:
     ) -> FastPath: ...
     def attach(self, validator: Validator) -> None:
         """Introspect with this validator from now on. The first one stays."""
-    def refuse_unknown_keys_until(self, monotonic: float) -> None:
-        """Until then tokens with an unknown signing key are answered here, because no keys are fetched for
-        them."""
+    def set_cool_downs(self, *, unknown_key: float, failed_signature: float) -> None:
+        """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
+        answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
+        whose signature fails under a known `kid`."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
         """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
         bytes have waited before, for the metrics."""
@@ -373,7 +386,7 @@ class FastPath:
 
 @final
 class FastPathReceiver:
-    """What the transport of one connection gives its bytes to.
+    """The receiver of the bytes of one connection's transport.
 
     While the connection is at rest, one plain request is answered here, without a step of Python. Everything
     else goes to `otherwise`: the bytes, and what the fast path did with them, or None where it was not
@@ -385,7 +398,7 @@ class FastPathReceiver:
     def connect(self, write: Callable[[bytes], object]) -> None:
         """Write answers there from now on. The first one stays."""
     at_rest: bool
-    """Whether nothing is under way on the connection, so that arriving bytes are for the fast path."""
+    """Whether no request is in progress on the connection, so that arriving bytes are for the fast path."""
 
     @property
     def answered_at(self) -> float:
@@ -394,7 +407,7 @@ class FastPathReceiver:
     def answered(self) -> int:
         """How many requests were answered here."""
     def data_received(self, data: bytes) -> None:
-        """As asyncio.Protocol.data_received."""
+        """See asyncio.Protocol.data_received."""
 
 # --- the contract of the endpoints: rust/core/src/sidecar/contract.rs ---
 
@@ -418,22 +431,33 @@ def is_form(content_types: Sequence[str]) -> bool:
 
     Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
 
-def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str, bool, str | None]:
+def parse_token_request(
+    body: bytes, *, form: bool, exchange: bool, one_provider: bool
+) -> tuple[str, bool, str | None]:
     """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
-    unless it is an `exchange`.
+    unless it is an `exchange`. With `one_provider`, exactly one is enabled, and `identity_provider` may be
+    left out.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
-def parse_introspection_request(body: bytes, *, form: bool) -> str:
-    """The token that the introspection endpoint is asked about.
+def parse_introspection_request(body: bytes, *, form: bool, one_provider: bool) -> str:
+    """The token in a request to the introspection endpoint. `one_provider`: as `parse_token_request`.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
 def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.
 
-    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a
-    known field is repeated or not percent-encoded UTF-8."""
+    Raises EntraFastError (code `request_invalid`) where it has more than 256 fields, or a known field is
+    repeated or not percent-encoded UTF-8."""
+
+def head_refusal(*, hosts: Sequence[str], transfer_encodings: Sequence[str]) -> tuple[int, str] | None:
+    """Status and sentence of the refusal of a request that has these values of Host and Transfer-Encoding
+    headers, or None where RFC 9112 allows them."""
+
+def transfer_coding_refusal(head: bytes) -> tuple[int, str] | None:
+    """As `head_refusal`, for the bytes of a head whose Transfer-Encoding headers the full parser has
+    refused."""
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address, without port and brackets, is the loopback of this machine."""
@@ -450,7 +474,7 @@ def is_own_page(*, fetch_site: str | None, origin: str | None, own_origin: str, 
 
 @final
 class CallerCheck:
-    """The caller check of one server. `allowed_hosts` are accepted beside loopback hosts."""
+    """The caller check of one server. `allowed_hosts` are accepted in addition to loopback hosts."""
 
     def __new__(cls, allowed_hosts: Iterable[str]) -> CallerCheck: ...
     def allows_host(self, host: str) -> bool:

@@ -22,7 +22,7 @@ def is_loopback_host(host: str) -> bool:
 def url_problem(url: str) -> str | None:
     """Why a URL must not be requested, as the rest of a sentence ("must ..."), or None if it may be.
 
-    Only https is accepted, except for loopback: a token or a key set sent in clear text proves nothing.
+    Only https is accepted, except for loopback: anyone on the network can change what is sent in clear text.
     """
     if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
         return "must be a URL without spaces or control characters"

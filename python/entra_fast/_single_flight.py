@@ -1,8 +1,8 @@
 """Coalesced requests in flight on an event loop.
 
-What belongs here: that a request is made once however many callers want its answer, and that a caller that
-goes away does not cancel it for the others. What must never be here: what is requested, and whether a failed
-request is repeated.
+What belongs here: a request is made once, however many callers want its response, and a caller that is
+cancelled does not cancel it for the others. What must never be here: what is requested, and whether a failed
+request is retried.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SingleFlight(Generic[K, T]):
 
     Args:
         name: of what is requested, for the log.
-        expected: failures that are not logged where no caller waits for the answer.
+        expected: failures that are not logged if no caller waits for the response.
     """
 
     def __init__(self, name: str, *, expected: tuple[type[BaseException], ...] = (EntraFastError,)) -> None:
@@ -51,7 +51,7 @@ class SingleFlight(Generic[K, T]):
         return None if flight is None else flight.task
 
     def start(self, key: K, request: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
-        """The request in flight for this key, or a new one, which no caller has to wait for."""
+        """The request in flight for this key, or a new one. Callers need not wait for it."""
         return self._flight(key, request).task
 
     async def join(self, key: K, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -83,7 +83,7 @@ class SingleFlight(Generic[K, T]):
         try:
             return await request()
         finally:
-            self._flights.pop(key, None)  # before any caller goes on: the next one makes a new request
+            self._flights.pop(key, None)  # before any caller continues: the next one makes a new request
 
     def _ended(self, task: asyncio.Task[T], waiting: int) -> None:
         # A caller that waits gets the failure.

@@ -2,7 +2,7 @@
 
 The code is the interface: programs compare it, metrics count it, `docs/errors.md` explains it. The
 sentence is for people. Neither ever contains bytes of a token, a secret or an assertion.
-Nothing here imports anything else of the package, so that every layer may raise these.
+This module imports nothing else from the package, so that every layer can raise these errors.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class InvalidToken(EntraFastError):
     """A token was refused. HTTP services answer 401 (RFC 6750, section 3.1: invalid_token).
 
     Attributes:
-        expected: what would have been accepted, where two values were compared; else None.
-        actual: what the token has instead, where that can be said without repeating token bytes; else None.
+        expected: the accepted value or values, if two values were compared; else None.
+        actual: the value in the token, if it can be given without repeating token bytes; else None.
     """
 
     expected: str | None

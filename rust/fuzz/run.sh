@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets and runs them in turn: `make fuzz-smoke` and `make fuzz` (docs/fuzzing.md).
 #
-# run.sh RUNS SECONDS [TARGET...]: at most so many runs (-1: no limit) and seconds for each target, all of them
-# unless some are named. INPUT=file runs that file instead; SANITIZER=address finds invalid memory accesses too.
+# run.sh RUNS SECONDS [TARGET...]: the maximum number of runs (-1: no limit) and of seconds for each target; all
+# targets unless some are named. INPUT=file runs that file instead; SANITIZER=address finds invalid memory accesses too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -17,8 +17,8 @@ done
 # libFuzzer itself is C++.
 rust/fuzz/can_build_cxx.sh || { echo 'fuzz: a C++ compiler with its library is needed (c++, or CXX)' >&2; exit 1; }
 
-# What cargo-fuzz passes to the compiler. It is nothing more that is needed of it, and without it nothing has to
-# be installed, and the lock file is obeyed.
+# The options that cargo-fuzz passes to the compiler. Nothing else of it is needed, so it need not be installed,
+# and the lock file is respected.
 flags=(-Cpasses=sancov-module -Cllvm-args=-simplifycfg-branch-fold-threshold=0 -Ccodegen-units=1 --cfg fuzzing)
 for option in level=4 inline-8bit-counters pc-table trace-compares stack-depth; do
     flags+=("-Cllvm-args=-sanitizer-coverage-$option")
@@ -42,7 +42,7 @@ if [ -n "${INPUT:-}" ]; then
     exec "$bin/${targets[0]}" "$INPUT"
 fi
 
-# A smoke run begins with the seeds alone, so that it takes the same time everywhere; a long one goes on where
+# A smoke run starts from the seeds alone, so that it takes the same time everywhere; a long one continues where
 # the last one stopped.
 corpus=rust/fuzz/corpus
 if [ "$runs" -ge 0 ]; then

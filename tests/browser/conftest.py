@@ -44,7 +44,7 @@ async def entra() -> AsyncIterator[Caller]:
 
 
 class Application:
-    """What a login leads back to: notes what arrives."""
+    """The application that a login returns to; it records what arrives."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -80,7 +80,7 @@ def width(request: pytest.FixtureRequest) -> str:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, width: str) -> AsyncIterator[Page]:
-    """A page without scripts: everything must work so. Errors on the console fail the test."""
+    """A page without scripts: everything must work without them. Errors on the console fail the test."""
     size: ViewportSize = {"width": WIDTHS[width][0], "height": WIDTHS[width][1]}
     scheme: Literal["dark", "light"] = "dark" if width == "phone" else "light"
     context = await browser.new_context(viewport=size, java_script_enabled=False, color_scheme=scheme)
@@ -101,7 +101,7 @@ async def picture(page: Page, name: str, width: str) -> None:
 
 
 async def fits(page: Page) -> None:
-    """Nothing sticks out to the right."""
+    """Nothing overflows to the right."""
     client = await page.context.new_cdp_session(page)
     metrics = await client.send("Page.getLayoutMetrics")
     assert metrics["cssContentSize"]["width"] <= metrics["cssLayoutViewport"]["clientWidth"], page.url

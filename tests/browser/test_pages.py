@@ -59,7 +59,7 @@ async def test_a_login_by_keyboard(entra: Caller, application: Application, page
 
 
 async def test_a_wrong_name_is_said(entra: Caller, application: Application, page: Page, width: str) -> None:
-    """The message belongs to the field, for screen readers too."""
+    """The message is attached to the field, also for screen readers."""
     await page.goto(login_url(entra, application.url))
     field = page.get_by_label("User name, NAV ident or object ID")
     await field.fill("nobody")
@@ -74,9 +74,8 @@ async def test_a_wrong_name_is_said(entra: Caller, application: Application, pag
 async def test_a_refusal_explains_itself(
     entra: Caller, application: Application, page: Page, width: str
 ) -> None:
-    """A user outside the group sees why; the log has it too, one click away; signing in as another
-    user works.
-    """
+    """A user outside the group sees why; the log shows it too, one click away; signing in as another user
+    works."""
     await page.goto(login_url(entra, application.url, scope=f"openid {entra.scope(APP_B)}"))
     await page.get_by_role("button", name="Ola Nordmann").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Sign-in refused")
@@ -113,7 +112,7 @@ async def test_form_post_without_scripts(entra: Caller, application: Application
 
 
 async def test_minting(entra: Caller, page: Page, width: str) -> None:
-    """Who, for whom, on whose behalf: the token, decoded, and the command; a refusal with what to change."""
+    """Consumer, target and user give the token, decoded, and the command; a refusal shows what to change."""
     await page.goto(entra.base_url + "/mint")
     await page.get_by_label("Consumer (the calling application)").fill(APP_A)
     await page.get_by_label("Target (the API being called)").fill(APP_B)
@@ -134,7 +133,7 @@ async def test_minting(entra: Caller, page: Page, width: str) -> None:
 
 
 async def test_planning_a_fault(entra: Caller, page: Page, width: str) -> None:
-    """Planned by a form, it happens, and can be removed by a button."""
+    """A fault planned with the form takes effect, and a button removes it."""
     await page.goto(entra.base_url + "/faults")
     await page.get_by_label("Kind of fault").select_option("throttle")
     await page.get_by_label("Value").fill("7")

@@ -56,7 +56,7 @@ class Served:
         return self.local.credentials.secret(self.local.registry.find(application))
 
     def user_token(self, user: str, application: str = APP_A) -> str:
-        """A user's token for an application, without the login that other tests go through."""
+        """A user's token for an application, without the login that other tests cover."""
         _, token = self.local.mint(application, application, user)
         assert token is not None
         return token

@@ -45,7 +45,7 @@ CONFIGURATION = {
 
 
 def class_path(folder: Path) -> str:
-    """The server and all it needs, fetched by Maven once."""
+    """The server and its dependencies, fetched by Maven once."""
     maven = shutil.which("mvn")
     if maven is None or shutil.which("java") is None:
         pytest.skip("Java or Maven is not installed")
@@ -99,7 +99,7 @@ def _until_up(process: subprocess.Popen[bytes], url: str) -> None:
 
 @pytest_asyncio.fixture
 async def sidecar(issuer: str) -> AsyncIterator[Caller]:
-    """A sidecar that knows nothing but the discovery document."""
+    """A sidecar that is configured only with the discovery document."""
     settings = Settings.from_environment(
         {
             "BIND_ADDRESS": "127.0.0.1:0",

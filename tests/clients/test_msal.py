@@ -28,7 +28,7 @@ def client(entra: Served, credential: Any = None, **options: Any) -> msal.Confid
 
 
 def certificate_of(entra: Served, *, sha256: bool) -> dict[str, str]:
-    """The application's key as MSAL wants it: PEM and the thumbprint of its certificate."""
+    """The application's key in the form that MSAL expects: PEM and the thumbprint of its certificate."""
     key = entra.local.credentials.key(entra.local.registry.find(APP_A))
     credential = {"private_key": pem_of(key), "thumbprint": hex_of(key.x5t)}
     return credential | ({"sha256_thumbprint": hex_of(key.x5t_s256)} if sha256 else {})
@@ -61,7 +61,7 @@ def test_certificates(entra: Served, sha256: bool) -> None:
 
 
 def test_refusals(entra: Served) -> None:
-    """MSAL gives the error, its AADSTS number and its correlation id to the caller."""
+    """MSAL passes the error, its AADSTS number and its correlation id to the caller."""
     result = client(entra).acquire_token_for_client([SCOPE_NOBODY])
     assert result["error"] == "invalid_grant"
     assert result["error_codes"] == [501051]

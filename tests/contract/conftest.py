@@ -22,7 +22,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest_asyncio.fixture
 async def start(provider: Provider, way: str) -> AsyncIterator[StartSidecar]:
-    """Starts sidecars with settings of the test's own."""
+    """Starts sidecars with the test's own settings."""
     async with sidecars(provider, way) as starter:
         yield starter
 

@@ -85,7 +85,7 @@ class System:
         self.sidecars = {sidecar.application.name: sidecar.running.base_url for sidecar in system.sidecars}
 
     async def post(self, app: str, path: str, **fields: Any) -> tuple[int, dict[str, Any]]:
-        """What an application's own sidecar answers."""
+        """The response of an application's own sidecar."""
         body = {"identity_provider": "entra_id", **fields}
         async with self.client.post(f"{self.sidecars[app]}/api/v1/{path}", json=body) as response:
             return response.status, await response.json()
@@ -99,7 +99,7 @@ class System:
         return str(answer["access_token"])
 
     async def introspect(self, app: str, token: str) -> dict[str, Any]:
-        """What an application's sidecar says about a token."""
+        """The result of introspection at an application's sidecar."""
         status, answer = await self.post(app, "introspect", token=token)
         assert status == 200
         return answer
@@ -138,7 +138,7 @@ async def _started(folder: Path) -> AsyncIterator[System]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with _started(tmp_path_factory.mktemp("story")) as system:
+    async with _started(tmp_path_factory.mktemp("system")) as system:
         yield system
 
 
@@ -161,7 +161,7 @@ async def test_both_spellings_of_a_target_are_one_token(world: System) -> None:
 
 
 async def test_a_second_request_comes_from_the_cache_unless_it_is_skipped(world: System) -> None:
-    """The provider sees one request for two answers; `skip_cache` fetches a new token, for every caller."""
+    """The provider sees one request for two responses; `skip_cache` fetches a new token, for every caller."""
     first = await world.token(APP_A, APP_B)
     requests = world.provider_requests()
     assert await world.token(APP_A, APP_B) == first
@@ -197,7 +197,7 @@ async def test_a_user_logs_in_and_an_application_acts_on_her_behalf(world: Syste
 
 
 async def test_an_application_outside_the_rules_is_refused(world: System) -> None:
-    """AADSTS501051 for app-c, which no rule names; and in Entra's own words."""
+    """AADSTS501051 for app-c, which no rule names, with Entra ID's own text."""
     status, answer = await world.post(APP_C, "token", target=APP_B)
     assert (status, answer["error"]) == (400, "invalid_grant")
     assert answer["error_description"].startswith("AADSTS501051: ")
@@ -237,7 +237,7 @@ async def test_a_tampered_token_is_not_active(world: System) -> None:
 
 
 async def test_an_expired_token_is_not_active(world: System) -> None:
-    """Rightly signed by the provider, two hours ago."""
+    """Correctly signed by the provider, two hours ago."""
     world.emulator.local.set_clock_offset(-7200)
     try:
         token = _mint(world.emulator.local)
@@ -267,7 +267,7 @@ async def test_a_token_for_another_audience_is_not_active(world: System) -> None
 
 
 async def test_the_token_generator_is_subject_to_the_policies_too(world: System) -> None:
-    """app-a admits the token generator, app-b does not; the answer is a bare token, or JSON for who asks."""
+    """app-a allows the token generator, app-b does not; the response is a bare token, or JSON on request."""
     url = f"{world.system.generator.base_url}/api/public/m2m"
     async with world.client.post(url, data={"aud": APP_A}) as response:
         assert (response.status, response.content_type) == (200, "text/plain")

@@ -45,7 +45,7 @@ async def test_an_exchanged_token_is_cached_per_user_and_target(sidecar: Started
 
 
 async def test_an_expired_user_token_is_refused_without_asking(sidecar: Started, provider: Provider) -> None:
-    """Nothing is acquired for a user whose token has ended."""
+    """Nothing is acquired for a user whose token has expired."""
     answer = await sidecar.call.exchange(provider.mint(exp=int(time.time()) - 1), TARGET)
     assert (answer.status, answer.json["error"]) == (400, "invalid_grant")
     assert answer.json["error_description"] == "user_token has expired"
@@ -53,7 +53,7 @@ async def test_an_expired_user_token_is_refused_without_asking(sidecar: Started,
 
 
 async def test_a_cached_exchange_ends_with_the_user_s_token(sidecar: Started, provider: Provider) -> None:
-    """The exchanged token lives on, but is not handed out after the user's own token has expired."""
+    """The exchanged token is still valid, but is not handed out after the user's own token has expired."""
     user = provider.mint(exp=int(time.time()) + 600)
     assert (await sidecar.call.exchange(user, TARGET)).status == 200
     sidecar.clock.advance(601)
@@ -63,7 +63,7 @@ async def test_a_cached_exchange_ends_with_the_user_s_token(sidecar: Started, pr
 
 
 async def test_skip_cache_replaces_the_exchanged_token(sidecar: Started, provider: Provider) -> None:
-    """As for the application's own tokens."""
+    """The same as for the application's own tokens."""
     user = provider.mint()
     old = await sidecar.call.exchange(user, TARGET)
     new = await sidecar.call.exchange(user, TARGET, skip_cache=True)
@@ -74,7 +74,7 @@ async def test_skip_cache_replaces_the_exchanged_token(sidecar: Started, provide
 async def test_a_token_without_a_readable_end_is_exchanged_but_not_cached(
     sidecar: Started, provider: Provider
 ) -> None:
-    """Without a known end, the provider is asked each time."""
+    """Without a known expiry, the provider is asked each time."""
     for user in (provider.mint(exp=None), "opaque-token", provider.mint(exp="soon")):
         before = len(provider.requests)
         for _ in range(2):

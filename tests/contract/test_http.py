@@ -1,4 +1,4 @@
-"""What is true of all endpoints: bodies, methods, paths, callers, limits."""
+"""The behaviour of all endpoints: bodies, methods, paths, callers, limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gzip
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -25,7 +26,7 @@ GOOD = {"identity_provider": "entra_id", "target": "api://c.n.a/.default", "user
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"identity_provider": None}, "identity_provider"),
+        ({"identity_provider": ""}, "identity_provider"),
         ({"identity_provider": "tokenx"}, "identity_provider"),
         ({"identity_provider": 5}, "identity_provider"),
         ({"identity_provider": "Entra_id"}, "identity_provider"),
@@ -52,8 +53,48 @@ async def test_a_missing_or_wrongly_typed_field_is_named(
     assert provider.requests == []
 
 
+async def test_the_provider_may_be_left_out_where_one_is_enabled(
+    sidecar: Started, provider: Provider
+) -> None:
+    """Absent or null, at all three endpoints, in JSON and in forms: the answer is the same, byte for byte, as
+    with the name, from the provider and from the cache."""
+    sidecar.clock.stop(float(int(time.time())))
+    user = provider.mint()
+    for path, fields in (
+        ("/api/v1/token", {"target": "api://c.n.a/.default"}),
+        ("/api/v1/token/exchange", {"target": "api://c.n.a/.default", "user_token": user}),
+        ("/api/v1/introspect", {"token": user, "token_type_hint": "access_token"}),
+    ):
+        without = await sidecar.call.json(path, fields)
+        assert without.status == 200
+        assert "access_token" in without.json or without.json["active"] is True
+        for other in ({"identity_provider": None}, {"identity_provider": "entra_id"}):
+            assert (await sidecar.call.json(path, {**other, **fields})).body == without.body
+        assert (await sidecar.call.form(path, fields)).body == without.body
+    assert len(provider.requests) == 2
+
+
+async def test_without_a_provider_leaving_it_out_is_no_request(start: StartSidecar) -> None:
+    """It cannot mean anything: 400 that names the field, and an inactive token."""
+    sidecar = await start(ready=False, environ={"BIND_ADDRESS": "127.0.0.1:0", "AZURE_ENABLED": "false"})
+    answer = await sidecar.call.json("/api/v1/token", {"target": "api://c.n.a/.default"})
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert answer.json["error_description"].startswith("identity_provider")
+    answer = await sidecar.call.json("/api/v1/introspect", {"token": "a.b.c"})
+    assert (answer.status, answer.json["active"]) == (200, False)
+    assert answer.json["error"].startswith("identity_provider")
+
+
+async def test_an_empty_provider_is_wrong_at_introspection_too(sidecar: Started) -> None:
+    """200, inactive, with a sentence about the field."""
+    for fields in ({"identity_provider": "", "token": "a.b.c"}, {"identity_provider": 5, "token": "a.b.c"}):
+        answer = await sidecar.call.json("/api/v1/introspect", fields)
+        assert (answer.status, answer.json["active"]) == (200, False)
+        assert answer.json["error"].startswith("identity_provider")
+
+
 async def test_unknown_fields_are_ignored_and_null_is_absent(sidecar: Started) -> None:
-    """Clients may send more than is known, and serializers write null for what is not set."""
+    """Clients may send unknown fields, and serializers write null for unset ones."""
     answer = await sidecar.call.token(skip_cache=None, extra={"deep": [1]})
     assert answer.status == 200
 
@@ -76,7 +117,7 @@ async def test_unknown_fields_are_ignored_and_null_is_absent(sidecar: Started) -
     ],
 )
 async def test_malformed_json_is_refused(sidecar: Started, provider: Provider, body: bytes) -> None:
-    """400 invalid_request for what is not one strict JSON object, duplicate members included."""
+    """400 invalid_request for anything but one strict JSON object; duplicate members are refused, too."""
     answer = await sidecar.call.json("/api/v1/token", body)
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
     assert "api://" not in answer.json["error_description"]
@@ -89,13 +130,14 @@ async def test_malformed_json_is_refused(sidecar: Started, provider: Provider, b
         b"identity_provider=entra_id&target=api%3A%2F%2Fa%2F.default&target=api%3A%2F%2Fb%2F.default",
         b"identity_provider=entra_id&target=%ff",
         b"identity_provider=entra_id&target",
+        b"identity_provider=&target=api%3A%2F%2Fa%2F.default",
         b"identity_provider=entra_id&target=\xc3\xa6",
-        b"&".join(b"f%d=1" % i for i in range(100)),
+        b"&".join([b"target=t", *(b"f%d=1" % i for i in range(256))]),
         b"",
     ],
 )
 async def test_a_malformed_form_is_refused(sidecar: Started, provider: Provider, body: bytes) -> None:
-    """400 invalid_request for a field twice, bytes that are no text, or too many fields."""
+    """400 invalid_request for a duplicate field, bytes that are not text, or too many fields."""
     answer = await sidecar.call.form("/api/v1/token", body)
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
     assert provider.requests == []
@@ -143,7 +185,7 @@ async def test_another_method_is_405(sidecar: Started, path: str, method: str) -
 
 @pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
 async def test_head_has_no_body_and_leaves_the_next_request_alone(sidecar: Started, path: str) -> None:
-    """The headers of the refusal and nothing behind them: the connection goes on with the next answer."""
+    """Only the headers of the refusal are sent; the connection continues with the next response."""
     reader, writer = await sidecar.call.connect()
     writer.write(request_bytes("HEAD", path) + request_bytes("GET", path))
     heads = [(await reader.readuntil(b"\r\n\r\n")).split(b"\r\nDate: ")[0] for _ in range(2)]
@@ -172,7 +214,7 @@ ANSWERS: dict[str, tuple[int, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-async def test_every_answer_is_plain_json_that_nobody_stores(start: StartSidecar, kind: str) -> None:
+async def test_every_answer_is_plain_json_that_is_not_stored(start: StartSidecar, kind: str) -> None:
     """`Content-Type` exactly, because a widely used client compares the whole value; `Cache-Control`; and no
     word about what runs here."""
     sidecar = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="1000")
@@ -193,7 +235,7 @@ async def test_every_answer_is_plain_json_that_nobody_stores(start: StartSidecar
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/token/", "/api/v2/token", "/api/v1/token/x"])
 async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
-    """404 in the error's shape, which says what there is on this listener."""
+    """404 in the form of all errors; it lists the paths of this listener."""
     answer = await sidecar.call.json(path, GOOD)
     assert (answer.status, answer.json["error"]) == (404, "invalid_request")
     assert answer.json["error_description"].startswith("no such path; expected one of /")
@@ -215,12 +257,9 @@ async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
         {"Host": "10.0.0.1"},
         {"Host": "[::2]"},
         {"Host": "[::ffff:10.0.0.1]"},
-        {"Host": "[127.0.0.1]"},
         {"Host": "localhost."},
-        {"Host": "localhost@evil.example"},
-        {"Host": "localhost:80@evil.example"},
-        {"Host": "evil.example@localhost"},
-        {"Host": ""},
+        {"Host": "localhost:"},
+        {"Host": "localhost:123456"},
         {"Origin": "http://127.0.0.1:3000"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
@@ -250,7 +289,7 @@ async def test_a_browser_or_a_proxy_may_not_call(
     ],
 )
 async def test_loopback_hosts_may_call(sidecar: Started, host: str) -> None:
-    """Whoever reaches the sidecar by a loopback name is in the pod."""
+    """A caller that reaches the sidecar by a loopback name is in the pod."""
     answer = await sidecar.call.json("/api/v1/token", GOOD, {"Host": host, "Sec-Fetch-Site": "none"})
     assert answer.status == 200
 
@@ -263,14 +302,14 @@ async def test_an_allowed_host_may_call(start: StartSidecar) -> None:
 
 
 async def test_a_request_for_an_absolute_url_is_refused(sidecar: Started, provider: Provider) -> None:
-    """The target must be a path: otherwise it would compete with Host for who is asked."""
+    """The target must be a path: otherwise it would conflict with Host."""
     answer = await sidecar.call.json("http://127.0.0.1/api/v1/token", GOOD)
     assert answer.status in (400, 404)
     assert provider.requests == []
 
 
 async def test_expect_100_continue_is_met(sidecar: Started) -> None:
-    """A client that asks first is told to go on, and gets its answer."""
+    """A client that asks first is told to continue, and gets its response."""
     body = json.dumps(GOOD).encode()
     request = request_bytes(
         "POST", "/api/v1/token", body, {"Content-Type": "application/json", "Expect": "100-continue"}
@@ -284,7 +323,7 @@ async def test_expect_100_continue_is_met(sidecar: Started) -> None:
 
 
 async def test_http_1_0_is_not_told_to_go_on(sidecar: Started) -> None:
-    """RFC 9110, section 10.1.1: such a client would take the interim answer for the final one."""
+    """RFC 9110, section 10.1.1: such a client would take the interim response for the final one."""
     request = _post("/api/v1/token", GOOD).replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\nExpect: 100-continue\r\n")
     assert (await sidecar.call.send(request)).status == 200
 
@@ -355,7 +394,7 @@ async def test_what_is_not_http_is_refused_without_an_echo(sidecar: Started, dat
 
 
 async def test_too_many_connections_are_refused(start: StartSidecar) -> None:
-    """Above the limit a connection gets 503; below it all is as before."""
+    """Above the limit a connection gets 503; below it everything works as before."""
     sidecar = await start(ENTRA_FAST_MAX_CONNECTIONS="3", PROBE_BIND_ADDRESS="127.0.0.1:0")
     held = [await sidecar.call.connect() for _ in range(3)]
     for reader, writer in held:
@@ -413,7 +452,7 @@ async def test_a_trickle_does_not_move_the_deadline(start: StartSidecar) -> None
 
 
 async def test_an_idle_connection_is_closed(start: StartSidecar) -> None:
-    """After the idle limit, and not with an error."""
+    """After the idle limit, without an error."""
     sidecar = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="150")
     reader, writer = await sidecar.call.connect()
     async with asyncio.timeout(10):
@@ -437,8 +476,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("last", WHOLE)
 async def test_a_client_that_has_closed_its_side_gets_its_answers(sidecar: Started, last: str) -> None:
-    """Whoever asks and says at once that nothing more comes (RFC 9293, section 3.6; `nc -N`, `CloseWrite`) is
-    answered: one request, several, and those before one that was cut short. Then the connection ends."""
+    """A client that sends its requests and closes its side at once (RFC 9293, section 3.6; `nc -N`,
+    `CloseWrite`) gets responses: to one request, to several, and to those before a truncated one. Then the
+    connection ends."""
     one, everything = WHOLE[last](), b"".join(request() for request in WHOLE.values())
     expected = {"nowhere": 404, "chunked": 404}.get(last, 200)
     for data, statuses in (
@@ -474,9 +514,7 @@ async def test_the_rest_of_a_request_is_not_waited_for_when_the_client_has_close
     writer.close()
 
 
-async def test_a_body_that_nobody_reads_may_be_cut_short(
-    sidecar: Started, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unread_body_may_be_cut_short(sidecar: Started, caplog: pytest.LogCaptureFixture) -> None:
     """The answer went out before the body came, and then the client closed its side: the connection ends, and
     nothing is logged."""
     reader, writer = await sidecar.call.connect()
@@ -493,14 +531,14 @@ async def test_a_body_that_nobody_reads_may_be_cut_short(
 async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_error(
     sidecar: Started, caplog: pytest.LogCaptureFixture, reset: bool
 ) -> None:
-    """A request and the connection's end arrive together: there is nobody to answer, and nothing to log."""
+    """A request and the connection's end arrive together: there is no one to answer, and nothing to log."""
     for request in WHOLE.values():
         for _ in range(20):
-            # Not the event loop's: it would let the sidecar have a look in between.
+            # Not through the event loop, which would let the sidecar run in between.
             with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
                 if reset:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.sendall(request())
         assert (await sidecar.call.get("/nowhere")).status == 404
-    gc.collect()  # asyncio tells of a task's exception when nobody can ask for it any more
+    gc.collect()  # asyncio reports an exception of a task once it can no longer be retrieved
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

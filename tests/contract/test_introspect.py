@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.keys import Key
-from support.provider import CLIENT_ID, Provider
+from support.provider import CLIENT_ID, TENANT, Provider
 from support.sidecars import Started, StartSidecar
 
 PATH = "/api/v1/introspect"
@@ -33,7 +33,7 @@ async def test_a_valid_token_is_active_with_its_claims_verbatim(sidecar: Started
 
 
 async def test_json_and_form_and_both_provider_names(sidecar: Started, provider: Provider) -> None:
-    """All ways to ask give the same answer."""
+    """All forms of the request give the same response."""
     token = provider.mint()
     bodies = set()
     for name in ("entra_id", "azuread"):
@@ -76,7 +76,7 @@ async def test_a_minute_of_leeway(sidecar: Started, provider: Provider) -> None:
 
 
 async def test_a_tampered_token(sidecar: Started, provider: Provider) -> None:
-    """A changed signature or payload is found out."""
+    """A changed signature or payload is detected."""
     header, payload, signature = provider.mint().split(".")
     _, other, _ = provider.mint(roles=["admin"]).split(".")
     for token in (f"{header}.{other}.{signature}", f"{header}.{payload}.{signature[:-8]}AAAAAAAA"):
@@ -91,7 +91,7 @@ async def test_a_foreign_key(sidecar: Started, provider: Provider) -> None:
 
 
 async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started, provider: Provider) -> None:
-    """After one fetch that did not bring such a key: the same answer, and no further fetch."""
+    """After one fetch that did not bring such a key: the same response, and no further fetch."""
     answers = [await sidecar.call.introspect(provider.mint(key=Key.generate())) for _ in range(4)]
     assert {answer.body for answer in answers} == {
         b'{"active":false,"error":"token was signed with an unknown key"}'
@@ -100,7 +100,7 @@ async def test_foreign_keys_while_asking_for_keys_is_pointless(sidecar: Started,
 
 
 async def test_alg_none_in_any_letter_case(sidecar: Started, provider: Provider) -> None:
-    """RFC 8725: no signature, no trust."""
+    """RFC 8725: an unsigned token is never accepted."""
     import base64
 
     _, payload, _ = provider.mint().split(".")
@@ -155,14 +155,14 @@ async def test_whatever_is_sent_the_status_is_200(sidecar: Started, body: bytes)
 
 
 async def test_a_body_that_is_too_large_is_200_as_well(sidecar: Started) -> None:
-    """Callers need no second way to learn that a token is not valid."""
+    """Callers need only one way to learn that a token is not valid."""
     answer = await sidecar.call.json(PATH, {"identity_provider": "entra_id", "token": "a" * 140_000})
     assert answer.status == 200
     assert answer.json == {"active": False, "error": "request body is larger than 131072 bytes"}
 
 
 async def test_keys_that_cannot_be_fetched(start: StartSidecar, provider: Provider) -> None:
-    """Without keys no token is active, and the answer says that keys are the reason."""
+    """Without keys no token is active, and the response names missing keys as the reason."""
     provider.failing = True
     sidecar = await start(ready=False)
     answer = await sidecar.call.introspect(provider.mint())
@@ -177,3 +177,56 @@ async def test_a_new_key_is_accepted_at_once(sidecar: Started, provider: Provide
     new = Key.generate()
     provider.published = [provider.key, new]
     assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+
+
+OTHER_TENANT = "99999999-8888-7777-6666-555555555555"
+
+
+@pytest.mark.parametrize("allowed", [TENANT.upper(), f"{OTHER_TENANT}, {TENANT}", "*"])
+async def test_an_application_for_several_tenants(
+    start: StartSidecar, provider: Provider, allowed: str
+) -> None:
+    """The discovery document of `common` names no tenant; the setting says which are accepted."""
+    common = f"{provider.base_url}/common/v2.0/.well-known/openid-configuration"
+    sidecar = await start(AZURE_APP_WELL_KNOWN_URL=common, ENTRA_FAST_ALLOWED_TENANTS=allowed)
+    answer = await sidecar.call.introspect(provider.mint(tid=TENANT))
+    assert answer.json["active"] is True, answer.json
+    other = f"{provider.base_url}/{OTHER_TENANT}/v2.0"
+    foreign = (await sidecar.call.introspect(provider.mint(iss=other, tid=OTHER_TENANT))).json
+    expected = {"active": False, "error": "token is from a tenant that is not allowed"}
+    assert foreign["active"] is True if allowed != TENANT.upper() else foreign == expected
+    mixed = (await sidecar.call.introspect(provider.mint(iss=other, tid=TENANT))).json
+    assert mixed == {"active": False, "error": "token has the wrong issuer"}
+    assert (await sidecar.call.introspect(provider.mint())).json["error"] == (
+        "token is missing the required claim 'tid'"
+    )
+
+
+async def test_an_application_for_several_tenants_without_tenants(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """Readiness and introspection name the setting that is missing. Tokens can still be acquired."""
+    common = f"{provider.base_url}/common/v2.0/.well-known/openid-configuration"
+    sidecar = await start(ready=False, AZURE_APP_WELL_KNOWN_URL=common)
+    assert (await sidecar.call.token()).status == 200  # so the document has been read
+    ready = await sidecar.call.get("/readyz")
+    assert ready.status == 503
+    assert b"set ENTRA_FAST_ALLOWED_TENANTS to the ids of the tenants" in ready.body
+    answer = (await sidecar.call.introspect(provider.mint(tid=TENANT))).json
+    assert answer["active"] is False
+    assert "ENTRA_FAST_ALLOWED_TENANTS" in answer["error"]
+
+
+async def test_a_token_must_name_its_key(sidecar: Started, provider: Provider) -> None:
+    """Even where the provider publishes one key only."""
+    assert len(provider.published) == 1
+    answer = await sidecar.call.introspect(provider.mint(header={"kid": None}))
+    assert answer.json["active"] is False
+    head = {"typ": "JWT", "alg": "RS256"}
+    claims = {"iss": provider.issuer, "aud": CLIENT_ID, "iat": int(time.time()), "exp": int(time.time()) + 60}
+    nameless = provider.key.sign(json.dumps(head).encode(), json.dumps(claims).encode())
+    for _ in range(2):
+        assert (await sidecar.call.introspect(nameless)).json == {
+            "active": False,
+            "error": "token was signed with an unknown key",
+        }

@@ -49,13 +49,15 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
 
 
 async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider: Provider) -> None:
-    """A misspelled name would otherwise cost an hour; its value is not shown."""
+    """A misspelled name is reported; its value is not shown."""
     process = await serve(provider.environment(ENTRA_FAST_MAX_CONECTIONS="canary"))
     await process.listening()
     line = json.loads(process.lines[0])
     assert line["level"] == "warning"
     assert line["message"].startswith("unknown settings ignored: ENTRA_FAST_MAX_CONECTIONS")
     assert not process.logged("canary")
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Pr
 
 
 async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve: Serve, provider: Provider) -> None:
-    """The process ends within the drain time, with exit status 1 to say that something was lost."""
+    """The process ends within the drain time, with exit status 1 because a request was lost."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="200"))
     caller = await process.listening()
     provider.then(after(asyncio.Event(), provider))
@@ -122,7 +124,7 @@ async def test_what_takes_longer_than_the_drain_time_is_cut_off(serve: Serve, pr
 
 
 async def test_a_second_signal_is_immediate(serve: Serve, provider: Provider) -> None:
-    """Whoever sends it twice means it."""
+    """A second signal ends the process at once."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="600000"))
     await process.listening()
     process.signal(signal.SIGTERM)
@@ -132,7 +134,8 @@ async def test_a_second_signal_is_immediate(serve: Serve, provider: Provider) ->
 
 
 async def test_no_request_is_lost_over_sigterm(serve: Serve, provider: Provider) -> None:
-    """Clients that keep calling over kept-alive connections get an answer to all that they sent."""
+    """Clients that keep calling over kept-alive connections get a response to every request that they
+    sent."""
     process = await serve(provider.environment(ENTRA_FAST_DRAIN_DELAY_MILLIS="300"))
     caller = await process.listening()
     assert (await caller.token()).status == 200

@@ -59,7 +59,7 @@ async def test_content_type_may_have_parameters_and_any_case(sidecar: Started) -
 
 
 async def test_both_spellings_of_a_target_share_an_entry(sidecar: Started, provider: Provider) -> None:
-    """`<cluster>:<namespace>:<app>` is asked for as its scope, before the cache is asked."""
+    """`<cluster>:<namespace>:<app>` becomes its scope before the cache is searched."""
     first = await sidecar.call.token("dev-gcp:team:app")
     second = await sidecar.call.token(TARGET)
     assert first.json["access_token"] == second.json["access_token"]
@@ -77,7 +77,7 @@ async def test_both_spellings_of_a_target_share_an_entry(sidecar: Started, provi
     ],
 )
 async def test_other_scopes_are_untouched(sidecar: Started, provider: Provider, target: str) -> None:
-    """A target that is a scope reaches the provider letter for letter."""
+    """A target that is a scope reaches the provider unchanged."""
     assert (await sidecar.call.token(target)).status == 200
     assert provider.requests[0].form["scope"] == target
 
@@ -88,7 +88,7 @@ async def test_other_scopes_are_untouched(sidecar: Started, provider: Provider, 
 async def test_a_target_in_no_known_form_is_refused(
     sidecar: Started, provider: Provider, target: str
 ) -> None:
-    """The refusal names the field and the accepted forms, and nothing is asked of the provider."""
+    """The refusal names the field and the accepted forms, and the provider is not asked."""
     answer = await sidecar.call.token(target)
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
     assert answer.json["error_description"].startswith("target must be 'api://<cluster>.<namespace>.<app>")
@@ -96,7 +96,7 @@ async def test_a_target_in_no_known_form_is_refused(
 
 
 async def test_the_private_key_signs_a_fresh_assertion(sidecar: Started, provider: Provider) -> None:
-    """The assertion is as RFC 7523 demands: for the token endpoint, short, with the key's id, used once."""
+    """The assertion follows RFC 7523: for the token endpoint, short-lived, with the key's id, used once."""
     for _ in range(2):
         await sidecar.call.token(TARGET, skip_cache=True)
     forms = [recorded.form for recorded in provider.requests]
@@ -219,7 +219,7 @@ async def test_concurrent_requests_make_one_upstream_request(sidecar: Started, p
 async def test_a_caller_that_goes_away_does_not_cancel_the_fetch(
     sidecar: Started, provider: Provider
 ) -> None:
-    """The caller that started a fetch hangs up; the others, and the cache, get the token all the same."""
+    """The caller that started a fetch disconnects; the others, and the cache, still get the token."""
     release = asyncio.Event()
     provider.then(after(release, provider))
     _, writer = await sidecar.call.connect()
@@ -246,7 +246,7 @@ async def test_expires_in_is_what_is_left_now(sidecar: Started, provider: Provid
 async def test_a_token_is_not_handed_out_in_its_last_two_minutes(
     sidecar: Started, provider: Provider
 ) -> None:
-    """120 s before a token's end a new one is fetched."""
+    """120 s before a token expires, a new one is fetched."""
     first = await sidecar.call.token(TARGET)
     sidecar.clock.advance(3600 - 119)
     second = await sidecar.call.token(TARGET)
@@ -254,7 +254,7 @@ async def test_a_token_is_not_handed_out_in_its_last_two_minutes(
 
 
 async def test_a_short_token_is_handed_out_for_half_of_its_life(sidecar: Started, provider: Provider) -> None:
-    """A token of 240 s or less is handed out until half of its life is over."""
+    """A token of 240 s or less is handed out for half of its lifetime."""
     provider.lifetime = 200
     first = await sidecar.call.token(TARGET)
     sidecar.clock.advance(95)
@@ -264,7 +264,7 @@ async def test_a_short_token_is_handed_out_for_half_of_its_life(sidecar: Started
 
 
 async def test_renewal_happens_in_the_background(sidecar: Started, provider: Provider) -> None:
-    """Late in its life a token is answered from the cache at once, and renewed in the background."""
+    """Late in its lifetime, a token is returned from the cache at once and renewed in the background."""
     first = await sidecar.call.token(TARGET)
     release = asyncio.Event()
     provider.then(after(release, provider))
@@ -300,7 +300,7 @@ async def test_an_oauth_refusal_is_passed_through(sidecar: Started, provider: Pr
 
 
 async def test_retry_after_is_passed_through(sidecar: Started, provider: Provider) -> None:
-    """A throttled application learns when to come back."""
+    """A throttled application learns when to retry."""
     provider.then(answer(429, {"error": "temporarily_unavailable"}, Retry_After="17"))
     answered = await sidecar.call.token(TARGET)
     assert (answered.status, answered.header("Retry-After")) == (429, "17")

@@ -24,7 +24,7 @@ class Bare:
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Serve as with an aiohttp that does not have this name."""
+    """Serve as if aiohttp lacked this name."""
     names = tuple(
         dataclasses.replace(each, owner=Bare) if each.name == name else each for each in PRIVATE_NAMES
     )
@@ -47,7 +47,7 @@ async def test_each_missing_name_is_noticed(monkeypatch: pytest.MonkeyPatch, nam
 
 
 async def test_a_missing_public_method_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The public methods that are overridden are checked as well."""
+    """The check includes the public methods that are overridden."""
     monkeypatch.setattr(internals, "OVERRIDDEN", (*OVERRIDDEN, "unheard_of"))
     assert missing_parts().for_protocol == ("unheard_of",)
 

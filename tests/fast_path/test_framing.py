@@ -47,13 +47,13 @@ def whole_corpus(provider: Provider) -> dict[str, bytes]:
         "nowhere": request_bytes("GET", "/nowhere"),
         "declined by a header": token_request(Origin="null"),
         "declined by its fields": json_request(TOKEN, {"identity_provider": "entra_id"}),
-        "with a body that nobody reads": request_bytes("POST", "/nowhere", b"x" * 40),
+        "with an unread body": request_bytes("POST", "/nowhere", b"x" * 40),
     }
 
 
 @pytest.mark.parametrize("name", whole_corpus(Provider()))
 async def test_a_request_may_be_cut_anywhere(fast: Started, provider: Provider, name: str) -> None:
-    """In two pieces, at every offset, all on one connection as long as it is kept: the same answer."""
+    """In two pieces, at every offset, all on one connection while it is kept: the same response."""
     request = whole_corpus(provider)[name]
     fast.clock.stop(1_800_000_000.0)
     await fast.call.token()
@@ -71,7 +71,7 @@ async def test_a_request_may_be_cut_anywhere(fast: Started, provider: Provider, 
         connection.send(request[cut:])
         got = await connection.answer()
         if b"Connection: close" in got:
-            # A body that nobody reads is not waited for, unless it is here already.
+            # The rest of an unread body is not waited for, unless it has already arrived.
             assert await connection.closed()
             connection = await Connection.to(fast)
             got = got.replace(b"Connection: close\r\n", b"")
@@ -115,8 +115,8 @@ async def pause() -> None:
 async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
     fast: Started, provider: Provider
 ) -> None:
-    """Every order of requests for the fast path, the slow path, the provider, and errors, in one piece and in
-    random ones: an answer to each, in order, none lost or mixed, all on one connection."""
+    """Requests for the fast path, the slow path, the provider, and errors, in every order, in one piece and
+    in random ones: each gets its response, in order, on one connection."""
     provider.always = answer(200, {"token_type": "Bearer", "expires_in": 3600, "access_token": "granted"})
     fast.clock.stop(1_800_000_000.0)
     await fast.call.token()
@@ -137,7 +137,7 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
         for number, order in enumerate(orders):
             data = b"".join(order)
             if number % 2:
-                # Not within the body that nobody reads: an answer before its end ends the connection.
+                # Not within the unread body: a response before its end ends the connection.
                 unread = range(data.index(b"ignored"), data.index(b"ignored") + len(b"ignored"))
                 cuts = sorted(cut for cut in chance.sample(range(1, len(data)), 4) if cut not in unread)
                 for start, end in itertools.pairwise([0, *cuts, len(data)]):
@@ -150,7 +150,7 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
 
 
 async def test_a_long_pipeline_is_answered_whole(fast: Started) -> None:
-    """More answers than a call of the native fast path gives, more requests than aiohttp queues."""
+    """More responses than one call of the native fast path gives, more requests than aiohttp queues."""
     fast.clock.stop(1_800_000_000.0)
     await fast.call.token()
     requests = [token_request(), request_bytes("GET", "/nowhere"), introspection("x" * 1000)] * 700
@@ -164,7 +164,7 @@ async def test_a_long_pipeline_is_answered_whole(fast: Started) -> None:
 
 
 async def test_the_fast_path_goes_on_by_itself_where_a_call_stopped(fast: Started) -> None:
-    """One piece with requests for the fast path alone, and nothing that comes later."""
+    """One piece with requests for the fast path only, and nothing after it."""
     fast.clock.stop(1_800_000_000.0)
     await fast.call.token()
     async with await Connection.to(fast) as connection:
@@ -177,8 +177,8 @@ async def test_the_fast_path_goes_on_by_itself_where_a_call_stopped(fast: Starte
 
 @pytest.mark.parametrize("last", ["close", "malformed", "unfinished"])
 async def test_what_ends_a_connection_does_not_cost_earlier_answers(start: StartSidecar, last: str) -> None:
-    """Lane, slow path and fast, then what ends the connection: three answers, one for the end, and no
-    more."""
+    """A request for the fast path, one for the slow path and another for the fast path, then one that ends
+    the connection: three responses, one for the end, and no more."""
     fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="200")
     await fast.call.token()
     before = fast_path_answers(fast)
@@ -378,8 +378,8 @@ MALFORMED: dict[str, bytes] = {
 
 
 async def transcript(sidecar: Started, *parts: bytes, in_single_bytes: bool = False) -> list[bytes]:
-    """Each part is sent when the answer to the one before is there; then all answers until the sidecar
-    closes the connection, by whatever limit."""
+    """Each part is sent once the response to the previous one has arrived; then all responses until the
+    sidecar closes the connection, by whatever limit."""
     async with await Connection.to(sidecar) as connection:
         answers = []
         for part in parts[:-1]:
@@ -396,8 +396,8 @@ async def transcript(sidecar: Started, *parts: bytes, in_single_bytes: bool = Fa
 async def test_both_ways_say_the_same_about_what_is_malformed(
     start: StartSidecar, provider: Provider
 ) -> None:
-    """The same answers, byte for byte, until the connection ends, for each of the corpus: alone, and behind a
-    request that the fast path answers."""
+    """The same responses, byte for byte, until the connection ends, for each request of the corpus: alone,
+    and after a request that the fast path answers."""
     limits = {"ENTRA_FAST_REQUEST_TIMEOUT_MILLIS": "400", "ENTRA_FAST_IDLE_TIMEOUT_MILLIS": "800"}
     fast, slow = await start(**limits), await start(**limits, ENTRA_FAST_FAST_PATH="false")
     prelude = introspection("a.b.c")
@@ -476,13 +476,14 @@ async def test_an_offered_upgrade_keeps_the_connection(
 
 @pytest.mark.parametrize("coding", ["length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
-async def test_nobody_reads_on_where_the_parser_forgot_something(
+async def test_nothing_is_read_after_bytes_that_the_parser_dropped(
     slow: Started, upgrade: str, coding: str
 ) -> None:
-    """aiohttp's parser forgets what stands behind an offered upgrade in the same piece, and would read on in
-    the middle of the next request. So the answer says that the connection ends, and nothing more comes."""
+    """aiohttp's parser drops bytes that follow an offered upgrade in the same piece, and would continue in
+    the middle of the next request. So the response says that the connection ends, and nothing more is
+    sent."""
     first = offering(upgrade, coding)
-    inner = json_request(TOKEN, token_request())  # whoever begins in the middle of it finds a request
+    inner = json_request(TOKEN, token_request())  # a parser that starts in the middle of it finds a request
     for at in (len(first) + 1, len(first) + len(inner) - len(token_request()), len(first) + len(inner)):
         async with await Connection.to(slow) as connection:
             data = first + inner
@@ -505,7 +506,7 @@ async def test_what_is_behind_connection_close_is_never_answered(fast: Started, 
 
 
 async def test_a_body_that_looks_like_a_request_is_a_body(fast: Started) -> None:
-    """A whole request inside a body is never answered, on either way."""
+    """A whole request inside a body is never answered, on either path."""
     await fast.call.token()
     before = fast_path_answers(fast)
     async with await Connection.to(fast) as connection:
@@ -520,8 +521,8 @@ async def test_a_body_that_looks_like_a_request_is_a_body(fast: Started) -> None
 
 
 async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
-    """If the recogniser were ever wrong about where a request ends, and aiohttp found another beginning, the
-    connection would be aiohttp's alone from then on: nothing is answered twice or by the wrong one."""
+    """If the recogniser were ever wrong about where a request ends, and aiohttp found another start, aiohttp
+    would handle the rest of the connection: nothing is answered twice or by the wrong path."""
     await fast.call.token()
     async with await Connection.to(fast) as connection:
         assert status(await connection.ask(request_bytes("GET", "/nowhere"))) == 404
@@ -563,7 +564,7 @@ SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: s\r\n\r\n"
 
 
 class Parsed:
-    """What aiohttp's parser makes of bytes."""
+    """What aiohttp's parser reads from bytes."""
 
     def __init__(self, data: bytes) -> None:
         loop = asyncio.new_event_loop()
@@ -671,7 +672,7 @@ bodies = st.sampled_from(
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """Bytes that are one or more requests, or nearly."""
+    """Bytes that are one or more requests, or nearly so."""
     data = b""
     for _ in range(draw(st.integers(1, 3))):
         odd = draw(st.booleans())
@@ -747,8 +748,8 @@ def test_the_fast_path_and_aiohttp_agree_where_requests_end(data: bytes) -> None
 @settings(max_examples=300, deadline=None)
 @given(streams(), st.data())
 def test_the_fast_path_says_the_same_however_bytes_come(data: bytes, more: st.DataObject) -> None:
-    """A beginning that the fast path consumes, it consumes of the whole as well: nothing that comes later
-    changes what was answered."""
+    """If the fast path consumes a prefix, it also consumes it as part of the whole: later bytes do not change
+    what was answered."""
     cut = more.draw(st.integers(0, len(data)))
     part, whole = served(data[:cut]), served(data)
     assert whole.answered >= part.answered
@@ -757,7 +758,7 @@ def test_the_fast_path_says_the_same_however_bytes_come(data: bytes, more: st.Da
 
 
 def test_the_generator_reaches_every_outcome() -> None:
-    """The property above says something: all outcomes come up in what is generated."""
+    """The property above is meaningful: the generated input leads to all outcomes."""
     seen: set[Stop] = set()
     answers = 0
 

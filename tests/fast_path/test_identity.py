@@ -225,14 +225,14 @@ async def test_the_fast_path_answers_as_the_slow_path_does(
 async def test_what_the_fast_path_declines_is_answered_as_without_it(
     both: tuple[Started, Started], provider: Provider, name: str
 ) -> None:
-    """Byte for byte, and the fast path left it alone."""
+    """Byte for byte, without a response from the fast path."""
     by_fast_path, in_full, counted = await ways(both, FULL[name](provider))
     assert counted == 0, "the fast path answered"
     assert by_fast_path == in_full
 
 
 async def test_the_answers_are_what_they_should_be(both: tuple[Started, Started], provider: Provider) -> None:
-    """So that two equal wrong answers do not count: the whole text of one of each kind."""
+    """Two equal wrong responses do not count: the whole text of one of each kind is compared."""
     expected = {
         "token, JSON": {"access_token": f"token-for-{TARGET}", "expires_in": 3581, "token_type": "Bearer"},
         "not a token": {"active": False, "error": "token is not a JWT"},

@@ -1,4 +1,5 @@
-"""Clients that are slow, idle, deaf or too many: every wait and every buffer of the fast path has an end."""
+"""Clients that are slow, idle, unresponsive or too many: every wait and every buffer of the fast path is
+bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ READ_AT_ONCE = 256_000
 @pytest.mark.parametrize("before", ["nothing", "an answer of the fast path", "an answer of the slow path"])
 @pytest.mark.parametrize("arrived", [1, 60, -1], ids=["a byte", "half a head", "all but a byte"])
 async def test_a_request_that_stays_unfinished_is_408(start: StartSidecar, before: str, arrived: int) -> None:
-    """After the deadline, and the connection ends; the same after earlier requests on the connection."""
+    """After the deadline, the connection ends with 408; also after earlier requests on the connection."""
     fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
     async with await Connection.to(fast) as connection:
         if before != "nothing":
@@ -63,7 +64,7 @@ async def test_nothing_hides_behind_an_upgrade(start: StartSidecar, cut: bool) -
 
 
 async def test_the_deadline_counts_from_the_first_byte(start: StartSidecar) -> None:
-    """Neither further bytes nor a finished request before it move it: a trickle ends."""
+    """Neither further bytes nor an earlier complete request move it: a trickle ends."""
     fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="300")
     request = json_request(TOKEN, b'{"x":"' + b"x" * 100_000 + b'"}')
     async with await Connection.to(fast) as connection:
@@ -95,8 +96,8 @@ async def test_a_request_in_pieces_is_not_idle(start: StartSidecar) -> None:
 
 
 async def test_an_early_answer_is_not_followed_by_another(start: StartSidecar) -> None:
-    """A body that stays away after its request was answered: the connection ends, without a 408 that the
-    client would take for the answer to its next request."""
+    """If a body never arrives after its request was answered, the connection ends without a 408, which the
+    client would take for the response to its next request."""
     fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150")
     async with await Connection.to(fast) as connection:
         connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbegun")
@@ -106,7 +107,7 @@ async def test_an_early_answer_is_not_followed_by_another(start: StartSidecar) -
 async def test_a_slow_body_leaves_no_error_in_the_log(
     start: StartSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever sends half a body must not fill the log: on the slow path, too."""
+    """A client that sends half a body must not fill the log, on the slow path either."""
     slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="100", ENTRA_FAST_FAST_PATH="false")
     async with await Connection.to(slow) as connection:
         connection.send(token_request()[:-1])
@@ -170,7 +171,7 @@ async def test_a_client_that_never_reads_is_not_read_from(fast: Started, provide
     assert protocol.transport.get_write_buffer_size() < 300_000
     answered = fast_path_answers(fast)
     await asyncio.sleep(0.05)
-    assert fast_path_answers(fast) == answered, "it goes on answering"
+    assert fast_path_answers(fast) == answered, "it keeps answering"
     # The last piece went out in part: read until all whole requests are answered.
     reader, writer = await asyncio.open_connection(sock=client)
     expected = (await fast.call.send(one)).body
@@ -180,8 +181,8 @@ async def test_a_client_that_never_reads_is_not_read_from(fast: Started, provide
 
 
 async def test_requests_behind_one_that_waits_are_bounded(fast: Started, provider: Provider) -> None:
-    """While the provider is asked, a client may send only so much, although aiohttp allows reading again
-    each time a body is complete."""
+    """While the provider is asked, a client can send only a limited amount, although aiohttp allows reading
+    again each time a body is complete."""
     release = asyncio.Event()
     provider.then(after(release, provider))
     client, _ = await flood(fast, token_request("api://c.n.slow/.default") * 200)
@@ -194,8 +195,8 @@ async def test_requests_behind_one_that_waits_are_bounded(fast: Started, provide
 
 
 async def test_aiohttp_does_not_undo_that_the_fast_path_stopped_reading(fast: Started) -> None:
-    """The transport stays paused until the fast path has dealt with what it holds, whoever else resumes
-    it."""
+    """The transport stays paused until the fast path has processed the bytes it holds, even if aiohttp
+    resumes reading."""
     async with await Connection.to(fast) as connection:
         await connection.ask(introspection("a"))
         (protocol,) = [c for c in connections(fast) if c._request_count]
@@ -234,7 +235,7 @@ async def test_a_closed_connection_is_freed_at_once(fast: Started) -> None:
 
 
 async def test_a_client_that_never_reads_is_cut_off(start: StartSidecar) -> None:
-    """After the idle limit, on both ways, so that it cannot keep connections for ever."""
+    """After the idle limit, on both ways, so that it cannot keep connections forever."""
     for on in ("true", "false"):
         sidecar = await start(
             ENTRA_FAST_FAST_PATH=on, ENTRA_FAST_IDLE_TIMEOUT_MILLIS="500", PROBE_BIND_ADDRESS="127.0.0.1:0"
@@ -318,7 +319,7 @@ async def test_a_client_that_goes_away_leaves_nothing(
 
 
 async def test_what_follows_the_end_is_not_read(fast: Started) -> None:
-    """After an answer that ends the connection, requests that were sent behind it are not answered."""
+    """After a response that ends the connection, later requests are not answered."""
     await fast.call.token()
     before = fast_path_answers(fast)
     async with await Connection.to(fast) as connection:
@@ -330,7 +331,7 @@ async def test_what_follows_the_end_is_not_read(fast: Started) -> None:
 
 
 async def test_many_connections_do_not_mix(fast: Started) -> None:
-    """A hundred at once, each with its own questions: each gets its own answers."""
+    """A hundred at once, each with different requests: each gets its own responses."""
 
     async def one(number: int) -> None:
         caller = Caller(fast.running.address)
@@ -339,9 +340,9 @@ async def test_many_connections_do_not_mix(fast: Started) -> None:
             target = f"api://c.n.a{number % 5}/.default"
             fields = {"identity_provider": "entra_id", "target": target, "mark": f"{number}-{round_}"}
             writer.write(json_request(TOKEN, fields) + introspection("x." * (number % 7)))
-            token, verdict = await read_answer(reader), await read_answer(reader)
+            token, inactive = await read_answer(reader), await read_answer(reader)
             assert tokens.setdefault(target, token.json["access_token"]) == token.json["access_token"]
-            assert verdict.json["active"] is False
+            assert inactive.json["active"] is False
         writer.close()
 
     tokens: dict[str, str] = {}

@@ -1,6 +1,5 @@
-"""Who answers: the fast path from the first request on, the slow path where it must, the fast path again
-after that; and that nobody's figures can tell the difference.
-"""
+"""Which path answers: the fast path from the first request on, the slow path where it must, the fast path
+again after that; and the metrics are the same with either."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def test_the_first_request_of_a_connection_takes_the_fast_path(fast: Started) -> None:
-    """Each of some new connections, the first request."""
+    """On each of several new connections."""
     await fast.call.token()
     for number in range(1, 6):
         async with await Connection.to(fast) as connection:
@@ -62,7 +61,7 @@ async def test_a_connection_comes_back_to_the_fast_path(fast: Started, slow_path
         for number in range(1, 6):
             before = fast_path_answers(fast)
             await connection.ask(slow_path)
-            counted = fast_path_answers(fast) - before  # a miss is none the second time
+            counted = fast_path_answers(fast) - before  # a miss is a hit the second time
             assert counted == (1 if number > 1 and b"missing" in slow_path else 0)
             await connection.ask(introspection("a"))
             assert fast_path_answers(fast) - before == counted + 1
@@ -71,8 +70,9 @@ async def test_a_connection_comes_back_to_the_fast_path(fast: Started, slow_path
 
 
 async def test_a_body_larger_than_aiohttp_buffers_is_read_to_its_end(fast: Started) -> None:
-    """aiohttp stops its own parser when nobody reads a body, here right at the end, and goes on by giving it
-    no bytes at all: the fast path lets it. So a request behind an ignored body of any size is answered."""
+    """aiohttp pauses its own parser when a body is not read, here right at the end, and resumes it by giving
+    it no bytes at all: the fast path allows that. So a request after an ignored body of any size is
+    answered."""
     async with await Connection.to(fast) as connection:
         for number, size in enumerate((300_000, 530_000, 600_000, 770_000, 5_000_000), 1):
             connection.send(request_bytes("GET", "/healthz", b"x" * size))
@@ -138,7 +138,7 @@ async def test_renewal_is_triggered_from_the_fast_path_without_delay(
 async def test_renewal_of_an_exchanged_token_is_triggered_from_the_fast_path(
     fast: Started, provider: Provider
 ) -> None:
-    """On behalf of the same user, and with that user's token."""
+    """On behalf of the same user, with that user's token."""
     user = provider.mint(exp=4_000_000_000)
     first = (await fast.call.exchange(user)).json["access_token"]
     fast.clock.advance(3400)
@@ -151,7 +151,7 @@ async def test_renewal_of_an_exchanged_token_is_triggered_from_the_fast_path(
 
 
 async def test_a_renewal_that_fails_costs_no_answer(fast: Started, provider: Provider) -> None:
-    """The cached token serves on, from the fast path."""
+    """The fast path keeps returning the cached token."""
     first = (await fast.call.token()).json["access_token"]
     provider.always = reset()
     fast.clock.advance(3400)
@@ -213,8 +213,8 @@ async def test_metrics_count_what_the_fast_path_answers(start: StartSidecar, pro
 async def test_the_access_log_has_a_line_for_each(
     start: StartSidecar, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The same lines, but for when and how long, with the fast path and without, in the form of all log
-    lines; they are there without anybody asking, soon."""
+    """The same lines, except for time and duration, with the fast path and without, in the form of all log
+    lines; they are written soon without further requests."""
     seen = []
     form = json.loads(
         JsonLines().format(
@@ -262,7 +262,7 @@ async def _access_lines(capfd: pytest.CaptureFixture[str], enough: Callable[[lis
 
 
 async def test_a_sampled_trace_costs_nothing_while_tracing_is_off(fast: Started) -> None:
-    """Nobody would make the spans, so the fast path answers."""
+    """No one would create the spans, so the fast path answers."""
     await fast.call.token()
     async with await Connection.to(fast) as connection:
         await connection.ask(token_request(traceparent=SAMPLED))
@@ -281,7 +281,7 @@ async def test_the_gauge_says_whether_there_is_a_fast_path(fast: Started, slow: 
 
 
 async def test_no_fast_path_on_the_command_line(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`entra-fast serve --no-fast-path` serves all the same."""
+    """`entra-fast serve --no-fast-path` serves the same API."""
     async with served() as serve:
         for arguments, expected in ((("--no-fast-path",), 0.0), ((), 1.0)):
             process = await serve(provider.environment(), *arguments)
@@ -300,8 +300,8 @@ async def _gauge(caller: Caller) -> float:
 
 
 async def test_while_draining_everything_takes_the_slow_path(fast: Started) -> None:
-    """Answers say that the connection ends, so that clients go elsewhere; a request that had begun to arrive
-    is answered as well."""
+    """Responses say that the connection ends, so that clients go elsewhere; a request that had begun to
+    arrive is also answered."""
     await fast.call.token()
     begun, idle = await Connection.to(fast), await Connection.to(fast)
     for connection in (begun, idle):

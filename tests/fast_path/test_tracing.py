@@ -102,7 +102,7 @@ async def test_a_request_to_the_provider_is_a_child(
 async def test_failures_are_marked(
     start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
 ) -> None:
-    """A refusal of the provider marks the client span; a sidecar's 5xx marks the server span as well."""
+    """A refusal by the provider marks the client span; a 5xx of the sidecar also marks the server span."""
     sidecar = await ready(start, spans)
     provider.then(refuse(400, "invalid_scope"))
     async with await Connection.to(sidecar) as connection:
@@ -144,7 +144,7 @@ async def test_spans_hold_nothing_that_was_sent(
 async def test_a_renewal_from_the_fast_path_has_a_span_of_its_own(
     start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
 ) -> None:
-    """Nobody's child: whoever found the token due was answered and gone."""
+    """It has no parent: the caller that found the token due already has its response."""
     sidecar = await ready(start, spans)
     await sidecar.call.token()
     spans.clear()
@@ -195,7 +195,7 @@ def test_another_protocol_is_one_warning(name: str, caplog: pytest.LogCaptureFix
 def test_without_opentelemetry_there_is_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only for whoever asked for traces: it says what to install."""
+    """Only if traces were requested: it says what to install."""
     real = builtins.__import__
 
     def absent(name: str, *rest: Any) -> Any:
@@ -253,3 +253,12 @@ async def test_spans_are_exported_as_the_environment_says(provider: Provider, re
         (span,) = [span for span in sent if span.name == "POST /api/v1/introspect"]
         assert span.trace_id.hex() == TRACE
         assert span.parent_span_id.hex() == SPAN
+
+
+def test_a_process_that_leaves_without_cleaning_up_sends_its_spans_first() -> None:
+    """A worker ends with `os._exit`: it flushes, where the tracer provider can."""
+    flushed: list[str] = []
+    tracer = TracerProvider().get_tracer("test")
+    tracing.Tracing(tracer, lambda: flushed.append("flushed")).flush()
+    assert flushed == ["flushed"]
+    tracing.Tracing(tracer).flush()

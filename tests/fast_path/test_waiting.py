@@ -1,6 +1,5 @@
-"""Requests whose token is of an unknown key wait below aiohttp for the fetch that may bring it. The one that
-caused the fetch takes the slow path; what it did not cause costs next to nothing.
-"""
+"""Requests with tokens of an unknown key wait below aiohttp for the fetch that may bring it. The request that
+caused the fetch takes the slow path; the others cost next to nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ ANOTHER = Key.generate()
 
 
 async def waiting(sidecar: Started, requests: int) -> None:
-    """Wait until so many requests wait below aiohttp."""
+    """Wait until this many requests wait below aiohttp."""
 
     async def enough() -> bool:
         return sum(c._waiting_since is not None for c in connections(sidecar)) == requests
@@ -46,7 +45,7 @@ class Crowd:
         provider.keys_held = self.keys = asyncio.Event()
 
     async def begin(self, others: int, *then: bytes) -> None:
-        """One request that causes the fetch, and so many that wait for it with what they send besides."""
+        """One request that causes the fetch, and this many that wait for it, with what else they send."""
         for number in range(others + 1):
             connection = await self._stack.enter_async_context(await Connection.to(self._sidecar))
             self.connections.append(connection)
@@ -67,7 +66,7 @@ class Crowd:
 async def test_those_who_wait_are_answered_by_the_fast_path(
     fast: Started, provider: Provider, *, published: bool
 ) -> None:
-    """After one fetch each has the answer that the slow path gives, and the metrics know how long it took."""
+    """After one fetch each has the response of the slow path, and the metrics include how long it took."""
     if published:
         provider.published = [provider.key, ANOTHER]
     fetched = provider.jwks_requests
@@ -88,8 +87,41 @@ async def test_those_who_wait_are_answered_by_the_fast_path(
     assert waited > 51 * 0.3
 
 
-async def test_nobody_overtakes_on_a_connection(fast: Started, provider: Provider) -> None:
-    """What comes behind a request that waits, whole or in parts, is answered behind it."""
+async def test_failed_signatures_wait_for_one_refresh_and_then_cost_nothing(
+    fast: Started, provider: Provider
+) -> None:
+    """A new key under an old kid: tokens wait below aiohttp for the refresh that one of them caused. Once the
+    budget is spent, the fast path answers such tokens itself, as it does for tokens that could not pass."""
+    await fast.call.introspect(provider.mint())
+    new = ANOTHER.named(provider.key.kid)
+    answered, fetched = fast_path_answers(fast), provider.jwks_requests
+    for claims in ({"aud": "other"}, {"iss": "https://other"}, {"exp": 1}):
+        answer = await fast.call.introspect(provider.mint(key=new, **claims))
+        assert answer.json == {"active": False, "error": "token signature is invalid"}
+        unknown = await fast.call.introspect(provider.mint(key=ANOTHER, **claims))
+        assert unknown.json == {"active": False, "error": "token was signed with an unknown key"}
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 6, fetched)
+
+    provider.keys_held = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(await Connection.to(fast)) for _ in range(6)]
+        first, *rest = others
+        first.send(introspection(provider.mint(key=new)))
+        await fast.received(1)
+        for connection in rest:
+            connection.send(introspection(provider.mint(key=new)))
+        await waiting(fast, 5)
+        provider.keys_held.set()
+        assert {body(await connection.answer())[:15] for connection in others} == {b'{"active":false'}
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 11, fetched + 1)
+    for _ in range(5):
+        await fast.call.introspect(provider.mint(key=new))
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 16, fetched + 1)
+    assert (await fast.call.introspect(provider.mint())).json["active"] is True
+
+
+async def test_requests_on_a_connection_stay_in_order(fast: Started, provider: Provider) -> None:
+    """Requests after a waiting one, complete or in parts, are answered after it."""
     await fast.call.token()
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
@@ -104,8 +136,8 @@ async def test_nobody_overtakes_on_a_connection(fast: Started, provider: Provide
     assert fast_path_answers(fast) == 3 + 3 + 1, "introspections, tokens behind them, and one more in parts"
 
 
-async def test_a_fetch_that_fails_leaves_nobody_behind(fast: Started, provider: Provider) -> None:
-    """The provider answers with an error: the tokens are of an unknown key, and everybody is told so."""
+async def test_a_fetch_that_fails_answers_every_waiting_request(fast: Started, provider: Provider) -> None:
+    """The provider returns an error: each waiting request is told that its token's key is unknown."""
     async with AsyncExitStack() as stack:
         crowd = Crowd(fast, provider, stack)
         await crowd.begin(5)
@@ -115,10 +147,10 @@ async def test_a_fetch_that_fails_leaves_nobody_behind(fast: Started, provider: 
             assert body(answer).startswith(b'{"active":false')
 
 
-async def test_clients_that_leave_harm_nobody(
+async def test_clients_that_leave_do_not_affect_others(
     fast: Started, provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of those who wait some close their connections; the others are answered, and nothing is logged."""
+    """Some waiting clients close their connections; the others are answered, and nothing is logged."""
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
         crowd = Crowd(fast, provider, stack)
@@ -133,7 +165,7 @@ async def test_clients_that_leave_harm_nobody(
 
 
 async def test_waiting_is_not_being_idle(start: StartSidecar, provider: Provider) -> None:
-    """A fetch that takes longer than the idle limit does not cost those who wait their connections."""
+    """A fetch that takes longer than the idle limit does not close waiting connections."""
     sidecar = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="200")
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
@@ -145,7 +177,7 @@ async def test_waiting_is_not_being_idle(start: StartSidecar, provider: Provider
 
 
 async def test_who_waits_is_answered_before_the_sidecar_ends(start: StartSidecar, provider: Provider) -> None:
-    """SIGTERM while requests wait: they are handed to the slow path, and none is lost."""
+    """SIGTERM while requests wait: they go to the slow path, and none is lost."""
     sidecar = await start()
     provider.published = [provider.key, ANOTHER]
     async with AsyncExitStack() as stack:
@@ -159,7 +191,8 @@ async def test_who_waits_is_answered_before_the_sidecar_ends(start: StartSidecar
 
 
 async def test_tokens_wait_for_the_very_first_keys(start: StartSidecar, provider: Provider) -> None:
-    """The key set endpoint is slow when the sidecar starts: tokens that come meanwhile are not refused."""
+    """The key set endpoint is slow when the sidecar starts: tokens that arrive in the meantime are not
+    refused."""
     provider.keys_held = keys = asyncio.Event()
     sidecar = await start(ready=False)
 

@@ -18,7 +18,7 @@ __all__ = ["pytest_asyncio_loop_factories"]
 
 @pytest_asyncio.fixture
 async def network() -> AsyncIterator[TcpProxy]:
-    """The way from the sidecar to the provider."""
+    """The network between the sidecar and the provider."""
     proxy = TcpProxy()
     await proxy.start()
     yield proxy
@@ -44,5 +44,5 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """A certificate authority that nobody trusts yet."""
+    """A certificate authority that no one trusts yet."""
     return Authority(tmp_path)

@@ -39,7 +39,7 @@ def canary(name: str) -> str:
 
 
 def leaked(secrets: dict[str, str], said: str) -> list[str]:
-    """Names of secrets of which a piece has been said."""
+    """Names of secrets that appear in part."""
     return [
         name
         for name, secret in secrets.items()
@@ -48,19 +48,19 @@ def leaked(secrets: dict[str, str], said: str) -> list[str]:
 
 
 def secret_parts(token: str) -> str:
-    """The part of a token that makes it worth stealing, and that no other token shares."""
+    """The secret part of a token, which no other token shares."""
     return token.rpartition(".")[2]
 
 
 def test_the_search_itself_finds_what_it_should() -> None:
-    """A canary test that cannot fail would be worth nothing."""
+    """The search finds secrets where they are: a canary test that cannot fail would be useless."""
     secret = canary("s")
     assert leaked({"s": secret}, f"x{secret[5:20]}y") == ["s"]
     assert leaked({"s": secret}, secret[: PIECE - 1]) == []
 
 
 def echo() -> object:
-    """A provider that answers with all that it was sent."""
+    """A provider that returns everything that it was sent."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         body = {"error": "invalid_request", "error_description": json.dumps(form), "trace_id": str(form)}
@@ -215,7 +215,7 @@ async def test_no_piece_of_a_secret_is_ever_said(
 
 
 def inside(thing: object, depth: int = 4) -> list[str]:
-    """Representations of what an object of the provider client holds, and of what that holds."""
+    """Representations of the objects that the provider client holds, directly or indirectly."""
     said = [repr(vars(thing))]
     for value in vars(thing).values():
         if depth and type(value).__module__.startswith("entra_fast._") and hasattr(value, "__dict__"):
@@ -275,7 +275,7 @@ async def test_a_form_that_is_echoed_as_it_was_sent_holds_no_secret(
 
 
 def holds(token: str) -> Callable[[object], bool]:
-    """Whether a text or bytes have it in them."""
+    """Whether a text or bytes contain a secret."""
     encoded = token.encode()
     return lambda text: (
         token in text if isinstance(text, str) else isinstance(text, bytes) and encoded in text
@@ -286,8 +286,8 @@ def holds(token: str) -> Callable[[object], bool]:
 async def test_what_fails_holds_no_secret_afterwards(
     start: StartSidecar, provider: Provider, network: TcpProxy, fault: str
 ) -> None:
-    """Nothing keeps the user's token of a failed request until the garbage collector runs: no frame or other
-    object that holds it is in a cycle."""
+    """A failed request leaves the user's token in no reference cycle: otherwise it would stay in memory until
+    the garbage collector runs."""
     sidecar = await start()
     await network.stop()
     if fault == "credential rejected":

@@ -27,8 +27,8 @@ SECONDS = 15
 
 
 async def test_a_cancelled_connection_closes_no_other(echo: str) -> None:
-    """Requests are cancelled at any stage of their connection; those beside them get their own answers, and
-    no file descriptor is left."""
+    """Requests are cancelled at any stage of their connection; other requests get their own responses, and no
+    file descriptor is left."""
     client = HttpClient()
     kept: list[BaseException] = []  # with their frames, which hold the sockets
     wrong: list[object] = []

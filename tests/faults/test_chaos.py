@@ -1,4 +1,4 @@
-"""The chaos run, small: that it finds nothing in sidecars that are right, and that it finds what is wrong."""
+"""A short chaos run: it finds nothing in correct sidecars, and its checker finds what is wrong."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_short_run_finds_nothing(name: str, tmp_path: Path) -> None:
 async def test_without_redis_only_its_part_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Loudly, and on record."""
+    """The report and the output say so."""
     monkeypatch.setattr("benches.chaos.__main__.redis_is_missing", lambda: True)
     report = await run(seed=1, seconds=1, clients=1, names=["replicas"])
     assert "NOT RUN" in capfd.readouterr().err
@@ -67,7 +67,7 @@ async def test_without_redis_only_its_part_is_left_out(
 
 
 def test_a_seed_repeats_the_schedule() -> None:
-    """And another one does not."""
+    """Another seed gives another one."""
 
     def planned(seed: int) -> tuple[list[plan.Planned], list[plan.Planned]]:
         rng = random.Random(seed)
@@ -86,8 +86,8 @@ def test_a_seed_repeats_the_schedule() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_memory_is_measured_when_each_fault_has_come_once(seed: int) -> None:
-    """To the processes that it is measured of: between the restart and the end of the rush. What the first of
-    a kind needs is no growth."""
+    """Memory is measured between the restart and the end of the extra load, so that one-time allocations do
+    not count as growth."""
     names = list(UpstreamFaults(KnownProvider(), TcpProxy()).all())
     planned = plan.upstream(random.Random(seed), 80, names)
     restarted = next(each.at for each in planned if each.name == plan.RESTART)
@@ -138,7 +138,7 @@ def error(status: int) -> Answer:
     return Answer(status, [], b'{"error":"server_error"}')
 
 
-def judge(
+def check(
     truth: Truth,
     answer: Answer,
     *,
@@ -158,71 +158,71 @@ def judge(
 def test_the_checker_accepts_what_is_right(truth: Truth) -> None:
     """A good token, and an error within a fault for a token that was never handed out."""
     known = Known()
-    assert judge(truth, token("good"), known=known).good
+    assert check(truth, token("good"), known=known).good
     with truth.excused():
-        assert judge(truth, error(500), known=known, scope=OTHER).good
-    assert judge(truth, error(500), known=known, scope=OTHER).good  # its aftermath
+        assert check(truth, error(500), known=known, scope=OTHER).good
+    assert check(truth, error(500), known=known, scope=OTHER).good  # its aftermath
 
 
 def test_the_checker_finds_wrong_tokens(truth: Truth) -> None:
-    """Of nobody, for another target, for another user, with too long a life."""
-    judge(truth, token("made up"))
-    judge(truth, token("good"), scope=OTHER)
-    judge(truth, token("good"), user=("user", time.time() + 100))
-    judge(truth, token("good", expires_in=500))
+    """An unknown user, another target, another user, too long a lifetime."""
+    check(truth, token("made up"))
+    check(truth, token("good"), scope=OTHER)
+    check(truth, token("good"), user=("user", time.time() + 100))
+    check(truth, token("good", expires_in=500))
     assert truth.report.wrong_answers == 4
 
 
 def test_the_checker_finds_expired_tokens(truth: Truth) -> None:
-    """Whose own end, or whose user's, has passed."""
-    judge(truth, token("old", expires_in=-10))
+    """The token's own expiry, or that of the user's token, has passed."""
+    check(truth, token("old", expires_in=-10))
     truth.issued["exchanged"] = Issued(3, SCOPE, "user", time.time() + 100)
-    judge(truth, token("exchanged"), user=("user", time.time() - 1))
+    check(truth, token("exchanged"), user=("user", time.time() - 1))
     assert truth.report.expired_tokens == 2
 
 
 def test_the_checker_finds_errors_without_a_cause(truth: Truth) -> None:
     """No fault was active, or a valid token was there."""
     known = Known()
-    judge(truth, error(500), known=known)
+    check(truth, error(500), known=known)
     with truth.excused():
-        judge(truth, token("good"), known=known)
-        judge(truth, error(500), known=known)
+        check(truth, token("good"), known=known)
+        check(truth, error(500), known=known)
     assert truth.report.wrong_answers == 2
 
 
 def test_the_checker_finds_tokens_that_were_replaced(truth: Truth) -> None:
-    """After `skip_cache` the old token is wrong, and only then, and only at that sidecar; a token that must
-    not be cached replaces nothing."""
+    """After `skip_cache` the old token is wrong at that sidecar, and only then; a token that must not be
+    cached replaces nothing."""
     known = Known()
     truth.issued["newer"] = Issued(3, SCOPE, None, time.time() + 100)
     truth.issued["once"] = Issued(4, SCOPE, None, time.time() + 100, cacheable=False)
-    judge(truth, token("newer"), known=known)
-    judge(truth, token("good"), known=known)
-    judge(truth, token("once"), known=known, skip_cache=True)
-    judge(truth, token("good"), known=known)
-    assert judge(truth, token("newer"), known=known, skip_cache=True).good
-    assert judge(truth, token("newer"), known=known).checked_after_skip_cache == 1
-    judge(truth, token("good"), known=Known())
+    check(truth, token("newer"), known=known)
+    check(truth, token("good"), known=known)
+    check(truth, token("once"), known=known, skip_cache=True)
+    check(truth, token("good"), known=known)
+    assert check(truth, token("newer"), known=known, skip_cache=True).good
+    assert check(truth, token("newer"), known=known).checked_after_skip_cache == 1
+    check(truth, token("good"), known=Known())
     assert truth.report.good
-    judge(truth, token("good"), known=known)
+    check(truth, token("good"), known=known)
     assert truth.report.wrong_answers == 1
 
 
 def test_the_checker_knows_that_two_replicas_may_ask_at_once(truth: Truth) -> None:
-    """Then a token that came second may be the older one, but none that was there before the request."""
+    """Then the token that arrives second may be the older one, but none issued before the request."""
     replicas = Truth(truth.report, one_asks=False)
     replicas.issued |= truth.issued  # one and two
     replicas.issued["other's"] = Issued(3, SCOPE, None, time.time() + 100)
     replicas.issued["own"] = Issued(4, SCOPE, None, time.time() + 100)
     known = Known()
-    judge(replicas, token("own"), known=known, skip_cache=True, issued=2)
-    assert judge(replicas, token("other's"), known=known).good
-    assert not judge(replicas, token("good"), known=known).good
+    check(replicas, token("own"), known=known, skip_cache=True, issued=2)
+    assert check(replicas, token("other's"), known=known).good
+    assert not check(replicas, token("good"), known=known).good
 
 
-def test_the_checker_finds_false_verdicts(truth: Truth) -> None:
-    """A valid token rejected, an invalid one accepted, a wrong reason, no verdict at all."""
+def test_the_checker_finds_wrong_introspections(truth: Truth) -> None:
+    """A valid token rejected, an invalid one accepted, a wrong reason, no answer at all."""
     known = Known(has_keys=True)
     for body in (
         b'{"active":false,"error":"token is expired"}',

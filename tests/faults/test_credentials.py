@@ -58,7 +58,8 @@ async def test_a_secret_file_that_changes_is_used_at_once(
 async def test_a_key_file_that_breaks_is_an_error_without_its_content(
     start: StartSidecar, provider: Provider, tmp_path: Path, content: str
 ) -> None:
-    """500 and not ready, both naming the setting; healed by a good file. A cached token serves meanwhile."""
+    """500 and not ready, both naming the setting; a good file restores service. A cached token is still
+    served."""
     files(tmp_path, provider, AZURE_APP_JWK=CLIENT_KEY.private_jwk())
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
     cached = await sidecar.call.token("api://cached/.default")
@@ -95,7 +96,7 @@ async def test_a_federated_token_that_vanishes(
 
 
 def only(field: str, accepted: str, provider: Provider) -> Script:
-    """A token endpoint that takes one credential only, like a provider that has forgotten the old one."""
+    """A token endpoint that accepts one credential only, like a provider that no longer knows the old one."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         sent = form.get(field, "")
@@ -127,7 +128,7 @@ async def test_the_next_key_is_used_when_the_current_one_is_rejected(
 async def test_the_next_secret_may_appear_while_the_sidecar_runs(
     start: StartSidecar, provider: Provider, tmp_path: Path
 ) -> None:
-    """Where secrets are files, AZURE_APP_NEXT_CLIENT_SECRET is looked for when it is needed."""
+    """If secrets are files, AZURE_APP_NEXT_CLIENT_SECRET is read when it is needed."""
     files(tmp_path, provider, AZURE_APP_CLIENT_SECRET="old-secret")
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
     provider.then(*[only("client_secret", "new-secret", provider)] * 10)
@@ -150,7 +151,7 @@ async def test_a_refusal_that_is_not_about_the_credential_tries_no_other(
     assert (await sidecar.call.get("/readyz")).status == 200
 
 
-async def test_a_rejection_does_not_count_for_ever(start: StartSidecar, provider: Provider) -> None:
+async def test_a_rejection_does_not_count_forever(start: StartSidecar, provider: Provider) -> None:
     """A pod without traffic makes no attempt that could clear it: after five minutes it is worth a try."""
     sidecar = await start()
     provider.then(refuse(401, "invalid_client", "AADSTS7000222: expired", error_codes=[7000222]))
@@ -182,7 +183,7 @@ async def test_a_new_credential_is_not_the_one_that_was_rejected(
 async def test_settings_files_are_as_good_as_variables(
     start: StartSidecar, provider: Provider, tmp_path: Path
 ) -> None:
-    """A sidecar that has only mounted files."""
+    """A sidecar whose settings are all mounted files."""
     files(
         tmp_path,
         provider,

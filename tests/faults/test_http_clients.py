@@ -90,7 +90,7 @@ def closed_port() -> int:
 
 
 class Says:
-    """Reads a request and answers with these bytes, whatever they are. `heard` is what was sent."""
+    """Reads a request and responds with these bytes, whatever they are. `heard` is what was sent."""
 
     def __init__(self, *pieces: bytes, then: Fault | None = None, every: float = 0.0) -> None:
         self.heard = b""
@@ -119,7 +119,7 @@ def answering(body: bytes, status: str = "200 OK", *headers: str) -> Says:
 
 
 async def failure(client: Client, url: str, **options: Any) -> HttpFailure:
-    """What a request fails with. Its message repeats neither the path nor the query."""
+    """The failure of a request. Its message repeats neither the path nor the query."""
     with pytest.raises(HttpFailure) as caught:
         await client.get(f"{url}/canary?canary=1", **options)
     assert "canary" not in caught.value.message
@@ -201,7 +201,7 @@ def test_a_json_document_is_sent() -> None:
 
 
 async def test_no_answer_is_inflated(make: Make, network: TcpProxy) -> None:
-    """A small compressed answer cannot become a large one: it stays what it is."""
+    """A small compressed response cannot become a large one: it stays compressed."""
     squeezed = gzip.compress(b"x" * 100_000)
     network.always = answering(squeezed, "200 OK", "Content-Encoding: gzip")
     assert (await make().get(base(network))).body == squeezed
@@ -275,7 +275,8 @@ DRIPPING = {
 
 @pytest.mark.parametrize("pieces", DRIPPING.values(), ids=DRIPPING)
 async def test_an_answer_that_drips_is_bounded(make: Make, network: TcpProxy, pieces: tuple[bytes]) -> None:
-    """Each byte comes soon after the one before, and the answer would never end: the request does."""
+    """Each byte arrives soon after the previous one, and the response would never end: the request is
+    ended."""
     network.always = Says(*pieces, every=0.01)
     failed = await failure(make(), base(network), timeout=0.2)
     assert failed.code == "timed_out"
@@ -283,7 +284,7 @@ async def test_an_answer_that_drips_is_bounded(make: Make, network: TcpProxy, pi
 
 
 async def test_silence(make: Make, network: TcpProxy) -> None:
-    """The time between two reads is bounded by itself, before the answer and within it."""
+    """The time between two reads is limited separately, before the response and within it."""
     for fault in (black_hole, Says(OK + b"Content-Length: 5\r\n\r\nhe", then=black_hole)):
         network.always = fault
         failed = await failure(make(HASTY), base(network))
@@ -304,7 +305,7 @@ async def test_a_refused_connection(make: Make, network: TcpProxy) -> None:
 
 
 async def test_a_name_that_does_not_resolve(make: Make) -> None:
-    """Its own code; so is a name that none can be."""
+    """It has its own code; so does a text that cannot be a name."""
     failed = await failure(make(), "https://nowhere.invalid")
     assert (failed.code, failed.message) == (
         "dns_failed",
@@ -374,7 +375,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 async def test_a_server_without_tls(make: Make, network: TcpProxy) -> None:
-    """What it says is not repeated."""
+    """The error does not repeat the server's bytes."""
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
         await reader.read(1)
@@ -388,7 +389,7 @@ async def test_a_server_without_tls(make: Make, network: TcpProxy) -> None:
 
 
 async def test_a_tls_handshake_that_is_cut_off(make: Make, network: TcpProxy) -> None:
-    """As when a firewall lets connections through and closes them then."""
+    """For example by a firewall that accepts connections and then closes them."""
     network.always = truncate_after(0)
     failed = await failure(make(), base(network, "https"))
     assert (failed.code, failed.message) == (
@@ -398,7 +399,7 @@ async def test_a_tls_handshake_that_is_cut_off(make: Make, network: TcpProxy) ->
 
 
 async def test_a_tls_handshake_that_drips(make: Make, network: TcpProxy) -> None:
-    """It counts as connecting, and is bounded like that."""
+    """It counts as connecting, and has the same limit."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
         await reader.read(1)
@@ -416,22 +417,21 @@ async def test_a_tls_handshake_that_drips(make: Make, network: TcpProxy) -> None
 
 
 async def test_an_answer_that_ends_with_the_connection_within_tls(make: Make, authority: Authority) -> None:
-    """The server says by TLS that there is no more (RFC 8446, section 6.1)."""
+    """The server signals the end by TLS (RFC 8446, section 6.1)."""
     async with tls_server(authority.server("localhost"), Says(OK + b"\r\nhello")) as port:
         answer = await make(ca_bundle=str(authority.bundle)).get(f"https://localhost:{port}")
     assert answer.body == b"hello"
 
 
 async def test_an_answer_that_is_cut_off_within_tls(make: Make, authority: Authority) -> None:
-    """Somebody between client and server can end the connection, and must not be able to shorten an
-    answer."""
+    """Anyone between client and server can end the connection, and must not be able to shorten a response."""
     async with tls_server(authority.server("localhost"), Says(OK + b"Content-Length: 5\r\n\r\nhell")) as port:
         failed = await failure(make(ca_bundle=str(authority.bundle)), f"https://localhost:{port}")
     assert failed.code == "answer_incomplete"
 
 
 async def test_a_ca_bundle_without_certificates(make: Make, tmp_path: Any) -> None:
-    """It is a mistake in the configuration, which names the file."""
+    """This is a configuration error, which names the file."""
     file = tmp_path / "ca.pem"
     for reason in ("No such file or directory", "it is not a PEM file of certificates"):
         with pytest.raises(ConfigurationError, match=reason) as caught:
@@ -512,7 +512,7 @@ async def test_a_web_proxy_that_does_not_answer_well(make: Make, network: TcpPro
 
 
 async def test_a_web_proxy_that_speaks_first(network: TcpProxy) -> None:
-    """What follows the proxy's answer does not come from the host, which has not been asked anything yet."""
+    """Bytes after the proxy's response are not from the host, which was not sent anything yet."""
     network.always = Says(OK + b"\r\nHTTP/1.1 200 OK\r\n\r\n")
     client = InThread(PATIENT, proxies={"https": base(network)})
     assert (await failure(client, f"https://{NAME}")).code == "answer_incomplete"
@@ -563,7 +563,7 @@ async def test_name_resolution_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_the_next_address_is_tried(
     network: TcpProxy, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name may have addresses that do not answer, or of a family that this machine has not."""
+    """A name may have addresses that do not respond, or of a family that this machine does not support."""
     network.always = answering(b"{}")
     kind = (socket.SOCK_STREAM, 0, "")
     good = (socket.AF_INET, *kind, ("127.0.0.1", network.port))
@@ -608,7 +608,7 @@ async def test_without_aiohttp_requests_run_in_threads(network: TcpProxy) -> Non
 
 
 async def test_a_closed_client(network: TcpProxy) -> None:
-    """It says so, and opens nothing again."""
+    """It raises, and opens no connection again."""
     client = HttpClient(proxies={})
     await client.aclose()
     assert (await failure(client, base(network))).message == "the HTTP client is closed"
@@ -634,6 +634,6 @@ def _rejected(validator: Validator) -> None:
 
 
 def test_a_tls_failure_without_a_reason() -> None:
-    """There is a sentence for it all the same, and nothing of the exception in it."""
+    """The error still has a sentence, without any text of the exception."""
     failed = Route.to("https://login.example/", {}).tls_failed(ssl.SSLError("canary"))
     assert failed.message == "no TLS connection to login.example:443: the handshake failed"

@@ -16,7 +16,7 @@ from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 
 async def refresh(sidecar: Started) -> None:
-    """Do now what happens hourly."""
+    """Do now what the schedule does every hour."""
     provider = sidecar.running.service._provider
     assert isinstance(provider, ProviderClient)
     assert provider.keys is not None
@@ -35,7 +35,9 @@ async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -
     assert provider.jwks_requests == fetched + 1
 
 
-async def test_a_withdrawn_key_kills_its_cached_verdicts(start: StartSidecar, provider: Provider) -> None:
+async def test_a_withdrawn_key_drops_its_cached_verifications(
+    start: StartSidecar, provider: Provider
+) -> None:
     """After the next refresh its tokens are rejected, also those that were accepted before."""
     sidecar = await start()
     old, new = provider.key, Key.generate()
@@ -52,7 +54,7 @@ async def test_a_withdrawn_key_kills_its_cached_verdicts(start: StartSidecar, pr
 
 
 async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provider: Provider) -> None:
-    """Made-up key ids do not make the sidecar hammer the provider, and known keys go on working."""
+    """Made-up key ids do not make the sidecar flood the provider, and known keys keep working."""
     sidecar = await start()
     fetched = provider.jwks_requests
     for _ in range(50):
@@ -62,11 +64,53 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
     assert provider.jwks_requests <= fetched + 1
 
 
+async def test_a_new_key_under_an_old_kid(start: StartSidecar, provider: Provider) -> None:
+    """A provider that was deployed again uses the same key id: one refresh, and no token is rejected."""
+    sidecar = await start()
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
+    old, new = provider.key, Key.generate().named(provider.key.kid)
+    fetched = provider.jwks_requests
+    provider.published = [new]
+    tokens = [provider.mint(key=new) for _ in range(50)]
+    answers = await asyncio.gather(*(sidecar.call.introspect(token) for token in tokens))
+    assert {answer.json["active"] for answer in answers} == {True}
+    assert provider.jwks_requests == fetched + 1
+    assert (await sidecar.call.introspect(provider.mint(key=old))).json["active"] is False
+
+
+async def test_a_flood_of_failed_signatures_is_one_fetch(start: StartSidecar, provider: Provider) -> None:
+    """It spends its own budget: a new key id is fetched all the same, and the flood cannot prevent that."""
+    sidecar = await start()
+    forger = Key.generate().named(provider.key.kid)
+    fetched = provider.jwks_requests
+    for _ in range(30):
+        answer = await sidecar.call.introspect(provider.mint(key=forger))
+        assert answer.json == {"active": False, "error": "token signature is invalid"}
+    assert provider.jwks_requests == fetched + 1
+    new = Key.generate()
+    provider.published = [provider.key, new]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+    assert provider.jwks_requests == fetched + 2
+
+
+async def test_only_tokens_that_could_pass_cause_a_fetch(start: StartSidecar, provider: Provider) -> None:
+    """A token for somebody else, of another issuer or expired spends neither budget, whatever signed it."""
+    sidecar = await start()
+    fetched = provider.jwks_requests
+    for key in (Key.generate(), Key.generate().named(provider.key.kid)):
+        for claims in ({"aud": "other"}, {"iss": "https://other"}, {"exp": 1}, {"exp": None}, {"aud": None}):
+            answer = await sidecar.call.introspect(provider.mint(key=key, **claims))
+            assert answer.json["active"] is False
+    assert provider.jwks_requests == fetched
+    provider.published = [new := Key.generate().named(provider.key.kid)]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+
+
 async def test_keys_do_not_wait_behind_tokens(
     start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token endpoint hangs, and requests for tokens take all connections that they may: a new key is
-    fetched all the same."""
+    """The token endpoint hangs, and requests for tokens use all their connections: a new key is still
+    fetched."""
     monkeypatch.setattr("entra_fast._provider.http_client.MAX_CONNECTIONS", 2)
     sidecar = await start()
     held = asyncio.Event()
@@ -103,7 +147,7 @@ async def test_a_rotation_that_meets_a_fault_heals_soon(
 async def test_the_last_good_keys_stay(
     start: StartSidecar, provider: Provider, network: TcpProxy, published: str
 ) -> None:
-    """A key endpoint that fails or answers with an empty set takes away nothing."""
+    """A key endpoint that fails or returns an empty set removes no key."""
     sidecar = await start()
     token = provider.mint()
     if published == "nothing":

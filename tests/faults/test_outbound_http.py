@@ -109,7 +109,7 @@ async def test_a_proxy_that_refuses_is_named_and_its_password_is_not(authority: 
 
 
 async def test_loopback_needs_no_proxy(provider: Provider, start: StartSidecar) -> None:
-    """A sidecar beside a local provider does not need NO_PROXY."""
+    """A sidecar next to a local provider does not need NO_PROXY."""
     sidecar = await start(HTTPS_PROXY="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1")
     assert (await sidecar.call.token()).status == 200
 
@@ -135,7 +135,7 @@ async def test_hundreds_of_users_do_not_wait_for_each_other(provider: Provider, 
 
 
 async def test_a_thousand_tokens_are_not_renewed_at_once(provider: Provider, start: StartSidecar) -> None:
-    """Renewal of tokens that were fetched together is spread over a good part of their life."""
+    """Renewal of tokens that were fetched together is spread over a large part of their lifetime."""
     sidecar = await start()
     targets = [f"api://a.b.c{i}/.default" for i in range(60)]
     for target in targets:

@@ -1,4 +1,5 @@
-"""The cache that replicas share, with a real Redis server, and every way in which that can fail or lie."""
+"""The cache that replicas share, with a real Redis server, and every way in which it can fail or return false
+data."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 @pytest_asyncio.fixture
 async def way(redis: RedisServer) -> AsyncIterator[TcpProxy]:
-    """The way from sidecars to the Redis server."""
+    """The network between sidecars and the Redis server."""
     proxy = TcpProxy(redis.port)
     await proxy.start()
     yield proxy
@@ -79,7 +80,7 @@ async def outcomes(sidecar: Started, operation: str, outcome: str) -> float:
 
 
 async def until(sidecar: Started, operation: str, outcome: str, times: int = 1) -> None:
-    """Wait until this has happened so often."""
+    """Wait until this has happened this many times."""
 
     async def enough() -> bool:
         return await outcomes(sidecar, operation, outcome) >= times
@@ -100,7 +101,7 @@ async def cut(way: TcpProxy) -> None:
 
 
 async def listening(redis: RedisServer, sidecars: int) -> None:
-    """Wait until so many sidecars listen to announcements."""
+    """Wait until this many sidecars listen to announcements."""
 
     async def enough() -> bool:
         return dict(await redis.client.pubsub_numsub(CHANNEL)).get(CHANNEL) == sidecars
@@ -112,7 +113,7 @@ async def listening(redis: RedisServer, sidecars: int) -> None:
 
 
 async def test_two_sidecars_share_a_token(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """What one has fetched, the other hands out: one request to the provider."""
+    """One fetches it, the other hands it out: one request to the provider."""
     one, two = await replica(), await replica()
     first = await one.call.token(TARGET)
     await until(one, "put", "ok")
@@ -150,7 +151,7 @@ async def test_other_targets_users_and_applications_share_nothing(
 async def test_the_expiry_in_redis_is_that_of_the_token(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Redis forgets a token no later than it ends."""
+    """Redis drops a token no later than it expires."""
     provider.lifetime = 600
     await (await replica()).call.token(TARGET)
     name, _ = await redis.entry()
@@ -172,7 +173,7 @@ async def test_an_exchanged_token_never_outlives_the_users_token(
     two.clock.advance(101)
     refused = await two.call.exchange(user, TARGET)
     assert (refused.status, refused.json["error"]) == (400, "invalid_grant")
-    # Even if Redis forgot to forget it.
+    # Even if Redis did not expire it.
     await redis.client.persist(name)
     one.clock.advance(101)
     assert (await one.call.exchange(user, TARGET)).status == 400
@@ -182,7 +183,7 @@ async def test_an_exchanged_token_never_outlives_the_users_token(
 async def test_a_users_token_without_an_end_is_not_shared(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Where it cannot be told how long a user's token lives, nothing is kept for it."""
+    """If a user's token has no known expiry, nothing is stored for it."""
     sidecar = await replica()
     assert (await sidecar.call.exchange(provider.mint(exp=None), TARGET)).status == 200
     assert (await sidecar.call.exchange("opaque", TARGET)).status == 200
@@ -212,7 +213,7 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
     assert len(provider.requests) == 2
-    # Whoever was told has not looked into Redis, nor listened to itself.
+    # Replicas that were notified did not read from Redis, and no replica listens to itself.
     assert (await outcomes(one, "get", "miss"), await outcomes(one, "get", "hit")) == (1, 0)
     series = "entra_fast_shared_cache_announcements_total"
     assert [await one.metric(f'{series}{{outcome="{o}"}}') for o in ("adopted", "ignored")] == [0, 0]
@@ -247,7 +248,7 @@ async def test_skip_cache_is_not_answered_from_redis_when_it_joins_a_look_there(
 async def test_an_older_token_never_comes_back_after_skip_cache(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """The new token did not get to Redis; what another replica announces late is older, and stays there."""
+    """The new token did not reach Redis; another replica's late announcement is older, and is not adopted."""
     one = await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -303,7 +304,7 @@ async def test_one_replica_renews_and_the_others_take_over(
 async def test_a_caller_never_waits_for_another_replica(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """Where a token has ended, and the replica that would renew it does not, others fetch one."""
+    """If a token has expired and the replica that would renew it does not, the others fetch one."""
     one, two = await replica(), await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -322,7 +323,8 @@ async def test_a_caller_never_waits_for_another_replica(
 async def test_a_renewal_that_a_caller_joins_is_not_left_to_another(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:
-    """While the replicas agree on who renews, the token ends: then the one with a caller fetches it."""
+    """The token expires while the replicas agree on which one renews: then the one with a caller fetches
+    it."""
     one, two = await replica(), await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -359,7 +361,7 @@ async def test_a_renewal_that_a_caller_joins_is_not_left_to_another(
 async def test_a_token_in_its_last_minutes_beats_an_error(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """A replica that has none takes what is valid still, when the provider fails."""
+    """When the provider fails, a replica without a token uses one that is still valid."""
     one, two = await replica(), await replica()
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -375,7 +377,7 @@ async def test_a_token_in_its_last_minutes_beats_an_error(
 async def test_several_workers_are_one_replica(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider, serve: Serve
 ) -> None:
-    """With ENTRA_FAST_WORKERS, one process speaks to Redis, and all workers have what it finds there."""
+    """With ENTRA_FAST_WORKERS, one process talks to Redis, and all workers share its results."""
     one = await replica()
     token = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -468,7 +470,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         await client.delete(name)
         await client.rpush(name, entry)
         await client.pexpire(name, millis)
-    elif how == "kept for ever":
+    elif how == "kept forever":
         await client.persist(name)
     elif how == "kept for longer":
         await client.pexpire(name, 4_000_000)
@@ -488,7 +490,7 @@ async def tampered(redis: RedisServer, name: bytes, entry: bytes, how: str) -> N
         ("other version", "version"),
         ("text", "version"),
         ("list", "type"),
-        ("kept for ever", "expiry"),
+        ("kept forever", "expiry"),
         ("kept for longer", "expiry"),
     ],
 )
@@ -514,7 +516,7 @@ async def test_a_wrong_entry_is_a_miss(
 
 
 async def test_entries_cannot_be_swapped(replica: Replica, redis: RedisServer, provider: Provider) -> None:
-    """Write access to Redis does not suffice to give one user the token of another."""
+    """Write access to Redis is not enough to give one user the token of another."""
     one, two = await replica(), await replica()
     alice, bob = provider.mint(oid="alice"), provider.mint(oid="bob")
     tokens = [(await one.call.exchange(user, TARGET)).json["access_token"] for user in (alice, bob)]
@@ -552,8 +554,8 @@ def two_key(sidecar: Started) -> str:
 async def test_false_announcements_cost_no_token(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:
-    """The right to publish does not suffice to make a replica drop a token, or take an older one for
-    newer."""
+    """The right to publish is not enough to make a replica drop a token, or take an older one for a newer
+    one."""
     one, two = await replica(), await replica()
     token = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
@@ -610,7 +612,7 @@ def unpacked(entry: bytes, now: float, left: int) -> FetchedToken | None:
         (NOW + 100, 3_599_000, 101),  # Redis was asleep
         (NOW - 50, 3_499_000, 101),  # our clock is behind: Redis has counted down more
         (NOW - 50, 3_599_000, 1),
-        (NOW + 1800, 3_599_000, 1801),  # our clock is ahead: rather too old than too young
+        (NOW + 1800, 3_599_000, 1801),  # our clock is ahead: too old is safer than too young
     ],
 )
 def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age: float) -> None:
@@ -623,7 +625,7 @@ def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age
 
 @pytest.mark.parametrize(("ours", "left"), [(NOW + 3599, 3_599_000), (NOW, 0), (NOW + 3700, 10)])
 def test_a_token_that_has_ended_is_a_miss(ours: float, left: int) -> None:
-    """By either measure."""
+    """By either measure of its age."""
     aged = content(life=3599.0) if left == 0 else content()
     assert left == 0 or unpacked(aged, ours, left) is None
     if left == 0:
@@ -631,7 +633,7 @@ def test_a_token_that_has_ended_is_a_miss(ours: float, left: int) -> None:
 
 
 def test_a_token_whose_subject_has_ended_is_a_miss() -> None:
-    """The user's token ends by the wall clock."""
+    """The user's token expires by the wall clock."""
     entry = content(end=NOW + 50, millis=50_000)
     assert unpacked(entry, NOW + 49, 1000) is not None
     assert unpacked(entry, NOW + 50, 1) is None
@@ -664,7 +666,7 @@ def test_a_token_whose_subject_has_ended_is_a_miss() -> None:
 def test_content_is_validated_although_it_was_encrypted(
     entry: bytes, ours: float, left: int, reason: str
 ) -> None:
-    """A replica with a bug or a wrong clock has the key, too."""
+    """A replica with a defect or a wrong clock has the key, too."""
     with pytest.raises(EntryRejected) as caught:
         unpacked(entry, ours, left)
     assert caught.value.reason == reason
@@ -746,7 +748,7 @@ async def test_an_outage_only_costs_speed(
 
 
 async def recovered(sidecar: Started) -> None:
-    """Let time pass, and requests come, until the server is used again."""
+    """Let time pass and requests arrive, until the server is used again."""
 
     async def again() -> bool:
         sidecar.clock.advance(2 * PAUSE[1])
@@ -824,6 +826,36 @@ async def test_a_full_server_is_still_read(replica: Replica, redis: RedisServer,
     await redis.client.config_set("maxmemory", "0")
     await one.call.token(OTHER)
     await until(one, "put", "ok", 2)
+
+
+@pytest.mark.parametrize(
+    ("right", "operation"), [("getrange", "get"), ("pttl", "get"), ("set", "put"), ("set", "lead")]
+)
+async def test_missing_rights_only_cost_speed(
+    start: StartSidecar, redis: RedisServer, provider: Provider, right: str, operation: str
+) -> None:
+    """NOPERM: counted as `refused`; every request is answered, and the server is still used for the rest."""
+    one = await start(**shared(redis.port), **PATIENT)
+    await one.call.token(TARGET)
+    await until(one, "put", "ok")
+    rule = acl_rule().replace("<password>", "password").split()[2:]
+    await redis.client.execute_command("ACL", "SETUSER", "entra_fast", *rule, f"-{right}")
+    two = await start(**shared(redis.port, login="entra_fast:password@"), **PATIENT)
+    assert (await two.call.token(TARGET)).status == 200
+    assert len(provider.requests) == (1 if right == "set" else 2)
+    if operation == "put":
+        assert (await two.call.token(OTHER)).status == 200
+    elif operation == "lead":
+        two.clock.advance(2900)
+        assert (await two.call.token(TARGET)).status == 200
+    await until(two, operation, "refused")
+    assert await two.metric("entra_fast_shared_cache_available") == 1
+
+
+def acl_rule() -> str:
+    """The rights that the documentation asks for, as a line of an ACL file."""
+    page = (Path(__file__).parents[2] / "docs" / "shared-cache.md").read_text()
+    return next(line for line in page.splitlines() if line.startswith("user entra_fast "))
 
 
 async def test_a_primary_that_became_a_replica_is_left(
@@ -904,12 +936,10 @@ def test_the_breaker_waits_longer_each_time() -> None:
 async def test_user_name_and_password(
     start: StartSidecar, provider: Provider, tmp_path: Path, where: str
 ) -> None:
-    """In the URL, in settings, in a file; with no more rights at the server than the documentation says."""
+    """In the URL, in settings, in a file; with only the rights at the server that the documentation lists."""
     server = RedisServer(tmp_path)
     await server.start()
-    page = (Path(__file__).parents[2] / "docs" / "shared-cache.md").read_text()
-    rule = next(line for line in page.splitlines() if line.startswith("user entra_fast "))
-    rules = rule.replace("<password>", "p%w/d").split()[2:]
+    rules = acl_rule().replace("<password>", "p%w/d").split()[2:]
     await server.client.execute_command("ACL", "SETUSER", "entra_fast", *rules)
     await server.client.execute_command("ACL", "SETUSER", "default", "off")
     settings: dict[str, str] = shared(server.port) | PATIENT
@@ -979,7 +1009,7 @@ async def tls_server(tmp_path: Path, authority: Authority, name: str) -> tuple[R
 async def test_tls_with_the_ca_bundle(
     start: StartSidecar, provider: Provider, tmp_path: Path, authority: Authority
 ) -> None:
-    """rediss:// trusts what ENTRA_FAST_CA_BUNDLE names."""
+    """rediss:// trusts the authorities in ENTRA_FAST_CA_BUNDLE."""
     server, port = await tls_server(tmp_path, authority, "localhost")
     try:
         settings = {**shared(port, "rediss"), **PATIENT, "ENTRA_FAST_CA_BUNDLE": str(authority.bundle)}
@@ -996,7 +1026,7 @@ async def test_tls_with_the_ca_bundle(
 async def test_a_tls_failure_only_costs_speed(
     start: StartSidecar, provider: Provider, tmp_path: Path, authority: Authority, trouble: str
 ) -> None:
-    """The certificate is verified, and no connection is made where it is wrong."""
+    """The certificate is verified, and no connection is made if it is wrong."""
     name = "redis.example" if trouble == "other name" else "localhost"
     server, port = await tls_server(tmp_path, authority, name)
     way = TcpProxy(port)
@@ -1107,7 +1137,7 @@ def test_a_missing_extra_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_sidecar_without_a_shared_cache_does_not_load_the_extra() -> None:
-    """Its start does not become slower, nor its memory larger."""
+    """Its start stays as fast, and its memory as small."""
     code = "import sys, entra_fast.sidecar.process.single; print({'redis', 'cryptography'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
@@ -1164,7 +1194,7 @@ async def test_no_secret_is_logged_however_redis_fails(
 async def test_calls_are_bounded(
     replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More calls at once than the limit go on without Redis."""
+    """Calls beyond the limit continue without Redis."""
     monkeypatch.setattr("entra_fast._provider.redis_cache.MAX_CALLS", 0)
     sidecar = await replica()
     assert (await sidecar.call.token(TARGET)).status == 200
@@ -1172,8 +1202,14 @@ async def test_calls_are_bounded(
     await until(sidecar, "put", "busy")
 
 
+async def pings(redis: RedisServer) -> int:
+    """How many PING commands the server has answered, except those of this test's own client."""
+    statistics = await redis.client.info("commandstats")
+    return int(statistics.get("cmdstat_ping", {}).get("calls", 0))
+
+
 async def test_a_silent_connection_is_checked(
-    replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, redis: RedisServer, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Announcements still arrive after a silence that was longer than the interval of the checks."""
     monkeypatch.setattr("entra_fast._provider.redis_cache.HEARTBEAT", 0.01)
@@ -1181,7 +1217,12 @@ async def test_a_silent_connection_is_checked(
     old = (await one.call.token(TARGET)).json["access_token"]
     await until(one, "put", "ok")
     assert (await two.call.token(TARGET)).json["access_token"] == old
-    await asyncio.sleep(0.1)
+    before = await pings(redis)
+
+    async def checked() -> bool:
+        return await pings(redis) >= before + 4
+
+    await eventually(checked)
     new = (await one.call.token(TARGET, skip_cache=True)).json["access_token"]
 
     async def taken_over() -> bool:
@@ -1190,9 +1231,90 @@ async def test_a_silent_connection_is_checked(
     await eventually(taken_over)
 
 
+async def test_a_connection_that_stopped_answering_is_replaced(
+    replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener whose connection does not answer the check opens another one, and hears announcements on
+    it."""
+    monkeypatch.setattr("entra_fast._provider.redis_cache.HEARTBEAT", 0.01)
+    monkeypatch.setattr("entra_fast._provider.redis_cache.LISTENER_PAUSE", (0.01, 0.01))
+    unanswered = asyncio.Event()
+
+    async def subscribe_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        upstream_writer.write(await reader.read(65_536))
+        writer.write(await upstream_reader.read(65_536))
+        assert b"PING" in await reader.read(65_536)
+        unanswered.set()
+        while await reader.read(65_536):
+            pass
+        upstream_writer.close()
+
+    way.faults.append(subscribe_only)
+    one = await replica(**HASTY)
+    await unanswered.wait()
+    two = await replica()
+    await listening(redis, 2)
+    old = (await one.call.token(TARGET)).json["access_token"]
+    await until(one, "put", "ok")
+    new = (await two.call.token(TARGET, skip_cache=True)).json["access_token"]
+    assert new != old
+
+    async def taken_over() -> bool:
+        return bool((await one.call.token(TARGET)).json["access_token"] == new)
+
+    await eventually(taken_over)
+
+
+async def test_an_announcement_that_is_no_text_is_rejected(
+    replica: Replica, way: TcpProxy, provider: Provider
+) -> None:
+    """The server is not trusted: it may send a number where the content of an announcement belongs."""
+    channel = b"$%d\r\n%b\r\n" % (len(CHANNEL), CHANNEL)
+
+    async def announce_a_number(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
+        assert b"SUBSCRIBE" in await reader.read(65_536)
+        writer.write(b"*3\r\n$9\r\nsubscribe\r\n" + channel + b":1\r\n")
+        writer.write(b"*3\r\n$7\r\nmessage\r\n" + channel + b":7\r\n")
+        while await reader.read(65_536):
+            pass
+
+    way.faults.append(announce_a_number)
+    sidecar = await replica()
+
+    async def rejected() -> bool:
+        series = 'entra_fast_shared_cache_announcements_total{outcome="rejected"}'
+        return await sidecar.metric(series) == 1
+
+    await eventually(rejected)
+    assert (await sidecar.call.token(TARGET)).status == 200
+
+
 def test_an_announcement_of_another_key_is_rejected() -> None:
-    """It has the right size, and was encrypted by somebody else."""
+    """It has the right size, but was encrypted with another key."""
     sealed = EntryCipher(b"1" * 32).seal_announcement(b"s" * 16, b"d" * 32)
     with pytest.raises(EntryRejected) as caught:
         EntryCipher(b"2" * 32).open_announcement(sealed)
     assert caught.value.reason == "decryption"
+
+
+async def test_a_token_that_is_about_to_end_is_not_stored(
+    replica: Replica, redis: RedisServer, provider: Provider
+) -> None:
+    """It would be gone before another replica could use it."""
+    provider.lifetime = 1
+    sidecar = await replica()
+    assert (await sidecar.call.token(TARGET)).status == 200
+    await until(sidecar, "put", "ok")
+    assert await redis.names("token") == []
+
+
+def test_a_late_success_does_not_close_the_breaker() -> None:
+    """A call that began before the outage says nothing about now."""
+    breaker = Breaker(lambda: 1000.0, lambda low, high: low)
+    while not breaker.failed():
+        pass
+    breaker.succeeded()
+    assert not breaker.closed

@@ -97,7 +97,7 @@ class Workers:
                 connection.close()
 
     async def by_worker(self, connections: list[Connection]) -> dict[int, list[Connection]]:
-        """Which worker has which connection: asks over each, and looks whose count goes up."""
+        """Which worker has which connection: sends a request over each, and looks which count increases."""
         found: dict[int, list[Connection]] = {0: [], 1: []}
         for connection in connections:
             before = await self.metrics()
@@ -112,7 +112,7 @@ class Workers:
         return [line for line in parsed if line["message"] == message]
 
     def pid_of(self, number: int) -> int:
-        """Of the worker with this number: it is an argument of the process."""
+        """The process id of the worker with this number, which is an argument of the process."""
         for pid in self.pids():
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if arguments[arguments.index(b"-m") + 2] == str(number).encode():
@@ -160,7 +160,7 @@ async def start(serve: Serve, provider: Provider, workers: int = 2, **changes: s
 
 
 def counting(provider: Provider) -> None:
-    """From now on the provider numbers the tokens that it grants."""
+    """From now on the provider numbers the tokens that it issues."""
     granted = 0
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
@@ -197,10 +197,10 @@ async def test_requests_spread_and_the_provider_is_asked_once(serve: Serve, prov
         assert {answer.status for answer in answers} == {200}
         assert len({answer.json["access_token"] for answer in answers}) == 1
         mine = [provider.mint() for _ in connections]
-        judged = await asyncio.gather(
+        results = await asyncio.gather(
             *(connection.ask(introspection(t)) for connection, t in zip(connections, mine, strict=True))
         )
-        assert all(answer.json["active"] for answer in judged)
+        assert all(answer.json["active"] for answer in results)
         for connection in connections:
             assert (await connection.ask(token_request())).status == 200
     metrics = await sidecar.metrics()
@@ -236,7 +236,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
 
 
 async def test_a_worker_answers_probes_for_the_whole(serve: Serve, provider: Provider) -> None:
-    """Without a listener for probes, the worker that gets a probe asks the provider process."""
+    """Without a probe listener, the worker that gets a probe asks the provider process."""
     alone = await serve(provider.environment(ENTRA_FAST_WORKERS="2"))
     call = await alone.listening()
 
@@ -274,7 +274,7 @@ async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Prov
         for round_ in range(40):
             skipped = await skipping[round_ % 4].ask(token_request(skip_cache=True))
             replaced = number_of(skipped)
-            # Whoever asks from now on, even before this task goes on, gets it or a newer one.
+            # Every request from now on, even before this task continues, gets it or a newer one.
         done = True
         await asyncio.gather(*asking)
     assert len(provider.requests) == replaced >= 40
@@ -282,8 +282,8 @@ async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Prov
 
 
 async def test_skip_cache_waits_for_every_worker(serve: Serve, provider: Provider) -> None:
-    """A worker that does not say that it has taken the new token is not left with the old one: it is ended
-    before skip_cache is answered, and replaced."""
+    """A worker that does not acknowledge the new token does not keep the old one: it is terminated and
+    replaced before skip_cache is answered."""
     sidecar = await start(serve, provider)
     counting(provider)
     async with sidecar.connections() as connections:
@@ -317,8 +317,28 @@ async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> N
     assert provider.jwks_requests == 2
 
 
+async def test_a_new_key_under_an_old_kid_costs_one_fetch(serve: Serve, provider: Provider) -> None:
+    """All workers see it at once: one refresh, and no token is rejected. Forged signatures at every worker
+    cause one more."""
+    sidecar = await start(serve, provider)
+    old, rotated = provider.key, Key.generate().named(provider.key.kid)
+    async with sidecar.connections() as connections:
+        asked = [connection.ask(introspection(provider.mint())) for connection in connections]
+        assert all(answer.json["active"] for answer in await asyncio.gather(*asked))
+        provider.published = [rotated]
+        asked = [connection.ask(introspection(provider.mint(key=rotated))) for connection in connections]
+        answers = await asyncio.gather(*asked)
+        assert all(answer.json["active"] for answer in answers), [answer.json for answer in answers]
+        assert provider.jwks_requests == 2
+        for _ in range(3):
+            asked = [connection.ask(introspection(provider.mint(key=old))) for connection in connections]
+            answers = await asyncio.gather(*asked)
+            assert {answer.json["error"] for answer in answers} == {"token signature is invalid"}
+    assert provider.jwks_requests == 3
+
+
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
-    """Unknown keys at every worker, again and again: one fetch."""
+    """Unknown keys at every worker, repeatedly: one fetch."""
     sidecar = await start(serve, provider)
     strange = Key.generate()
     async with sidecar.connections() as connections:
@@ -330,7 +350,7 @@ async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provi
 
 
 async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
-    """Each worker finds the same renewal due; the provider is asked once for it, and all get the token."""
+    """The same renewal is due in each worker; the provider is asked once for it, and all get the token."""
     provider.lifetime = 4
     sidecar = await start(serve, provider)
     counting(provider)
@@ -345,7 +365,7 @@ async def test_a_renewal_is_made_once(serve: Serve, provider: Provider) -> None:
 
 
 async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, provider: Provider) -> None:
-    """An exchanged token is fetched once for all; for an expired user's token all refuse."""
+    """An exchanged token is fetched once for all; all refuse an expired user's token."""
     sidecar = await start(serve, provider)
     user = provider.mint(exp=2**33)
     async with sidecar.connections() as connections:
@@ -361,7 +381,7 @@ async def test_users_tokens_are_shared_and_end_with_the_users(serve: Serve, prov
 
 
 async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider) -> None:
-    """Refusals, Retry-After and what is wrong with a request reach the caller unchanged through the provider
+    """Refusals, Retry-After and errors in a request reach the caller unchanged through the provider
     process."""
     sidecar = await start(serve, provider)
 
@@ -384,8 +404,8 @@ async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider)
 
 
 async def test_starts_while_the_provider_is_down(serve: Serve, provider: Provider) -> None:
-    """Workers serve at once; the probes and introspection say why they cannot do their work; it heals by
-    itself."""
+    """Workers serve at once; the probes and introspection say why they are not ready; they recover without a
+    restart."""
     provider.failing = True
     process = await serve(provider.environment(PROBE_BIND_ADDRESS="127.0.0.1:0", ENTRA_FAST_WORKERS="2"))
     await process.listening()
@@ -405,8 +425,8 @@ async def test_starts_while_the_provider_is_down(serve: Serve, provider: Provide
 
 
 async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve, provider: Provider) -> None:
-    """Under load: connections of the other worker notice nothing; new ones are served; the replacement needs
-    nothing from the provider, and what the dead one had counted stays."""
+    """Under load: connections of the other worker are not affected; new ones are served; the replacement
+    needs nothing from the provider, and the counts of the crashed worker are kept."""
     sidecar = await start(serve, provider)
     async with sidecar.connections() as connections:
         owned = await sidecar.by_worker(connections)
@@ -423,7 +443,7 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
 
         asking = [asyncio.create_task(keep_asking(connection)) for connection in owned[1]]
         os.kill(killed, signal.SIGKILL)
-        # A connection that nobody has accepted yet waits for the replacement: none is refused or reset.
+        # A connection that is not accepted yet waits for the replacement: none is refused or reset.
         fresh = await asyncio.gather(*(sidecar.call.token() for _ in range(CONNECTIONS)))
         assert {answer.status for answer in fresh} == {200}
         now = await sidecar.until(
@@ -446,7 +466,7 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
 
 
 async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider) -> None:
-    """Also when no token is replaced: the provider process checks its workers."""
+    """Even if no token is replaced: the provider process checks its workers."""
     sidecar = await start(serve, provider)
     stopped = sidecar.pid_of(0)
     os.kill(stopped, signal.SIGSTOP)
@@ -460,7 +480,8 @@ async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider)
 
 
 async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider) -> None:
-    """Clients that keep calling get an answer to all that they sent, whichever worker they are at."""
+    """Clients that keep calling get a response to every request that they sent, whichever worker serves
+    them."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
     crowd = Crowd(sidecar.call, token_request(), CONNECTIONS, requests_each=7)
 
@@ -479,7 +500,7 @@ async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider
 async def test_sigterm_loses_nothing_while_a_crashed_worker_awaits_its_replacement(
     serve: Serve, provider: Provider
 ) -> None:
-    """Connections that wait in its socket are answered by a last worker, which drains like the others."""
+    """A last worker, which drains like the others, answers the connections that wait in its socket."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="300")
     assert (await sidecar.call.token()).status == 200
     for crashes in (1, 2, 3):  # the third time, the pause is 0.4 seconds
@@ -504,7 +525,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Pr
     provider.then(after(release, provider))
     waiting = asyncio.create_task(sidecar.call.token())
     await provider.asked(1)
-    # Whoever sends it to all processes of the group means the same.
+    # A signal to all processes of the group has the same effect.
     for pid in (*sidecar.pids(), sidecar.pid):
         os.kill(pid, signal.SIGTERM)
     await eventually(lambda: _draining(sidecar))
@@ -515,7 +536,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Pr
 
 
 async def test_what_takes_too_long_is_cut_off(serve: Serve, provider: Provider) -> None:
-    """The drain time holds for the whole; exit status 1 says that something was lost."""
+    """The drain time applies to the whole sidecar; exit status 1 says that a request was lost."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="200")
     provider.then(after(asyncio.Event(), provider))
     waiting = asyncio.create_task(sidecar.call.token())
@@ -527,7 +548,7 @@ async def test_what_takes_too_long_is_cut_off(serve: Serve, provider: Provider) 
 
 
 async def test_a_second_signal_is_immediate(serve: Serve, provider: Provider) -> None:
-    """For all processes."""
+    """It ends all processes."""
     sidecar = await start(serve, provider, ENTRA_FAST_DRAIN_DELAY_MILLIS="600000")
     pids = sidecar.pids()
     sidecar.process.signal(signal.SIGTERM)
@@ -549,7 +570,7 @@ async def test_no_worker_outlives_the_supervisor(serve: Serve, provider: Provide
 
 
 async def test_cached_answers_do_not_need_the_provider_process(serve: Serve, provider: Provider) -> None:
-    """While the provider process is stopped, cached tokens are served, and no worker is ended for it
+    """While the provider process is stopped, cached tokens are served, and no worker is terminated for it
     afterwards."""
     sidecar = await start(serve, provider)
     async with sidecar.connections() as connections:
@@ -619,7 +640,7 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
 
 
 async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
-    """The log of a supervisor whose workers are to be started with a Python that does not work: it ends with
+    """The log of a supervisor whose workers would run on a Python that does not work: it ends with
     exit status 1."""
     code = (
         "import sys\n"
@@ -633,7 +654,7 @@ async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
 
 
 async def test_gives_up_when_no_worker_can_be_started(provider: Provider) -> None:
-    """Instead of being there without serving; exit status 1."""
+    """Exit status 1, instead of running without serving."""
     lines = await given_up(provider, "/bin/false")
     assert "stopping: no worker could be started" in [line["message"] for line in lines]
     assert {line["reason"] for line in lines if line["message"] == "worker ended"} == {"not_started"}

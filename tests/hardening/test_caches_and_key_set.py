@@ -43,7 +43,7 @@ from support.tokens import (
     validator,
 )
 
-Verdict = Claims | EntraFastError
+Outcome = Claims | EntraFastError
 
 CALM = RefreshRules(first_retry=3600.0, last_retry=3600.0)
 """No retries in the background: every request is caused by what the test does."""
@@ -52,7 +52,7 @@ CALM = RefreshRules(first_retry=3600.0, last_retry=3600.0)
 class Front(Protocol):
     """A front door, from the outside."""
 
-    def verdicts(self, tokens: Sequence[str]) -> list[Verdict]:
+    def outcomes(self, tokens: Sequence[str]) -> list[Outcome]:
         """Validate them at the same time."""
         ...
 
@@ -65,15 +65,15 @@ class Threads:
     def __init__(self, url: str, **options: Any) -> None:
         self.validator = Validator(ISSUER, AUDIENCE, jwks_uri=url, clock=lambda: NOW, **options)
 
-    def verdicts(self, tokens: Sequence[str]) -> list[Verdict]:
-        def judge(token: str) -> Verdict:
+    def outcomes(self, tokens: Sequence[str]) -> list[Outcome]:
+        def attempt(token: str) -> Outcome:
             try:
                 return self.validator.validate(token)
             except EntraFastError as error:
                 return error
 
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(judge, tokens))
+            return list(pool.map(attempt, tokens))
 
     def stats(self) -> dict[str, int]:
         return self.validator.stats()
@@ -89,13 +89,13 @@ class Loop:
         self.runner = asyncio.Runner()
         self.validator = AsyncValidator(ISSUER, AUDIENCE, jwks_uri=url, clock=lambda: NOW, **options)
 
-    def verdicts(self, tokens: Sequence[str]) -> list[Verdict]:
-        async def judge() -> list[Any]:
+    def outcomes(self, tokens: Sequence[str]) -> list[Outcome]:
+        async def attempt() -> list[Any]:
             return await asyncio.gather(
                 *(self.validator.validate(token) for token in tokens), return_exceptions=True
             )
 
-        return self.runner.run(judge())
+        return self.runner.run(attempt())
 
     def stats(self) -> dict[str, int]:
         return self.validator.stats()
@@ -118,13 +118,13 @@ def front(request: pytest.FixtureRequest, server: KeyServer) -> Iterator[Threads
     one.close()
 
 
-def codes(verdicts: Sequence[Verdict]) -> set[str]:
-    """The codes of all verdicts; `ok` for good ones."""
-    return {verdict.code if isinstance(verdict, EntraFastError) else "ok" for verdict in verdicts}
+def codes(outcomes: Sequence[Outcome]) -> set[str]:
+    """The codes of all outcomes; `ok` for good ones."""
+    return {outcome.code if isinstance(outcome, EntraFastError) else "ok" for outcome in outcomes}
 
 
 def strangers(count: int) -> list[str]:
-    """Tokens of random kids, which cost their sender nothing."""
+    """Tokens with random kids, which cost an attacker nothing."""
     payload = segment(good_claims())
     return [f"{segment(signer().header(kid=uuid.uuid4().hex))}.{payload}.AAAA" for _ in range(count)]
 
@@ -135,7 +135,7 @@ def strangers(count: int) -> list[str]:
 def test_pairs_with_the_same_concatenation() -> None:
     """Two (token, scope) pairs that concatenate to the same text must not share an entry of a cache."""
     pairs = [("abc", "def"), ("ab", "cdef"), ("", "abcdef"), ("abcdef", ""), ("abcde", "f")]
-    assert len({_native.cache_key(*pair) for pair in pairs}) == 1  # the documented key, for caches of users
+    assert len({_native.cache_key(*pair) for pair in pairs}) == 1  # the documented key, for users' own caches
     keys = {_native.token_cache_key("exchange", pair) for pair in pairs}
     assert len(keys) == len(pairs)
     assert _native.token_cache_key("exchange", ["abc", "def"]) != _native.token_cache_key(
@@ -156,11 +156,11 @@ def test_pairs_with_the_same_concatenation() -> None:
         assert grant.access_token == f"for {token}|{scope}"
 
 
-# --- a verdict outlives nothing --------------------------------------------------------------------------
+# --- a cached verification outlives neither token nor key ------------------------------------------------
 
 
-def test_cached_verdict_after_the_token_expired() -> None:
-    """A hit checks the time again: a cached token expires when it expires, and leaves the cache."""
+def test_cached_verification_after_the_token_expired() -> None:
+    """A hit checks the time again: a cached token expires on time, and leaves the cache."""
     clock = Clock()
     one = validator(clock=clock, leeway=0)
     token = signer().token(exp=NOW + 100)
@@ -173,8 +173,8 @@ def test_cached_verdict_after_the_token_expired() -> None:
     assert one.stats()["cache_entries"] == 0
 
 
-def test_cached_verdict_and_a_clock_that_jumps() -> None:
-    """The clock jumps back before `nbf` and `iat`, and forth again: each answer is right for its time."""
+def test_cached_verification_and_a_clock_that_jumps() -> None:
+    """The clock jumps back before `nbf` and `iat`, and forward again: each answer is right for its time."""
     clock = Clock()
     one = validator(clock=clock, max_age=600)
     token = signer().token(nbf=NOW, iat=NOW)
@@ -196,8 +196,9 @@ def test_cached_verdict_and_a_clock_that_jumps() -> None:
 
 
 def test_token_that_resembles_a_cached_one() -> None:
-    """A verdict is found by a fingerprint of the whole token. What shares nearly all with a cached one, or
-    would be the same to a polynomial hash without a secret, is judged by itself, each time it is sent."""
+    """A cached verification is found by a fingerprint of the whole token. A token that is nearly equal to a
+    cached one, or would equal it under a polynomial hash without a secret, is verified separately each
+    time."""
     one = validator()
     token, other = signer().token(uti="a" * 400), signer().token(uti="b" * 400)
     assert len(token) == len(other)
@@ -231,8 +232,8 @@ def test_token_that_resembles_a_cached_one() -> None:
     assert (stats["cache_hits"], stats["cache_entries"]) == (hits, 2)
 
 
-def test_cached_verdict_of_another_policy() -> None:
-    """A token that one validator has accepted is refused by each that asks for more."""
+def test_cached_verification_of_another_policy() -> None:
+    """A token that one validator has accepted is rejected by each validator with a stricter policy."""
     token = signer().token()
     lenient = validator()
     lenient.validate(token)
@@ -248,28 +249,29 @@ def test_cached_verdict_of_another_policy() -> None:
     lenient.validate(token)
 
 
-def test_withdrawn_key_kills_cached_verdicts(front: Threads | Loop, server: KeyServer) -> None:
-    """A key that leaves the set takes the verdicts with it that it had signed, at the next refresh."""
+def test_withdrawn_key_drops_cached_verifications(front: Threads | Loop, server: KeyServer) -> None:
+    """When a key leaves the set, its cached verifications are dropped at the next refresh."""
     old, new = signer(), signer("key-2")
     token = old.token()
-    assert codes(front.verdicts([token, token])) == {"ok"}
+    assert codes(front.outcomes([token, token])) == {"ok"}
     assert front.stats()["cache_entries"] == 1
     server.publish(jwks(new))
-    assert codes(front.verdicts([token])) == {"ok"}  # nobody has asked for the keys since
-    assert codes(front.verdicts([new.token()])) == {"ok"}  # unknown: refreshes
-    assert codes(front.verdicts([token])) == {"unknown_key"}
+    assert codes(front.outcomes([token])) == {"ok"}  # no one has requested the keys since
+    assert codes(front.outcomes([new.token()])) == {"ok"}  # unknown: refreshes
+    assert codes(front.outcomes([token])) == {"unknown_key"}
     assert front.stats()["cache_entries"] == 1
 
 
 def test_key_replaced_under_its_name(front: Threads | Loop, server: KeyServer) -> None:
-    """Another key under the same `kid`: verdicts of the old one die, though the name is still there."""
+    """Another key under the same `kid`: cached verifications by the old key are dropped, although the name is
+    still there."""
     old, new = signer(), signer("key-2").named("key-1")
     token = old.token()
-    assert codes(front.verdicts([token, token])) == {"ok"}
+    assert codes(front.outcomes([token, token])) == {"ok"}
     server.publish(jwks(new))
-    front.verdicts(strangers(1))
-    assert codes(front.verdicts([token])) == {"signature_invalid"}
-    assert codes(front.verdicts([new.token()])) == {"ok"}
+    front.outcomes(strangers(1))
+    assert codes(front.outcomes([token])) == {"signature_invalid"}
+    assert codes(front.outcomes([new.token()])) == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -284,43 +286,44 @@ def test_key_replaced_under_its_name(front: Threads | Loop, server: KeyServer) -
 def test_key_published_for_something_else(
     front: Threads | Loop, server: KeyServer, published: dict[str, str], code: str
 ) -> None:
-    """The same key under the same `kid`, but no longer for this: a verdict in the cache dies as well."""
+    """The same key under the same `kid`, but for another purpose: its cached verifications are dropped,
+    too."""
     token = signer().token()
-    assert codes(front.verdicts([token, token])) == {"ok"}
+    assert codes(front.outcomes([token, token])) == {"ok"}
     server.publish(jwks(signer().jwk(**published), signer("key-2")))
-    front.verdicts(strangers(1))
-    assert codes(front.verdicts([token, token])) == {code}
+    front.outcomes(strangers(1))
+    assert codes(front.outcomes([token, token])) == {code}
 
 
 # --- floods ----------------------------------------------------------------------------------------------
 
 
 def test_flood_of_random_kids(front: Threads | Loop, server: KeyServer) -> None:
-    """Random `kid`s cause one fetch per cool-down, all together; known keys keep serving meanwhile."""
+    """Random `kid`s cause one fetch per cool-down in total; known keys keep working in the meantime."""
     good = signer().token()
-    assert codes(front.verdicts([good])) == {"ok"}
+    assert codes(front.outcomes([good])) == {"ok"}
     assert server.fetches() == 1
     for _ in range(3):
-        verdicts = front.verdicts([*strangers(100), good])
-        assert codes(verdicts[:-1]) == {"unknown_key"}
-        assert codes(verdicts[-1:]) == {"ok"}
+        outcomes = front.outcomes([*strangers(100), good])
+        assert codes(outcomes[:-1]) == {"unknown_key"}
+        assert codes(outcomes[-1:]) == {"ok"}
     assert server.fetches() == 2
-    assert front.stats()["cache_entries"] == 1  # strangers leave nothing behind
+    assert front.stats()["cache_entries"] == 1  # rejected tokens leave nothing behind
 
 
 def test_flood_before_the_first_keys(front: Threads | Loop, server: KeyServer) -> None:
     """Before there are keys, many tokens at once cause one fetch and all wait for it."""
-    verdicts = front.verdicts([*strangers(50), *(signer().token(n=n) for n in range(50))])
-    assert codes(verdicts[:50]) == {"unknown_key"}
-    assert codes(verdicts[50:]) == {"ok"}
-    assert server.fetches() <= 2  # the first one, and one for the strangers
+    outcomes = front.outcomes([*strangers(50), *(signer().token(n=n) for n in range(50))])
+    assert codes(outcomes[:50]) == {"unknown_key"}
+    assert codes(outcomes[50:]) == {"ok"}
+    assert server.fetches() <= 2  # the first one, and one for the unknown keys
 
 
 def test_flood_while_the_provider_is_down(front: Threads | Loop, server: KeyServer) -> None:
     """Without any keys, a failing provider is asked once per pause, not once per token."""
     server.fail(Answer(status=503))
     for _ in range(3):
-        assert codes(front.verdicts([*strangers(20), signer().token()])) == {"keys_unavailable"}
+        assert codes(front.outcomes([*strangers(20), signer().token()])) == {"keys_unavailable"}
     assert server.fetches() == 1
 
 
@@ -329,20 +332,20 @@ def test_flood_of_tokens_without_kid(front: Threads | Loop, server: KeyServer) -
     cool-down by "finding" it."""
     server.publish(jwks(signer(), signer("key-2").named(None)))
     for count in range(5):
-        assert codes(front.verdicts([signer().named(None).token(count=count)])) == {"unknown_key"}
+        assert codes(front.outcomes([signer().named(None).token(count=count)])) == {"unknown_key"}
     assert server.fetches() == 2
 
 
 def test_known_keys_do_not_wait_for_a_fetch(front: Threads | Loop, server: KeyServer) -> None:
-    """While a fetch hangs, tokens of known keys are judged: an attacker's `kid` slows nobody down."""
+    """While a fetch hangs, tokens of known keys are verified: an attacker's `kid` delays no one."""
     good = [signer().token(n=n) for n in range(5)]
-    assert codes(front.verdicts(good[:1])) == {"ok"}
+    assert codes(front.outcomes(good[:1])) == {"ok"}
     server.hold()
     if isinstance(front, Threads):
-        stranger = threading.Thread(target=front.verdicts, args=(strangers(1),))
+        stranger = threading.Thread(target=front.outcomes, args=(strangers(1),))
         stranger.start()
         server.wait_for_fetches(2)
-        assert codes(front.verdicts(good)) == {"ok"}  # would hang here, and time out
+        assert codes(front.outcomes(good)) == {"ok"}  # would hang here, and time out
         server.release()
         stranger.join()
     else:
@@ -361,13 +364,13 @@ def test_known_keys_do_not_wait_for_a_fetch(front: Threads | Loop, server: KeySe
 
 
 def test_keys_rotate_under_load(front: Threads | Loop, server: KeyServer) -> None:
-    """A rollover: no good token is refused, and one fetch serves all. The next rollover is not held up."""
+    """A rollover: no good token is rejected, and one fetch serves all. The next rollover is not delayed."""
     keys = [signer(), signer("key-2"), signer("key-3")]
-    assert codes(front.verdicts([keys[0].token()])) == {"ok"}
+    assert codes(front.outcomes([keys[0].token()])) == {"ok"}
     for rollover in (1, 2):
         server.publish(jwks(*keys[rollover - 1 : rollover + 1]))
         tokens = [key.token(n=n) for n in range(40) for key in keys[rollover - 1 : rollover + 1]]
-        assert codes(front.verdicts(tokens)) == {"ok"}
+        assert codes(front.outcomes(tokens)) == {"ok"}
         assert server.fetches() == 1 + rollover
 
 
@@ -403,18 +406,19 @@ BAD_ANSWERS = {
 def test_bad_answer(name: str, front: Threads | Loop, server: KeyServer) -> None:
     """A failing, empty or garbage answer: the last good set stays, the attempt counts for the cool-down."""
     good = signer().token()
-    assert codes(front.verdicts([good])) == {"ok"}
+    assert codes(front.outcomes([good])) == {"ok"}
     server.fail(BAD_ANSWERS[name])
     for count in range(3):
-        assert codes(front.verdicts([signer("key-2").token(), *strangers(3)])) == {"unknown_key"}
-        assert codes(front.verdicts([good, signer().token(count=count)])) == {"ok"}
+        assert codes(front.outcomes([signer("key-2").token(), *strangers(3)])) == {"unknown_key"}
+        assert codes(front.outcomes([good, signer().token(count=count)])) == {"ok"}
     assert server.fetches() == 2
     stats = front.stats()
     assert (stats["keys"], stats["key_fetches"], stats["key_fetch_failures"]) == (1, 2, 1)
 
 
 async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
-    """The last good set is not believed for ever: past its age it goes, and cached verdicts with it."""
+    """The last good set is not used forever: past its maximum age it is discarded, and cached verifications
+    with it."""
     policy = _native.Policy(issuers=[ISSUER], audiences=[AUDIENCE])
     clock, token = Clock(), signer().token()
     rules = RefreshRules(cool_down=0, first_retry=3600, last_retry=3600, max_age=86_400)
@@ -448,13 +452,13 @@ async def test_last_good_set_has_a_maximum_age(server: KeyServer) -> None:
 
 @pytest.mark.parametrize("kind", [Threads, Loop])
 def test_recovers_by_itself(kind: type[Threads | Loop], server: KeyServer) -> None:
-    """A provider that was down at the start, and comes up: no restart is needed."""
+    """A provider that was down at the start recovers: no restart is needed."""
     front = kind(server.keys_url, refresh=RefreshRules(first_retry=0.01, last_retry=0.01))
     try:
         server.fail(Answer(status=500))
-        assert codes(front.verdicts([signer().token()])) == {"keys_unavailable"}
+        assert codes(front.outcomes([signer().token()])) == {"keys_unavailable"}
         server.publish(jwks(signer()))
-        while codes(front.verdicts([signer().token()])) != {"ok"}:
+        while codes(front.outcomes([signer().token()])) != {"ok"}:
             pass  # a retry in the background is under way
     finally:
         front.close()
@@ -469,8 +473,8 @@ def test_redirected_key_set(status: int, front: Threads | Loop, server: KeyServe
     attacker = signer("attacker")
     with KeyServer(jwks(attacker)) as foreign:
         server.fail(Answer(jwks(attacker), status=status, headers={"Location": foreign.keys_url}))
-        verdicts = front.verdicts([attacker.token(), signer().token()])
-        assert codes(verdicts) == {"keys_unavailable"}
+        outcomes = front.outcomes([attacker.token(), signer().token()])
+        assert codes(outcomes) == {"keys_unavailable"}
         assert foreign.requests == []
 
 
@@ -572,7 +576,7 @@ async def test_discovery_document(changes: dict[str, Any], code: str, server: Ke
     ids=["500", "404", "empty", "array", "HTML", "duplicate", "cut", "too large"],
 )
 async def test_discovery_failure(answer: Answer, server: KeyServer) -> None:
-    """A discovery document that cannot be had or read is an error at once, with its own sentence."""
+    """A discovery document that cannot be fetched or read is an error at once, with its own sentence."""
     server.answers[DISCOVERY_PATH] = answer
     with pytest.raises(KeysUnavailable):
         Validator.from_discovery(server.discovery_url, AUDIENCE)
@@ -601,7 +605,7 @@ def resident_bytes() -> int:
 
 
 def test_memory_stays_flat() -> None:
-    """10^5 distinct good tokens through a small cache: entries and bytes keep to their limits, and so
+    """10^5 distinct good tokens through a small cache: entries and bytes stay within their limits, and so
     does the process."""
     key = signer("ed", "EdDSA")
     assert isinstance(key.key, Ed25519PrivateKey)
@@ -617,7 +621,7 @@ def test_memory_stays_flat() -> None:
         assert 0 < stats["cache_bytes"] <= 1 << 20
         if batch == 20:
             warm = resident_bytes()
-    # A thread that loses its processor may keep the others from a part of the cache: they verify without it.
+    # A preempted thread may keep the others from a part of the cache: they verify without it.
     # How many do so depends on what else the machine does.
     assert 50_000 <= stats["cache_misses"] <= 100_000
     assert 50_000 <= stats["cache_evictions"] + stats["cache_entries"] <= 100_000

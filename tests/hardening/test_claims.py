@@ -55,13 +55,13 @@ def test_malformed_time(name: str, literal: str) -> None:
 @pytest.mark.parametrize("name", TIMES)
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "0x7f", "01", "1_000", "+1", ".5", "1."])
 def test_time_that_is_no_json_number(name: str, literal: str) -> None:
-    """NaN and its like are not JSON: the claims as a whole are refused."""
+    """NaN and the like are not JSON: the claims as a whole are rejected."""
     assert refusal(validator(), signer().token(with_text(name, literal))).code == "claims_not_an_object"
 
 
 @pytest.mark.parametrize("name", ["exp", "iss", "aud", "iat"])
 def test_missing_claim(name: str) -> None:
-    """A token that leaves out what is checked is refused; `iat` too, unless the policy says otherwise."""
+    """A token without a checked claim is rejected; `iat` is optional if the policy says so."""
     token = signer().token(**{name: ABSENT})
     error = refusal(validator(), token)
     assert (error.code, str(error)) == ("claim_missing", f"token is missing the required claim '{name}'")
@@ -158,7 +158,8 @@ def test_wrong_issuer(issuer: str) -> None:
 
 @pytest.mark.parametrize("issuer", [[ISSUER], [], {"iss": ISSUER}, None, True, 1, [ISSUER, "x"]], ids=repr)
 def test_malformed_issuer(issuer: object) -> None:
-    """`iss` as an array or anything else than a string is malformed, even if the right one is in it."""
+    """`iss` as an array or anything other than a string is malformed, even if it contains the right
+    issuer."""
     assert refusal(validator(), signer().token(iss=issuer)).code == "claim_malformed"
 
 
@@ -196,7 +197,7 @@ def test_several_issuers() -> None:
     ids=repr,
 )
 def test_wrong_audience(audience: object) -> None:
-    """A part of the audience, or a text that holds it: only a whole, equal string counts."""
+    """A part of the audience, or a text that contains it: only an equal string counts."""
     error = refusal(validator(), signer().token(aud=audience))
     assert (error.code, error.expected) == ("wrong_audience", AUDIENCE)
 
@@ -219,7 +220,7 @@ def test_wrong_audience(audience: object) -> None:
     ids=repr,
 )
 def test_malformed_audience(audience: object) -> None:
-    """`aud` as an object, or an array with something else than strings, even beside the right one (RFC 7519,
+    """`aud` as an object, or an array with anything but strings, even next to the right one (RFC 7519,
     section 4.1.3)."""
     assert refusal(validator(), signer().token(aud=audience)).code == "claim_malformed"
 
@@ -247,7 +248,7 @@ def of_tenant(tenant: object, issuer_tenant: str | None = None, template: str = 
 
 
 def test_tenants_are_not_open_by_accident() -> None:
-    """A template without a word about tenants, and "common" as a tenant, cannot be configured."""
+    """A template without `tenants`, or with "common" as a tenant, cannot be configured."""
 
     for tenants in (None, [], ["common"], ["organizations"], [TENANT[:-1]], ["*", TENANT], ["*", "*"]):
         with pytest.raises(ConfigurationError) as caught:
@@ -256,7 +257,7 @@ def test_tenants_are_not_open_by_accident() -> None:
 
 
 def test_token_of_another_tenant() -> None:
-    """A tenant that is not on the list, though its token is real."""
+    """A genuine token from a tenant that is not on the list."""
     listed = multi_tenant(tenants=[TENANT.upper()])
     listed.validate(of_tenant(TENANT))
     error = refusal(listed, of_tenant(OTHER_TENANT))
@@ -285,8 +286,8 @@ def test_tenant_that_differs_from_the_issuer() -> None:
 
 
 def test_tenant_that_differs_from_an_issuer_named_in_full() -> None:
-    """The same where the issuers are named one by one and the keys are bound to none: whoever decides by
-    `tenant_id` must not be told another tenant than the one that vouches for the token."""
+    """The same if each issuer is named and keys are bound to none: an application that decides by `tenant_id`
+    must not see a tenant other than the one that issued the token."""
     issuers = [ISSUER_TEMPLATE.replace("{tenantid}", tenant) for tenant in (TENANT, OTHER_TENANT)]
     for tenants in (["*"], [TENANT, OTHER_TENANT]):
         one = multi_tenant(issuer=issuers, tenants=tenants, key=signer().jwk())
@@ -297,7 +298,7 @@ def test_tenant_that_differs_from_an_issuer_named_in_full() -> None:
 
 
 def test_issuer_bound_to_the_key() -> None:
-    """A key that the provider publishes for one issuer vouches for no other one."""
+    """A key that the provider publishes for one issuer verifies tokens of no other."""
     bound = signer().jwk(issuer=ISSUER)
     one = multi_tenant(key=bound)
     one.validate(of_tenant(TENANT))

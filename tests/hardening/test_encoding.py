@@ -37,7 +37,7 @@ def members(value: dict[str, Any]) -> str:
 
 
 def other_spellings(segment: str) -> dict[str, str]:
-    """The same bytes, spelled as a lenient decoder takes them."""
+    """The same bytes, in spellings that a lenient decoder accepts."""
     spellings = {
         "padding": segment + "=" * (-len(segment) % 4 or 4),
         "one pad": segment + "=",
@@ -122,7 +122,7 @@ def test_number_of_segments(count: int) -> None:
 
 
 def test_empty_segments() -> None:
-    """Three segments of which some are empty are no token."""
+    """Three segments some of which are empty are no token."""
     header, payload, signature = signer().token().split(".")
     one = validator()
     assert refusal(one, "..").code == "not_a_jwt"
@@ -140,7 +140,7 @@ def test_text_that_cannot_be_encoded(token: str) -> None:
 
 
 def test_other_types() -> None:
-    """What is neither str nor bytes is a mistake of the program, not a bad token."""
+    """A value that is neither str nor bytes is a programming error, not an invalid token."""
     one = validator()
     for value in (None, 7, bytearray(b"a.b.c"), memoryview(b"a.b.c"), ["a.b.c"], object()):
         with pytest.raises(TypeError):
@@ -201,14 +201,14 @@ def test_duplicate_members_in_a_request_body() -> None:
 
 
 def test_letter_case_of_names() -> None:
-    """Names are case-sensitive: `EXP` is not `exp`, in the header neither."""
+    """Names are case-sensitive: `EXP` is not `exp`, in the header either."""
     one = validator()
     for name in ("exp", "iss", "aud", "iat"):
         claims = good_claims()
         claims[name.upper()] = claims.pop(name)
         error = refusal(one, signer().token(claims))
         assert (error.code, str(error)) == ("claim_missing", f"token is missing the required claim '{name}'")
-    # A variant beside the real one is just another claim.
+    # A variant next to the real one is just another claim.
     shouting = one.validate(signer().token(Exp=0, AUD="x", Iss=None))
     assert (shouting["exp"], shouting["Exp"]) == (good_claims()["exp"], 0)
     assert refusal(one, signer().token(header={"alg": ABSENT, "Alg": "RS256"})).code == "not_a_jwt"
@@ -368,7 +368,7 @@ def test_bad_json_in_a_key_set() -> None:
 
 
 def test_what_is_odd_but_good() -> None:
-    """Strict is not picky: white space, escapes, surrogate pairs, big numbers, 64 levels are good JSON."""
+    """Unusual but valid JSON is accepted: white space, escapes, surrogate pairs, big numbers, 64 levels."""
     text = (
         f' \r\n\t{{ {GOOD} , "x" : {"[" * 63}{"]" * 63}, "pair":"\\ud83d\\ude00", "\\u0061\\/":"\\u0000",'
         ' "big":123456789012345678901234567890, "float":1.5e300 } \n'
@@ -420,7 +420,7 @@ def test_the_returned_claims_are_the_checked_ones() -> None:
     assert claims.as_dict() == good_claims()
     assert (claims["aud"], claims["exp"], claims.expires_at) == (AUDIENCE, NOW + 3900, NOW + 3900)
     assert claims.as_json() == escaped
-    # And the unverified look at the same bytes sees the same.
+    # Reading the same bytes unverified gives the same result.
     assert unverified_claims(signer().token(escaped)) == good_claims()
     assert unverified_header(signer().token()) == signer().header()
 

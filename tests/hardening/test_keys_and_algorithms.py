@@ -38,7 +38,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def test_the_good_token_is_accepted() -> None:
-    """All that is refused below differs from this token in one thing."""
+    """Every token that is rejected below differs from this one in one respect."""
     for algorithm in EVERY_ALGORITHM:
         key = signer("key-1", algorithm)
         claims = validator(key, algorithms=[algorithm]).validate(key.token())
@@ -75,7 +75,7 @@ def test_alg_none_cannot_be_configured() -> None:
 
 
 def public_key_spellings(key: Signer) -> dict[str, bytes]:
-    """All that somebody may hold who knows the public key, as a would-be HMAC secret."""
+    """Every form in which an attacker may know the public key, for use as an HMAC secret."""
     encoding, form = serialization.Encoding, serialization.PublicFormat
     assert isinstance(key.key, rsa.RSAPrivateKey)
     modulus = key.key.public_key().public_numbers().n.to_bytes(256, "big")
@@ -137,7 +137,7 @@ def test_a_symmetric_key_in_the_key_set() -> None:
 
 
 def test_the_header_cannot_widen_the_algorithms() -> None:
-    """Entra ID's JWKs have no `alg` (CVE-2026-22817): still configuration decides, not the header."""
+    """Entra ID's JWKs have no `alg` (CVE-2026-22817): configuration still decides, not the header."""
     key = signer()
     assert "alg" not in key.jwk()
     only_rs256 = validator(key)
@@ -158,7 +158,7 @@ def test_an_allowed_algorithm_of_another_key_type() -> None:
 
 
 def test_the_alg_of_a_jwk_binds() -> None:
-    """A JWK that says PS256 verifies no RS256, however much the policy allows."""
+    """A JWK that says PS256 verifies no RS256, whatever the policy allows."""
     key = signer()
     lax = validator(key.jwk(alg="PS256"), algorithms=EVERY_ALGORITHM)
     assert refusal(lax, key.token()).code == "algorithm_not_allowed"
@@ -183,8 +183,8 @@ def test_a_header_seen_before_does_not_skip_the_policy() -> None:
 
 
 def test_keys_in_the_header_are_ignored() -> None:
-    """`jwk`, `x5c`, `jku`, `x5u` of the attacker's key (CVE-2018-0114, CVE-2026-27962): not believed, and
-    no request is ever made for them."""
+    """`jwk`, `x5c`, `jku`, `x5u` of the attacker's key (CVE-2018-0114, CVE-2026-27962) are ignored, and no
+    request is ever made for them."""
     key, attacker = signer(), signer("attacker")
     with KeyServer(jwks(key)) as provider, KeyServer(jwks(attacker)) as foreign:
         brought: list[dict[str, Any]] = [
@@ -267,7 +267,7 @@ def test_hostile_kid(kid: str, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_missing_kid_is_ambiguous() -> None:
-    """A token without `kid` is only taken where one key could have signed it: no trying out of keys."""
+    """A token without `kid` is accepted only if one key could have signed it: keys are not tried in turn."""
     first, second = signer(), signer("key-2")
     token = first.named(None).token()
     validator(first).validate(token)
@@ -411,7 +411,7 @@ def test_rsa_signature_plus_modulus() -> None:
 
 def test_weak_rsa_keys_are_dropped() -> None:
     """A modulus under 2048 bits, exponent 1, an even exponent, the structure of ROCA (CVE-2017-15361): such
-    keys never get into a set, and the good key beside them keeps working."""
+    keys never get into a set, and other keys keep working."""
     weak = signer("weak", bits=1024)
     good = signer().jwk()
     modulus = int.from_bytes(unb64(good["n"]), "big")
@@ -464,7 +464,7 @@ def test_ed25519_key_of_small_order() -> None:
 
 
 def test_exponent_one_forgery() -> None:
-    """With e = 1 the padded message is its own signature: anyone can make it, and nobody accepts it."""
+    """With e = 1 the padded message is its own signature: anyone can make it, and it is never accepted."""
     key = signer()
     jwk = key.jwk(kid="one", e=number(1))
     signed = f"{segment(key.header(kid='one'))}.{segment(good_claims())}"

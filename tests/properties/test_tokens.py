@@ -45,7 +45,7 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.text(max_size=10), json_values, max_size=12)
 
 
-def verdict(one: Validator, token: str | bytes) -> str:
+def outcome(one: Validator, token: str | bytes) -> str:
     """`ok`, or the code of the refusal."""
     try:
         one.validate(token)
@@ -64,7 +64,7 @@ EVERY_KEY = validator(*KEYS, algorithms=ALGORITHMS)
 def test_claims_are_those_that_were_signed(
     extra: dict[str, Any], ascii_only: bool, indent: int | None
 ) -> None:
-    """Whatever is signed comes back as the json module reads it, in every way of reading it."""
+    """Signed claims are returned as the json module reads them, by every accessor."""
     claims = {**extra, **good_claims()}
     text = json.dumps(claims, ensure_ascii=ascii_only, indent=indent)
     found = EVERY_KEY.validate(ED.token(text))
@@ -94,12 +94,12 @@ def test_the_introspection_body_holds_the_claims_verbatim(extra: dict[str, Any])
 @many
 @given(kid=st.text(min_size=1, max_size=128))
 def test_a_key_is_found_by_its_name(kid: str) -> None:
-    """Any `kid` that fits names its key, in whatever way JSON spells it, and no other one does."""
+    """Any `kid` that fits names its key, in every JSON spelling, and no other key."""
     key = ED.named(kid)
     one = validator(key, signer("other", "EdDSA"), algorithms=["EdDSA"])
     one.validate(key.token())
     one.validate(key.token(header=json.dumps(key.header(), ensure_ascii=False)))
-    assert verdict(one, key.named(kid + "x").token()) == "unknown_key"
+    assert outcome(one, key.named(kid + "x").token()) == "unknown_key"
 
 
 # --- one spelling per token ------------------------------------------------------------------------------
@@ -117,9 +117,9 @@ def test_any_changed_character_is_refused(token: str, data: st.DataObject) -> No
     kept = data.draw(st.integers(0, 1))
     changed = token[:position] + character + token[position + 1 - kept :]
     assume(changed != token)
-    assert verdict(EVERY_KEY, changed) != "ok"
-    assert verdict(EVERY_KEY, token[:position] + token[position + 1 :]) != "ok"
-    assert verdict(EVERY_KEY, token) == "ok"
+    assert outcome(EVERY_KEY, changed) != "ok"
+    assert outcome(EVERY_KEY, token[:position] + token[position + 1 :]) != "ok"
+    assert outcome(EVERY_KEY, token) == "ok"
 
 
 @many
@@ -130,12 +130,12 @@ def test_any_changed_character_is_refused(token: str, data: st.DataObject) -> No
 )
 @example(noise=[])
 def test_one_spelling_per_token(noise: list[tuple[int, str]]) -> None:
-    """Whatever a lenient decoder skips or translates makes it no token, also when it is signed over."""
+    """A spelling that only a lenient decoder accepts is rejected, even if the signature covers it."""
     segments = b64(json.dumps(ED.header())) + "|" + b64(json.dumps(good_claims()))
     for position, text in noise:
         segments = segments[:position] + text + segments[position:]
     header, payload = segments.split("|")
-    assert (verdict(EVERY_KEY, ED.sign(header, payload)) == "ok") == (noise == [])
+    assert (outcome(EVERY_KEY, ED.sign(header, payload)) == "ok") == (noise == [])
 
 
 # --- digests ---------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ near = st.integers(-700, 700).map(lambda seconds: NOW + seconds)
 
 
 def mostly(good: Any, other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Several choices multiply: were each as often bad as good, next to nothing would ever be accepted."""
+    """Mostly good values: if each choice were as often bad as good, hardly any token would be accepted."""
     return st.one_of(*[st.just(good)] * 9, other)
 
 
@@ -238,21 +238,21 @@ def test_a_stricter_policy_never_accepts_more(
     lax, strict = policies
     token = key.token(**claims)
     keys = [each.jwk(issuer=issuer) for each in KEYS]
-    narrow = verdict(validator(*keys, **strict), token)
+    narrow = outcome(validator(*keys, **strict), token)
     event(narrow)  # for --hypothesis-show-statistics: how often anything is accepted
     if narrow == "ok":
-        assert verdict(validator(*keys, **lax), token) == "ok"
+        assert outcome(validator(*keys, **lax), token) == "ok"
 
 
 @many
 @given(nested_policies(), claims_of_any_kind, st.sampled_from(KEYS))
-def test_explaining_agrees_with_judging(
+def test_explaining_agrees_with_validating(
     policies: tuple[dict[str, Any], Any], claims: dict[str, Any], key: Signer
 ) -> None:
-    """`explain` passes every check exactly where `validate` accepts, and otherwise names its very error."""
+    """`explain` passes every check exactly when `validate` accepts, and otherwise reports the same error."""
     one, token = validator(*KEYS, **policies[0]), key.token(**claims)
     failures = [row["code"] for row in one.explain(token) if row["passed"] is not True]
-    code = verdict(one, token)
+    code = outcome(one, token)
     assert (code == "ok") == (not failures)
     if failures:
         assert code in failures
@@ -268,17 +268,17 @@ def test_explaining_agrees_with_judging(
     leeway=st.integers(0, 600),
     max_age=st.none() | st.integers(1, 800),
 )
-def test_a_cached_verdict_equals_a_fresh_one(
+def test_a_cached_verification_equals_a_new_one(
     claims: dict[str, Any], times: list[float], leeway: int, max_age: int | None
 ) -> None:
-    """With the cache and without it a token gets the same answer at every time, in any order of times."""
+    """With and without the cache, a token gets the same result at every time, in any order of times."""
     clock = Clock()
     options: dict[str, Any] = {"algorithms": ALGORITHMS, "leeway": leeway, "max_age": max_age, "clock": clock}
     cached, fresh = validator(ED, **options), validator(ED, **options, cache_entries=0)
     token = ED.token(**claims)
     for now in times:
         clock.now = now
-        assert verdict(cached, token) == verdict(fresh, token)
+        assert outcome(cached, token) == outcome(fresh, token)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_json_is_read_as_the_json_module_does(value: Any, ascii_only: bool, inde
 @settings(max_examples=500, deadline=None)
 @given(st.text(st.sampled_from('[]{}:,"\\u0019aeE+-. \n\tntrf\0\u00e9'), max_size=30))
 def test_nothing_is_accepted_that_the_json_module_refuses(text: str) -> None:
-    """Whatever the strict parser takes, the json module takes too, with the same value."""
+    """Everything that the strict parser accepts, the json module accepts too, with the same value."""
     try:
         value = _native.parse_json(text)
     except ValueError:

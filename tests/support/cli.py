@@ -1,4 +1,4 @@
-"""Help for tests of the command line: tokens, standard input, and a server that answers what a test says."""
+"""Help for tests of the command line: tokens, standard input, and a server with scripted responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def feed_stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 class Recorder(HTTPServer):
-    """A peer that answers what a test says; what the sidecar really answers, the contract tests show."""
+    """A server with scripted responses; the contract tests cover the responses of a real sidecar."""
 
     status, body = 200, b"{}"
     seen: list[tuple[str, dict[str, Any]]]

@@ -16,7 +16,7 @@ TARGET = "api://c.n.a/.default"
 
 
 def fast_path_answers(sidecar: Started) -> int:
-    """How many requests the native fast path says that it answered."""
+    """The number of requests that the native fast path has answered."""
     fast_path = sidecar.running.service.fast_path
     return 0 if fast_path is None else sum(sum(counts) for counts, _ in fast_path.native.durations().values())
 

@@ -1,4 +1,4 @@
-"""A provider's key set endpoint over a real socket, which answers what the test says, in its own threads."""
+"""A provider's key set endpoint over a real socket, with scripted responses, in its own threads."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ class KeyServer:
         self.answers[KEYS_PATH] = Answer(keys, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     def fail(self, answer: Answer) -> None:
-        """Answer so from now on."""
+        """Respond like this from now on."""
         self.answers[KEYS_PATH] = answer
 
     def fetches(self, path: str = KEYS_PATH) -> int:
         """How often a path was asked for."""
         return self.requests.count(path)
 
-    def wait_for_fetches(self, count: int) -> None:
-        """Return as soon as the keys were asked for so often."""
+    def wait_for_fetches(self, count: int, path: str = KEYS_PATH) -> None:
+        """Return as soon as a path was asked for this often."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: self.fetches() >= count, timeout=60), (
-                "the keys were not fetched"
+            assert self._arrived.wait_for(lambda: self.fetches(path) >= count, timeout=60), (
+                f"{path} was not fetched"
             )
 
     def hold(self) -> None:
@@ -121,6 +121,6 @@ class KeyServer:
                     super().finish()
 
             def log_message(self, *_: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         return Handler

@@ -68,7 +68,7 @@ def manifest(
 
 
 class Clock:
-    """Seconds since the epoch, as the test says."""
+    """Seconds since the epoch, set by the test."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -130,7 +130,7 @@ class Answer:
 
     @property
     def code(self) -> int:
-        """AADSTS number of a refusal, which must be the only one and stand in the description as well."""
+        """AADSTS number of a refusal, which must be the only one and must also be in the description."""
         (code,) = self.json["error_codes"]
         assert self.json["error_description"].startswith(f"AADSTS{code}: ")
         return int(code)
@@ -142,7 +142,7 @@ class Answer:
 
 
 class Caller:
-    """Speaks to a running provider as its clients do. Applications are named without their cluster."""
+    """Calls a running provider as its clients do. Applications are named without their cluster."""
 
     def __init__(self, running: RunningEmulator, session: aiohttp.ClientSession) -> None:
         self.running = running

@@ -79,7 +79,7 @@ async def reset_at_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter, _
 
 
 def reset_after(sent: int) -> Fault:
-    """RST in the middle of the answer, after so many bytes of it."""
+    """RST in the middle of the response, after this many bytes of it."""
 
     async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         await _relay(reader, writer, port, limit=sent)
@@ -98,7 +98,7 @@ def truncate_after(sent: int) -> Fault:
 
 
 def slow(seconds: float) -> Fault:
-    """Every piece of an answer comes late."""
+    """Every piece of a response arrives late."""
 
     async def fault(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         await _relay(reader, writer, port, limit=None, delay=seconds)
@@ -182,7 +182,7 @@ class ConnectProxy:
 
 
 class Authority:
-    """A certificate authority of the test's own."""
+    """The test's own certificate authority."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

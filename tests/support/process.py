@@ -18,7 +18,7 @@ INHERITED = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
 
 
 def inherited() -> dict[str, str]:
-    """The part of this process's environment that a tested process gets beside its own."""
+    """The variables that a tested process inherits from this one, in addition to its own."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
@@ -56,7 +56,7 @@ class Process:
         return next((line for line in parsed if line["message"] == "listening"), None)
 
     def logged(self, text: str) -> int:
-        """How many lines have it."""
+        """How many lines contain it."""
         return sum(text in line for line in self.lines)
 
     async def ended(self) -> int:
@@ -77,9 +77,16 @@ class Process:
 Serve = Callable[..., Awaitable[Process]]
 
 
+PROGRAM = "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
 @asynccontextmanager
-async def served() -> AsyncIterator[Serve]:
-    """Starts `entra-fast serve` with exactly the given environment."""
+async def served(program: str = PROGRAM) -> AsyncIterator[Serve]:
+    """Starts `entra-fast serve` with exactly the given environment.
+
+    Args:
+        program: Python that runs `entra-fast`.
+    """
     processes: list[Process] = []
 
     async def start(environ: dict[str, str], *arguments: str) -> Process:
@@ -87,7 +94,7 @@ async def served() -> AsyncIterator[Serve]:
             await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
-                "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))",
+                program,
                 "serve",
                 *arguments,
                 env={**inherited(), **environ},

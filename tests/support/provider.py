@@ -23,7 +23,7 @@ from support.keys import Key
 TENANT = "00000000-1111-2222-3333-444444444444"
 CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 CLIENT_KEY = Key.generate()
-PROVIDER_KEY = Key.generate()  # making keys is what takes time
+PROVIDER_KEY = Key.generate()  # making keys takes the time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
 
@@ -80,6 +80,7 @@ class Provider:
         self.published = self.published or [self.key]
         app = web.Application()
         app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
+        app.router.add_get("/common/v2.0/.well-known/openid-configuration", self._common_discovery)
         app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", self._keys)
         app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -126,7 +127,7 @@ class Provider:
         return key.sign(json.dumps(head).encode(), json.dumps(content).encode())
 
     def then(self, *answers: Script) -> None:
-        """Answer the next token requests so."""
+        """Respond like this to the next token requests."""
         self.script.extend(answers)
 
     def grant(self, form: dict[str, str]) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class Provider:
         return {"token_type": "Bearer", "expires_in": self.lifetime, "access_token": token}
 
     async def asked(self, times: int) -> None:
-        """Wait until the token endpoint was asked so often."""
+        """Wait until the token endpoint was called this many times."""
         async with asyncio.timeout(20):
             while len(self.requests) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -145,6 +146,13 @@ class Provider:
             return web.Response(status=503)
         return web.json_response(
             {"issuer": self.issuer, "jwks_uri": self.jwks_uri, "token_endpoint": self.token_endpoint}
+        )
+
+    async def _common_discovery(self, _: web.Request) -> web.StreamResponse:
+        """For applications of any tenant, as Entra ID has it."""
+        issuer = f"{self.base_url}/{{tenantid}}/v2.0"
+        return web.json_response(
+            {"issuer": issuer, "jwks_uri": self.jwks_uri, "token_endpoint": self.token_endpoint}
         )
 
     async def _keys(self, _: web.Request) -> web.StreamResponse:
@@ -221,7 +229,7 @@ def truncate() -> Script:
 
 
 def after(event: asyncio.Event, provider: Provider) -> Script:
-    """Grant once the event is set."""
+    """Issue a token once the event is set."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         await event.wait()
@@ -231,7 +239,7 @@ def after(event: asyncio.Event, provider: Provider) -> Script:
 
 
 def granting(provider: Provider, **changes: object) -> Script:
-    """Grant, with members of the answer changed; None leaves one out."""
+    """Issue a token, with changed members in the response; None leaves one out."""
 
     async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
         document = {**provider.grant(form), **changes}

@@ -31,7 +31,7 @@ class MovableClocks:
         self._stopped: tuple[float, float] | None = None
 
     def stop(self, wall: float) -> None:
-        """It is this time, and stays it."""
+        """Set the time and stop the clock."""
         self._stopped = (wall, float(int(time.monotonic())))
 
     def advance(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Started:
 StartSidecar = Callable[..., Awaitable[Started]]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail when it never does."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110

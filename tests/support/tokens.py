@@ -106,7 +106,7 @@ class Signer:
         return f"{signed}.{b64(self.signature(signed.encode()))}"
 
     def header(self, **changes: Any) -> dict[str, Any]:
-        """The header that this key's tokens have."""
+        """The header of this key's tokens."""
         return _changed({"typ": "JWT", "alg": self.algorithm, "kid": self.kid or ABSENT}, changes)
 
     def token(
@@ -170,7 +170,7 @@ def signer(
 
 
 def good_claims(**changes: Any) -> dict[str, Any]:
-    """Claims that the default validator accepts at `NOW`; with changes, of which ABSENT takes one out."""
+    """Claims that the default validator accepts at `NOW`, with changes; ABSENT removes a claim."""
     now = int(NOW)
     return _changed(
         {

@@ -17,7 +17,7 @@ request, or in single bytes."""
 
 @dataclass
 class Answer:
-    """An HTTP answer as it came."""
+    """An HTTP response as it was received."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -134,10 +134,10 @@ class Caller:
 
 
 class Crowd:
-    """Clients that keep calling over kept-alive connections until nobody listens any more.
+    """Clients that keep calling over kept-alive connections until no one listens any more.
 
     Args:
-        requests_each: a client takes a new connection after so many requests.
+        requests_each: a client opens a new connection after this many requests.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Crowd:
         self.lost = 0
 
     async def gone(self) -> None:
-        """Return when nobody listens any more."""
+        """Return when no one listens any more."""
         await asyncio.gather(*self._clients)
 
     async def _client(self) -> None:

@@ -2,6 +2,9 @@
 
 What belongs here: reading coverage.py's JSON report, and comparing it with `[tool.entra_fast.coverage]` of
 pyproject.toml. Lines and branches count together, as in coverage.py's own percentage.
+
+CI passes a tolerance, in percentage points: some branches depend on the order in which processes run, and a
+busy machine must not fail the build for one of them. What is not covered is printed all the same.
 """
 
 from __future__ import annotations
@@ -85,13 +88,19 @@ def table(parts: list[Part]) -> str:
     return "\n".join(rows)
 
 
-def main(report: str) -> int:
-    """Print the table and what is missing; returns the exit status."""
+def main(report: str, tolerance: float = 0.0) -> int:
+    """Print the table and what is missing; returns the exit status.
+
+    Args:
+        report: path of the JSON report.
+        tolerance: percentage points that a part may fall short of its requirement.
+    """
     parts = parts_of((ROOT / "pyproject.toml").read_text())
     homeless = sort_into(parts, json.loads(Path(report).read_text())["files"])
     print(table(parts))
-    failed = [part for part in parts if part.reached < part.least]
-    for part in failed:
+    short = [part for part in parts if part.reached < part.least]
+    failed = [part for part in short if part.reached < part.least - tolerance]
+    for part in short:
         print(f"\n{part.name}: {part.reached:.2f} % is less than {part.least:g} %. Not covered:")
         print("\n".join(f"  {line}" for line in part.missing))
     for module in homeless:
@@ -100,4 +109,4 @@ def main(report: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

@@ -11,7 +11,7 @@ from entra_fast import _background
 
 
 async def test_a_failure_is_logged_once_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody awaits the task, so the log line is all there is; with the task and the exception."""
+    """No one awaits the task, so the log line is the only trace; it has the task and the exception."""
 
     async def fail() -> None:
         raise RuntimeError("surprise")
@@ -27,7 +27,7 @@ async def test_a_failure_is_logged_once_with_its_cause(caplog: pytest.LogCapture
 
 
 async def test_cancelling_waits_for_the_end_and_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """What a task does when it is cancelled is done when `cancel` returns."""
+    """A task's clean-up is complete when `cancel` returns."""
     done: list[str] = []
 
     async def work() -> None:

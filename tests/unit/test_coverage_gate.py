@@ -59,7 +59,7 @@ def test_every_module_belongs_to_a_part() -> None:
 
 
 def test_every_exception_from_coverage_has_a_reason() -> None:
-    """`# pragma: no cover - why`: the reason stands behind it."""
+    """`# pragma: no cover - why`: the reason follows it."""
     without = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in (ROOT / "python").rglob("*.py")

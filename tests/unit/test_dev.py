@@ -132,7 +132,7 @@ def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Ru
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_cleanly(number: int, tmp_path: Path) -> None:
-    """Ctrl-C and SIGTERM: status 0, no traceback, nothing left; also far from the project."""
+    """Ctrl-C and SIGTERM: status 0, no traceback, nothing left; also outside of the project's directory."""
     status, errors = Running(FREE, tmp_path).end(number)
     assert status == 0
     assert "Traceback" not in errors
@@ -196,7 +196,7 @@ def test_a_wrong_manifest_is_named_with_file_line_and_field(
 
 
 def test_a_duplicate_application_is_named_with_file_and_line(tmp_path: Path) -> None:
-    """Two manifests of one name: which of them would it be?"""
+    """Two manifests of one name are ambiguous."""
     text = (ROOT / "examples" / "manifests" / "app-a.yaml").read_text()
     for name in ("one.yaml", "two.yaml"):
         (tmp_path / name).write_text(text)
@@ -206,7 +206,7 @@ def test_a_duplicate_application_is_named_with_file_and_line(tmp_path: Path) -> 
 
 
 def test_every_mistake_in_the_manifests_has_a_line_of_its_own(tmp_path: Path) -> None:
-    """Not one line with all of them."""
+    """One line for each mistake."""
     for name in ("one.yaml", "two.yaml"):
         (tmp_path / name).write_text("a: [1\n")
     lines = _fails([*FREE, "--manifests", str(tmp_path)], tmp_path).splitlines()
@@ -245,7 +245,7 @@ def test_a_wrong_option_is_named(arguments: list[str], named: str, tmp_path: Pat
 def test_a_wrong_option_of_the_emulator_is_named_before_it_serves(
     arguments: list[str], named: str, tmp_path: Path
 ) -> None:
-    """Not when it is ended, hours later."""
+    """At start, not when it stops hours later."""
     error = _fails(["--port", "0", *arguments], tmp_path, "emulator")
     assert error.count("\n") == 1
     assert named in error
@@ -294,7 +294,7 @@ def test_the_packaged_examples_are_the_ones_of_the_project() -> None:
 
 
 def test_own_manifests_find_their_directory_beside_them(tmp_path: Path) -> None:
-    """Else the example's users stand in, so that somebody can log in."""
+    """Without a directory file, the users of the examples are used, so that someone can log in."""
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     assert find_sources([str(manifests)])[1] != tmp_path / "directory.yaml"
@@ -328,7 +328,7 @@ async def test_each_application_gets_a_sidecar_on_the_next_ports() -> None:
 
 
 async def test_a_start_that_fails_halfway_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The token generator has no identity: what was started before is stopped again."""
+    """The token generator has no identity: the parts that were started before are stopped again."""
     text = (ROOT / "examples" / "manifests" / "app-a.yaml").read_text()
     (tmp_path / "a.yaml").write_text(text)
     generator = text.replace("name: app-a", "name: azure-token-generator", 1)
@@ -349,8 +349,8 @@ def _blocks(fence: str, page: str = "README.md") -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_story_in_the_readme_is_true(running: Running) -> None:
-    """Its first three commands do what it says, and are those that are printed."""
+def test_the_commands_in_the_readme_work(running: Running) -> None:
+    """Its first three commands give the documented results, and are the commands that are printed."""
     sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
     commands = [
         line[2:].replace("http://127.0.0.1:7164", sidecar)
@@ -392,8 +392,8 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
     assert "401 not_a_jwt" in run(sys.executable, "-c", program, "nonsense", **variables)
 
 
-def test_the_page_about_the_library_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block is Python whose imports from here exist; the one for tests runs as it stands."""
+def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
     blocks = _blocks("python", "docs/library.md")
     assert len(blocks) == 5
     for block in blocks:

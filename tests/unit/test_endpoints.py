@@ -1,4 +1,4 @@
-"""Finding the provider's endpoints when something fails that nothing foresees."""
+"""Finding the provider's endpoints despite unexpected failures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def finder(http: Http, monkeypatch: pytest.MonkeyPatch) -> EndpointFinder:
 async def test_a_defect_is_logged_once_and_shown(
     finder: EndpointFinder, http: Http, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its cause; attempts go on, and the endpoints are found when they can be."""
+    """With its cause; attempts continue, and the endpoints are found once they are available."""
     found: list[Endpoints] = []
     with caplog.at_level(logging.ERROR):
         finder.start(found.append)

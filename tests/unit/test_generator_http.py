@@ -241,7 +241,7 @@ async def test_logging_out_ends_the_session_at_the_provider_too(world: World, br
     """By way of its logout and back to the start page; the next login asks who it is."""
     await browser.log_in()
     _, headers, _ = await browser.go("/oauth2/login")
-    assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still known there: no question
+    assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still signed in there: no prompt
     _, headers, _ = await browser.go("/oauth2/logout", "POST")
     assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     status, headers, _ = await browser.go(headers["Location"])
@@ -319,7 +319,7 @@ async def test_a_code_of_another_request_is_refused(parameter: str, browser: Bro
 
 
 async def test_a_refusal_of_the_provider_is_passed_on(browser: Browser) -> None:
-    """The callback with an error: its code and its words, escaped; no one is signed in."""
+    """A callback with an error: its code and its text, escaped; no one is signed in."""
     _, headers, _ = await browser.go("/oauth2/login")
     state = parse_qs(urlsplit(headers["Location"]).query)["state"][0]
     query = urlencode({"error": "access_denied", "error_description": "<script>no</script>", "state": state})
@@ -362,7 +362,7 @@ async def test_no_redirect_leads_to_a_place_that_the_caller_chose(
     [("/api/obo", "GET"), ("/api/m2m", "GET"), ("/api/public/m2m", "POST"), ("/api/obo?aud=", "GET")],
 )
 async def test_a_missing_audience_is_400_and_says_so(path: str, method: str, browser: Browser) -> None:
-    """Before anybody is sent to a login for nothing."""
+    """Before the user has to log in for nothing."""
     status, headers, body = await browser.go(path, method)
     answer = json.loads(body)
     assert (status, answer["error"]) == (400, "invalid_request")
@@ -417,7 +417,7 @@ async def test_a_large_body_is_refused(browser: Browser) -> None:
 async def test_a_provider_that_is_down_is_an_error_and_not_a_crash(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Pages still work, readyz tells the reason, and it heals by itself."""
+    """Pages still work, readyz gives the reason, and it recovers without a restart."""
     provider: ProviderSettings = replace(
         world.settings.provider, well_known_url="http://127.0.0.1:9/x/v2.0/.well-known/openid-configuration"
     )
@@ -519,7 +519,7 @@ async def test_a_known_host_is_served(host: str, browser: Browser) -> None:
 
 
 async def test_a_page_of_another_origin_cannot_post(world: World, browser: Browser) -> None:
-    """Cross-site request forgery, beside SameSite; our own pages can."""
+    """Cross-site request forgery, in addition to SameSite; our own pages can."""
     await browser.log_in()
     for origin in ("https://evil.example", "null", world.url + ".evil.example"):
         assert (await browser.go("/oauth2/logout", "POST", headers={"Origin": origin}))[0] == 403

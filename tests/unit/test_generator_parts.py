@@ -193,7 +193,7 @@ def test_a_changed_ticket_no_longer_fits_its_state() -> None:
 
 
 def test_a_login_must_be_finished_in_time() -> None:
-    """A ticket that lies around for longer is worth nothing."""
+    """A ticket that is older is useless."""
     clock = Clock()
     logins = Logins(clock=clock)
     login = logins.begin("obo", "a:b:c")
@@ -229,7 +229,7 @@ def test_pages_escape_everything_that_comes_from_outside() -> None:
 
 
 def test_a_refusal_says_what_to_change() -> None:
-    """A known AADSTS code comes with what to do about it, beside the provider's own words."""
+    """A known AADSTS code comes with advice, in addition to the provider's own text."""
     page = pages.error_page(
         title="Refused", error="invalid_grant", description="AADSTS501051: ...", codes=[501051]
     )

@@ -81,7 +81,7 @@ def test_a_token_without_a_plausible_expires_in_is_not_cached(value: object) -> 
 
 
 def test_nan_is_no_json() -> None:
-    """NaN and Infinity make the whole answer nonsense."""
+    """NaN and Infinity make the whole response malformed."""
     for value in (b"NaN", b"Infinity", b"-Infinity"):
         body = b'{"token_type":"Bearer","access_token":"x","expires_in":' + value + b"}"
         with pytest.raises(ProviderError) as caught:
@@ -184,7 +184,7 @@ def test_a_refusal_passes_only_what_is_known_and_well_typed() -> None:
 
 @pytest.mark.parametrize("words", [3, 100_000])
 def test_a_long_description_ends_between_words(words: int) -> None:
-    """What it quotes is there as a whole or not at all: half a token could not be found and removed."""
+    """A quoted token is complete or absent: half a token could not be found and removed."""
     description = " ".join(f"word{i:06}" for i in range(words))
     with pytest.raises(ProviderError) as caught:
         parse(json.dumps({"error": "x", "error_description": description}).encode(), 400)

@@ -70,7 +70,7 @@ def used(
     An attribute of `self`, `cls` or `super()` belongs to the class around it: it counts where a foreign base
     of that class has it. So does a method that overrides one of a base. An attribute of anything else counts
     where any class of the three packages has it; the name of a private attribute of ours must then be another
-    one.
+    one. An import counts where a module or a name of its path is private.
     """
     for node in ast.iter_child_nodes(tree):
         inner = of_bases
@@ -92,6 +92,12 @@ def used(
             for argument in node.args[1:2]:
                 if isinstance(argument, ast.Constant) and argument.value in foreign_names():
                     yield str(argument.value), node.lineno
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            source = getattr(node, "module", None) or ""
+            for path in [f"{source}.{alias.name}" if source else alias.name for alias in node.names]:
+                package, *parts = path.split(".")
+                if package in FOREIGN:
+                    yield from ((part, node.lineno) for part in parts if is_private(part))
         yield from used(module, node, inner)
 
 
@@ -137,11 +143,14 @@ def test_each_private_name_is_explained() -> None:
         ("class SidecarRunner:\n    async def _make_server(self): return None", {"_make_server"}),
         ("class SidecarServer:\n    def f(self): return self._kwargs", {"_kwargs"}),
         ("class SidecarServer:\n    def f(self): return super()._make_request", {"_make_request"}),
+        ("from asyncio.sslproto import _SSLProtocolTransport", {"_SSLProtocolTransport"}),
+        ("import aiohttp._websocket", {"_websocket"}),
+        ("from aiohttp._websocket import mask", {"_websocket"}),
+        ("from entra_fast._provider import _anything", set()),
         ("def f(thing): return thing.__class__, thing._own_invention", set()),
     ],
 )
 def test_the_scanner_finds_what_it_should(code: str, expected: set[str]) -> None:
-    """Uses through a variable, through `getattr`, through `self` of a subclass, and as an override; nothing
-    else."""
+    """Uses through a variable, `getattr`, `self` of a subclass, an override and an import; nothing else."""
     module = importlib.import_module("entra_fast.sidecar.http.protocol")
     assert {name for name, _ in used(module, ast.parse(code))} == expected

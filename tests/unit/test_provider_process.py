@@ -1,4 +1,4 @@
-"""The provider process: what it remembers of announced tokens, and what it tells workers of each other."""
+"""The provider process: what it remembers of announced tokens, and what it announces to workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.sidecars import eventually
 
 
 def test_terms_of_tokens_that_have_ended_are_forgotten() -> None:
-    """Nobody asks for most users' tokens again, and the limit is far away; what is valid stays."""
+    """Most users' tokens are never requested again, and the limit is far away; valid ones stay."""
     now = 1000.0
     clocks = Clocks(wall=lambda: now, monotonic=lambda: now)
     tokens = AnnouncedTokens(TokenCache(), 100_000, clocks, lambda _: None, lambda _: None)
@@ -79,7 +79,7 @@ class Connected:
         self.ended: list[tuple[int, str]] = []
 
     async def connect(self, answer: Handler, *, hello: bool = True) -> tuple[ConnectedWorker, Channel]:
-        """A worker that answers the provider process as the test says, and checks by itself."""
+        """A worker that answers the provider process as the test says, and runs its own checks."""
         number = len(self.workers)
 
         def healthy(name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
@@ -167,7 +167,7 @@ async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
 
 
 async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provider: Provider) -> None:
-    """Every worker finds the same renewal due: only the first one causes it."""
+    """The same renewal is due in every worker: only the first request causes it."""
     heard: list[tuple[str, Fields]] = []
 
     def hear(name: str, fields: Fields) -> None:
@@ -186,14 +186,14 @@ async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provid
 
 
 async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> None:
-    """Readiness is that of the whole: no worker serves yet, one serves, draining."""
+    """Readiness is that of the whole sidecar: no worker serves yet, one serves, draining."""
     _, channel = await connected.connect(lambda *_: None)
 
     async def ready_but_for_workers() -> bool:
         return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
-    assert await channel.call("keys", kid="new") == {"again": True, "reason": None}
+    assert await channel.call("keys", cause="unknown_key", kid="new") == {"again": True, "reason": None}
     channel.send("serving")
     assert (await channel.call("readiness"))["reason"] is None
     assert await connected.process.readiness() is None
@@ -208,7 +208,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
 async def test_a_worker_that_does_not_answer_checks_is_ended(
     connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has counted before stays in the metrics."""
+    """Its earlier counts stay in the metrics."""
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
     await connected.connect(lambda name, _: never if name == "figures" else None)
     monkeypatch.setattr(provider_process, "HANG_TIMEOUT", 0.01)
@@ -230,7 +230,8 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
         ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
-        ("keys", {"kid": 1}),
+        ("keys", {"cause": "unknown_key", "kid": 1}),
+        ("keys", {"cause": "curiosity", "kid": "a"}),
         ("drained", {"finished": None}),
         ("renew", {}),
     ],
@@ -238,7 +239,7 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
 async def test_a_message_that_is_not_understood_ends_the_channel(
     connected: Connected, name: str, fields: Fields
 ) -> None:
-    """Its program is not this one; `hello` may be said once."""
+    """The worker runs a different program; `hello` is allowed once."""
     worker, channel = await connected.connect(lambda *_: None)
     channel.send(name, **fields)
     with pytest.raises(ChannelLost):
@@ -248,12 +249,12 @@ async def test_a_message_that_is_not_understood_ends_the_channel(
 
 
 async def test_without_a_provider_no_token_can_be_asked_for() -> None:
-    """Workers do not ask then; one that does all the same is not understood."""
+    """Workers do not ask then; a request from one that does is not understood."""
     process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}, None))
     connected = Connected(process)
     await process.start()
     worker, channel = await connected.connect(lambda *_: None)
-    assert await channel.call("keys", kid=None) == {"again": False, "reason": None}
+    assert await channel.call("keys", cause="keys_unavailable", kid=None) == {"again": False, "reason": None}
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
         await channel.call("token", target="a", subject_token=None, skip_cache=False)
@@ -261,3 +262,34 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     assert not await process._ask_for_figures(worker, 0.01)
     channel.abort()
     await process.aclose()
+
+
+def test_terms_of_tokens_are_bounded() -> None:
+    """The oldest are forgotten; a worker that lacks such a token is not given it to keep."""
+    clocks = Clocks(wall=lambda: 1000.0, monotonic=lambda: 1000.0)
+    tokens = AnnouncedTokens(TokenCache(), 3, clocks, lambda _: None, lambda _: None)
+    keys = [bytes([number]) * 32 for number in range(5)]
+    for key in keys:
+        tokens.put(key, "token", 3600.0, monotonic=1000.0)
+    assert [key for key in keys if tokens.known(key, tokens.announced)] == keys[-3:]
+
+
+async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
+    """The token is cached all the same, and nothing is sent to a worker without a channel."""
+    worker, channel = await connected.connect(lambda *_: None)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    asked = connected.process.handle(worker, "token", fields)
+    assert isinstance(asked, Awaitable)
+    channel.abort()
+    worker.channel = None
+    connected.process.left(worker)
+    assert (await asked)["token"]
+    assert len(provider.requests) == 1
+
+
+async def test_a_worker_that_never_said_hello_may_leave(connected: Connected) -> None:
+    """Its start has failed; the others are not affected."""
+    await connected.connect(lambda *_: None)
+    late, _ = await connected.connect(lambda *_: None, hello=False)
+    connected.process.left(late)
+    assert [worker.number for worker in connected.process.workers] == [0]

@@ -1,5 +1,5 @@
-"""What replicas tell each other stays bounded. The same with a real server is in
-tests/faults/test_shared_cache.py."""
+"""Messages between replicas stay bounded. tests/faults/test_shared_cache.py has the same with a real
+server."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class World:
         return key
 
     async def takes_over(self, key: bytes, age: float) -> bool:
-        """Whether a token of another replica replaces the cached one."""
+        """Whether another replica's token replaces the cached one."""
         self.renewals.cache(key, FetchedToken("cached", 3600.0, self.now))
         self.others.tokens[key] = FetchedToken("theirs", 3600.0, self.now - age)
         self.others.gate.set()
@@ -89,7 +89,7 @@ class World:
 
 
 async def test_announcements_are_followed_up_a_few_at_a_time() -> None:
-    """A flood of them costs no more tasks than the limit; the others are counted as ignored."""
+    """A flood of them starts no more tasks than the limit; the others are counted as ignored."""
     world = World()
     for number in range(replication.MAX_REPLACEMENTS + 3):
         key = number.to_bytes(32, "big")
@@ -100,7 +100,7 @@ async def test_announcements_are_followed_up_a_few_at_a_time() -> None:
 
 
 async def test_replacements_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as an older token could come back, and for at most so many tokens."""
+    """For as long as an older token could return, and for a limited number of tokens."""
     monkeypatch.setattr(replication, "MAX_REPLACED", 2)
     world = World()
     first, second, third = (world.replace(number) for number in range(3))

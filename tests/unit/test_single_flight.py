@@ -44,7 +44,7 @@ async def test_callers_share_a_request() -> None:
 
 
 async def test_a_caller_that_goes_away_cancels_nothing() -> None:
-    """The others get the answer; without others the request goes on."""
+    """The others get the response; without others the request continues."""
     flights: SingleFlight[str, str] = SingleFlight("test")
     request = Request()
     leaving, staying = (asyncio.ensure_future(flights.join("a", request)) for _ in range(2))

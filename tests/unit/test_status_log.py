@@ -69,7 +69,7 @@ def test_reasons_that_alternate_do_not_fill_the_log(recorded: Recorded) -> None:
 
 
 def test_a_failing_provider_is_logged_with_outcomes_and_codes(recorded: Recorded) -> None:
-    """The first failure at once, by the names that metrics have; then that it is over."""
+    """The first failure at once, with the names in metrics; then the recovery."""
     recorded.lines()
     recorded.fail("http_401", "AADSTS7000215")
     fields = {"outcomes": {"http_401": 1}, "codes": {"AADSTS7000215": 1}}

@@ -1,4 +1,4 @@
-"""TokenCache, as Python sees it: what rust/py adds to rust/core, whose own tests hold the fine points."""
+"""TokenCache in Python: the additions of rust/py to rust/core, whose own tests cover the details."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def found(cache: TokenCache, monotonic: float, now: float = NOW) -> CachedToken:
 
 
 def test_a_token_is_handed_out_with_the_time_it_has_left() -> None:
-    """expires_in counts from the question, not from the answer of the provider."""
+    """expires_in counts from the request, not from the provider's response."""
     cache = TokenCache()
     cache.put(KEY, "token", 3600, monotonic=100.0)
     token = found(cache, 110.5)
@@ -32,7 +32,7 @@ def test_a_token_is_handed_out_with_the_time_it_has_left() -> None:
 
 
 def test_within_the_safety_margin_only_get_stale_answers() -> None:
-    """120 s before its end a token is kept back for the time when the provider fails."""
+    """120 s before a token expires, it is kept only for use when the provider fails."""
     cache = TokenCache()
     cache.put(KEY, "token", 3600, monotonic=0.0)
     assert cache.get(KEY, monotonic=3480.0, now=NOW) is None
@@ -70,7 +70,7 @@ def test_of_many_threads_one_is_to_renew() -> None:
 
 @pytest.mark.parametrize("life", [0, -1, 0.5, float("nan"), float("inf"), 1e300])
 def test_a_token_of_no_usable_life_is_not_kept(life: float) -> None:
-    """Nor does it push out the good one that was there."""
+    """Nor does it replace a good one."""
     cache = TokenCache()
     cache.put(KEY, "bad", life, monotonic=0.0)
     assert cache.get_stale(KEY, monotonic=0.0, now=NOW) is None
@@ -105,7 +105,7 @@ def test_a_removed_token_is_gone_and_its_bytes_with_it() -> None:
 
 @pytest.mark.parametrize("key", [b"", b"short", b"x" * 31, b"x" * 33])
 def test_a_key_that_is_no_digest_is_refused(key: bytes) -> None:
-    """A raw token as key would be a raw token in memory; the message gives its length only."""
+    """A raw token as a key would stay in memory; the message gives only its length."""
     cache = TokenCache()
     with pytest.raises(ValueError, match=f"key must be a digest of 32 bytes .*, not {len(key)}$"):
         cache.get(key, monotonic=0.0, now=NOW)
@@ -114,7 +114,7 @@ def test_a_key_that_is_no_digest_is_refused(key: bytes) -> None:
 
 
 def test_no_repr_shows_a_token() -> None:
-    """Grants end up in debug logs."""
+    """Cached tokens end up in debug logs."""
     cache = TokenCache()
     cache.put(KEY, "canary", 3600, monotonic=0.0, renew_in=0)
     token = found(cache, 0.0)

@@ -56,7 +56,7 @@ async def test_what_would_fail_again_is_not_repeated(code: str) -> None:
 
 
 async def test_a_retry_after_that_does_not_fit_is_not_waited_for() -> None:
-    """The caller learns at once when to come back."""
+    """The caller learns at once when to retry."""
     world = World()
     world.http.script = [failed(503, "10")]
     with pytest.raises(ProviderError) as caught:
@@ -82,7 +82,7 @@ async def test_windows_are_bounded() -> None:
 
 
 async def test_windows_that_have_ended_are_forgotten() -> None:
-    """Also where the same token is never requested again; open ones stay."""
+    """Even if the same token is never requested again; open ones stay."""
     world = World()
     for i in range(100):
         world.http.script = [failed(429, "1" if i % 2 else "10")] * 2
@@ -113,7 +113,8 @@ async def test_fetches_are_bounded() -> None:
 
 
 async def test_cancelled_callers_leave_no_trace() -> None:
-    """All callers go away: the fetch ends by itself, and its failure is no unhandled exception."""
+    """All callers are cancelled: the fetch completes without them, and its failure is not an unhandled
+    exception."""
     world = World()
     world.http.gate = asyncio.Event()
     world.http.script = [failed(400)]
@@ -169,7 +170,7 @@ async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
 
 async def test_finding_the_endpoints_is_bounded_by_the_overall_timeout() -> None:
     """The discovery document never comes: the caller gets an error when its time is over, and the request for
-    the document goes on for the next caller."""
+    the document continues for the next caller."""
     held = asyncio.Event()
     documents: list[str] = []
 
@@ -273,7 +274,7 @@ async def test_closing_ends_what_is_under_way() -> None:
 
 
 async def test_a_renewal_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cached token is no reason to exceed the limit of fetches."""
+    """A cached token does not justify exceeding the limit of fetches."""
     world = World()
     await world.client.acquire("a:b:c")
     world.pass_time(3000)

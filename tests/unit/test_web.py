@@ -58,7 +58,8 @@ users: [{{name: '{QUOTED} user', username: ada@trygdeetaten.no}}]
 
 
 class Elements(HTMLParser):
-    """What a browser makes of a page: text, attributes, elements, and the contents of styles and scripts."""
+    """The elements of a page as a browser parses it: text, attributes, elements, and the contents of styles
+    and scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

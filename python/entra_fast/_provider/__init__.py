@@ -1,1 +1,1 @@
-"""Everything that speaks to the provider: endpoints, keys, credentials, tokens."""
+"""Everything that talks to the provider: endpoints, keys, credentials, tokens."""

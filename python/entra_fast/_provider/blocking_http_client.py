@@ -1,11 +1,11 @@
 """Outbound HTTP in a thread, with the standard library.
 
-What belongs here: a connection for one request, over TCP, a web proxy and TLS, and the translation of what
-can go wrong with it into the failures of `http_rules.py`. Whatever must also hold for `http_client.py`
-belongs there instead.
+What belongs here: a connection for one request, over TCP, a web proxy and TLS, and the translation of its
+errors into the failures of `http_rules.py`. Rules that also apply to `http_client.py` belong in
+`http_rules.py`.
 
-`http.client` writes requests and parses answers; connecting is done here, because its own way bounds each
-wait, but not the request: name resolution has no limit there, and an answer may drip for ever.
+`http.client` writes requests and parses responses. Connecting is done here, because `http.client` limits each
+wait but not the whole request: name resolution has no limit there, and a response may trickle in forever.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class BlockingHttpClient:
     """Makes a connection for each request. Safe for concurrent use by threads.
 
     Args:
-        ca_bundle: PEM file with certificate authorities to trust beside the system's.
+        ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment at each request.
-        allow_plain_http: also for hosts other than loopback. Only for a server that the user has named.
+        allow_plain_http: allow http for hosts other than loopback, too; only for a server named by the user.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class BlockingHttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> HttpResponse:
-        """POST of form fields; otherwise as `get`."""
+        """POST of form fields; otherwise like `get`."""
         return self._request(form_request(url, fields, headers), timeout)
 
     def post_json(self, url: str, document: object, *, timeout: float | None = None) -> HttpResponse:
-        """POST of a JSON document; otherwise as `get`."""
+        """POST of a JSON document; otherwise like `get`."""
         return self._request(json_request(url, document), timeout)
 
     def _request(self, request: HttpRequest, limit: float | None) -> HttpResponse:
@@ -189,7 +189,7 @@ class ThreadedHttpClient:
         self._client = client or BlockingHttpClient()
 
     async def get(self, url: str, *, accept: str = JSON) -> HttpResponse:
-        """As `BlockingHttpClient.get`."""
+        """See `BlockingHttpClient.get`."""
         return await asyncio.to_thread(self._client.get, url, accept=accept)
 
     async def aclose(self) -> None:
@@ -197,7 +197,7 @@ class ThreadedHttpClient:
 
 
 class _Patience:
-    """How long the next wait for the other side may take. One object bounds a whole request."""
+    """The maximum time of the next wait for the other side. One object limits a whole request."""
 
     def __init__(self, limits: HttpLimits, overall: float) -> None:
         self._limits = limits
@@ -208,7 +208,7 @@ class _Patience:
         self.silence = math.inf
 
     def connected(self) -> None:
-        """The connection is ready: from here on the limits of the answer hold."""
+        """The connection is ready: from here on, the limits for the response apply."""
         self.seconds, self.silence = self._overall, self._limits.read_timeout
 
     @property
@@ -254,8 +254,8 @@ class _TcpConnection:
 
 
 def _resolved(host: str, port: int, patience: _Patience) -> list[Any]:
-    """What `getaddrinfo` returns. It has no time limit of its own, so it runs in a thread that can be left
-    behind."""
+    """The result of `getaddrinfo`. It has no time limit of its own, so it runs in a thread that can be
+    abandoned."""
     answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
@@ -275,8 +275,8 @@ def _resolved(host: str, port: int, patience: _Patience) -> list[Any]:
 
 
 def _connected_socket(addresses: list[Any], patience: _Patience) -> socket.socket:
-    """A connection to the first address that accepts one. Each gets its share of the time, so that one that
-    does not answer leaves some for the next."""
+    """A connection to the first address that accepts one. Each address gets a share of the time, so that one
+    that does not answer leaves some for the next."""
     failure = OSError()
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         try:
@@ -297,7 +297,7 @@ def _connected_socket(addresses: list[Any], patience: _Patience) -> socket.socke
 
 
 class _TlsConnection:
-    """TLS over another connection, which may be TLS itself: to a web proxy that is reached by TLS."""
+    """TLS over another connection, which may itself use TLS: the one to a web proxy."""
 
     def __init__(self, under: _Connection, context: ssl.SSLContext, host: str) -> None:
         self._under = under
@@ -315,7 +315,7 @@ class _TlsConnection:
         self._under.close()
 
     def _run(self, step: Callable[[], T]) -> T:
-        """Repeat a step of TLS until it has received what it waits for; send what it has produced."""
+        """Repeat a step of TLS until it has received the bytes it needs; send the bytes it has produced."""
         while True:
             try:
                 result = step()
@@ -327,7 +327,7 @@ class _TlsConnection:
             if received := self._under.receive():
                 self._received.write(received)
             else:
-                self._received.write_eof()  # the step fails: without this it would wait for ever
+                self._received.write_eof()  # the step fails: without this it would wait forever
 
     def _send_pending(self) -> None:
         if pending := self._to_send.read():
@@ -356,11 +356,11 @@ def _open_tunnel(connection: _Connection, proxy: Proxy, route: Route) -> None:
     if not 200 <= int(status[1]) <= 299:
         raise route.proxy_refused(int(status[1]))
     if answer.partition(b"\r\n\r\n")[2]:
-        raise route.not_http()  # in TLS and in HTTP the host speaks second: this does not come from it
+        raise route.not_http()  # in TLS and in HTTP the host sends second, so these bytes are not from it
 
 
 class _HttpConnection(http.client.HTTPConnection):
-    """Speaks HTTP over a connection that is ready."""
+    """HTTP over a connection that is ready."""
 
     def __init__(self, route: Route, connection: _Connection) -> None:
         super().__init__(route.host, route.port)
@@ -372,8 +372,8 @@ class _HttpConnection(http.client.HTTPConnection):
 
 
 class _SocketLike:
-    """As much of a socket as `http.client` uses. It closes too early for the body: the client itself
-    closes."""
+    """The part of a socket's interface that `http.client` uses. `http.client` would close it before the body
+    is read, so the client itself closes it."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -389,7 +389,7 @@ class _SocketLike:
 
 
 class _Lines(io.BufferedReader):
-    """A file whose lines are whole: `http.client` takes a head that is cut off for one that has ended."""
+    """A file that returns complete lines only: `http.client` takes a truncated head for a complete one."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)

@@ -1,7 +1,7 @@
-"""The application's credential: what it sends to prove who it is.
+"""The application's credential, which proves its identity.
 
-What belongs here: choosing the kind of credential, reading it again for every use, moving on to the next one
-during a rotation, and knowing whether the provider accepted it. What must never be here: caching of
+What belongs here: choosing the kind of credential, reading it again for every use, switching to the next one
+during a rotation, and recording whether the provider accepted it. What must never be here: caching of
 assertions (each is used once) and anything that prints a credential.
 """
 
@@ -19,8 +19,8 @@ from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
 
 REJECTION_MEMORY = 300.0
-"""Seconds for which a rejection counts when no attempt has followed it. A pod that gets no traffic because of
-it makes no attempt that could show that the credential works again, so it must not count for ever."""
+"""Seconds for which a rejection counts if no attempt follows it. A pod that gets no traffic because of the
+rejection makes no attempt that could show that the credential works again, so it must not count forever."""
 
 
 class Credential(ABC):
@@ -137,8 +137,8 @@ class Credentials:
 
     @property
     def rejection(self) -> str | None:
-        """The AADSTS code with which the provider rejected the present credential, at most `REJECTION_MEMORY`
-        ago; or None."""
+        """The AADSTS code with which the provider rejected the current credential within the last
+        `REJECTION_MEMORY` seconds, or None."""
         if self._rejection is not None and (
             self._monotonic() - self._rejected_at > REJECTION_MEMORY or self._digests() != self._rejected
         ):
@@ -146,7 +146,7 @@ class Credentials:
         return self._rejection
 
     def _digests(self) -> list[bytes]:
-        """Of all credentials that can be read: a new one is noticed by its digest."""
+        """A digest of all readable credentials; it changes when a credential changes."""
         digests = []
         for candidate in self._candidates:
             with contextlib.suppress(ConfigurationError):

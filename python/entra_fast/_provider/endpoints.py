@@ -1,6 +1,6 @@
 """Finds the provider's endpoints: from settings, or from its discovery document.
 
-What belongs here: when the document is fetched, and what is known. At most one request is in flight, failed
+What belongs here: when the document is fetched, and its result. At most one request is in flight, failed
 requests are spaced out, and settings take precedence over the document. What must never be here: how the
 document is read (discovery_document.py), and requests to the endpoints that it names.
 """
@@ -38,7 +38,7 @@ ERROR_CODES = {"endpoints_unknown": "the provider's endpoints are not known, bec
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What the application needs to know of its provider."""
+    """What the application needs to know about its provider."""
 
     issuer: str
     jwks_uri: str
@@ -113,7 +113,7 @@ class EndpointFinder:
         return self.endpoints
 
     def _failed(self, error: Exception) -> ProviderError:
-        """Remember why; a code of its own, so that a token request does not repeat what is repeated here."""
+        """Remember the reason, under a separate code: the fetch is retried, so the token request is not."""
         expected = isinstance(error, EntraFastError)
         reason = str(error) if expected else f"fetching failed with {type(error).__name__}"
         message = f"the provider's endpoints are not known: {reason}"
@@ -138,7 +138,7 @@ class EndpointFinder:
                     "discovery_failed",
                     f"the provider answered {response.status} when asked for its discovery document",
                 )
-            document = parse_discovery(response.body, url)
+            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

@@ -39,9 +39,9 @@ class HttpClient:
     """A pool of connections for one event loop. Safe for concurrent use within that loop.
 
     Args:
-        ca_bundle: PEM file with certificate authorities to trust beside the system's.
+        ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment.
-        trace_configs: told about each request.
+        trace_configs: notified of each request.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
     ) -> HttpResponse:
-        """POST of form fields; otherwise as `get`."""
+        """POST of form fields; otherwise like `get`."""
         return await self._request(form_request(url, fields, headers), timeout)
 
     async def aclose(self) -> None:

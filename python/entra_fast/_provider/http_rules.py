@@ -3,8 +3,7 @@ what an answer is, and how a request can fail.
 
 What belongs here: checks and sentences that must be the same for `http_client.py` (asyncio, aiohttp) and
 `blocking_http_client.py` (threads, standard library). What must never be here: sockets, and knowledge of what
-is requested (tokens, keys). Nothing is repeated either: whether a repetition is safe is for the caller to
-say.
+is requested (tokens, keys). Nothing here retries: only the caller knows whether a retry is safe.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class HttpResponse:
 
 
 class AsyncHttpClient(Protocol):
-    """What needs only documents asks for them through this."""
+    """The interface for callers that only fetch documents."""
 
     async def get(self, url: str, *, accept: str = JSON) -> HttpResponse: ...
 
@@ -133,7 +132,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How the host of a checked URL is reached, and the sentences for each way in which that can fail."""
+    """How to reach the host of a checked URL, and the sentence for each kind of failure."""
 
     tls: bool
     host: str
@@ -145,7 +144,7 @@ class Route:
         """
         Args:
             proxies: as made by `proxies_from`.
-            allow_plain_http: also for hosts other than loopback.
+            allow_plain_http: allow http for hosts other than loopback, too.
 
         Raises:
             HttpFailure: code `url_not_allowed`.
@@ -179,7 +178,7 @@ class Route:
 
     def not_connected(self, error: OSError) -> HttpFailure:
         named = isinstance(error.errno, int) and error.errno > 0
-        # Without a number: connections to several addresses have failed, each for a reason of its own.
+        # Without a number: connections to several addresses have failed, for different reasons.
         reason = os.strerror(error.errno or 0) if named else "none of its addresses accepted a connection"
         return HttpFailure("connect_failed", f"no connection to {self}: {reason}")
 
@@ -243,8 +242,8 @@ def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:
 
 
 def forget_frames(error: BaseException | None) -> None:
-    """Cut an exception, and those behind it, from the frames that it came through. They hold what was sent,
-    and aiohttp's refer back to the exception: such cycles would stay until the garbage collector runs."""
+    """Detach an exception and its causes from their frames. The frames hold what was sent, and aiohttp's
+    refer back to the exception: such cycles would stay until the garbage collector runs."""
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
@@ -269,6 +268,7 @@ def _tls_reason(exc: BaseException) -> str:
         error = getattr(error, name, None) or error
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message or "the certificate is not trusted"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return str(error.reason).lower().replace("_", " ")
+    reason = getattr(error, "reason", None)  # only errors that OpenSSL made have one
+    if isinstance(error, ssl.SSLError) and reason:
+        return str(reason).lower().replace("_", " ")
     return "the handshake failed"

@@ -1,4 +1,4 @@
-"""OAuth 2.0 with the provider, sans I/O: builds its forms, reads its answers.
+"""OAuth 2.0 with the provider, without I/O: builds its forms, reads its responses.
 
 What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, Entra ID's on-behalf-of
 flow). What must never be here: sockets, clocks (time is an argument), caches, and the sidecar's own HTTP
@@ -34,13 +34,13 @@ one is of little use."""
 
 MAX_ACCESS_TOKEN_BYTES = 65_536
 MAX_EXPIRES_IN = 31 * 86_400
-"""Seconds. A longer life than this is no plausible answer (Entra ID's longest is about a day)."""
+"""Seconds. A longer lifetime is not plausible (Entra ID's longest is about a day)."""
 
 RETRY_AFTER_RANGE = (1, 3600)
 """Seconds. `Retry-After` is honoured within these bounds."""
 
 ANSWERED = ("provider_refused", "provider_failed")
-"""Codes of errors that are answers of the provider, with a status of its own."""
+"""Codes of errors that the provider returned, with its own status."""
 
 JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -126,7 +126,7 @@ class TokenResponse:
 
     Attributes:
         access_token: the token. expires_in: seconds that it lives from the moment of the answer. cacheable:
-        False where the provider did not plausibly say how long it lives; the token is then handed out
+        False if the provider did not plausibly say how long it lives; the token is then handed out
             to the requests that waited for it, and forgotten.
     """
 
@@ -182,7 +182,7 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
     if isinstance(codes, list) and len(codes) <= 32 and all(type(code) is int for code in codes):
         details["error_codes"] = codes
     if isinstance(description, str) and len(description) > _MAX_DETAIL:
-        # Between words: a token that it echoes is whole or not there, so that it can be found and removed.
+        # Cut between words: an echoed token is then complete or absent, so that it can be found and removed.
         description = description[:_MAX_DETAIL].rpartition(" ")[0]
     return ProviderError(
         "provider_refused",
@@ -250,7 +250,7 @@ def _token(document: dict[str, Any], provider_now: float) -> TokenResponse:
         raise _malformed("the provider's answer has no usable access_token")
     token_type = document.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise _malformed("the provider's answer has another token_type than Bearer")
+        raise _malformed("the provider's answer has a token_type other than Bearer")
     stated = _expires_in(document.get("expires_in"))
     # The token's end is compared with the provider's own clock (its Date header), so that a wrong local clock
     # does no harm. A token that has expired on arrival must not reach an application, whatever expires_in
@@ -276,7 +276,7 @@ def _expires_in(value: object) -> float | None:
 
 
 def _unverified_end(token: str) -> float | None:
-    """`exp` of a token that is a JWT; None where it cannot be read: access tokens are opaque to clients."""
+    """`exp` of a token that is a JWT; None if it cannot be read: access tokens are opaque to clients."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

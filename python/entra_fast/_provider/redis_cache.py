@@ -4,7 +4,7 @@ What belongs here: requests to that server. What must never be here: the content
 (redis_entries.py), and when a token is fetched or renewed (replication.py, renewal.py).
 
 The server is not trusted. Tokens are encrypted with a key that it never sees; the names of its entries are
-keyed digests, so that it cannot confirm a guess about who has a token for what; each entry is bound to its
+keyed digests, so that it cannot confirm a guess about which tokens exist; each entry is bound to its
 name, so that entries cannot be swapped; an entry that is wrong in any way is a miss. The server is optional
 at run time: a call waits for it no longer than a short timeout, nothing here raises, and after several
 failures in a row it gets no requests for a while.
@@ -111,7 +111,7 @@ class Breaker:
             self._open()
 
     def _open(self) -> None:
-        # With jitter, so that replicas do not come back in step.
+        # With jitter, so that replicas do not return at the same moment.
         self._paused_until = self._monotonic() + self._pause * self._uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, PAUSE[1])
 
@@ -119,12 +119,12 @@ class Breaker:
 class SharedCache:
     """The tokens of all replicas. Belongs to one event loop; `start` before use, `aclose` after.
 
-    No method raises because of the server. A call waits for it at most for the configured timeout; one that
-    takes longer is a miss, and goes on in the background within a limit of its own: a connection that is slow
-    to open is ready for the next call then, instead of being closed and opened again.
+    No method raises because of the server. A call waits at most for the configured timeout. One that takes
+    longer is a miss, and continues in the background with a limit of its own: a connection that is slow to
+    open is then ready for the next call, instead of being closed and opened again.
 
     Args:
-        ca_bundle: PEM file with certificate authorities to trust beside the system's.
+        ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         clock: seconds since the epoch. monotonic: seconds of a clock that never jumps.
     """
 
@@ -236,12 +236,12 @@ class SharedCache:
 
     def _read(self, digest: bytes, answer: list[Any]) -> tuple[str, FetchedToken | None]:
         """(outcome, token) of the answers to GETRANGE and PTTL."""
+        if any(_is_refusal(each) for each in answer):
+            return "refused", None
         entry, left_millis = answer if len(answer) == 2 else (None, None)
         if entry == b"" or left_millis == -2:
             return "miss", None
         try:
-            if isinstance(entry, redis.exceptions.ResponseError) and "WRONGTYPE" not in str(entry):
-                return "refused", None
             if not isinstance(entry, bytes) or not isinstance(left_millis, int):
                 raise EntryRejected("type")
             content = self._cipher.open(digest, entry)
@@ -296,14 +296,14 @@ class SharedCache:
         call = _background.start(self._call(command), "call to the shared cache")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        # The call goes on when it is late, and when its caller goes away.
+        # The call continues if it is late, and if its caller is cancelled.
         await asyncio.wait({call}, timeout=self._timeout if patience is None else patience)
         late = not call.done() or call.cancelled()
         outcome, answer = ("timed_out", None) if late else call.result()
         took = self._monotonic() - started
         self._metrics.shared_seconds.observe(took, operation)
         if outcome not in SHARED_FAILURES:
-            # A write may take longer, but one that did does not prove that the server is quick enough.
+            # A write may take longer, but a slow write does not prove that the server is fast enough.
             if took <= self._timeout:
                 self._breaker.succeeded()
         elif self._breaker.failed():
@@ -349,8 +349,7 @@ class SharedCache:
                 async with self._redis.pubsub() as subscription:
                     async with asyncio.timeout(self._deadline):
                         await subscription.subscribe(CHANNEL)
-                        while await subscription.get_message(timeout=self._deadline) is None:
-                            pass
+                        await subscription.get_message(timeout=None)  # the confirmation
                     pause = LISTENER_PAUSE[0]
                     await self._receive(subscription)
             except Exception as exc:
@@ -363,7 +362,7 @@ class SharedCache:
         asked = False
         while True:
             message = await subscription.get_message(timeout=self._deadline if asked else HEARTBEAT)
-            if message is None:
+            if message is None:  # pragma: no cover - CPython 3.11 traces nothing after a timeout in an await
                 if asked:
                     return
                 asked = True
@@ -429,6 +428,11 @@ def _pool(settings: SharedCacheSettings, ca_bundle: str | None, deadline: float)
         retry=Retry(NoBackoff(), 0),  # no caller waits for a second attempt
         **options,
     )
+
+
+def _is_refusal(answer: object) -> bool:
+    """Whether the server refused a command. That an entry has another type than ours is no refusal."""
+    return isinstance(answer, redis.exceptions.ResponseError) and "WRONGTYPE" not in str(answer)
 
 
 def _outcome_of(exc: Exception) -> str:

@@ -1,5 +1,4 @@
-"""Entries of the shared cache: their names, their encryption, and the checks that they pass before they are
-used.
+"""Entries of the shared cache: their names, their encryption, and the checks before they are used.
 
 What belongs here: bytes in, tokens out, with time as an argument. What must never be here: the server
 (redis_cache.py).
@@ -131,7 +130,7 @@ def pack(token: FetchedToken, *, now: float, monotonic: float, expiry_millis: in
 
 
 def unpack(content: bytes, *, now: float, monotonic: float, left_millis: int) -> FetchedToken | None:
-    """The token in the content of an entry, or None where it has ended.
+    """The token in the content of an entry, or None if it has expired.
 
     Its age is measured twice, by our clock and by how much of the expiry Redis has counted down, and the
     greater age counts: a wrong clock, here or there, makes a token look too old rather than too young.
@@ -141,7 +140,7 @@ def unpack(content: bytes, *, now: float, monotonic: float, left_millis: int) ->
         left_millis: what Redis says is left of the entry's expiry.
 
     Raises:
-        EntryRejected: these are not times, or this is not a token, that a replica would have written.
+        EntryRejected: the times or the token are not ones that a replica would have written.
     """
     if len(content) <= _HEAD.size:
         raise EntryRejected("content")

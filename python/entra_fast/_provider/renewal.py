@@ -1,4 +1,4 @@
-"""When a cached token is renewed ahead of its expiry, so that no caller waits for it.
+"""When a cached token is renewed before it expires, so that no caller waits for it.
 
 What belongs here: the times at which renewal is due, and tokens that are renewed although no caller asks.
 What must never be here: the renewal itself (token_client.py).
@@ -13,19 +13,19 @@ from entra_fast._provider.tokens import FetchedToken, TimedCache, Timer, Timing,
 from entra_fast.errors import ProviderError
 
 RENEWAL_SPREAD = (0.6, 0.8)
-"""Renewal is due at a random point in this part of the time in which a token is handed out, so that tokens
-which were fetched together are not renewed together."""
+"""Renewal is due at a random point within this part of a token's usable time, so that tokens that were
+fetched together are not renewed together."""
 UNASKED_RENEWAL = (0.84, 0.96)
-"""At a random point in this part of that time an application's own token is renewed even if no caller has
-asked for it since renewal became due."""
+"""At a random point within this part of the usable time, an application's own token is renewed even if no
+caller has asked for it since renewal became due."""
 UNASKED_RENEWALS = 2
-"""How often in a row that happens without a caller asking; then the token may expire."""
+"""Maximum number of consecutive renewals that no caller asked for; after that, the token may expire."""
 MAX_UNASKED = 1000
 """Maximum number of tokens that are renewed without being asked for."""
 RENEWAL_RETRY_PAUSE = (15.0, 30.0)
 """Seconds until a failed renewal is tried again."""
 LEFT_RENEWAL_PAUSE = (2.0, 5.0)
-"""Seconds until a renewal that was left to another replica is looked at again."""
+"""Seconds until a renewal that was left to another replica is checked."""
 
 
 @dataclass(slots=True, repr=False)
@@ -40,7 +40,7 @@ class Renewals:
     """Decides when tokens of a cache are renewed.
 
     Args:
-        renew: called for a token that is to be renewed although no caller asks.
+        renew: called to renew a token that no caller has asked for.
     """
 
     def __init__(self, cache: TimedCache, timing: Timing, renew: Callable[[WantedToken], None]) -> None:
@@ -59,8 +59,8 @@ class Renewals:
         self._cache.put(key, token, renew_in=renew_in)
 
     def schedule(self, wanted: WantedToken, token: FetchedToken) -> None:
-        """Renew the token later, even if no caller asks: an application that comes once an hour must not wait
-        either. Users' tokens are not kept for this."""
+        """Renew the token later, even if no caller asks: an application that asks once an hour must not wait
+        either. Users' tokens are not renewed this way."""
         if wanted.subject_token is None:
             due_at = token.fetched_at + token.usable_for * self._timing.uniform(*UNASKED_RENEWAL)
             self._schedule(wanted, max(0.0, due_at - self._timing.monotonic()))
@@ -79,7 +79,7 @@ class Renewals:
         self._cache.make_renewal_due_again(wanted.key, retry_in=pause)
 
     def left_to_another(self, wanted: WantedToken) -> None:
-        """Another replica renews the token: look soon whether it has."""
+        """Another replica is renewing the token: check soon whether it has."""
         pause = self._timing.uniform(*LEFT_RENEWAL_PAUSE)
         self._cache.make_renewal_due_again(wanted.key, retry_in=pause)
         scheduled = self._scheduled.get(wanted.key)
@@ -88,7 +88,7 @@ class Renewals:
             self._schedule(wanted, pause)
 
     def close(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         for scheduled in self._scheduled.values():
             scheduled.timer.cancel()
         self._scheduled.clear()

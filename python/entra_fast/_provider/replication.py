@@ -1,8 +1,7 @@
-"""What replicas of an application tell each other: tokens that were fetched, renewals that are under way, and
-tokens that were replaced.
+"""The messages between replicas of an application: tokens fetched, renewals in progress, tokens replaced.
 
-What belongs here: when a token of another replica is used, and when ours is published. What must never be
-here: the server in between (redis_cache.py).
+What belongs here: when a token from another replica is used, and when ours is published. What must never be
+here: the server between them (redis_cache.py).
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from entra_fast._provider.tokens import Fetch, FetchedToken, TimedCache
 from entra_fast._single_flight import SingleFlight
 
 LEAD_RESERVE = 1.0
-"""Seconds for which a replica that renews a token keeps others from it, beyond its own deadline."""
+"""Seconds beyond its own deadline for which a replica that renews a token keeps others from doing so."""
 MAX_REPLACEMENTS = 256
-"""Maximum number of announcements of replicas that are followed up at once; a further one is ignored."""
+"""Maximum number of announcements that are processed at once; further ones are ignored."""
 MAX_REPLACED = 10_000
-"""Maximum number of tokens for which it is remembered that they were replaced; the oldest is forgotten."""
+"""Maximum number of replaced tokens that are remembered; beyond it, the oldest is forgotten."""
 
 
 class Replicas(Protocol):
@@ -51,15 +50,15 @@ class RenewalLeftToAnother(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """A token was replaced here by one that was fetched at `since` and lives until `end`, times of the
-    monotonic clock: no older one may come back."""
+    """A token was replaced here by one that was fetched at `since` and expires at `end` (monotonic clock): no
+    older token may replace it."""
 
     since: float
     end: float
 
 
 class Replication:
-    """Takes over tokens of other replicas, and publishes ours. Belongs to one event loop.
+    """Adopts tokens from other replicas, and publishes ours. Belongs to one event loop.
 
     Args:
         fetches: the token client's fetches in flight.
@@ -92,7 +91,7 @@ class Replication:
         await _background.cancel(*self._replacements)
 
     async def find(self, fetch: Fetch) -> FetchedToken | None:
-        """A token that another replica has fetched, or None: then this one asks the provider.
+        """A token that another replica has fetched. If it is None, this replica asks the provider.
 
         Raises:
             RenewalLeftToAnother: no caller waits for the token, and another replica is renewing it.
@@ -118,8 +117,8 @@ class Replication:
         return None
 
     def publish(self, fetch: Fetch, token: FetchedToken) -> None:
-        """Offer a token to the other replicas. Where it replaces one (`skip_cache`), those that have the old
-        one are told."""
+        """Offer a token to the other replicas. If it replaces one (`skip_cache`), replicas with the old one
+        are notified."""
         if self._monotonic() >= token.end:
             return
         if fetch.must_be_new:
@@ -127,8 +126,8 @@ class Replication:
         self._replicas.put(fetch.wanted.key, token, announce=fetch.must_be_new)
 
     def _take_over_later(self, key: bytes) -> None:
-        """Another replica has replaced a token: take over the new one, if the old one is cached here. The
-        announcement alone changes nothing, so that a false one costs no token."""
+        """Another replica has replaced a token: adopt the new one if the old one is cached here. The
+        announcement alone changes nothing, so that a false one loses no token."""
         if len(self._replacements) >= MAX_REPLACEMENTS:
             self._metrics.shared_announcements.add("ignored")
             return
@@ -159,7 +158,7 @@ class Replication:
             self._replaced.popitem(last=False)
 
     def _is_older(self, key: bytes, token: FetchedToken) -> bool:
-        """Whether the token was fetched before one that replaced it here. Where publishing ours failed, what
-        is found may be another replica's older one."""
+        """Whether the token was fetched before one that replaced it here. If publishing ours failed, the
+        shared cache may still hold another replica's older token."""
         replaced = self._replaced.get(key)
         return replaced is not None and token.fetched_at < replaced.since

@@ -18,7 +18,7 @@ from entra_fast.errors import ProviderError
 RETRY_PAUSE = (0.05, 0.25)
 """Seconds; each pause before a retry is drawn from this range, so that many sidecars do not retry in step."""
 RETRY_RESERVE = 0.25
-"""Seconds that must be left for an attempt to be worth making."""
+"""Minimum number of seconds that must be left for another attempt."""
 
 RETRYABLE_FAILURES = frozenset({"dns_failed", "connect_failed", "timed_out", "answer_incomplete"})
 

@@ -1,9 +1,9 @@
 """Acquires tokens (client credentials) and exchanges them (on behalf of a user).
 
-What belongs here: the way of a request from the cache to the provider. One fetch per token however many
-callers, and a token that is still valid rather than an error. What must never be here: the parts that are put
-together (retry.py, renewal.py, replication.py, token_endpoint.py), and the shape of the sidecar's own answers
-(sidecar/).
+What belongs here: how a request gets from the cache to the provider. There is one fetch per token, however
+many callers ask for it, and a token that is still valid is preferred to an error. What must never be here:
+the parts that are used (retry.py, renewal.py, replication.py, token_endpoint.py), and the format of the
+sidecar's responses (sidecar/).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 
 MAX_SUBJECT_TOKEN_BYTES = 65_536
 MAX_FETCHES = 4096
-"""Maximum number of different tokens that are fetched at once; a request for a further one is refused."""
+"""Maximum number of different tokens that are fetched at once; further requests are refused."""
 
 PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
@@ -153,14 +153,14 @@ class TokenClient:
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
         """Renew a cached token in the background, for a caller that answered from the cache without this
-        class. Never raises: what cannot be renewed any more needs no renewal."""
+        class. Never raises: a token that can no longer be renewed needs no renewal."""
         with contextlib.suppress(EntraFastError):
             wanted = self._wanted(target, subject_token)
             self._renewals.asked_for(wanted.key)
             self._renew(wanted)
 
     async def aclose(self) -> None:
-        """Cancel what is being fetched, and renew no more."""
+        """Cancel fetches in flight, and stop renewing."""
         self._renewals.close()
         await self._fetches.aclose()
         self._under_way.clear()  # a fetch that had not begun could not do so itself
@@ -266,7 +266,7 @@ class TokenClient:
             raise ProviderError(*failure.args)  # a new one for each caller: tracebacks would add up
 
     def _renew(self, wanted: WantedToken) -> None:
-        """Fetch a token in the background, unless that is under way."""
+        """Fetch a token in the background, unless a fetch is in flight."""
         if wanted.key in self._fetches:
             return
         try:
@@ -283,7 +283,7 @@ class TokenClient:
             self._metrics.renewals.add("ok" if failure is None else "failed")
 
     def _fetch_of(self, wanted: WantedToken, demand: Demand) -> Fetch:
-        """The fetch of this token that is under way and learns of the demand, or a new one, to be started.
+        """The fetch in flight for this token, whose demand is raised, or a new one, which is not started yet.
 
         Raises:
             ProviderError: code `too_many_fetches`.

@@ -1,7 +1,7 @@
 """One request to the provider's token endpoint.
 
-What belongs here: finding the endpoint, proving who the application is, and removing what was sent from the
-provider's errors. What must never be here: whether to ask at all, and whether to ask again (retry.py,
+What belongs here: finding the endpoint, authenticating the application, and removing what was sent from the
+provider's errors. What must never be here: whether to send a request, and whether to retry it (retry.py,
 token_client.py).
 """
 
@@ -72,7 +72,7 @@ class TokenEndpoint:
             try:
                 fields = self._credentials.fields(credential, endpoints.token_endpoint, self._timing.clock())
             except ConfigurationError as error:
-                # A successor that is not there yet is no reason to forget why the current one was rejected.
+                # A missing successor must not hide why the current credential was rejected.
                 failure = failure or ProviderError("credential_unusable", error.message)
                 continue
             sent_at = self._timing.monotonic()
@@ -84,7 +84,7 @@ class TokenEndpoint:
                 failure = ProviderError(*error.args)
                 continue
             self._credentials.accepted(credential)
-            # Its lifetime is counted from before it was requested: rather too short than too long.
+            # The lifetime is counted from before the request: too short is better than too long.
             return FetchedToken(
                 response.access_token,
                 response.expires_in,
@@ -103,7 +103,7 @@ class TokenEndpoint:
         try:
             async with asyncio.timeout(deadline - self._timing.monotonic()):
                 return await self._finder.find()
-        except TimeoutError:  # the request for them goes on for other callers
+        except TimeoutError:  # the request for them continues for other callers
             raise ProviderError(
                 "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
             ) from None

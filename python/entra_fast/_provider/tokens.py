@@ -1,10 +1,9 @@
-"""What the parts of the token client share: which token is wanted, what was fetched, and where tokens are
-kept.
+"""Types that the parts of the token client share: the wanted token, the fetched token, and the token cache.
 
 What belongs here: types, and what follows from a token's lifetime alone. What must never be here: requests.
 
-Two clocks: lifetimes run on the monotonic one, so that a jump of the wall clock neither kills nor revives a
-token; a subject token's own end and client assertions are wall-clock times.
+Two clocks: lifetimes use the monotonic clock, so that a jump of the wall clock neither expires nor revives a
+token; a subject token's expiry and client assertions use the wall clock.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ON_BEHALF_OF = "on_behalf_of"
 """Purposes of cache keys, and names of OAuth grants in metrics."""
 
 LONG_MARGIN = 120.0
-"""Seconds before its end at which a token is no longer handed out, unless the provider fails."""
+"""Seconds before its expiry at which a token is no longer handed out, unless the provider fails."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,8 +46,8 @@ class FetchedToken:
 
     Attributes:
         lifetime: from `fetched_at` to its end. fetched_at: when it was requested, by the monotonic clock.
-        subject_expires_at: the end of the token it was exchanged for, since the epoch; None where there is
-        none. cacheable: False where its end, or that of its subject token, is not known.
+        subject_expires_at: the end of the token it was exchanged for, since the epoch; None if there is
+        none. cacheable: False if its end, or that of its subject token, is not known.
     """
 
     access_token: str
@@ -63,7 +62,7 @@ class FetchedToken:
 
     @property
     def usable_for(self) -> float:
-        """For how many seconds of its lifetime it is handed out: as `_native.TokenCache` does."""
+        """The seconds of its lifetime for which it is handed out; `_native.TokenCache` uses the same rule."""
         return self.lifetime - (LONG_MARGIN if self.lifetime > 2 * LONG_MARGIN else self.lifetime / 2)
 
 
@@ -79,17 +78,17 @@ class WantedToken:
 
     @property
     def is_cacheable(self) -> bool:
-        """Not where the end of the user's token is not known: no token for that user may outlive it."""
+        """False if the expiry of the user's token is unknown: no token for that user may outlive it."""
         return self.subject_token is None or self.subject_expires_at is not None
 
 
 class Demand(enum.IntEnum):
-    """What is asked of a fetch; rises while it is in flight, when another caller joins."""
+    """What callers expect of a fetch; rises while it is in flight, when another caller joins."""
 
     RENEWAL = 0
-    """No caller waits: another replica may do it as well."""
+    """No caller waits: another replica may fetch the token instead."""
     TOKEN = 1
-    """A caller waits for any token, also one that another replica has."""
+    """A caller waits for any token, including one that another replica has."""
     NEW_TOKEN = 2
     """A caller waits for a token that is newer than the request (`skip_cache`)."""
 
@@ -111,7 +110,7 @@ class Fetch:
 
 
 class Timer(Protocol):
-    """What `loop.call_later` returns."""
+    """The result of `loop.call_later`."""
 
     def cancel(self) -> None: ...
 
@@ -137,7 +136,7 @@ class Timing:
 
 
 class TokenCache(Protocol):
-    """Where tokens are kept: `_native.TokenCache`, or something that does more when it changes."""
+    """Where tokens are kept: `_native.TokenCache`, or a class that also reacts to changes."""
 
     def get(self, key: bytes, *, monotonic: float, now: float) -> _native.CachedToken | None: ...
 
@@ -158,18 +157,18 @@ class TokenCache(Protocol):
 
 
 class TimedCache:
-    """A `TokenCache` that is told the time."""
+    """A `TokenCache` that gets the time as an argument."""
 
     def __init__(self, cache: TokenCache, timing: Timing) -> None:
         self._cache = cache
         self._timing = timing
 
     def get(self, key: bytes) -> _native.CachedToken | None:
-        """The token, unless it is about to end."""
+        """The token, unless it is about to expire."""
         return self._cache.get(key, monotonic=self._timing.monotonic(), now=self._timing.clock())
 
     def get_stale(self, key: bytes) -> _native.CachedToken | None:
-        """The token as long as it is valid: for when the provider fails."""
+        """The token while it is valid, for use when the provider fails."""
         return self._cache.get_stale(key, monotonic=self._timing.monotonic(), now=self._timing.clock())
 
     def put(self, key: bytes, token: FetchedToken, *, renew_in: float) -> None:
@@ -189,8 +188,8 @@ class TimedCache:
 
 
 def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
-    """The key of a token in a `TokenCache`: what makes two requests the same request. The two names of the
-    provider do not appear in it.
+    """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
+    the provider are not part of it.
 
     Args:
         scope: as `oauth.scope_for` gives it.

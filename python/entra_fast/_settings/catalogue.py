@@ -1,6 +1,6 @@
 """Every setting of the sidecar. docs/settings.md is checked against it.
 
-What belongs here: one row for each setting, and all that is to be said about that setting alone. What must
+What belongs here: one row for each setting, with everything that concerns only that setting. What must
 never be here: a default or a bound that is written down anywhere else.
 """
 
@@ -20,6 +20,7 @@ from entra_fast._settings.kinds import (
     Milliseconds,
     SecretText,
     Setting,
+    Tenants,
     Text,
     Url,
 )
@@ -65,6 +66,12 @@ AZURE_APP_WELL_KNOWN_URL: Final = Url(
 )
 AZURE_OPENID_CONFIG_ISSUER: Final = Url(
     "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
+)
+ALLOWED_TENANTS: Final = Tenants(
+    "ENTRA_FAST_ALLOWED_TENANTS",
+    tuple[str, ...](),
+    "Tenants whose tokens are accepted; `*` means any. Required for introspection where the issuer stands "
+    "for any tenant (`{tenantid}`, as in the discovery documents of `common` and `organizations`).",
 )
 AZURE_OPENID_CONFIG_JWKS_URI: Final = Url(
     "AZURE_OPENID_CONFIG_JWKS_URI",
@@ -150,7 +157,7 @@ HTTPS_PROXY: Final = Text(
 HTTP_PROXY: Final = Text(
     "HTTP_PROXY",
     None,
-    "Web proxy for http URLs. Without effect, because http is allowed for loopback addresses only.",
+    "Web proxy for http URLs. It has no effect, because http is allowed for loopback addresses only.",
     environment_only=True,
 )
 NO_PROXY: Final = Text(
@@ -178,7 +185,7 @@ MAX_CONNECTIONS: Final = Integer(
 REQUEST_TIMEOUT: Final = Milliseconds(
     "ENTRA_FAST_REQUEST_TIMEOUT_MILLIS",
     10.0,
-    "Maximum time to receive a request, from its first byte to its last. After that, the status is 408.",
+    "Maximum time to receive a request, from its first byte to its last. Slower requests get status 408.",
 )
 IDLE_TIMEOUT: Final = Milliseconds(
     "ENTRA_FAST_IDLE_TIMEOUT_MILLIS",
@@ -217,7 +224,7 @@ SIGNATURES: Final = Choice(
     "ENTRA_FAST_SIGNATURES",
     "fast",
     "Libraries that verify signatures. `fast`: rind verifies RS256 and PS256 where the processor allows it, "
-    "and AWS-LC confirms samples of its answers. `aws-lc`: AWS-LC verifies everything (SECURITY.md).",
+    "and AWS-LC confirms a sample of its results. `aws-lc`: AWS-LC verifies everything (SECURITY.md).",
     choices=("fast", "aws-lc"),
 )
 
@@ -268,7 +275,7 @@ REDIS_KEY_FILE: Final = FilePath(
 REDIS_TIMEOUT: Final = Milliseconds(
     "ENTRA_FAST_REDIS_TIMEOUT_MILLIS",
     0.1,
-    "Maximum time that a request waits for Redis before it proceeds without.",
+    "Maximum time that a request waits for Redis before it proceeds without it.",
     high=10_000,
 )
 REDIS_CONNECT_TIMEOUT: Final = Milliseconds(

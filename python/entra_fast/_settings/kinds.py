@@ -1,4 +1,4 @@
-"""The kinds of settings: what form the text of each must have, and which value it becomes.
+"""The kinds of settings: the form that the text of each must have, and the value that it is parsed to.
 
 What belongs here: parsing one text, without knowing where it came from. A kind raises `Unsuitable` with the
 rest of a sentence that begins with the setting's name ("must be ...").
@@ -19,6 +19,7 @@ V_co = TypeVar("V_co", covariant=True)
 D_co = TypeVar("D_co", covariant=True)
 """The type of a setting's default: that of its value, or None."""
 
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _MAX_DIGITS = 15
 
@@ -40,7 +41,7 @@ class Setting(ABC, Generic[V_co, D_co]):
     Attributes:
         default: the value when the setting is unset.
         description: what the setting means: a noun phrase, or the effect of a value.
-        aliases: other names under which the setting is read; the own name wins.
+        aliases: other names of the setting; its own name takes precedence.
         environment_only: whether files are ignored.
     """
 
@@ -164,6 +165,24 @@ class HostNames(Setting[frozenset[str], D_co]):
 
     def shown_default(self) -> str:
         return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants(Setting[tuple[str, ...], D_co]):
+    """Comma-separated tenant ids, or `*` for any tenant."""
+
+    @property
+    def form(self) -> str:
+        return "comma-separated tenant ids, or `*`"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        tenants = tuple(sorted({name.strip().lower() for name in text.split(",") if name.strip()}))
+        if tenants != ("*",) and not all(map(_GUID.fullmatch, tenants)):
+            raise Unsuitable("must be comma-separated tenant ids (GUIDs), or * for any tenant")
+        return tenants
+
+    def shown_default(self) -> str:
+        return ",".join(self.default) if isinstance(self.default, tuple) else ""
 
 
 @dataclass(frozen=True, slots=True)

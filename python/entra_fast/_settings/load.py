@@ -44,8 +44,7 @@ class Settings:
     """All settings of a sidecar; complete and checked when it exists.
 
     Attributes:
-        unknown: variables that look like settings and are not, each with the setting that may have been
-            meant.
+        unknown: variables that look like settings but are not, each with the setting that was probably meant.
     """
 
     server: ServerSettings
@@ -88,7 +87,7 @@ def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | 
     """A reader of an environment and of the directory that holds settings as files.
 
     Raises:
-        ConfigurationError: ENTRA_FAST_SETTINGS_DIRECTORY names no directory.
+        ConfigurationError: ENTRA_FAST_SETTINGS_DIRECTORY is not a directory.
     """
     environment = os.environ if environ is None else environ
     if directory is None:
@@ -141,7 +140,7 @@ def _server_settings(read: Reader) -> ServerSettings:
 def _workers(read: Reader) -> int:
     workers = read.get(catalogue.WORKERS)
     if workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
-        message = "ENTRA_FAST_WORKERS must be 1: this system has no SO_REUSEPORT"
+        message = "ENTRA_FAST_WORKERS must be 1: several workers need SO_REUSEPORT, which this system lacks"
         raise ConfigurationError("setting_invalid", message, "ENTRA_FAST_WORKERS")
     return workers
 
@@ -233,6 +232,7 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
         jwks_uri=jwks_uri,
         token_endpoint=token_endpoint,
         credentials=_credential_settings(read),
+        allowed_tenants=read.get(catalogue.ALLOWED_TENANTS),
     )
 
 

@@ -45,10 +45,11 @@ class ProviderSettings:
     jwks_uri: str | None
     token_endpoint: str | None
     credentials: CredentialSettings
+    allowed_tenants: tuple[str, ...] = catalogue.ALLOWED_TENANTS.default
 
     @property
     def needs_discovery(self) -> bool:
-        """Whether the discovery document must be fetched before all requests can be answered."""
+        """Whether the discovery document is needed to answer all requests."""
         return None in (self.issuer, self.jwks_uri, self.token_endpoint)
 
 

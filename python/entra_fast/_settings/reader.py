@@ -25,7 +25,7 @@ ERROR_CODES = {
 
 
 class Reader:
-    """Reads settings from an environment and, for what it lacks, from the files of a directory."""
+    """Reads settings from an environment and, if they are missing there, from the files of a directory."""
 
     def __init__(self, environ: Mapping[str, str], directory: Path | None) -> None:
         self.environ = environ

@@ -1,4 +1,4 @@
 """What the pages of the emulator and of the token generator share: templates, style sheet, headers, checks.
 
-Whatever only one of them knows or decides belongs there.
+Anything that only one of them needs belongs in its own package.
 """

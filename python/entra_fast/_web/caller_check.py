@@ -1,4 +1,4 @@
-"""Refuse what a page of another site could send from the same browser; for servers that have pages.
+"""Refuse requests that a page of another site could send from the same browser; for servers that have pages.
 
 The rules are the core's (`rust/core/src/sidecar/contract.rs`); here they become one check and its sentences.
 """
@@ -34,8 +34,8 @@ class CallerCheck:
         """
         headers = request.headers
         hosts = headers.getall("Host", [])
-        # DNS rebinding: a page whose name suddenly resolves to this machine has the origin of this server,
-        # as far as its browser can tell.
+        # DNS rebinding: a page whose name suddenly resolves to this machine has, to its browser, the origin
+        # of this server.
         if self._hosts is not None and not (len(hosts) == 1 and self._hosts.allows_host(hosts[0])):
             return f"the Host header does not name this server; {self._advice}"
         # Cross-site request forgery.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_MAX_RANGES = 32  # what is beyond that was not written by a client that wants an answer
+_MAX_RANGES = 32  # a longer header does not come from a genuine client
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str:
     """The offer that `accept` ranks highest.
 
-    Equal ranks go to what the caller names first, then to what is offered first. A caller that accepts none
-    of the offers gets the first one: an answer in another type helps more than 406.
+    Ties go to the type that the caller names first, then to the one that is offered first. A caller that
+    accepts none of the offers gets the first one: a response in another type helps more than 406.
     """
     ranges = [_parse(part) for part in (accept or "*/*").split(",")[:_MAX_RANGES]]
     best, best_rank = offers[0], (0.0, 0)

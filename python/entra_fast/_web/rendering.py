@@ -1,8 +1,8 @@
-"""Pages out of Jinja2 templates: one environment, one style sheet, one content security policy.
+"""Pages from Jinja2 templates: one environment, one style sheet, one content security policy.
 
-Templates come from the package and are compiled when a page is first asked for; text of users is only ever a
-value, which the environment escapes. Jinja2 is imported for the first page and not before, so that endpoints
-without pages start and run without it.
+Templates come from the package and are compiled when a page is first requested. User text is only ever a
+value, which the environment escapes. Jinja2 is imported for the first page, so that endpoints without pages
+start and run without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STYLE: Final = (importlib.resources.files(__name__.rpartition(".")[0]) / "static
 )
 
 SUBMIT_SCRIPT: Final = "document.forms[0].submit()"
-"""The only script there is: it submits the form of `response_mode=form_post`, which has a button as well."""
+"""The only script: it submits the form of `response_mode=form_post`, which also has a button."""
 
 
 def _source(text: str) -> str:
@@ -35,8 +35,8 @@ def _source(text: str) -> str:
 
 
 # Inline by digest: each page is one request, and nothing else that looks like style or script is applied.
-# There is no form-action: browsers apply it to the redirects that follow a sign-in as well, and those lead
-# to applications and to login servers that are not known here.
+# There is no form-action: browsers also apply it to the redirects that follow a sign-in, and those lead to
+# applications and to login servers that are not known here.
 CONTENT_SECURITY_POLICY: Final = (
     f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SUBMIT_SCRIPT)}; img-src data:; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -44,7 +44,7 @@ CONTENT_SECURITY_POLICY: Final = (
 
 
 def require_jinja2() -> None:
-    """Check that pages can be rendered, without loading what renders them.
+    """Check that pages can be rendered, without loading Jinja2.
 
     Raises:
         ConfigurationError: Jinja2 is not installed.

@@ -1,4 +1,4 @@
-"""Answers with pages: one set of headers for all of them."""
+"""Responses with pages: one set of headers for all of them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ POPUP_HEADERS: Final = {
 
 
 def page(html: str, status: int = 200, *, popup: bool = False) -> web.Response:
-    """An answer with a page. `popup`: another origin may have opened its window, and needs to watch it."""
+    """A response with a page. `popup`: another origin may have opened its window, and needs to watch it."""
     headers = POPUP_HEADERS if popup else PAGE_HEADERS
     return web.Response(text=html, status=status, content_type="text/html", charset="utf-8", headers=headers)
 
 
 def see_other(path: str) -> web.Response:
-    """On to another page after a form (RFC 9110, section 15.4.4)."""
+    """Redirect to another page after a form (RFC 9110, section 15.4.4)."""
     return web.Response(status=303, headers={"Location": path, "Cache-Control": "no-store"})

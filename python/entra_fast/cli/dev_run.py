@@ -1,20 +1,18 @@
 """Runs the local system, or the local Entra ID alone, until a signal ends it.
 
-What belongs here: signals, and what is printed on the way.
+What belongs here: signals, and the messages for the terminal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvloop
-
+from entra_fast import _event_loop
 from entra_fast.cli.dev_system import (
     NO_APPLICATION,
     RELOAD_SECONDS,
@@ -62,7 +60,7 @@ def run(options: Options) -> int:
         ConfigurationError: a manifest, an option or a port is not usable.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    return uvloop.run(_run(options))
+    return _event_loop.run(_run(options))
 
 
 def run_emulator(options: EmulatorOptions) -> int:
@@ -72,7 +70,7 @@ def run_emulator(options: EmulatorOptions) -> int:
         ConfigurationError: a manifest or an option is not usable.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    return uvloop.run(_run_emulator(options))
+    return _event_loop.run(_run_emulator(options))
 
 
 async def _run(options: Options) -> int:
@@ -123,16 +121,12 @@ async def _run_emulator(options: EmulatorOptions) -> int:
 def _stop_signal() -> asyncio.Event:
     """Set by the first SIGINT or SIGTERM. A second one has its usual effect: the process ends at once."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
 
-    def on_signal() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    def on_signal(_: int) -> None:
+        _event_loop.restore_stop_signals()
         stop.set()
 
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
+    _event_loop.on_stop_signals(on_signal)
     return stop
 
 

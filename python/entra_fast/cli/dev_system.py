@@ -50,8 +50,8 @@ class Options:
         manifests: `[<cluster>=]<path>` each; none for the examples.
         apps: `<cluster>:<namespace>:<name>` of those that get a sidecar; none for the first one.
         sidecar_port: of the first sidecar; its probes take the next port, further sidecars the ports after.
-        tls: folder of the local certificate authority, if the local Entra ID is to be served over https;
-            empty for the usual one.
+        tls: folder of the local certificate authority, to serve the local Entra ID over https; empty for the
+            default one.
     """
 
     manifests: tuple[str, ...] = ()
@@ -123,8 +123,10 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
 def local_tls(folder: str | None, names: Sequence[str] = ()) -> LocalTls | None:
     if folder is None:
         return None
+    if folder:
+        return prepare_tls(Path(folder), names)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return prepare_tls(Path(folder) if folder else cache / "entra-fast" / "tls", names)
+    return prepare_tls(cache / "entra-fast" / "tls", names)
 
 
 def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:

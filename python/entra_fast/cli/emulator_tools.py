@@ -72,10 +72,11 @@ def _env(arguments: argparse.Namespace) -> int:
 
 def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
     """Write a file for each variable, as NAIS mounts them. They are secrets: only the owner may read them."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)  # not on Windows
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, value in environment.items():
-            handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            handle = os.open(folder / name, flags, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(value)
     except OSError as error:
@@ -95,7 +96,7 @@ def _add_explain(add: AddCommand) -> None:
         "explain whether access policies allow a token",
         """Decide, by the rules of the local Entra ID, whether an application gets a token for an API:
 for itself, or on behalf of a user. Shows each check with the line of the manifest that
-decides it, and what to change. The exit status is 0 if the token is granted, 1 if not.
+decides it, and what to change. The exit status is 0 if a token would be issued, 1 if not.
 
 examples:
   entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b

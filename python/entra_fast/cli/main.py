@@ -1,7 +1,7 @@
 """The `entra-fast` command: parses arguments, runs one command, and turns errors into exit statuses.
 
 What belongs here: the parser, the list of commands, and the mapping from exceptions to exit statuses. The
-commands are in the modules beside this one. Each imports the part that it runs when it runs, so that
+commands are in the other modules of this package. Each imports what it needs only when it runs, so that
 `entra-fast inspect` loads no web server and `entra-fast serve` no emulator.
 """
 

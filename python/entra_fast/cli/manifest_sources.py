@@ -1,6 +1,6 @@
-"""Where manifests, users and groups are read from when a command line does not say.
+"""The default paths of manifests, users and groups.
 
-What belongs here: paths. Reading the files is the emulator's.
+What belongs here: paths. The emulator reads the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def find_sources(
     """The manifests and the directory that were named, else those in ./examples, else the packaged examples.
 
     Raises:
-        ConfigurationError: something that was named does not exist.
+        ConfigurationError: a path that was given does not exist.
     """
     sources = [Source.parse(text) for text in manifests]
     for source in sources:

@@ -19,5 +19,5 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--directory",
         metavar="FILE",
-        help="users and groups (default: directory.yaml beside the manifests, or the packaged example)",
+        help="users and groups (default: directory.yaml next to the manifests, or the packaged example)",
     )

@@ -197,7 +197,7 @@ def _add_emulator(add: AddCommand) -> None:
     parser = add(
         "emulator",
         _emulator,
-        "run a local Entra ID alone",
+        "run only a local Entra ID",
         """Run a local Entra ID with the applications and access policies of your NAIS manifests, and
 print its address. Changed manifests are reloaded. For development only: anyone can sign in
 as any user.
@@ -237,9 +237,9 @@ def _add_token_generator(add: AddCommand) -> None:
         "token-generator",
         _token_generator,
         "run the token generator, for trying out APIs",
-        """Serve the token generator: GET /api/obo and /api/m2m behind a login, POST /api/public/m2m
-without one. Register it as an application: with <url>/oauth2/callback as redirect URI, and
-in the access policies of the APIs that it gets tokens for.
+        """Serve the token generator: GET /api/obo and /api/m2m require a sign-in, POST /api/public/m2m
+does not. Register it as an application with <url>/oauth2/callback as redirect URI, and add
+it to the access policies of the APIs that it gets tokens for.
 
 settings, in addition to the AZURE_* variables of the sidecar:
   BIND_ADDRESS               address to listen on (default: 127.0.0.1:8081)
@@ -269,7 +269,7 @@ def _add_tls_option(parser: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help="serve the local Entra ID over https, with a certificate authority that is kept in DIR "
+        help="serve the local Entra ID over https, with a certificate authority stored in DIR "
         "(default: a directory in the user's cache); prints how to trust it",
     )
 
@@ -278,6 +278,6 @@ def _add_settings_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings",
         metavar="DIR",
-        help="directory of files for settings that the environment lacks (default: "
+        help="directory with files for settings that are not in the environment (default: "
         "$ENTRA_FAST_SETTINGS_DIRECTORY, or /var/run/secrets/nais.io/azure)",
     )

@@ -1,7 +1,7 @@
 # ruff: noqa: PLC0415 - each command imports what it runs when it runs
 """The commands that send a request to a running sidecar: token, exchange, introspect.
 
-What belongs here: their options, the request, and the meaning of its answer for the exit status.
+What belongs here: their options, the request, and the exit status that follows from the response.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Server:
     Attributes:
         what: the kind of server, for errors.
         named: the option or variable that its URL came from.
-        ca: a file with certificate authorities to trust beside the system's.
+        ca: a file with certificate authorities to trust in addition to the system's.
     """
 
     what: str
@@ -232,7 +232,7 @@ example:
             "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
         )
         parser.add_argument(
-            "--json", action="store_true", help="the sidecar's whole answer, also if it is an error"
+            "--json", action="store_true", help="print the complete response of the sidecar, including errors"
         )
     for parser in (token, exchange, introspect):
         parser.add_argument("--url", help="URL of the endpoint (default: see above)")

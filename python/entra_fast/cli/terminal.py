@@ -1,6 +1,6 @@
-"""What all commands share: exit statuses, errors, reading a token, and printing without risk.
+"""What all commands share: exit statuses, errors, reading a token, and safe printing.
 
-What belongs here: everything that reads standard input or decides how something looks in a terminal. Text
+What belongs here: everything that reads standard input or formats text for a terminal. Text
 from a token or from another program is never printed raw: a control character could move the cursor, hide
 lines or set the window's title. No colour is used, so there is nothing for `NO_COLOR` to turn off.
 """
@@ -58,7 +58,7 @@ def reason(error: Exception) -> str:
 
 
 def discard_output() -> None:
-    """Send what is still buffered to nowhere; otherwise Python reports the same error again at exit."""
+    """Discard buffered output; otherwise Python reports the same error again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -98,7 +98,7 @@ def read_token(argument: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that a terminal would interpret: control and format characters."""
+    """The text, with control and format characters escaped, because a terminal would interpret them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -122,7 +122,7 @@ def readable_time(value: object, now: float) -> str:
 
 
 def readable_time_text(text: object, now: float) -> str:
-    """As `readable_time`, for a number in a text."""
+    """Like `readable_time`, for a number in a text."""
     try:
         return readable_time(float(str(text)), now)
     except ValueError:

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - each command imports what it runs when it runs
-"""The commands about a token at hand: validate, inspect.
+"""The commands that examine a given token: validate, inspect.
 
 What belongs here: their options, and how checks and claims are shown.
 """

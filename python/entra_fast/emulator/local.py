@@ -56,7 +56,7 @@ class LocalProvider:
         strict_assertions: refuse a client assertion that is used twice also from clients that do so by design
             (MSAL).
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
-        public_url: the address under which clients know this provider, where it is not the one it listens on
+        public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
     """
 
@@ -87,7 +87,7 @@ class LocalProvider:
         self.loaded_files: dict[str, tuple[int, int]] = {}
         """The result of `watched_files` when the registry was loaded."""
         self.load_error: str | None = None
-        """Why the manifests on disk could not be loaded; the last good ones stay in force."""
+        """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
         self.keyring = Keyring(self.now)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
@@ -117,7 +117,7 @@ class LocalProvider:
         Args:
             sources: paths, or `<cluster>=<path>`.
             directory: YAML file with tenants, users and groups; None for one tenant without users.
-            cluster: of sources that do not say.
+            cluster: the default, for sources that do not name one.
             options: as for the class.
 
         Raises:
@@ -146,7 +146,7 @@ class LocalProvider:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """Notices about what real NAIS skips silently."""
+        """Notices about entries that real NAIS skips silently."""
         return (*self._skipped, *self.registry.notices)
 
     def reload(self) -> None:
@@ -271,7 +271,7 @@ class LocalProvider:
         return Explanation(client.name, resource.name, username, decision, claims)
 
     def mint(self, consumer: str, target: str, user: str | None = None) -> tuple[Explanation, str | None]:
-        """What `explain` says, and the token itself where it is granted."""
+        """The result of `explain`, and the token itself if one is issued."""
         explanation = self.explain(consumer, target, user)
         error = explanation.decision.error
         self.journal.add(
@@ -348,7 +348,7 @@ class LocalProvider:
         return {"keys": self.keyring.published(issuer)}
 
     def cluster_discovery(self, cluster: str) -> dict[str, Any]:
-        """What a cluster's issuer of workload identity tokens says about itself."""
+        """The discovery document of a cluster's issuer of workload identity tokens."""
         return discovery.cluster_document(cluster_issuer(self.base_url, cluster))
 
     def clusters(self) -> tuple[str, ...]:
@@ -371,7 +371,7 @@ class LocalProvider:
         self.save()
 
     def save(self) -> None:
-        """Write the state, where it is kept. Raises ConfigurationError when that fails."""
+        """Save the state, if a state directory is set. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
             state.save(self._state_directory, self.keyring, self.credentials, self.store)
 

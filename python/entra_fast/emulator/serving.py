@@ -1,7 +1,7 @@
 """LocalEntraId as users know it: the local Entra ID together with its web server.
 
 Only the composition belongs here. The web server is imported when it is needed: `entra-fast explain` and
-tests of policies do without it.
+tests of policies never load it.
 """
 
 from __future__ import annotations
@@ -77,5 +77,5 @@ class RunningEmulator:
         return self.local.environment(application)
 
     async def stop(self) -> None:
-        """Stop serving; saves the state, where it is kept."""
+        """Stop serving; saves the state, if a state directory is set."""
         await self._stop()

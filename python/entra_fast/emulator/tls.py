@@ -66,8 +66,8 @@ def prepare(directory: Path, names: Iterable[str] = ()) -> LocalTls:
     """The authority of a directory, created if there is none or it has expired, and a new server certificate.
 
     Args:
-        names: host names beside localhost, for containers; the authority is replaced if it may not sign for
-            them.
+        names: host names in addition to localhost, for containers; the authority is replaced if it may not
+            sign for them.
 
     Raises:
         ConfigurationError: the directory cannot be written, or holds a damaged authority.
@@ -188,7 +188,8 @@ def _subtree(name: str) -> x509.GeneralName:
 def _write(path: Path, data: bytes, mode: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
+        if hasattr(os, "fchmod"):  # not on Windows, where files get the permissions of their folder
+            os.fchmod(file.fileno(), mode)
         file.write(data)
 
 

@@ -1,8 +1,8 @@
 """The token generator: pages and routes that give fresh tokens to developers who try out an API.
 
 It is an ordinary application at the provider, configured by the AZURE_* variables like any other, so it runs
-against a real tenant as well as against the local Entra ID. It may use everything from `validate` downwards;
-it knows nothing of the sidecar and the emulator.
+against both a real tenant and the local Entra ID. It may use everything from `validate` downwards; it does
+not use the sidecar or the emulator.
 
 An application: its Python modules are not public.
 """

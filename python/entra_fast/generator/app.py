@@ -9,7 +9,7 @@
 | `GET /oauth2/login`, `GET /oauth2/callback`, `POST /oauth2/logout` | | the login |
 | `GET /healthz`, `GET /readyz` | no | probes |
 
-Errors are JSON in the shape of RFC 6749, section 5.2, or a page where the caller prefers HTML.
+Errors are JSON in the form of RFC 6749, section 5.2, or a page if the caller prefers HTML.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Generator:
             "use the host of TOKEN_GENERATOR_URL, or add this one to ENTRA_FAST_ALLOWED_HOSTS",
         )
         self._secure = base_url.startswith("https://")
-        # Cookies are shared between the ports of a host, so the names say whose they are. `__Host-` keeps
+        # Cookies are shared between the ports of a host, so the names identify their owner. `__Host-` keeps
         # neighbours on the same domain from planting them; browsers take it over https only (RFC 6265bis,
         # section 4.1.3.2).
         prefix = "__Host-" if self._secure else ""
@@ -258,7 +258,7 @@ class Generator:
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except Exception as error:
-            # Neither the exception's text, which may quote what it failed on, nor the path as it was sent.
+            # Neither the exception's text, which may quote its input, nor the path as it was sent.
             _log.error("request failed: %s in %s", type(error).__name__, _places(error))
             response = self._error(request, 500, "server_error", "an internal error; the log has the details")
         headers = response.headers

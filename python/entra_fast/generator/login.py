@@ -1,5 +1,5 @@
-"""One login by authorization code with PKCE, as data: what goes into the redirect and the cookie, and
-whether what comes back belongs together. No HTTP, no provider; the clock comes from outside.
+"""One login by authorization code with PKCE, as data: the values for the redirect and the cookie, and the
+check that a callback belongs to them. No HTTP, no provider; the clock is an argument.
 
 Nothing is stored here between the redirect and the callback, so logins that never come back cannot fill a
 store. The browser keeps a *ticket* in a cookie: a random id, when it ends, and what to do
@@ -7,8 +7,8 @@ afterwards. `state` (RFC 6749, section 10.12), `nonce` (OpenID Connect Core, sec
 verifier (RFC 7636) are derived from the ticket with a key that never leaves the process. A changed ticket
 therefore no longer fits its `state`, and reading the ticket reveals neither.
 
-Where to go after the login is a name out of a closed set and an audience, never an address: an open
-redirect cannot be expressed.
+The destination after the login is a name from a closed set and an audience, never an address, so an open
+redirect is impossible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Destination = Literal["start", "obo", "m2m"]
-"""What the user wanted when the login came between."""
+"""The request that the login interrupted."""
 
 TICKET_SECONDS = 600.0
 """How long a user may take at the provider's pages."""
@@ -79,15 +79,15 @@ class Logins:
         """
         if not ticket:
             raise LoginError(
-                "This browser has no sign-in in progress: it is finished already, it took longer than "
+                "This browser has no sign-in in progress: it has already finished, it took longer than "
                 f"{TICKET_SECONDS / 60:.0f} minutes, or cookies are blocked. Sign in again."
             )
         if not state or not hmac.compare_digest(
             self._derive("state", ticket).encode(), state.encode(errors="replace")
         ):
             raise LoginError(
-                "The response belongs to another sign-in than the last one begun in this browser, or this "
-                "server was restarted meanwhile. Sign in again."
+                "The response does not belong to the last sign-in begun in this browser, or this server was "
+                "restarted in the meantime. Sign in again."
             )
         # Only this process has the key, so a ticket that fits its state is its own.
         try:

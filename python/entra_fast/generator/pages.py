@@ -45,7 +45,7 @@ def error_page(
     user: str | None = None,
     minutes_left: int = 0,
 ) -> str:
-    """What went wrong, in the provider's own words, and what to do about it.
+    """The provider's error message, and what to do about it.
 
     Args:
         codes: AADSTS codes of the provider.

@@ -1,4 +1,4 @@
-"""The token generator's conversation with the provider: discovery, the login's code, and fresh tokens.
+"""The token generator's requests to the provider: discovery, the login's code, and fresh tokens.
 
 Requests and responses are `oauth`'s, the credential is `credentials`', `validate` verifies ID tokens. Only
 the endpoints are cached: every request gets a new token, so that a changed policy or group shows at once.
@@ -90,7 +90,7 @@ class Provider:
         await self._http.aclose()
 
     async def not_ready_reason(self) -> str | None:
-        """Why no token can be had now, or None."""
+        """Why no token can be acquired now, or None."""
         try:
             await self._find()
         except ProviderError as error:
@@ -101,7 +101,7 @@ class Provider:
         """Where to send the browser (OpenID Connect Core, section 3.1.2.1).
 
         Raises:
-            ProviderError: the discovery document cannot be had.
+            ProviderError: the discovery document is not available.
         """
         endpoint = (await self._find()).authorization_endpoint
         query = {
@@ -121,7 +121,7 @@ class Provider:
 
     async def logout_url(self, return_to: str) -> str | None:
         """Where to send the browser to end its session at the provider too (OpenID Connect RP-Initiated
-        Logout 1.0); None when the provider cannot be asked, or has no such place."""
+        Logout 1.0); None if the endpoints are not known, or include none for it."""
         try:
             endpoint = (await self._find()).discovery.end_session_endpoint
         except ProviderError:
@@ -201,7 +201,7 @@ class Provider:
                     response.status, response.headers, response.body, now=self._clock()
                 )
             except HttpFailure as error:
-                raise ProviderError(error.code, f"the provider could not be asked: {error.message}") from None
+                raise ProviderError(error.code, f"no answer from the provider: {error.message}") from None
             except ConfigurationError as error:
                 raise ProviderError(error.code, error.message) from None
             except ProviderError as error:
@@ -216,7 +216,7 @@ class Provider:
         raise refusal
 
     async def _find(self) -> _Endpoints:
-        """The provider's endpoints; a document that is too old serves while no newer one can be had."""
+        """The provider's endpoints. An outdated document is used while no newer one is available."""
         known = self._endpoints
         if known is not None and known.until > self._monotonic():
             return known

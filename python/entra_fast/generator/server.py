@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 from dataclasses import dataclass
 
-import uvloop
 from aiohttp import web
 
+from entra_fast import _event_loop
 from entra_fast._web.rendering import require_jinja2
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
@@ -88,14 +87,12 @@ def run(settings: GeneratorSettings) -> int:
         ConfigurationError: Jinja2 is not installed, or the address cannot be bound.
     """
     logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    return uvloop.run(_serve(settings))
+    return _event_loop.run(_serve(settings))
 
 
 async def _serve(settings: GeneratorSettings) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _event_loop.on_stop_signals(lambda _: stop.set())
     try:
         running = await start_generator(settings)
     except OSError as error:
@@ -109,8 +106,7 @@ async def _serve(settings: GeneratorSettings) -> int:
         ) from None
     print(f"token generator: {running.base_url}", file=sys.stderr, flush=True)
     await stop.wait()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.remove_signal_handler(number)  # a second signal stops at once
+    _event_loop.restore_stop_signals()  # a second signal stops at once
     await running.stop()
     return 0
 

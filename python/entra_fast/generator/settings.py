@@ -59,7 +59,7 @@ class GeneratorSettings:
     Attributes:
         url: its origin as browsers see it (`https://host`), without a trailing slash; None for the address
             that it listens on.
-        audiences: listed on the start page; other audiences can be requested as well.
+        audiences: listed on the start page; other audiences can be requested, too.
     """
 
     server: ServerSettings

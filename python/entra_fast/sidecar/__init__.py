@@ -9,7 +9,7 @@ about tokens (validate.py, _validation.py) and requests to the provider (_provid
 |---|---|
 | interfaces | what the two sides of a sidecar need from each other |
 | service | the side that answers requests, without HTTP |
-| provider_client | the side that speaks to the provider |
+| provider_client | the side that talks to the provider |
 | policy | what a token must be to be active |
 | clocks, logs, status_log, tracing | time, log lines, the status log, spans |
 | http/ | the application, the protocol below it, the fast path, listening sockets |

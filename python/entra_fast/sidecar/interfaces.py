@@ -1,8 +1,8 @@
 """The interfaces between the parts of a sidecar.
 
-What belongs here: what the side that answers requests (`Service`) and the side that speaks to the provider
-(`ProviderClient`) need from each other, and what a listener needs from the process behind it. What must never
-be here: an implementation.
+What belongs here: what the side that answers requests (`Service`) and the side that talks to the provider
+(`ProviderClient`) need from each other, and what a listener needs from its process. What must never be here:
+an implementation.
 
 A single process holds both sides. With workers, the provider process holds the `ProviderClient`, and each
 worker holds a `Service` and a `ProviderChannel`, which stands for the provider process.
@@ -10,34 +10,37 @@ worker holds a `Service` and a `ProviderChannel`, which stands for the provider 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.tracing import Tracing
 
 
 class ProviderChanges(Protocol):
-    """Is told what changes at the provider. Each call is complete when it returns: the order is a promise."""
+    """Receives changes at the provider. Each change has been applied when the call returns, so the order of
+    calls is guaranteed."""
 
     def provider_found(self, issuer: str, keys: KeySource) -> None:
         """The provider's endpoints are known. `keys` is asked for unknown keys from now on."""
 
     def keys_changed(self, keys: KeySet | None) -> None:
-        """There is a new key set; None where the last one was discarded."""
+        """There is a new key set; None if the last one was discarded."""
 
-    def cool_down_changed(self, until: float) -> None:
-        """No unknown `kid` causes a fetch until then, in seconds of the monotonic clock."""
+    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+        """No token causes a fetch of keys until then, in seconds of the monotonic clock."""
 
 
 class Provider(Protocol):
-    """The side that speaks to the provider, as `Service` sees it.
+    """The side that talks to the provider, as `Service` sees it.
 
     Attributes:
-        tokens: acquires tokens; None where no provider is enabled.
+        tokens: acquires tokens; None if no provider is enabled.
     """
 
     @property
@@ -61,8 +64,7 @@ class Provider(Protocol):
 
 
 class Observed(Protocol):
-    """What a listener needs from the process behind it: what it counts and logs, and what its probes
-    answer."""
+    """What a listener needs from its process: metrics, the access log, and the results of probes."""
 
     metrics: Metrics
     access_log: AccessLog

@@ -24,13 +24,13 @@ logger = logging.getLogger("entra_fast")
 WRITTEN_WITHIN = 0.1
 """Seconds within which lines of the access log are written."""
 SHORTEST_SILENCE, LONGEST_SILENCE = 60.0, 3600.0
-"""Seconds between two lines about the same trouble: doubled each time, as long as it lasts."""
+"""Seconds between two lines about the same problem: doubled each time, while it lasts."""
 MAX_REPEATING = 256
 """Maximum number of lines of other libraries that are remembered."""
 
 
 class Silence:
-    """When to log the same trouble again."""
+    """When to log the same problem again."""
 
     __slots__ = ("length", "until")
 
@@ -85,9 +85,9 @@ def _template(record: logging.LogRecord) -> str:
 
 
 class Repeats(logging.Filter):
-    """Keeps other libraries from filling the log: an exporter of traces logs an error every second while its
-    collector is away. A line that repeats is written less and less often, with the number of times that it
-    was not."""
+    """Keeps other libraries from filling the log: a trace exporter logs an error every second while its
+    collector is unavailable. A repeated line is written less and less often, with the number of lines that
+    were suppressed."""
 
     def __init__(self, monotonic: Callable[[], float] = _clock.monotonic) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Repeats(logging.Filter):
 
 
 class AccessLog:
-    """One line per request, where it is enabled. Never the query, the headers or the body.
+    """One line per request, if enabled. Never the query, the headers or the body.
 
     Native code composes and writes the lines for both paths, many at a time, or after `WRITTEN_WITHIN`
     seconds. So they cost the fast path little.
@@ -136,7 +136,7 @@ class AccessLog:
     def start(self) -> None:
         """Write waiting lines regularly from now on, in the running event loop."""
         if self.native is not None:
-            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush, self.native)
 
     def close(self) -> None:
         """Write the waiting lines, for the last time."""
@@ -145,10 +145,9 @@ class AccessLog:
         if self.native is not None:
             self.native.flush()
 
-    def _flush(self) -> None:
-        if self.native is not None:
-            self.native.flush()
-            self.start()
+    def _flush(self, native: _native.AccessLog) -> None:
+        native.flush()
+        self.start()
 
 
 def configure(level: str, *, worker: int | None = None) -> None:

@@ -1,8 +1,8 @@
-"""The side of the sidecar that speaks to the provider.
+"""The side of the sidecar that talks to the provider.
 
-What belongs here: putting together the endpoints, the credential, the token client, the keys and the shared
-cache of one application at one provider, and their life from start to end. What must never be here: requests
-of clients and their answers (service.py), and several processes (process/).
+What belongs here: assembling the endpoints, the credential, the token client, the keys and the shared cache
+of one application at one provider, and starting and stopping them. What must never be here: requests of
+clients and responses to them (service.py), and several processes (process/).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ProviderClient:
         self._metrics = metrics
         self._clocks = clocks
         self._token_http = _http_client(settings.outbound, tracing)
-        # With connections of its own: where requests for tokens hang, keys must not wait behind them.
+        # A separate pool of connections: if requests for tokens hang, requests for keys must not wait.
         self._key_http = _http_client(settings.outbound, tracing)
         self._finder = EndpointFinder(provider, self._key_http, metrics, monotonic=clocks.monotonic)
         self._credentials = Credentials(provider.credentials, provider.client_id, monotonic=clocks.monotonic)
@@ -80,7 +80,7 @@ class ProviderClient:
         metrics.flights.read_from(lambda: self.tokens.in_flight)
 
     async def start(self, changes: ProviderChanges) -> None:
-        """As `Provider.start`."""
+        """See `Provider.start`."""
         self._changes = changes
         if self._shared_cache is not None:
             self._shared_cache.start()
@@ -90,7 +90,7 @@ class ProviderClient:
             self._finder.start(self._begin_with_keys)
 
     async def aclose(self) -> None:
-        """As `Provider.aclose`."""
+        """See `Provider.aclose`."""
         await self._finder.aclose()
         await self.tokens.aclose()
         if self._shared_cache is not None:
@@ -101,7 +101,7 @@ class ProviderClient:
             await http.aclose()
 
     async def readiness(self) -> str | None:
-        """As `Provider.readiness`."""
+        """See `Provider.readiness`."""
         return self.not_ready_reason()
 
     def not_ready_reason(self) -> str | None:
@@ -119,17 +119,17 @@ class ProviderClient:
         return self.keys.unavailable().message if self.keys.keys is None else None
 
     async def keys_problem(self) -> str | None:
-        """As `Provider.keys_problem`."""
+        """See `Provider.keys_problem`."""
         return self.no_keys_reason()
 
     async def exposition(self, own: Metrics) -> bytes:
-        """As `Provider.exposition`: one process is the whole."""
+        """Like `Provider.exposition`: one process is the whole."""
         return await own.exposition()
 
     def _begin_with_keys(self, endpoints: Endpoints) -> None:
         assert self._changes is not None  # noqa: S101 - `start` has set it
         try:
-            policy_for(endpoints.issuer, self._provider.client_id)
+            policy_for(endpoints.issuer, self._provider)
         except EntraFastError as error:
             # Without this, the reason would be lost in the task that found the endpoints.
             self._unusable = f"tokens of this issuer cannot be verified: {error.message}"
@@ -140,12 +140,12 @@ class ProviderClient:
         )
         self._metrics.watch_keys(keys.stats, lambda: keys.outcomes)
         self._changes.provider_found(endpoints.issuer, keys)
-        keys.on_cool_down_change(self._changes.cool_down_changed)
+        keys.on_cool_down_change(self._changes.cool_downs_changed)
         keys.start()
 
 
 class NoProvider:
-    """A `Provider` where none is enabled."""
+    """The `Provider` if none is enabled."""
 
     tokens = None
     keys = None
@@ -174,7 +174,7 @@ class NoProvider:
         return None
 
     async def exposition(self, own: Metrics) -> bytes:
-        """As `Provider.exposition`: one process is the whole."""
+        """Like `Provider.exposition`: one process is the whole."""
         return await own.exposition()
 
 
@@ -184,7 +184,7 @@ def _http_client(outbound: OutboundSettings, tracing: Tracing | None) -> HttpCli
 
 
 def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:
-    """The cache that replicas share, where one is configured."""
+    """The cache that replicas share, if one is configured."""
     if settings.shared_cache is None:
         return None
     from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra

@@ -1,9 +1,8 @@
-"""The status log: since when the sidecar has not been ready and why, and how the provider failed, in few
-lines.
+"""The status log: since when and why the sidecar is not ready, and how the provider fails, in few lines.
 
-What belongs here: comparing the present state with the one that was logged last. Metrics count everything;
-the log is read after the fact. So a line reports a change, or everything since the last such line, and
-trouble that lasts is logged less and less often. What must never be here: values from requests.
+What belongs here: comparing the current state with the one that was logged last. Metrics count everything;
+the log is read afterwards. So a line reports a change, or everything since the last such line, and a lasting
+problem is logged less and less often. What must never be here: values from requests.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class StatusLog:
         await _background.cancel(self._task)
 
     def check(self) -> None:
-        """Log what has changed."""
+        """Log any changes."""
         now = self._monotonic()
         self._check_readiness(now)
         self._check_provider(now)

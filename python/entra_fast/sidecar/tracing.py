@@ -1,11 +1,11 @@
-"""Spans of OpenTelemetry, where it is installed and configured to send them.
+"""OpenTelemetry spans, if OpenTelemetry is installed and configured to send them.
 
 What belongs here: one server span for each request of the API that takes the slow path, one client span for
 each request to the provider. What must never be here: anything that was sent. Attributes are the method, the
 route that matched, the status, and the provider's address; never a header, a query, a body, or the text of an
 error.
 
-Requests on the fast path make no spans, but a request whose `traceparent` is sampled never takes the fast
+Requests on the fast path create no spans, but a request whose `traceparent` is sampled never takes the fast
 path while tracing is on.
 """
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""With one of them in the environment, spans are sent there (OTLP over HTTP)."""
+"""If one of these variables is set, spans are sent to its address (OTLP over HTTP)."""
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
-"""The supported one. An address that is meant for gRPC answers nothing else."""
+"""The only supported protocol. A gRPC endpoint does not accept it."""
 TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 
 
 def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
-    """Tracing, if a tracer provider is configured or the environment names where spans go; else None.
+    """Tracing, if a tracer provider is configured or the environment names an endpoint; else None.
 
     Args:
         environ: by default the process's environment, which OpenTelemetry itself reads in any case
@@ -79,11 +79,11 @@ def _exporting_provider(environ: Mapping[str, str]) -> Any:
 
 
 class Tracing:
-    """Makes the spans. `begin` returns one where tracing is configured.
+    """Creates the spans. `begin` returns an instance if tracing is configured.
 
     Args:
-        tracer: makes the spans.
-        flush: sends those that wait to be sent; None where the tracer provider cannot.
+        tracer: creates the spans.
+        flush: sends the spans that are waiting; None if the tracer provider cannot.
     """
 
     def __init__(self, tracer: Tracer, flush: Callable[[], object] | None = None) -> None:
@@ -91,13 +91,13 @@ class Tracing:
         self._flush = flush
 
     def flush(self) -> None:
-        """Send the spans that wait to be sent, for a process that ends without Python's own clean-up."""
+        """Send the waiting spans, for a process that exits without Python's own clean-up."""
         if self._flush is not None:
             self._flush()
 
     @contextlib.contextmanager
     def server_span(self, request: web.Request, route: str) -> Iterator[Span]:
-        """Around the handling of a request; a child of the caller's span, where `traceparent` names one."""
+        """A span for the handling of a request; a child of the caller's span, if `traceparent` names one."""
         from opentelemetry import propagate  # noqa: PLC0415
         from opentelemetry.trace import SpanKind  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 //! Test vectors that others wrote, through this crate's own functions.
 //!
 //! The data is not part of the project: it is read from the folder that `ENTRA_FAST_VECTORS` names, else from
-//! `../shared/vectors` beside the checkout, and where that is absent the tests say that they were skipped.
+//! `../shared/vectors` next to the checkout, and if that is absent the tests say that they were skipped.
 //! Every test states its counts in the output. What belongs here: external data. What must not: tests of our
 //! own making, which live beside the code and in the Python suites.
 
@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use entra_core::error::Error;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::confirmation::Confirmation;
@@ -20,7 +21,6 @@ use entra_core::jose::signature::Signatures;
 use entra_core::jose::signing_key::SigningKey;
 use entra_core::jose::token::Compact;
 use entra_core::validate::claims::Claims;
-use entra_core::validate::error::Error;
 use entra_core::validate::policy::{Policy, Settings};
 use entra_core::validate::verify::verify_signature;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
 //! Writes the corpora that fuzzing begins with, `seeds CORPUS`, and shows that every target's seeds are both
-//! accepted and refused: were a fixture or a format to break, a target would go on for ever and test nothing.
+//! accepted and refused: if a fixture or a format broke, a target would run forever and test nothing.
 
 use std::error::Error;
 use std::fs;

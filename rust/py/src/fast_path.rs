@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use entra_core::cache::token_cache::Now;
 use entra_core::sidecar::contract::Endpoint;
-use entra_core::sidecar::fast_path::{Caches, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop};
+use entra_core::sidecar::fast_path::{
+    Caches, CoolDowns, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop,
+};
 use entra_core::sidecar::turn::Turn;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -148,9 +150,10 @@ impl FastPath {
         let _ = self.validator.set(validator);
     }
 
-    /// Until then tokens with an unknown signing key are answered here, because no keys are fetched for them.
-    fn refuse_unknown_keys_until(&self, monotonic: f64) {
-        self.core.refuse_unknown_keys_until(monotonic);
+    /// Until then tokens that the known keys do not verify are answered here, because no keys are fetched for them.
+    #[pyo3(signature = (*, unknown_key, failed_signature))]
+    fn set_cool_downs(&self, unknown_key: f64, failed_signature: f64) {
+        self.core.set_cool_downs(CoolDowns { unknown_key, failed_signature });
     }
 
     /// Answer what can be answered of the bytes that a connection has.
@@ -174,7 +177,7 @@ impl FastPath {
     }
 }
 
-/// What the transport of one connection gives its bytes to.
+/// The receiver of the bytes of one connection's transport.
 #[pyclass(frozen, module = "entra_fast._native")]
 pub(crate) struct FastPathReceiver {
     fast_path: Py<FastPath>,

@@ -14,14 +14,15 @@ mod token_cache;
 mod validator;
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entra_core::cache::digest;
+use entra_core::digest;
+use entra_core::error::{CODES, Error};
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::json;
 use entra_core::jose::token::MAX_TOKEN_BYTES;
-use entra_core::validate::error::{CODES, Error};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
@@ -91,9 +92,25 @@ fn parse_json<'py>(py: Python<'py>, text: &Bound<'py, PyAny>) -> PyResult<Bound<
     claims::to_python(py, document.root())
 }
 
+/// Refuse every interpreter of the process but the first that imports this module.
+///
+/// The types of this module and the exceptions that it raises exist once per process. In a second interpreter,
+/// `except InvalidToken` would not match them. `CPython` refuses interpreters with a GIL of their own by itself, in
+/// these words; `entra_fast/__init__.py` names the remedy.
+fn refuse_further_interpreters(_py: Python<'_>) -> PyResult<()> {
+    static FIRST: OnceLock<i64> = OnceLock::new();
+    // SAFETY: this thread is attached to an interpreter (`_py`), so there is a current one, and it is valid.
+    let current = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
+    if *FIRST.get_or_init(|| current) == current {
+        return Ok(());
+    }
+    Err(PyImportError::new_err("module entra_fast._native does not support loading in subinterpreters"))
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    refuse_further_interpreters(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let codes = PyDict::new(py);
     for (code, sentence) in CODES {

@@ -27,7 +27,7 @@ fn distrust_fast_signatures() {
     Confirmation::of_process().distrust();
 }
 
-/// Call this when the fast library is no longer trusted, once, on the thread that has ended the trust. The first
+/// Call this once when the fast library is no longer trusted, on the thread that found the disagreement. The first
 /// callback stays.
 #[pyfunction]
 fn when_fast_signatures_are_distrusted(callback: Py<PyAny>) {
@@ -37,7 +37,7 @@ fn when_fast_signatures_are_distrusted(callback: Py<PyAny>) {
 }
 
 fn tell() {
-    // Not while the interpreter shuts down: then there is no one left to be told.
+    // Not while the interpreter shuts down: then there is no one left to notify.
     let _ = Python::try_attach(|py| {
         if let Some(Err(error)) = CALLBACK.get().map(|callback| callback.call0(py)) {
             error.write_unraisable(py, None);

@@ -67,7 +67,7 @@ def test_introspect_ends_with_1_for_an_inactive_token_and_with_3_without_keys(
 
 
 def test_a_refusal_is_one_line_and_1(peer: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
-    """The provider's own words, made safe for a terminal."""
+    """The provider's own text, made safe for a terminal."""
     peer.status, peer.body = (
         400,
         b'{"error":"invalid_grant","error_description":"AADSTS501051: no\\r\\nTrace \\u001b[2J"}',
@@ -82,7 +82,7 @@ def test_a_refusal_is_one_line_and_1(peer: Recorder, capsys: pytest.CaptureFixtu
 def test_a_failing_provider_is_no_refusal(
     status: int, peer: Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 3 for what may be tried again; a provider's own 404 is not taken for another server."""
+    """Status 3 for temporary failures; a provider's own 404 does not mean another server."""
     peer.status, peer.body = status, b'{"error":"server_error","error_description":"it timed out"}'
     assert main(["token", "t", "--url", address(peer)]) == (3 if status >= 500 else 1)
     assert capsys.readouterr().err == f"entra-fast: {status} server_error: it timed out\n"
@@ -123,7 +123,7 @@ def test_no_sidecar_is_3_and_says_where_it_was_looked_for(capsys: pytest.Capture
     "url", ["127.0.0.1:7164", "ftp://x/", "http://", "http://x:port/", "http://x:99999/"]
 )
 def test_an_address_that_is_none_is_2(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Found out before anything is sent."""
+    """Detected before anything is sent."""
     assert main(["token", "t", "--url", url]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

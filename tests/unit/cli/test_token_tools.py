@@ -39,7 +39,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
 
 
 def test_inspect_says_loudly_that_nothing_was_verified(capsys: pytest.CaptureFixture[str]) -> None:
-    """Readable output must not be mistaken for a successful check."""
+    """Readable output must not look like a successful check."""
     assert main(["inspect", unsigned({"aud": "me", "exp": 0})]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("NOT VERIFIED")
@@ -73,7 +73,7 @@ def test_a_claim_cannot_take_over_the_terminal(
     "value", [True, None, "1", -1, 10**400, 1.5e308, float("inf"), [1], {"a": 1}], ids=lambda v: repr(v)[:12]
 )
 def test_a_time_that_is_none_is_shown_as_it_is(value: object) -> None:
-    """Whatever stands in `exp`, showing it does not fail."""
+    """Whatever `exp` contains, showing it does not fail."""
     assert readable_time(value, 0.0) == ""
 
 
@@ -194,7 +194,7 @@ def test_validate_takes_its_settings_from_the_environment(
 def test_a_wrong_policy_is_2(
     changes: list[str], named: str, issuer: Issuer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is found before the token is looked at, and named in one line."""
+    """It is detected before the token is examined, and named in one line."""
     options = issuer.options if changes[0] != "--jwks-uri" else issuer.options[:4]
     assert main(["validate", *options, *changes, issuer.token()]) == 2
     captured = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Every AADSTS error: when it comes, with which status and shape. One test, or row, for each."""
+"""Every AADSTS error: when it occurs, with which status and form. One test, or row, for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEDERATED = "api://AzureADTokenExchange"
 
 
 def with_assertion(entra: Caller, assertion: str, **changes: str) -> dict[str, str]:
-    """A client credentials request by app-a for app-b that proves itself by an assertion."""
+    """A client credentials request by app-a for app-b, authenticated by an assertion."""
     return {
         "grant_type": "client_credentials",
         "client_id": entra.client_id("app-a"),
@@ -76,7 +76,7 @@ async def test_wrong_secret(entra: Caller) -> None:
 
 
 async def test_no_credential(entra: Caller) -> None:
-    """7000218 names both ways of proving oneself."""
+    """7000218 names both ways to authenticate."""
     expect(await entra.m2m("app-a", "app-b", client_secret=""), 7000218, "invalid_client", 401)
 
 
@@ -96,7 +96,7 @@ async def test_assertions_of_foreign_keys(entra: Caller) -> None:
 
 
 async def test_an_assertion_works_once(entra: Caller) -> None:
-    """A replayed `jti` is refused (RFC 7523, section 3), 700027."""
+    """700027: a replayed `jti` is refused (RFC 7523, section 3)."""
     form = with_assertion(entra, entra.assertion("app-a"))
     first = await entra.token(form)
     assert first.claims["azpacr"] == "2"
@@ -106,7 +106,7 @@ async def test_an_assertion_works_once(entra: Caller) -> None:
 
 
 async def test_assertions_that_name_a_certificate_may_be_reused(entra: Caller) -> None:
-    """MSAL sends one certificate assertion for nine minutes, and Entra ID takes it."""
+    """MSAL sends one certificate assertion for nine minutes, and Entra ID accepts it."""
     found = entra.local.registry.find("dev-gcp:team:app-a")
     key = entra.local.credentials.key(found)
     form = with_assertion(entra, entra.assertion("app-a", header={"alg": "RS256", "x5t": key.x5t}))
@@ -138,9 +138,7 @@ async def test_assertion_for_another_audience(entra: Caller) -> None:
 
 
 async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
-    """MSAL for Java and Go leave `iat` out. Everything else is checked as ever: signature, audience,
-    times.
-    """
+    """MSAL for Java and Go leave `iat` out. Everything else is still checked: signature, audience, times."""
     now = int(clock.now)
     assert (await entra.token(with_assertion(entra, entra.assertion("app-a", iat=None)))).status == 200
     as_list = entra.assertion("app-a", iat=None, aud=[f"{entra.base_url}/{entra.tenant_id('app-a')}/v2.0"])
@@ -199,7 +197,7 @@ async def test_unknown_target(entra: Caller) -> None:
 
 @pytest.mark.parametrize("scope", ["/.default", "api:///.default", 'api://a"b/.default', "api://x/.default/"])
 async def test_malformed_scope(entra: Caller, scope: str) -> None:
-    """70011 on behalf of a user for a scope that is none."""
+    """70011 on behalf of a user for a malformed scope."""
     token = await entra.user_token("app-a", "ada")
     expect(await entra.obo("app-a", "app-b", token, scope=scope), 70011, "invalid_scope", 400)
 
@@ -353,9 +351,8 @@ async def test_wrong_kind_of_use(entra: Caller) -> None:
 
 
 async def test_secret_in_the_header(entra: Caller) -> None:
-    """client_secret_basic works; a second way of authentication beside it does not (RFC 6749, section
-    2.3).
-    """
+    """client_secret_basic works; a second authentication method in the same request does not (RFC 6749,
+    section 2.3)."""
     sent = entra.credentials("app-a")
     header = {"Authorization": aiohttp.encode_basic_auth(sent["client_id"], sent["client_secret"])}
     form = {"grant_type": "client_credentials", "scope": entra.scope("app-b")}
@@ -412,4 +409,4 @@ def test_the_catalogue_is_complete() -> None:
     assert set(KINDS) - raised == {
         50076,
         90033,
-    }  # planned only: there is no second factor, and nothing fails by itself
+    }  # planned only: there is no second factor, and nothing fails on its own

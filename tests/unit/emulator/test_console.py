@@ -1,6 +1,4 @@
-"""The console and the administration's API: they say what the token endpoint does, and show no
-secrets.
-"""
+"""The console and the admin API agree with the token endpoint, and show no secrets."""
 
 from __future__ import annotations
 
@@ -89,7 +87,7 @@ async def test_the_page_of_an_error_leads_to_the_reason(entra: Caller) -> None:
 
 
 async def test_the_log_holds_no_secrets(entra: Caller) -> None:
-    """Neither secrets nor assertions, codes, refresh tokens or signed tokens: decoded claims at most."""
+    """No secrets, assertions, codes, refresh tokens or signed tokens: only decoded claims."""
     login = await entra.sign_in("app-a", "ada")
     code = login.location["code"]
     tokens = (await entra.redeem("app-a", code)).json
@@ -220,7 +218,7 @@ async def test_foreign_pages_change_nothing(
 
 
 async def test_the_environment_by_the_api(entra: Caller) -> None:
-    """What another process needs to run as an application: the same as in this process."""
+    """Another process gets the same variables as this process to run as an application."""
     answer = await entra.request("GET", f"/admin/api/applications/{A}/environment")
     assert answer.json == entra.running.environment(A)
     federated = await entra.request("GET", f"/admin/api/applications/{A}/federated-token")
@@ -280,7 +278,7 @@ async def test_the_log_has_requests_that_were_refused_early(entra: Caller) -> No
 
 
 async def test_compressed_bodies_are_refused(entra: Caller) -> None:
-    """A small body that unpacks to a large one does not get that far."""
+    """A small body that unpacks to a large one is refused before it is unpacked."""
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
     answer = await entra.request("POST", "/trygdeetaten.no/oauth2/v2.0/token", data=b"x", headers=headers)
     assert answer.status == 415

@@ -1,4 +1,4 @@
-"""docs/emulator.md says what the code does: an error, a fault or a path that is missing there fails."""
+"""docs/emulator.md agrees with the code: an error, a fault or a path that is missing there fails."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Faults, time and keys on demand: what is planned happens, where, for whom and as often as planned, then
-no more.
-"""
+"""Faults, time and keys on demand: a planned fault occurs where, for whom and as often as planned, then no
+longer."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ async def test_wrong_tokens(entra: Caller, kind: str, code: str) -> None:
 
 @pytest.mark.parametrize("endpoint", ["token", "keys", "discovery", "any"])
 async def test_statuses_at_each_endpoint(entra: Caller, endpoint: str) -> None:
-    """A planned status comes where it is planned and nowhere else."""
+    """A planned status occurs where it is planned and nowhere else."""
     await plan(entra, kind="status", endpoint=endpoint, value=503)
     tenant = entra.tenant_id("app-a")
     statuses = {
@@ -65,7 +64,7 @@ async def test_statuses_at_each_endpoint(entra: Caller, endpoint: str) -> None:
 
 
 async def test_faults_for_one_application(entra: Caller) -> None:
-    """Others do not notice."""
+    """Others are not affected."""
     await plan(entra, kind="aadsts", value=90033, application="dev-gcp:team:app-a")
     assert (await entra.m2m("app-a", "app-b")).code == 90033
     assert (await entra.m2m("app-b", "app-b")).status == 200
@@ -102,7 +101,7 @@ async def test_garbage_and_redirects(entra: Caller) -> None:
 
 
 async def test_a_delay_is_followed_by_the_answer(entra: Caller) -> None:
-    """The request goes on after the delay."""
+    """The request continues after the delay."""
     await plan(entra, kind="delay", value=0.001, count=1)
     assert (await entra.m2m("app-a", "app-b")).status == 200
 
@@ -134,7 +133,7 @@ async def test_faults_that_make_no_sense(entra: Caller, fault: dict[str, object]
 
 
 def test_faults_are_bounded() -> None:
-    """No more than a hundred at a time."""
+    """At most a hundred at a time."""
     faults = Faults(Clock())
     for _ in range(MAX_FAULTS):
         faults.add("reset")
@@ -153,7 +152,7 @@ def test_every_kind_can_be_planned() -> None:
 
 
 async def test_the_clock_can_be_wrong(entra: Caller, clock: Clock) -> None:
-    """Tokens are issued by the wrong time, until it is set right."""
+    """Tokens are issued with the wrong time, until it is corrected."""
     answer = await entra.request("PUT", f"{API}/clock", json={"offset": 7200})
     assert answer.json == {"offset": 7200.0, "now": clock.now + 7200}
     assert (await entra.m2m("app-a", "app-b")).claims["iat"] > clock.now
@@ -163,9 +162,8 @@ async def test_the_clock_can_be_wrong(entra: Caller, clock: Clock) -> None:
 
 
 async def test_announced_rotation(entra: Caller) -> None:
-    """The next key was published all along: who knows the old key set can verify new tokens, and old ones
-    stay good.
-    """
+    """The next key was already published: a client with the old key set can verify new tokens, and old ones
+    stay valid."""
     tenant = entra.tenant_id("app-b")
     before = (await entra.request("GET", f"/{tenant}/discovery/v2.0/keys")).json["keys"]
     old = (await entra.m2m("app-a", "app-b")).json["access_token"]
@@ -195,9 +193,7 @@ async def test_unannounced_rotation(entra: Caller) -> None:
 
 
 async def test_withdrawal(entra: Caller) -> None:
-    """What the withdrawn key has signed verifies no more; another key takes over; an unknown kid is an
-    error.
-    """
+    """Tokens of the withdrawn key no longer verify; another key takes over; an unknown kid is an error."""
     old = (await entra.m2m("app-a", "app-b")).json["access_token"]
     kid = entra.local.keyring.active.kid
     answer = await entra.request("DELETE", f"{API}/keys/{kid}")
@@ -210,7 +206,7 @@ async def test_withdrawal(entra: Caller) -> None:
 
 
 async def test_published_keys_are_bounded(entra: Caller) -> None:
-    """Rotating for ever does not grow the key set."""
+    """Rotating forever does not grow the key set."""
     for _ in range(MAX_PUBLISHED_KEYS + 3):
         entra.local.keyring.rotate()
     states = [state for _, state in entra.local.keyring.describe()]

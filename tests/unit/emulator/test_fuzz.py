@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a token or a refusal in Entra's words: never an internal error."""
+"""Whatever is sent, the response is a token or a refusal with Entra ID's text: never an internal error."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def test_any_login_leads_nowhere_else(parameters: dict[str, str], exact: bool, u
 @settings(deadline=None)
 @given(st.text(max_size=80))
 def test_signing_out_leads_nowhere_else(uri: str) -> None:
-    """Whatever is asked for, the way back is on a registered origin."""
+    """Whatever is requested, the redirect is to a registered origin."""
     if may_return_to(provider().registry.default_tenant, uri):
         assert uri.lower().startswith(("http://localhost:3001", "http://localhost:3002"))

@@ -81,7 +81,7 @@ async def test_a_code_works_once(entra: Caller) -> None:
 
 
 async def test_a_code_expires(entra: Caller, clock: Clock) -> None:
-    """After ten minutes it is AADSTS70008, and so is one that never existed."""
+    """After ten minutes it is AADSTS70008, as for a code that never existed."""
     code = (await entra.sign_in("app-a", "ada")).location["code"]
     clock.now += 601
     assert (await entra.redeem("app-a", code)).code == 70008
@@ -315,9 +315,8 @@ async def test_signing_out(entra: Caller) -> None:
 
 
 async def test_refresh_tokens(entra: Caller, clock: Clock) -> None:
-    """They give fresh tokens for the same or another target, rotate, end after a day, and belong to their
-    client.
-    """
+    """They give new tokens for the same or another target, rotate, expire after a day, and belong to their
+    client."""
     first = (await entra.login("app-a", "ada")).json
     form = {
         "grant_type": "refresh_token",
@@ -336,7 +335,8 @@ async def test_refresh_tokens(entra: Caller, clock: Clock) -> None:
 
 
 async def test_userinfo(entra: Caller) -> None:
-    """The token of a login for no application is good for userinfo; others are refused with a challenge."""
+    """The token of a login without a target application is valid for userinfo; others are refused with a
+    challenge."""
     tokens = (await entra.login("app-a", "ada", scope="openid profile email")).json
     bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
     answer = await entra.request("GET", "/oidc/userinfo", headers=bearer)
@@ -350,7 +350,7 @@ async def test_userinfo(entra: Caller) -> None:
 
 
 async def test_a_removed_user_gets_nothing(clock: Clock) -> None:
-    """Refresh tokens die with the user, and with the group."""
+    """Refresh tokens end with the user, and with the group membership."""
     texts = [manifest("app", groups=["00000000-0000-4000-8000-0000000000b1"], replyURLs=[CALLBACK])]
     local = local_entra(texts, DIRECTORY, clock=clock)
     async with served(local) as entra:

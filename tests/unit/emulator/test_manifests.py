@@ -74,7 +74,7 @@ def read(text: str) -> manifest_files.Manifest:
 
 
 def attempt(text: str, use: Callable[[yaml_source.Document], object]) -> SourceError | None:
-    """The only error that may come out of reading a text; anything else fails the test."""
+    """The only error that reading a text may raise; any other fails the test."""
     try:
         for document in yaml_source.documents(text, "x.yaml"):
             use(document)
@@ -275,7 +275,7 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_other_resources_are_skipped_with_a_notice(tmp_path: Path) -> None:
-    """Folders hold other kinds as well; a misspelt kind is an error nevertheless."""
+    """Folders may contain other kinds; a misspelt kind is still an error."""
     (tmp_path / "topic.yaml").write_text("apiVersion: kafka.nais.io/v1\nkind: Topic\nmetadata: {name: x}\n")
     local = LocalEntraId.from_files([tmp_path])
     assert "neither Application nor Naisjob" in local.notices[0].text
@@ -406,14 +406,14 @@ def test_an_unknown_application_without_a_similar_name_says_what_names_look_like
 
 
 def test_the_examples_load_without_notices() -> None:
-    """What newcomers start from has nothing to complain about."""
+    """The examples for newcomers have no mistakes."""
     local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")
     assert local.notices == ()
     assert len(local.registry.default_tenant.applications) == 5
 
 
 def test_a_thousand_applications_need_no_key(tmp_path: Path) -> None:
-    """Loading generates no key: that would take minutes."""
+    """Loading generates no key, because that would take minutes."""
     texts = "\n---\n".join(
         manifest(f"app-{number}", rules=[{"application": "app-0"}]) for number in range(1000)
     )

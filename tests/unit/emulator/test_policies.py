@@ -115,9 +115,8 @@ async def test_a_user_outside_the_groups_is_refused(entra: Caller) -> None:
 
 
 async def test_allow_all_users_combines_with_groups(entra: Caller) -> None:
-    """Policy 5: allowAllUsers admits everyone; the "all users" group is in `groups`, beside assigned
-    ones.
-    """
+    """Policy 5: allowAllUsers admits everyone; the "all users" group is in `groups`, in addition to assigned
+    ones."""
     ola = await entra.obo("app-a", "app-c", await entra.user_token("app-a", "ola"))
     assert ola.claims["groups"] == [EVERYONE]
     ada = await entra.obo("app-a", "app-c", await entra.user_token("app-a", "ada"))

@@ -76,7 +76,7 @@ def test_public_urls_are_origins(url: str) -> None:
 
 
 async def test_a_public_url_is_the_issuer() -> None:
-    """In a container network, tokens name the address that clients know."""
+    """In a container network, tokens name the address that clients use."""
     local = local_entra(MANIFESTS, DIRECTORY, public_url="http://entra:8080")
     running = await local.start("127.0.0.1", 0)
     try:
@@ -104,9 +104,8 @@ async def test_a_taken_port_is_one_clear_line() -> None:
 
 
 async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
-    """A new application is picked up, a broken file changes nothing and is said on the console, and
-    mended it counts.
-    """
+    """A new application is loaded; a broken file changes nothing and is shown on the console; once corrected,
+    it is loaded."""
     (tmp_path / "target.yaml").write_text(manifest("target", rules=[{"application": "late"}]))
     local = LocalEntraId.from_files([tmp_path])
     local.keyring.restore(signing_keys())
@@ -136,7 +135,7 @@ async def test_manifests_are_reloaded_while_running(tmp_path: Path) -> None:
 
 
 async def test_a_change_before_the_first_look_is_not_missed(tmp_path: Path) -> None:
-    """What changes between loading and watching is loaded, too."""
+    """A change between loading and watching is also loaded."""
     (tmp_path / "a.yaml").write_text(manifest("a"))
     local = LocalEntraId.from_files([tmp_path])
     local.keyring.restore(signing_keys())
@@ -192,7 +191,7 @@ def test_damaged_state_is_not_overwritten(tmp_path: Path, content: str) -> None:
 
 
 async def test_tls(tmp_path: Path) -> None:
-    """Who trusts the local authority can connect, by name and by address; who does not, cannot."""
+    """A client that trusts the local authority can connect, by name and by address; any other cannot."""
     prepared = tls.prepare(tmp_path)
     trusting = ssl.create_default_context(cafile=str(prepared.authority))
     async with served(local_entra(MANIFESTS, DIRECTORY), tls=prepared.context) as entra:

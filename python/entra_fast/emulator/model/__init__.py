@@ -1,1 +1,1 @@
-"""What the manifests and the directory say: reads files, and nothing else."""
+"""The content of the manifests and the directory: reads files, and nothing else."""

@@ -142,7 +142,7 @@ def empty(tenant: str) -> Directory:
 def load(path: Path | None, mistakes: Mistakes) -> tuple[Directory, ...]:
     """All tenants of a file, the first being the default one; without a file, one tenant without users.
 
-    What is wrong is added to `mistakes`; the result is then incomplete.
+    Mistakes are added to `mistakes`; the result is then incomplete.
     """
     tenants: tuple[Directory, ...] = ()
     if path is not None:

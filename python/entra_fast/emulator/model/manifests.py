@@ -215,7 +215,7 @@ class AzureApplication(Section):
 
 
 class LoginProxy(Section, extra="ignore"):
-    """`spec.azure.sidecar`; its other fields have no bearing here."""
+    """`spec.azure.sidecar`; its other fields do not matter here."""
 
     enabled: bool = False
 
@@ -228,7 +228,7 @@ class Azure(Section):
 
 
 class Spec(Section):
-    """The part of `spec` that has a bearing on Entra ID."""
+    """The part of `spec` that concerns Entra ID."""
 
     ignored_fields = _IGNORED_SPEC_FIELDS
 
@@ -238,7 +238,7 @@ class Spec(Section):
 
 
 class Annotations(Section, extra="allow"):
-    """`metadata.annotations`: two of ours, and any others, whose values are text as well."""
+    """`metadata.annotations`: two of ours, and any others; all values are text."""
 
     __pydantic_extra__: dict[str, str]
 
@@ -247,7 +247,7 @@ class Annotations(Section, extra="allow"):
 
 
 class Metadata(Section):
-    """The part of `metadata` that has a bearing."""
+    """The part of `metadata` that matters here."""
 
     ignored_fields = _IGNORED_METADATA_FIELDS
 
@@ -331,7 +331,7 @@ class Manifests:
 
 
 def load(sources: Iterable[Source], mistakes: Mistakes) -> Manifests:
-    """Read all manifests. What is wrong is added to `mistakes`; the result is then incomplete."""
+    """Read all manifests. Mistakes are added to `mistakes`; the result is then incomplete."""
     manifests: dict[str, Manifest] = {}
     warnings: list[Notice] = []
     for source in sources:

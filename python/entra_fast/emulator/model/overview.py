@@ -1,4 +1,4 @@
-"""What there is to see of a registry, as plain data: applications, rules and their state, users, groups.
+"""A view of the registry as plain data: applications, rules and their state, users, groups.
 
 No HTTP and no HTML: the console renders this, and decides nothing itself.
 """
@@ -45,7 +45,7 @@ class Applications:
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """An inbound rule, and whether it has an effect. `shadowed_by`: the place of the rule that wins."""
+    """An inbound rule, and whether it has an effect. `shadowed_by`: location of the rule that precedes it."""
 
     consumer: str
     state: RuleState

@@ -94,7 +94,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant. It sees nothing of other tenants (policy 7)."""
+    """One tenant, isolated from other tenants (policy 7)."""
 
     id: str
     name: str
@@ -133,7 +133,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All tenants, and notices about what real NAIS skips silently."""
+    """All tenants, and notices about entries that real NAIS skips silently."""
 
     tenants: tuple[Tenant, ...]
     notices: tuple[Notice, ...]

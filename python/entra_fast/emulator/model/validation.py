@@ -1,4 +1,4 @@
-"""Validates the values of a YAML document against a pydantic model, and says what is wrong in YAML's words.
+"""Validates the values of a YAML document against a pydantic model, and describes mistakes in YAML's terms.
 
 Only the translation of pydantic's errors into places and sentences belongs here. The fields are defined in
 manifests.py and directory.py.
@@ -27,8 +27,8 @@ class Section(BaseModel):
     """A mapping with known fields; any other field is a mistake.
 
     Attributes:
-        ignored_fields: fields of the real resource that have no bearing on Entra ID; their values are
-            accepted unseen.
+        ignored_fields: fields of the real resource that do not concern Entra ID; their values are accepted
+            unchecked.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
@@ -72,7 +72,7 @@ class Finding:
 def findings(kind: type[Section], error: ValidationError) -> list[Finding]:
     """All mistakes that pydantic has found in a value of `kind`."""
     if error.error_count() > MAX_FINDINGS:
-        # Each takes about a kilobyte; a file of this kind is something else altogether.
+        # Each takes about a kilobyte; a file with more mistakes is not a manifest at all.
         return [Finding((), f"has {error.error_count()} mistakes, too many to list them")]
     return [_finding(kind, details) for details in error.errors(include_url=False)]
 
@@ -110,7 +110,7 @@ def _finding(kind: type[Section], details: ErrorDetails) -> Finding:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean '...'?` where one of the known names is similar, else nothing."""
+    """`; did you mean '...'?` if one of the known names is similar, else nothing."""
     guess = difflib.get_close_matches(name[:100], list(known), 1, cutoff)
     return f"; did you mean {guess[0]!r}?" if guess else ""
 
@@ -134,7 +134,7 @@ def quoted(text: str) -> str:
 
 
 def _fields_around(kind: type[Section], place: Place) -> list[str]:
-    """Names of the fields that may stand where the unknown field stands."""
+    """Names of the fields that are allowed in place of the unknown field."""
     for step in place[:-1]:
         if isinstance(step, str):
             field = next(item for name, item in kind.model_fields.items() if (item.alias or name) == step)

@@ -1,1 +1,1 @@
-"""What Entra ID decides and issues; knows no HTTP."""
+"""The decisions of Entra ID and the tokens that it issues, without HTTP."""

@@ -1,4 +1,4 @@
-"""Refusals in Entra ID's own words: the exception, and the shape of an error response.
+"""Refusals with Entra ID's own texts: the exception, and the form of an error response.
 
 The codes and their texts are rows of entra_fast._aadsts. Nothing here decides when an error applies.
 """
@@ -14,7 +14,7 @@ from entra_fast._aadsts import KINDS
 
 
 class EntraError(Exception):
-    """A refusal in Entra ID's own words.
+    """A refusal with Entra ID's own text.
 
     Args:
         placeholders: values for the placeholders of the text.
@@ -36,11 +36,13 @@ class EntraError(Exception):
         values: Mapping[str, object] | None = None,
         **placeholders: object,
     ) -> None:
-        self.kind = KINDS[code]
-        self.text = self.kind.text.format_map(values if values is not None else placeholders)
+        kind = KINDS[code]
+        text = kind.text.format_map(values if values is not None else placeholders)
+        super().__init__(f"AADSTS{code}: {text}")
+        self.kind = kind
+        self.text = text
         self.claims = claims
         self.retry_after = retry_after
-        super().__init__(f"AADSTS{code}: {self.text}")
 
     @property
     def code(self) -> int:

@@ -1,7 +1,7 @@
-"""The authorization endpoint without HTTP: checking requests, who can sign in, codes, and signing out.
+"""The authorization endpoint without HTTP: checking requests, sign-in, codes, and sign-out.
 
-A request whose client or redirect URI is not exactly right never leads back to that URI (open redirect, RFC
-9700, section 4.11); every other refusal does, or ends on a page that explains it, as in Entra ID.
+A request with a wrong client or redirect URI never leads back to that URI (open redirect, RFC 9700, section
+4.11); every other refusal does, or ends on a page that explains it, as in Entra ID.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LoginRequest:
     """A checked authorization request.
 
     Attributes:
-        target: the application that a token is wanted for; the client itself when only a login is wanted.
+        target: the application that a token is requested for; the client itself for a login only.
     """
 
     tenant: Tenant
@@ -68,16 +68,16 @@ class LoginRequest:
 
     @property
     def prompt(self) -> str:
-        """How much to ask."""
+        """The value of `prompt`."""
         return self.parameters.get("prompt", "")
 
     @property
     def hint(self) -> str:
-        """Who is probably logging in."""
+        """The value of `login_hint`."""
         return self.parameters.get("login_hint", "")
 
     def login(self, user: User, session: str) -> Login:
-        """What a code for this request stands for."""
+        """The content of a code for this request."""
         return Login(
             tenant_id=self.tenant.id,
             client_id=self.client.client_id,
@@ -156,7 +156,7 @@ def _checked(draft: LoginRequest) -> LoginRequest:
         )
     if (method and method not in ("S256", "plain")) or (method and not challenge):
         raise EntraError(
-            9002313, reason="'code_challenge_method' must be S256 or plain, beside a 'code_challenge'"
+            9002313, reason="'code_challenge_method' must be S256 or plain, with a 'code_challenge'"
         )
     if draft.client.single_page and method != "S256":
         raise EntraError(9002325)
@@ -173,7 +173,7 @@ def _checked(draft: LoginRequest) -> LoginRequest:
 
 
 def redirect_target(request: LoginRequest, fields: Sequence[tuple[str, str]]) -> str:
-    """The redirect URI with fields added in the way that the response mode asks for (not form_post)."""
+    """The redirect URI with fields added as the response mode requires (not form_post)."""
     encoded = urllib.parse.urlencode(fields)
     if request.response_mode == "fragment":
         return f"{request.redirect_uri}#{encoded}"
@@ -182,7 +182,7 @@ def redirect_target(request: LoginRequest, fields: Sequence[tuple[str, str]]) ->
 
 
 def error_fields(request: LoginRequest, error: EntraError, description: str) -> list[tuple[str, str]]:
-    """What the application is told about a refusal."""
+    """The fields of the response to the application after a refusal."""
     fields = [("error", _public_error(error)), ("error_description", description)]
     if "state" in request.parameters:
         fields.append(("state", request.parameters["state"]))
@@ -190,7 +190,7 @@ def error_fields(request: LoginRequest, error: EntraError, description: str) -> 
 
 
 def code_fields(request: LoginRequest, code: str, session: str) -> list[tuple[str, str]]:
-    """What the application is told about a login."""
+    """The fields of the response to the application after a login."""
     fields = [("code", code)]
     if "state" in request.parameters:
         fields.append(("state", request.parameters["state"]))
@@ -223,12 +223,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """What there is to choose from at sign-in.
+    """The choices at sign-in.
 
     Attributes:
         candidates: users, the hinted one first; at most MAX_USERS_SHOWN.
         more: number of users beyond those.
-        suggested: the user name that the request hints at; empty where there is no hint.
+        suggested: the user name in the request's hint; empty without a hint.
     """
 
     candidates: tuple[Candidate, ...]
@@ -237,7 +237,7 @@ class SignIn:
 
 
 def sign_in_choices(request: LoginRequest) -> SignIn:
-    """Who can be chosen for a request, and what the decision about each would be."""
+    """The users to choose from for a request, and the decision about each."""
     directory = request.tenant.directory
     hinted = directory.find_user(request.hint) if request.hint else None
     users = list(directory.users.values())
@@ -265,7 +265,7 @@ def _candidate(request: LoginRequest, user: User) -> Candidate:
 
 
 def as_another_user(request: LoginRequest) -> str:
-    """The path that begins the same sign-in again and asks who it is."""
+    """The path that begins the same sign-in again and asks for the user."""
     parameters = {**request.parameters, "prompt": "select_account"}
     return f"/{request.tenant.id}/oauth2/v2.0/authorize?{urllib.parse.urlencode(parameters)}"
 

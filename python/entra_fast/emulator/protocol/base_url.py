@@ -1,4 +1,4 @@
-"""The address under which clients know the local Entra ID: checked here, because it becomes the issuer."""
+"""The address that clients use for the local Entra ID: checked here, because it becomes the issuer."""
 
 from __future__ import annotations
 

@@ -18,12 +18,10 @@ from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.private_key import PrivateKey
 
 GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
-"""Microsoft Graph: the audience of the access token that comes with a login that asks for no application."""
+"""Microsoft Graph: the audience of the access token from a login without a target application."""
 
 BACKDATING: Final = 300
-"""Seconds by which `iat` and `nbf` lie in the past, so that validators whose clock is behind accept the
-token.
-"""
+"""Seconds by which `iat` and `nbf` are in the past, so that validators with a slow clock accept the token."""
 
 SHORTEST_LIFETIME: Final = 3600
 LONGEST_LIFETIME: Final = 5400
@@ -43,15 +41,13 @@ class Issuer:
 
     @property
     def v1(self) -> str:
-        """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for a host not its
-        own.
-        """
+        """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for other hosts."""
         return f"{self.base_url}/{self.tenant.id}/"
 
 
 def random_lifetime() -> int:
-    """Seconds that an access token lives: 60 to 90 minutes at random, so that clients that assume an hour
-    show.
+    """Lifetime of an access token in seconds: 60 to 90 minutes at random, to expose clients that assume an
+    hour.
     """
     return SHORTEST_LIFETIME + secrets.randbelow(LONGEST_LIFETIME - SHORTEST_LIFETIME + 1)
 
@@ -73,7 +69,7 @@ def access_token(
     """Claims of an access token.
 
     Args:
-        azpacr: how the client proved itself: "0" not at all, "1" secret, "2" assertion.
+        azpacr: how the client authenticated: "0" not at all, "1" secret, "2" assertion.
         now: seconds since the epoch.
         lifetime: seconds from now.
         version: 1 or 2.
@@ -121,7 +117,7 @@ def access_token(
 def graph_token(
     issuer: Issuer, client: Application, user: User, *, azpacr: str, now: int, lifetime: int
 ) -> dict[str, Any]:
-    """Claims of the access token of a login that asks for no application: good for userinfo, nothing else."""
+    """Claims of the access token of a login without a target application: valid for userinfo only."""
     return {
         "aud": GRAPH_CLIENT_ID,
         "iss": issuer.v2,
@@ -184,7 +180,7 @@ def client_info(tenant: Tenant, user: User) -> str:
 
 
 def sign(key: PrivateKey, claims: dict[str, Any]) -> str:
-    """A compact JWS in Entra's form: v1.0 tokens carry `x5t` beside `kid`."""
+    """A compact JWS in Entra's form: v1.0 tokens have `x5t` in addition to `kid`."""
     header: dict[str, Any] = {"typ": "JWT", "alg": key.algorithm}
     if claims.get("ver") == "1.0":
         header["x5t"] = key.x5t

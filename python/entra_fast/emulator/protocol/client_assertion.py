@@ -1,6 +1,6 @@
 """Client assertions (RFC 7523, section 2.2), signed with the application's key or by its cluster.
 
-Entra ID's leniency is kept where real clients depend on it; each such place says which client.
+Entra ID's leniency is kept where real clients depend on it; a comment names the client each time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AssertionVerifier:
     Attributes:
         clock: seconds since the epoch.
         base_url: of the provider.
-        strict: refuse an assertion that is used twice also where real clients do that.
+        strict: also refuse reused assertions from clients that reuse them by design.
     """
 
     credentials: Credentials
@@ -89,7 +89,7 @@ class AssertionVerifier:
             raise _not_verified(client, "The key was not found.")
         if claims.get("iss") != client.client_id or claims.get("sub") != client.client_id:
             raise EntraError(700021)
-        # The endpoints by the tenant's domain name, and the v1.0 ones, belong to this provider as well.
+        # The endpoints under the tenant's domain name, and the v1.0 ones, also belong to this provider.
         audiences = [
             f"{self.base_url}/{name}{path}"
             for name in (tenant.id, tenant.name)

@@ -62,7 +62,7 @@ def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> di
 
 
 def cluster_document(issuer: str) -> dict[str, Any]:
-    """What a cluster's issuer of workload identity tokens says about itself."""
+    """The discovery document of a cluster's issuer of workload identity tokens."""
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/keys",
@@ -73,9 +73,9 @@ def cluster_document(issuer: str) -> dict[str, Any]:
 
 
 def instance_document(base_url: str, authorization_endpoint: str, api_version: str) -> dict[str, Any] | None:
-    """What MSAL asks for to learn that an authority is genuine; None for another provider's authority."""
+    """The document that MSAL requests to check an authority; None for another provider's authority."""
     sent, own = urllib.parse.urlsplit(authorization_endpoint), urllib.parse.urlsplit(base_url)
-    # MSAL for Python leaves the port out of its question.
+    # MSAL for Python leaves the port out of its request.
     if sent.netloc not in (own.netloc, own.hostname):
         return None
     tenant = sent.path.strip("/").split("/")[0] or "common"

@@ -1,4 +1,4 @@
-"""What `explain` says: whether an application would get a token, and why; as text and as JSON."""
+"""The result of `explain`: whether an application would get a token, and why; as text and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Explanation:
 
     Attributes:
         user: on whose behalf; empty for machine-to-machine.
-        claims: of the token that would be issued; empty where none would.
+        claims: of the token that would be issued; empty if none would.
     """
 
     consumer: str
@@ -46,7 +46,7 @@ class Explanation:
         return lines
 
     def document(self) -> dict[str, Any]:
-        """For programs: what `explain --json` prints and `/admin/api/explain` answers."""
+        """For programs: the output of `explain --json` and the response of `/admin/api/explain`."""
         error = self.decision.error
         return {
             "granted": self.granted,

@@ -20,17 +20,17 @@ MAX_FAULTS: Final = 100
 MAX_DELAY: Final = 120.0
 
 KINDS_OF_FAULT: Final[Mapping[str, str]] = {
-    "delay": "answer late, by 'value' seconds",
+    "delay": "respond 'value' seconds late",
     "throttle": "429 with Retry-After: 'value' seconds (AADSTS90055)",
-    "status": "answer with the status 'value' and an HTML page, as a proxy in between would",
+    "status": "respond with the status 'value' and an HTML page, as an intermediate proxy would",
     "aadsts": "refuse with the AADSTS code 'value'",
-    "reset": "cut the connection without an answer",
-    "truncate": "cut the connection in the middle of the answer",
+    "reset": "close the connection without a response",
+    "truncate": "close the connection in the middle of the response",
     "garbage": "200 with a body that is not JSON",
     "redirect": "302 to another host",
     "expired_token": "a token that expired an hour ago",
     "wrong_audience": "a token for another audience",
-    "wrong_issuer": "a token of another issuer",
+    "wrong_issuer": "a token from another issuer",
     "wrong_signature": "a token whose signature does not verify",
     "unknown_key": "a token signed with a key that is not published",
 }
@@ -119,7 +119,7 @@ class Faults:
         return fault
 
     def remove(self, identifier: str) -> bool:
-        """Remove a fault. False if there is none of that id."""
+        """Remove a fault. False if no fault has that id."""
         before = len(self._faults)
         self._faults = [fault for fault in self._faults if fault.id != identifier]
         return len(self._faults) < before
@@ -159,7 +159,7 @@ class Faults:
 def planned_error(
     code: int, form: Mapping[str, str], client: Application | None, tenant: Tenant
 ) -> EntraError:
-    """The error of an `aadsts` fault. Its text has what the request says, and else names the fault."""
+    """The error of an `aadsts` fault. Its text contains values from the request, or else names the fault."""
     values = _PlannedValues(tenant=tenant.name)
     if client is not None:
         values |= {"client_id": client.client_id, "client": client.name}
@@ -169,7 +169,7 @@ def planned_error(
 
 
 class _PlannedValues(dict[str, object]):
-    """Values for the placeholders of a text; any that is not there is filled as well."""
+    """Values for the placeholders of a text, including placeholders without a known value."""
 
     def __missing__(self, name: str) -> str:
         return "(planned fault)"

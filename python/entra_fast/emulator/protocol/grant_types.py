@@ -32,7 +32,7 @@ GRANT_NAMES: Final = {
     AUTHORIZATION_CODE: "authorization code",
     REFRESH_TOKEN: "refresh token",
 }
-"""What the journal calls them."""
+"""Their names in the journal."""
 
 PUBLIC_CLIENT_GRANTS: Final = frozenset({AUTHORIZATION_CODE, REFRESH_TOKEN})
 """Grant types that a single-page application uses without a credential."""
@@ -119,7 +119,7 @@ class GrantTypes:
         refresh_token = self.store.redeemed.get(code)
         if refresh_token is None:
             return EntraError(70008)
-        # The code has leaked: the tokens that it was redeemed for end as well (RFC 6749, section 4.1.2).
+        # The code has leaked: revoke the tokens that it was redeemed for, too (RFC 6749, section 4.1.2).
         self.store.refresh_tokens.remove(refresh_token)
         return EntraError(54005)
 
@@ -140,10 +140,10 @@ def _check_owner(request: TokenRequest, client: Application, login: Login, what:
 def _authorize_login(request: TokenRequest, client: Application, login: Login) -> Authorized:
     scope = parse_scope(request.form.get("scope") or login.scope)
     agreed = parse_scope(login.scope)
-    # The OpenID Connect scopes of the login hold, even if they are not repeated here (MSAL omits some).
+    # The OpenID Connect scopes of the login still apply if they are not repeated here (MSAL omits some).
     scope = replace(scope, openid=scope.openid | agreed.openid)
     request.user = _user(request, login.user_id)
-    # A user who may no longer log in to the client gets no more tokens from it either.
+    # A user who may no longer log in to the client gets no further tokens through it either.
     admission = admits_user(request.tenant, client, request.user)
     request.reasons.append(admission)
     if not admission.passed:

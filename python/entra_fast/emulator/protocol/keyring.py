@@ -94,7 +94,7 @@ class Keyring:
             self._keys.append(fresh)
             self._active = self._active + 1 if announced else len(self._keys) - 1
             if not announced:
-                # The standby stays behind the active key, so that the next planned rollover has one.
+                # The standby key stays after the active key, so that the next planned rollover has one.
                 standby = self._keys.pop(-2)
                 self._keys.append(standby)
                 self._active -= 1

@@ -15,7 +15,7 @@ from entra_fast.emulator.model.registry import DEFAULT_ROLE, DEFAULT_SCOPE, Appl
 from entra_fast.emulator.protocol.aadsts import EntraError
 
 MAX_GROUPS_IN_TOKEN: Final = 200
-"""Tokens have no more groups than this; Entra ID then points to Microsoft Graph instead ("overage")."""
+"""Maximum number of groups in a token; above it, Entra ID refers to Microsoft Graph instead ("overage")."""
 
 
 @dataclass(frozen=True, slots=True)

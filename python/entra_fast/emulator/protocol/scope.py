@@ -22,8 +22,8 @@ class Scope:
 
     Attributes:
         openid: the OpenID Connect scopes in it.
-        resource: App ID URI or client id of the one application that is asked for; None where there is none.
-        permissions: what is asked of it.
+        resource: App ID URI or client id of the one application that is requested; None if there is none.
+        permissions: the permissions that are requested for it.
     """
 
     openid: frozenset[str]

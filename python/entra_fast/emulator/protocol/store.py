@@ -1,7 +1,7 @@
-"""What the provider remembers between requests: codes, refresh tokens, browser sessions, used assertion ids.
+"""The provider's state between requests: codes, refresh tokens, browser sessions, used assertion ids.
 
-All of it in memory, bounded in number and in time; the oldest entries are dropped first. Saving it belongs in
-state.py.
+It is kept in memory, bounded in number and in time; the oldest entries are dropped first. Saving it belongs
+in state.py.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class TokenService:
 def _client(request: TokenRequest) -> Application:
     client_id = request.form.get("client_id", "")
     if not client_id and request.form.get("client_assertion"):
-        # RFC 7521, section 4.2: client_id is optional beside an assertion; its subject names the client.
+        # RFC 7521, section 4.2: client_id is optional with an assertion, whose subject names the client.
         try:
             client_id = str(unverified_claims(request.form["client_assertion"]).get("sub", ""))
         except InvalidToken:

@@ -30,7 +30,7 @@ class Authentication:
 
 @dataclass(slots=True)
 class TokenRequest:
-    """A request on its way through the token endpoint; the journal keeps what it holds at the end.
+    """A request while the token endpoint processes it; the journal keeps its final values.
 
     Attributes:
         version: 2 for the v2.0 endpoint, 1 for the older one.
@@ -87,7 +87,7 @@ class Authorized:
     """What a grant type has authorized: everything that the response depends on.
 
     Attributes:
-        target: None for a login that asks for no application.
+        target: None for a login without a target application.
         decision: the policy's decision about the target.
         login: what the user agreed to; None for client credentials.
         code: the authorization code that was redeemed; empty for other grant types.

@@ -1,6 +1,6 @@
 """The successful response of the token endpoint: its tokens and its other members.
 
-What is authorized has been decided before (grant_types.py); planned faults that spoil a token are carried out
+What is authorized has already been decided (grant_types.py); planned faults that corrupt a token are applied
 here.
 """
 
@@ -121,7 +121,7 @@ class TokenIssuer:
         return members
 
     def _signed(self, request: TokenRequest) -> str:
-        """The access token, spoilt in the way that planned faults ask for."""
+        """The access token, corrupted as planned faults require."""
         key, claims = self.keyring.active, request.claims
         kinds = {fault.kind for fault in request.faults}
         if "expired_token" in kinds:

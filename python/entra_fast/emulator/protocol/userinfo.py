@@ -1,6 +1,6 @@
-"""Userinfo (OpenID Connect Core 1.0, section 5.3): what a user's token for no application gives access to.
+"""Userinfo (OpenID Connect Core 1.0, section 5.3), for user tokens without a target application. No HTTP.
 
-Like Microsoft's, it takes the token of a sign-in that asked for OpenID Connect scopes only. No HTTP.
+Like Microsoft's, it accepts the token of a sign-in that requested only OpenID Connect scopes.
 """
 
 from __future__ import annotations

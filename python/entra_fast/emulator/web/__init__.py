@@ -1,1 +1,1 @@
-"""The emulator's HTTP server and pages; decides nothing."""
+"""The emulator's HTTP server and pages, without any decisions."""

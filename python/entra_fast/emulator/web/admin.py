@@ -1,4 +1,4 @@
-"""The administration's API: everything that the console can do, as JSON, for tests and scripts.
+"""The admin API: everything that the console can do, as JSON, for tests and scripts.
 
 Below `/admin/api`. Bodies are checked strictly; errors are `{"error": "invalid_request", "error_description":
 ...}`. It hands out secrets of applications: it is for this machine, and pages of other origins are refused.

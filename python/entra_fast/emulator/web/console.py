@@ -1,7 +1,7 @@
-"""The console: what this provider knows, what it has decided and why, and the means to try things.
+"""The console: shows the provider's data and decisions with their reasons, and lets users try things.
 
-Works without scripts. Here are the routes and their forms; what a page shows comes from model and
-local.py, how it shows it is in the templates, and nothing is decided here.
+Works without scripts. This module has the routes and their forms. The data comes from model and local.py, the
+templates present it, and nothing is decided here.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _suggestions(local: LocalProvider) -> dict[str, object]:
 
 
 def _command(local: LocalProvider, explanation: Explanation) -> str:
-    """What gets the same token in a shell."""
+    """The command that gets the same token in a shell."""
     if explanation.user:
         body = {"consumer": explanation.consumer, "target": explanation.target, "user": explanation.user}
         return f"curl -s {local.base_url}/admin/api/tokens -d {shlex.quote(json.dumps(body))}"
@@ -205,7 +205,7 @@ async def _faults(request: web.Request) -> web.Response:
 
 
 def _faults_page(local: LocalProvider, values: Mapping[str, str], problem: str = "") -> str:
-    """`values`: what was typed, where `problem` says that it cannot be used."""
+    """`values`: what was typed, if `problem` says that it cannot be used."""
     applications = overview.application_names(local.registry)
     return PAGES.render(
         "faults.html",

@@ -56,7 +56,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.Response | None:
-    """Carry out faults that concern the transport; None lets the request go on."""
+    """Apply faults that concern the transport; after None, the request continues."""
     for fault in faults:
         match fault.kind:
             case "delay":
@@ -271,9 +271,8 @@ async def _instance(request: web.Request) -> web.Response:
     endpoint, version = query.get("authorization_endpoint", ""), query.get("api-version", "1.1")
     document = discovery.instance_document(request.app[LOCAL].base_url, endpoint, version)
     if document is None:
-        return json_response(
-            {"error": "invalid_instance", "error_description": "AADSTS50049: Unknown instance."}, 400
-        )
+        error = EntraError(50049)
+        return json_response({"error": error.kind.error, "error_description": str(error)}, error.kind.status)
     return json_response(document)
 
 

@@ -15,7 +15,7 @@ from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.errors import EntraFastError
 
-# Names that a tenant cannot be addressed by, but that Entra ID knows at the same place.
+# Names that are not tenants, but that Entra ID accepts in the same position.
 COMMON: Final = ("common", "organizations")
 
 LOCAL: Final = web.AppKey("local", LocalProvider)
@@ -25,7 +25,7 @@ NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> web.Response:
-    """A JSON answer."""
+    """A JSON response."""
     return web.Response(
         body=orjson.dumps(value),
         status=status,
@@ -34,11 +34,11 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = NO
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The form that was posted. Raises EntraError when it is not one, or says something twice."""
+    """The form that was posted. Raises EntraError if it is not a form, or has a duplicate parameter."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise EntraError(9002313, reason="the body must be application/x-www-form-urlencoded")
     try:
-        # RFC 6749, section 3.2: no parameter may be repeated, so all of them count as known.
+        # RFC 6749, section 3.2: no parameter may be repeated, so all of them are treated as known fields.
         return dict(_native.parse_form(await request.read()))
     except EntraFastError as exc:
         raise EntraError(9002313, reason=exc.message) from None

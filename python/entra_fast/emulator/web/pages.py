@@ -1,4 +1,4 @@
-"""The pages of the local Entra ID: its templates, and what all of them know."""
+"""The pages of the local Entra ID: its templates, and the values that all of them use."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def error_page(
     details: Sequence[tuple[str, str]] = (),
     actions: Sequence[tuple[str, str]] = (("Open the console", "/"),),
 ) -> str:
-    """A page for what went wrong.
+    """An error page.
 
     Args:
         advice: what to do about it, in sentences.
         details: names and values.
-        actions: links to go on with: text and path.
+        actions: links to continue with: text and path.
     """
     return PAGES.render("error.html", title=title, text=text, advice=advice, details=details, actions=actions)

@@ -1,4 +1,4 @@
-"""The server: one application of all routes, who may call it, binding, saving and reloading while it runs.
+"""The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), console.py and admin.py.
 """
@@ -170,7 +170,7 @@ async def _watch(local: LocalProvider, interval: float) -> None:
         except OSError as error:
             local.load_error = f"the files cannot be read: {error.strerror}"
         except ConfigurationError as error:
-            # A half-written file is normal while somebody edits; the last good registry stays.
+            # A half-written file is normal during editing; the last good registry stays.
             local.load_error = error.message
             print(f"entra-fast: manifests not reloaded:\n{error}", file=sys.stderr)
 
@@ -205,7 +205,7 @@ def _failure(request: web.Request, status: int, title: str, text: str) -> web.Re
 
 @web.middleware
 async def _check_caller(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a page of another site could send from a developer's browser."""
+    """Refuse requests that a page of another site could send from a developer's browser."""
     problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
         return json_response({"error": "invalid_request", "error_description": problem}, 403)

@@ -1,6 +1,6 @@
 """Signing in and out over HTTP: the authorization endpoint, the session's cookie, the end of the session.
 
-What a request means and who may sign in is protocol/authorize.py.
+protocol/authorize.py decides what a request means and who may sign in.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def _authorize(request: web.Request) -> web.StreamResponse:
 
 
 async def _sign_in(request: web.Request) -> web.StreamResponse:
-    # OpenID Connect Core 1.0, section 3.1.2.1: the request itself may be posted as well.
+    # OpenID Connect Core 1.0, section 3.1.2.1: the request itself may also be posted.
     form = await read_form(request)
     return await _login(request, form, form.pop("username", None))
 

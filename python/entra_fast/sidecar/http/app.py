@@ -76,8 +76,7 @@ def error_body(error: str, description: str, details: dict[str, object] | None =
 
 
 class _Around:
-    """What happens around the handling of every request: the caller check, errors, metrics, the access log,
-    spans."""
+    """Handles what every request needs: the caller check, errors, metrics, the access log, spans."""
 
     def __init__(self, observed: Observed, allowed_hosts: frozenset[str], *, probe: bool = False) -> None:
         self._observed = observed
@@ -87,7 +86,7 @@ class _Around:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        # Named by the route that matched, not by the path as it was spelled: nothing slips past the checks.
+        # Named by the matched route, not by the path as sent, so that no spelling bypasses the checks.
         resource = request.match_info.route.resource
         route = "other" if resource is None else resource.canonical
         endpoint = ENDPOINT_NAMES.get(route, "other")
@@ -168,10 +167,11 @@ class _Api:
         return await self._issue(request, exchange=True)
 
     async def introspect(self, request: web.Request) -> web.Response:
-        """200 whatever was sent, so that callers need not tell apart two ways to say "not valid"."""
+        """Always 200, so that callers handle only one form of "not valid"."""
         try:
             body, form = await self._body(request)
-            answer = await self._service.introspect(introspected_token(body, form=form))
+            token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
+            answer = await self._service.introspect(token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
@@ -181,8 +181,8 @@ class _Api:
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
-        wanted = token_request(body, form=form, exchange=exchange)
         tokens = self._service.tokens
+        wanted = token_request(body, form=form, exchange=exchange, one_provider=tokens is not None)
         if tokens is None:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:

@@ -1,14 +1,14 @@
 """The fast path below aiohttp: plain requests are answered from the caches by one native call.
 
-What belongs here: whose turn it is on a connection. While aiohttp's handler is idle and everything so far was
-exactly framed, arriving bytes go to native code first, without a step of Python. A request that it does not
-answer goes to aiohttp unconsumed, one framed request at a time, so that native code knows where the next one
-begins. Once something arrives whose end only a full parser can find, the connection is aiohttp's for good.
-What must never be here: any decision about the bytes of a request (rust/core/src/sidecar/http1.rs), and what
-is answered.
+What belongs here: which path handles a connection's next bytes. While aiohttp's handler is idle and every
+request so far was exactly framed, arriving bytes go to native code first, without running any Python. A
+request that native code does not answer goes to aiohttp unconsumed, one framed request at a time, so that
+native code knows where the next one begins. Once something arrives whose end only a full parser can find,
+aiohttp handles the rest of the connection. What must never be here: any decision about the bytes of a request
+(rust/core/src/sidecar/http1.rs), and the content of responses.
 
-This uses private parts of aiohttp, which internals.py lists. Where one is missing, every request takes the
-slow path.
+This uses private parts of aiohttp, which internals.py lists. If one is missing, every request takes the slow
+path.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class FastPathProtocol(SidecarProtocol):
         super()._process_keepalive()
 
     def _wait_in_turn(self, data: bytes) -> None:
-        """It is not the fast path's turn, or a request has not arrived whole."""
+        """The fast path may not take requests now, or a request has not arrived completely."""
         if self._passing:
             part, data = data[: self._passing], data[self._passing :]
             self._passing -= len(part)
@@ -217,7 +217,7 @@ class FastPathProtocol(SidecarProtocol):
             super()._resume_transport_reading()
 
     def _try_held(self) -> None:
-        """Try the bytes held on the fast path, if it is its turn."""
+        """Try the bytes held on the fast path, if it may take requests now."""
         if self._waiting_since is None and self._may_try_held():
             data = self._release_held()
             self._act_on(data, self._fast_path.native.serve(data))
@@ -228,7 +228,7 @@ class FastPathProtocol(SidecarProtocol):
         return bool(self._held) and parked and self._plain and not self._passing and not self._paused
 
     def _keys_were_fetched(self) -> None:
-        """The key that the bytes held wait for may have arrived."""
+        """Called when the key that the held bytes wait for may have arrived."""
         since, self._waiting_since = self._waiting_since, None
         if since is not None and self.transport is not None and self._may_try_held():
             data = self._release_held()
@@ -236,8 +236,8 @@ class FastPathProtocol(SidecarProtocol):
             self._act_on(data, served, waited=True)
 
     def _act_on(self, data: bytes, served: Served, *, waited: bool = False) -> None:
-        """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait here
-        again: the slow path has a limit for that."""
+        """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait again
+        here: the slow path limits that wait."""
         answered, stop, length = served.answered, served.stop, served.length
         if answered and self.transport is not None:
             self.transport.write(served.answers)
@@ -275,8 +275,7 @@ class FastPathProtocol(SidecarProtocol):
         self._update_at_rest()
 
     def _pass_on(self, data: bytes, *, messages: int | None = None) -> None:
-        """Give bytes to aiohttp. `messages`: the number of requests that must begin in them, where it is
-        known."""
+        """Give bytes to aiohttp. `messages`: the number of requests that must begin in them, if known."""
         count = self._request_count
         super().data_received(data)
         if messages is not None and self._request_count - count != messages:

@@ -1,8 +1,8 @@
 """Private parts of aiohttp that this package uses: every name, and what it is for.
 
-What belongs here: the whole list, and the check at start that this aiohttp has all of it. What must never be
-here: the use of any of it (protocol.py, fast_path.py). tests/unit/test_private_names.py proves that the list
-is complete and that no other package uses private parts of aiohttp, uvloop or asyncio.
+What belongs here: the complete list, and the check at start that this aiohttp has all of it. What must never
+be here: any use of these names (protocol.py, fast_path.py). tests/unit/test_private_names.py proves that the
+list is complete and that no other package uses private parts of aiohttp, uvloop or asyncio.
 
 aiohttp promises nothing about these names, so its minor version is pinned, and the sidecar works without
 them: without those that only the fast path needs, every request takes the slow path; without any other, plain
@@ -118,4 +118,4 @@ def _slots(owner: type) -> set[str]:
 
 
 async def _never_called(_: web.BaseRequest) -> web.StreamResponse:
-    raise NotImplementedError
+    raise NotImplementedError  # pragma: no cover - never called

@@ -23,7 +23,7 @@ from entra_fast.errors import ConfigurationError
 
 BACKLOG = 1024
 
-ERROR_CODES = {"address_unusable": "an address cannot be listened on, for instance because it is in use"}
+ERROR_CODES = {"address_unusable": "the sidecar cannot listen on an address, such as one that is in use"}
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not have it
 _ACCEPT_QUEUE = struct.Struct("=24xI")  # linux/tcp.h: tcp_info.tcpi_unacked is the queue's length here
@@ -57,11 +57,15 @@ def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socke
     except OSError as exc:
         raise _unusable(host, port, setting, exc) from None
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "win32":  # pragma: no cover - tests run on other systems
+            # There, SO_REUSEADDR would let any other process listen on the same address.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        # Two sockets may be bound to an address with SO_REUSEADDR; only listening tells whether it is free.
+        # Two sockets may be bound to an address with SO_REUSEADDR; only `listen` shows whether it is free.
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as exc:
@@ -93,9 +97,9 @@ def listen_together(host: str, port: int, setting: str, count: int) -> list[sock
 
 
 async def stop_accepting(listener: socket.socket) -> None:
-    """Refuse new connections, and wait until every established one has been accepted. The event loop must be
-    accepting meanwhile. Does nothing on a system that cannot do this."""
-    if sys.platform != "linux":
+    """Refuse new connections, and wait until every established one has been accepted. The event loop must
+    keep accepting in the meantime. Does nothing on systems that do not support this."""
+    if sys.platform != "linux":  # pragma: no cover - other operating systems
         return
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
     buffer = ctypes.create_string_buffer(program)

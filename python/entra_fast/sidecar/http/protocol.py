@@ -4,8 +4,8 @@ What belongs here: limits on connections, the deadline to receive a request, and
 shape of the API. The fast path stands in front of it (fast_path.py). What must never be here: routes, tokens,
 and any decision about the bytes of a request: framing belongs to aiohttp's parser alone.
 
-This uses private parts of aiohttp, which internals.py lists. Where one is missing, server.py serves without
-this module.
+This uses private parts of aiohttp, which internals.py lists. If one is missing, server.py serves without this
+module.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from aiohttp import StreamReader, hdrs, web
+from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Server
 
+from entra_fast import _native
 from entra_fast._metrics import Metrics
 
 if TYPE_CHECKING:
@@ -30,13 +33,18 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
 
+MAX_FIELD_BYTES, MAX_HEADER_FIELDS = 8190, 128
+"""The limits of aiohttp's parser: for the request line and for one header field, and for their number."""
+NOT_HTTP = "the request is not well-formed HTTP"
+
+
 class RequestTimedOut(Exception):
     """The request's body did not arrive in time."""
 
 
 class BodyCutShort(web.RequestPayloadError, TimeoutError):
-    """The client closed its side in the middle of a body. A TimeoutError as well, because aiohttp may be
-    waiting for a body that no handler reads, and takes that error for the end of it."""
+    """The client closed its side in the middle of a body. Also a TimeoutError, because aiohttp may be waiting
+    for a body that no handler reads, and treats that error as its end."""
 
 
 class JsonResponse(web.Response):
@@ -52,12 +60,52 @@ class JsonResponse(web.Response):
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
-        self.headers.popall(hdrs.SERVER, None)  # the version of the server is no one else's business
+        self.headers.popall(hdrs.SERVER, None)  # do not reveal the version of the server
 
 
 def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
     """An error that the sidecar itself reports (RFC 6749, section 5.2)."""
     return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
+
+
+MAX_KEPT_HEAD_BYTES = 32_768
+"""With this many bytes of an incomplete head, no more are kept for choosing the sentence of a refusal."""
+
+
+def refusal_of_malformed(exc: BaseException | None, head: bytes) -> tuple[int, str]:
+    """Status and sentence for what aiohttp's parser refuses. Its own text repeats the offending bytes, so
+    only the beginning of that is looked at.
+
+    Args:
+        exc: the parser's error.
+        head: the bytes of the request, as far as they were kept.
+    """
+    reason = exc.message if isinstance(exc, HttpProcessingError) else ""
+    if isinstance(exc, LineTooLong):
+        return 431, f"the request line, or a header field, is larger than {MAX_FIELD_BYTES} bytes"
+    if reason.startswith("Too many headers"):
+        return 431, f"the request has more than {MAX_HEADER_FIELDS} header fields"
+    if reason.startswith(("Missing 'Host'", "Duplicate 'Host'")):
+        several = _native.head_refusal(hosts=["", ""], transfer_encodings=[])
+        return several or (400, NOT_HTTP)
+    if reason.startswith(("Request has invalid `Transfer-Encoding`", "Invalid `Transfer-Encoding`")):
+        return _native.transfer_coding_refusal(head) or (400, NOT_HTTP)
+    return 400, NOT_HTTP
+
+
+def head_refusal(request: web.BaseRequest) -> JsonResponse | None:
+    """The answer to a request whose head aiohttp accepts and RFC 9112 forbids, or None. It closes the
+    connection: where the body ends is in doubt."""
+    headers = request.headers
+    refusal = _native.head_refusal(
+        hosts=headers.getall(hdrs.HOST, []),
+        transfer_encodings=headers.getall(hdrs.TRANSFER_ENCODING, []),
+    )
+    if refusal is None:
+        return None
+    response = error_response(*refusal)
+    response.force_close()
+    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +143,10 @@ class SidecarServer(Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
+            refused = head_refusal(request)
+            if refused is not None:
+                self.metrics.requests.add("other", str(refused.status))
+                return refused
             response = await self._application(request)
             protocol = request.protocol
             if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on():
@@ -134,6 +186,7 @@ class SidecarProtocol(RequestHandler):
         "_body",
         "_deadline",
         "_half_closed",
+        "_head",
         "_offer",
         "_sidecar",
         "current_message",
@@ -145,8 +198,9 @@ class SidecarProtocol(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
+        self._head = bytearray()  # of a head that did not arrive in one piece, or is malformed
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
-        self._alone: RawRequestMessage | None = None  # one that arrived with nothing behind it
+        self._alone: RawRequestMessage | None = None  # one that arrived with no bytes after it
         self.current_message: RawRequestMessage | None = None  # the request that is being answered
 
     @property
@@ -158,9 +212,9 @@ class SidecarProtocol(RequestHandler):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # A client that never reads would keep its connection, and the responses to it, for ever: aiohttp
-            # waits for such a client, and so does a transport that is being closed. The kernel drops the
-            # connection (RFC 5482) when it could not send for this long.
+            # A client that never reads would keep its connection and its responses forever: aiohttp waits for
+            # such a client, and so does a transport that is being closed. The kernel drops the connection
+            # (RFC 5482) when it cannot send for this long.
             with contextlib.suppress(OSError):
                 milliseconds = max(1, int(self._keepalive_timeout * 1000))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
@@ -171,7 +225,7 @@ class SidecarProtocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._received()
         if self._task_handler is not None and not self._request_in_progress:
-            # It may be about to begin with a request, and would find no connection to answer on.
+            # It may be about to start a request, and would have no connection to answer on.
             self._task_handler.cancel()
         super().connection_lost(exc)
 
@@ -208,10 +262,17 @@ class SidecarProtocol(RequestHandler):
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
-        if self._request_count != count and self._messages:
+        if self._request_count == count:
+            if self._body is None and len(self._head) < MAX_KEPT_HEAD_BYTES:
+                self._head += data
+        elif self._messages:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
             self._offer = cast("RawRequestMessage", message) if getattr(message, "upgrade", False) else None
+            if hasattr(message, "exc"):
+                self._head += data  # nothing is parsed behind a malformed request
+            else:
+                self._head.clear()
         if self._body is not None and self._body.is_eof():
             if len(data) == 1 and nothing_waits:
                 self._alone = self._offer
@@ -223,8 +284,8 @@ class SidecarProtocol(RequestHandler):
 
         When a request offers an upgrade that aiohttp does not know, its parser drops what follows the request
         in the same piece, and would continue in the middle of the next one. So the last byte of a piece is
-        parsed by itself: a request that ends with it has nothing behind it. For an upgrade that aiohttp
-        knows, it puts aside what follows, where no deadline applies.
+        parsed separately: a request that ends with it has no bytes after it. For an upgrade that aiohttp
+        knows, it sets aside the bytes that follow, where no deadline applies.
         """
         message = self.current_message
         if message is None:
@@ -246,9 +307,11 @@ class SidecarProtocol(RequestHandler):
         token, to the client and in the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("part of a response was sent already")
-        sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
-        error = "invalid_request" if status < 500 else "server_error"
-        response = error_response(status, sentence, error=error)
+        if status < 500:
+            status, sentence = refusal_of_malformed(exc, bytes(self._head))
+            response = error_response(status, sentence)
+        else:
+            response = error_response(status, "unexpected error", error="server_error")
         response.force_close()
         self._sidecar.metrics.requests.add("other", str(status))
         return response
@@ -271,7 +334,7 @@ class SidecarProtocol(RequestHandler):
         if self._force_close or self.transport is None:
             return
         if self._buffer_paused:
-            # It is the server that does not read, because requests wait for their responses.
+            # The server does not read now, because requests wait for their responses.
             timeout = self._sidecar.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
             return
@@ -281,7 +344,7 @@ class SidecarProtocol(RequestHandler):
             self._lingering_time = 0.0  # otherwise aiohttp would wait for the rest of it, and log that
             body.set_exception(RequestTimedOut())  # its handler answers 408
         elif body is not None and not self._messages:
-            self.force_close()  # it was answered before its body came: a second response would answer nothing
+            self.force_close()  # answered before its body arrived: a second response would answer nothing
         elif self._request_in_progress or self._messages:
             self.close()  # after the responses that are owed
         else:

@@ -1,7 +1,7 @@
-"""Serving an application on a listening socket, in the best of three ways that this aiohttp allows.
+"""Serving an application on a listening socket, in the best of three ways that this aiohttp supports.
 
 What belongs here: the choice between the fast path, the slow path with the sidecar's own protocol, and plain
-aiohttp; and what a running sidecar needs of either. What must never be here: requests, and private parts of
+aiohttp; and what a running sidecar needs from each. What must never be here: requests, and private parts of
 aiohttp (internals.py lists those that the first two need).
 """
 
@@ -19,7 +19,7 @@ from entra_fast._metrics import Metrics
 from entra_fast.sidecar.http.fast_path import FastPathServer
 from entra_fast.sidecar.http.internals import missing_parts
 from entra_fast.sidecar.http.listener import BACKLOG
-from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer
+from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer, head_refusal
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.service import FastPath
 
@@ -28,7 +28,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LINGERING_TIME = 2.0
 """Seconds in which aiohttp reads the rest of a body that a handler did not read."""
 SHUTDOWN_TIME = 1.0
-"""Seconds that a handler has to end when its connection is closed by the server."""
+"""Seconds that a handler has to finish when the server closes its connection."""
 
 
 class HttpServer(Protocol):
@@ -99,7 +99,7 @@ class SidecarHttpServer:
 
 
 class PlainHttpServer:
-    """An application behind plain aiohttp, with public parts of it only. There is no fast path, no limit on
+    """An application behind plain aiohttp, using only its public parts. There is no fast path, no limit on
     connections and no deadline to receive a request, and aiohttp answers malformed requests in its own
     words."""
 
@@ -138,7 +138,7 @@ class PlainHttpServer:
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._in_progress += 1
         try:
-            return await handler(request)
+            return head_refusal(request) or await handler(request)
         finally:
             self._in_progress -= 1
 
@@ -152,8 +152,8 @@ class Way(enum.Enum):
 
 
 def best_way() -> Way:
-    """The best way that this aiohttp allows, with a warning that names what is missing where it is not the
-    fast path. Must be called in a running event loop."""
+    """The best way that this aiohttp supports. If that is not the fast path, a warning names what is missing.
+    Must be called in a running event loop."""
     missing = missing_parts()
     if missing.for_protocol:
         fields = {"aiohttp_lacks": [*missing.for_protocol, *missing.for_fast_path]}

@@ -1,11 +1,11 @@
 """Messages between the provider process and a worker, over a Unix socket that the two share.
 
-What belongs here: framing, limits, calls that get an answer, and errors that travel. What must never be here:
-what any message means.
+What belongs here: framing, limits, calls that get an answer, and transferring errors. What must never be
+here: the meaning of a message.
 
 A message is its length (four bytes) and a JSON object. Messages arrive in the order in which they were sent,
-and each is handled before the next is looked at: the answer to a call proves that everything sent before the
-call has been handled. That is what the promises about replaced tokens rest on (docs/workers.md).
+and each is handled before the next is read: the answer to a call proves that everything sent before the call
+has been handled. The guarantees about replaced tokens depend on that (docs/workers.md).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from entra_fast.sidecar.logs import logger
 
 Fields = dict[str, Any]
 Handler = Callable[[str, Fields], Fields | Awaitable[Fields] | None]
-"""Handles one message: what it is called, and its fields. For a call it gives the answer's fields, now or
-later; raising EntraFastError is an answer too. Anything else that it raises at once ends the channel."""
+"""Handles one message: its name and its fields. For a call it returns the answer's fields, now or later;
+raising EntraFastError is an answer, too. Any other exception that it raises at once ends the channel."""
 
 MAX_MESSAGE_BYTES = 4 << 20
 """A key set or a token is a megabyte at most (http.py), before JSON escapes it."""
 MAX_UNSENT_BYTES = 32 << 20
-"""With more than this waiting, the other side has stopped reading, and the channel ends."""
+"""If more bytes than this are waiting, the other side has stopped reading, and the channel ends."""
 MAX_CALLS = 8192
-"""Maximum number of calls that wait for their answer. A further one is refused."""
+"""Maximum number of calls that wait for their answer. Further calls are refused."""
 
 _LENGTH = struct.Struct("!I")
 _ERRORS: dict[str, type[EntraFastError]] = {
@@ -64,7 +64,7 @@ class Channel(asyncio.Protocol):
         self._answering: set[asyncio.Task[None]] = set()
 
     async def open(self, end: socket.socket) -> None:
-        """Begin, over one end of a socket pair, which belongs to the channel from now on. Messages may arrive
+        """Start, over one end of a socket pair, which the channel owns from now on. Messages may arrive
         before this returns."""
         end.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=end)

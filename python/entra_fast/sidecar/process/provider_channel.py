@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from entra_fast import _background, _native
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import Waiters
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import AcquiredToken, token_key
 from entra_fast._settings.load import Settings
@@ -25,13 +26,13 @@ from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
 
 ANSWER_TIMEOUT = 30.0
-"""Seconds. The provider process keeps the deadlines that matter; this one is for a process that hangs."""
+"""Seconds. The provider process enforces the usual deadlines; this one applies when that process hangs."""
 
-ERROR_CODES = {"hub_unavailable": "the process that speaks to the provider for all workers does not respond"}
+ERROR_CODES = {"hub_unavailable": "the provider process does not respond"}
 
 
 class ProviderChannel:
-    """Stands for the provider process in a worker: a `Provider`.
+    """Represents the provider process in a worker: a `Provider`.
 
     Args:
         channel: to the provider process.
@@ -75,7 +76,7 @@ class ProviderChannel:
         except (ChannelLost, TimeoutError):
             raise ProviderError(
                 "hub_unavailable",
-                "the process that speaks to the provider for all workers does not respond",
+                "the provider process does not respond",
                 status=503,
                 retry_after=1,
             ) from None
@@ -87,11 +88,11 @@ class ProviderChannel:
         self._changes = changes
 
     async def aclose(self) -> None:
-        """As `Provider.aclose`. The channel stays open."""
+        """See `Provider.aclose`. The channel stays open."""
         await self._keys.aclose()
 
     async def readiness(self) -> str | None:
-        """As `Provider.readiness`."""
+        """See `Provider.readiness`."""
         try:
             answer = await self.ask("readiness")
         except ProviderError as exc:
@@ -100,23 +101,23 @@ class ProviderChannel:
         return reason
 
     async def keys_problem(self) -> str | None:
-        """As `Provider.keys_problem`."""
+        """See `Provider.keys_problem`."""
         try:
-            answer = await self.ask("keys", kid=None)
+            answer = await self.ask("keys", cause=Cause.NO_KEYS.value, kid=None)
         except ProviderError as exc:
             return exc.message
         return answer["reason"] or "the discovery document has not been fetched yet"
 
     async def exposition(self, own: Metrics) -> bytes:
-        """As `Provider.exposition`. The provider process asks this one for its own metrics."""
+        """See `Provider.exposition`. The provider process asks this one for its own metrics."""
         answer = await self.ask("metrics")
         text: str = answer["text"]
         return text.encode("utf-8")
 
-    # --- announcements; each is applied when the method returns, for their order is a promise ---
+    # --- announcements; each is applied when the method returns, because their order is guaranteed ---
 
     def handle(self, name: str, fields: Fields) -> bool:
-        """Apply an announcement. False where the message is none."""
+        """Apply an announcement. False if the message is not one."""
         changes = self._changes
         assert changes is not None  # noqa: S101 - the worker starts its service before it says hello
         match name:
@@ -140,10 +141,10 @@ class ProviderChannel:
                 keys = None if text is None else KeySet(text)
                 changes.keys_changed(keys)
                 self._keys.announced(keys, fields["reason"])
-            case "cool_down":
+            case "cool_downs":
                 until = fields["until"]
-                self._keys.cool_down_ends = -math.inf if until is None else until  # JSON has no infinity
-                changes.cool_down_changed(self._keys.cool_down_ends)
+                self._keys.cool_downs = {cause: until.get(cause.value, -math.inf) for cause in Cause}
+                changes.cool_downs_changed(self._keys.cool_downs)
             case "signatures_distrusted":
                 _native.distrust_fast_signatures()
             case _:
@@ -154,7 +155,7 @@ class ProviderChannel:
 class ChannelTokens:
     """Hands out tokens from this worker's cache, or asks the provider process: an `Acquirer`."""
 
-    in_flight = 0  # it is the provider process that fetches
+    in_flight = 0  # the provider process does the fetching
 
     def __init__(
         self,
@@ -171,15 +172,15 @@ class ChannelTokens:
         self._clocks = clocks
 
     async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenClient.acquire`."""
+        """See `TokenClient.acquire`."""
         return await self._obtain(target, None, skip_cache)
 
     async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
-        """As `TokenClient.exchange`."""
+        """See `TokenClient.exchange`."""
         return await self._obtain(target, subject_token, skip_cache)
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
-        """As `TokenClient.renew`."""
+        """See `TokenClient.renew`."""
         self._channel.tell("renew", target=target, subject_token=subject_token)
 
     async def aclose(self) -> None:
@@ -210,59 +211,69 @@ class ChannelTokens:
         return AcquiredToken(answer["token"], max(0, answer["expires_in"] - elapsed))
 
     def _now(self) -> dict[str, float]:
-        """Both clocks, as the cache takes them."""
+        """Both clocks, in the form that the cache expects."""
         return {"monotonic": self._clocks.monotonic(), "now": self._clocks.wall()}
 
 
+class _Question:
+    """A question for new keys that is in flight, and the callers that wait for its answer."""
+
+    def __init__(self, ask: Coroutine[object, object, bool]) -> None:
+        self.waiters = Waiters()
+        self.task = _background.start(ask, "question for keys")
+        self.task.add_done_callback(lambda _: self.waiters.wake())
+
+
 class ChannelKeys:
-    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without being
-    asked for."""
+    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without a
+    request."""
 
     def __init__(self, channel: ProviderChannel, clocks: Clocks) -> None:
         self._channel = channel
         self._clocks = clocks
-        self._asking: asyncio.Task[bool] | None = None
-        self._waiters = Waiters()
+        self._questions: dict[Cause, _Question] = {}
         self._keys: KeySet | None = None
         self._reason: str | None = None
-        self.cool_down_ends = -math.inf
+        self.cool_downs = dict.fromkeys(Cause, -math.inf)
 
     def announced(self, keys: KeySet | None, reason: str | None) -> None:
-        """The provider process has this key set now, or none for this reason."""
+        """The provider process now has this key set, or none for this reason."""
         self._keys, self._reason = keys, reason
 
     async def aclose(self) -> None:
         """Stop asking."""
-        await _background.cancel(self._asking)
+        await _background.cancel(*(question.task for question in self._questions.values()))
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """As `AsyncKeys.refresh_for_unknown`. A flood of unknown ids costs one question at a time."""
-        if kid is not None and self._keys is not None and kid in self._keys.kids:
+    async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """See `AsyncKeys.refresh_for`. A flood of tokens costs one question at a time for each cause."""
+        known = kid is not None and self._keys is not None and kid in self._keys.kids
+        if known and cause is not Cause.FAILED_SIGNATURE:
             return True  # it arrived while the token was verified
-        if self._clocks.monotonic() < self.cool_down_ends:
+        if self._clocks.monotonic() < self.cool_downs[cause]:
             return False
-        if self._asking is None or self._asking.done():
-            self._asking = _background.start(self._ask(kid), "question for keys")
-            self._asking.add_done_callback(lambda _: self._waiters.wake())
-        asking = self._asking
-        await self._waiters.wait()
-        return not asking.cancelled() and asking.exception() is None and asking.result()
+        question = self._questions.get(cause)
+        if question is None or question.task.done():
+            question = self._questions[cause] = _Question(self._ask(cause, kid))
+        await question.waiters.wait()
+        task = question.task
+        return not task.cancelled() and task.exception() is None and task.result()
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """As `AsyncKeys.call_when_fetched`."""
-        if self._asking is None or self._asking.done():
-            return False
-        self._waiters.add(resume)
-        return True
+        """See `AsyncKeys.call_when_fetched`."""
+        for question in self._questions.values():
+            if not question.task.done():
+                question.waiters.add(resume)
+                return True
+        return False
 
     def unavailable(self) -> KeysUnavailable:
-        """As `KeySource.unavailable`."""
+        """See `KeySource.unavailable`."""
         reason = self._reason or "keys of the token issuer are not available: they have not been fetched yet"
         return KeysUnavailable("keys_unavailable", reason)
 
-    async def _ask(self, kid: str | None) -> bool:
+    async def _ask(self, cause: Cause, kid: str | None) -> bool:
         try:
-            answer = await self._channel.ask("keys", kid=kid)
+            answer = await self._channel.ask("keys", cause=cause.value, kid=kid)
         except ProviderError as exc:
             self._reason = f"keys of the token issuer are not available: {exc.message}"
             return False

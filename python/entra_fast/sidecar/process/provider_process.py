@@ -1,12 +1,12 @@
-"""The provider process: the one process of several that speaks to the provider and knows the whole.
+"""The provider process: it talks to the provider for all workers, and coordinates them.
 
-What belongs here: what workers ask for and are told (tokens, keys, readiness, metrics), and the promise that
-they act as one. What must never be here: processes, sockets and signals (supervisor.py), and what a worker
-does with what it is told (provider_channel.py).
+What belongs here: requests from workers and announcements to them (tokens, keys, readiness, metrics), and the
+guarantee that they act as one sidecar. What must never be here: processes, sockets and signals
+(supervisor.py), and how a worker applies announcements (provider_channel.py).
 
 This process fetches: one request per token and per key set, however many workers there are. It announces
-every result to all of them, so that each answers from its own caches. A worker takes part from its `hello`
-on: it knows nothing then, is told everything from then on, and serves only after that.
+every result to all of them, so that each answers from its own caches. A worker sends `hello` when it starts
+with empty caches, gets all announcements from then on, and serves only after the first ones.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from entra_fast import _background, _native
 from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
@@ -33,14 +34,14 @@ from entra_fast.sidecar.status_log import StatusLog
 from entra_fast.sidecar.tracing import begin as begin_tracing
 
 TICK = 0.05
-"""Seconds. Timeouts of workers are counted in ticks of this process's own run time: when the whole machine
-was suspended, the worker was too, and did not hang."""
+"""Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
+suspended, so was the worker, and it did not hang."""
 SYNC_TIMEOUT = 1.0
-"""Seconds within which a worker must acknowledge a replaced token; otherwise it is taken to hang."""
+"""Seconds within which a worker must acknowledge a replaced token; otherwise it counts as hung."""
 HANG_TIMEOUT = 5.0
 """Seconds within which a worker must answer a check."""
 CHECK_INTERVAL = 1.0
-"""Seconds between two checks of a worker. What it has counted since the last one is lost when it crashes."""
+"""Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
 """Seconds for a worker's figures when metrics are read; after that its last ones are used."""
 NOT_DUE_PAUSE = 20.0
@@ -49,7 +50,7 @@ NOT_DUE_PAUSE = 20.0
 
 @dataclass(slots=True, eq=False)
 class ConnectedWorker:
-    """A worker, as this process knows it.
+    """A worker, from the point of view of this process.
 
     Attributes:
         number: of its slot, from 0. Its replacement has the same number.
@@ -57,8 +58,8 @@ class ConnectedWorker:
         channel: to the process.
         greeted: whether it has said hello.
         serving: whether it accepts connections.
-        finished: whether every request was answered when it drained, once it has said so.
-        figures: its metrics when it was asked last.
+        finished: whether every request was answered when it drained, once it has reported that.
+        figures: its metrics when it was last asked.
     """
 
     number: int
@@ -89,7 +90,7 @@ class ProviderProcess:
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
         self._issuer: str | None = None
-        self._cool_down = -math.inf
+        self._cool_downs: dict[str, float] = {}
         self._signatures_distrusted = False
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
@@ -140,22 +141,22 @@ class ProviderProcess:
     # --- workers ---
 
     def left(self, worker: ConnectedWorker) -> None:
-        """A worker is gone. What it has counted stays."""
+        """A worker is gone. Its counts are kept."""
         if worker in self.workers:
             self.workers.remove(worker)
         earlier = self._past.get(worker.number, {})
         self._past[worker.number] = self.metrics.accumulated(earlier, worker.figures)
 
     def handle(self, worker: ConnectedWorker, name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
-        """Handle a message of a worker. Fields of a wrong type end the worker: its program is not this
-        one."""
+        """Handle a message from a worker. Fields of a wrong type terminate the worker: it runs a different
+        program."""
         match name:
             case "token":
                 return self._token(worker, *_wanted(fields), skip_cache=_flag(fields, "skip_cache"))
             case "renew":
                 self._renew(worker, *_wanted(fields))
             case "keys":
-                return self._keys_for(_optional_text(fields, "kid"))
+                return self._keys_for(Cause(fields["cause"]), _optional_text(fields, "kid"))
             case "readiness":
                 return {"reason": self.not_ready_reason()}
             case "metrics":
@@ -188,14 +189,14 @@ class ProviderProcess:
         if self._issuer is not None:
             worker.channel.send("provider", issuer=self._issuer)
         worker.channel.send("keys", **self._key_set())
-        worker.channel.send("cool_down", until=self._cool_down)
+        worker.channel.send("cool_downs", until=self._cool_downs)
         if self._signatures_distrusted:
             worker.channel.send("signatures_distrusted")
         worker.channel.send("serve")
 
     def _distrust_signatures(self) -> None:
-        """A worker has found that rind and AWS-LC disagree: no worker uses rind from now on, and none that
-        starts later. Each worker that is told says so too, which changes nothing."""
+        """A worker has found that rind and AWS-LC disagree: no worker uses rind from now on, including those
+        that start later. Each notified worker reports the same, which changes nothing."""
         if not self._signatures_distrusted:
             self._signatures_distrusted = True
             self.announce("signatures_distrusted")
@@ -224,7 +225,7 @@ class ProviderProcess:
         return {"token": token.access_token, "expires_in": token.expires_in, "at": answered_at}
 
     async def _until_taken(self, asking: ConnectedWorker) -> None:
-        """Return when every worker has taken all tokens announced so far. The one that asked reads the
+        """Return when every worker has applied all tokens announced so far. The worker that asked reads the
         announcement before the answer."""
         others = [worker for worker in self.workers if worker is not asking]
         taken = await asyncio.gather(*(self._answer(worker, "sync", SYNC_TIMEOUT) for worker in others))
@@ -235,7 +236,7 @@ class ProviderProcess:
         tokens, provider = self._provider.tokens, self._settings.provider
         if tokens is None or provider is None or worker.channel is None:
             return
-        # Each worker finds the same renewal due; the first one causes it.
+        # The same renewal is due in each worker; the first request causes it.
         key = token_key(provider, scope_for(target), subject_token)
         now = self._clocks.monotonic()
         cached = self._cache.get(key, monotonic=now, now=self._clocks.wall())
@@ -247,18 +248,19 @@ class ProviderProcess:
     # --- what changes at the provider ---
 
     def provider_found(self, issuer: str, _: KeySource) -> None:
-        """As `ProviderChanges.provider_found`."""
+        """See `ProviderChanges.provider_found`."""
         self._issuer = issuer
         self.announce("provider", issuer=issuer)
 
     def keys_changed(self, _: KeySet | None) -> None:
-        """As `ProviderChanges.keys_changed`."""
+        """See `ProviderChanges.keys_changed`."""
         self.announce("keys", **self._key_set())
 
-    def cool_down_changed(self, until: float) -> None:
-        """As `ProviderChanges.cool_down_changed`."""
-        self._cool_down = until
-        self.announce("cool_down", until=until)
+    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+        """See `ProviderChanges.cool_downs_changed`."""
+        # JSON has no infinity: what is not named has no cool-down.
+        self._cool_downs = {cause.value: end for cause, end in until.items() if math.isfinite(end)}
+        self.announce("cool_downs", until=self._cool_downs)
 
     def _key_set(self) -> Fields:
         keys = self._provider.keys
@@ -266,12 +268,12 @@ class ProviderProcess:
             return {"text": None, "reason": self._provider.no_keys_reason()}
         return {"text": keys.text.decode("utf-8"), "reason": None}
 
-    async def _keys_for(self, kid: str | None) -> Fields:
+    async def _keys_for(self, cause: Cause, kid: str | None) -> Fields:
         keys = self._provider.keys
-        again = False if keys is None else await keys.refresh_for_unknown(kid)
+        again = False if keys is None else await keys.refresh_for(cause, kid)
         return {"again": again, "reason": self._provider.no_keys_reason()}
 
-    # --- the whole ---
+    # --- the whole sidecar ---
 
     def not_ready_reason(self) -> str | None:
         """Why the sidecar cannot do all of its work now, or None."""
@@ -283,11 +285,11 @@ class ProviderProcess:
         return reason
 
     async def readiness(self) -> str | None:
-        """As `Observed.readiness`."""
+        """See `Observed.readiness`."""
         return self.not_ready_reason()
 
     async def exposition(self) -> bytes:
-        """As `Observed.exposition`."""
+        """See `Observed.exposition`."""
         await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
         workers = [worker.figures for worker in self.workers]
         return await self.metrics.exposition([*self._past.values(), *workers])
@@ -332,7 +334,7 @@ class ProviderProcess:
         name: str,
         timeout: float,  # noqa: ASYNC109 - in ticks
     ) -> Fields | None:
-        """The answer of a worker, or None when it takes too long or the worker is gone."""
+        """The answer of a worker, or None if it takes too long or the worker is gone."""
         if worker.channel is None:
             return None
         answer = worker.channel.call(name)
@@ -351,7 +353,8 @@ class ProviderProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a token was cached with, which the native cache does not return; `number`: of its announcement."""
+    """The terms under which a token was cached, which the native cache does not return. `number` is the
+    number of its announcement."""
 
     number: int
     expires_in: float
@@ -368,8 +371,8 @@ class AnnouncedTokens:
 
     Args:
         cache: where the tokens are.
-        limit: maximum number of tokens whose terms are remembered. The oldest are forgotten; a worker that
-            does not have such a token is then not given it to keep.
+        limit: maximum number of tokens whose terms are remembered. The oldest are forgotten; a worker without
+            such a token then gets it without terms, and does not cache it.
         clocks: where time comes from.
         token: announces a new token.
         renewal_failed: announces that a renewal failed.
@@ -412,7 +415,7 @@ class AnnouncedTokens:
             subject_expires_at=subject_expires_at,
         )
         self.announced += 1
-        # Most users' tokens are not asked for again: their terms must not stay until the limit is reached.
+        # Most users' tokens are never requested again: do not keep their terms until the limit is reached.
         while self._terms and next(iter(self._terms.values())).has_ended(monotonic):
             self._terms.popitem(last=False)
         terms = _Terms(self.announced, expires_in, monotonic, renew_in, subject_expires_at)
@@ -427,8 +430,8 @@ class AnnouncedTokens:
         self._announce_failure({"key": key.hex(), "monotonic": monotonic, "retry_in": retry_in})
 
     def known(self, key: bytes, since: int) -> Fields | None:
-        """The announcement of the token that the key has now; None where there is none, or where it was
-        announced after `since`."""
+        """The announcement of the key's current token; None if there is none, or if it was announced after
+        `since`."""
         terms = self._terms.get(key)
         if terms is None or terms.number > since:
             return None

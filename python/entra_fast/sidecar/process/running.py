@@ -1,7 +1,7 @@
-"""A sidecar that listens: started, drained and stopped.
+"""A listening sidecar: starting, draining and stopping it.
 
 What belongs here: what a single process and a worker have in common: serving the API and the probes on
-sockets, and finishing every request before the end. What must never be here: signals and exit statuses
+sockets, and finishing every request before exit. What must never be here: signals and exit statuses
 (single.py), several processes (supervisor.py), and what happens to a request.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import socket
 from collections.abc import Sequence
 
@@ -105,8 +104,7 @@ class RunningSidecar:
         return finished
 
     async def _quiet(self) -> bool:
-        """Wait until no request is in progress, not even one of a connection that was accepted a moment
-        ago."""
+        """Wait until no request is in progress, including requests on connections that were just accepted."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.drain_timeout
         quiet = 0
@@ -127,7 +125,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         clocks: where time comes from; for tests.
 
     Raises:
-        ConfigurationError: an address cannot be listened on.
+        ConfigurationError: the sidecar cannot listen on an address.
     """
     server, clocks = settings.server, clocks or Clocks()
     api_socket = listen(server.host, server.port, "BIND_ADDRESS")
@@ -210,8 +208,8 @@ async def start_probes(
 def freeze_garbage_collector() -> None:
     """Keep Python's cyclic garbage collector from stopping the process for tens of milliseconds.
 
-    Everything imported stays for good, so it need not be looked at again. And thousands of requests that wait
-    at the same time are not garbage: collections come with many new objects, not with few.
+    Everything imported stays until the process ends, so it need not be scanned again. Thousands of waiting
+    requests are not garbage either, so collections run only after many new objects.
     """
     gc.collect()
     gc.freeze()
@@ -225,7 +223,11 @@ def host_and_port(address: Sequence[object]) -> str:
 
 
 def _possible_connections(wanted: int) -> int:
-    """The number of connections that was asked for, as far as the limit of open files allows."""
+    """The requested number of connections, or fewer if the limit on open files is too low."""
+    try:
+        import resource  # noqa: PLC0415 - does not exist on Windows, which has no such limit
+    except ImportError:
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_FILES
     if soft < needed:

@@ -2,8 +2,8 @@
 
 What belongs here: the life of the process. What must never be here: what happens to a request.
 
-Exit statuses: 0 after a drain in which every request was answered; 1 when requests had to be cut off or a
-second signal came; 2 when a setting is missing or wrong, or an address cannot be listened on.
+Exit statuses: 0 after a drain in which every request was answered; 1 when requests were aborted or a second
+signal arrived; 2 when a setting is missing or wrong, or the sidecar cannot listen on an address.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import logging
 import os
 import signal
 
-import uvloop
-
-from entra_fast import _native
+from entra_fast import _event_loop, _native
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.running import freeze_garbage_collector, start_sidecar
@@ -31,24 +29,24 @@ def run(settings: Settings) -> int:
         The exit status of the process.
 
     Raises:
-        ConfigurationError: an address cannot be listened on.
+        ConfigurationError: the sidecar cannot listen on an address.
     """
     configure(settings.server.log_level)
     if settings.unknown:
         logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
+    if _event_loop.WITHOUT_UVLOOP is not None:
+        logger.info(_event_loop.WITHOUT_UVLOOP)
     if settings.server.workers > 1:
         from entra_fast.sidecar.process.supervisor import supervise  # noqa: PLC0415 - not needed for one process
 
         serve = supervise
     else:
         serve = _serve
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings))
+    return _event_loop.run(serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
         if stop.is_set():
@@ -58,9 +56,7 @@ async def _serve(settings: Settings) -> int:
         logger.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Set explicitly: as PID 1 a process has no default action for signals.
-        loop.add_signal_handler(number, on_signal, number)
+    _event_loop.on_stop_signals(on_signal)
     sidecar = await start_sidecar(settings)
     freeze_garbage_collector()
     fields = {"address": sidecar.address, "probes": sidecar.probe_address, "version": _native.__version__}

@@ -1,4 +1,4 @@
-"""Several processes as one sidecar: this one starts them, watches them, and ends them.
+"""Several processes that act as one sidecar: this one starts, watches and terminates them.
 
 What belongs here: processes, listening sockets, signals, restarts, draining. What must never be here: the
 messages between the processes (provider_process.py).
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Mapping
 
-from entra_fast import _background, _native
+from entra_fast import _background, _event_loop, _native
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
@@ -36,17 +36,16 @@ STABLE_AFTER = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before an unstable worker is replaced: doubled each time."""
 LONG_PAUSE = 1.0
-"""Seconds. During a longer pause the slot's listening socket is closed: new connections go to the other
+"""Seconds. During a longer pause the slot's listening socket is closed, so new connections go to the other
 workers."""
 MAX_FAILED_STARTS = 5
 """Failed starts in a row in one slot after which the sidecar stops, if no worker has ever served."""
 START_TIMEOUT = 30.0
-"""Seconds for a worker to begin to serve."""
+"""Seconds within which a worker must begin to serve."""
 KILL_TIMEOUT = 2.0
-"""Seconds for a killed process to be gone."""
+"""Seconds within which a killed process must be gone."""
 DRAIN_SLACK = 8.0
-"""Seconds for a worker to close its listener and connections, in addition to the times that are set for
-draining."""
+"""Seconds within which a worker must close its listener and connections, beyond the drain settings."""
 
 _ENVIRONMENT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "TZ")
 # COVERAGE_PROCESS: `make coverage` measures workers, too.
@@ -54,7 +53,7 @@ _ENVIRONMENT_PREFIXES = ("COVERAGE_PROCESS", "LC_", "MALLOC_", "OTEL_", "PYTHON"
 
 
 class Process:
-    """A worker's process. Whether it has ended is known from `Supervisor._reap` alone."""
+    """A worker's process. Only `Supervisor._reap` notices that it has ended."""
 
     def __init__(self, number: int, channel: socket.socket, listener: socket.socket) -> None:
         sockets = (channel.fileno(), listener.fileno())
@@ -70,13 +69,13 @@ class Process:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def has_ended(self, status: int) -> None:
-        """It has been reaped."""
+        """Record that it was reaped."""
         self._process.returncode = status  # so that subprocess does not wait for it
         if not self.ended.done():
             self.ended.set_result(status)
 
     def kill(self) -> None:
-        """End it at once, if it has not ended."""
+        """Kill it, if it has not ended."""
         if not self.ended.done():
             os.kill(self.pid, signal.SIGKILL)
 
@@ -87,11 +86,11 @@ class WorkerSlot:
 
     Attributes:
         number: from 0.
-        listener: the slot's socket; closed while the slot is empty for long, and once draining has begun.
-        worker: the one in the slot now.
+        listener: the slot's socket; closed while the slot stays empty, and once draining has begun.
+        worker: the current worker.
         has_served: whether that worker has served.
         reason: why it ended, as in the metrics.
-        finished: whether every request was answered when it drained, once it has said so.
+        finished: whether every request was answered when it drained, once it has reported that.
     """
 
     number: int
@@ -130,7 +129,7 @@ class Supervisor:
         ]
 
     async def drain(self) -> bool:
-        """Let all workers finish the requests in progress, and end. Returns whether every request was
+        """Let all workers finish the requests in progress and exit. Returns whether every request was
         answered."""
         await self._provider_process.begin_draining()
         self._stopping.set()
@@ -141,8 +140,8 @@ class Supervisor:
                 channel.send("drain")
             elif not self._any_has_served:
                 self._close_listener(slot)
-            # Otherwise a worker has crashed, and `_keep_running` starts a last one for the connections that
-            # wait in its socket.
+            # Otherwise a worker has crashed, and `_keep_running` starts a last replacement for the
+            # connections that wait in its socket.
         server = self._settings.server
         limit = server.drain_delay + server.drain_timeout + DRAIN_SLACK
         _, late = await asyncio.wait(self._tasks, timeout=limit)
@@ -153,7 +152,7 @@ class Supervisor:
         return all(slot.finished for slot in self._slots if slot.has_served)
 
     def kill(self) -> None:
-        """End all workers at once."""
+        """Kill all workers."""
         for process in self._processes.values():
             process.kill()
 
@@ -254,7 +253,7 @@ class Supervisor:
         return result
 
     async def _end(self, slot: WorkerSlot, worker: ConnectedWorker, process: Process, reason: str) -> None:
-        """End a worker for a reason, unless it is ending by itself. Returns when it is gone."""
+        """Terminate a worker for a reason, unless it is already exiting. Returns when it is gone."""
         if worker.channel is not None and worker.channel.is_open and not process.ended.done():
             slot.reason = reason
             logger.error("worker does not respond", extra={"fields": {"number": slot.number}})
@@ -277,7 +276,7 @@ async def supervise(settings: Settings) -> int:
     """Serve with several processes until SIGTERM or SIGINT. Returns the exit status.
 
     Raises:
-        ConfigurationError: an address cannot be listened on.
+        ConfigurationError: the sidecar cannot listen on an address.
     """
     server = settings.server
     stop = asyncio.Event()
@@ -299,16 +298,13 @@ async def supervise(settings: Settings) -> int:
         logger.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Set explicitly: as PID 1 a process has no default action for signals.
-        loop.add_signal_handler(number, on_signal, number)
+    _event_loop.on_stop_signals(on_signal)
     await provider_process.start()
     probe = None
     if probe_socket is not None:
         probe = await start_probes(server, provider_process, probe_socket, way)
     probes = supervisor.address if probe is None else host_and_port(probe.addresses[0])
-    freeze_garbage_collector()  # every request for a token that is not cached waits for this process
+    freeze_garbage_collector()  # every request for an uncached token waits for this process
     supervisor.start()
     await _first(supervisor.all_served, stop, supervisor.given_up)
     if supervisor.all_served.is_set():
@@ -339,7 +335,7 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """A worker's environment: that of this process without the settings, of which some are secret. It finds
+    """A worker's environment: that of this process without the settings, some of which are secret. It finds
     its modules where this process does."""
     kept = {
         name: value

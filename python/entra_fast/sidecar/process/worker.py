@@ -1,7 +1,7 @@
 """A worker: one of several processes that answer requests as one sidecar.
 
-What belongs here: the life of the process, from its start to its end, and what it is told at the start. What
-must never be here: the messages in between (provider_channel.py).
+What belongs here: the life of the process from start to exit, and its initial settings. What must never be
+here: the messages in between (provider_channel.py).
 
 Started by supervisor.py as a process of its own, with two sockets: a listening one,
 and one to the provider process. It does not outlive the process that started it.
@@ -19,9 +19,7 @@ import socket
 import sys
 from typing import NoReturn
 
-import uvloop
-
-from entra_fast import _signatures
+from entra_fast import _event_loop, _signatures
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
@@ -37,7 +35,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Worker:
-    """The process: follows the provider process from its start to its end."""
+    """The worker process, controlled by the provider process from start to exit."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -130,8 +128,7 @@ def main(arguments: list[str]) -> NoReturn:
         signal.signal(name, signal.SIG_IGN)
     _die_with(supervisor)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(number, provider_process, listener))
+        _event_loop.run(_serve(number, provider_process, listener))
     except Exception:
         logger.exception("worker failed")
     _leave(1)
@@ -145,8 +142,8 @@ async def _serve(number: int, provider_process: int, listener: int) -> None:
 
 
 def _die_with(supervisor: int) -> None:
-    """End when the supervisor does, even if this process hangs. On a system without this, the end of the
-    channel must suffice."""
+    """Exit when the supervisor does, even if this process hangs. On systems without this feature, the end of
+    the channel has to suffice."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -155,7 +152,7 @@ def _die_with(supervisor: int) -> None:
 
 
 def _die() -> NoReturn:
-    """The provider process is gone: what this process knows is no longer kept up to date."""
+    """The provider process is gone: this process no longer gets updates."""
     _leave(1)
 
 

@@ -1,7 +1,7 @@
 """The settings of a worker, as they are sent to it.
 
-What belongs here: which settings a worker gets, and its part of limits that hold for the whole. What must
-never be here: a secret.
+What belongs here: which settings a worker gets, and its share of limits that apply to the whole sidecar. What
+must never be here: a secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from entra_fast.sidecar.process.channel import Fields
 
 
 def for_worker(settings: Settings) -> Fields:
-    """The settings that a worker needs, without secrets. Limits that hold for the whole are divided."""
+    """The settings that a worker needs, without secrets. Limits of the whole sidecar are divided."""
     server, caches, provider = settings.server, settings.caches, settings.provider
     return {
         "server": {
@@ -31,7 +31,11 @@ def for_worker(settings: Settings) -> Fields:
         },
         "provider": None
         if provider is None
-        else {"client_id": provider.client_id, "tenant_id": provider.tenant_id},
+        else {
+            "client_id": provider.client_id,
+            "tenant_id": provider.tenant_id,
+            "allowed_tenants": provider.allowed_tenants,
+        },
         "caches": {
             **dataclasses.asdict(share_of_each(caches, server.workers)),
             "verified_entries": math.ceil(caches.verified_entries / server.workers),
@@ -54,6 +58,7 @@ def settings_from(fields: Fields) -> Settings:
             jwks_uri=None,
             token_endpoint=None,
             credentials=CredentialSettings(),
+            allowed_tenants=tuple(provider["allowed_tenants"]),
         ),
         outbound=OutboundSettings(),
         caches=CacheSettings(**fields["caches"]),

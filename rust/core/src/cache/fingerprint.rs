@@ -1,27 +1,28 @@
-//! Keyed fingerprints: how a token that was seen before is recognised within one process.
+//! Keyed fingerprints, which recognise a token that was seen before within one process.
 //!
 //! A fingerprint is a GMAC tag (NIST SP 800-38D: AES-128-GCM over data that is authenticated and not encrypted,
-//! computed by AWS-LC) under a key that is made at random for each cache. It takes less than a third of the time of
-//! SHA-256, which was nearly the whole cost of a cached verification.
+//! computed by AWS-LC) under a random key for each cache. It takes less than a third of the time of SHA-256, which was
+//! nearly the whole cost of a cached verification.
 //!
-//! Why it serves: two different texts share a fingerprint for at most b + 1 of the 2^128 possible hash keys, where b is
-//! the number of 16-byte blocks of the **longer** one (the difference of the two is a polynomial of that degree, and
-//! those keys are its roots). No one without the key can find such texts offline. Online, an attempt at n cached tokens
-//! succeeds with a probability of n(b + 1) / 2^128 at most, and a stranger chooses b: with 20,000 tokens and attempts
-//! of 64 KiB, which are the defaults, that is below 2^-101; with a million tokens and the largest limit, 1 MiB, below
-//! 2^-92. A billion attempts add 30 to the exponent, and that they failed tells next to nothing about the key.
+//! Why it is sufficient: two different texts share a fingerprint for at most b + 1 of the 2^128 possible hash keys,
+//! where b is the number of 16-byte blocks of the **longer** one (the difference of the two is a polynomial of that
+//! degree, and those keys are its roots). No one without the key can find such texts offline. Online, an attempt at
+//! n cached tokens succeeds with a probability of n(b + 1) / 2^128 at most, and a stranger chooses b: with 20,000
+//! tokens and attempts of 64 KiB, which are the defaults, that is below 2^-101; with a million tokens and the
+//! largest limit, 1 MiB, below 2^-92. A billion attempts add 30 to the exponent, and their failure reveals next to
+//! nothing about the key.
 //!
 //! The nonce is always the same: the tag is the hash plus a constant. So anyone who sees two fingerprints can compute
-//! the hash key. They never leave the process, are never shown, and are keys of [`crate::cache::s3_fifo`] only. What
-//! other processes must agree on (the provider process's tokens, a shared cache) has a SHA-256 digest
-//! ([`crate::cache::digest`]).
+//! the hash key. They never leave the process, are never shown, and are keys of [`crate::cache::s3_fifo`] only. Keys
+//! that several processes must agree on (the provider process's tokens, a shared cache) are SHA-256 digests
+//! ([`crate::digest`]).
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 
-/// Secret as the key that made it: not to be shown, stored, or sent.
+/// As secret as its key: never show, store or send it.
 pub type Fingerprint = [u8; 16];
 
 /// The secret of one cache.
@@ -52,7 +53,7 @@ impl Fingerprinter {
         self.tag(long, &mut short.to_vec())
     }
 
-    /// `scratch` is authenticated as well, and is useless afterwards.
+    /// `scratch` is authenticated, too, and is useless afterwards.
     #[inline]
     fn tag(&self, data: &[u8], scratch: &mut [u8]) -> Fingerprint {
         let nonce = Nonce::assume_unique_for_key([0; 12]);
@@ -107,7 +108,7 @@ mod tests {
                     assert_ne!(whole, fingerprinter.of(&other), "bit {bit} of byte {at} of {length}");
                 }
             }
-            // Zeros at the end are what a polynomial hash forgets that does not know lengths.
+            // A polynomial hash without lengths ignores zeros at the end.
             assert_ne!(whole, fingerprinter.of(&[&data[..], b"\0"].concat()));
         }
     }

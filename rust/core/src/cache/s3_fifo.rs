@@ -1,15 +1,15 @@
 //! The bounded map behind the verification cache and the token cache.
 //!
-//! Belongs here: keys that are digests or fingerprints, limits by entries and by bytes, and the choice of what goes
+//! Belongs here: keys that are digests or fingerprints, limits by entries and by bytes, and the choice of what to evict
 //! when they are reached. Does not belong here: what a value is, when it expires, who may have it.
 //!
 //! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023):
-//! new entries pass through a small queue of a tenth of the room, and only those asked for again reach the main queue.
-//! A flood of tokens that are seen once, which is what an attacker can send for nothing, pushes out nothing else.
+//! new entries pass through a small queue with a tenth of the capacity, and only those that are requested again reach
+//! the main queue. A flood of tokens that are seen once, which costs an attacker nothing, evicts nothing else.
 //! Every operation is O(1) (amortised for eviction: each further look at an entry was paid for by a hit).
 //!
-//! Values are handed out as clones (they are meant to be `Arc`s). No lock is held while code of the caller runs:
-//! neither a predicate nor the `drop` of a value that had to go.
+//! Values are returned as clones (they are meant to be `Arc`s). No lock is held while code of the caller runs:
+//! neither a predicate nor the `drop` of an evicted value.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +24,7 @@ const MAX_SHARDS: usize = 16;
 /// No shard is smaller than this, because digests do not spread evenly over tiny shards.
 const MIN_SHARD_ENTRIES: usize = 512;
 
-/// No shard is smaller than this, because an entry has to fit into the room of its shard.
+/// No shard is smaller than this, because an entry has to fit into its shard.
 const MIN_SHARD_BYTES: usize = 4 << 20;
 
 /// The end of a list of slots.
@@ -43,7 +43,7 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// What a map holds, and what happened to it since it was made.
+/// Current contents and counts since the map was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Entries now.
@@ -54,13 +54,13 @@ pub struct Stats {
     pub hits: u64,
     /// Values that were asked for and not found, or refused by the predicate of [`S3Fifo::get_if`].
     pub misses: u64,
-    /// Entries that had to go because there was no room.
+    /// Entries that were evicted to make room.
     pub evictions: u64,
 }
 
-/// What can be a key: bytes that look random to anyone without the secret, or that no one can choose.
+/// Possible keys: bytes that look random to anyone without the secret, or that no one can choose.
 pub trait Key: Copy + Eq {
-    /// Two words of it, which differ between any two keys but for chance.
+    /// Two words of it, which differ between any two keys except by chance.
     fn words(&self) -> [u64; 2];
 }
 
@@ -85,10 +85,10 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
     /// What an entry costs besides its value: its slot, and its share of the index and of the ghost queue.
     pub const ENTRY_OVERHEAD: usize = size_of::<Slot<K, V>>() + 64;
 
-    /// An empty map; nothing is allocated ahead.
+    /// An empty map; nothing is allocated in advance.
     ///
     /// `seed` must be random for each process: keys are uniform, but anyone who can choose tokens can search for
-    /// SHA-256 digests that meet in one place of the index.
+    /// SHA-256 digests that collide in the index.
     #[must_use]
     pub fn new(limits: Limits, seed: [u64; 2]) -> Self {
         let fitting = (limits.entries / MIN_SHARD_ENTRIES).min(limits.bytes / MIN_SHARD_BYTES);
@@ -107,7 +107,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         self.lock(hash).find(hash, key).map(|(value, _)| value)
     }
 
-    /// The value, as a clone, unless another thread keeps busy in the same part of the map: then None, soon.
+    /// The value, as a clone; None, without waiting, if another thread is using the same part of the map.
     ///
     /// For callers that can do without the value. No thread waits, not even in a child process that was forked while a
     /// thread of its parent held the lock: there it is never released.
@@ -117,7 +117,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         try_locked(self.shard(hash))?.find(hash, key).map(|(value, _)| value)
     }
 
-    /// The value, without counting as a hit or a miss, and without a say in what is evicted.
+    /// The value, without counting as a hit or a miss, and without influence on eviction.
     pub fn peek(&self, key: &K) -> Option<V> {
         let hash = self.hash(key);
         self.lock(hash).peek(hash, key)
@@ -125,7 +125,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
 
     /// The value if it is `fit`; an entry that is not is removed, and counts as a miss.
     ///
-    /// If another thread replaces the entry in the meantime, what it put there stays.
+    /// If another thread replaces the entry in the meantime, the new entry stays.
     #[inline]
     pub fn get_if(&self, key: &K, fit: impl FnOnce(&V) -> bool) -> Option<V> {
         let hash = self.hash(key);
@@ -138,10 +138,10 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         None
     }
 
-    /// Put a value whose memory the caller states as `cost` bytes. It replaces what the key had, and is found until it
-    /// has to make room, or is removed.
+    /// Put a value that uses `cost` bytes of memory, according to the caller. It replaces the key's value, and is found
+    /// until it is evicted or removed.
     ///
-    /// False when it was not kept, because it alone is larger than there is room for; the key then has no value.
+    /// False if it was not kept, because it alone is larger than the limit; the key then has no value.
     pub fn insert(&self, key: &K, value: V, cost: usize) -> bool {
         let hash = self.hash(key);
         let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
@@ -151,7 +151,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         kept
     }
 
-    /// As [`Self::insert`], unless another thread is busy in the same part of the map: then the value is not kept.
+    /// Like [`Self::insert`], but if another thread is using the same part of the map, the value is not kept.
     pub fn insert_unless_busy(&self, key: &K, value: V, cost: usize) -> bool {
         let hash = self.hash(key);
         let charge = cost.saturating_add(Self::ENTRY_OVERHEAD);
@@ -163,7 +163,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         kept
     }
 
-    /// As [`Self::remove`], unless another thread is busy in the same part of the map.
+    /// Like [`Self::remove`], but does nothing if another thread is using the same part of the map.
     pub fn remove_unless_busy(&self, key: &K) {
         let hash = self.hash(key);
         let _taken = try_locked(self.shard(hash)).and_then(|mut shard| shard.take(hash, key));
@@ -176,7 +176,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         taken.map(|taken| taken.value)
     }
 
-    /// Remove everything. What was counted stays counted.
+    /// Remove everything. Counts are kept.
     pub fn clear(&self) {
         for shard in &self.shards {
             let _gone = locked(shard).clear();
@@ -186,7 +186,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
     /// Look at one entry, each time another one, and remove it if it is `dead`. True when one was removed.
     ///
     /// Called once or twice for each insertion, it removes dead entries that are never looked up again,
-    /// without ever going through the map as a whole.
+    /// without ever scanning the whole map.
     pub fn sweep_one(&self, dead: impl FnOnce(&V) -> bool) -> bool {
         let turn = self.hand.fetch_add(1, Ordering::Relaxed);
         // The number of shards is a power of two, so the turn stays in step when the counter wraps around.
@@ -199,8 +199,8 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         removed.is_some()
     }
 
-    /// What the map holds, and what happened to it. Each shard is exact; the sum is of one moment only while no thread
-    /// writes. A shard that stays busy (see [`Self::get_unless_busy`]) is left out.
+    /// Current contents and counts. Each shard is exact; the sum is consistent only while no thread writes. A shard
+    /// that stays busy (see [`Self::get_unless_busy`]) is left out.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
@@ -246,14 +246,14 @@ impl<K: Key, V: Clone> fmt::Debug for S3Fifo<K, V> {
     }
 }
 
-/// Nothing of the caller but `V::clone` runs under the lock, and nothing is half done when it does: a poisoned
-/// lock protects data that is whole.
+/// `V::clone` is the caller's only code that runs under the lock, and no update is half done when it runs: the data
+/// behind a poisoned lock is consistent.
 #[inline]
 fn locked<K, V>(shard: &Mutex<Shard<K, V>>) -> MutexGuard<'_, Shard<K, V>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same without waiting for long: None while another thread keeps it.
+/// The same without waiting for long: None while another thread holds it.
 #[inline]
 fn try_locked<K, V>(shard: &Mutex<Shard<K, V>>) -> Option<MutexGuard<'_, Shard<K, V>>> {
     (0..PATIENCE).find_map(|_| match shard.try_lock() {
@@ -266,7 +266,7 @@ fn try_locked<K, V>(shard: &Mutex<Shard<K, V>>) -> Option<MutexGuard<'_, Shard<K
     })
 }
 
-/// How often a busy shard is asked. Its holder needs less than a microsecond, unless it has lost its processor.
+/// How often to try a busy shard. Its holder needs less than a microsecond, unless it was preempted.
 const PATIENCE: usize = 100;
 
 /// Which queue an entry is in.
@@ -303,8 +303,8 @@ impl Queue {
     const EMPTY: Self = Self { newest: NONE, oldest: NONE, entries: 0, bytes: 0 };
 }
 
-/// Hashes of keys that left the small queue recently: if one comes back, it deserves the main queue. Only a
-/// heuristic, so a collision of two hashes, or a hash forgotten too early, does no harm.
+/// Hashes of keys that left the small queue recently: a key that returns goes to the main queue. Only a heuristic, so
+/// a collision of two hashes, or a hash forgotten too early, does no harm.
 #[derive(Default)]
 struct Ghost {
     members: HashTable<u64>,
@@ -336,14 +336,14 @@ impl Ghost {
     }
 }
 
-/// An entry that was taken out, with what it had earned.
+/// An entry that was taken out, with its hit count.
 struct Taken<V> {
     value: V,
     place: Place,
     frequency: u8,
 }
 
-/// A part of the map, behind a lock of its own.
+/// A part of the map with its own lock.
 struct Shard<K, V> {
     limits: Limits,
     index: HashTable<u32>,
@@ -476,7 +476,7 @@ impl<K: Key, V> Shard<K, V> {
         gone: &mut Vec<V>,
         rehash: impl Fn(&K) -> u64,
     ) -> bool {
-        // An entry that is replaced keeps its standing: a renewed token is as popular as the one before.
+        // A replaced entry keeps its place: a renewed token is as popular as the previous one.
         let replaced = self.take(hash, key);
         let (place, frequency) = match &replaced {
             Some(taken) => (taken.place, taken.frequency),
@@ -621,7 +621,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::digest::{Digest, sha256};
+    use crate::digest::{Digest, sha256};
 
     const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
@@ -758,7 +758,7 @@ mod tests {
             prop_assert_eq!((map.stats().hits, map.stats().misses), (hits, misses));
         }
 
-        /// What was asked for more than once after it came stays, however many entries pass by once.
+        /// An entry that was requested more than once after insertion stays, however many entries are seen once.
         #[test]
         fn a_hot_set_survives_a_scan(hot in 1..60_u64, seed in any::<[u64; 2]>()) {
             let limits = Limits { entries: 100, bytes: 1 << 20 };

@@ -1,38 +1,38 @@
 //! The bounded cache of acquired and exchanged tokens.
 //!
 //! Belongs here: how long a token may be handed out, when its renewal is due and which caller makes it, and the JSON
-//! body of the answer. Does not belong here: how a token is obtained, what its key is made of (`digest::of_parts`),
+//! body of the response. Does not belong here: how a token is obtained, what its key is made of (`digest::of_parts`),
 //! clocks.
 //!
-//! There are two clocks, on purpose. A token's life runs on the monotonic one: a jump of the wall clock neither revives
-//! nor ends it. The end of the subject token is a wall-clock time, because it comes from a claim.
-//! Where a time is not a number, the answer is that there is no token: everything here fails closed.
+//! There are two clocks, on purpose. A token's lifetime uses the monotonic clock: a jump of the wall clock neither
+//! revives nor expires it. The subject token's expiry is a wall-clock time, because it comes from a claim.
+//! If a time is not a number, no token is returned: everything here fails closed.
 
 use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cache::digest::Digest;
 use crate::cache::s3_fifo::{Limits, S3Fifo};
+use crate::digest::Digest;
 use crate::jose::json;
 
-/// A token is handed out until this many seconds before its end: it still has to reach an API and be valid there, by
-/// another clock.
+/// A token is handed out until this many seconds before it expires: it still has to reach an API and be valid there,
+/// by another clock.
 pub const SAFETY_MARGIN: f64 = 120.0;
 
-/// A token that lives no longer than this, in seconds, is handed out for the first half of its life instead.
+/// A token with at most this lifetime, in seconds, is handed out for the first half of its lifetime instead.
 pub const SHORT_LIFE: f64 = 240.0;
 
-/// A token with a longer life, in seconds, is not cached. Tokens of Entra ID live for a day at most, so a longer life
-/// is an error of the provider.
+/// A token with a longer lifetime, in seconds, is not cached. Tokens from Entra ID live for a day at most, so a longer
+/// lifetime is an error of the provider.
 pub const MAX_LIFE: f64 = 366.0 * 86_400.0;
 
 /// A renewal is due after this part of the time for which the token is handed out, unless the caller decides otherwise.
 /// For a token of an hour that leaves ten minutes for attempts before any request has to wait for one.
 pub const RENEWAL_DUE: f64 = 0.8;
 
-/// Answers count in whole seconds, and a token with 0 seconds left is of no use.
+/// Responses count in whole seconds, and a token with 0 seconds left is useless.
 const LEAST_LIFE: f64 = 1.0;
 
 const BODY_BEFORE_TOKEN: &str = r#"{"access_token":"#;
@@ -55,11 +55,11 @@ pub struct Terms {
     pub expires_in: f64,
     /// Seconds until its renewal is due; `None` for the rule of [`RENEWAL_DUE`].
     pub renew_in: Option<f64>,
-    /// When the token that it was exchanged for ends, in seconds since the epoch; `None` where there is none.
+    /// When the token that it was exchanged for expires, in seconds since the epoch; `None` if there is none.
     pub subject_expires_at: Option<f64>,
 }
 
-/// What the cache holds, and what happened to it since it was made.
+/// Current contents and counts since the cache was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenCacheStats {
     /// Tokens now.
@@ -78,12 +78,12 @@ pub struct TokenCacheStats {
 
 /// One cached token.
 struct Entry {
-    /// The answer's body up to the number of seconds; it holds the token as JSON spells it.
+    /// The response's body up to the number of seconds; it holds the token in its JSON spelling.
     body: Box<str>,
-    /// The token itself, where JSON spells it differently; a JWT needs no escapes.
+    /// The token itself, if its JSON spelling differs; a JWT needs no escapes.
     token: Option<Box<str>>,
-    /// How long it lives, and since when on the monotonic clock. Its end is not computed: the sum would be rounded, and
-    /// a new token of an hour could show 3599 seconds.
+    /// Its lifetime, and its start on the monotonic clock. The expiry is not stored: the sum would be rounded, and a
+    /// new one-hour token could show 3599 seconds.
     life: f64,
     since: f64,
     /// On the monotonic clock: when it stops being handed out.
@@ -115,7 +115,7 @@ impl Entry {
         }
     }
 
-    /// Seconds that it has left.
+    /// Its remaining seconds.
     fn left(&self, monotonic: f64) -> f64 {
         self.life - (monotonic - self.since)
     }
@@ -163,8 +163,8 @@ impl Renewal {
         f64::from_bits(due) <= monotonic && self.0.compare_exchange(due, Self::TAKEN, Relaxed, Relaxed).is_ok()
     }
 
-    /// Make it due again at `time`. One that was not taken is postponed and never brought forward: it may belong to a
-    /// token that was cached in the meantime.
+    /// Make it due again at `time`. A renewal that was not taken is postponed, never brought forward: it may belong to
+    /// a token that was cached in the meantime.
     fn put_off(&self, time: f64) {
         let _ = self.0.fetch_update(Relaxed, Relaxed, |due| match f64::from_bits(due) {
             known if due == Self::TAKEN || known < time => Some(time.to_bits()),
@@ -200,7 +200,7 @@ impl CachedToken {
         self.renewal_due
     }
 
-    /// Append the JSON body of the answer: `{"access_token":"...","expires_in":1,"token_type":"Bearer"}`.
+    /// Append the JSON body of the response: `{"access_token":"...","expires_in":1,"token_type":"Bearer"}`.
     pub fn render_into(&self, out: &mut Vec<u8>) {
         const DIGITS: usize = 20;
         out.reserve(self.entry.body.len() + DIGITS + BODY_END.len());
@@ -244,14 +244,14 @@ impl TokenCache {
 
     /// Cache a token, which is valid from `monotonic` on for as long as its terms say. It replaces the key's token.
     ///
-    /// False when it is not cached: because it has no life left or more than [`MAX_LIFE`] (then the key keeps its
-    /// token), or because it alone is larger than the cache.
+    /// False if it is not cached: its remaining lifetime is 0 or more than [`MAX_LIFE`] (then the key keeps its token),
+    /// or it alone is larger than the cache.
     pub fn put(&self, key: &Digest, access_token: &str, terms: Terms, monotonic: f64) -> bool {
         if !monotonic.is_finite() {
             return false;
         }
         // Expired tokens that are never looked up again must not stay in memory until they are evicted. Checking two
-        // for each new token is enough to go round faster than the cache can grow.
+        // for each new token covers the cache faster than it can grow.
         for _ in 0..2 {
             if self.entries.sweep_one(|entry| !entry.is_alive(monotonic)) {
                 self.expired.fetch_add(1, Relaxed);
@@ -265,7 +265,7 @@ impl TokenCache {
         self.entries.insert(key, entry, cost)
     }
 
-    /// The token, unless it is within its safety margin, or its subject token has ended.
+    /// The token, unless it is within its safety margin, or its subject token has expired.
     #[inline]
     pub fn get(&self, key: &Digest, now: Now) -> Option<CachedToken> {
         let entry = self.living(key, now)?;
@@ -277,8 +277,8 @@ impl TokenCache {
         Some(cached(entry, renewal_due, now))
     }
 
-    /// As [`Self::get`], for a caller that passes the request on where there is no token: the miss is counted by the
-    /// second lookup.
+    /// Like [`Self::get`], for a caller that passes the request on if there is no token: the second lookup counts the
+    /// miss.
     #[inline]
     pub fn get_first(&self, key: &Digest, now: Now) -> Option<CachedToken> {
         let token = self.get(key, now);
@@ -311,7 +311,7 @@ impl TokenCache {
         self.entries.remove(key);
     }
 
-    /// What the cache holds, and what happened to it.
+    /// Current contents and counts.
     #[must_use]
     pub fn stats(&self) -> TokenCacheStats {
         // Read before the hits, which include it.
@@ -360,7 +360,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::digest::sha256;
+    use crate::digest::sha256;
 
     const KEY: Digest = [7; 32];
     const UNIX: f64 = 1_800_000_000.0;
@@ -374,7 +374,7 @@ mod tests {
         Terms { expires_in, renew_in: None, subject_expires_at: None }
     }
 
-    /// So many seconds after the token came, by both clocks.
+    /// This many seconds after the token was cached, by both clocks.
     fn after(seconds: f64) -> Now {
         Now { unix: UNIX + seconds, monotonic: START + seconds }
     }
@@ -488,7 +488,7 @@ mod tests {
             prop_assert_eq!(parsed, expected);
         }
 
-        /// Whatever the provider and the clocks say, no token is handed out beyond its end or its subject's.
+        /// Whatever the provider and the clocks say, no token is handed out after it or its subject token has expired.
         #[test]
         fn nothing_is_handed_out_too_late(
             life in prop_oneof![any::<f64>(), 0.0..5000.0],

@@ -1,8 +1,8 @@
 //! The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037).
 //!
 //! Symmetric algorithms and `none` do not exist here, so no confusion of a public key with a secret is
-//! possible (CVE-2024-33663). What a token's header says only selects among what the policy allows and
-//! the key can do.
+//! possible (CVE-2024-33663). A token's header only selects among the algorithms that the policy allows and
+//! the key supports.
 
 use std::fmt;
 

@@ -1,25 +1,25 @@
-//! Confirmation: AWS-LC verifies again a part of what a faster library has verified.
+//! Confirmation: AWS-LC verifies a sample of the faster library's results again.
 //!
 //! Belongs here: which answers of the fast library are confirmed, what is counted, and whether that library is still
 //! trusted. Does not belong here: the signature operation itself (`signature`), log lines and metrics (the binding's
-//! caller reads [`Confirmation::figures`], and is told of the end of trust by the function given to
-//! [`Confirmation::when_distrusted`]).
+//! caller reads [`Confirmation::figures`], and [`Confirmation::when_distrusted`] registers the function that is called
+//! when trust ends).
 //!
-//! A wrong acceptance is the worst fault that a validator can have, so AWS-LC confirms the first acceptance of each
+//! A wrong acceptance is the worst defect that a validator can have, so AWS-LC confirms the first acceptance of each
 //! prepared key, and one in [`ACCEPTANCES`] of all others. A wrong rejection is an outage, so one in [`REJECTIONS`] of
 //! the rejections is confirmed too. When the two libraries disagree, the signature counts as invalid, and from then
-//! on AWS-LC alone verifies: nothing brings the trust back in this process.
+//! on AWS-LC alone verifies: nothing restores the trust in this process.
 //!
-//! What an attacker gains by watching: a confirmed answer takes longer by one verification with AWS-LC, so precise
-//! timing tells which answers **were** confirmed. It does not tell which ones **will be**: every draw is a byte of
+//! What an attacker can observe: a confirmed answer takes longer by one verification with AWS-LC, so precise
+//! timing reveals which answers **were** confirmed. It does not reveal which ones **will be**: every draw is a byte of
 //! AWS-LC's random generator, which stays unpredictable to someone who has seen all of its earlier output, and no
 //! draw depends on the token, the key or the caller. Anyone who finds a signature that the fast library accepts wrongly
-//! can therefore not choose the moments at which AWS-LC does not look: of n such signatures all pass unnoticed with a
+//! can therefore not choose the moments at which AWS-LC does not check: n such signatures all pass unnoticed with a
 //! probability of (63/64)^n.
 //!
-//! What a confirmation costs: the draws of 64 answers take one call of the generator, about 0.7 us; there is no lock,
-//! and threads share nothing that is written more often than once per confirmation. A stranger can send as many
-//! invalid signatures as the network carries, and chooses none of the draws: one rejection in 16 costs a second
+//! The cost of confirmation: the draws of 64 answers take one call of the generator, about 0.7 us; there is no lock,
+//! and threads share nothing that is written more often than once per confirmation. An attacker can send as many
+//! invalid signatures as the network carries, but controls none of the draws: one rejection in 16 costs a second
 //! verification, so a flood of forged tokens costs at most a tenth more than without confirmation.
 
 use std::cell::RefCell;
@@ -28,10 +28,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use aws_lc_rs::rand;
 
-/// Of so many acceptances by the fast library, AWS-LC confirms one on average.
+/// AWS-LC confirms on average one in this many acceptances by the fast library.
 pub const ACCEPTANCES: u8 = 64;
 
-/// Of so many rejections by the fast library, AWS-LC confirms one on average.
+/// AWS-LC confirms on average one in this many rejections by the fast library.
 pub const REJECTIONS: u8 = 16;
 
 /// What was confirmed so far, and whether the fast library is trusted.
@@ -39,14 +39,14 @@ pub const REJECTIONS: u8 = 16;
 pub struct Figures {
     /// How often AWS-LC gave the same answer.
     pub agreed: u64,
-    /// How often it did not. More than 1 only where several threads found out at the same time.
+    /// How often it did not. More than 1 only if several threads found a disagreement at the same time.
     pub disagreed: u64,
     /// May the fast library still be used?
     pub trusted: bool,
 }
 
 /// The trust in the fast library. There is one for the whole process ([`Confirmation::of_process`]), because a wrong
-/// answer is a fault of the library or of the processor, not of one key or one policy.
+/// answer is a defect of the library or of the processor, not of one key or one policy.
 #[derive(Debug, Default)]
 pub struct Confirmation {
     distrusted: AtomicBool,
@@ -81,8 +81,8 @@ impl Confirmation {
         !self.distrusted.load(Relaxed)
     }
 
-    /// Use AWS-LC alone from now on: for a process that is told that another one of the same service has seen a
-    /// disagreement.
+    /// Use AWS-LC alone from now on: for a process that learns of a disagreement in another process of the same
+    /// service.
     pub fn distrust(&self) {
         if !self.distrusted.swap(true, Relaxed)
             && let Some(tell) = self.when_distrusted.get()
@@ -93,7 +93,7 @@ impl Confirmation {
 
     /// Call this function when trust ends, once, on the thread that ended it. The first function stays.
     pub fn when_distrusted(&self, tell: fn()) {
-        // A second one is for nothing: the binding registers its own when it is loaded.
+        // A second function is ignored: the binding registers its own when it is loaded.
         let _ = self.when_distrusted.set(tell);
     }
 
@@ -107,7 +107,7 @@ impl Confirmation {
         }
     }
 
-    /// Take down that AWS-LC gave the same answer, or end the trust.
+    /// Record that AWS-LC gave the same answer, or end the trust.
     pub(crate) fn record(&self, agreed: bool) {
         if agreed {
             self.agreed.fetch_add(1, Relaxed);
@@ -118,8 +118,8 @@ impl Confirmation {
     }
 }
 
-/// How many draws one call of the generator serves. A process forked from this one inherits what is left of them, and
-/// would draw the same: so few that it does not matter.
+/// The number of draws from one call of the generator. A process forked from this one inherits the remaining draws;
+/// they are too few to matter.
 const DRAWS: usize = 64;
 
 /// True once in `one_in` on average, which must be a power of two. See the module's description.
@@ -141,7 +141,7 @@ pub(crate) fn is_drawn(one_in: u8) -> bool {
         pool.used += 1;
         byte
     });
-    // Where no draw can be had, everything is confirmed.
+    // If no draw is available, everything is confirmed.
     draw.ok().flatten().is_none_or(|byte| byte.is_multiple_of(one_in))
 }
 

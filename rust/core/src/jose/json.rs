@@ -1,9 +1,9 @@
 //! Strict JSON (RFC 8259) into a flat tape over its own text.
 //!
-//! One parse feeds both what is checked and what is returned: a [`Document`] keeps the text as it came, and
-//! the tape only points into it, so the two cannot differ. Rejected are duplicate members at any depth (also
-//! when one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
-//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until a value is asked for.
+//! One parse feeds both what is checked and what is returned: a [`Document`] keeps the original text, and the
+//! tape only points into it, so the two cannot differ. The parser rejects duplicate members at any depth (also
+//! if one is spelled with escapes), lone surrogates, invalid UTF-8, a byte order mark, trailing bytes, and
+//! nesting beyond [`MAX_DEPTH`]. Numbers stay text until their value is requested.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -36,7 +36,7 @@ pub enum JsonError {
 }
 
 impl JsonError {
-    /// What was wrong, in words that repeat nothing of the text.
+    /// What was wrong, in a sentence that repeats nothing of the text.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -75,10 +75,10 @@ struct Node {
     /// Byte offsets: of the content without quotes for a string, of the whole text for everything else.
     start: u32,
     end: u32,
-    /// For arrays and objects the index behind their last descendant; for names their fingerprint.
+    /// For arrays and objects, the index after their last descendant; for names, their fingerprint.
     link: u32,
     kind: Kind,
-    /// Does the string hold escapes?
+    /// Does the string contain escapes?
     escaped: bool,
 }
 
@@ -93,16 +93,16 @@ impl Document {
     /// Parse, taking the text over without copying it.
     ///
     /// # Errors
-    /// [`JsonError`] where the text is not strict JSON.
+    /// [`JsonError`] if the text is not strict JSON.
     pub fn parse(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
         Self::parse_with(text.into(), false)
     }
 
-    /// As [`Self::parse`], but the outermost object may have several members of one name: the caller decides which of
-    /// them may be repeated.
+    /// Like [`Self::parse`], but the outermost object may have several members of one name: the caller decides which
+    /// of them may be repeated.
     ///
     /// # Errors
-    /// [`JsonError`] where the text is not strict JSON.
+    /// [`JsonError`] if the text is not strict JSON.
     pub fn parse_with_repeated_members(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
         Self::parse_with(text.into(), true)
     }
@@ -125,7 +125,7 @@ impl Document {
         Ok(Self { text, nodes })
     }
 
-    /// The text, exactly as it came.
+    /// The text, exactly as it was given.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -156,7 +156,7 @@ impl<'d> Value<'d> {
         self.document.nodes[self.index]
     }
 
-    /// Index of what follows this value on the tape.
+    /// Index of the entry after this value on the tape.
     fn after(self) -> usize {
         let node = self.node();
         match node.kind {
@@ -178,7 +178,7 @@ impl<'d> Value<'d> {
         &self.document.text[node.start as usize..node.end as usize]
     }
 
-    /// The string, or None where it is something else. Borrowed unless it was written with escapes.
+    /// The string, or None if it is something else. Borrowed unless it was written with escapes.
     #[must_use]
     pub fn as_str(self) -> Option<Cow<'d, str>> {
         let node = self.node();
@@ -195,7 +195,7 @@ impl<'d> Value<'d> {
         self.as_str().is_some_and(|text| text == expected)
     }
 
-    /// The number as a float, or None where it is something else or beyond the range of finite floats.
+    /// The number as a float, or None if it is something else or beyond the range of finite floats.
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         if self.kind() != Kind::Number {
@@ -303,7 +303,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
             b'\t' => out.extend_from_slice(b"\\t"),
             byte => {
                 out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(crate::cache::digest::hex(&[byte]).as_bytes());
+                out.extend_from_slice(crate::digest::hex(&[byte]).as_bytes());
             }
         }
         rest = &rest[at + 1..];
@@ -312,7 +312,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A cheap number that differs for nearly all different names: compares before bytes do.
+/// A cheap number that differs for nearly all different names; it is compared before the bytes.
 #[inline]
 fn fingerprint(name: &[u8]) -> u32 {
     let head = name.first_chunk::<4>().map_or_else(
@@ -372,8 +372,8 @@ fn hex4(text: &[u8]) -> Option<u32> {
     text.get(..4)?.iter().try_fold(0, |sum, byte| Some(sum << 4 | char::from(*byte).to_digit(16)?))
 }
 
-/// How many names an object may have before duplicates are looked for in a hash set. Entra ID's tokens stay
-/// below; beyond it, comparing each with each would let an attacker choose how long it takes.
+/// The number of names beyond which duplicates are looked up in a hash set. Entra ID's tokens stay below it;
+/// above it, comparing each name with each other would let an attacker choose how long parsing takes.
 const FEW_NAMES: usize = 32;
 
 /// The names of one object while it is parsed.
@@ -630,7 +630,7 @@ impl Parser<'_> {
 }
 
 /// How many bytes from the start are neither a quote, a backslash nor a control character. Eight at a time:
-/// the borrow of the classic zero-byte test only disturbs bytes above the first hit, which is all that counts.
+/// the borrow of the classic zero-byte test only disturbs bytes above the first hit, and only that one counts.
 #[inline]
 fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;

@@ -1,9 +1,9 @@
 //! One public key: a JWK (RFC 7517, RFC 7518 section 6, RFC 8037) becomes a key prepared for verification.
 //!
-//! Everything that can be known about a key is checked here, once, so that verifying a token is nothing but
-//! the public operation. A key that is weak, made for something else or ambiguous never gets into a set.
+//! Every property of a key is checked here, once, so that verifying a token is only the public operation. A key
+//! that is weak, made for another use or ambiguous never gets into a set.
 
-use crate::cache::digest::{Digest, sha256};
+use crate::digest::{Digest, sha256};
 use crate::jose::algorithm::{Algorithm, AlgorithmSet};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
@@ -15,14 +15,15 @@ pub const MAX_KID_BYTES: usize = 512;
 const MIN_MODULUS_BITS: usize = 2048;
 const MAX_MODULUS_BITS: usize = 8192;
 
-/// How a key's numbers become a key that is ready to verify signatures of one algorithm.
+/// Prepares a key's numbers for verifying signatures of one algorithm.
 pub(crate) type Prepare = fn(&Material, Algorithm) -> Result<PreparedKey, &'static str>;
 
 /// A public key, prepared for every algorithm that it may verify.
 #[derive(Debug)]
 pub struct PublicKey {
     kid: Option<String>,
-    issuer: Option<String>,
+    /// Sorted, each once.
+    issuers: Vec<String>,
     thumbprint: Digest,
     algorithms: AlgorithmSet,
     prepared: Vec<(Algorithm, PreparedKey)>,
@@ -37,7 +38,7 @@ impl PublicKey {
         Self::prepared_by(jwk, PreparedKey::new)
     }
 
-    /// As [`Self::from_jwk`], with a way of preparing keys: tests bring a fast library of their own.
+    /// Like [`Self::from_jwk`], with a function that prepares keys: tests use their own fast library.
     pub(crate) fn prepared_by(jwk: Value<'_>, prepare: Prepare) -> Result<Self, &'static str> {
         if jwk.kind() != Kind::Object {
             return Err("is not an object");
@@ -52,9 +53,9 @@ impl PublicKey {
         if jwk.get("d").is_some() {
             return Err("contains a private key, so anyone who reads it can sign");
         }
-        let issuer = match jwk.get("issuer") {
-            None => None,
-            Some(issuer) => Some(issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()),
+        let issuers = match jwk.get("issuer") {
+            None => Vec::new(),
+            Some(issuer) => vec![issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()],
         };
         let (material, thumbprint, possible) = match jwk.get("kty").and_then(Value::as_str).as_deref() {
             Some("RSA") => rsa(jwk)?,
@@ -68,7 +69,7 @@ impl PublicKey {
             .iter()
             .map(|algorithm| prepare(&material, algorithm).map(|key| (algorithm, key)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { kid, issuer, thumbprint, algorithms, prepared })
+        Ok(Self { kid, issuers, thumbprint, algorithms, prepared })
     }
 
     /// The key's id, where it has one.
@@ -77,25 +78,36 @@ impl PublicKey {
         self.kid.as_deref()
     }
 
-    /// The issuer that the key is bound to: concrete, or a template with `{tenantid}` (Microsoft's extension).
+    /// The issuers that the key is bound to: concrete, or templates with `{tenantid}` (Microsoft's extension). Without
+    /// any, the key is bound to none.
     #[must_use]
-    pub fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers
     }
 
-    /// SHA-256 thumbprint (RFC 7638): what makes two keys the same key.
+    /// Take in another entry of the same key. Its issuers unite; an entry without an issuer adds none. Of the
+    /// algorithms, those that both entries allow remain, which may be none. So the order of the entries does not matter.
+    pub(crate) fn unite(&mut self, other: Self) {
+        self.issuers.extend(other.issuers);
+        self.issuers.sort();
+        self.issuers.dedup();
+        self.algorithms = self.algorithms.iter().filter(|algorithm| other.algorithms.contains(*algorithm)).collect();
+        self.prepared.retain(|(algorithm, _)| other.algorithms.contains(*algorithm));
+    }
+
+    /// SHA-256 thumbprint (RFC 7638): keys with the same thumbprint are the same key.
     #[must_use]
     pub fn thumbprint(&self) -> &Digest {
         &self.thumbprint
     }
 
     /// Is it the same key, and is it published for the same purpose? A provider may bind a key to another issuer, or
-    /// narrow it to an algorithm, under the same `kid`: then what was verified with it has to be verified again.
+    /// narrow it to an algorithm, under the same `kid`: tokens that it verified must then be verified again.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.thumbprint == other.thumbprint
             && self.kid == other.kid
-            && self.issuer == other.issuer
+            && self.issuers == other.issuers
             && self.algorithms == other.algorithms
     }
 
@@ -206,7 +218,7 @@ fn okp(jwk: Value<'_>) -> Result<Read, &'static str> {
 
 /// Is this encoded point of Ed25519 one of the eight of small order? With such a key S = 0 and R the
 /// neutral point are a signature of every eighth message at least: as bad as an exponent of 1. AWS-LC takes them, as
-/// RFC 8032 allows. Compared is the y coordinate, which need not be reduced.
+/// RFC 8032 allows. The y coordinate is compared, which need not be reduced.
 fn has_small_order(point: &[u8]) -> bool {
     /// The y of the four points of order 8, little-endian.
     const ORDER_8: [[u8; 32]; 2] = [

@@ -1,11 +1,12 @@
-//! Public keys prepared for verifying signatures, and which library computes them.
+//! Public keys prepared for verifying signatures, and which library verifies with them.
 //!
-//! AWS-LC is the reference: it prepares every key and verifies every algorithm. RS256, which is what Entra ID signs
-//! with, and PS256 are the hot spot of a token never seen before; there rind may verify, which is faster by a sixth to
-//! a quarter. It is a public operation, so no secret is at stake; a wrong answer would be. Therefore rind
+//! AWS-LC is the reference: it prepares every key and verifies every algorithm. RS256, which Entra ID signs with, and
+//! PS256 take most of the time for a token never seen before; there rind may verify, which is faster by a sixth to a
+//! quarter. It is a public operation, so there is no secret to protect, but a wrong answer must not go unnoticed.
+//! Therefore rind
 //! - gets a key only after AWS-LC has accepted it,
 //! - must pass a known-answer test of the algorithm in this process before it is used,
-//! - has its answers confirmed by AWS-LC in samples, and loses its place at the first disagreement ([`confirmation`]),
+//! - has a sample of its answers confirmed by AWS-LC, and is not used after the first disagreement ([`confirmation`]),
 //! - is compared with AWS-LC by the vectors and by a differential fuzz target,
 //! - can be turned off for a policy ([`Signatures::AwsLc`]) and left out of the build (feature `rind`).
 //!
@@ -54,7 +55,7 @@ impl Signatures {
     }
 }
 
-/// Who has verified a signature.
+/// The library that verified a signature.
 #[derive(Debug, Clone, Copy)]
 pub enum VerifiedBy {
     /// AWS-LC, alone or after the fast library.
@@ -64,7 +65,7 @@ pub enum VerifiedBy {
 }
 
 impl VerifiedBy {
-    /// Does the verification still count? Not if the fast library alone has made it and is no longer trusted.
+    /// Does the verification still count? Not if only the fast library made it, and that is no longer trusted.
     #[must_use]
     #[inline]
     pub fn stands(self) -> bool {
@@ -138,8 +139,8 @@ impl PreparedKey {
     /// # Errors
     /// A sentence that says why the key cannot be used.
     pub fn new(material: &Material, algorithm: Algorithm) -> Result<Self, &'static str> {
-        // AWS-LC must accept a key before rind gets it, so what is acceptable never depends on the processor. What is
-        // weak but well-formed AWS-LC accepts too: that is refused before, in jwk.rs.
+        // AWS-LC must accept a key before rind gets it, so acceptance never depends on the processor. AWS-LC also
+        // accepts keys that are weak but well-formed: jwk.rs refuses those before.
         #[cfg_attr(not(feature = "rind"), expect(unused_mut, reason = "nothing is faster than AWS-LC then"))]
         let mut prepared = Self::with_aws_lc(material, algorithm)?;
         #[cfg(feature = "rind")]
@@ -152,7 +153,7 @@ impl PreparedKey {
     /// Prepare a key in AWS-LC alone.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// Those of [`Self::new`].
     pub fn with_aws_lc(material: &Material, algorithm: Algorithm) -> Result<Self, &'static str> {
         let prepared = match material {
             Material::Rsa { n, e } => {
@@ -173,7 +174,7 @@ impl PreparedKey {
             .map_err(|_| "has a value that AWS-LC does not accept (a point off its curve, say)")
     }
 
-    /// The same key with a fast library beside AWS-LC.
+    /// The same key with a fast library in addition to AWS-LC.
     #[cfg(any(test, feature = "rind"))]
     pub(crate) fn with_fast(self, key: Box<dyn FastKey>, confirmation: &'static Confirmation) -> Self {
         Self { fast: Some(Fast { key, confirmed: AtomicBool::new(false), confirmation }), ..self }
@@ -191,8 +192,7 @@ impl PreparedKey {
         }
     }
 
-    /// What the fast library says on its own; None where AWS-LC alone is used. For comparing the two, never for a
-    /// decision.
+    /// The answer of the fast library alone; None if only AWS-LC is used. For comparing the two, never for a decision.
     #[must_use]
     pub fn unconfirmed(&self, message: &[u8], signature: &[u8]) -> Option<bool> {
         self.fast.as_ref().map(|fast| fast.key.verifies(message, signature))
@@ -272,7 +272,7 @@ mod fast {
             RsaPublicKeyComponents { n, e }.to_public_key(algorithm).ok()
         }
 
-        /// May rind be used? Asked of the processor, and of rind itself with a known answer, once per process.
+        /// May rind be used? Checks the processor, and rind itself with a known answer, once per process.
         pub(super) fn is_usable(self) -> bool {
             static USABLE: [OnceLock<bool>; 2] = [const { OnceLock::new() }; 2];
             *USABLE[self as usize].get_or_init(|| rind::cpu::check().is_ok() && knows_the_answer(self).unwrap_or(false))
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn rind_passes_its_known_answer_tests() {
         for algorithm in Algorithm::ALL {
-            // On a processor that lacks what rind needs AWS-LC verifies, and that is right as well.
+            // On a processor without the instructions that rind needs, AWS-LC verifies, which is also correct.
             let expected = matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256) && rind::cpu::check().is_ok();
             assert_eq!(has_fast_library(algorithm), expected, "{algorithm:?}");
         }
@@ -357,7 +357,7 @@ mod tests {
 
     const MESSAGE: &[u8] = b"message";
 
-    /// A library that answers as it was told, whatever the signature.
+    /// A library that gives a fixed answer, whatever the signature.
     #[derive(Debug)]
     struct Fixed(Arc<AtomicBool>);
 
@@ -367,7 +367,7 @@ mod tests {
         }
     }
 
-    /// A key with a library that says `answer`, its confirmation, a switch for its answers, and a valid signature of
+    /// A key with a library that answers `answer`, its confirmation, a switch for its answers, and a valid signature of
     /// [`MESSAGE`].
     fn key(answer: bool) -> (PreparedKey, &'static Confirmation, Arc<AtomicBool>, Vec<u8>) {
         use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};

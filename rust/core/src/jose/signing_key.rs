@@ -25,7 +25,7 @@ use crate::jose::json::{self, Kind, Value};
 /// The longest JWK that is read, in bytes. A 8192-bit RSA key with a certificate chain stays far below.
 pub const MAX_JWK_BYTES: usize = 64 * 1024;
 
-/// The longest `kid` that is taken from a JWK, in bytes: it travels in the header of every token.
+/// The longest `kid` that is accepted in a JWK, in bytes: it is part of every token's header.
 pub const MAX_KID_BYTES: usize = 1024;
 
 /// Smallest RSA modulus that may sign, in bits (RFC 7518, section 3.3).
@@ -34,7 +34,7 @@ const MIN_RSA_BITS: usize = 2048;
 /// Largest RSA modulus that AWS-LC handles, in bits.
 const MAX_RSA_BITS: usize = 8192;
 
-/// Why a key was not taken, or something was not signed.
+/// Why a key was refused, or something was not signed.
 ///
 /// The code is stable and for programs; the sentence is for people. Neither contains key material.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum SignError {
     InvalidKey(String),
     /// The header handed in for signing is not a JSON object with the key's `alg`.
     InvalidHeader(String),
-    /// The cryptographic library failed; there is no more to know (it does not say why on purpose).
+    /// The cryptographic library failed; it deliberately gives no reason.
     Failed,
 }
 
@@ -184,8 +184,8 @@ impl SigningKey {
     /// Sign exactly these bytes and give the compact serialization (RFC 7515, section 7.1).
     ///
     /// # Errors
-    /// `InvalidHeader` when `header` is not a JSON object whose `alg` is this key's: a token that names another
-    /// algorithm than it was signed with can never be verified, and the mistake would show far away from here.
+    /// `InvalidHeader` when `header` is not a JSON object whose `alg` is this key's: a token that names an algorithm
+    /// other than the one that signed it can never be verified, and the mistake would surface far away from here.
     pub fn sign(&self, header: &[u8], payload: &[u8]) -> Result<String, SignError> {
         self.check_header(header)?;
         let mut token = base64url::encode(header);
@@ -238,8 +238,8 @@ fn invalid(reason: impl Into<String>) -> SignError {
     SignError::InvalidKey(reason.into())
 }
 
-/// The members of a JWK that is being read. Values of members are never repeated in errors: a JWK put together
-/// wrongly may hold private bytes anywhere.
+/// The members of a JWK that is being read. Errors never repeat values of members: a malformed JWK may hold private
+/// bytes anywhere.
 struct Jwk<'a>(Value<'a>);
 
 impl Jwk<'_> {

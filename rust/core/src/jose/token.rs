@@ -1,21 +1,21 @@
 //! The compact form of a signed token (RFC 7515, section 7.1): size, three segments, header.
 //!
-//! Everything here happens before a signature is verified. So: bounds first, nothing allocated in
-//! proportion to what an attacker sends, and of the header only what selects a key is used.
+//! Everything here happens before a signature is verified. So sizes are checked first, no allocation grows with
+//! an attacker's input, and only the part of the header that selects a key is used.
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+use crate::error::Error;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
 use crate::jose::jwk::MAX_KID_BYTES;
-use crate::validate::error::Error;
 
 /// Default limit of a token's size in bytes. Entra ID's tokens stay below 10 KiB even with 200 groups.
 pub const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 /// Registered names that are not offered but worth repeating in an error (RFC 7518, RFC 8812, RFC 9864).
-/// Other names are a stranger's text and are not repeated.
+/// Other names are untrusted text and are not repeated.
 const NAMED_IN_ERRORS: [&str; 9] = ["none", "HS256", "HS384", "HS512", "ES512", "ES256K", "Ed25519", "Ed448", "dir"];
 
 /// A token's three segments, each still encoded.
@@ -44,7 +44,7 @@ impl<'t> Compact<'t> {
         }
         if let (Some(first), Some(last)) = (memchr(b'.', token), memrchr(b'.', token)) {
             let between = first + 1..last;
-            // Another dot inside would also fail as base64, but it deserves its own words.
+            // Another dot inside would also fail as base64, but a separate error is clearer.
             if first < last && memchr(b'.', &token[between.clone()]).is_none() {
                 return Ok(Self {
                     header: &token[..first],
@@ -68,7 +68,7 @@ const fn not_a_jwt(expected: &'static str, found: &'static str) -> Error {
     Error::NotAJwt { expected, found }
 }
 
-/// What a header says, as far as it counts.
+/// The parts of a header that matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The algorithm it names.
@@ -89,7 +89,7 @@ pub enum NamedAlgorithm {
 /// Decode a header segment to its JSON.
 ///
 /// # Errors
-/// [`Error::NotAJwt`] where it is not base64url of a strict JSON object.
+/// [`Error::NotAJwt`] if it is not base64url of a strict JSON object.
 pub fn decode_header(segment: &[u8]) -> Result<Document, Error> {
     let text = base64url::decode(segment).map_err(|_| not_a_jwt("a base64url header", "other characters"))?;
     let document = Document::parse(text).map_err(|error| not_a_jwt("a JSON header", error.reason()))?;
@@ -101,8 +101,8 @@ pub fn decode_header(segment: &[u8]) -> Result<Document, Error> {
 }
 
 impl Header {
-    /// Read a header segment. `jwk`, `jku`, `x5u` and `x5c` are ignored: a token does not choose who
-    /// is a reason to trust it (CVE-2018-0114).
+    /// Read a header segment. `jwk`, `jku`, `x5u` and `x5c` are ignored: a token does not choose the key that
+    /// verifies it (CVE-2018-0114).
     ///
     /// # Errors
     /// [`Error::NotAJwt`], [`Error::TypeNotAccepted`], [`Error::HeaderNotAccepted`].
@@ -147,8 +147,8 @@ impl Header {
 }
 
 /// `typ` compares as a media type: without regard to case and with an optional `application/` (RFC 7515,
-/// section 4.1.9). ID tokens carry `JWT` too and are caught by their audience; `dpop+jwt`, `logout+jwt`
-/// and the like are caught here (RFC 8725, section 3.11).
+/// section 4.1.9). ID tokens also have `JWT` and are rejected by their audience; `dpop+jwt`, `logout+jwt`
+/// and the like are rejected here (RFC 8725, section 3.11).
 fn is_access_token_type(typ: Value<'_>) -> bool {
     typ.as_str().is_some_and(|typ| {
         let typ = typ.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Lines of the access log, collected until there is a piece of them to write.
+//! Lines of the access log, collected until there are enough of them to write.
 //!
 //! Belongs here: the bytes of a line, which has the form of all log lines of the sidecar (one JSON object), and how
 //! many lines are written at once. Does not belong here: where they go, and which requests have one.
@@ -37,14 +37,14 @@ pub struct Line<'l> {
 /// Lines that wait.
 #[derive(Debug)]
 pub struct Lines {
-    /// What each line has between its time and its request.
+    /// The part of each line between its time and its request.
     middle: Vec<u8>,
     piece_bytes: usize,
     waiting: Vec<u8>,
     last: Head,
 }
 
-/// A line up to its duration. Usually it is that of the line before, except for the milliseconds of its time.
+/// A line up to its duration. Usually it equals the previous one, except for the milliseconds of its time.
 #[derive(Debug, Default)]
 struct Head {
     second: u64,
@@ -70,7 +70,7 @@ impl Lines {
         Self { middle, piece_bytes, waiting: Vec::new(), last: Head::default() }
     }
 
-    /// Add a line. Lines beside which it has no room are given to `write`.
+    /// Add a line. If it does not fit, the waiting lines are given to `write` first.
     pub fn add(&mut self, line: Line<'_>, write: impl FnOnce(&[u8])) {
         let start = self.waiting.len();
         self.append(line);

@@ -1,9 +1,9 @@
-//! The fast path: answer plain requests from the caches, or decline. Sans I/O.
+//! The fast path: answer plain requests from the caches, or decline. Without I/O.
 //!
-//! One call takes the bytes that a connection has and appends to `out` the answers to all requests at their
-//! start that can be answered here: introspection of any token whose key is known, and tokens that are in the
-//! cache. Everything else is declined with none of its bytes consumed, and the slow path answers it. That includes
-//! every request that is in error. The bytes of an answer are the same on both paths; one contract suite runs on both.
+//! One call takes the bytes of a connection and appends to `out` the responses to all requests at their start that can
+//! be answered here: introspection of any token whose key is known, and tokens that are in the cache. It declines
+//! everything else without consuming any bytes, and the slow path answers. That includes every invalid request. The
+//! bytes of a response are the same on both paths; one contract suite runs on both.
 //!
 //! Does not belong here: what the fields of a request mean and who may send it (`contract`), where a request ends
 //! (`http1`).
@@ -14,20 +14,23 @@ use std::time::Duration;
 use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, scope_for, with_fields};
 use super::http_date::{Moment, digits, write_digits};
 use super::http1::{Recognised, Request, recognise};
-use crate::cache::digest::{Digest, of_parts};
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
-use crate::validate::error::Error;
+use crate::digest::{Digest, of_parts};
+use crate::error::Error;
 use crate::validate::introspection;
 use crate::validate::validator::Validator;
 
-/// With this many bytes of answers a call stops, although there may be more requests to answer: otherwise a client that
-/// sends thousands of requests at once and reads nothing would make the server hold all their answers.
+/// A call stops after this many bytes of responses, although there may be more requests: otherwise a client that sends
+/// thousands of requests at once and reads nothing would make the server hold all their responses.
 pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
 
-/// How many keys of the token cache are remembered by what they were computed from.
+/// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
+
+/// A fast path belongs to one provider, and exists only where that is enabled.
+const ONE_PROVIDER: bool = true;
 
 /// The application that the sidecar serves.
 #[derive(Debug, Clone)]
@@ -38,10 +41,10 @@ pub struct Identity {
     pub client_id: String,
 }
 
-/// What a call answers from.
+/// The sources of a call's answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Caches<'c> {
-    /// Validates tokens; None while there is none yet.
+    /// Validates tokens; None until there is a validator.
     pub validator: Option<&'c Validator>,
     /// Acquired tokens.
     pub tokens: &'c TokenCache,
@@ -52,7 +55,7 @@ pub struct Caches<'c> {
 pub struct Renewal {
     /// The target of the token.
     pub target: String,
-    /// The user's token, where it is an exchange.
+    /// The user's token, if it is an exchange.
     pub subject_token: Option<String>,
 }
 
@@ -61,12 +64,12 @@ pub struct Renewal {
 pub enum Stop {
     /// Everything was answered.
     Done,
-    /// The rest is the beginning of a plain request; it holds the request's length where that is known, else 0.
+    /// The rest is the beginning of a plain request; it holds the request's length if that is known, else 0.
     Partial(usize),
     /// The next request, of exactly this length, is for the slow path.
     Framed(usize),
-    /// As `Framed`, but only because the token's signing key is unknown: once there are new keys, the request can be
-    /// answered here.
+    /// As `Framed`, but only because new keys may verify the token: its signing key is unknown, or its signature does not
+    /// verify with the key that is known under that id. Once there are new keys, the request can be answered here.
     KeyNeeded(usize),
     /// The rest is for the slow path, and so is everything else that arrives on this connection.
     Unknown,
@@ -97,7 +100,7 @@ impl Outcome {
     }
 }
 
-/// What became of a request that was not declined.
+/// The result of a request that was not declined.
 enum Answer {
     /// It was written.
     Written,
@@ -105,6 +108,16 @@ enum Answer {
     RenewalDue(Renewal),
     /// Nothing was written: new keys may help.
     KeyNeeded,
+}
+
+/// Until when no keys are fetched for tokens that the known keys do not verify, in monotonic seconds. Until then such
+/// tokens are answered here: a flood of them must not take time from other requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CoolDowns {
+    /// For tokens whose signing key is unknown.
+    pub unknown_key: f64,
+    /// For tokens whose signature does not verify with the key that is known under their `kid`.
+    pub failed_signature: f64,
 }
 
 /// Counts of what the fast path answered, for the metrics.
@@ -179,8 +192,9 @@ pub struct FastPath {
     /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time
     /// of a SHA-256 digest over the subject token.
     keys: S3Fifo<Fingerprint, Digest>,
-    /// Monotonic seconds, as bits of a float.
-    unknown_keys_refused_until: AtomicU64,
+    /// Monotonic seconds, as bits of a float: see [`CoolDowns`].
+    unknown_key_until: AtomicU64,
+    failed_signature_until: AtomicU64,
 }
 
 impl FastPath {
@@ -196,7 +210,8 @@ impl FastPath {
             tracing,
             fingerprinter: Fingerprinter::new(),
             keys: S3Fifo::new(REMEMBERED_KEYS, seed),
-            unknown_keys_refused_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            unknown_key_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            failed_signature_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
         }
     }
 
@@ -206,10 +221,10 @@ impl FastPath {
         &self.figures
     }
 
-    /// Until then, in monotonic seconds, tokens with an unknown signing key are answered here: no fetch of keys would
-    /// be made for them, and a flood of such tokens must not take time from other requests.
-    pub fn refuse_unknown_keys_until(&self, monotonic: f64) {
-        self.unknown_keys_refused_until.store(monotonic.to_bits(), Relaxed);
+    /// These are the cool-downs from now on.
+    pub fn set_cool_downs(&self, cool_downs: CoolDowns) {
+        self.unknown_key_until.store(cool_downs.unknown_key.to_bits(), Relaxed);
+        self.failed_signature_until.store(cool_downs.failed_signature.to_bits(), Relaxed);
     }
 
     /// Answer what can be answered of `bytes`, in order.
@@ -279,11 +294,11 @@ impl FastPath {
     ) -> Option<Answer> {
         match endpoint {
             Endpoint::Introspect => {
-                let token = fields.introspected_token().ok()?;
+                let token = fields.introspected_token(ONE_PROVIDER).ok()?;
                 Some(self.introspect(token, caches.validator?, now, out))
             }
-            Endpoint::Token => self.hand_out(fields.token_request().ok()?, caches.tokens, now, out),
-            Endpoint::Exchange => self.hand_out(fields.exchange_request().ok()?, caches.tokens, now, out),
+            Endpoint::Token => self.hand_out(fields.token_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
+            Endpoint::Exchange => self.hand_out(fields.exchange_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
         }
     }
 
@@ -293,12 +308,7 @@ impl FastPath {
                 self.figures.active.fetch_add(1, Relaxed);
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
             }
-            Err(Error::KeysUnavailable) => return Answer::KeyNeeded,
-            Err(Error::UnknownKey { .. })
-                if now.monotonic >= f64::from_bits(self.unknown_keys_refused_until.load(Relaxed)) =>
-            {
-                return Answer::KeyNeeded;
-            }
+            Err(error) if self.new_keys_may_help(&error, token, validator, now) => return Answer::KeyNeeded,
             Err(error) => {
                 self.figures.inactive.fetch_add(1, Relaxed);
                 let body = introspection::inactive(&error.to_string());
@@ -306,6 +316,17 @@ impl FastPath {
             }
         }
         Answer::Written
+    }
+
+    fn new_keys_may_help(&self, error: &Error, token: &str, validator: &Validator, now: Now) -> bool {
+        let until = match error {
+            Error::KeysUnavailable => return true,
+            Error::UnknownKey { .. } => &self.unknown_key_until,
+            Error::SignatureInvalid => &self.failed_signature_until,
+            _ => return false,
+        };
+        now.monotonic >= f64::from_bits(until.load(Relaxed))
+            && validator.unverified_could_pass(token.as_bytes(), now.unix)
     }
 
     fn hand_out(&self, request: TokenRequest<'_>, tokens: &TokenCache, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
@@ -332,7 +353,7 @@ impl FastPath {
         })
     }
 
-    /// The key of the token cache; None where the target or the user's token is not acceptable.
+    /// The key of the token cache; None if the target or the user's token is not acceptable.
     fn cache_key(&self, target: &str, user_token: Option<&str>) -> Option<Digest> {
         let scope = scope_for(target).ok()?;
         let subject = user_token.unwrap_or_default();
@@ -499,7 +520,7 @@ mod tests {
             ] {
                 assert_eq!(ask(path, body), "", "{path} {body}");
             }
-            // A machine's request keeps to itself, whatever else stands in it.
+            // A machine-to-machine request never shares a key, whatever else it contains.
             assert!(ask("/api/v1/token", "target=c:n:a&user_token=user-token").contains("app-token"));
         }
     }

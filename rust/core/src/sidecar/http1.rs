@@ -1,7 +1,7 @@
-//! Recognise one plain HTTP/1.1 request at the start of some bytes (RFC 9112). Sans I/O.
+//! Recognise one plain HTTP/1.1 request at the start of some bytes (RFC 9112). Without I/O.
 //!
 //! This is not an HTTP parser and must never become one. It recognises the plainest form of a request, whose end is
-//! beyond doubt. Everything else is "unknown" and goes to the server's full parser with none of its bytes consumed.
+//! unambiguous. Everything else is "unknown" and goes to the server's full parser with none of its bytes consumed.
 //! Request smuggling exploits differences between two parsers, so what is accepted here is a small subset of what every
 //! parser reads in the same way: one spelling of line ends, no folding, no control characters, at most one length, no
 //! transfer coding.
@@ -13,36 +13,36 @@ use super::contract::{ContentType, Endpoint, MAX_BODY_BYTES};
 /// Maximum length of a head (request line and headers). aiohttp allows 8190 bytes for a single line.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
-/// Maximum number of header lines that are looked at.
+/// Maximum number of header lines.
 pub const MAX_HEADERS: usize = 64;
 
 /// A request that the fast path may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'b> {
-    /// What it asks.
+    /// The endpoint it is for.
     pub endpoint: Endpoint,
     /// How its body is written.
     pub content_type: ContentType,
     /// The value of its Host header.
     pub host: &'b str,
-    /// Whether its `traceparent` asks for spans, as far as can be told.
+    /// Whether its `traceparent` may ask for spans.
     pub sampled: bool,
     /// Its body, whole.
     pub body: &'b [u8],
 }
 
-/// What stands at the start of some bytes.
+/// What some bytes begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognised<'b> {
     /// A whole plain request, and how many bytes it has.
     Request(Request<'b>, usize),
-    /// The beginning of a plain request; `needed` bytes in all, where that is known already, else 0.
+    /// The beginning of a plain request; `needed` bytes in total, if that is already known, else 0.
     Partial {
         /// How many bytes the whole request has.
         needed: usize,
     },
-    /// A request that is not for the fast path, but so plainly framed that its end is beyond doubt:
-    /// after this many bytes, which need not all be here yet.
+    /// A request that is not for the fast path, but is framed so plainly that its end is unambiguous:
+    /// after this many bytes, which need not all have arrived yet.
     Framed(usize),
     /// Anything else: only the full parser can say where it ends.
     Unknown,
@@ -85,7 +85,7 @@ pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
 /// What the lines of a head have said so far.
 #[derive(Default)]
 struct Head<'b> {
-    /// None where the request is not for the fast path.
+    /// None if the request is not for the fast path.
     endpoint: Option<Endpoint>,
     host: Option<&'b str>,
     content_length: Option<usize>,
@@ -98,7 +98,7 @@ struct Head<'b> {
 }
 
 impl<'b> Head<'b> {
-    /// None where it is not plain.
+    /// None if it is not plain.
     fn request_line(&mut self, line: &'b [u8]) -> Option<()> {
         let (method, rest) = split(line, b' ')?;
         let (target, version) = split(rest, b' ')?;
@@ -111,7 +111,7 @@ impl<'b> Head<'b> {
         plain.then_some(())
     }
 
-    /// None where it is not plain, or where the framing is not by length alone.
+    /// None if it is not plain, or if the framing is not by length alone.
     fn header(&mut self, line: &'b [u8]) -> Option<()> {
         let (name, value) = split(line, b':')?;
         if name.is_empty() || !name.iter().all(|byte| is_token_character(*byte)) {
@@ -200,8 +200,7 @@ fn is_plain(line: &[u8]) -> bool {
     line.iter().fold(true, |plain, byte| plain & (0x20..0x7f).contains(byte))
 }
 
-/// The rest of garbage, of a TLS greeting or of an HTTP/2 preface must not be waited for. (`PRI` is not a method of
-/// ours.)
+/// Do not wait for the rest of garbage, of a TLS greeting or of an HTTP/2 preface. (`PRI` is not one of our methods.)
 fn starts_like_a_method(bytes: &[u8]) -> bool {
     let word = &bytes[..memchr(b' ', bytes).unwrap_or(bytes.len())];
     word.len() <= 7 && word.iter().all(u8::is_ascii_uppercase)

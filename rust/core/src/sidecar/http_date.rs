@@ -1,4 +1,4 @@
-//! Times as dates of the Gregorian calendar, in UTC, as answers and log lines show them.
+//! Times as dates of the Gregorian calendar, in UTC, for responses and log lines.
 //!
 //! Belongs here: the arithmetic and the digits. Does not belong here: a clock, time zones, parsing a date.
 

@@ -1,6 +1,6 @@
-//! Whose turn it is on a connection: the fast path's or the protocol's. Sans I/O.
+//! Which side handles a connection's next bytes: the fast path or the protocol. Without I/O.
 //!
-//! Belongs here: the flag that says so, and the counts of what was answered without the protocol. Does not belong here:
+//! Belongs here: the flag that says so, and the counts of requests answered without the protocol. Does not belong here:
 //! the bytes, the transport, and why a connection is at rest or not; the protocol knows that.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,13 +17,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether nothing is under way on the connection, so that arriving bytes start a new request.
+    /// Whether no request is in progress on the connection, so that arriving bytes start a new request.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.at_rest.load(Relaxed)
     }
 
-    /// The protocol says whether anything is under way.
+    /// The protocol says whether a request is in progress.
     pub fn set_at_rest(&self, at_rest: bool) {
         self.at_rest.store(at_rest, Relaxed);
     }
@@ -34,8 +34,8 @@ impl Turn {
         self.is_at_rest() && !bytes.is_empty()
     }
 
-    /// Whether the outcome is complete: it is counted here, and the protocol need not know. Everything else is for the
-    /// protocol to go on with.
+    /// Whether the outcome is complete: it is counted here, and the protocol need not know. The protocol handles all
+    /// other outcomes.
     #[must_use]
     pub fn completes(&self, outcome: &Outcome, monotonic: f64) -> bool {
         let complete = outcome.is_one_whole_answer();

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::error::Error;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
-use crate::validate::error::Error;
 
 /// Latest time that is accepted in a claim: the end of the year 9999.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
@@ -61,19 +61,19 @@ impl Claims {
         self.root().get(name)
     }
 
-    /// Is there a claim called `active`? Known beforehand, because every answer of an introspection asks.
+    /// Is there a claim called `active`? Computed in advance, because every introspection response needs it.
     #[must_use]
     pub const fn has_active(&self) -> bool {
         self.has_active
     }
 
-    /// A claim that is a string; None where it is absent or something else.
+    /// A claim that is a string; None if it is absent or something else.
     #[must_use]
     pub fn string(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// The strings in a claim that is an array; nothing where it is absent or something else.
+    /// The strings in a claim that is an array; nothing if it is absent or something else.
     pub fn strings(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         self.get(name).into_iter().flat_map(Value::elements).filter_map(Value::as_str)
     }
@@ -92,7 +92,7 @@ impl Claims {
     }
 
     /// Are the groups left out because there are too many of them (`_claim_names`, or `hasgroups` in the
-    /// implicit flow)? Then the absence of a group says nothing.
+    /// implicit flow)? Then the absence of a group means nothing.
     #[must_use]
     pub fn has_groups_overage(&self) -> bool {
         let named = self.get("_claim_names").is_some_and(|names| names.get("groups").is_some());
@@ -138,7 +138,7 @@ pub struct Required<'r> {
 }
 
 impl<'r> Required<'r> {
-    /// None where nothing is asked for: a name that is absent because a setting is missing must not admit every token.
+    /// None if nothing is required: a name that is absent because a setting is missing must not allow every token.
     #[must_use]
     pub const fn new(role: Option<&'r str>, scope: Option<&'r str>, group: Option<&'r str>) -> Option<Self> {
         if role.is_none() && scope.is_none() && group.is_none() { None } else { Some(Self { role, scope, group }) }
@@ -188,7 +188,7 @@ impl fmt::Display for Lacking<'_> {
 /// Read a `NumericDate` (RFC 7519, section 2): seconds since the epoch, possibly with a fraction.
 ///
 /// # Errors
-/// [`Error::ClaimMalformed`] where it is no number, negative or beyond the year 9999.
+/// [`Error::ClaimMalformed`] if it is no number, negative or beyond the year 9999.
 pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, Error> {
     value
         .as_f64()

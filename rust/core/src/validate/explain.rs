@@ -1,13 +1,13 @@
-//! Every check of a token in turn, passed or not, with the values: the explanation of a refusal.
+//! Every check of a token in turn, passed or not, with its values: the explanation of a rejection.
 //!
-//! Uses the very checks of [`mod@crate::validate::verify`], but goes on after a failure, so it also looks at claims
-//! whose signature did not verify. What it returns is for display, never for decisions.
+//! Uses the same checks as [`mod@crate::validate::verify`], but continues after a failure, so it also examines claims
+//! whose signature did not verify. The result is for display, never for decisions.
 
+use crate::error::{Error, shown};
 use crate::jose::json::{Kind, Value};
 use crate::jose::keyset::{KeySet, Selected};
 use crate::jose::token::{Compact, Header};
 use crate::validate::claims::Claims;
-use crate::validate::error::{Error, shown};
 use crate::validate::policy::Policy;
 use crate::validate::verify::{
     Checked, check_age, check_audience, check_expiry, check_issued_at, check_issuer, check_not_before, check_required,
@@ -17,9 +17,9 @@ use crate::validate::verify::{
 /// One check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: &'static str,
-    /// Ok, why it failed, or None where an earlier failure made the check impossible.
+    /// Ok, why it failed, or None if an earlier failure made the check impossible.
     pub outcome: Option<Result<(), Error>>,
     /// The value that passed, or what was expected, in words.
     pub value: String,
@@ -48,7 +48,7 @@ impl Report {
     }
 }
 
-/// Go through all checks of [`crate::validate::verify::verify`]. `keys` None means that there is no key set.
+/// Run all checks of [`crate::validate::verify::verify`]. `keys` None means that there is no key set.
 #[must_use]
 pub fn explain(token: &[u8], keys: Option<&KeySet>, policy: &Policy, now: f64) -> Vec<Check> {
     let mut report = Report(Vec::new());
@@ -117,7 +117,7 @@ fn explain_claims(
     report.passed("claims", format!("{} members", claims.root().members().count()));
     let key = Header::parse(compact.header).ok().and_then(|header| keys?.find(header.kid.as_deref()));
     match key {
-        Some(key) => report.add("issuer", check_issuer(&checked, key, policy), in_words(checked.iss)),
+        Some(key) => report.add("issuer", check_issuer(&checked, Some(key), policy), in_words(checked.iss)),
         None => report.impossible(&["issuer"]), // the issuer is bound to the key
     }
     report.add("audience", check_audience(&checked, policy), in_words(checked.aud));

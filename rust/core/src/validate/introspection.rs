@@ -18,8 +18,8 @@ pub fn active(claims: &Claims) -> Vec<u8> {
 /// Append the answer for a token that is valid.
 pub fn active_into(claims: &Claims, out: &mut Vec<u8>) {
     out.extend_from_slice(ACTIVE);
-    // Two members of one name would leave it to the reader which one counts, so a claim that is itself
-    // called `active` gives way. Entra ID has none.
+    // With two members of one name, readers could disagree about which one counts, so a claim that is itself
+    // called `active` is left out. Entra ID has none.
     if claims.has_active() {
         return without_active(claims, out);
     }

@@ -1,11 +1,11 @@
 //! A validator: one policy, the current key set, and the verification cache.
 //!
 //! A token seen before costs one keyed fingerprint instead of a signature. Its verification is cached under the
-//! fingerprint, never under the token itself, and a hit checks again everything that can have changed: the times, that
+//! fingerprint, never under the token itself. A hit checks everything again that can have changed: the times, that
 //! the signing key is still published, and that the library that verified the signature is still trusted
 //! ([`crate::jose::confirmation`]). A validator has one policy, so a cached verification never serves another.
 //!
-//! No thread waits for another: where the same part of the cache is in use, the token is verified again instead.
+//! No thread waits for another: if the same part of the cache is in use, the token is verified again instead.
 //! Does not belong here: the checks (`verify`), fetching keys, clocks.
 
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo, Stats};
+use crate::error::Error;
 use crate::jose::keyset::KeySet;
-use crate::validate::error::Error;
 use crate::validate::policy::Policy;
-use crate::validate::verify::{Verified, verify};
+use crate::validate::verify::{self, Verified, verify};
 
-/// Fewer tokens than this are not worth starting a thread for.
+/// Minimum number of tokens for which another thread is started.
 const WORTH_A_THREAD: usize = 8;
 
 /// What is known about a token without verifying it.
@@ -39,7 +39,7 @@ pub struct Validator {
     keys: ArcSwapOption<KeySet>,
     fingerprinter: Fingerprinter,
     verified: S3Fifo<Fingerprint, Arc<Verified>>,
-    /// Is there room for any entry? If not, no token needs a fingerprint, and no thread the cache's lock.
+    /// Is there room for any entry? If not, no token needs a fingerprint, and no thread needs the cache's lock.
     caches: bool,
 }
 
@@ -71,6 +71,12 @@ impl Validator {
     /// Swap the key set. Cached verifications by keys that are gone are dropped at their next use.
     pub fn set_keys(&self, keys: Option<Arc<KeySet>>) {
         self.keys.store(keys);
+    }
+
+    /// As [`verify::unverified_could_pass`], with this policy.
+    #[must_use]
+    pub fn unverified_could_pass(&self, token: &[u8], now: f64) -> bool {
+        verify::unverified_could_pass(token, &self.policy, now)
     }
 
     /// Figures of the cache of verified tokens.
@@ -114,7 +120,7 @@ impl Validator {
     /// The expensive half: verify, and cache under `fingerprint` (as given by [`Self::recall`] for this token).
     ///
     /// # Errors
-    /// As [`verify`], and [`Error::KeysUnavailable`].
+    /// Those of [`verify`], and [`Error::KeysUnavailable`].
     pub fn verify_and_cache(&self, token: &[u8], fingerprint: Fingerprint, now: f64) -> Result<Arc<Verified>, Error> {
         let keys = self.keys.load();
         let keys = keys.as_ref().ok_or(Error::KeysUnavailable)?;
@@ -128,7 +134,7 @@ impl Validator {
     /// Is this token acceptable now? `now` is in seconds since the epoch.
     ///
     /// # Errors
-    /// As [`Self::verify_and_cache`].
+    /// Those of [`Self::verify_and_cache`].
     #[inline]
     pub fn validate(&self, token: &[u8], now: f64) -> Result<Arc<Verified>, Error> {
         match self.recall(token, now) {
@@ -138,7 +144,7 @@ impl Validator {
     }
 
     /// [`Self::validate`] for many tokens, on as many of `cores` threads as are worth starting; results are in the
-    /// order of the tokens. What is an error already stays one.
+    /// order of the tokens. An item that is already an error stays one.
     #[must_use]
     pub fn validate_many(
         &self,
@@ -273,7 +279,7 @@ mod tests {
         assert!(!TRUST.is_trusted());
         assert_eq!(validator.validate(forged.as_bytes(), NOW).unwrap_err(), Error::SignatureInvalid);
 
-        // What AWS-LC has confirmed or verified itself stays; (1/64)^19 is the chance that it confirmed all.
+        // Entries that AWS-LC has confirmed or verified stay; (1/64)^19 is the chance that it confirmed all.
         assert!(cached(&validator) < 20, "an unconfirmed acceptance is still in use");
         assert_eq!(cached(&reference), 20);
         // Valid tokens are verified once more, by AWS-LC, and cached again.

@@ -1,8 +1,8 @@
 //! SHA-256 digests that serve as cache keys (FIPS 180-4, computed by AWS-LC).
 //!
 //! Two kinds, not to be confused: [`cache_key`] is the documented, interoperable `sha256(subject_token +
-//! scope)`; [`of_parts`] is what the token caches use, and cannot collide across different splits. What is looked up
-//! within one process only has a [`crate::cache::fingerprint`] instead.
+//! scope)`; the token caches use [`of_parts`], which cannot collide across different splits. Entries that are looked
+//! up within one process only have a [`crate::cache::fingerprint`] instead.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
@@ -18,8 +18,8 @@ pub fn sha256(data: &[u8]) -> Digest {
 
 /// The documented cache key for the on-behalf-of flow: `sha256(subject_token + scope)` in lower-case hex.
 ///
-/// For people who keep a cache of their own. Two pairs with the same concatenation share this key, by its
-/// definition; that is why the internal caches use [`of_parts`].
+/// For applications with their own cache. By definition, two pairs with the same concatenation share this key; that
+/// is why the internal caches use [`of_parts`].
 #[must_use]
 pub fn cache_key(subject_token: &str, scope: &str) -> String {
     let mut context = Context::new(&SHA256);
