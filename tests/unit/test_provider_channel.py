@@ -231,7 +231,7 @@ async def test_causes_of_questions_are_apart(ends: Ends) -> None:
     ends.keys.announced(KeySet(jwks(signer())), None)
     for cause in (Cause.UNKNOWN_KEY, Cause.FAILED_SIGNATURE):
         other = {Cause.UNKNOWN_KEY: Cause.FAILED_SIGNATURE}.get(cause, Cause.UNKNOWN_KEY)
-        assert ends.provider.handle("cool_downs", {"until": {other.value: time.monotonic() + 600}})
+        ends.keys.cool_downs = {cause: -math.inf, other: time.monotonic() + 600}
         assert await ends.keys.refresh_for(cause, "key-1" if cause is Cause.FAILED_SIGNATURE else "new")
         assert not await ends.keys.refresh_for(other, "another")
     assert [question["cause"] for question in questions] == ["unknown_key", "signature_invalid"]

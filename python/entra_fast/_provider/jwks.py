@@ -160,8 +160,8 @@ class _Keys:
 
     def _brought(self, cause: Cause, kid: str | None, before: KeySet | None) -> bool:
         """Whether the keys that are known now may verify a token that those before did not."""
-        if self.keys is None:
-            return False
+        if self.keys is None or cause is Cause.NO_KEYS:
+            return self.keys is not None
         if cause is Cause.FAILED_SIGNATURE:
             return before is not None and not self.keys.agrees_with(before, kid)
         # A token without a kid finds nothing, even when a key without one is published. Otherwise it would
