@@ -71,6 +71,9 @@ def token_cache_key(purpose: str, parts: Sequence[str]) -> bytes:
 def sha256(data: bytes) -> bytes:
     """SHA-256 of bytes. 32 bytes."""
 
+def monotonic_clock() -> float:
+    """Seconds of the clock on which the fast path measures lifetimes: that of `entra_fast._clock`."""
+
 def parse_json(text: str | bytes) -> Any:
     """Parse strict JSON as the json module would, but refuse duplicate members, lone surrogates, NaN, a byte
     order mark and deep nesting. Raises ValueError with a reason that repeats nothing of the text."""
@@ -163,6 +166,11 @@ class KeySet:
     @property
     def dropped(self) -> tuple[tuple[str | None, str], ...]:
         """(kid, reason) of each entry that is not used."""
+    @property
+    def ambiguous(self) -> int:
+        """Number of entries that are not used because a different key has the same `kid`."""
+    def agrees_with(self, other: KeySet, kid: str | None) -> bool:
+        """Whether another set has the same key under that id, or none as well."""
     def __len__(self) -> int: ...
 
 @final
@@ -171,7 +179,8 @@ class Policy:
 
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
-    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. Raises ConfigurationError."""
+    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
+    are rejected even where there is one key. Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -185,6 +194,7 @@ class Policy:
         max_age: float | None = None,
         max_token_bytes: int = 65536,
         signatures: str = "fast",
+        kid_required: bool = False,
     ) -> Policy: ...
 
 @final
@@ -205,6 +215,9 @@ class Validator:
         """Swap the key set atomically. Cached verifications by a key that is gone are no longer used."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
+    def unverified_could_pass(self, token: str | bytes, now: float | None = None) -> bool:
+        """Whether a token could pass if its signature were valid: looks at `iss`, `aud` and `exp`. Says
+        whether the token may cause keys to be fetched, never whether it is acceptable."""
     def validate_many(
         self, tokens: Sequence[str | bytes], now: float | None = None
     ) -> list[Claims | EntraFastError]:
@@ -359,9 +372,10 @@ class FastPath:
     ) -> FastPath: ...
     def attach(self, validator: Validator) -> None:
         """Introspect with this validator from now on. The first one stays."""
-    def refuse_unknown_keys_until(self, monotonic: float) -> None:
-        """Until that time, tokens with an unknown signing key are answered here, because no keys are fetched
-        for them."""
+    def set_cool_downs(self, *, unknown_key: float, failed_signature: float) -> None:
+        """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
+        answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
+        whose signature fails under a known `kid`."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
         """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
         bytes have waited before, for the metrics."""

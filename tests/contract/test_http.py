@@ -534,11 +534,11 @@ async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_e
     """A request and the connection's end arrive together: there is no one to answer, and nothing to log."""
     for request in WHOLE.values():
         for _ in range(20):
-            # Not the event loop's: it would let the sidecar have a look in between.
+            # Not through the event loop, which would let the sidecar run in between.
             with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
                 if reset:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.sendall(request())
         assert (await sidecar.call.get("/nowhere")).status == 404
-    gc.collect()  # asyncio tells of a task's exception when nobody can ask for it any more
+    gc.collect()  # asyncio reports an exception of a task once it can no longer be retrieved
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

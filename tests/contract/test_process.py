@@ -56,6 +56,8 @@ async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider
     assert line["level"] == "warning"
     assert line["message"].startswith("unknown settings ignored: ENTRA_FAST_MAX_CONECTIONS")
     assert not process.logged("canary")
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 What belongs here: reading coverage.py's JSON report, and comparing it with `[tool.entra_fast.coverage]` of
 pyproject.toml. Lines and branches count together, as in coverage.py's own percentage.
 
-CI passes a tolerance, in percentage points: some branches depend on the order in which processes run, and a busy
-machine must not fail the build for one of them. What is not covered is printed all the same.
+CI passes a tolerance, in percentage points: some branches depend on the order in which processes run, and a
+busy machine must not fail the build for one of them. What is not covered is printed all the same.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ async def test_calls_end_with_the_other_side() -> None:
             await waiting
         with pytest.raises(ChannelLost):
             await first.channel.call("token")
-        first.channel.send("anything")  # goes to nobody
+        first.channel.send("anything")  # has no receiver
 
 
 async def test_a_side_that_does_not_read_ends_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +200,64 @@ async def test_waiting_calls_are_bounded_on_both_sides(monkeypatch: pytest.Monke
         assert b'"to":2' in data
         assert b"too_many_fetches" in data
         assert end.channel.is_open
+
+
+async def test_an_error_may_be_raised_at_once() -> None:
+    """A handler that refuses without waiting is answered like one that waits first."""
+    error = ProviderError("provider_refused", "no", 400)
+
+    def refuse(name: str, fields: Fields) -> Fields:
+        raise error
+
+    async with ends(refuse) as (first, second):
+        with pytest.raises(ProviderError) as raised:
+            await first.channel.call("token")
+        assert raised.value.args == error.args
+        assert second.channel.is_open
+
+
+async def test_the_answer_to_a_call_that_was_given_up_is_ignored() -> None:
+    """The channel stays open, and the next call gets its own answer."""
+    gate = asyncio.Event()
+
+    async def answer(fields: Fields) -> Fields:
+        await gate.wait()
+        return {"echo": fields["number"]}
+
+    async with ends(lambda name, fields: answer(fields)) as (first, _):
+        given_up = first.channel.call("echo", number=1)
+        second = first.channel.call("echo", number=2)
+        given_up.cancel()
+        gate.set()
+        assert (await second)["echo"] == 2
+        assert (await first.channel.call("echo", number=3))["echo"] == 3
+
+
+async def test_the_other_side_may_be_lost_just_after_a_call_was_given_up() -> None:
+    """The caller that gave up gets nothing; one that still waits learns of the loss."""
+
+    async def never() -> Fields:
+        await asyncio.Event().wait()
+        return {}
+
+    async with ends(lambda name, fields: never()) as (first, second):
+        given_up, waiting = first.channel.call("token"), first.channel.call("token")
+        given_up.cancel()
+        first.channel.connection_lost(None)  # before the loop has run what the cancellation causes
+        assert given_up.cancelled()
+        with pytest.raises(ChannelLost):
+            await waiting
+        second.channel.abort()
+
+
+async def test_a_future_that_is_too_much_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes later need not be a coroutine."""
+    monkeypatch.setattr(channel_module, "MAX_CALLS", 0)
+    later: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    async with raw_end(lambda name, fields: later) as (theirs, _):
+        theirs.sendall(frame("token", {"call": 7}))
+        theirs.setblocking(False)
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1 << 16), 10)
+        assert b'"to":7' in data
+        assert b"too_many_fetches" in data
+    later.cancel()

@@ -193,7 +193,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
         return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
-    assert await channel.call("keys", kid="new") == {"again": True, "reason": None}
+    assert await channel.call("keys", cause="unknown_key", kid="new") == {"again": True, "reason": None}
     channel.send("serving")
     assert (await channel.call("readiness"))["reason"] is None
     assert await connected.process.readiness() is None
@@ -230,7 +230,8 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
         ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
-        ("keys", {"kid": 1}),
+        ("keys", {"cause": "unknown_key", "kid": 1}),
+        ("keys", {"cause": "curiosity", "kid": "a"}),
         ("drained", {"finished": None}),
         ("renew", {}),
     ],
@@ -253,7 +254,7 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     connected = Connected(process)
     await process.start()
     worker, channel = await connected.connect(lambda *_: None)
-    assert await channel.call("keys", kid=None) == {"again": False, "reason": None}
+    assert await channel.call("keys", cause="keys_unavailable", kid=None) == {"again": False, "reason": None}
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
         await channel.call("token", target="a", subject_token=None, skip_cache=False)
@@ -261,3 +262,34 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     assert not await process._ask_for_figures(worker, 0.01)
     channel.abort()
     await process.aclose()
+
+
+def test_terms_of_tokens_are_bounded() -> None:
+    """The oldest are forgotten; a worker that lacks such a token is not given it to keep."""
+    clocks = Clocks(wall=lambda: 1000.0, monotonic=lambda: 1000.0)
+    tokens = AnnouncedTokens(TokenCache(), 3, clocks, lambda _: None, lambda _: None)
+    keys = [bytes([number]) * 32 for number in range(5)]
+    for key in keys:
+        tokens.put(key, "token", 3600.0, monotonic=1000.0)
+    assert [key for key in keys if tokens.known(key, tokens.announced)] == keys[-3:]
+
+
+async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
+    """The token is cached all the same, and nothing is sent to a worker without a channel."""
+    worker, channel = await connected.connect(lambda *_: None)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    asked = connected.process.handle(worker, "token", fields)
+    assert isinstance(asked, Awaitable)
+    channel.abort()
+    worker.channel = None
+    connected.process.left(worker)
+    assert (await asked)["token"]
+    assert len(provider.requests) == 1
+
+
+async def test_a_worker_that_never_said_hello_may_leave(connected: Connected) -> None:
+    """Its start has failed; the others are not affected."""
+    await connected.connect(lambda *_: None)
+    late, _ = await connected.connect(lambda *_: None, hello=False)
+    connected.process.left(late)
+    assert [worker.number for worker in connected.process.workers] == [0]

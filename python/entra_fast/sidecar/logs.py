@@ -12,13 +12,12 @@ import datetime
 import logging
 import math
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _clock, _native
 
 logger = logging.getLogger("entra_fast")
 
@@ -90,7 +89,7 @@ class Repeats(logging.Filter):
     collector is unavailable. A repeated line is written less and less often, with the number of lines that
     were suppressed."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = _clock.monotonic) -> None:
         super().__init__()
         self._monotonic = monotonic
         self._known: dict[tuple[object, ...], tuple[Silence, list[int]]] = {}
@@ -137,7 +136,7 @@ class AccessLog:
     def start(self) -> None:
         """Write waiting lines regularly from now on, in the running event loop."""
         if self.native is not None:
-            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(WRITTEN_WITHIN, self._flush, self.native)
 
     def close(self) -> None:
         """Write the waiting lines, for the last time."""
@@ -146,10 +145,9 @@ class AccessLog:
         if self.native is not None:
             self.native.flush()
 
-    def _flush(self) -> None:
-        if self.native is not None:
-            self.native.flush()
-            self.start()
+    def _flush(self, native: _native.AccessLog) -> None:
+        native.flush()
+        self.start()
 
 
 def configure(level: str, *, worker: int | None = None) -> None:

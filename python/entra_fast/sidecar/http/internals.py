@@ -118,4 +118,4 @@ def _slots(owner: type) -> set[str]:
 
 
 async def _never_called(_: web.BaseRequest) -> web.StreamResponse:
-    raise NotImplementedError
+    raise NotImplementedError  # pragma: no cover - never called

@@ -57,7 +57,7 @@ def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socke
     except OSError as exc:
         raise _unusable(host, port, setting, exc) from None
     try:
-        if sys.platform == "win32":
+        if sys.platform == "win32":  # pragma: no cover - tests run on other systems
             # There, SO_REUSEADDR would let any other process listen on the same address.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
@@ -99,7 +99,7 @@ def listen_together(host: str, port: int, setting: str, count: int) -> list[sock
 async def stop_accepting(listener: socket.socket) -> None:
     """Refuse new connections, and wait until every established one has been accepted. The event loop must
     keep accepting in the meantime. Does nothing on systems that do not support this."""
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # pragma: no cover - other operating systems
         return
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
     buffer = ctypes.create_string_buffer(program)

@@ -232,7 +232,7 @@ impl fmt::Display for Refusal {
 /// and any other scope stays as it is.
 ///
 /// # Errors
-/// [`Refusal::Target`] where it is no scope.
+/// [`Refusal::Target`] if it is not a scope.
 pub fn scope_for(target: &str) -> Result<Cow<'_, str>, Refusal> {
     if target.len() > MAX_TARGET_BYTES || !is_scope(target) {
         return Err(Refusal::Target);
@@ -303,7 +303,7 @@ pub struct Fields<'b> {
 pub struct TokenRequest<'f> {
     /// The API that the token is for, as it was written: see [`scope_for`].
     pub target: &'f str,
-    /// The user's token; None where the application asks for itself.
+    /// The user's token; None if the application asks for itself.
     pub user_token: Option<&'f str>,
     /// Whether to fetch a new token.
     pub skip_cache: bool,
@@ -312,7 +312,7 @@ pub struct TokenRequest<'f> {
 /// Read the fields of a body and hand them to `answer`; they may point into a document that does not outlive the call.
 ///
 /// # Errors
-/// A [`Refusal`] where the body cannot be read, or has a known field more than once.
+/// A [`Refusal`] if the body cannot be read, or has a known field more than once.
 pub fn with_fields<R>(
     content_type: ContentType,
     body: &[u8],
@@ -383,7 +383,7 @@ impl<'b> Fields<'b> {
     }
 
     /// The fields of an object in its plainest spelling, without a copy of it and without a tape: strings of
-    /// ASCII without escapes, `true` and `false`, and single spaces. None where it is spelled in any other way,
+    /// ASCII without escapes, `true` and `false`, and single spaces. None if it is spelled in any other way,
     /// or is not JSON at all: then it is parsed. Every parser reads what is accepted here in the same way.
     fn of_plain_json(body: &'b [u8]) -> Option<Self> {
         let mut fields = Self::default();
@@ -565,7 +565,7 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..position], &bytes[position + 1..]))
 }
 
-/// Decode a name or a value of a form; None where an escape is not one, or the bytes are not UTF-8.
+/// Decode a name or a value of a form; None if an escape is not one, or the bytes are not UTF-8.
 fn form_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     if memchr2(b'%', b'+', bytes).is_none() {
         return str::from_utf8(bytes).ok().map(Cow::Borrowed);
@@ -652,7 +652,7 @@ impl CallerCheck {
     }
 }
 
-/// The name or address in a Host header (RFC 9110, section 7.2), without port and brackets; None where it is malformed.
+/// The name or address in a Host header (RFC 9110, section 7.2), without port and brackets; None if it is malformed.
 #[must_use]
 pub fn host_name(host: &str) -> Option<&str> {
     let host = host.trim_ascii();

@@ -1,0 +1,81 @@
+"""Listening sockets: what is refused, and what is left behind when opening them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+
+import pytest
+
+from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar.http import listener as listener_module
+from entra_fast.sidecar.http.listener import listen, listen_together, stop_accepting
+from entra_fast.sidecar.process.running import SPARE_FILES, _possible_connections
+
+
+def test_an_address_without_an_ip_is_refused() -> None:
+    """The message names the setting and the address."""
+    with pytest.raises(
+        ConfigurationError, match=r"BIND_ADDRESS: cannot listen on no such host:0: "
+    ) as caught:
+        listen("no such host", 0, "BIND_ADDRESS")
+    assert (caught.value.code, caught.value.setting) == ("address_unusable", "BIND_ADDRESS")
+
+
+def test_an_address_in_use_is_refused() -> None:
+    """Also when the sockets are to share it: another program may not be joined."""
+    first = listen("127.0.0.1", 0, "BIND_ADDRESS")
+    port = first.getsockname()[1]
+    for attempt in (
+        lambda: listen("127.0.0.1", port, "X"),
+        lambda: listen_together("127.0.0.1", port, "X", 2),
+    ):
+        with pytest.raises(ConfigurationError, match="the address is in use"):
+            attempt()
+    first.close()
+
+
+def test_sockets_that_share_an_address_are_closed_if_one_cannot_be_opened() -> None:
+    """Here because the process has no file descriptor left for the last one."""
+    before = set(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + 2, hard))
+    spare = 64 + len(before)
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            listen_together("127.0.0.1", 0, "BIND_ADDRESS", max(map(int, before)) + spare)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.code == "address_unusable"
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_waiting_for_established_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing accepts the connection that waits, the end of the server does not wait for it for
+    ever."""
+    monkeypatch.setattr(listener_module, "_LONGEST_WAIT", 0.02)
+    listener = listen("127.0.0.1", 0, "BIND_ADDRESS")
+    with socket.create_connection(listener.getsockname()):
+        async with asyncio.timeout(60):
+            await stop_accepting(listener)
+        connection, _ = listener.accept()  # it is still there
+        connection.close()
+    listener.close()
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_possible() -> None:
+    """The number of connections that is asked for needs file descriptors, and some stay free for requests to
+    the provider."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    low = used + SPARE_FILES
+    assert low + 100 <= hard or hard == resource.RLIM_INFINITY
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+        assert _possible_connections(used + 50) == used + 50
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == used + 50 + SPARE_FILES
+        assert _possible_connections(1) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

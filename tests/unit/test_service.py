@@ -1,0 +1,75 @@
+"""The service of a sidecar and its start, where something is announced twice or is in use."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from entra_fast._metrics import Metrics
+from entra_fast._settings.load import Settings
+from entra_fast.errors import ConfigurationError
+from entra_fast.sidecar import start_sidecar
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.service import Service, new_token_cache
+from support.provider import Provider
+from support.sidecars import StartSidecar, eventually
+
+
+async def test_a_provider_that_is_found_again_changes_nothing(provider: Provider) -> None:
+    """The verification cache stays, and so does the source of keys."""
+    settings = Settings.from_environment(provider.environment(), None)
+    assert settings.provider is not None
+    cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
+    client = ProviderClient(settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks)
+    service = Service(settings, client, cache=cache, metrics=metrics, clocks=clocks)
+    await service.start()
+    await client.tokens.acquire("api://dev-gcp.team.app/.default")  # now the endpoints are known
+
+    async def keys_are_known() -> bool:
+        return client.keys is not None and client.keys.keys is not None
+
+    await eventually(keys_are_known)
+    assert client.keys is not None
+    first = service.validation
+    assert first is not None
+    service.provider_found("https://other.example", client.keys)
+    assert service.validation is first
+    token = provider.mint()
+    assert b'"active":true' in await service.introspect(token)
+    await service.aclose()
+
+
+async def test_a_probe_address_in_use_leaves_no_socket_behind(provider: Provider) -> None:
+    """The start is refused, and the API's address is free again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environ = provider.environment(
+            BIND_ADDRESS=address, PROBE_BIND_ADDRESS=f"127.0.0.1:{taken.getsockname()[1]}"
+        )
+        with pytest.raises(ConfigurationError, match="PROBE_BIND_ADDRESS"):
+            await start_sidecar(Settings.from_environment(environ, None))
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+
+
+async def test_a_defect_is_answered_with_500_and_logged(
+    start: StartSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The response says nothing about the error, and the next request on the connection is answered."""
+    sidecar = await start(ENTRA_FAST_FAST_PATH="false")
+
+    async def defect(_: str) -> bytes:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(sidecar.running.service, "introspect", defect)
+    answer = await sidecar.call.introspect("no token")
+    assert (answer.status, answer.json["error"]) == (500, "server_error")
+    assert b"canary" not in answer.body
+    assert "unexpected error while answering a request" in caplog.text
+    assert (await sidecar.call.get("/healthz")).status == 200
