@@ -96,15 +96,12 @@ fn is_compression(coding: &str) -> bool {
 /// RFC 3986, section 3.2: `host [ ":" port ]`. Userinfo, a path, a list and an empty name are none. A comma may stand in
 /// a name by that grammar, but separates the values of headers that were joined (RFC 9110, section 5.3).
 fn is_host(value: &str) -> bool {
-    let (is_name, port) = match value.strip_prefix('[') {
-        Some(rest) => {
-            let Some((address, port)) = rest.split_once(']') else { return false };
-            (address.parse::<Ipv6Addr>().is_ok(), port)
-        }
-        None => {
-            let (name, port) = value.split_at(value.find(':').unwrap_or(value.len()));
-            (is_registered_name(name), port)
-        }
+    let (is_name, port) = if let Some(rest) = value.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        (address.parse::<Ipv6Addr>().is_ok(), port)
+    } else {
+        let (name, port) = value.split_at(value.find(':').unwrap_or(value.len()));
+        (is_registered_name(name), port)
     };
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     is_name && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
