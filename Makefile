@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-apache check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -39,6 +39,9 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 
 test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
 	@tests/interpreters.sh $(abspath $(BIN))/maturin
+
+test-apache: build $(STAMPS)/tools ## Run the library in mod_wsgi behind a real Apache (skipped, with the reason, where there is none)
+	@$(BIN)/pytest tests/apache
 
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 maturin=${1:?the path of maturin}
 
-TESTS=(tests/unit/test_validate*.py tests/unit/test_jwks.py tests/unit/test_signing.py tests/unit/test_signatures.py tests/hardening tests/properties)
+TESTS=(tests/unit/test_validate*.py tests/unit/test_jwks.py tests/unit/test_signing.py tests/unit/test_signatures.py tests/unit/test_sub_interpreters.py tests/hardening tests/properties)
 
 interpreters() { # the path of one interpreter for each minor version from 3.11, oldest first
   local minor candidate

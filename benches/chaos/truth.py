@@ -121,7 +121,7 @@ class Truth:
     # --- judgement ---
 
     def judge_introspection(self, known: Known, truth: str, answer: Answer) -> None:
-        """`truth`: why the token is not valid; empty where it is."""
+        """`truth`: why the token is not valid; empty if it is."""
         if answer.status != 200:
             self.wrong(f"introspection answered {answer.status}")
             return

@@ -334,6 +334,14 @@ _ROWS: Final = (
         text="response_type '{response_type}' is not enabled for the application.",
         when="a response type other than `code`",
     ),
+    # Documents
+    Kind(
+        50049,
+        "invalid_instance",
+        400,
+        text="Unknown instance.",
+        when="instance discovery is asked about another host",
+    ),
     # Transient failures
     Kind(
         90033,

@@ -375,6 +375,12 @@ class Metrics:
         "Entries of the key set that are not usable and are ignored.",
         merge="own",
     )
+    keys_ambiguous = _Row(
+        _gauge,
+        "entra_fast_key_set_ambiguous",
+        "Entries of the key set that are ignored because a different key has the same `kid`.",
+        merge="own",
+    )
     key_set_age = _Row(
         _gauge,
         "entra_fast_key_set_age_seconds",
@@ -385,7 +391,7 @@ class Metrics:
     provider_errors = _Row(
         Counter,
         "entra_fast_provider_errors_total",
-        "Error responses from the provider, by AADSTS code (or OAuth error where there is none).",
+        "Error responses from the provider, by AADSTS code (or OAuth error if there is none).",
         Label("code", limit=64),
     )
     credential_rejected = _Row(
@@ -511,6 +517,7 @@ class Metrics:
         """Register the source of the key set's figures, and that of the outcomes of fetching it."""
         self.keys.read_from(lambda: stats().get("keys", 0))
         self.keys_dropped.read_from(lambda: stats().get("keys_dropped", 0))
+        self.keys_ambiguous.read_from(lambda: stats().get("keys_ambiguous", 0))
         self.key_set_age.read_from(lambda: stats().get("key_set_age_seconds", -1))
         self.key_requests.include(lambda: {(outcome,): count for outcome, count in outcomes().items()})
 

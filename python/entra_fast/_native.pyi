@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "cache_key",
     "distrust_fast_signatures",
+    "head_refusal",
     "host_name",
     "is_form",
     "is_loopback_host",
@@ -44,6 +45,7 @@ __all__ = [
     "sha256",
     "signature_figures",
     "token_cache_key",
+    "transfer_coding_refusal",
     "unverified_claims",
     "unverified_header",
     "when_fast_signatures_are_distrusted",
@@ -68,6 +70,9 @@ def token_cache_key(purpose: str, parts: Sequence[str]) -> bytes:
 
 def sha256(data: bytes) -> bytes:
     """SHA-256 of bytes. 32 bytes."""
+
+def monotonic_clock() -> float:
+    """Seconds of the clock on which the fast path measures lifetimes: that of `entra_fast._clock`."""
 
 def parse_json(text: str | bytes) -> Any:
     """Parse strict JSON as the json module would, but refuse duplicate members, lone surrogates, NaN, a byte
@@ -161,6 +166,11 @@ class KeySet:
     @property
     def dropped(self) -> tuple[tuple[str | None, str], ...]:
         """(kid, reason) of each entry that is not used."""
+    @property
+    def ambiguous(self) -> int:
+        """Number of entries that are not used because a different key has the same `kid`."""
+    def agrees_with(self, other: KeySet, kid: str | None) -> bool:
+        """Whether another set has the same key under that id, or none as well."""
     def __len__(self) -> int: ...
 
 @final
@@ -169,7 +179,8 @@ class Policy:
 
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
-    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. Raises ConfigurationError."""
+    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
+    are rejected even where there is one key. Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -183,6 +194,7 @@ class Policy:
         max_age: float | None = None,
         max_token_bytes: int = 65536,
         signatures: str = "fast",
+        kid_required: bool = False,
     ) -> Policy: ...
 
 @final
@@ -203,6 +215,9 @@ class Validator:
         """Swap the key set atomically. Cached verifications by a key that is gone are no longer used."""
     def validate(self, token: str | bytes, now: float | None = None) -> Claims:
         """The claims, or InvalidToken. Code `unknown_key` asks for a refresh of the key set."""
+    def unverified_could_pass(self, token: str | bytes, now: float | None = None) -> bool:
+        """Whether a token could pass if its signature were valid: looks at `iss`, `aud` and `exp`. Says
+        whether the token may cause keys to be fetched, never whether it is acceptable."""
     def validate_many(
         self, tokens: Sequence[str | bytes], now: float | None = None
     ) -> list[Claims | EntraFastError]:
@@ -357,9 +372,10 @@ class FastPath:
     ) -> FastPath: ...
     def attach(self, validator: Validator) -> None:
         """Introspect with this validator from now on. The first one stays."""
-    def refuse_unknown_keys_until(self, monotonic: float) -> None:
-        """Until that time, tokens with an unknown signing key are answered here, because no keys are fetched
-        for them."""
+    def set_cool_downs(self, *, unknown_key: float, failed_signature: float) -> None:
+        """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
+        answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
+        whose signature fails under a known `kid`."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
         """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
         bytes have waited before, for the metrics."""
@@ -415,22 +431,33 @@ def is_form(content_types: Sequence[str]) -> bool:
 
     Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
 
-def parse_token_request(body: bytes, *, form: bool, exchange: bool) -> tuple[str, bool, str | None]:
+def parse_token_request(
+    body: bytes, *, form: bool, exchange: bool, one_provider: bool
+) -> tuple[str, bool, str | None]:
     """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
-    unless it is an `exchange`.
+    unless it is an `exchange`. With `one_provider`, exactly one is enabled, and `identity_provider` may be
+    left out.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
-def parse_introspection_request(body: bytes, *, form: bool) -> str:
-    """The token in a request to the introspection endpoint.
+def parse_introspection_request(body: bytes, *, form: bool, one_provider: bool) -> str:
+    """The token in a request to the introspection endpoint. `one_provider`: as `parse_token_request`.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
 def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.
 
-    Raises EntraFastError (code `request_invalid`) where it is not a form, has more than 256 fields, or a
-    known field is repeated or not percent-encoded UTF-8."""
+    Raises EntraFastError (code `request_invalid`) where it has more than 256 fields, or a known field is
+    repeated or not percent-encoded UTF-8."""
+
+def head_refusal(*, hosts: Sequence[str], transfer_encodings: Sequence[str]) -> tuple[int, str] | None:
+    """Status and sentence of the refusal of a request that has these values of Host and Transfer-Encoding
+    headers, or None where RFC 9112 allows them."""
+
+def transfer_coding_refusal(head: bytes) -> tuple[int, str] | None:
+    """As `head_refusal`, for the bytes of a head whose Transfer-Encoding headers the full parser has
+    refused."""
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or address, without port and brackets, is the loopback of this machine."""

@@ -1,15 +1,15 @@
 """Validation of tokens on an event loop, over any source of keys.
 
-What belongs here: how to handle a token with an unknown signing key: ask the source of keys, then verify
-once more. What must never be here: verification itself (the native core), when to fetch keys
-(_provider/jwks.py), and settings. The public classes are in validate.py; the sidecar uses this class
+What belongs here: what to do when the known keys do not verify a token: ask the source of keys if new ones
+may help, then verify once more. What must never be here: verification itself (the native core), when to fetch
+keys (_provider/jwks.py), and settings. The public classes are in validate.py; the sidecar uses this class
 directly.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import orjson
@@ -17,12 +17,10 @@ import orjson
 from entra_fast import _native
 from entra_fast._native import Claims
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 
 _Result = TypeVar("_Result")
-
-NEED_KEYS = frozenset({"unknown_key", "keys_unavailable"})
-"""Error codes of tokens that newly fetched keys may verify."""
 
 
 class AsyncValidation:
@@ -62,14 +60,18 @@ class AsyncValidation:
         loop = asyncio.get_running_loop()
         verify = self.native.validate_many
         results = await loop.run_in_executor(None, verify, tokens, self._now())
-        waiting = [index for index, result in enumerate(results) if needs_keys(result)]
-        if waiting and self._keys is not None:
-            # One refresh serves all tokens that need a key.
-            await self._keys.refresh_for_unknown(first_kid(tokens[index] for index in waiting))
-            retried = [tokens[index] for index in waiting]
-            again = await loop.run_in_executor(None, verify, retried, self._now())
-            for index, result in zip(waiting, again, strict=True):
-                results[index] = result
+        if self._keys is not None and has_errors(results):
+            for cause in Cause:
+                waiting = waiting_for_keys(self.native, tokens, results, self._now())
+                # One refresh serves all tokens that wait for keys, whatever else they wait for.
+                if cause in waiting and await self._keys.refresh_for(
+                    cause, first_kid(tokens, waiting[cause])
+                ):
+                    every = [index for positions in waiting.values() for index in positions]
+                    retried = [tokens[index] for index in every]
+                    again = await loop.run_in_executor(None, verify, retried, self._now())
+                    for index, result in zip(every, again, strict=True):
+                        results[index] = result
         return [self._with_reason(result) for result in results]
 
     async def introspect(self, token: str | bytes) -> bytes:
@@ -90,8 +92,10 @@ class AsyncValidation:
 
     async def _ask_for_keys(self, token: str | bytes, error: EntraFastError) -> None:
         """Returns when verifying once more makes sense; raises the error otherwise."""
-        keys = self._keys if error.code in NEED_KEYS else None
-        if keys is None or not await keys.refresh_for_unknown(kid_of(token)):
+        keys, cause = self._keys, None
+        if keys is not None:
+            cause = cause_of(self.native, token, error, self._now())
+        if keys is None or cause is None or not await keys.refresh_for(cause, kid_of(token)):
             raise self._with_reason(error) from None
 
     def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
@@ -101,9 +105,37 @@ class AsyncValidation:
         return result
 
 
-def needs_keys(result: Claims | EntraFastError) -> bool:
-    """Whether newly fetched keys may change this result."""
-    return isinstance(result, EntraFastError) and result.code in NEED_KEYS
+_CAUSES = {cause.value: cause for cause in Cause}
+
+
+def cause_of(
+    native: _native.Validator, token: str | bytes, error: EntraFastError, now: float | None
+) -> Cause | None:
+    """Why this error of a token may be a reason to fetch keys; None where new keys cannot help. Anyone can
+    make up a token, so one that would not pass with any key is none."""
+    cause = _CAUSES.get(error.code)
+    if cause is None or cause is Cause.NO_KEYS:
+        return cause
+    return cause if native.unverified_could_pass(token, now) else None
+
+
+def has_errors(results: Sequence[Claims | EntraFastError]) -> bool:
+    """Whether any token was rejected."""
+    return any(isinstance(result, EntraFastError) for result in results)
+
+
+def waiting_for_keys(
+    native: _native.Validator,
+    tokens: Sequence[str | bytes],
+    results: Sequence[Claims | EntraFastError],
+    now: float | None,
+) -> dict[Cause, list[int]]:
+    """The positions of tokens that new keys may verify, by cause."""
+    waiting: dict[Cause, list[int]] = {}
+    for index, (token, result) in enumerate(zip(tokens, results, strict=True)):
+        if isinstance(result, EntraFastError) and (cause := cause_of(native, token, result, now)) is not None:
+            waiting.setdefault(cause, []).append(index)
+    return waiting
 
 
 def kid_of(token: str | bytes) -> str | None:
@@ -118,11 +150,11 @@ def kid_of(token: str | bytes) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def first_kid(tokens: Iterable[str | bytes]) -> str | None:
-    """The key id of the first token whose header can be read."""
-    for token in tokens:
+def first_kid(tokens: Sequence[str | bytes], positions: Sequence[int]) -> str | None:
+    """The key id of the first of these tokens whose header can be read."""
+    for position in positions:
         try:
-            return kid_of(token)
+            return kid_of(tokens[position])
         except InvalidToken:
             continue
     return None

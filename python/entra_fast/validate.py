@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -45,8 +48,8 @@ from entra_fast._provider.discovery_document import DiscoveryError, KeyDiscovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
-from entra_fast._provider.jwks_schedule import RefreshRules
-from entra_fast._validation import NEED_KEYS, AsyncValidation, first_kid, kid_of, needs_keys
+from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
+from entra_fast._validation import AsyncValidation, cause_of, first_kid, has_errors, kid_of, waiting_for_keys
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,
@@ -103,11 +106,10 @@ class Validator:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
             `tid`; it needs `tenants`. When issuer, jwks_uri and jwks are left out, they come from the
             environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
-            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). With `tenants`, a key
-            verifies tokens only of the issuer that it is published for: Entra ID's v2.0 keys do not verify
-            v1.0 tokens. Those need a validator of their own, with issuer
-            `https://sts.windows.net/{tenantid}/` and jwks_uri
-            `https://login.microsoftonline.com/common/discovery/keys`.
+            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). A key that is published
+            for an issuer verifies tokens of that issuer only, with one exception: Entra ID's v2.0 keys also
+            verify v1.0 tokens of the same tenant, if you accept their issuer,
+            `https://sts.windows.net/<tenant id>/`, as well. An API that migrates names both.
         audience: accepted audiences (`aud`). For Entra ID's v2.0 tokens that is the application's client id.
         jwks_uri: https URL at which the provider publishes its keys (http for loopback only).
         jwks: a fixed key set instead of a URL: its JSON text, the decoded object, or a `KeySet`.
@@ -163,19 +165,30 @@ class Validator:
         return cls(**options)
 
     @classmethod
-    def from_discovery(cls, url: str, audience: str | Sequence[str], **options: Unpack[Options]) -> Self:
-        """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0).
+    def from_discovery(
+        cls,
+        url: str,
+        audience: str | Sequence[str],
+        *,
+        issuer: str | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0, or
+        RFC 8414).
 
         Args:
-            url: URL of the document, ending in `/.well-known/openid-configuration`. It is fetched once, now.
+            url: URL of the document, such as `<issuer>/.well-known/openid-configuration`. It is fetched once,
+                now.
             audience: accepted audiences (`aud`).
+            issuer: the accepted issuer, where you know it. Then only `jwks_uri` is taken from the document,
+                and its own issuer may be any.
             options: as for `Validator`.
 
         Raises:
             KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
             ConfigurationError: the URL must not be requested.
         """
-        found = _fetch_discovery(url)
+        found = _fetch_discovery(url, issuer)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, **options)
 
@@ -192,9 +205,12 @@ class Validator:
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            if self._keys is None or error.code not in NEED_KEYS:
+            if self._keys is None:
                 raise
-            if not self._keys.refresh_for_unknown(kid_of(token)):
+            cause = cause_of(self._native, token, error, self._now())
+            if cause is None:
+                raise
+            if not self._keys.refresh_for(cause, kid_of(token)):
                 raise self._with_reason(error) from None
         try:
             return self._verify(token, self._now())
@@ -215,13 +231,15 @@ class Validator:
             TypeError: an item is neither str nor bytes.
         """
         results = self._native.validate_many(tokens, self._now())
-        if self._keys is not None:
-            # One refresh serves all tokens that need a key.
-            waiting = [index for index, result in enumerate(results) if needs_keys(result)]
-            if waiting and self._keys.refresh_for_unknown(first_kid(tokens[index] for index in waiting)):
-                again = self._native.validate_many([tokens[index] for index in waiting], self._now())
-                for index, result in zip(waiting, again, strict=True):
-                    results[index] = result
+        if self._keys is not None and has_errors(results):
+            for cause in Cause:
+                waiting = waiting_for_keys(self._native, tokens, results, self._now())
+                # One refresh serves all tokens that wait for keys, whatever else they wait for.
+                if cause in waiting and self._keys.refresh_for(cause, first_kid(tokens, waiting[cause])):
+                    every = [index for positions in waiting.values() for index in positions]
+                    again = self._native.validate_many([tokens[index] for index in every], self._now())
+                    for index, result in zip(every, again, strict=True):
+                        results[index] = result
         return [self._with_reason(result) for result in results]
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
@@ -316,7 +334,7 @@ class AsyncValidator:
         """
         found = _Environment.read(os.environ)
         if found.well_known is not None:
-            found = found.completed(await _fetch_discovery_async(found.well_known, http))
+            found = found.completed(await _fetch_discovery_async(found.well_known, http, found.issuer))
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, found.audience, http=http, **options)
 
@@ -326,6 +344,7 @@ class AsyncValidator:
         url: str,
         audience: str | Sequence[str],
         *,
+        issuer: str | None = None,
         http: AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> Self:
@@ -334,6 +353,7 @@ class AsyncValidator:
         Args:
             url: URL of the document. It is fetched once, now.
             audience: accepted audiences (`aud`).
+            issuer: as for `Validator.from_discovery`.
             http: as for `AsyncValidator`.
             options: as for `Validator`.
 
@@ -341,7 +361,7 @@ class AsyncValidator:
             KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
             ConfigurationError: the URL must not be requested.
         """
-        found = await _fetch_discovery_async(url, http)
+        found = await _fetch_discovery_async(url, http, issuer)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, http=http, **options)
 
@@ -470,9 +490,9 @@ class _LoopKeys:
         if client is not None:
             await client.aclose()
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """See `KeySource.refresh_for_unknown`."""
-        return await self.running().refresh_for_unknown(kid)
+    async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """See `KeySource.refresh_for`."""
+        return await self.running().refresh_for(cause, kid)
 
     def call_when_fetched(  # pragma: no cover - for callers without a task: only a sidecar has them
         self, resume: Callable[[], None]
@@ -511,7 +531,7 @@ class _Configured:
 def _configured(
     issuer: str | Sequence[str] | None,
     audience: str | Sequence[str] | None,
-    discover: Callable[[str], KeyDiscovery],
+    discover: Callable[[str, str | None], KeyDiscovery],
     *,
     jwks_uri: str | None = None,
     jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
@@ -530,7 +550,7 @@ def _configured(
     """Check the arguments of a validator, completed from the environment.
 
     Args:
-        discover: fetches the discovery document at a URL.
+        discover: fetches the discovery document at a URL, given the issuer where it is known already.
 
     Raises:
         ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
@@ -539,7 +559,7 @@ def _configured(
     if issuer is None and jwks_uri is None and jwks is None:
         found = _Environment.read(os.environ, audience)
         if found.well_known is not None:
-            found = found.completed(discover(found.well_known))
+            found = found.completed(discover(found.well_known, found.issuer))
         audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
     if issuer is None:
         message = "issuer is missing: pass the issuer whose tokens are accepted"
@@ -602,7 +622,7 @@ def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
     return KeySet(orjson.dumps(jwks, default=dict) if isinstance(jwks, Mapping) else jwks)
 
 
-def _refuse_discovery(_: str) -> KeyDiscovery:
+def _refuse_discovery(_: str, __: str | None) -> KeyDiscovery:
     """A constructor cannot await the discovery document."""
     message = "only AZURE_APP_WELL_KNOWN_URL names the issuer: use `await AsyncValidator.from_env()`"
     raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
@@ -612,16 +632,18 @@ def _fetch_keys(url: str) -> HttpResponse:
     return BlockingHttpClient().get(url, accept=KEY_SET_MEDIA_TYPES)
 
 
-def _fetch_discovery(url: str) -> KeyDiscovery:
+def _fetch_discovery(url: str, issuer: str | None = None) -> KeyDiscovery:
     _check_discovery_url(url)
     try:
         answer = BlockingHttpClient().get(url)
     except EntraFastError as error:
         raise _not_fetched(error) from None
-    return _discovery(answer.status, answer.body, url)
+    return _discovery(answer.status, answer.body, url, issuer)
 
 
-async def _fetch_discovery_async(url: str, http: AsyncHttpClient | None) -> KeyDiscovery:
+async def _fetch_discovery_async(
+    url: str, http: AsyncHttpClient | None, issuer: str | None = None
+) -> KeyDiscovery:
     _check_discovery_url(url)
     client = http or _new_http_client()
     try:
@@ -631,7 +653,7 @@ async def _fetch_discovery_async(url: str, http: AsyncHttpClient | None) -> KeyD
     finally:
         if http is None:
             await client.aclose()
-    return _discovery(answer.status, answer.body, url)
+    return _discovery(answer.status, answer.body, url, issuer)
 
 
 def _check_discovery_url(url: str) -> None:
@@ -643,11 +665,11 @@ def _not_fetched(error: EntraFastError) -> KeysUnavailable:
     return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
 
 
-def _discovery(status: int, body: bytes, url: str) -> KeyDiscovery:
+def _discovery(status: int, body: bytes, url: str, issuer: str | None) -> KeyDiscovery:
     if status != 200:
         raise KeysUnavailable("keys_unavailable", f"the discovery document's URL answered {status}, not 200")
     try:
-        return parse_key_discovery(body, url)
+        return parse_key_discovery(body, url, issuer=issuer)
     except DiscoveryError as error:
         raise KeysUnavailable(error.code, error.message) from None
 
@@ -694,8 +716,76 @@ def _not_set(name: str) -> ConfigurationError:
     return ConfigurationError("setting_missing", message, name)
 
 
-_default: Validator | None = None
-_default_lock = threading.Lock()
+class _SharedValidator:
+    """One validator for all threads of the process, created from the environment when it is first needed.
+
+    Creating it may fetch the discovery document, which may fail or hang. One thread fetches; the others wait
+    for the same result. After a failure, callers get it at once until the next attempt is due.
+
+    Args:
+        monotonic: seconds of a clock that never jumps.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._validator: Validator | None = None
+        self._schedule = KeySchedule(RefreshRules())
+        self._failure: KeysUnavailable | None = None
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """The thread that creates the validator does not exist in a child process."""
+        self._lock = threading.Lock()
+        self._creation: Future[Validator] | None = None
+
+    def get(self) -> Validator:
+        """The validator.
+
+        Raises:
+            KeysUnavailable: the discovery document could not be fetched.
+            ConfigurationError: a variable is missing or wrong; `setting` names it.
+        """
+        if self._validator is not None:
+            return self._validator
+        with self._lock:
+            if self._validator is not None:
+                return self._validator
+            creation, own = self._creation, False
+            if creation is None:
+                if self._failure is not None and not self._schedule.claim_fetch(
+                    Cause.NO_KEYS, self._monotonic()
+                ):
+                    raise KeysUnavailable(*self._failure.args)  # a new one: tracebacks would add up
+                creation, own = Future(), True
+                self._creation = creation
+        if own:
+            return self._create(creation)
+        try:
+            return creation.result()
+        except EntraFastError as error:
+            raise type(error)(*error.args) from None
+
+    def _create(self, creation: Future[Validator]) -> Validator:
+        try:
+            validator = Validator.from_env()
+        except BaseException as error:
+            with self._lock:
+                if isinstance(error, KeysUnavailable):
+                    self._failure = error
+                    jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+                    self._schedule.failed(self._monotonic(), jitter)
+                self._creation = None
+            creation.set_exception(error)
+            raise
+        with self._lock:
+            self._validator, self._creation = validator, None
+        creation.set_result(validator)
+        return validator
+
+
+_shared = _SharedValidator()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.reset_after_fork)
 
 
 def validate(token: str | bytes) -> Claims:
@@ -712,9 +802,4 @@ def validate(token: str | bytes) -> Claims:
         KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
-    global _default  # noqa: PLW0603 - one per process is the point
-    if _default is None:
-        with _default_lock:
-            if _default is None:  # pragma: no branch - else another thread was first
-                _default = Validator.from_env()
-    return _default.validate(token)
+    return _shared.get().validate(token)

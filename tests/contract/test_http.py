@@ -8,6 +8,7 @@ import gzip
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -25,7 +26,7 @@ GOOD = {"identity_provider": "entra_id", "target": "api://c.n.a/.default", "user
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"identity_provider": None}, "identity_provider"),
+        ({"identity_provider": ""}, "identity_provider"),
         ({"identity_provider": "tokenx"}, "identity_provider"),
         ({"identity_provider": 5}, "identity_provider"),
         ({"identity_provider": "Entra_id"}, "identity_provider"),
@@ -50,6 +51,46 @@ async def test_a_missing_or_wrongly_typed_field_is_named(
     assert answer.json["error_description"].startswith(named)
     assert answer.header("Content-Type") == "application/json"
     assert provider.requests == []
+
+
+async def test_the_provider_may_be_left_out_where_one_is_enabled(
+    sidecar: Started, provider: Provider
+) -> None:
+    """Absent or null, at all three endpoints, in JSON and in forms: the answer is the same, byte for byte, as
+    with the name, from the provider and from the cache."""
+    sidecar.clock.stop(float(int(time.time())))
+    user = provider.mint()
+    for path, fields in (
+        ("/api/v1/token", {"target": "api://c.n.a/.default"}),
+        ("/api/v1/token/exchange", {"target": "api://c.n.a/.default", "user_token": user}),
+        ("/api/v1/introspect", {"token": user, "token_type_hint": "access_token"}),
+    ):
+        without = await sidecar.call.json(path, fields)
+        assert without.status == 200
+        assert "access_token" in without.json or without.json["active"] is True
+        for other in ({"identity_provider": None}, {"identity_provider": "entra_id"}):
+            assert (await sidecar.call.json(path, {**other, **fields})).body == without.body
+        assert (await sidecar.call.form(path, fields)).body == without.body
+    assert len(provider.requests) == 2
+
+
+async def test_without_a_provider_leaving_it_out_is_no_request(start: StartSidecar) -> None:
+    """It cannot mean anything: 400 that names the field, and an inactive token."""
+    sidecar = await start(ready=False, environ={"BIND_ADDRESS": "127.0.0.1:0", "AZURE_ENABLED": "false"})
+    answer = await sidecar.call.json("/api/v1/token", {"target": "api://c.n.a/.default"})
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert answer.json["error_description"].startswith("identity_provider")
+    answer = await sidecar.call.json("/api/v1/introspect", {"token": "a.b.c"})
+    assert (answer.status, answer.json["active"]) == (200, False)
+    assert answer.json["error"].startswith("identity_provider")
+
+
+async def test_an_empty_provider_is_wrong_at_introspection_too(sidecar: Started) -> None:
+    """200, inactive, with a sentence about the field."""
+    for fields in ({"identity_provider": "", "token": "a.b.c"}, {"identity_provider": 5, "token": "a.b.c"}):
+        answer = await sidecar.call.json("/api/v1/introspect", fields)
+        assert (answer.status, answer.json["active"]) == (200, False)
+        assert answer.json["error"].startswith("identity_provider")
 
 
 async def test_unknown_fields_are_ignored_and_null_is_absent(sidecar: Started) -> None:
@@ -89,8 +130,9 @@ async def test_malformed_json_is_refused(sidecar: Started, provider: Provider, b
         b"identity_provider=entra_id&target=api%3A%2F%2Fa%2F.default&target=api%3A%2F%2Fb%2F.default",
         b"identity_provider=entra_id&target=%ff",
         b"identity_provider=entra_id&target",
+        b"identity_provider=&target=api%3A%2F%2Fa%2F.default",
         b"identity_provider=entra_id&target=\xc3\xa6",
-        b"&".join(b"f%d=1" % i for i in range(100)),
+        b"&".join([b"target=t", *(b"f%d=1" % i for i in range(256))]),
         b"",
     ],
 )
@@ -215,12 +257,9 @@ async def test_an_unknown_path_is_404(sidecar: Started, path: str) -> None:
         {"Host": "10.0.0.1"},
         {"Host": "[::2]"},
         {"Host": "[::ffff:10.0.0.1]"},
-        {"Host": "[127.0.0.1]"},
         {"Host": "localhost."},
-        {"Host": "localhost@evil.example"},
-        {"Host": "localhost:80@evil.example"},
-        {"Host": "evil.example@localhost"},
-        {"Host": ""},
+        {"Host": "localhost:"},
+        {"Host": "localhost:123456"},
         {"Origin": "http://127.0.0.1:3000"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
@@ -495,11 +534,11 @@ async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_e
     """A request and the connection's end arrive together: there is no one to answer, and nothing to log."""
     for request in WHOLE.values():
         for _ in range(20):
-            # Not the event loop's: it would let the sidecar have a look in between.
+            # Not through the event loop, which would let the sidecar run in between.
             with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
                 if reset:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.sendall(request())
         assert (await sidecar.call.get("/nowhere")).status == 404
-    gc.collect()  # asyncio tells of a task's exception when nobody can ask for it any more
+    gc.collect()  # asyncio reports an exception of a task once it can no longer be retrieved
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

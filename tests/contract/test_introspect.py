@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.keys import Key
-from support.provider import CLIENT_ID, Provider
+from support.provider import CLIENT_ID, TENANT, Provider
 from support.sidecars import Started, StartSidecar
 
 PATH = "/api/v1/introspect"
@@ -177,3 +177,56 @@ async def test_a_new_key_is_accepted_at_once(sidecar: Started, provider: Provide
     new = Key.generate()
     provider.published = [provider.key, new]
     assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+
+
+OTHER_TENANT = "99999999-8888-7777-6666-555555555555"
+
+
+@pytest.mark.parametrize("allowed", [TENANT.upper(), f"{OTHER_TENANT}, {TENANT}", "*"])
+async def test_an_application_for_several_tenants(
+    start: StartSidecar, provider: Provider, allowed: str
+) -> None:
+    """The discovery document of `common` names no tenant; the setting says which are accepted."""
+    common = f"{provider.base_url}/common/v2.0/.well-known/openid-configuration"
+    sidecar = await start(AZURE_APP_WELL_KNOWN_URL=common, ENTRA_FAST_ALLOWED_TENANTS=allowed)
+    answer = await sidecar.call.introspect(provider.mint(tid=TENANT))
+    assert answer.json["active"] is True, answer.json
+    other = f"{provider.base_url}/{OTHER_TENANT}/v2.0"
+    foreign = (await sidecar.call.introspect(provider.mint(iss=other, tid=OTHER_TENANT))).json
+    expected = {"active": False, "error": "token is from a tenant that is not allowed"}
+    assert foreign["active"] is True if allowed != TENANT.upper() else foreign == expected
+    mixed = (await sidecar.call.introspect(provider.mint(iss=other, tid=TENANT))).json
+    assert mixed == {"active": False, "error": "token has the wrong issuer"}
+    assert (await sidecar.call.introspect(provider.mint())).json["error"] == (
+        "token is missing the required claim 'tid'"
+    )
+
+
+async def test_an_application_for_several_tenants_without_tenants(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """Readiness and introspection name the setting that is missing. Tokens can still be acquired."""
+    common = f"{provider.base_url}/common/v2.0/.well-known/openid-configuration"
+    sidecar = await start(ready=False, AZURE_APP_WELL_KNOWN_URL=common)
+    assert (await sidecar.call.token()).status == 200  # so the document has been read
+    ready = await sidecar.call.get("/readyz")
+    assert ready.status == 503
+    assert b"set ENTRA_FAST_ALLOWED_TENANTS to the ids of the tenants" in ready.body
+    answer = (await sidecar.call.introspect(provider.mint(tid=TENANT))).json
+    assert answer["active"] is False
+    assert "ENTRA_FAST_ALLOWED_TENANTS" in answer["error"]
+
+
+async def test_a_token_must_name_its_key(sidecar: Started, provider: Provider) -> None:
+    """Even where the provider publishes one key only."""
+    assert len(provider.published) == 1
+    answer = await sidecar.call.introspect(provider.mint(header={"kid": None}))
+    assert answer.json["active"] is False
+    head = {"typ": "JWT", "alg": "RS256"}
+    claims = {"iss": provider.issuer, "aud": CLIENT_ID, "iat": int(time.time()), "exp": int(time.time()) + 60}
+    nameless = provider.key.sign(json.dumps(head).encode(), json.dumps(claims).encode())
+    for _ in range(2):
+        assert (await sidecar.call.introspect(nameless)).json == {
+            "active": False,
+            "error": "token was signed with an unknown key",
+        }

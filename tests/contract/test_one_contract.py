@@ -93,16 +93,21 @@ REFUSED_HOSTS = (
     "localhost.",
     "localhost:",
     "localhost:123456",
-    "localhost:80@evil.example",
-    "evil.example@localhost",
     "127.0.0.1.evil.example",
     "127.1",
     "10.0.0.1",
+    "[::ffff:10.0.0.1]",
+)
+MALFORMED_HOSTS = (
+    "localhost:80@evil.example",
+    "evil.example@localhost",
+    "localhost/",
+    "localhost, evil.example",
+    "",
     "::1",
     "[::1",
     "[127.0.0.1]",
     "[localhost]",
-    "[::ffff:10.0.0.1]",
     "loc\xe6lhost",
 )
 
@@ -110,15 +115,13 @@ REFUSED_HOSTS = (
 async def test_hosts(servers: Servers) -> None:
     """Each Host header is accepted by all four, or by none."""
     await servers.sidecar(token_form())
-    for host in ACCEPTED_HOSTS + REFUSED_HOSTS:
-        accepted = host in ACCEPTED_HOSTS
+    statuses = dict.fromkeys(ACCEPTED_HOSTS, 200) | dict.fromkeys(REFUSED_HOSTS, 403)
+    for host, status in (statuses | dict.fromkeys(MALFORMED_HOSTS, 400)).items():
         before = fast_path_answers(servers.fast)
-        assert (await servers.sidecar(token_form(), {"Host": host})).status == (200 if accepted else 403), (
-            host
-        )
-        assert fast_path_answers(servers.fast) - before == accepted, host
+        assert (await servers.sidecar(token_form(), {"Host": host})).status == status, host
+        assert fast_path_answers(servers.fast) - before == (status == 200), host
         for server in (servers.emulator, servers.generator):
-            assert (await server.get("/", {"Host": host})).status == (200 if accepted else 403), host
+            assert (await server.get("/", {"Host": host})).status == (200 if status == 200 else 403), host
 
 
 ACCEPTED_TARGETS = {
@@ -128,21 +131,20 @@ ACCEPTED_TARGETS = {
     "api://dev-gcp.team.app/.default": "api://dev-gcp.team.app/.default",
     "api://x/Some.Scope": "api://x/Some.Scope",
     "https://graph.microsoft.com/.default": "https://graph.microsoft.com/.default",
+    "User.Read": "User.Read",
+    "11111111-2222-3333-4444-555555555555": "11111111-2222-3333-4444-555555555555",
+    "a": "a",
+    "a::c": "a::c",
+    "a:b:c:d": "a:b:c:d",
+    "a:b/x:c": "a:b/x:c",
+    "urn:n:a": "urn:n:a",
+    "API:n:a": "API:n:a",
+    "Https:n:a": "Https:n:a",
+    "ftp://x": "ftp://x",
     "11111111-2222-3333-4444-555555555555/.default": "11111111-2222-3333-4444-555555555555/.default",
 }
 REFUSED_TARGETS = (
-    "a",
-    "a:b",
-    "a::c",
-    "a:b:c:d",
-    "a:b/x:c",
-    "a:b:c~",
-    "urn:n:a",
-    "URN:n:a",
-    "api:n:a",
-    "http:n:a",
-    "Https:n:a",
-    "ftp://x",
+    "a\x7f",
     'api://"',
     "api://\\",
     "api://x  y",
@@ -184,9 +186,11 @@ FORMS = {
     "{name}=%zz": False,
     "{name}=%ff": False,
     "{name}=%c3%a": False,
-    "{name}={value}&": False,
-    "{name}={value}&x": False,
-    "{name}": False,
+    "{name}={value}&": True,
+    "&&{name}={value}&&x=1": True,
+    "{name}={value}&x": True,
+    "{name}={value}&=": True,
+    "{name}={value}&{name}": False,
 }
 """Whether each form is accepted; `{many}` fills it up to the limit."""
 

@@ -10,6 +10,7 @@ from entra_fast._provider import oauth
 from entra_fast._provider.token_client import MAX_FETCHES, MAX_SUBJECT_TOKEN_BYTES
 from entra_fast._provider.tokens import LONG_MARGIN
 from entra_fast.sidecar.http import openapi, requests
+from entra_fast.sidecar.http.protocol import MAX_FIELD_BYTES, MAX_HEADER_FIELDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,7 +54,8 @@ def test_the_page_of_endpoints_lists_exactly_the_fields() -> None:
     for path, operations in openapi.document()["paths"].items():
         for operation in operations.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():
-                for field in content["schema"]["properties"]:
+                name = content["schema"]["$ref"].removeprefix("#/components/schemas/")
+                for field in openapi.document()["components"]["schemas"][name]["properties"]:
                     described.setdefault(field, set()).add(path.rpartition("/")[2])
     everywhere = {"token", "exchange", "introspect"}
     assert {name: {"all"} if at == everywhere else at for name, at in described.items()} == rows
@@ -65,6 +67,10 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
     assert f"at most {requests.MAX_BODY_BYTES} bytes" in page
     assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
     assert f"1 to {MAX_SUBJECT_TOKEN_BYTES} characters" in page
+    assert (
+        f"larger than {MAX_FIELD_BYTES} bytes, or there are more than {MAX_HEADER_FIELDS} header fields"
+        in page
+    )
     assert f"more than {MAX_FETCHES} different tokens" in page
     assert f"until {LONG_MARGIN:.0f} s before it expires" in page
     assert f"if that is {2 * LONG_MARGIN:.0f} s or less" in page
@@ -76,10 +82,28 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
 def test_members_that_are_passed_through_are_on_the_page() -> None:
     """What an application can rely on in the provider's refusals."""
     page = (DOCS / "endpoints.md").read_text()
-    passed = set(openapi.document()["paths"]["/api/v1/token"]["post"]["responses"]["400"]["content"][
-        "application/json"
-    ]["schema"]["properties"]) - {"error", "error_description"}  # fmt: skip
+    schemas = openapi.document()["components"]["schemas"]
+    passed = set(schemas["Error"]["properties"]) - {"error", "error_description"}
     document = dict.fromkeys(passed, "x") | {"error": "e", "error_codes": [1]}
     assert set(oauth.refusal(400, document, None).details) == passed
     for name in passed:
         assert f"`{name}`" in page
+
+
+def test_each_status_that_a_request_can_be_refused_with_is_on_the_page() -> None:
+    """The table of errors has a row for each status in the description, and the description for each of
+    introspection's (docs/endpoints.md)."""
+    page = (DOCS / "endpoints.md").read_text()
+    rows = set()
+    for statuses in re.findall(r"^\| ([0-9, ]+) \| `", page.partition("## Errors")[2], re.MULTILINE):
+        rows |= set(statuses.split(", "))
+    operations = openapi.document()["paths"]
+    described = {
+        status for each in operations.values() for status in each.get("post", {}).get("responses", ())
+    }
+    assert described - {"200", "default"} <= rows
+    assert rows - described == {"404", "405"}
+    introspection = set(operations["/api/v1/introspect"]["post"]["responses"])
+    sentence = re.search(r"get the status of their error: ([^:]*?), see", page)
+    assert sentence is not None
+    assert set(re.findall(r"\d{3}", sentence[1])) == introspection - {"200"} | {"405"}

@@ -47,7 +47,7 @@ def whole_corpus(provider: Provider) -> dict[str, bytes]:
         "nowhere": request_bytes("GET", "/nowhere"),
         "declined by a header": token_request(Origin="null"),
         "declined by its fields": json_request(TOKEN, {"identity_provider": "entra_id"}),
-        "with a body that nobody reads": request_bytes("POST", "/nowhere", b"x" * 40),
+        "with an unread body": request_bytes("POST", "/nowhere", b"x" * 40),
     }
 
 
@@ -71,7 +71,7 @@ async def test_a_request_may_be_cut_anywhere(fast: Started, provider: Provider, 
         connection.send(request[cut:])
         got = await connection.answer()
         if b"Connection: close" in got:
-            # A body that nobody reads is not waited for, unless it is here already.
+            # The rest of an unread body is not waited for, unless it has already arrived.
             assert await connection.closed()
             connection = await Connection.to(fast)
             got = got.replace(b"Connection: close\r\n", b"")
@@ -137,7 +137,7 @@ async def test_a_pipeline_is_answered_in_order_whatever_takes_which_way(
         for number, order in enumerate(orders):
             data = b"".join(order)
             if number % 2:
-                # Not within the body that nobody reads: an answer before its end ends the connection.
+                # Not within the unread body: a response before its end ends the connection.
                 unread = range(data.index(b"ignored"), data.index(b"ignored") + len(b"ignored"))
                 cuts = sorted(cut for cut in chance.sample(range(1, len(data)), 4) if cut not in unread)
                 for start, end in itertools.pairwise([0, *cuts, len(data)]):
@@ -483,7 +483,7 @@ async def test_nothing_is_read_after_bytes_that_the_parser_dropped(
     the middle of the next request. So the response says that the connection ends, and nothing more is
     sent."""
     first = offering(upgrade, coding)
-    inner = json_request(TOKEN, token_request())  # whoever begins in the middle of it finds a request
+    inner = json_request(TOKEN, token_request())  # a parser that starts in the middle of it finds a request
     for at in (len(first) + 1, len(first) + len(inner) - len(token_request()), len(first) + len(inner)):
         async with await Connection.to(slow) as connection:
             data = first + inner

@@ -171,7 +171,7 @@ async def test_a_client_that_never_reads_is_not_read_from(fast: Started, provide
     assert protocol.transport.get_write_buffer_size() < 300_000
     answered = fast_path_answers(fast)
     await asyncio.sleep(0.05)
-    assert fast_path_answers(fast) == answered, "it goes on answering"
+    assert fast_path_answers(fast) == answered, "it keeps answering"
     # The last piece went out in part: read until all whole requests are answered.
     reader, writer = await asyncio.open_connection(sock=client)
     expected = (await fast.call.send(one)).body

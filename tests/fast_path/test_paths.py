@@ -61,7 +61,7 @@ async def test_a_connection_comes_back_to_the_fast_path(fast: Started, slow_path
         for number in range(1, 6):
             before = fast_path_answers(fast)
             await connection.ask(slow_path)
-            counted = fast_path_answers(fast) - before  # a miss is none the second time
+            counted = fast_path_answers(fast) - before  # a miss is a hit the second time
             assert counted == (1 if number > 1 and b"missing" in slow_path else 0)
             await connection.ask(introspection("a"))
             assert fast_path_answers(fast) - before == counted + 1

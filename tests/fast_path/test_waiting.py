@@ -87,6 +87,39 @@ async def test_those_who_wait_are_answered_by_the_fast_path(
     assert waited > 51 * 0.3
 
 
+async def test_failed_signatures_wait_for_one_refresh_and_then_cost_nothing(
+    fast: Started, provider: Provider
+) -> None:
+    """A new key under an old kid: tokens wait below aiohttp for the refresh that one of them caused. Once the
+    budget is spent, the fast path answers such tokens itself, as it does for tokens that could not pass."""
+    await fast.call.introspect(provider.mint())
+    new = ANOTHER.named(provider.key.kid)
+    answered, fetched = fast_path_answers(fast), provider.jwks_requests
+    for claims in ({"aud": "other"}, {"iss": "https://other"}, {"exp": 1}):
+        answer = await fast.call.introspect(provider.mint(key=new, **claims))
+        assert answer.json == {"active": False, "error": "token signature is invalid"}
+        unknown = await fast.call.introspect(provider.mint(key=ANOTHER, **claims))
+        assert unknown.json == {"active": False, "error": "token was signed with an unknown key"}
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 6, fetched)
+
+    provider.keys_held = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(await Connection.to(fast)) for _ in range(6)]
+        first, *rest = others
+        first.send(introspection(provider.mint(key=new)))
+        await fast.received(1)
+        for connection in rest:
+            connection.send(introspection(provider.mint(key=new)))
+        await waiting(fast, 5)
+        provider.keys_held.set()
+        assert {body(await connection.answer())[:15] for connection in others} == {b'{"active":false'}
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 11, fetched + 1)
+    for _ in range(5):
+        await fast.call.introspect(provider.mint(key=new))
+    assert (fast_path_answers(fast), provider.jwks_requests) == (answered + 16, fetched + 1)
+    assert (await fast.call.introspect(provider.mint())).json["active"] is True
+
+
 async def test_requests_on_a_connection_stay_in_order(fast: Started, provider: Provider) -> None:
     """Requests after a waiting one, complete or in parts, are answered after it."""
     await fast.call.token()

@@ -64,6 +64,48 @@ async def test_a_flood_of_unknown_kids_is_one_fetch(start: StartSidecar, provide
     assert provider.jwks_requests <= fetched + 1
 
 
+async def test_a_new_key_under_an_old_kid(start: StartSidecar, provider: Provider) -> None:
+    """A provider that was deployed again uses the same key id: one refresh, and no token is rejected."""
+    sidecar = await start()
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
+    old, new = provider.key, Key.generate().named(provider.key.kid)
+    fetched = provider.jwks_requests
+    provider.published = [new]
+    tokens = [provider.mint(key=new) for _ in range(50)]
+    answers = await asyncio.gather(*(sidecar.call.introspect(token) for token in tokens))
+    assert {answer.json["active"] for answer in answers} == {True}
+    assert provider.jwks_requests == fetched + 1
+    assert (await sidecar.call.introspect(provider.mint(key=old))).json["active"] is False
+
+
+async def test_a_flood_of_failed_signatures_is_one_fetch(start: StartSidecar, provider: Provider) -> None:
+    """It spends its own budget: a new key id is fetched all the same, and the flood cannot prevent that."""
+    sidecar = await start()
+    forger = Key.generate().named(provider.key.kid)
+    fetched = provider.jwks_requests
+    for _ in range(30):
+        answer = await sidecar.call.introspect(provider.mint(key=forger))
+        assert answer.json == {"active": False, "error": "token signature is invalid"}
+    assert provider.jwks_requests == fetched + 1
+    new = Key.generate()
+    provider.published = [provider.key, new]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+    assert provider.jwks_requests == fetched + 2
+
+
+async def test_only_tokens_that_could_pass_cause_a_fetch(start: StartSidecar, provider: Provider) -> None:
+    """A token for somebody else, of another issuer or expired spends neither budget, whatever signed it."""
+    sidecar = await start()
+    fetched = provider.jwks_requests
+    for key in (Key.generate(), Key.generate().named(provider.key.kid)):
+        for claims in ({"aud": "other"}, {"iss": "https://other"}, {"exp": 1}, {"exp": None}, {"aud": None}):
+            answer = await sidecar.call.introspect(provider.mint(key=key, **claims))
+            assert answer.json["active"] is False
+    assert provider.jwks_requests == fetched
+    provider.published = [new := Key.generate().named(provider.key.kid)]
+    assert (await sidecar.call.introspect(provider.mint(key=new))).json["active"] is True
+
+
 async def test_keys_do_not_wait_behind_tokens(
     start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from support.network import TcpProxy, black_hole, reset_after, reset_at_once, truncate_after
-from support.provider import Provider, granting, raw, refuse, segment
+from support.provider import Provider, Script, after, granting, raw, refuse, reset, segment
 from support.sidecars import Started, StartSidecar, eventually
 
 TARGET = "api://dev-gcp.team.app/.default"
@@ -201,23 +201,107 @@ async def test_a_passing_error_status_is_retried_once(
 async def test_retry_after_opens_a_back_off_window(
     start: StartSidecar, provider: Provider, status: int, as_date: bool
 ) -> None:
-    """Inside the window no request is made, and callers get the same error with the remaining time; then a
-    request is made again. Seconds and HTTP dates are understood."""
+    """Inside the window only probes are made, and callers get the same error with the time that is left; then
+    a request is made again. Seconds and HTTP dates are understood."""
     sidecar = await start()
     value = email.utils.formatdate(time.time() + 300, usegmt=True) if as_date else "300"
     provider.then(raw(status, b"slow down", "text/plain", Retry_After=value))
     first = await sidecar.call.token(TARGET)
     assert first.status == status
     assert 299 <= int(first.header("Retry-After") or 0) <= 301
-    sidecar.clock.advance(200)
+    sidecar.clock.advance(25)
     for skip_cache in (False, True):
         inside = await sidecar.call.token(TARGET, skip_cache=skip_cache)
         assert inside.status == status
-        assert 98 <= int(inside.header("Retry-After") or 0) <= 101
+        assert 273 <= int(inside.header("Retry-After") or 0) <= 276
     assert len(provider.requests) == 1
-    sidecar.clock.advance(102)
-    assert (await sidecar.call.token(TARGET)).status == 200
+    sidecar.clock.advance(10)
+    provider.then(raw(status, b"slow down", "text/plain", Retry_After="20"))
+    for _ in range(2):
+        inside = await sidecar.call.token(TARGET)  # the first one is a probe
+        assert inside.status == status
+        assert 18 <= int(inside.header("Retry-After") or 0) <= 20
     assert len(provider.requests) == 2
+    sidecar.clock.advance(20)
+    assert (await sidecar.call.token(TARGET)).status == 200
+    assert len(provider.requests) == 3
+
+
+async def test_a_throttled_target_is_asked_about_twelve_times_a_minute(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """300 users want a token for it, again and again; other targets are served as always."""
+    sidecar = await start()
+    sidecar.clock.stop(time.time())
+    users = [provider.mint(oid=f"user-{i}") for i in range(300)]
+    provider.always = raw(429, b"", "text/plain", Retry_After="60")
+    assert (await sidecar.call.exchange(users[0], TARGET)).status == 429
+    for _ in range(6):
+        answers = await asyncio.gather(*(sidecar.call.exchange(user, TARGET) for user in users))
+        assert {answer.status for answer in answers} == {429}
+        assert all(0 < int(answer.header("Retry-After") or 0) <= 60 for answer in answers)
+        sidecar.clock.advance(9)
+    assert 5 <= len(provider.requests) <= 12
+    provider.always = None
+    assert (await sidecar.call.exchange(users[0], OTHER)).status == 200
+
+
+@pytest.mark.parametrize("skip_cache", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [(refuse(400, "invalid_grant"), 1), (raw(503, b"", "text/plain"), 2), (reset(), 2)],
+    ids=["refusal", "5xx", "reset"],
+)
+async def test_a_failure_answers_equal_requests_for_a_second(
+    start: StartSidecar, provider: Provider, answer: Script, requests: int, skip_cache: bool
+) -> None:
+    """The provider is not asked for the same thing again and again; afterwards it is."""
+    sidecar = await start()
+    sidecar.clock.stop(time.time())
+    provider.always = answer
+    bodies = {(await sidecar.call.token(TARGET, skip_cache=skip_cache)).body for _ in range(5)}
+    assert len(bodies) == 1
+    assert len(provider.requests) == requests
+    provider.always = None
+    sidecar.clock.advance(1)
+    assert (await sidecar.call.token(TARGET)).status == 200
+
+
+async def test_a_valid_token_does_not_wait_for_a_silent_provider(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """It is in its last two minutes, and serves all callers while the provider says nothing; the fetch goes
+    on, and its token is the next one."""
+    sidecar = await start()
+    first = await sidecar.call.token(TARGET)
+    sidecar.clock.advance(3490)
+    answers = asyncio.Event()
+    provider.then(after(answers, provider))
+    for _ in range(20):
+        stale = await sidecar.call.token(TARGET)
+        assert stale.json["access_token"] == first.json["access_token"]
+        assert 0 < stale.json["expires_in"] <= 110
+    assert len(provider.requests) == 2
+    answers.set()
+
+    async def renewed() -> bool:
+        answer = await sidecar.call.token(TARGET)
+        return bool(answer.json["access_token"] != first.json["access_token"])
+
+    await eventually(renewed)
+    assert len(provider.requests) == 2
+
+
+async def test_a_suspended_machine_hands_out_no_token_that_has_ended(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """Two hours of sleep count, for tokens and for the age of the key set."""
+    sidecar = await start()
+    first = await sidecar.call.token(TARGET)
+    sidecar.clock.advance(7200)
+    later = await sidecar.call.token(TARGET)
+    assert later.json["access_token"] != first.json["access_token"]
+    assert await sidecar.metric("entra_fast_key_set_age_seconds") >= 7200
 
 
 async def test_retry_after_is_per_target_and_per_user(start: StartSidecar, provider: Provider) -> None:
@@ -358,7 +442,7 @@ async def test_many_requests_while_the_provider_is_down_ask_it_rarely(
     start: StartSidecar, provider: Provider, network: TcpProxy
 ) -> None:
     """Requests for different tokens share the failure to find the endpoints while its cool-down lasts: they
-    cause no attempt. Only the search in the background goes on, with growing pauses."""
+    cause no attempt. Only the search in the background continues, with growing pauses."""
     network.always = reset_at_once
     sidecar = await start(ready=False, **QUICK)
     sidecar.clock.stop(time.time())  # the cool-down does not end

@@ -173,7 +173,7 @@ async def test_an_exchanged_token_never_outlives_the_users_token(
     two.clock.advance(101)
     refused = await two.call.exchange(user, TARGET)
     assert (refused.status, refused.json["error"]) == (400, "invalid_grant")
-    # Even if Redis forgot to forget it.
+    # Even if Redis did not expire it.
     await redis.client.persist(name)
     one.clock.advance(101)
     assert (await one.call.exchange(user, TARGET)).status == 400
@@ -213,7 +213,7 @@ async def test_skip_cache_replaces_the_token_for_all_replicas(
     await eventually(replaced)
     assert (await one.call.token(TARGET)).json["access_token"] == new
     assert len(provider.requests) == 2
-    # Whoever was told has not looked into Redis, nor listened to itself.
+    # Replicas that were notified did not read from Redis, and no replica listens to itself.
     assert (await outcomes(one, "get", "miss"), await outcomes(one, "get", "hit")) == (1, 0)
     series = "entra_fast_shared_cache_announcements_total"
     assert [await one.metric(f'{series}{{outcome="{o}"}}') for o in ("adopted", "ignored")] == [0, 0]
@@ -612,7 +612,7 @@ def unpacked(entry: bytes, now: float, left: int) -> FetchedToken | None:
         (NOW + 100, 3_599_000, 101),  # Redis was asleep
         (NOW - 50, 3_499_000, 101),  # our clock is behind: Redis has counted down more
         (NOW - 50, 3_599_000, 1),
-        (NOW + 1800, 3_599_000, 1801),  # our clock is ahead: rather too old than too young
+        (NOW + 1800, 3_599_000, 1801),  # our clock is ahead: too old is safer than too young
     ],
 )
 def test_the_greater_of_two_measures_is_a_tokens_age(ours: float, left: int, age: float) -> None:

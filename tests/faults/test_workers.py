@@ -197,10 +197,10 @@ async def test_requests_spread_and_the_provider_is_asked_once(serve: Serve, prov
         assert {answer.status for answer in answers} == {200}
         assert len({answer.json["access_token"] for answer in answers}) == 1
         mine = [provider.mint() for _ in connections]
-        judged = await asyncio.gather(
+        results = await asyncio.gather(
             *(connection.ask(introspection(t)) for connection, t in zip(connections, mine, strict=True))
         )
-        assert all(answer.json["active"] for answer in judged)
+        assert all(answer.json["active"] for answer in results)
         for connection in connections:
             assert (await connection.ask(token_request())).status == 200
     metrics = await sidecar.metrics()
@@ -274,7 +274,7 @@ async def test_a_replaced_token_is_never_seen_again(serve: Serve, provider: Prov
         for round_ in range(40):
             skipped = await skipping[round_ % 4].ask(token_request(skip_cache=True))
             replaced = number_of(skipped)
-            # Whoever asks from now on, even before this task goes on, gets it or a newer one.
+            # Every request from now on, even before this task continues, gets it or a newer one.
         done = True
         await asyncio.gather(*asking)
     assert len(provider.requests) == replaced >= 40
@@ -315,6 +315,26 @@ async def test_a_rotation_costs_one_fetch(serve: Serve, provider: Provider) -> N
         answers = await asyncio.gather(*asked)
     assert all(answer.json["active"] for answer in answers), [answer.json for answer in answers]
     assert provider.jwks_requests == 2
+
+
+async def test_a_new_key_under_an_old_kid_costs_one_fetch(serve: Serve, provider: Provider) -> None:
+    """All workers see it at once: one refresh, and no token is rejected. Forged signatures at every worker
+    cause one more."""
+    sidecar = await start(serve, provider)
+    old, rotated = provider.key, Key.generate().named(provider.key.kid)
+    async with sidecar.connections() as connections:
+        asked = [connection.ask(introspection(provider.mint())) for connection in connections]
+        assert all(answer.json["active"] for answer in await asyncio.gather(*asked))
+        provider.published = [rotated]
+        asked = [connection.ask(introspection(provider.mint(key=rotated))) for connection in connections]
+        answers = await asyncio.gather(*asked)
+        assert all(answer.json["active"] for answer in answers), [answer.json for answer in answers]
+        assert provider.jwks_requests == 2
+        for _ in range(3):
+            asked = [connection.ask(introspection(provider.mint(key=old))) for connection in connections]
+            answers = await asyncio.gather(*asked)
+            assert {answer.json["error"] for answer in answers} == {"token signature is invalid"}
+    assert provider.jwks_requests == 3
 
 
 async def test_the_cool_down_holds_for_the_machine(serve: Serve, provider: Provider) -> None:
@@ -423,7 +443,7 @@ async def test_a_crashed_worker_is_replaced_while_the_others_serve(serve: Serve,
 
         asking = [asyncio.create_task(keep_asking(connection)) for connection in owned[1]]
         os.kill(killed, signal.SIGKILL)
-        # A connection that nobody has accepted yet waits for the replacement: none is refused or reset.
+        # A connection that is not accepted yet waits for the replacement: none is refused or reset.
         fresh = await asyncio.gather(*(sidecar.call.token() for _ in range(CONNECTIONS)))
         assert {answer.status for answer in fresh} == {200}
         now = await sidecar.until(
@@ -505,7 +525,7 @@ async def test_sigterm_lets_requests_under_way_finish(serve: Serve, provider: Pr
     provider.then(after(release, provider))
     waiting = asyncio.create_task(sidecar.call.token())
     await provider.asked(1)
-    # Whoever sends it to all processes of the group means the same.
+    # A signal to all processes of the group has the same effect.
     for pid in (*sidecar.pids(), sidecar.pid):
         os.kill(pid, signal.SIGTERM)
     await eventually(lambda: _draining(sidecar))
@@ -620,7 +640,7 @@ async def run_python(code: str, environ: dict[str, str]) -> Process:
 
 
 async def given_up(provider: Provider, python: str) -> list[dict[str, Any]]:
-    """The log of a supervisor whose workers are to be started with a Python that does not work: it ends with
+    """The log of a supervisor whose workers would run on a Python that does not work: it ends with
     exit status 1."""
     code = (
         "import sys\n"

@@ -135,7 +135,7 @@ def strangers(count: int) -> list[str]:
 def test_pairs_with_the_same_concatenation() -> None:
     """Two (token, scope) pairs that concatenate to the same text must not share an entry of a cache."""
     pairs = [("abc", "def"), ("ab", "cdef"), ("", "abcdef"), ("abcdef", ""), ("abcde", "f")]
-    assert len({_native.cache_key(*pair) for pair in pairs}) == 1  # the documented key, for caches of users
+    assert len({_native.cache_key(*pair) for pair in pairs}) == 1  # the documented key, for users' own caches
     keys = {_native.token_cache_key("exchange", pair) for pair in pairs}
     assert len(keys) == len(pairs)
     assert _native.token_cache_key("exchange", ["abc", "def"]) != _native.token_cache_key(
@@ -256,7 +256,7 @@ def test_withdrawn_key_drops_cached_verifications(front: Threads | Loop, server:
     assert codes(front.outcomes([token, token])) == {"ok"}
     assert front.stats()["cache_entries"] == 1
     server.publish(jwks(new))
-    assert codes(front.outcomes([token])) == {"ok"}  # nobody has asked for the keys since
+    assert codes(front.outcomes([token])) == {"ok"}  # no one has requested the keys since
     assert codes(front.outcomes([new.token()])) == {"ok"}  # unknown: refreshes
     assert codes(front.outcomes([token])) == {"unknown_key"}
     assert front.stats()["cache_entries"] == 1
@@ -308,7 +308,7 @@ def test_flood_of_random_kids(front: Threads | Loop, server: KeyServer) -> None:
         assert codes(outcomes[:-1]) == {"unknown_key"}
         assert codes(outcomes[-1:]) == {"ok"}
     assert server.fetches() == 2
-    assert front.stats()["cache_entries"] == 1  # strangers leave nothing behind
+    assert front.stats()["cache_entries"] == 1  # rejected tokens leave nothing behind
 
 
 def test_flood_before_the_first_keys(front: Threads | Loop, server: KeyServer) -> None:
@@ -316,7 +316,7 @@ def test_flood_before_the_first_keys(front: Threads | Loop, server: KeyServer) -
     outcomes = front.outcomes([*strangers(50), *(signer().token(n=n) for n in range(50))])
     assert codes(outcomes[:50]) == {"unknown_key"}
     assert codes(outcomes[50:]) == {"ok"}
-    assert server.fetches() <= 2  # the first one, and one for the strangers
+    assert server.fetches() <= 2  # the first one, and one for the unknown keys
 
 
 def test_flood_while_the_provider_is_down(front: Threads | Loop, server: KeyServer) -> None:
@@ -621,7 +621,7 @@ def test_memory_stays_flat() -> None:
         assert 0 < stats["cache_bytes"] <= 1 << 20
         if batch == 20:
             warm = resident_bytes()
-    # A thread that loses its processor may keep the others from a part of the cache: they verify without it.
+    # A preempted thread may keep the others from a part of the cache: they verify without it.
     # How many do so depends on what else the machine does.
     assert 50_000 <= stats["cache_misses"] <= 100_000
     assert 50_000 <= stats["cache_evictions"] + stats["cache_entries"] <= 100_000

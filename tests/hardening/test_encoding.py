@@ -208,7 +208,7 @@ def test_letter_case_of_names() -> None:
         claims[name.upper()] = claims.pop(name)
         error = refusal(one, signer().token(claims))
         assert (error.code, str(error)) == ("claim_missing", f"token is missing the required claim '{name}'")
-    # A variant beside the real one is just another claim.
+    # A variant next to the real one is just another claim.
     shouting = one.validate(signer().token(Exp=0, AUD="x", Iss=None))
     assert (shouting["exp"], shouting["Exp"]) == (good_claims()["exp"], 0)
     assert refusal(one, signer().token(header={"alg": ABSENT, "Alg": "RS256"})).code == "not_a_jwt"
@@ -420,7 +420,7 @@ def test_the_returned_claims_are_the_checked_ones() -> None:
     assert claims.as_dict() == good_claims()
     assert (claims["aud"], claims["exp"], claims.expires_at) == (AUDIENCE, NOW + 3900, NOW + 3900)
     assert claims.as_json() == escaped
-    # And the unverified look at the same bytes sees the same.
+    # Reading the same bytes unverified gives the same result.
     assert unverified_claims(signer().token(escaped)) == good_claims()
     assert unverified_header(signer().token()) == signer().header()
 

@@ -68,11 +68,11 @@ class KeyServer:
         """How often a path was asked for."""
         return self.requests.count(path)
 
-    def wait_for_fetches(self, count: int) -> None:
-        """Return once the keys were requested this many times."""
+    def wait_for_fetches(self, count: int, path: str = KEYS_PATH) -> None:
+        """Return as soon as a path was asked for this often."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: self.fetches() >= count, timeout=60), (
-                "the keys were not fetched"
+            assert self._arrived.wait_for(lambda: self.fetches(path) >= count, timeout=60), (
+                f"{path} was not fetched"
             )
 
     def hold(self) -> None:

@@ -35,6 +35,10 @@ class Key:
         kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         return cls({**numbers, "use": "sig", "alg": "RS256", "kid": kid})
 
+    def named(self, kid: str) -> Key:
+        """The same key under another name."""
+        return Key({**self._jwk, "kid": kid})
+
     def public_jwk(self) -> str:
         """The public half as JWK text, without `alg`, as in Entra ID's key sets."""
         return json.dumps({name: self._jwk[name] for name in ("kty", "use", "kid", "n", "e")})

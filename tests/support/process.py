@@ -82,9 +82,16 @@ class Process:
 Serve = Callable[..., Awaitable[Process]]
 
 
+PROGRAM = "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
 @asynccontextmanager
-async def served() -> AsyncIterator[Serve]:
-    """Starts `entra-fast serve` with exactly the given environment."""
+async def served(program: str = PROGRAM) -> AsyncIterator[Serve]:
+    """Starts `entra-fast serve` with exactly the given environment.
+
+    Args:
+        program: Python that runs `entra-fast`.
+    """
     processes: list[Process] = []
 
     async def start(environ: dict[str, str], *arguments: str) -> Process:
@@ -92,7 +99,7 @@ async def served() -> AsyncIterator[Serve]:
             await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
-                "import sys; from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))",
+                program,
                 "serve",
                 *arguments,
                 env={**inherited(), **environ},

@@ -23,7 +23,7 @@ from support.keys import Key
 TENANT = "00000000-1111-2222-3333-444444444444"
 CLIENT_ID = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 CLIENT_KEY = Key.generate()
-PROVIDER_KEY = Key.generate()  # making keys is what takes time
+PROVIDER_KEY = Key.generate()  # making keys takes the time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
 
@@ -80,6 +80,7 @@ class Provider:
         self.published = self.published or [self.key]
         app = web.Application()
         app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
+        app.router.add_get("/common/v2.0/.well-known/openid-configuration", self._common_discovery)
         app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", self._keys)
         app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -145,6 +146,13 @@ class Provider:
             return web.Response(status=503)
         return web.json_response(
             {"issuer": self.issuer, "jwks_uri": self.jwks_uri, "token_endpoint": self.token_endpoint}
+        )
+
+    async def _common_discovery(self, _: web.Request) -> web.StreamResponse:
+        """For applications of any tenant, as Entra ID has it."""
+        issuer = f"{self.base_url}/{{tenantid}}/v2.0"
+        return web.json_response(
+            {"issuer": issuer, "jwks_uri": self.jwks_uri, "token_endpoint": self.token_endpoint}
         )
 
     async def _keys(self, _: web.Request) -> web.StreamResponse:

@@ -134,10 +134,10 @@ class Caller:
 
 
 class Crowd:
-    """Clients that keep calling over kept-alive connections until nobody listens any more.
+    """Clients that keep calling over kept-alive connections until no one listens any more.
 
     Args:
-        requests_each: a client takes a new connection after so many requests.
+        requests_each: a client opens a new connection after this many requests.
     """
 
     def __init__(

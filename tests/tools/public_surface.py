@@ -57,7 +57,7 @@ def describe(where: str, holder: Any, name: str, described: dict[int, str]) -> I
     """The lines of a name: of a class, also those of its public members.
 
     Args:
-        described: what has its lines already, by identity; it is only named again.
+        described: objects that already have lines, by identity; they are only named again.
     """
     value = getattr(holder, name)
     path = f"{where}.{name}"

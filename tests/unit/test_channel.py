@@ -164,7 +164,7 @@ async def test_calls_end_with_the_other_side() -> None:
             await waiting
         with pytest.raises(ChannelLost):
             await first.channel.call("token")
-        first.channel.send("anything")  # goes to nobody
+        first.channel.send("anything")  # has no receiver
 
 
 async def test_a_side_that_does_not_read_ends_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:

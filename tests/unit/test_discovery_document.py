@@ -47,6 +47,8 @@ def test_an_issuer_that_belongs_to_its_url(path: str, issuer: str) -> None:
         (f"/{GUID}/v2.0", f"https://login.example/{GUID}"),
         ("/nav.no/v2.0", "https://login.example/other.no/v2.0"),
         ("/nav.no/v2.0", f"https://login.example/{GUID}/v1.0"),
+        ("/nav.no/v2.0", "https://login.example/{tenantid}/v2.0"),
+        (f"/{GUID}/v2.0", f"https://login.example/{GUID}/V2.0"),
         ("/default", "https://login.example:444/default"),
         ("/default", "http://login.example/default"),
         ("/default", ""),
@@ -69,7 +71,8 @@ def test_an_issuer_that_does_not_belong_to_its_url(path: str, issuer: str) -> No
         ({"token_endpoint": "file:///token"}, "discovery_malformed"),
         ({"token_endpoint": None}, "discovery_malformed"),
         ({"jwks_uri": 5}, "discovery_malformed"),
-        ({"authorization_endpoint": "https://evil.example/"}, "discovery_foreign_host"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "discovery_malformed"),
+        ({"end_session_endpoint": 5}, "discovery_malformed"),
     ],
 )
 def test_a_document_with_foreign_endpoints_is_refused(changes: dict[str, object], code: str) -> None:
@@ -118,3 +121,136 @@ def test_a_document_under_another_name() -> None:
     """Of a URL without the well-known suffix only the host can be compared."""
     body = document("https://login.example/anything", "https://login.example")
     assert parse_discovery(body, "https://login.example/metadata").issuer == "https://login.example/anything"
+
+
+TENANT_B = "99999999-1234-1234-1234-123456789abc"
+MICROSOFT = "https://login.microsoftonline.com"
+B2C, CIAM = "https://contoso.b2clogin.com", "https://contoso.ciamlogin.com"
+CHINA, CHINA_ALIAS = "https://login.partner.microsoftonline.cn", "https://login.chinacloudapi.cn"
+
+
+@pytest.mark.parametrize(
+    ("url", "issuer", "endpoints"),
+    [
+        (f"{MICROSOFT}/{GUID.upper()}/v2.0", f"{MICROSOFT}/{GUID}/v2.0", MICROSOFT),
+        (f"{MICROSOFT}/contoso.com/v2.0", f"{MICROSOFT}/{GUID}/v2.0", MICROSOFT),
+        (f"{MICROSOFT}/common/v2.0", f"{MICROSOFT}/{{tenantid}}/v2.0", MICROSOFT),
+        (f"{MICROSOFT}/organizations/v2.0", f"{MICROSOFT}/{{tenantid}}/v2.0", MICROSOFT),
+        (f"{MICROSOFT}/{GUID}", f"https://sts.windows.net/{GUID}/", MICROSOFT),
+        (f"{MICROSOFT}/contoso.com", f"https://sts.windows.net/{GUID}/", MICROSOFT),
+        (f"{MICROSOFT}/common", "https://sts.windows.net/{tenantid}/", MICROSOFT),
+        (f"https://sts.windows.net/{GUID}", f"https://sts.windows.net/{GUID}/", MICROSOFT),
+        (f"{CIAM}/{GUID}/v2.0", f"https://{GUID}.ciamlogin.com/{GUID}/v2.0", f"{CIAM}/{GUID}"),
+        (f"{CIAM}/contoso.com/v2.0", f"https://{GUID}.ciamlogin.com/{GUID}/v2.0", f"{CIAM}/{GUID}"),
+        (f"{B2C}/{GUID}/B2C_1_sign_in/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
+        (f"{B2C}/contoso.onmicrosoft.com/B2C_1_sign_in/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
+        (f"{B2C}/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
+        (f"{B2C}/tfp/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
+        (
+            f"https://login.contoso.com/{GUID}/B2C_1A_X/v2.0",
+            f"https://login.contoso.com/{GUID}/v2.0",
+            "https://login.contoso.com",
+        ),
+        (
+            "https://login.microsoftonline.us/common/v2.0",
+            "https://login.microsoftonline.us/{tenantid}/v2.0",
+            "https://login.microsoftonline.us",
+        ),
+        (f"{CHINA}/{GUID}/v2.0", f"{CHINA}/{GUID}/v2.0", CHINA),
+        (f"{CHINA_ALIAS}/{GUID}/v2.0", f"{CHINA}/{GUID}/v2.0", CHINA),
+        (f"{CHINA_ALIAS}/{GUID}/v2.0", f"{CHINA}/{GUID}/v2.0", CHINA_ALIAS),
+        ("https://contoso.auth0.com", "https://contoso.auth0.com/", "https://contoso.auth0.com"),
+    ],
+)
+def test_documents_as_they_really_are(url: str, issuer: str, endpoints: str) -> None:
+    """Entra ID v2.0 and v1.0, External ID, B2C and the national clouds, as Microsoft publishes them."""
+    found = parse_discovery(document(issuer, endpoints), f"{url}/.well-known/openid-configuration")
+    assert (found.issuer, found.jwks_uri) == (issuer, f"{endpoints}/keys")
+
+
+@pytest.mark.parametrize("policy", ["B2C_1_sign_in", "b2c_1_SIGN_IN"])
+@pytest.mark.parametrize("path", [f"/{GUID}/v2.0/", f"/{GUID}/v2.0", f"/tfp/{GUID}/b2c_1_sign_in/v2.0/"])
+def test_the_policy_of_b2c_may_be_a_parameter(policy: str, path: str) -> None:
+    """`?p=<policy>` is the older form of the URL."""
+    url = f"{B2C}/contoso.onmicrosoft.com/v2.0/.well-known/openid-configuration?p={policy}"
+    assert parse_discovery(document(B2C + path, B2C), url).issuer == B2C + path
+
+
+@pytest.mark.parametrize(
+    ("url", "issuer", "endpoints"),
+    [
+        (f"{MICROSOFT}/{GUID}/v2.0", f"https://sts.windows.net/{GUID}/", MICROSOFT),
+        (f"{MICROSOFT}/{GUID}", f"https://sts.windows.net/{TENANT_B}/", MICROSOFT),
+        (f"https://login.example/{GUID}", f"https://sts.windows.net/{GUID}/", "https://login.example"),
+        (f"https://sts.windows.net/{GUID}", f"{MICROSOFT}/{GUID}/", MICROSOFT),
+        (f"http://sts.windows.net/{GUID}", f"https://sts.windows.net/{GUID}/", MICROSOFT),
+        (f"{CIAM}/{GUID}/v2.0", f"https://{TENANT_B}.ciamlogin.com/{TENANT_B}/v2.0", f"{CIAM}/{GUID}"),
+        (f"{CIAM}/{GUID}/v2.0", f"https://{GUID}.ciamlogin.com/{TENANT_B}/v2.0", f"{CIAM}/{GUID}"),
+        (f"{CIAM}/contoso.com/v2.0", f"https://{GUID}.ciamlogin.com/{GUID}/v2.0", f"{CIAM}/{TENANT_B}"),
+        (f"{CIAM}/contoso.com/v2.0", f"https://{GUID}.ciamlogin.com/{GUID}/v2.0", CIAM),
+        (f"{CIAM}/{GUID}/v2.0", f"https://other.ciamlogin.com/{GUID}/v2.0", f"{CIAM}/{GUID}"),
+        (f"{CIAM}/{GUID}", f"https://{GUID}.ciamlogin.com/{GUID}/v2.0", f"{CIAM}/{GUID}"),
+        (
+            f"https://evilciamlogin.com/{GUID}/v2.0",
+            f"https://{GUID}.ciamlogin.com/{GUID}/v2.0",
+            f"https://evilciamlogin.com/{GUID}",
+        ),
+        (f"{B2C}/{GUID}/B2C_1_a/v2.0", f"{B2C}/tfp/{GUID}/B2C_1_b/v2.0/", B2C),
+        (f"{B2C}/{GUID}/B2C_1_a/v2.0", f"{B2C}/{TENANT_B}/v2.0/", B2C),
+        (f"{B2C}/{GUID}/B2C_1_a/v2.0", f"https://other.b2clogin.com/{GUID}/v2.0/", B2C),
+        (
+            f"https://login.example/{GUID}/anything/v2.0",
+            f"https://login.example/{GUID}/v2.0",
+            "https://login.example",
+        ),
+        (f"{CHINA}/{GUID}/v2.0", f"{CHINA_ALIAS}/{GUID}/v2.0", CHINA),
+    ],
+)
+def test_documents_that_only_resemble_real_ones(url: str, issuer: str, endpoints: str) -> None:
+    """Another tenant, another policy, another host, or the hosts the other way round."""
+    with pytest.raises(DiscoveryError) as caught:
+        parse_discovery(document(issuer, endpoints), f"{url}/.well-known/openid-configuration")
+    assert caught.value.code == "discovery_issuer_mismatch"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://as.example/.well-known/oauth-authorization-server/tenant/a",
+        "https://as.example/tenant/a/.well-known/oauth-authorization-server",
+        "https://as.example/.well-known/openid-configuration/tenant/a",
+    ],
+)
+def test_documents_of_rfc_8414(url: str) -> None:
+    """The well-known part stands between host and path (section 3.1), or behind it as in Entra ID."""
+    found = parse_discovery(document("https://as.example/tenant/a", "https://as.example"), url)
+    assert found.issuer == "https://as.example/tenant/a"
+    with pytest.raises(DiscoveryError) as caught:
+        parse_discovery(document("https://as.example/tenant/b", "https://as.example"), url)
+    assert caught.value.code == "discovery_issuer_mismatch"
+
+
+def test_pages_for_browsers_may_be_anywhere() -> None:
+    """Nothing here calls them: B2C with a custom domain has its sign-in pages there."""
+    pages = {
+        "authorization_endpoint": "https://login.other/a",
+        "end_session_endpoint": "https://login.other/e",
+    }
+    found = parse_discovery(
+        document("https://login.example/t", "https://login.example", **pages), well_known("/t")
+    )
+    assert (found.authorization_endpoint, found.end_session_endpoint) == tuple(pages.values())
+
+
+def test_an_issuer_that_the_user_names() -> None:
+    """Only the endpoints are taken from the document then, and they must still be on its host."""
+    body = document("https://any.example/x", "https://login.example")
+    found = parse_discovery(body, well_known("/t"), issuer="https://named.example")
+    assert (found.issuer, found.jwks_uri) == ("https://named.example", "https://login.example/keys")
+    assert (
+        parse_key_discovery(body, well_known("/t"), issuer="https://named.example").issuer
+        == "https://named.example"
+    )
+    with pytest.raises(DiscoveryError) as caught:
+        parse_discovery(body, well_known("/t", "https://other.example"), issuer="https://named.example")
+    assert caught.value.code == "discovery_foreign_host"

@@ -105,7 +105,7 @@ def tabled() -> set[str]:
 
 
 def raised_by_the_native_module() -> Codes:
-    """Codes of the table, and those that the sources of the binding and of the core name beside it."""
+    """Codes of the table, and those that the sources of the binding and of the core name in addition."""
     found: Codes = defaultdict(set)
     for path in sorted((ROOT / "rust/py/src").glob("*.rs")):
         text = path.read_text()

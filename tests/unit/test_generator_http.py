@@ -241,7 +241,7 @@ async def test_logging_out_ends_the_session_at_the_provider_too(world: World, br
     """By way of its logout and back to the start page; the next login asks who it is."""
     await browser.log_in()
     _, headers, _ = await browser.go("/oauth2/login")
-    assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still known there: no question
+    assert (await browser.go(headers["Location"]))[0] in {302, 303}  # still signed in there: no prompt
     _, headers, _ = await browser.go("/oauth2/logout", "POST")
     assert headers["Location"].startswith(f"{world.emulator.base_url}/")
     status, headers, _ = await browser.go(headers["Location"])

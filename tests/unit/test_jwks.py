@@ -20,7 +20,7 @@ import pytest
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpResponse
 from entra_fast._provider.jwks import WOKEN_PER_ROUND, AsyncKeys, ThreadKeys, Waiters, read_key_set
-from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_age_of
+from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import ConfigurationError, KeysUnavailable
 from entra_fast.validate import InvalidToken, KeySet, Validator
 from support.key_server import KEYS_PATH, Answer, KeyServer
@@ -36,7 +36,7 @@ def test_the_first_fetch_is_due_at_once() -> None:
     """A new schedule is due, and any caller that needs a key may fetch."""
     schedule = KeySchedule(RULES)
     assert schedule.next_refresh <= -1e18
-    assert schedule.claim_fetch_for_unknown(0)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 0)
     assert not schedule.expired(1e9)
 
 
@@ -85,22 +85,38 @@ def test_cool_down_for_unknown_keys() -> None:
     """After one refresh for an unknown `kid` the next waits five minutes, unless it brought the key."""
     schedule = KeySchedule(RULES)
     schedule.succeeded(0, None, 0)
-    assert schedule.claim_fetch_for_unknown(10)
-    assert not any(schedule.claim_fetch_for_unknown(now) for now in (10, 11, 100, 309.9))
-    assert schedule.claim_fetch_for_unknown(310)
-    schedule.unknown_was_found()
-    assert schedule.claim_fetch_for_unknown(311)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 10)
+    assert not any(schedule.claim_fetch(Cause.UNKNOWN_KEY, now) for now in (10, 11, 100, 309.9))
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 310)
+    schedule.key_was_found(Cause.UNKNOWN_KEY)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 311)
     schedule.failed(312, 0)  # an attempt counts even if it fails
-    assert not schedule.claim_fetch_for_unknown(313)
+    assert not schedule.claim_fetch(Cause.UNKNOWN_KEY, 313)
+
+
+def test_causes_have_cool_downs_of_their_own() -> None:
+    """What unknown ids have spent is still there for failed signatures, and the other way round."""
+    schedule = KeySchedule(RULES)
+    schedule.succeeded(0, None, 0)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 10)
+    assert schedule.claim_fetch(Cause.FAILED_SIGNATURE, 20)
+    assert not any(schedule.claim_fetch(cause, 21) for cause in (Cause.UNKNOWN_KEY, Cause.FAILED_SIGNATURE))
+    assert [schedule.cool_down_ends(cause) for cause in (Cause.UNKNOWN_KEY, Cause.FAILED_SIGNATURE)] == [
+        310,
+        320,
+    ]
+    schedule.key_was_found(Cause.FAILED_SIGNATURE)
+    assert schedule.claim_fetch(Cause.FAILED_SIGNATURE, 22)
+    assert not schedule.claim_fetch(Cause.UNKNOWN_KEY, 22)
 
 
 def test_asking_without_any_keys() -> None:
     """As long as there never were keys, requests may fetch when the pause after a failure is over."""
     schedule = KeySchedule(RULES)
-    assert schedule.claim_fetch_for_unknown(0)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 0)
     schedule.failed(0, 0)
-    assert not schedule.claim_fetch_for_unknown(0.9)
-    assert schedule.claim_fetch_for_unknown(1)
+    assert not schedule.claim_fetch(Cause.UNKNOWN_KEY, 0.9)
+    assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 1)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +218,7 @@ def test_refreshing_in_a_thread(make_keys: MakeKeys, source: Source, accepted: l
     assert keys.stats() == {
         "keys": 1,
         "keys_dropped": 1,
+        "keys_ambiguous": 0,
         "key_fetches": 2,
         "key_fetch_failures": 0,
         "key_set_age_seconds": 3,
@@ -267,14 +284,15 @@ def test_one_fetch_at_a_time(make_keys: MakeKeys, source: Source) -> None:
     assert source.entered.acquire(timeout=60)
     results: list[bool] = []
     askers = [
-        threading.Thread(target=lambda: results.append(keys.refresh_for_unknown("x"))) for _ in range(8)
+        threading.Thread(target=lambda: results.append(keys.refresh_for(Cause.UNKNOWN_KEY, "x")))
+        for _ in range(8)
     ]
     for asker in askers:
         asker.start()
     source.gate.set()
     for asker in askers:
         asker.join(60)
-    assert all(results[:1])  # whoever came during the fetch; who came later may have been told no
+    assert all(results[:1])  # callers during the fetch; later ones may get False
     assert source.calls <= 2
 
 
@@ -282,11 +300,11 @@ def test_a_key_that_came_meanwhile(make_keys: MakeKeys, source: Source) -> None:
     """A key that another fetch has just brought costs no fetch, and does not lift the cool-down."""
     keys = make_keys()
     keys.refresh()
-    assert keys.refresh_for_unknown("stranger")
+    assert keys.refresh_for(Cause.UNKNOWN_KEY, "stranger")
     assert source.calls == 2
     for _ in range(3):
-        assert keys.refresh_for_unknown("key-1")
-        assert not keys.refresh_for_unknown("stranger")
+        assert keys.refresh_for(Cause.UNKNOWN_KEY, "key-1")
+        assert not keys.refresh_for(Cause.UNKNOWN_KEY, "stranger")
     assert source.calls == 2
 
 
@@ -310,7 +328,7 @@ def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | 
     with ThreadPoolExecutor(9) as pool:
         hourly = pool.submit(keys.refresh)
         assert began.wait(60)
-        waiting = [pool.submit(keys.refresh_for_unknown, "key-2") for _ in range(8)]
+        waiting = [pool.submit(keys.refresh_for, Cause.UNKNOWN_KEY, "key-2") for _ in range(8)]
         written.set()
         hourly.result()
         for one in waiting:
@@ -337,7 +355,7 @@ def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> No
     keys = make_keys(rules=RefreshRules(max_wait=1e6))
     keys.close()
     keys.start()
-    assert not keys.refresh_for_unknown("x")
+    assert not keys.refresh_for(Cause.UNKNOWN_KEY, "x")
     assert source.calls == 0
 
 
@@ -440,10 +458,10 @@ async def test_refreshing_on_a_loop(
 async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyServer) -> None:
     """As with threads."""
     await keys.refresh()
-    assert await keys.refresh_for_unknown("stranger")
+    assert await keys.refresh_for(Cause.UNKNOWN_KEY, "stranger")
     for _ in range(3):
-        assert await keys.refresh_for_unknown("key-1")
-        assert not await keys.refresh_for_unknown("stranger")
+        assert await keys.refresh_for(Cause.UNKNOWN_KEY, "key-1")
+        assert not await keys.refresh_for(Cause.UNKNOWN_KEY, "stranger")
     assert server.fetches() == 2
 
 
@@ -463,8 +481,8 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
     hourly = asyncio.ensure_future(keys.refresh())
     assert await asyncio.to_thread(began.wait, 60)
     server.publish(jwks(signer(), signer("key-2")))
-    waiting = [asyncio.ensure_future(keys.refresh_for_unknown("key-2")) for _ in range(8)]
-    stranger = asyncio.ensure_future(keys.refresh_for_unknown("stranger"))
+    waiting = [asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "key-2")) for _ in range(8)]
+    stranger = asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "stranger"))
     await asyncio.sleep(0)
     written.set()
     assert await asyncio.gather(*waiting, stranger) == [True] * 9
@@ -478,15 +496,15 @@ async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, serve
     """Never while a fetch is in flight or may start; until the end of the cool-down when one found
     nothing."""
     told: list[float] = []
-    keys.on_cool_down_change(told.append)
+    keys.on_cool_down_change(lambda until: told.append(until[Cause.UNKNOWN_KEY]))
     await keys.refresh()
     assert set(told) == {float("-inf")}
-    assert await keys.refresh_for_unknown("stranger")
+    assert await keys.refresh_for(Cause.UNKNOWN_KEY, "stranger")
     assert told[-2] == float("-inf"), "while it was under way"
     assert told[-1] > time.monotonic() + keys.schedule.rules.cool_down - 60
     server.publish(jwks(signer(), signer("key-2")))
-    keys.schedule.unknown_was_found()
-    assert await keys.refresh_for_unknown("key-2")
+    keys.schedule.key_was_found(Cause.UNKNOWN_KEY)
+    assert await keys.refresh_for(Cause.UNKNOWN_KEY, "key-2")
     assert told[-1] == float("-inf"), "a rollover ends the cool-down"
 
 
@@ -533,7 +551,7 @@ async def test_waiting_on_a_loop_is_bounded(server: KeyServer, http: HttpClient)
     """A fetch that hangs does not hold its callers forever."""
     server.hold()
     keys = AsyncKeys(server.keys_url, http, lambda _: None, rules=RefreshRules(max_wait=0.01))
-    assert await keys.refresh_for_unknown("x")
+    assert await keys.refresh_for(Cause.UNKNOWN_KEY, "x")
     assert keys.keys is None
     server.release()
     await keys.aclose()
@@ -628,3 +646,53 @@ async def test_a_caller_that_fails_does_not_keep_the_others_waiting() -> None:
         await asyncio.sleep(0)
     assert woken == list(range(10))
     assert [str(error) for error in errors] == ["surprise"]
+
+
+# --- a new key under an old kid --------------------------------------------------------------------------
+
+
+def test_a_failed_signature_refreshes_once_per_cool_down(make_keys: MakeKeys, source: Source) -> None:
+    """Forged tokens cause one fetch per cool-down. One that brings another key under that id ends it."""
+    clock = Clock(0)
+    keys = make_keys(monotonic=clock)
+    keys.refresh()
+    clock.now = 100
+    assert keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+    assert source.calls == 2
+    clock.now = 399
+    assert not keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+    assert source.calls == 2
+    clock.now = 400
+    source.answer = HttpResponse(200, {}, jwks(signer("other").named("key-1")).encode())
+    assert keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+    assert keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1"), "only the provider can have brought a key"
+    assert source.calls == 4
+    clock.now = 402
+    assert not keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+
+
+def test_a_token_that_a_fetch_has_overtaken_is_verified_again(make_keys: MakeKeys, source: Source) -> None:
+    """Another caller's fetch brought the key while this token was verified with the old one."""
+    clock = Clock(0)
+    keys = make_keys(monotonic=clock)
+    keys.refresh()
+    assert keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+    clock.now = 0.5
+    assert keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1"), "the cool-down does not reject it"
+    clock.now = 5
+    assert not keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1")
+    assert source.calls == 2
+
+
+async def test_a_failed_signature_refreshes_once_per_cool_down_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """As above, with every caller that waits served by the same fetch."""
+    await keys.refresh()
+    server.publish(jwks(signer("other").named("key-1")))
+    assert all(await asyncio.gather(*(keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1") for _ in range(8))))
+    assert server.fetches() == 2
+    assert await keys.refresh_for(Cause.FAILED_SIGNATURE, "key-1"), "a new key ended the cool-down"
+    assert server.fetches() == 3
+    assert keys.schedule.cool_down_ends(Cause.FAILED_SIGNATURE) > time.monotonic()
+    assert keys.schedule.cool_down_ends(Cause.UNKNOWN_KEY) == float("-inf")

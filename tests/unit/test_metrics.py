@@ -145,7 +145,7 @@ def test_figures_of_caches_and_keys_are_read_at_each_scrape() -> None:
     figures = {"entries": 1, "bytes": 2, "hits": 3, "misses": 4, "evictions": 5, "expired": 6}
     metrics.watch_token_cache(lambda: figures)
     metrics.watch_verification_cache(lambda: {f"cache_{name}": 10 * value for name, value in figures.items()})
-    metrics.watch_keys(lambda: {"keys": 7, "keys_dropped": 8}, lambda: {"ok": 9})
+    metrics.watch_keys(lambda: {"keys": 7, "keys_dropped": 8, "keys_ambiguous": 6}, lambda: {"ok": 9})
     found = scrape(metrics)
     assert [found[f"entra_fast_token_cache_{name}"] for name in ("entries", "bytes")] == [1, 2]
     counters = ("hits", "misses", "evictions", "expired")
@@ -153,6 +153,7 @@ def test_figures_of_caches_and_keys_are_read_at_each_scrape() -> None:
     assert [found[f"entra_fast_verified_cache_{name}"] for name in ("entries", "bytes")] == [10, 20]
     assert [found[f"entra_fast_verified_cache_{name}_total"] for name in counters[:3]] == [30, 40, 50]
     assert (found["entra_fast_key_set_keys"], found["entra_fast_key_set_dropped"]) == (7, 8)
+    assert found["entra_fast_key_set_ambiguous"] == 6
     assert found["entra_fast_key_set_age_seconds"] == -1
     assert found['entra_fast_key_set_requests_total{outcome="ok"}'] == 9
     figures["entries"] = 100

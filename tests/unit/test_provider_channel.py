@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import KeysUnavailable, ProviderError
@@ -45,17 +46,22 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     assert service.fast_path is not None
     now = time.time()
     claims = good_claims(iat=now - 10, nbf=now - 10, exp=now + 600)
-    request = introspection(signer("unknown").token(claims))
+    unknown = introspection(signer("unknown").token(claims))
+    forged = introspection(signer("unknown").named("key-1").token(claims))
 
-    def answer() -> bytes:
+    def answer(request: bytes) -> bytes:
         assert service.fast_path is not None
         return service.fast_path.native.serve(request).answers
 
-    assert answer() == b"", "it waits for the provider process to fetch keys"
-    assert provider.handle("cool_down", {"until": time.monotonic() + 60})
-    assert b"token was signed with an unknown key" in answer()
-    assert provider.handle("cool_down", {"until": None})
-    assert answer() == b""
+    assert answer(unknown) == answer(forged) == b"", "they wait for the provider process to fetch keys"
+    assert provider.handle("cool_downs", {"until": {"unknown_key": time.monotonic() + 60}})
+    assert b"token was signed with an unknown key" in answer(unknown)
+    assert answer(forged) == b"", "it has a cool-down of its own"
+    assert provider.handle("cool_downs", {"until": {"signature_invalid": time.monotonic() + 60}})
+    assert b"token signature is invalid" in answer(forged)
+    assert answer(unknown) == b""
+    assert provider.handle("cool_downs", {"until": {}})
+    assert answer(unknown) == answer(forged) == b""
     assert not provider.handle("unheard of", {})
     await service.aclose()
 
@@ -125,7 +131,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
     with pytest.raises(ProviderError) as caught:
         await ends.service.tokens.acquire("api://c.n.a/.default")
     assert (caught.value.code, caught.value.status, caught.value.retry_after) == ("hub_unavailable", 503, 1)
-    assert not await ends.keys.refresh_for_unknown("new")
+    assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "new")
     assert sentence in ends.keys.unavailable().message
 
 
@@ -173,7 +179,7 @@ async def test_a_token_that_is_due_is_renewed_by_the_provider_process(ends: Ends
 
 
 async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
-    """Tokens that arrive meanwhile wait for the same answer; during the cool-down nothing is asked."""
+    """Tokens that arrive in the meantime wait for the same answer; during the cool-down nothing is asked."""
     questions: list[Fields] = []
     answered: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
 
@@ -184,30 +190,48 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
     ends.answer = answer  # type: ignore[assignment]
     resumed: list[str] = []
     assert not ends.keys.call_when_fetched(lambda: resumed.append("never"))
-    waiting = [asyncio.ensure_future(ends.keys.refresh_for_unknown("new")) for _ in range(3)]
+    waiting = [asyncio.ensure_future(ends.keys.refresh_for(Cause.UNKNOWN_KEY, "new")) for _ in range(3)]
     async with asyncio.timeout(60):
         while not questions:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     assert ends.keys.call_when_fetched(lambda: resumed.append("resumed"))
     answered.set_result({"again": True, "reason": None})
     assert await asyncio.gather(*waiting) == [True] * 3
-    assert questions == [{"kid": "new"}]
+    assert questions == [{"cause": "unknown_key", "kid": "new"}]
     await asyncio.sleep(0)
     assert resumed == ["resumed"]
     assert isinstance(ends.keys.unavailable(), KeysUnavailable)
-    ends.keys.cool_down_ends = math.inf
-    assert not await ends.keys.refresh_for_unknown("other")
-    assert questions == [{"kid": "new"}]
+    ends.keys.cool_downs[Cause.UNKNOWN_KEY] = math.inf
+    assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "other")
+    assert questions == [{"cause": "unknown_key", "kid": "new"}]
     ends.keys.announced(KeySet(jwks(signer())), None)
-    assert await ends.keys.refresh_for_unknown("key-1"), "it was announced meanwhile"
+    assert await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "key-1"), "it was announced meanwhile"
 
 
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:
     """A token that waits for the answer is not verified again, and its caller continues."""
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
     ends.answer = lambda *_: never  # type: ignore[assignment]
-    waiting = asyncio.ensure_future(ends.keys.refresh_for_unknown("new"))
+    waiting = asyncio.ensure_future(ends.keys.refresh_for(Cause.UNKNOWN_KEY, "new"))
     await asyncio.sleep(0)
     await ends.keys.aclose()
     assert not await waiting
     never.cancel()
+
+
+async def test_causes_of_questions_are_apart(ends: Ends) -> None:
+    """A cool-down after unknown keys does not keep a failed signature from asking, and vice versa."""
+    questions: list[Fields] = []
+
+    async def answer(_: str, fields: Fields) -> Fields:
+        questions.append(fields)
+        return {"again": True, "reason": None}
+
+    ends.answer = answer  # type: ignore[assignment]
+    ends.keys.announced(KeySet(jwks(signer())), None)
+    for cause in (Cause.UNKNOWN_KEY, Cause.FAILED_SIGNATURE):
+        other = {Cause.UNKNOWN_KEY: Cause.FAILED_SIGNATURE}.get(cause, Cause.UNKNOWN_KEY)
+        assert ends.provider.handle("cool_downs", {"until": {other.value: time.monotonic() + 600}})
+        assert await ends.keys.refresh_for(cause, "key-1" if cause is Cause.FAILED_SIGNATURE else "new")
+        assert not await ends.keys.refresh_for(other, "another")
+    assert [question["cause"] for question in questions] == ["unknown_key", "signature_invalid"]

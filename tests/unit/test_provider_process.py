@@ -193,7 +193,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
         return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
-    assert await channel.call("keys", kid="new") == {"again": True, "reason": None}
+    assert await channel.call("keys", cause="unknown_key", kid="new") == {"again": True, "reason": None}
     channel.send("serving")
     assert (await channel.call("readiness"))["reason"] is None
     assert await connected.process.readiness() is None
@@ -230,7 +230,8 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
         ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
-        ("keys", {"kid": 1}),
+        ("keys", {"cause": "unknown_key", "kid": 1}),
+        ("keys", {"cause": "curiosity", "kid": "a"}),
         ("drained", {"finished": None}),
         ("renew", {}),
     ],
@@ -253,7 +254,7 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     connected = Connected(process)
     await process.start()
     worker, channel = await connected.connect(lambda *_: None)
-    assert await channel.call("keys", kid=None) == {"again": False, "reason": None}
+    assert await channel.call("keys", cause="keys_unavailable", kid=None) == {"again": False, "reason": None}
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
         await channel.call("token", target="a", subject_token=None, skip_cache=False)

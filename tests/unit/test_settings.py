@@ -146,6 +146,11 @@ def test_the_provider_is_enabled_by_its_switch_or_by_the_client_id(
         ({"ENTRA_FAST_MAX_CONNECTIONS": "0"}, "ENTRA_FAST_MAX_CONNECTIONS"),
         ({"ENTRA_FAST_LOG_LEVEL": "loud"}, "ENTRA_FAST_LOG_LEVEL"),
         ({"ENTRA_FAST_ALLOWED_HOSTS": "http://x"}, "ENTRA_FAST_ALLOWED_HOSTS"),
+        ({"ENTRA_FAST_ALLOWED_TENANTS": "contoso.com"}, "ENTRA_FAST_ALLOWED_TENANTS"),
+        (
+            {"ENTRA_FAST_ALLOWED_TENANTS": "*,12345678-1234-1234-1234-123456789abc"},
+            "ENTRA_FAST_ALLOWED_TENANTS",
+        ),
         ({"ENTRA_FAST_CA_BUNDLE": "/nonexistent.pem"}, "ENTRA_FAST_CA_BUNDLE"),
         ({"HTTPS_PROXY": "socks5://user:hunter2@proxy"}, "HTTPS_PROXY"),
         ({"HTTPS_PROXY": "http://user:hunter2@proxy example:8080"}, "HTTPS_PROXY"),

@@ -116,7 +116,7 @@ def test_a_header_of_another_algorithm_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["2048", "P-256", "Ed25519"])
 def test_nothing_shows_the_secret(kind: str) -> None:
-    """repr, str, format and every refusal: no private member, at no length that would help anybody."""
+    """repr, str, format and every refusal: no private member, at no length that would help an attacker."""
     jwk = foreign_jwk(kind)
     key = SigningKey.from_jwk(json.dumps(jwk))
     shown = [repr(key), str(key), f"{key}", *map(str, vars(type(key)))]

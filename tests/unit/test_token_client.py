@@ -8,146 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from entra_fast._metrics import Metrics
-from entra_fast._native import TokenCache
-from entra_fast._provider import renewal, retry, token_client
+from entra_fast._provider import back_off, renewal, token_client
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
-from entra_fast._provider.token_client import TokenClient
-from entra_fast._provider.token_endpoint import TokenEndpoint
-from entra_fast._provider.tokens import Timing
-from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
-from entra_fast._settings.secret import Secret
-from entra_fast.errors import ProviderError
-
-Answer = HttpResponse | HttpFailure
-
-
-def granted(token: str = "token", expires_in: object = 3600) -> HttpResponse:
-    body = {"access_token": token, "token_type": "Bearer", "expires_in": expires_in}
-    return HttpResponse(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
-
-
-def failed(status: int, retry_after: str | None = None) -> HttpResponse:
-    return HttpResponse(status, {} if retry_after is None else {"Retry-After": retry_after}, b"")
-
-
-class ScriptedHttp(HttpClient):
-    """Answers from a script, otherwise with a token; records the forms and the time that was allowed."""
-
-    def __init__(self) -> None:
-        super().__init__(proxies={})
-        self.script: list[Answer] = []
-        self.forms: list[Mapping[str, str]] = []
-        self.allowed: list[float | None] = []
-        self.gate: asyncio.Event | None = None
-
-    async def post_form(
-        self,
-        url: str,
-        fields: Mapping[str, str],
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> HttpResponse:
-        self.forms.append(fields)
-        self.allowed.append(timeout)
-        if self.gate is not None:
-            await self.gate.wait()
-        answer = self.script.pop(0) if self.script else granted(f"token-{len(self.forms)}")
-        if isinstance(answer, HttpFailure):
-            raise answer
-        return answer
-
-
-class Later:
-    """Timers that fire when the test says so."""
-
-    def __init__(self) -> None:
-        self.due: list[tuple[float, Callable[[], None]]] = []
-
-    def __call__(self, delay: float, callback: Callable[[], None]) -> Later:
-        self.due.append((delay, callback))
-        return self
-
-    def cancel(self) -> None:
-        """No timer fires without the test."""
-
-
-class World:
-    """A token client whose surroundings the test controls."""
-
-    def __init__(
-        self,
-        *,
-        uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
-        finder: Callable[..., EndpointFinder] = EndpointFinder,
-        **outbound: Any,
-    ) -> None:
-        self.monotonic = 1000.0
-        self.wall = 1_800_000_000.0
-        self.pauses: list[float] = []
-        self.http = ScriptedHttp()
-        self.later = Later()
-        self.metrics = Metrics()
-        self.cache = TokenCache()
-        self.provider = provider = ProviderSettings(
-            client_id="client",
-            tenant_id="tenant",
-            well_known_url=None,
-            issuer="https://login.example/t",
-            jwks_uri="https://login.example/keys",
-            token_endpoint="https://login.example/token",
-            credentials=CredentialSettings(client_secret=Secret("AZURE_APP_CLIENT_SECRET", "secret")),
-        )
-        timing = Timing(
-            clock=lambda: self.wall,
-            monotonic=lambda: self.monotonic,
-            sleep=self._sleep,
-            uniform=uniform,
-            call_later=self.later,
-        )
-        endpoint = TokenEndpoint(
-            provider,
-            finder=finder(provider, self.http, self.metrics),
-            http=self.http,
-            credentials=Credentials(provider.credentials, "client"),
-            metrics=self.metrics,
-            timing=timing,
-        )
-        self.client = TokenClient(
-            endpoint, self.cache, OutboundSettings(**outbound), metrics=self.metrics, timing=timing
-        )
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.monotonic += seconds
-
-    async def settle(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert self.client.in_flight == 0
-
-    @property
-    def windows(self) -> retry.BackOffWindows:
-        return self.client._retrying.windows
-
-    def pass_time(self, seconds: float) -> None:
-        self.monotonic += seconds
-        self.wall += seconds
-
-
-TIMED_OUT = HttpFailure("timed_out", "no answer in time")
+from entra_fast._settings.model import ProviderSettings
+from entra_fast.errors import ConfigurationError, ProviderError
+from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
 
 
 async def test_a_retry_is_jittered_and_gets_the_time_that_is_left() -> None:
@@ -193,13 +68,17 @@ async def test_a_retry_after_that_does_not_fit_is_not_waited_for() -> None:
 async def test_windows_are_bounded() -> None:
     """Throttling of millions of users does not use more and more memory."""
     world = World()
-    for i in range(retry.MAX_WINDOWS + 50):
+    for i in range(back_off.MAX_WINDOWS + 50):
         world.http.script = [failed(429, "3600")]
         with pytest.raises(ProviderError):
-            await world.client.exchange("a:b:c", f"opaque-{i}")
-    assert len(world.windows) == retry.MAX_WINDOWS
+            await world.client.exchange(f"api://a{i}/.default", f"opaque-{i}")
+    assert len(world.windows) == len(world.windows._targets) == back_off.MAX_WINDOWS
+    assert len(world.client._failures) == token_client.MAX_REFUSALS
+    assert not world.windows._queues
     # A traceback would keep frames alive, and with them the users' tokens.
-    assert all(window.error.__traceback__ is None for window in world.windows._windows.values())
+    kept = [window._error for _, window in world.windows._tokens._entries.values()]
+    kept += [error for _, error in world.client._failures._entries.values()]
+    assert all(error.__traceback__ is None for error in kept)
 
 
 async def test_windows_that_have_ended_are_forgotten() -> None:
@@ -208,10 +87,11 @@ async def test_windows_that_have_ended_are_forgotten() -> None:
     for i in range(100):
         world.http.script = [failed(429, "1" if i % 2 else "10")] * 2
         with pytest.raises(ProviderError):
-            await world.client.exchange("a:b:c", f"opaque-{i}")
+            await world.client.exchange(f"api://a{i}/.default", f"opaque-{i}")
         world.pass_time(1)
         assert len(world.windows) <= 11
-    assert sum(window.end > world.monotonic for window in world.windows._windows.values()) >= 2
+        assert len(world.windows._targets) <= 11
+    assert sum(end > world.monotonic for end, _ in world.windows._tokens._entries.values()) >= 2
 
 
 async def test_fetches_are_bounded() -> None:
@@ -290,7 +170,7 @@ async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
 
 async def test_finding_the_endpoints_is_bounded_by_the_overall_timeout() -> None:
     """The discovery document never comes: the caller gets an error when its time is over, and the request for
-    the document goes on for the next caller."""
+    the document continues for the next caller."""
     held = asyncio.Event()
     documents: list[str] = []
 
@@ -416,6 +296,162 @@ async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
     with pytest.raises(ProviderError) as caught:
         await world.client.acquire("a:b:c", skip_cache=True)
     assert caught.value.error == "invalid_grant"
+    world.pass_time(token_client.REFUSAL_MEMORY)
     token = await world.client.acquire("a:b:c", skip_cache=True)
     assert token.access_token == "token-1"
     assert "token-1" not in repr(token)
+
+
+REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [(REFUSED, 1), (failed(404), 1), (failed(429), 2), (failed(503), 2), (TIMED_OUT, 2)],
+    ids=["refusal", "no OAuth error", "throttled", "5xx", "no answer"],
+)
+async def test_a_failure_is_remembered_for_a_second(
+    answer: HttpResponse | HttpFailure, requests: int
+) -> None:
+    """Equal requests get the same error, `skip_cache` too; other requests are made, and then this one."""
+    world = World()
+    world.http.script = [answer] * requests
+    errors = []
+    for skip_cache in (False, True, False):
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c", skip_cache=skip_cache)
+        errors.append(caught.value)
+    assert len({(error.code, error.status, error.message) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 3
+    assert len(world.http.forms) == requests
+    await world.client.acquire("a:b:other")
+    await world.client.exchange("a:b:c", "opaque")
+    world.pass_time(token_client.REFUSAL_MEMORY)
+    await world.client.acquire("a:b:c")
+    assert len(world.http.forms) == requests + 3
+
+
+async def test_a_request_that_was_not_sent_is_no_failure() -> None:
+    """A credential that could not be read is read again at once."""
+    world = World()
+    world.endpoint._credentials = _Unreadable(world.endpoint._credentials)  # type: ignore[assignment]
+    with pytest.raises(ProviderError) as caught:
+        await world.client.acquire("a:b:c")
+    assert caught.value.code == "credential_unusable"
+    world.endpoint._credentials = world.endpoint._credentials.readable  # type: ignore[attr-defined]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+
+
+class _Unreadable:
+    def __init__(self, readable: Credentials) -> None:
+        self.readable = readable
+
+    def in_order(self) -> tuple[object, ...]:
+        return self.readable.in_order()
+
+    def fields(self, *_: object) -> dict[str, str]:
+        raise ConfigurationError("setting_unreadable", "the file is gone")
+
+
+async def test_a_renewal_is_not_tried_within_that_second() -> None:
+    """Nor by the fast path's wish, nor by its own timer."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.http.script = [REFUSED]
+    for _ in range(3):
+        world.client.renew("a:b:c")
+        await world.settle()
+    assert len(world.http.forms) == 2
+    world.pass_time(1)
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert len(world.http.forms) == 3
+
+
+class Stale(World):
+    """A client with a token that has 110 s left; the provider is silent."""
+
+    async def begin(self) -> None:
+        await self.client.acquire("a:b:c")
+        self.pass_time(3490)
+        self.http.gate = asyncio.Event()
+
+
+async def test_a_valid_token_waits_for_no_silent_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caller gives the provider a moment; no other one waits, and the fetch goes on behind them."""
+    monkeypatch.setattr(token_client, "PATIENCE", 0.01)
+    world = Stale()
+    await world.begin()
+    async with asyncio.timeout(20):
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    for _ in range(100):
+        with _NoWaiting():
+            token = await world.client.acquire("a:b:c")
+        assert (token.access_token, token.expires_in) == ("token-1", 110)
+    assert len(world.http.forms) == 2
+    assert world.metrics.stale_served.value() == 101
+    assert world.client.in_flight == 1
+    assert world.http.gate is not None
+    world.http.gate.set()
+    await world.settle()
+    assert (await world.client.acquire("a:b:c")).access_token == "token-2"
+
+
+async def test_callers_that_come_together_do_not_wait_either() -> None:
+    """Only the first one does, and gets the new token if it comes in time."""
+    world = Stale()
+    await world.begin()
+    first = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    with _NoWaiting():
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await first).access_token == "token-2"
+    assert len(world.http.forms) == 2
+
+
+async def test_a_failing_provider_is_asked_again_after_the_retry_pause() -> None:
+    """The valid token serves, without a request per caller; then one caller tries again."""
+    world = Stale()
+    await world.begin()
+    world.http.gate = None
+    world.http.script = [failed(500)] * 4
+    for _ in range(10):
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+        world.pass_time(1)
+    assert len(world.http.forms) == 3
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert len(world.http.forms) == 5
+    world.pass_time(renewal.RENEWAL_RETRY_PAUSE[1])
+    assert (await world.client.acquire("a:b:c")).access_token == "token-6"
+
+
+async def test_a_token_that_ends_in_the_meantime_is_waited_for() -> None:
+    """Nothing that has ended is handed out: the caller gets the new token, however long it takes."""
+    world = Stale()
+    await world.begin()
+    first = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    world.pass_time(111)
+    second = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await second).access_token == (await first).access_token == "token-2"
+
+
+class _NoWaiting:
+    """What is awaited within must not give way to the event loop."""
+
+    def __enter__(self) -> None:
+        self._passed = False
+        self._handle = asyncio.get_running_loop().call_soon(self._pass)
+
+    def _pass(self) -> None:
+        self._passed = True
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.cancel()
+        assert not self._passed

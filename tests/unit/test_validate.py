@@ -35,6 +35,7 @@ from entra_fast.validate import (
     KeysUnavailable,
     RefreshRules,
     Validator,
+    _SharedValidator,
     unverified_claims,
     unverified_header,
 )
@@ -43,8 +44,12 @@ from support.tokens import (
     ABSENT,
     AUDIENCE,
     ISSUER,
+    ISSUER_TEMPLATE,
     NOW,
     TENANT,
+    V1_ISSUER_TEMPLATE,
+    Clock,
+    Signer,
     good_claims,
     jwks,
     segment,
@@ -204,7 +209,7 @@ def test_one_event_loop_after_another(server: KeyServer) -> None:
     asyncio.run(one.aclose())  # on a third one: there is nothing left to close
     asyncio.run(one.validate(KEY.token()))
     del one
-    gc.collect()  # here, where the connections that nobody could close may warn
+    gc.collect()  # here, where connections that could not be closed may warn
 
 
 def test_fixed_key_set() -> None:
@@ -276,15 +281,83 @@ def test_a_text_is_one_name() -> None:
 
 def test_one_validator_for_the_process(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
     """`validate(token)` makes one validator from the environment, at the first call."""
-    environ.setattr(entra_fast.validate, "_default", None)
+    environ.setattr(entra_fast.validate, "_shared", shared := _SharedValidator())
     for _ in range(3):
         with pytest.raises(InvalidToken) as caught:  # the tests' tokens are of another time
             entra_fast.validate.validate(KEY.token())
         assert caught.value.code == "token_not_yet_valid"
     assert server.fetches() == 1
-    default = entra_fast.validate._default
-    assert default is not None
-    default.close()
+    shared.get().close()
+
+
+def test_threads_share_one_discovery_that_hangs(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """With the well-known URL alone, six threads wait for one request and get its failure. Until the pause is
+    over, callers get it at once; then one asks again."""
+    environ.delenv("AZURE_OPENID_CONFIG_ISSUER")
+    environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
+    environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
+    clock = Clock(0)
+    environ.setattr(entra_fast.validate, "_shared", shared := _SharedValidator(clock))
+    document = server.answers[DISCOVERY_PATH]
+    server.answers[DISCOVERY_PATH] = Answer(status=503)
+    server.hold()
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [pool.submit(entra_fast.validate.validate, KEY.token()) for _ in range(6)]
+        server.wait_for_fetches(1, DISCOVERY_PATH)
+        server.release()
+        errors = [future.exception(60) for future in waiting]
+    assert [type(error) for error in errors] == [KeysUnavailable] * 6
+    assert {str(error) for error in errors} == {str(errors[0])}
+    assert server.fetches(DISCOVERY_PATH) == 1, "threads that came late got the failure at once"
+    server.answers[DISCOVERY_PATH] = document
+    clock.now = 0.4
+    with pytest.raises(KeysUnavailable, match="answered 503"):
+        entra_fast.validate.validate(KEY.token())
+    assert server.fetches(DISCOVERY_PATH) == 1
+    clock.now = 1
+    assert shared.get().explain("x")
+    assert server.fetches(DISCOVERY_PATH) == 2
+    shared.get().close()
+
+
+def test_a_setting_that_is_missing_is_not_remembered(environ: pytest.MonkeyPatch) -> None:
+    """Once it is set, the next call works: there is nothing to wait for."""
+    shared = _SharedValidator()
+    environ.delenv("AZURE_APP_CLIENT_ID")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError):
+            shared.get()
+    environ.setenv("AZURE_APP_CLIENT_ID", AUDIENCE)
+    shared.get().close()
+
+
+def test_an_api_that_migrates_has_one_validator() -> None:
+    """A key of a v2.0 issuer verifies v1.0 tokens of the same tenant, where both issuers are accepted."""
+    v1 = f"https://sts.windows.net/{TENANT}/"
+    other = "99999999-8888-7777-6666-555555555555"
+    for published in (ISSUER, ISSUER_TEMPLATE):
+        key = KEY.jwk(issuer=published)
+        for options in (
+            {"issuer": [ISSUER, v1]},
+            {"issuer": [ISSUER_TEMPLATE, V1_ISSUER_TEMPLATE], "tenants": ["*"]},
+        ):
+            both = validator(key, **options)
+            assert both.validate(KEY.token())["iss"] == ISSUER
+            assert both.validate(KEY.token(iss=v1, ver="1.0"))["iss"] == v1
+            assert _code(both, KEY.token(iss=f"https://sts.windows.net/{other}/")) == "wrong_issuer"
+        assert _code(validator(key), KEY.token(iss=v1)) == "wrong_issuer", "it is not accepted"
+        assert _code(validator(key, issuer=v1), KEY.token()) == "wrong_issuer"
+    assert _code(validator(KEY.jwk(issuer=v1), issuer=[ISSUER, v1]), KEY.token()) == "wrong_issuer"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_key_that_is_listed_twice_serves_both_issuers(*, turned: bool) -> None:
+    """Independent of the order in the set."""
+    issuers = [ISSUER, "https://login.example/a", "https://login.example/b"]
+    entries = [KEY.jwk(issuer=issuer) for issuer in issuers[:2]]
+    both = validator(*(reversed(entries) if turned else entries), issuer=issuers)
+    assert [both.validate(KEY.token(iss=issuer))["iss"] for issuer in issuers[:2]] == issuers[:2]
+    assert _code(both, KEY.token(iss=issuers[2])) == "wrong_issuer"
 
 
 def test_importing_loads_no_server() -> None:
@@ -518,6 +591,76 @@ async def test_validate_many_fetches_keys_once(server: KeyServer) -> None:
         assert kinds(await other.validate_many(tokens)) == expected
         assert kinds(await other.validate_many(tokens)) == expected
     assert server.fetches() <= 4
+
+
+def _forged() -> Signer:
+    """Another key under the name of the published one."""
+    return signer("forged").named(KEY.kid)
+
+
+async def test_a_new_key_under_an_old_kid(server: KeyServer) -> None:
+    """A provider that was deployed again uses the same key id: one refresh, and its tokens are accepted. A
+    forged signature after that causes one more, and no further ones."""
+    with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as one:
+        one.validate(KEY.token())
+        server.publish(jwks(_forged()))
+        assert one.validate(_forged().token())["iss"] == ISSUER
+        assert server.fetches() == 2
+        assert [_code(one, KEY.token(uti=str(n))) for n in range(5)] == ["signature_invalid"] * 5
+        assert server.fetches() == 3
+    server.publish(jwks(KEY))
+    async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as other:
+        await other.validate(KEY.token())
+        server.publish(jwks(_forged()))
+        assert (await other.validate(_forged().token()))["iss"] == ISSUER
+        assert server.fetches() == 5
+        for number in range(5):
+            with pytest.raises(InvalidToken, match="signature is invalid"):
+                await other.validate(KEY.token(uti=str(number)))
+        assert server.fetches() == 6
+
+
+async def test_only_tokens_that_could_pass_cause_a_fetch(server: KeyServer) -> None:
+    """For another audience, of another issuer or expired, a token spends nothing, whatever signed it."""
+    tokens = [
+        key.token(**changes)
+        for key in (_forged(), signer("unknown"))
+        for changes in ({"aud": "other"}, {"iss": "https://other"}, {"exp": int(NOW) - 61}, {"exp": ABSENT})
+    ]
+    server.publish(jwks(KEY))
+    with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as one:
+        one.validate(KEY.token())
+        codes = [_code(one, token) for token in tokens]
+        assert codes == ["signature_invalid"] * 4 + ["unknown_key"] * 4
+        assert [
+            error.code for error in one.validate_many(tokens) if isinstance(error, EntraFastError)
+        ] == codes
+        assert server.fetches() == 1
+        server.publish(jwks(_forged(), signer("unknown")))
+        passing = one.validate_many([_forged().token(), *tokens, signer("unknown").token()])
+        assert [isinstance(result, Claims) for result in passing] == [True, *[False] * 8, True]
+        assert server.fetches() == 2, "one fetch brought both keys"
+    async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as other:
+        await other.validate(_forged().token())
+        before = server.fetches()
+        for token in (KEY.token(aud="other"), signer("stranger").token(exp=1)):
+            with pytest.raises(InvalidToken):
+                await other.validate(token)
+        assert server.fetches() == before
+
+
+def test_a_flood_of_failed_signatures_leaves_the_budget_of_unknown_keys(server: KeyServer) -> None:
+    """And the other way round: each kind of attack can delay only its own kind of new key."""
+    with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as one:
+        one.validate(KEY.token())
+        assert _code(one, _forged().token()) == "signature_invalid"
+        server.publish(jwks(KEY, signer("key-2")))
+        one.validate(signer("key-2").token())
+        assert _code(one, signer("stranger").token()) == "unknown_key"
+        assert _code(one, _forged().token(uti="2")) == "signature_invalid"
+        assert server.fetches() == 4
+        assert _code(one, signer("stranger").token(uti="2")) == "unknown_key"
+        assert server.fetches() == 4
 
 
 async def test_validate_many_without_keys(server: KeyServer) -> None:

@@ -17,6 +17,7 @@ ENVIRON = {
     "ENTRA_FAST_WORKERS": "3",
     "ENTRA_FAST_MAX_CONNECTIONS": "1000",
     "ENTRA_FAST_ALLOWED_HOSTS": "b.example,a.example",
+    "ENTRA_FAST_ALLOWED_TENANTS": TENANT,
 }
 
 
@@ -35,6 +36,7 @@ def test_a_worker_gets_its_part_and_no_secret() -> None:
     assert settings.provider is not None
     assert received.provider.client_id == settings.provider.client_id
     assert received.provider.tenant_id == settings.provider.tenant_id
+    assert received.provider.allowed_tenants == settings.provider.allowed_tenants == (TENANT,)
 
 
 def test_a_worker_without_a_provider() -> None:

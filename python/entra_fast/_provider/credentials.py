@@ -8,12 +8,11 @@ assertions (each is used once) and anything that prints a credential.
 from __future__ import annotations
 
 import contextlib
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from entra_fast import _native
+from entra_fast import _clock, _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key
@@ -95,7 +94,7 @@ class Credentials:
         settings: CredentialSettings,
         client_id: str,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._client_id = client_id
         candidates: list[Credential]

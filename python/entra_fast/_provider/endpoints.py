@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from entra_fast import _background
+from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
@@ -55,7 +54,7 @@ class EndpointFinder:
         http: AsyncHttpClient,
         metrics: Metrics,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._settings = settings
         self._http = http
@@ -139,7 +138,7 @@ class EndpointFinder:
                     "discovery_failed",
                     f"the provider answered {response.status} when asked for its discovery document",
                 )
-            document = parse_discovery(response.body, url)
+            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

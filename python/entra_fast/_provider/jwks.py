@@ -16,14 +16,13 @@ import logging
 import os
 import random
 import threading
-import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from entra_fast import _background
+from entra_fast import _background, _clock
 from entra_fast._native import KeySet
-from entra_fast._provider.jwks_schedule import KeySchedule, RefreshRules, max_age_of
+from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import EntraFastError, KeysUnavailable
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ logger = logging.getLogger("entra_fast._provider.jwks")
 
 MEDIA_TYPES = "application/json, application/jwk-set+json"
 """Media types of a key set (RFC 7517, section 8.5.2), for the `Accept` of requests."""
+
+RECENT = 1.0
+"""Seconds after a fetch in which a token that was rejected may have been verified with the keys before it."""
 
 WOKEN_PER_ROUND = 4
 """Number of waiting callers that continue in one round of the event loop."""
@@ -127,8 +129,12 @@ class _Keys:
         if self.schedule.failures:
             logger.info("key set refreshed after %d failures", self.schedule.failures)
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
-        if keys.dropped:
-            logger.warning("ignored %d unusable entries of the key set", len(keys.dropped))
+        if keys.ambiguous:
+            logger.warning(
+                "ignored %d entries of the key set that share their kid with a different key", keys.ambiguous
+            )
+        if unusable := len(keys.dropped) - keys.ambiguous:
+            logger.warning("ignored %d unusable entries of the key set", unusable)
         self.text = text
         self._accept(keys)  # first, so that any caller that sees a key in `keys` can verify with it
         self.keys = keys
@@ -152,10 +158,20 @@ class _Keys:
             self.keys = self.text = None
             self._accept(None)
 
-    def _has(self, kid: str | None) -> bool:
+    def _brought(self, cause: Cause, kid: str | None, before: KeySet | None) -> bool:
+        """Whether the keys that are known now may verify a token that those before did not."""
+        if self.keys is None:
+            return False
+        if cause is Cause.FAILED_SIGNATURE:
+            return before is not None and not self.keys.agrees_with(before, kid)
         # A token without a kid finds nothing, even when a key without one is published. Otherwise it would
         # end the cool-down, and such tokens could cause one fetch each.
-        return kid is not None and self.keys is not None and kid in self.keys.kids
+        return kid is not None and kid in self.keys.kids
+
+    def _fetched_just_now(self) -> bool:
+        """Whether a caller may have been overtaken by the last fetch."""
+        fetched_at = self.schedule.fetched_at
+        return fetched_at is not None and self._monotonic() - fetched_at < RECENT
 
     def unavailable(self) -> KeysUnavailable:
         """The error for a token that cannot be verified because there are no keys, with the reason."""
@@ -163,14 +179,15 @@ class _Keys:
         return KeysUnavailable("keys_unavailable", f"keys of the token issuer are not available: {reason}")
 
     def stats(self) -> dict[str, int]:
-        """keys, keys_dropped, key_fetches, key_fetch_failures, and key_set_age_seconds (-1 before the
-        first)."""
+        """keys, keys_dropped, keys_ambiguous, key_fetches, key_fetch_failures, and key_set_age_seconds (-1
+        before the first)."""
         age = -1
         if self.schedule.fetched_at is not None:
             age = int(self._monotonic() - self.schedule.fetched_at)
         return {
             "keys": len(self.keys) if self.keys is not None else 0,
             "keys_dropped": len(self.keys.dropped) if self.keys is not None else 0,
+            "keys_ambiguous": self.keys.ambiguous if self.keys is not None else 0,
             "key_fetches": self.fetches,
             "key_fetch_failures": self.fetch_failures,
             "key_set_age_seconds": age,
@@ -180,11 +197,13 @@ class _Keys:
 class KeySource(Protocol):
     """How a validator on an event loop gets new keys: from an `AsyncKeys`, or from one in another process."""
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """A token names a key that is not in the key set. Returns whether to verify the token once more."""
+    async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """A token with this `kid` was rejected. Returns whether to verify it once more. While there are
+        keys, only a token that could pass with another one may be a cause
+        (`Validator.unverified_could_pass`)."""
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """Call `resume` after the fetch that is in flight. False where none is; then `resume` is not
+        """Call `resume` after the fetch that is in flight. False if none is; then `resume` is not
         called."""
 
     def unavailable(self) -> KeysUnavailable:
@@ -209,7 +228,7 @@ class AsyncKeys(_Keys):
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
         self._http = http
@@ -217,14 +236,14 @@ class AsyncKeys(_Keys):
         self._refresh_task: asyncio.Task[None] | None = None
         self._failed = asyncio.Event()
         self._waiters = Waiters()
-        self._cool_down_changed: Callable[[float], None] | None = None
+        self._cool_down_changed: Callable[[Mapping[Cause, float]], None] | None = None
 
-    def on_cool_down_change(self, changed: Callable[[float], None]) -> None:
-        """Register a callback for changes of the unknown-`kid` cool-down.
+    def on_cool_down_change(self, changed: Callable[[Mapping[Cause, float]], None]) -> None:
+        """Register a callback for changes of the cool-downs.
 
         Args:
-            changed: called with the time until which no unknown `kid` causes a fetch, in seconds of the
-                monotonic clock, now and at each change. Minus infinity while a fetch may come or is in
+            changed: called with the time until which no token causes a fetch, for each cause, in seconds of
+                the monotonic clock, now and at each change. Minus infinity while a fetch may come or is in
                 flight. Until that time such tokens may be rejected without asking here.
         """
         self._cool_down_changed = changed
@@ -232,7 +251,13 @@ class AsyncKeys(_Keys):
 
     def _report_cool_down(self) -> None:
         if self._cool_down_changed is not None:
-            self._cool_down_changed(float("-inf") if self._fetching else self.schedule.cool_down_ends)
+            in_flight = self._fetching
+            self._cool_down_changed(
+                {
+                    cause: float("-inf") if in_flight else self.schedule.cool_down_ends(cause)
+                    for cause in Cause
+                }
+            )
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
@@ -266,35 +291,33 @@ class AsyncKeys(_Keys):
         return self._fetch_task is not None and not self._fetch_task.done()
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
-        """Like the waiting of `refresh_for_unknown`, for a caller without a task to wait in."""
+        """Like the waiting of `refresh_for`, for a caller without a task to wait in."""
         if self._fetching:
             self._waiters.add(resume)
             return True
         return False
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """A token names a key that is not in the key set: refresh if that is due. Waits only for a fetch that
-        may bring the key.
-
-        Returns:
-            Whether to verify the token once more.
-        """
-        if self._has(kid):
+    async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """As `KeySource.refresh_for`: refresh if that is due. Waits only for a fetch that may bring the
+        key."""
+        before = self.keys
+        if self._brought(cause, kid, before):
             return True  # it arrived while the token was verified
         joined = self._fetching
         if joined:
-            if not await self._wait() or self.error is not None or self._has(kid):
+            if not await self._wait() or self.error is not None or self._brought(cause, kid, before):
                 return True
             # The response in flight may have been written before the key was published. Only a fetch that
             # begins after that is sure to have it, and another token may have begun one already.
             if self._fetching:
                 await self._wait()
                 return True
-        if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-            return joined
+        if not self.schedule.claim_fetch(cause, self._monotonic()):
+            return joined or (cause is Cause.FAILED_SIGNATURE and self._fetched_just_now())
+        before = self.keys
         await self._wait()
-        if self._has(kid):
-            self.schedule.unknown_was_found()
+        if self._brought(cause, kid, before):
+            self.schedule.key_was_found(cause)
             self._report_cool_down()
         return True
 
@@ -359,7 +382,7 @@ class ThreadKeys(_Keys):
         accept: Callable[[KeySet | None], None],
         *,
         rules: RefreshRules | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic)
         self._fetch_response = fetch
@@ -406,25 +429,27 @@ class ThreadKeys(_Keys):
         limit = self.schedule.rules.max_wait
         return self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
 
-    def refresh_for_unknown(self, kid: str | None) -> bool:
-        """See `AsyncKeys.refresh_for_unknown`."""
+    def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """See `AsyncKeys.refresh_for`."""
         with self._changed:
             if self._closed:
                 return False  # the thread that would fetch has ended
-            if self._has(kid):
+            before = self.keys
+            if self._brought(cause, kid, before):
                 return True  # it arrived while the token was verified
             joined = self._fetching
             if joined:
-                if not self._refresh_locked() or self.error is not None or self._has(kid):
+                if not self._refresh_locked() or self.error is not None or self._brought(cause, kid, before):
                     return True
                 if self._fetching:  # as in `AsyncKeys`
                     self._refresh_locked()
                     return True
-            if not self.schedule.claim_fetch_for_unknown(self._monotonic()):
-                return joined
+            if not self.schedule.claim_fetch(cause, self._monotonic()):
+                return joined or (cause is Cause.FAILED_SIGNATURE and self._fetched_just_now())
+            before = self.keys
             self._refresh_locked()
-            if self._has(kid):
-                self.schedule.unknown_was_found()
+            if self._brought(cause, kid, before):
+                self.schedule.key_was_found(cause)
         return True
 
     def _ensure_thread(self) -> None:

@@ -126,7 +126,7 @@ class TokenResponse:
 
     Attributes:
         access_token: the token. expires_in: seconds that it lives from the moment of the answer. cacheable:
-        False where the provider did not plausibly say how long it lives; the token is then handed out
+        False if the provider did not plausibly say how long it lives; the token is then handed out
             to the requests that waited for it, and forgotten.
     """
 
@@ -276,7 +276,7 @@ def _expires_in(value: object) -> float | None:
 
 
 def _unverified_end(token: str) -> float | None:
-    """`exp` of a token that is a JWT; None where it cannot be read: access tokens are opaque to clients."""
+    """`exp` of a token that is a JWT; None if it cannot be read: access tokens are opaque to clients."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -31,7 +31,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
-from entra_fast import _background
+from entra_fast import _background, _clock
 from entra_fast._metrics import SHARED_FAILURES, Metrics
 from entra_fast._provider.http_rules import trusting_context
 from entra_fast._provider.redis_entries import (
@@ -135,7 +135,7 @@ class SharedCache:
         ca_bundle: str | None,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:

@@ -15,8 +15,10 @@ from typing import Protocol
 
 from entra_fast import _native
 from entra_fast._metrics import Metrics
+from entra_fast._provider.back_off import NotAsked
+from entra_fast._provider.expiring import ExpiringMap
 from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.renewal import Renewals
+from entra_fast._provider.renewal import RENEWAL_RETRY_PAUSE, Renewals
 from entra_fast._provider.replication import RenewalLeftToAnother, Replicas, Replication
 from entra_fast._provider.retry import Retrying
 from entra_fast._provider.token_endpoint import TokenEndpoint
@@ -41,6 +43,17 @@ from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 MAX_SUBJECT_TOKEN_BYTES = 65_536
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
+
+PATIENCE = 0.3
+"""Seconds that a caller waits for a new token where a cached one is still valid."""
+MAX_IMPATIENT = 10_000
+"""Maximum number of tokens for which it is remembered that their renewal fails or takes long."""
+REFUSAL_MEMORY = 1.0
+"""Seconds for which a failed request is not repeated; its error answers in the meantime."""
+MAX_REFUSALS = 4096
+"""Maximum number of requests of which that is remembered; the oldest is forgotten."""
+NOT_REMEMBERED = frozenset({"endpoints_unknown", "credential_unusable"})
+"""Codes of errors that say nothing about the request: it was not sent."""
 
 ERROR_CODES = {
     "subject_token_expired": "the user's token has expired, so nothing is acquired on behalf of that user",
@@ -93,6 +106,8 @@ class TokenClient:
             "fetching a token", expected=(EntraFastError, RenewalLeftToAnother)
         )
         self._under_way: dict[bytes, Fetch] = {}
+        self._failures: ExpiringMap[bytes, ProviderError] = ExpiringMap(MAX_REFUSALS, timing.monotonic)
+        self._impatient: ExpiringMap[bytes, bool] = ExpiringMap(MAX_IMPATIENT, timing.monotonic)
         self._replication: Replication | None = None
         if replicas is not None:
             self._replication = Replication(
@@ -196,24 +211,63 @@ class TokenClient:
                 if cached.renewal_due:
                     self._renew(wanted)
                 return AcquiredToken(cached.access_token, cached.expires_in)
+            if self._cache.get_stale(wanted.key) is not None:
+                return await self._obtain_at_once(wanted)
         try:
-            fetch = self._fetch_of(wanted, Demand.NEW_TOKEN if skip_cache else Demand.TOKEN)
-            fetched = await self._fetches.join(wanted.key, lambda: self._run(fetch))
+            fetched = await self._fetch(wanted, Demand.NEW_TOKEN if skip_cache else Demand.TOKEN)
         except ProviderError as error:
             if skip_cache and error.code == "provider_refused" and error.status < 500 and error.status != 429:
-                raise  # a new token was requested and refused: an old one would hide the reason
-            stale = self._cache.get_stale(wanted.key)
+                raise  # a new token was asked for and refused: an old one would hide the reason
+            stale = self._stale(wanted)
             if stale is None:
                 raise
-            self._metrics.stale_served.add()
-            return AcquiredToken(stale.access_token, stale.expires_in)
+            return stale
+        return self._acquired(fetched)
+
+    async def _obtain_at_once(self, wanted: WantedToken) -> AcquiredToken:
+        """A new token if it comes soon, else the cached one, which is about to end. Where one caller waited
+        in vain, no other one waits until it is time to try again; the fetch goes on meanwhile."""
+        if self._impatient.get(wanted.key) is None:
+            pause = self._timing.uniform(*RENEWAL_RETRY_PAUSE)
+            self._impatient.put(wanted.key, True, self._timing.monotonic() + pause)
+            with contextlib.suppress(ProviderError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    return self._acquired(await self._fetch(wanted, Demand.TOKEN))
+        stale = self._stale(wanted)
+        return stale if stale is not None else self._acquired(await self._fetch(wanted, Demand.TOKEN))
+
+    def _acquired(self, fetched: FetchedToken) -> AcquiredToken:
         return AcquiredToken(fetched.access_token, whole_seconds(fetched.end - self._timing.monotonic()))
+
+    def _stale(self, wanted: WantedToken) -> AcquiredToken | None:
+        """The cached token as long as it is valid."""
+        stale = self._cache.get_stale(wanted.key)
+        if stale is None:
+            return None
+        self._metrics.stale_served.add()
+        return AcquiredToken(stale.access_token, stale.expires_in)
+
+    async def _fetch(self, wanted: WantedToken, demand: Demand) -> FetchedToken:
+        """The token of the fetch that is under way, or of a new one.
+
+        Raises:
+            ProviderError: no token was issued, or none a moment ago.
+        """
+        self._refuse_again(wanted)
+        fetch = self._fetch_of(wanted, demand)
+        return await self._fetches.join(wanted.key, lambda: self._run(fetch))
+
+    def _refuse_again(self, wanted: WantedToken) -> None:
+        failure = self._failures.get(wanted.key)
+        if failure is not None:
+            raise ProviderError(*failure.args)  # a new one for each caller: tracebacks would add up
 
     def _renew(self, wanted: WantedToken) -> None:
         """Fetch a token in the background, unless a fetch is in flight."""
         if wanted.key in self._fetches:
             return
         try:
+            self._refuse_again(wanted)
             fetch = self._fetch_of(wanted, Demand.RENEWAL)
         except ProviderError:
             self._renewals.failed(wanted)
@@ -261,9 +315,20 @@ class TokenClient:
 
     async def _ask_provider(self, fetch: Fetch) -> FetchedToken:
         wanted = fetch.wanted
-        token = await self._retrying.run(
-            wanted.key, lambda deadline: self._endpoint.request(wanted, deadline)
-        )
+        try:
+            token = await self._retrying.run(
+                wanted, lambda deadline: self._endpoint.request(wanted, deadline)
+            )
+        except NotAsked:
+            raise
+        except ProviderError as error:
+            if error.code not in NOT_REMEMBERED:
+                # A copy that is never raised: a traceback keeps its frames alive, and with them the user's
+                # token.
+                kept = ProviderError(*error.args)
+                self._failures.put(wanted.key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
+            raise
+        self._impatient.discard(wanted.key)
         if token.cacheable:
             self._renewals.cache(wanted.key, token)
             self._renewals.schedule(wanted, token)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from entra_fast import _native
+from entra_fast import _clock, _native
 from entra_fast._settings.model import ProviderSettings
 
 CLIENT_CREDENTIALS = "client_credentials"
@@ -46,8 +46,8 @@ class FetchedToken:
 
     Attributes:
         lifetime: from `fetched_at` to its end. fetched_at: when it was requested, by the monotonic clock.
-        subject_expires_at: the end of the token it was exchanged for, since the epoch; None where there is
-        none. cacheable: False where its end, or that of its subject token, is not known.
+        subject_expires_at: the end of the token it was exchanged for, since the epoch; None if there is
+        none. cacheable: False if its end, or that of its subject token, is not known.
     """
 
     access_token: str
@@ -129,7 +129,7 @@ class Timing:
     """
 
     clock: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = _clock.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[float, float], float] = random.uniform
     call_later: Callable[[float, Callable[[], None]], Timer] = _call_later

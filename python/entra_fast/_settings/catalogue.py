@@ -20,6 +20,7 @@ from entra_fast._settings.kinds import (
     Milliseconds,
     SecretText,
     Setting,
+    Tenants,
     Text,
     Url,
 )
@@ -65,6 +66,12 @@ AZURE_APP_WELL_KNOWN_URL: Final = Url(
 )
 AZURE_OPENID_CONFIG_ISSUER: Final = Url(
     "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
+)
+ALLOWED_TENANTS: Final = Tenants(
+    "ENTRA_FAST_ALLOWED_TENANTS",
+    tuple[str, ...](),
+    "Tenants whose tokens are accepted; `*` means any. Required for introspection where the issuer stands "
+    "for any tenant (`{tenantid}`, as in the discovery documents of `common` and `organizations`).",
 )
 AZURE_OPENID_CONFIG_JWKS_URI: Final = Url(
     "AZURE_OPENID_CONFIG_JWKS_URI",

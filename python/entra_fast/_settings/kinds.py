@@ -19,6 +19,7 @@ V_co = TypeVar("V_co", covariant=True)
 D_co = TypeVar("D_co", covariant=True)
 """The type of a setting's default: that of its value, or None."""
 
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _MAX_DIGITS = 15
 
@@ -164,6 +165,24 @@ class HostNames(Setting[frozenset[str], D_co]):
 
     def shown_default(self) -> str:
         return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants(Setting[tuple[str, ...], D_co]):
+    """Comma-separated tenant ids, or `*` for any tenant."""
+
+    @property
+    def form(self) -> str:
+        return "comma-separated tenant ids, or `*`"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        tenants = tuple(sorted({name.strip().lower() for name in text.split(",") if name.strip()}))
+        if tenants != ("*",) and not all(map(_GUID.fullmatch, tenants)):
+            raise Unsuitable("must be comma-separated tenant ids (GUIDs), or * for any tenant")
+        return tenants
+
+    def shown_default(self) -> str:
+        return ",".join(self.default) if isinstance(self.default, tuple) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,7 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
         jwks_uri=jwks_uri,
         token_endpoint=token_endpoint,
         credentials=_credential_settings(read),
+        allowed_tenants=read.get(catalogue.ALLOWED_TENANTS),
     )
 
 

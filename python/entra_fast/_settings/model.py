@@ -45,6 +45,7 @@ class ProviderSettings:
     jwks_uri: str | None
     token_endpoint: str | None
     credentials: CredentialSettings
+    allowed_tenants: tuple[str, ...] = catalogue.ALLOWED_TENANTS.default
 
     @property
     def needs_discovery(self) -> bool:

@@ -123,8 +123,10 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
 def local_tls(folder: str | None, names: Sequence[str] = ()) -> LocalTls | None:
     if folder is None:
         return None
+    if folder:
+        return prepare_tls(Path(folder), names)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return prepare_tls(Path(folder) if folder else cache / "entra-fast" / "tls", names)
+    return prepare_tls(cache / "entra-fast" / "tls", names)
 
 
 def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:

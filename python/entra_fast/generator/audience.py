@@ -16,8 +16,8 @@ MAX_AUDIENCE_CHARACTERS = 512
 """Longer audiences are refused: they end up in redirects, cookies and requests to the provider."""
 
 FORMS = (
-    "'<cluster>:<namespace>:<app>', '<cluster>.<namespace>.<app>', or a scope that starts with "
-    "'api://' or 'https://' or ends with '/.default'"
+    "'<cluster>:<namespace>:<app>', '<cluster>.<namespace>.<app>', or another scope, as "
+    "'api://<client id>/.default'"
 )
 
 _DOTTED = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
@@ -57,8 +57,7 @@ def parse_audience(values: list[str]) -> Audience:
     # A space would separate two scopes: `api://a/.default offline_access` would ask for more than one thing.
     if scope and " " not in scope:
         return Audience(text, scope)
-    if text.startswith(("api://", "https://")):
-        raise AudienceError(
-            "the parameter 'aud' has a character that a scope cannot have (RFC 6749, section 3.3)"
-        )
-    raise AudienceError(f"the parameter 'aud' is not an audience; expected {FORMS}")
+    raise AudienceError(
+        "the parameter 'aud' has a character that a scope cannot have (RFC 6749, section 3.3); "
+        f"expected {FORMS}"
+    )

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from entra_fast import _clock
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.discovery_document import Discovery, parse_discovery
 from entra_fast._provider.http_client import HttpClient
@@ -67,7 +68,7 @@ class Provider:
         outbound: OutboundSettings,
         *,
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._settings = settings
         self._clock = clock

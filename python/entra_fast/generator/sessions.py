@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from entra_fast import _clock
 
 MAX_SESSIONS = 4096
 """Maximum number of sessions; beyond it, the oldest one ends and its user signs in again."""
@@ -32,7 +33,7 @@ class SessionStore:
     """Sessions by the digest of their cookie: a look-up takes no longer for a cookie that is nearly right."""
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, max_sessions: int = MAX_SESSIONS
+        self, *, clock: Callable[[], float] = _clock.monotonic, max_sessions: int = MAX_SESSIONS
     ) -> None:
         self._clock = clock
         self._max_sessions = max_sessions

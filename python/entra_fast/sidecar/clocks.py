@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from entra_fast import _clock
+
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
@@ -17,8 +19,8 @@ class Clocks:
 
     Attributes:
         wall: returns seconds since the epoch.
-        monotonic: returns seconds of a clock that never jumps.
+        monotonic: returns seconds of a clock that never jumps, and counts suspend where the system has one.
     """
 
     wall: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = _clock.monotonic

@@ -10,11 +10,13 @@ worker holds a `Service` and a `ProviderChannel`, which stands for the provider 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.tracing import Tracing
@@ -28,17 +30,17 @@ class ProviderChanges(Protocol):
         """The provider's endpoints are known. `keys` is asked for unknown keys from now on."""
 
     def keys_changed(self, keys: KeySet | None) -> None:
-        """There is a new key set; None where the last one was discarded."""
+        """There is a new key set; None if the last one was discarded."""
 
-    def cool_down_changed(self, until: float) -> None:
-        """No unknown `kid` causes a fetch until that time, in seconds of the monotonic clock."""
+    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+        """No token causes a fetch of keys until then, in seconds of the monotonic clock."""
 
 
 class Provider(Protocol):
     """The side that talks to the provider, as `Service` sees it.
 
     Attributes:
-        tokens: acquires tokens; None where no provider is enabled.
+        tokens: acquires tokens; None if no provider is enabled.
     """
 
     @property

@@ -12,13 +12,12 @@ import datetime
 import logging
 import math
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _clock, _native
 
 logger = logging.getLogger("entra_fast")
 
@@ -90,7 +89,7 @@ class Repeats(logging.Filter):
     collector is unavailable. A repeated line is written less and less often, with the number of lines that
     were suppressed."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = _clock.monotonic) -> None:
         super().__init__()
         self._monotonic = monotonic
         self._known: dict[tuple[object, ...], tuple[Silence, list[int]]] = {}

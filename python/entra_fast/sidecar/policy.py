@@ -7,19 +7,32 @@ itself.
 from __future__ import annotations
 
 from entra_fast._native import Policy
+from entra_fast._settings.catalogue import ALLOWED_TENANTS
+from entra_fast._settings.model import ProviderSettings
+from entra_fast.errors import ConfigurationError
 
 
-def policy_for(issuer: str, client_id: str, signatures: str = "fast") -> Policy:
+def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast") -> Policy:
     """The policy for tokens of an issuer that are meant for this application.
 
     Raises:
-        ConfigurationError: tokens of this issuer cannot be verified, for instance because it has a
-            placeholder.
+        ConfigurationError: tokens of this issuer cannot be verified, because it stands for any tenant and no
+            tenants are allowed.
     """
+    if "{tenantid}" in issuer and not provider.allowed_tenants:
+        name = ALLOWED_TENANTS.name
+        raise ConfigurationError(
+            "setting_missing",
+            f"{name} is not set, and the issuer {issuer} stands for any tenant: set {name} to the ids of the "
+            "tenants whose tokens are accepted, or to * for any",
+            name,
+        )
     return Policy(
         issuers=[issuer],
-        audiences=[client_id],
+        audiences=[provider.client_id],
         algorithms=["RS256"],
+        tenants=provider.allowed_tenants or None,
         required_claims=["iat"],
         signatures=signatures,
+        kid_required=True,
     )

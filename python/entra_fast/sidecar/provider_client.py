@@ -129,7 +129,7 @@ class ProviderClient:
     def _begin_with_keys(self, endpoints: Endpoints) -> None:
         assert self._changes is not None  # noqa: S101 - `start` has set it
         try:
-            policy_for(endpoints.issuer, self._provider.client_id)
+            policy_for(endpoints.issuer, self._provider)
         except EntraFastError as error:
             # Without this, the reason would be lost in the task that found the endpoints.
             self._unusable = f"tokens of this issuer cannot be verified: {error.message}"
@@ -140,7 +140,7 @@ class ProviderClient:
         )
         self._metrics.watch_keys(keys.stats, lambda: keys.outcomes)
         self._changes.provider_found(endpoints.issuer, keys)
-        keys.on_cool_down_change(self._changes.cool_down_changed)
+        keys.on_cool_down_change(self._changes.cool_downs_changed)
         keys.start()
 
 

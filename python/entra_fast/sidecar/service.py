@@ -8,7 +8,7 @@ interfaces.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -16,6 +16,7 @@ from entra_fast import _native, _signatures
 from entra_fast._metrics import DURATION_BUCKETS, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, ProviderSettings
@@ -109,7 +110,7 @@ class Service:
 
     @property
     def tokens(self) -> Acquirer | None:
-        """Acquires tokens; None where no provider is enabled."""
+        """Acquires tokens; None if no provider is enabled."""
         return self._provider.tokens
 
     async def introspect(self, token: str) -> bytes:
@@ -142,7 +143,7 @@ class Service:
         if provider is None or self.validation is not None:
             return
         native = _native.Validator(
-            policy_for(issuer, provider.client_id, self.settings.server.signatures),
+            policy_for(issuer, provider, self.settings.server.signatures),
             self._key_set,
             cache_entries=self.settings.caches.verified_entries,
         )
@@ -160,10 +161,12 @@ class Service:
         if self.validation is not None:
             self.validation.native.set_keys(keys)
 
-    def cool_down_changed(self, until: float) -> None:
-        """See `ProviderChanges.cool_down_changed`."""
+    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+        """See `ProviderChanges.cool_downs_changed`."""
         if self.fast_path is not None:
-            self.fast_path.native.refuse_unknown_keys_until(until)
+            self.fast_path.native.set_cool_downs(
+                unknown_key=until[Cause.UNKNOWN_KEY], failed_signature=until[Cause.FAILED_SIGNATURE]
+            )
 
     def _make_fast_path(self, provider: ProviderSettings, tokens: Acquirer) -> FastPath:
         native = _native.FastPath(

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
-use entra_core::cache::digest::sha256;
+use entra_core::digest::sha256;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::json::{Document, Value};

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use entra_core::error::Error;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::confirmation::Confirmation;
@@ -20,7 +21,6 @@ use entra_core::jose::signature::Signatures;
 use entra_core::jose::signing_key::SigningKey;
 use entra_core::jose::token::Compact;
 use entra_core::validate::claims::Claims;
-use entra_core::validate::error::Error;
 use entra_core::validate::policy::{Policy, Settings};
 use entra_core::validate::verify::verify_signature;
 use serde_json::{Value, json};

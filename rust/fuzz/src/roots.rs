@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use entra_core::cache::digest::sha256;
+use entra_core::digest::sha256;
 use num_bigint::BigUint;
 
 /// Public exponents to choose from. The last has 33 bits, the most that AWS-LC takes.
@@ -77,7 +77,7 @@ impl Modulus {
         self.bits().div_ceil(8)
     }
 
-    /// The number whose power with this exponent is `value`; None where the exponent has no inverse.
+    /// The number whose power with this exponent is `value`; None if the exponent has no inverse.
     #[must_use]
     pub fn root(&self, value: &BigUint, exponent: u64) -> Option<BigUint> {
         let mut sum = BigUint::ZERO;

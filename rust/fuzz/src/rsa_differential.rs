@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use entra_core::cache::digest::sha256;
+use entra_core::digest::sha256;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::signature::{Material, PreparedKey, Signatures, has_fast_library};
 use num_bigint::BigUint;

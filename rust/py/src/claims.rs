@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
 use entra_core::validate::claims::{Claims as CoreClaims, Lacking, Required};
-use entra_core::validate::error::Error;
 use entra_core::validate::verify::Verified;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
@@ -210,7 +210,7 @@ impl Claims {
     /// Names only: values are personal data, and reprs end in logs.
     fn __repr__(&self) -> String {
         let names: Vec<_> = self.claims().root().members().filter_map(|(name, _)| name.as_str()).collect();
-        format!("<Claims: {}>", entra_core::validate::error::shown(&names.join(", ")))
+        format!("<Claims: {}>", entra_core::error::shown(&names.join(", ")))
     }
 }
 

@@ -1,9 +1,10 @@
-//! The contract of the endpoints for Python: converts in, calls `entra_core::sidecar::contract`, converts out.
+//! The contract of the endpoints for Python: converts in, calls `entra_core::sidecar`'s `contract` and `head`, converts out.
 
 use entra_core::sidecar::contract::{
     self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES, PROVIDERS,
     Refusal,
 };
+use entra_core::sidecar::head;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -42,10 +43,11 @@ fn is_form(content_types: Vec<Bound<'_, PyString>>) -> PyResult<bool> {
 
 /// What a token endpoint is asked for.
 #[pyfunction]
-#[pyo3(signature = (body, *, form, exchange))]
-fn parse_token_request(body: &[u8], form: bool, exchange: bool) -> PyResult<TokenRequest> {
+#[pyo3(signature = (body, *, form, exchange, one_provider))]
+fn parse_token_request(body: &[u8], form: bool, exchange: bool, one_provider: bool) -> PyResult<TokenRequest> {
     contract::with_fields(content_type(form), body, |fields| {
-        let request = if exchange { fields.exchange_request() } else { fields.token_request() }?;
+        let request =
+            if exchange { fields.exchange_request(one_provider) } else { fields.token_request(one_provider) }?;
         Ok((request.target.to_owned(), request.skip_cache, request.user_token.map(str::to_owned)))
     })
     .flatten()
@@ -54,9 +56,9 @@ fn parse_token_request(body: &[u8], form: bool, exchange: bool) -> PyResult<Toke
 
 /// The token that the introspection endpoint is asked about.
 #[pyfunction]
-#[pyo3(signature = (body, *, form))]
-fn parse_introspection_request(body: &[u8], form: bool) -> PyResult<String> {
-    contract::with_fields(content_type(form), body, |fields| fields.introspected_token().map(str::to_owned))
+#[pyo3(signature = (body, *, form, one_provider))]
+fn parse_introspection_request(body: &[u8], form: bool, one_provider: bool) -> PyResult<String> {
+    contract::with_fields(content_type(form), body, |fields| fields.introspected_token(one_provider).map(str::to_owned))
         .flatten()
         .map_err(|refusal| refused(&refusal))
 }
@@ -94,6 +96,25 @@ fn is_own_page(
     host: &Bound<'_, PyString>,
 ) -> bool {
     contract::is_own_page(fetch_site.map(text), origin.map(text), own_origin, text(host))
+}
+
+/// Status and sentence of the refusal of a request with these Host and Transfer-Encoding headers, or None.
+#[pyfunction]
+#[pyo3(signature = (*, hosts, transfer_encodings))]
+#[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vectors for this call")]
+fn head_refusal(
+    hosts: Vec<Bound<'_, PyString>>,
+    transfer_encodings: Vec<Bound<'_, PyString>>,
+) -> Option<(u16, String)> {
+    let hosts: Vec<&str> = hosts.iter().map(text).collect();
+    let transfer_encodings: Vec<&str> = transfer_encodings.iter().map(text).collect();
+    head::check(&hosts, &transfer_encodings).err().map(|refusal| (refusal.status(), refusal.to_string()))
+}
+
+/// As `head_refusal`, for the bytes of a head whose Transfer-Encoding the full parser has refused.
+#[pyfunction]
+fn transfer_coding_refusal(head: &[u8]) -> Option<(u16, String)> {
+    head::check_refused(head).err().map(|refusal| (refusal.status(), refusal.to_string()))
 }
 
 /// The caller check of one server.
@@ -152,6 +173,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse_token_request, module)?)?;
     module.add_function(wrap_pyfunction!(parse_introspection_request, module)?)?;
     module.add_function(wrap_pyfunction!(parse_form, module)?)?;
+    module.add_function(wrap_pyfunction!(head_refusal, module)?)?;
+    module.add_function(wrap_pyfunction!(transfer_coding_refusal, module)?)?;
     module.add_function(wrap_pyfunction!(is_loopback_host, module)?)?;
     module.add_function(wrap_pyfunction!(host_name, module)?)?;
     module.add_function(wrap_pyfunction!(is_own_page, module)?)

@@ -8,13 +8,16 @@ use std::time::Instant;
 
 use entra_core::cache::token_cache::Now;
 use entra_core::sidecar::contract::Endpoint;
-use entra_core::sidecar::fast_path::{Caches, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop};
+use entra_core::sidecar::fast_path::{
+    Caches, CoolDowns, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop,
+};
 use entra_core::sidecar::turn::Turn;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::access_log::AccessLog;
+use crate::clock::MonotonicClock;
 use crate::contract::CallerCheck;
 use crate::token_cache::TokenCache;
 use crate::validator::Validator;
@@ -37,9 +40,8 @@ pub(crate) struct FastPath {
 
 /// Where the time comes from.
 enum Clocks {
-    /// The system's, read without running Python. Python's monotonic clock showed `monotonic` at `origin`, and both
-    /// are the same clock of the system.
-    System { origin: Instant, monotonic: f64 },
+    /// The system's, read without a step of Python.
+    System(MonotonicClock),
     /// Those of a test: (wall, monotonic).
     Given(Py<PyAny>, Py<PyAny>),
 }
@@ -48,18 +50,13 @@ impl Clocks {
     fn new(py: Python<'_>, given: Option<(Py<PyAny>, Py<PyAny>)>) -> PyResult<Self> {
         Ok(match given {
             Some((wall, monotonic)) => Self::Given(wall, monotonic),
-            None => Self::System {
-                monotonic: py.import("time")?.call_method0("monotonic")?.extract()?,
-                origin: Instant::now(),
-            },
+            None => Self::System(MonotonicClock::new(py)?),
         })
     }
 
-    fn now(&self, py: Python<'_>, at: Instant) -> PyResult<Now> {
+    fn now(&self, py: Python<'_>) -> PyResult<Now> {
         Ok(match self {
-            Self::System { origin, monotonic } => {
-                Now { unix: wall_clock(), monotonic: monotonic + at.duration_since(*origin).as_secs_f64() }
-            }
+            Self::System(monotonic) => Now { unix: wall_clock(), monotonic: monotonic.now() },
             Self::Given(wall, monotonic) => {
                 Now { unix: wall.call0(py)?.extract(py)?, monotonic: monotonic.call0(py)?.extract(py)? }
             }
@@ -110,7 +107,7 @@ impl FastPath {
     /// The answers, the outcome, and the time of the call on the monotonic clock.
     fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Bound<'py, PyBytes>, Outcome, f64)> {
         let started = Instant::now();
-        let now = self.clocks.now(py, started)?;
+        let now = self.clocks.now(py)?;
         let validator = self.validator.get().map(|validator| validator.get().core());
         let mut out = OUT.take();
         out.clear();
@@ -153,9 +150,10 @@ impl FastPath {
         let _ = self.validator.set(validator);
     }
 
-    /// Until that time, tokens with an unknown signing key are answered here, because no keys are fetched for them.
-    fn refuse_unknown_keys_until(&self, monotonic: f64) {
-        self.core.refuse_unknown_keys_until(monotonic);
+    /// Until then tokens that the known keys do not verify are answered here, because no keys are fetched for them.
+    #[pyo3(signature = (*, unknown_key, failed_signature))]
+    fn set_cool_downs(&self, unknown_key: f64, failed_signature: f64) {
+        self.core.set_cool_downs(CoolDowns { unknown_key, failed_signature });
     }
 
     /// Answer what can be answered of the bytes that a connection has.

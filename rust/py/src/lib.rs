@@ -5,6 +5,7 @@
 
 mod access_log;
 mod claims;
+mod clock;
 mod contract;
 mod fast_path;
 mod signatures;
@@ -16,11 +17,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entra_core::cache::digest;
+use entra_core::digest;
+use entra_core::error::{CODES, Error};
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::json;
 use entra_core::jose::token::MAX_TOKEN_BYTES;
-use entra_core::validate::error::{CODES, Error};
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -124,6 +125,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse_json, module)?)?;
     access_log::register(module)?;
     claims::register(module)?;
+    clock::register(module)?;
     contract::register(module)?;
     validator::register(module)?;
     token_cache::register(module)?;

@@ -2,9 +2,9 @@
 //!
 //! Every call takes about a microsecond at most, so the GIL is kept.
 
-use entra_core::cache::digest::Digest;
 use entra_core::cache::s3_fifo::Limits;
 use entra_core::cache::token_cache::{self, Now, Terms};
+use entra_core::digest::Digest;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

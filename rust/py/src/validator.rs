@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use entra_core::cache::s3_fifo::Limits;
+use entra_core::error::Error;
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::keyset::{KeySet as CoreKeySet, KeySetError};
 use entra_core::jose::signature::Signatures;
-use entra_core::validate::error::Error;
 use entra_core::validate::explain::explain;
 use entra_core::validate::introspection;
 use entra_core::validate::policy::{Policy as CorePolicy, PolicyError, Settings, Tenants};
@@ -54,6 +54,17 @@ impl KeySet {
         PyTuple::new(py, self.0.dropped().iter().map(|dropped| (dropped.kid.as_deref(), dropped.reason)))
     }
 
+    /// How many entries were not taken because a different key has the same `kid`.
+    #[getter]
+    fn ambiguous(&self) -> usize {
+        self.0.ambiguous()
+    }
+
+    /// Whether another set has the same key, or none as well, under that id.
+    fn agrees_with(&self, other: &Self, kid: Option<&str>) -> bool {
+        self.0.agrees_with(&other.0, kid)
+    }
+
     fn __len__(&self) -> usize {
         self.0.keys().len()
     }
@@ -71,7 +82,8 @@ pub(crate) struct Policy(CorePolicy);
 impl Policy {
     #[new]
     #[pyo3(signature = (*, issuers, audiences, algorithms = None, tenants = None, leeway = 60.0,
-                        required_claims = None, max_age = None, max_token_bytes = 65536, signatures = "fast"))]
+                        required_claims = None, max_age = None, max_token_bytes = 65536, signatures = "fast",
+                        kid_required = false))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of one immutable value")]
     fn new(
         issuers: Vec<String>,
@@ -83,6 +95,7 @@ impl Policy {
         max_age: Option<f64>,
         max_token_bytes: usize,
         signatures: &str,
+        kid_required: bool,
     ) -> PyResult<Self> {
         let defaults = Settings::default();
         let algorithms = match algorithms {
@@ -115,6 +128,7 @@ impl Policy {
             required_claims,
             max_age,
             max_token_bytes,
+            kid_required,
         })
         .map(Self)
         .map_err(|PolicyError { setting, message }| misconfigured(setting, message))
@@ -180,6 +194,13 @@ impl Validator {
     #[pyo3(signature = (token, now = None))]
     fn validate(&self, py: Python<'_>, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<Claims> {
         self.checked(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
+    }
+
+    /// Whether a token could pass if its signature were valid: its `iss`, `aud` and `exp` are looked at.
+    #[pyo3(signature = (token, now = None))]
+    fn unverified_could_pass(&self, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<bool> {
+        let now = now.unwrap_or_else(wall_clock);
+        Ok(token_argument(token)?.is_ok_and(|token| self.0.unverified_could_pass(token, now)))
     }
 
     /// Validate on all cores with the GIL released; results in order, failures as values.

@@ -47,9 +47,7 @@ def test_explain_says_what_the_policies_decide(
         ["dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "--user", "nobody"],
     ],
 )
-def test_explain_for_somebody_who_does_not_exist_is_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_for_an_unknown_name_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown consumer or user is a wrong question, not a refusal."""
     assert main(["explain", *arguments, "--manifests", str(EXAMPLES)]) == 2
     assert "nobody" in capsys.readouterr().err

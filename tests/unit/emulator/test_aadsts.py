@@ -409,4 +409,4 @@ def test_the_catalogue_is_complete() -> None:
     assert set(KINDS) - raised == {
         50076,
         90033,
-    }  # planned only: there is no second factor, and nothing fails by itself
+    }  # planned only: there is no second factor, and nothing fails on its own

@@ -36,11 +36,13 @@ class EntraError(Exception):
         values: Mapping[str, object] | None = None,
         **placeholders: object,
     ) -> None:
-        self.kind = KINDS[code]
-        self.text = self.kind.text.format_map(values if values is not None else placeholders)
+        kind = KINDS[code]
+        text = kind.text.format_map(values if values is not None else placeholders)
+        super().__init__(f"AADSTS{code}: {text}")
+        self.kind = kind
+        self.text = text
         self.claims = claims
         self.retry_after = retry_after
-        super().__init__(f"AADSTS{code}: {self.text}")
 
     @property
     def code(self) -> int:

@@ -16,7 +16,7 @@ class Explanation:
 
     Attributes:
         user: on whose behalf; empty for machine-to-machine.
-        claims: of the token that would be issued; empty where none would.
+        claims: of the token that would be issued; empty if none would.
     """
 
     consumer: str

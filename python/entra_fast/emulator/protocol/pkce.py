@@ -18,7 +18,7 @@ def check_verifier(login: Login, verifier: str, *, required: bool) -> None:
     """Compare the verifier of a token request with the challenge of the login.
 
     Args:
-        verifier: as sent; empty where none was sent.
+        verifier: as sent; empty if none was sent.
         required: whether the client must use PKCE.
 
     Raises:

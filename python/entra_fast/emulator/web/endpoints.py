@@ -271,9 +271,8 @@ async def _instance(request: web.Request) -> web.Response:
     endpoint, version = query.get("authorization_endpoint", ""), query.get("api-version", "1.1")
     document = discovery.instance_document(request.app[LOCAL].base_url, endpoint, version)
     if document is None:
-        return json_response(
-            {"error": "invalid_instance", "error_description": "AADSTS50049: Unknown instance."}, 400
-        )
+        error = EntraError(50049)
+        return json_response({"error": error.kind.error, "error_description": str(error)}, error.kind.status)
     return json_response(document)
 
 

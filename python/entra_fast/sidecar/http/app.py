@@ -170,7 +170,8 @@ class _Api:
         """Always 200, so that callers handle only one form of "not valid"."""
         try:
             body, form = await self._body(request)
-            answer = await self._service.introspect(introspected_token(body, form=form))
+            token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
+            answer = await self._service.introspect(token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
@@ -180,8 +181,8 @@ class _Api:
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
-        wanted = token_request(body, form=form, exchange=exchange)
         tokens = self._service.tokens
+        wanted = token_request(body, form=form, exchange=exchange, one_provider=tokens is not None)
         if tokens is None:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:

@@ -57,7 +57,7 @@ def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socke
     except OSError as exc:
         raise _unusable(host, port, setting, exc) from None
     try:
-        if sys.platform == "win32":  # pragma: no cover - Windows
+        if sys.platform == "win32":  # pragma: no cover - tests run on other systems
             # There, SO_REUSEADDR would let any other process listen on the same address.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:

@@ -10,54 +10,100 @@ from typing import Any
 
 from entra_fast import _native
 from entra_fast._native import PROVIDERS
+from entra_fast._settings.catalogue import BIND_ADDRESS
 
 Schema = dict[str, Any]
 
-_PROVIDER: Schema = {
-    "type": "string",
-    "enum": list(PROVIDERS),
-    "description": "The provider; both names mean the same one.",
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_PROVIDER = {
+    "identity_provider": {
+        "description": "May be left out, or null, where exactly one provider is enabled.",
+        "anyOf": [_reference("IdentityProvider"), {"type": "null"}],
+    }
 }
-_TARGET: Schema = {
-    "type": "string",
-    "examples": ["api://dev-gcp.my-team.my-app/.default", "dev-gcp:my-team:my-app"],
-    "description": "The API that the token is for.",
+_WANTED = {
+    **_PROVIDER,
+    "target": _reference("Target"),
+    "skip_cache": {
+        "type": "boolean",
+        "default": False,
+        "description": "Fetch a new token, which replaces the cached one for every caller.",
+    },
 }
-_SKIP_CACHE: Schema = {
-    "type": "boolean",
-    "default": False,
-    "description": "Fetch a new token, which replaces the cached one for every caller.",
-}
-_ERROR: Schema = {
-    "type": "object",
-    "required": ["error", "error_description"],
-    "properties": {
-        "error": {"type": "string", "examples": ["invalid_request", "invalid_grant", "server_error"]},
-        "error_description": {"type": "string"},
-        "error_codes": {"type": "array", "items": {"type": "integer"}},
-        **{
-            name: {"type": "string"}
-            for name in ("suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri")
+_SCHEMAS: dict[str, Schema] = {
+    "IdentityProvider": {
+        "type": "string",
+        "enum": list(PROVIDERS),
+        "description": "The provider; both names mean the same one.",
+    },
+    "Target": {
+        "type": "string",
+        "examples": ["api://dev-gcp.my-team.my-app/.default", "dev-gcp:my-team:my-app"],
+        "description": "The API that the token is for.",
+    },
+    "TokenRequest": {"type": "object", "required": ["target"], "properties": _WANTED},
+    "ExchangeRequest": {
+        "type": "object",
+        "required": ["target", "user_token"],
+        "properties": {**_WANTED, "user_token": {"type": "string", "description": "The user's token."}},
+    },
+    "IntrospectionRequest": {
+        "type": "object",
+        "required": ["token"],
+        "properties": {**_PROVIDER, "token": {"type": "string", "description": "The token to introspect."}},
+    },
+    "TokenResponse": {
+        "type": "object",
+        "required": ["access_token", "expires_in", "token_type"],
+        "properties": {
+            "access_token": {"type": "string"},
+            "expires_in": {"type": "integer", "description": "Remaining lifetime in seconds."},
+            "token_type": {"type": "string", "const": "Bearer"},
+        },
+    },
+    "IntrospectionResponse": {
+        "type": "object",
+        "required": ["active"],
+        "properties": {
+            "active": {"type": "boolean"},
+            "error": {"type": "string", "description": "Why the token is not active."},
+        },
+        "additionalProperties": {"description": "When active: all claims of the token, verbatim."},
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error", "error_description"],
+        "properties": {
+            "error": {"type": "string", "examples": ["invalid_request", "invalid_grant", "server_error"]},
+            "error_description": {"type": "string"},
+            "error_codes": {"type": "array", "items": {"type": "integer"}},
+            **{
+                name: {"type": "string"}
+                for name in ("suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri")
+            },
         },
     },
 }
-_TOKEN: Schema = {
-    "type": "object",
-    "required": ["access_token", "expires_in", "token_type"],
-    "properties": {
-        "access_token": {"type": "string"},
-        "expires_in": {"type": "integer", "description": "Seconds that the token has left now."},
-        "token_type": {"type": "string", "const": "Bearer"},
-    },
+_REFUSALS = {
+    "400": "The request is malformed.",
+    "403": "The caller appears to be a browser or a proxy.",
+    "408": "The request did not arrive in time.",
+    "415": "The body is compressed.",
+    "417": "`Expect` is anything but `100-continue`.",
+    "431": "A header field is too large, or there are too many.",
+    "501": "The transfer coding is not `chunked`.",
 }
-_INTROSPECTION: Schema = {
-    "type": "object",
-    "required": ["active"],
-    "properties": {
-        "active": {"type": "boolean"},
-        "error": {"type": "string", "description": "Why the token is not active."},
-    },
-    "additionalProperties": {"description": "When active: all claims of the token, verbatim."},
+_TOKEN_REFUSALS = {
+    **_REFUSALS,
+    "400": "The request is malformed, or the provider refused.",
+    "413": "The body is too large.",
+    "500": "The provider could not be reached, or sent an unusable response.",
+    "503": "The sidecar is overloaded.",
+    "default": "An error from the provider, with its own status.",
 }
 
 
@@ -65,42 +111,39 @@ def _content(schema: Schema, *media_types: str) -> Schema:
     return {media_type: {"schema": schema} for media_type in media_types or ("application/json",)}
 
 
-def _operation(summary: str, fields: Schema, required: list[str], answer: Schema, *, errors: bool) -> Schema:
-    request = {"type": "object", "required": required, "properties": fields}
-    responses: Schema = {"200": {"description": "The answer.", "content": _content(answer)}}
-    refusals = {"403": "The caller appears to be a browser or a proxy.", "415": "The body is compressed."}
-    if errors:
-        refusals |= {
-            "400": "The request is malformed, or the provider refused.",
-            "413": "The body is too large.",
-            "500": "The provider could not be reached, or sent an unusable response.",
-            "default": "An error from the provider, with its own status.",
-        }
-    for status, description in refusals.items():
-        responses[status] = {"description": description, "content": _content(_ERROR)}
+def _operation(
+    operation_id: str, summary: str, request: str, answer: str, refusals: dict[str, str]
+) -> Schema:
+    responses: Schema = {"200": {"description": "The answer.", "content": _content(_reference(answer))}}
+    for status, description in sorted(refusals.items()):
+        responses[status] = {"description": description, "content": _content(_reference("Error"))}
     return {
         "post": {
+            "operationId": operation_id,
             "summary": summary,
             "requestBody": {
                 "required": True,
-                "content": _content(request, "application/json", "application/x-www-form-urlencoded"),
+                "content": _content(
+                    _reference(request), "application/json", "application/x-www-form-urlencoded"
+                ),
             },
             "responses": responses,
         }
     }
 
 
-def _probe(summary: str, media_type: str, *, fails: bool = False) -> Schema:
+def _probe(operation_id: str, summary: str, media_type: str, *, fails: bool = False) -> Schema:
     responses = {"200": {"description": "OK", "content": {media_type: {}}}}
     if fails:
         responses["503"] = {"description": "Not ready, with the reason.", "content": {media_type: {}}}
-    return {"get": {"summary": summary, "responses": responses}}
+    # The listener that serves this document.
+    servers = [{"url": "/", "description": "PROBE_BIND_ADDRESS, or BIND_ADDRESS where that is not set."}]
+    operation = {"operationId": operation_id, "summary": summary, "servers": servers, "responses": responses}
+    return {"get": operation}
 
 
 def document() -> Schema:
     """The whole description."""
-    provider = {"identity_provider": _PROVIDER}
-    wanted = {**provider, "target": _TARGET, "skip_cache": _SKIP_CACHE}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -108,31 +151,40 @@ def document() -> Schema:
             "version": _native.__version__,
             "description": "Tokens from Entra ID for an application, and introspection.",
         },
+        "servers": [
+            {
+                "url": "http://{address}",
+                "variables": {
+                    "address": {"default": str(BIND_ADDRESS.default), "description": "BIND_ADDRESS"}
+                },
+            }
+        ],
         "paths": {
             "/api/v1/token": _operation(
+                "token",
                 "A token for the application itself (client credentials).",
-                wanted,
-                ["identity_provider", "target"],
-                _TOKEN,
-                errors=True,
+                "TokenRequest",
+                "TokenResponse",
+                _TOKEN_REFUSALS,
             ),
             "/api/v1/token/exchange": _operation(
+                "exchange",
                 "A token on behalf of a user.",
-                {**wanted, "user_token": {"type": "string", "description": "The user's token."}},
-                ["identity_provider", "target", "user_token"],
-                _TOKEN,
-                errors=True,
+                "ExchangeRequest",
+                "TokenResponse",
+                _TOKEN_REFUSALS,
             ),
             "/api/v1/introspect": _operation(
+                "introspect",
                 "Whether a token is valid for the application, and its claims.",
-                {**provider, "token": {"type": "string"}},
-                ["identity_provider", "token"],
-                _INTROSPECTION,
-                errors=False,
+                "IntrospectionRequest",
+                "IntrospectionResponse",
+                _REFUSALS,
             ),
-            "/healthz": _probe("The process is alive.", "application/json"),
-            "/readyz": _probe("The sidecar is ready.", "application/json", fails=True),
-            "/metrics": _probe("Metrics in the Prometheus text format.", "text/plain"),
-            "/openapi.json": _probe("This document.", "application/json"),
+            "/healthz": _probe("healthz", "The process is alive.", "application/json"),
+            "/readyz": _probe("readyz", "The sidecar is ready.", "application/json", fails=True),
+            "/metrics": _probe("metrics", "Metrics in the Prometheus text format.", "text/plain"),
+            "/openapi.json": _probe("openapi", "This document.", "application/json"),
         },
+        "components": {"schemas": _SCHEMAS},
     }

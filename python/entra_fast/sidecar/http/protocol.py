@@ -21,13 +21,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from aiohttp import StreamReader, hdrs, web
+from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Server
 
+from entra_fast import _native
 from entra_fast._metrics import Metrics
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http_parser import RawRequestMessage
+
+
+MAX_FIELD_BYTES, MAX_HEADER_FIELDS = 8190, 128
+"""The limits of aiohttp's parser: for the request line and for one header field, and for their number."""
+NOT_HTTP = "the request is not well-formed HTTP"
 
 
 class RequestTimedOut(Exception):
@@ -58,6 +66,46 @@ class JsonResponse(web.Response):
 def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
     """An error that the sidecar itself reports (RFC 6749, section 5.2)."""
     return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
+
+
+MAX_KEPT_HEAD_BYTES = 32_768
+"""With this many bytes of an incomplete head, no more are kept for choosing the sentence of a refusal."""
+
+
+def refusal_of_malformed(exc: BaseException | None, head: bytes) -> tuple[int, str]:
+    """Status and sentence for what aiohttp's parser refuses. Its own text repeats the offending bytes, so
+    only the beginning of that is looked at.
+
+    Args:
+        exc: the parser's error.
+        head: the bytes of the request, as far as they were kept.
+    """
+    reason = exc.message if isinstance(exc, HttpProcessingError) else ""
+    if isinstance(exc, LineTooLong):
+        return 431, f"the request line, or a header field, is larger than {MAX_FIELD_BYTES} bytes"
+    if reason.startswith("Too many headers"):
+        return 431, f"the request has more than {MAX_HEADER_FIELDS} header fields"
+    if reason.startswith(("Missing 'Host'", "Duplicate 'Host'")):
+        several = _native.head_refusal(hosts=["", ""], transfer_encodings=[])
+        return several or (400, NOT_HTTP)
+    if reason.startswith(("Request has invalid `Transfer-Encoding`", "Invalid `Transfer-Encoding`")):
+        return _native.transfer_coding_refusal(head) or (400, NOT_HTTP)
+    return 400, NOT_HTTP
+
+
+def head_refusal(request: web.BaseRequest) -> JsonResponse | None:
+    """The answer to a request whose head aiohttp accepts and RFC 9112 forbids, or None. It closes the
+    connection: where the body ends is in doubt."""
+    headers = request.headers
+    refusal = _native.head_refusal(
+        hosts=headers.getall(hdrs.HOST, []),
+        transfer_encodings=headers.getall(hdrs.TRANSFER_ENCODING, []),
+    )
+    if refusal is None:
+        return None
+    response = error_response(*refusal)
+    response.force_close()
+    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +143,10 @@ class SidecarServer(Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
+            refused = head_refusal(request)
+            if refused is not None:
+                self.metrics.requests.add("other", str(refused.status))
+                return refused
             response = await self._application(request)
             protocol = request.protocol
             if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on():
@@ -134,6 +186,7 @@ class SidecarProtocol(RequestHandler):
         "_body",
         "_deadline",
         "_half_closed",
+        "_head",
         "_offer",
         "_sidecar",
         "current_message",
@@ -145,6 +198,7 @@ class SidecarProtocol(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
+        self._head = bytearray()  # of a head that did not arrive in one piece, or is malformed
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
         self._alone: RawRequestMessage | None = None  # one that arrived with no bytes after it
         self.current_message: RawRequestMessage | None = None  # the request that is being answered
@@ -209,10 +263,17 @@ class SidecarProtocol(RequestHandler):
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
-        if self._request_count != count and self._messages:
+        if self._request_count == count:
+            if self._body is None and len(self._head) < MAX_KEPT_HEAD_BYTES:
+                self._head += data
+        elif self._messages:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
             self._offer = cast("RawRequestMessage", message) if getattr(message, "upgrade", False) else None
+            if hasattr(message, "exc"):
+                self._head += data  # nothing is parsed behind a malformed request
+            else:
+                self._head.clear()
         if self._body is not None and self._body.is_eof():
             if len(data) == 1 and nothing_waits:
                 self._alone = self._offer
@@ -246,9 +307,11 @@ class SidecarProtocol(RequestHandler):
         token, to the client and in the log."""
         if request.writer.output_size > 0:  # pragma: no cover - responses here are sent in one piece
             raise ConnectionError("part of a response was sent already")
-        sentence = "the request is not well-formed HTTP" if status < 500 else "unexpected error"
-        error = "invalid_request" if status < 500 else "server_error"
-        response = error_response(status, sentence, error=error)
+        if status < 500:
+            status, sentence = refusal_of_malformed(exc, bytes(self._head))
+            response = error_response(status, sentence)
+        else:
+            response = error_response(status, "unexpected error", error="server_error")
         response.force_close()
         self._sidecar.metrics.requests.add("other", str(status))
         return response

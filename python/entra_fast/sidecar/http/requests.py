@@ -47,25 +47,33 @@ def is_form(content_types: Iterable[str]) -> bool:
         raise BadRequest(exc.message) from None
 
 
-def token_request(body: bytes, *, form: bool, exchange: bool) -> TokenRequest:
+def token_request(body: bytes, *, form: bool, exchange: bool, one_provider: bool) -> TokenRequest:
     """The request to `/api/v1/token`, or with `exchange` to `/api/v1/token/exchange`.
+
+    Args:
+        one_provider: whether exactly one provider is enabled, so that `identity_provider` may be left out.
 
     Raises:
         BadRequest: the sentence names the field and what was expected.
     """
     try:
-        return TokenRequest(*_native.parse_token_request(body, form=form, exchange=exchange))
+        return TokenRequest(
+            *_native.parse_token_request(body, form=form, exchange=exchange, one_provider=one_provider)
+        )
     except EntraFastError as exc:
         raise BadRequest(exc.message) from None
 
 
-def introspected_token(body: bytes, *, form: bool) -> str:
+def introspected_token(body: bytes, *, form: bool, one_provider: bool) -> str:
     """The token in a request to `/api/v1/introspect`.
+
+    Args:
+        one_provider: as `token_request`.
 
     Raises:
         BadRequest: as `token_request`.
     """
     try:
-        return _native.parse_introspection_request(body, form=form)
+        return _native.parse_introspection_request(body, form=form, one_provider=one_provider)
     except EntraFastError as exc:
         raise BadRequest(exc.message) from None

@@ -19,7 +19,7 @@ from entra_fast._metrics import Metrics
 from entra_fast.sidecar.http.fast_path import FastPathServer
 from entra_fast.sidecar.http.internals import missing_parts
 from entra_fast.sidecar.http.listener import BACKLOG
-from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer
+from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer, head_refusal
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.service import FastPath
 
@@ -138,7 +138,7 @@ class PlainHttpServer:
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._in_progress += 1
         try:
-            return await handler(request)
+            return head_refusal(request) or await handler(request)
         finally:
             self._in_progress -= 1
 

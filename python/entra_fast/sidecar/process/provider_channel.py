@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from entra_fast import _background, _native
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import Waiters
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import AcquiredToken, token_key
 from entra_fast._settings.load import Settings
@@ -102,7 +103,7 @@ class ProviderChannel:
     async def keys_problem(self) -> str | None:
         """See `Provider.keys_problem`."""
         try:
-            answer = await self.ask("keys", kid=None)
+            answer = await self.ask("keys", cause=Cause.NO_KEYS.value, kid=None)
         except ProviderError as exc:
             return exc.message
         return answer["reason"] or "the discovery document has not been fetched yet"
@@ -140,10 +141,10 @@ class ProviderChannel:
                 keys = None if text is None else KeySet(text)
                 changes.keys_changed(keys)
                 self._keys.announced(keys, fields["reason"])
-            case "cool_down":
+            case "cool_downs":
                 until = fields["until"]
-                self._keys.cool_down_ends = -math.inf if until is None else until  # JSON has no infinity
-                changes.cool_down_changed(self._keys.cool_down_ends)
+                self._keys.cool_downs = {cause: until.get(cause.value, -math.inf) for cause in Cause}
+                changes.cool_downs_changed(self._keys.cool_downs)
             case "signatures_distrusted":
                 _native.distrust_fast_signatures()
             case _:
@@ -214,6 +215,15 @@ class ChannelTokens:
         return {"monotonic": self._clocks.monotonic(), "now": self._clocks.wall()}
 
 
+class _Question:
+    """A question for new keys that is in flight, and the callers that wait for its answer."""
+
+    def __init__(self, ask: Coroutine[object, object, bool]) -> None:
+        self.waiters = Waiters()
+        self.task = _background.start(ask, "question for keys")
+        self.task.add_done_callback(lambda _: self.waiters.wake())
+
+
 class ChannelKeys:
     """The keys that the provider process fetches: a `KeySource`. New key sets are announced without a
     request."""
@@ -221,11 +231,10 @@ class ChannelKeys:
     def __init__(self, channel: ProviderChannel, clocks: Clocks) -> None:
         self._channel = channel
         self._clocks = clocks
-        self._asking: asyncio.Task[bool] | None = None
-        self._waiters = Waiters()
+        self._questions: dict[Cause, _Question] = {}
         self._keys: KeySet | None = None
         self._reason: str | None = None
-        self.cool_down_ends = -math.inf
+        self.cool_downs = dict.fromkeys(Cause, -math.inf)
 
     def announced(self, keys: KeySet | None, reason: str | None) -> None:
         """The provider process now has this key set, or none for this reason."""
@@ -233,36 +242,38 @@ class ChannelKeys:
 
     async def aclose(self) -> None:
         """Stop asking."""
-        await _background.cancel(self._asking)
+        await _background.cancel(*(question.task for question in self._questions.values()))
 
-    async def refresh_for_unknown(self, kid: str | None) -> bool:
-        """See `AsyncKeys.refresh_for_unknown`. A flood of unknown ids causes one request at a time."""
-        if kid is not None and self._keys is not None and kid in self._keys.kids:
+    async def refresh_for(self, cause: Cause, kid: str | None) -> bool:
+        """See `AsyncKeys.refresh_for`. A flood of tokens costs one question at a time for each cause."""
+        known = kid is not None and self._keys is not None and kid in self._keys.kids
+        if known and cause is not Cause.FAILED_SIGNATURE:
             return True  # it arrived while the token was verified
-        if self._clocks.monotonic() < self.cool_down_ends:
+        if self._clocks.monotonic() < self.cool_downs[cause]:
             return False
-        if self._asking is None or self._asking.done():
-            self._asking = _background.start(self._ask(kid), "request for keys")
-            self._asking.add_done_callback(lambda _: self._waiters.wake())
-        asking = self._asking
-        await self._waiters.wait()
-        return not asking.cancelled() and asking.exception() is None and asking.result()
+        question = self._questions.get(cause)
+        if question is None or question.task.done():
+            question = self._questions[cause] = _Question(self._ask(cause, kid))
+        await question.waiters.wait()
+        task = question.task
+        return not task.cancelled() and task.exception() is None and task.result()
 
     def call_when_fetched(self, resume: Callable[[], None]) -> bool:
         """See `AsyncKeys.call_when_fetched`."""
-        if self._asking is None or self._asking.done():
-            return False
-        self._waiters.add(resume)
-        return True
+        for question in self._questions.values():
+            if not question.task.done():
+                question.waiters.add(resume)
+                return True
+        return False
 
     def unavailable(self) -> KeysUnavailable:
         """See `KeySource.unavailable`."""
         reason = self._reason or "keys of the token issuer are not available: they have not been fetched yet"
         return KeysUnavailable("keys_unavailable", reason)
 
-    async def _ask(self, kid: str | None) -> bool:
+    async def _ask(self, cause: Cause, kid: str | None) -> bool:
         try:
-            answer = await self._channel.ask("keys", kid=kid)
+            answer = await self._channel.ask("keys", cause=cause.value, kid=kid)
         except ProviderError as exc:
             self._reason = f"keys of the token issuer are not available: {exc.message}"
             return False

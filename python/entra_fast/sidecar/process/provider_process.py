@@ -21,6 +21,7 @@ from entra_fast import _background, _native
 from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
@@ -89,7 +90,7 @@ class ProviderProcess:
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
         self._issuer: str | None = None
-        self._cool_down = -math.inf
+        self._cool_downs: dict[str, float] = {}
         self._signatures_distrusted = False
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
@@ -155,7 +156,7 @@ class ProviderProcess:
             case "renew":
                 self._renew(worker, *_wanted(fields))
             case "keys":
-                return self._keys_for(_optional_text(fields, "kid"))
+                return self._keys_for(Cause(fields["cause"]), _optional_text(fields, "kid"))
             case "readiness":
                 return {"reason": self.not_ready_reason()}
             case "metrics":
@@ -188,7 +189,7 @@ class ProviderProcess:
         if self._issuer is not None:
             worker.channel.send("provider", issuer=self._issuer)
         worker.channel.send("keys", **self._key_set())
-        worker.channel.send("cool_down", until=self._cool_down)
+        worker.channel.send("cool_downs", until=self._cool_downs)
         if self._signatures_distrusted:
             worker.channel.send("signatures_distrusted")
         worker.channel.send("serve")
@@ -255,10 +256,11 @@ class ProviderProcess:
         """See `ProviderChanges.keys_changed`."""
         self.announce("keys", **self._key_set())
 
-    def cool_down_changed(self, until: float) -> None:
-        """See `ProviderChanges.cool_down_changed`."""
-        self._cool_down = until
-        self.announce("cool_down", until=until)
+    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+        """See `ProviderChanges.cool_downs_changed`."""
+        # JSON has no infinity: what is not named has no cool-down.
+        self._cool_downs = {cause.value: end for cause, end in until.items() if math.isfinite(end)}
+        self.announce("cool_downs", until=self._cool_downs)
 
     def _key_set(self) -> Fields:
         keys = self._provider.keys
@@ -266,9 +268,9 @@ class ProviderProcess:
             return {"text": None, "reason": self._provider.no_keys_reason()}
         return {"text": keys.text.decode("utf-8"), "reason": None}
 
-    async def _keys_for(self, kid: str | None) -> Fields:
+    async def _keys_for(self, cause: Cause, kid: str | None) -> Fields:
         keys = self._provider.keys
-        again = False if keys is None else await keys.refresh_for_unknown(kid)
+        again = False if keys is None else await keys.refresh_for(cause, kid)
         return {"again": again, "reason": self._provider.no_keys_reason()}
 
     # --- the whole sidecar ---

@@ -31,7 +31,11 @@ def for_worker(settings: Settings) -> Fields:
         },
         "provider": None
         if provider is None
-        else {"client_id": provider.client_id, "tenant_id": provider.tenant_id},
+        else {
+            "client_id": provider.client_id,
+            "tenant_id": provider.tenant_id,
+            "allowed_tenants": provider.allowed_tenants,
+        },
         "caches": {
             **dataclasses.asdict(share_of_each(caches, server.workers)),
             "verified_entries": math.ceil(caches.verified_entries / server.workers),
@@ -54,6 +58,7 @@ def settings_from(fields: Fields) -> Settings:
             jwks_uri=None,
             token_endpoint=None,
             credentials=CredentialSettings(),
+            allowed_tenants=tuple(provider["allowed_tenants"]),
         ),
         outbound=OutboundSettings(),
         caches=CacheSettings(**fields["caches"]),

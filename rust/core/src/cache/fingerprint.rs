@@ -15,7 +15,7 @@
 //! The nonce is always the same: the tag is the hash plus a constant. So anyone who sees two fingerprints can compute
 //! the hash key. They never leave the process, are never shown, and are keys of [`crate::cache::s3_fifo`] only. Keys
 //! that several processes must agree on (the provider process's tokens, a shared cache) are SHA-256 digests
-//! ([`crate::cache::digest`]).
+//! ([`crate::digest`]).
 
 use std::fmt;
 

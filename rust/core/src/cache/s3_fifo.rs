@@ -621,7 +621,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::digest::{Digest, sha256};
+    use crate::digest::{Digest, sha256};
 
     const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 

@@ -13,8 +13,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cache::digest::Digest;
 use crate::cache::s3_fifo::{Limits, S3Fifo};
+use crate::digest::Digest;
 use crate::jose::json;
 
 /// A token is handed out until this many seconds before it expires: it still has to reach an API and be valid there,
@@ -223,9 +223,9 @@ impl fmt::Debug for CachedToken {
 /// The cache. Thread-safe.
 pub struct TokenCache {
     entries: S3Fifo<Digest, Arc<Entry>>,
-    /// Lookups that found a token, but within its safety margin.
+    /// Lookups that found a token, but do not count as hits: it was within its safety margin.
     unfresh: AtomicU64,
-    /// Misses that are counted twice, because the lookup is repeated.
+    /// Misses that are counted twice, because the lookup was repeated.
     asked_again: AtomicU64,
     expired: AtomicU64,
 }
@@ -288,11 +288,15 @@ impl TokenCache {
         token
     }
 
-    /// Like [`Self::get`], but also within the safety margin, for use when the provider fails. It requests no renewal,
-    /// because the caller's own has just failed.
+    /// As [`Self::get`], but within the safety margin too, for when the provider fails. No renewal is asked for,
+    /// because the caller has just failed to make one; and nothing is counted, because [`Self::get`] has done so.
     #[inline]
     pub fn get_stale(&self, key: &Digest, now: Now) -> Option<CachedToken> {
-        self.living(key, now).map(|entry| cached(entry, false, now))
+        let entry = self.living(key, now);
+        self.asked_again.fetch_add(1, Relaxed);
+        let entry = entry?;
+        self.unfresh.fetch_add(1, Relaxed);
+        Some(cached(entry, false, now))
     }
 
     /// A renewal failed: it is due again `retry_in` seconds after `monotonic`, for one caller.
@@ -356,7 +360,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::digest::sha256;
+    use crate::digest::sha256;
 
     const KEY: Digest = [7; 32];
     const UNIX: f64 = 1_800_000_000.0;
@@ -630,12 +634,13 @@ mod tests {
         cache.put(&KEY, "token", lives(3600.0), START);
         cache.get(&KEY, after(0.0)); // a hit
         cache.get(&KEY, after(3500.0)); // within the margin: a miss
-        cache.get_stale(&KEY, after(3500.0)); // a hit
+        cache.get_stale(&KEY, after(3500.0)); // the same question
+        cache.get_stale(&sha256(b"unknown"), after(0.0)); // the same question as below
         cache.get(&sha256(b"unknown"), after(0.0)); // a miss
         cache.renewal_failed(&KEY, START, 1.0); // no question
         cache.get(&KEY, after(3700.0)); // ended: a miss
         let TokenCacheStats { hits, misses, evictions, expired, entries, bytes } = cache.stats();
-        assert_eq!((hits, misses, evictions, expired, entries, bytes), (2, 3, 0, 1, 0, 0));
+        assert_eq!((hits, misses, evictions, expired, entries, bytes), (1, 3, 0, 1, 0, 0));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Document {
     /// Parse, taking the text over without copying it.
     ///
     /// # Errors
-    /// [`JsonError`] where the text is not strict JSON.
+    /// [`JsonError`] if the text is not strict JSON.
     pub fn parse(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
         Self::parse_with(text.into(), false)
     }
@@ -102,7 +102,7 @@ impl Document {
     /// of them may be repeated.
     ///
     /// # Errors
-    /// [`JsonError`] where the text is not strict JSON.
+    /// [`JsonError`] if the text is not strict JSON.
     pub fn parse_with_repeated_members(text: impl Into<Vec<u8>>) -> Result<Self, JsonError> {
         Self::parse_with(text.into(), true)
     }
@@ -178,7 +178,7 @@ impl<'d> Value<'d> {
         &self.document.text[node.start as usize..node.end as usize]
     }
 
-    /// The string, or None where it is something else. Borrowed unless it was written with escapes.
+    /// The string, or None if it is something else. Borrowed unless it was written with escapes.
     #[must_use]
     pub fn as_str(self) -> Option<Cow<'d, str>> {
         let node = self.node();
@@ -195,7 +195,7 @@ impl<'d> Value<'d> {
         self.as_str().is_some_and(|text| text == expected)
     }
 
-    /// The number as a float, or None where it is something else or beyond the range of finite floats.
+    /// The number as a float, or None if it is something else or beyond the range of finite floats.
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         if self.kind() != Kind::Number {
@@ -303,7 +303,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
             b'\t' => out.extend_from_slice(b"\\t"),
             byte => {
                 out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(crate::cache::digest::hex(&[byte]).as_bytes());
+                out.extend_from_slice(crate::digest::hex(&[byte]).as_bytes());
             }
         }
         rest = &rest[at + 1..];

@@ -3,7 +3,7 @@
 //! Every property of a key is checked here, once, so that verifying a token is only the public operation. A key
 //! that is weak, made for another use or ambiguous never gets into a set.
 
-use crate::cache::digest::{Digest, sha256};
+use crate::digest::{Digest, sha256};
 use crate::jose::algorithm::{Algorithm, AlgorithmSet};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
@@ -22,7 +22,8 @@ pub(crate) type Prepare = fn(&Material, Algorithm) -> Result<PreparedKey, &'stat
 #[derive(Debug)]
 pub struct PublicKey {
     kid: Option<String>,
-    issuer: Option<String>,
+    /// Sorted, each once.
+    issuers: Vec<String>,
     thumbprint: Digest,
     algorithms: AlgorithmSet,
     prepared: Vec<(Algorithm, PreparedKey)>,
@@ -52,9 +53,9 @@ impl PublicKey {
         if jwk.get("d").is_some() {
             return Err("contains a private key, so anyone who reads it can sign");
         }
-        let issuer = match jwk.get("issuer") {
-            None => None,
-            Some(issuer) => Some(issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()),
+        let issuers = match jwk.get("issuer") {
+            None => Vec::new(),
+            Some(issuer) => vec![issuer.as_str().ok_or("has an issuer that is not a string")?.into_owned()],
         };
         let (material, thumbprint, possible) = match jwk.get("kty").and_then(Value::as_str).as_deref() {
             Some("RSA") => rsa(jwk)?,
@@ -68,7 +69,7 @@ impl PublicKey {
             .iter()
             .map(|algorithm| prepare(&material, algorithm).map(|key| (algorithm, key)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { kid, issuer, thumbprint, algorithms, prepared })
+        Ok(Self { kid, issuers, thumbprint, algorithms, prepared })
     }
 
     /// The key's id, where it has one.
@@ -77,10 +78,21 @@ impl PublicKey {
         self.kid.as_deref()
     }
 
-    /// The issuer that the key is bound to: concrete, or a template with `{tenantid}` (Microsoft's extension).
+    /// The issuers that the key is bound to: concrete, or templates with `{tenantid}` (Microsoft's extension). Without
+    /// any, the key is bound to none.
     #[must_use]
-    pub fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers
+    }
+
+    /// Take in another entry of the same key. Its issuers unite; an entry without an issuer adds none. Of the
+    /// algorithms, those that both entries allow remain, which may be none. So the order of the entries does not matter.
+    pub(crate) fn unite(&mut self, other: Self) {
+        self.issuers.extend(other.issuers);
+        self.issuers.sort();
+        self.issuers.dedup();
+        self.algorithms = self.algorithms.iter().filter(|algorithm| other.algorithms.contains(*algorithm)).collect();
+        self.prepared.retain(|(algorithm, _)| other.algorithms.contains(*algorithm));
     }
 
     /// SHA-256 thumbprint (RFC 7638): keys with the same thumbprint are the same key.
@@ -95,7 +107,7 @@ impl PublicKey {
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.thumbprint == other.thumbprint
             && self.kid == other.kid
-            && self.issuer == other.issuer
+            && self.issuers == other.issuers
             && self.algorithms == other.algorithms
     }
 

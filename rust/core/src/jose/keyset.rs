@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use crate::digest::Digest;
+use crate::error::shown;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::json::{Document, JsonError, Kind};
 use crate::jose::jwk::{Prepare, PublicKey, kid_of};
 use crate::jose::signature::PreparedKey;
-use crate::validate::error::shown;
 
 /// Maximum size of the text of a key set, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -19,7 +20,10 @@ pub const MAX_BYTES: usize = 1 << 20;
 /// Maximum number of keys in one set. Entra ID publishes about ten.
 pub const MAX_KEYS: usize = 512;
 
-/// Maximum number of header spellings that one set remembers: a few per key, as issuers write one or two.
+/// Why an entry is dropped whose `kid` another key has too: no token could say which of the two it means.
+const AMBIGUOUS: &str = "shares its kid with another key";
+
+/// How many header spellings are remembered in one set: a few per key, as issuers write one or two.
 const REMEMBERED_HEADERS: usize = 32;
 
 /// Why a text is not a usable key set.
@@ -68,6 +72,8 @@ pub struct Selected {
     pub key: Arc<PublicKey>,
     /// The algorithm, which the key can do.
     pub algorithm: Algorithm,
+    /// Whether the header names the key by its `kid`; otherwise it is the only one.
+    pub named: bool,
 }
 
 /// An immutable set of keys.
@@ -87,7 +93,7 @@ impl KeySet {
     /// `generation` must differ for every set that one validator sees.
     ///
     /// # Errors
-    /// [`KeySetError`] where nothing usable is left.
+    /// [`KeySetError`] if nothing usable is left.
     pub fn parse(jwks: &[u8], generation: u64) -> Result<Self, KeySetError> {
         Self::prepared_by(jwks, generation, PreparedKey::new)
     }
@@ -107,7 +113,7 @@ impl KeySet {
         let mut candidates = Vec::new();
         for entry in entries {
             match PublicKey::prepared_by(entry, prepare) {
-                Ok(key) => candidates.push(Arc::new(key)),
+                Ok(key) => candidates.push(key),
                 Err(reason) => {
                     let kid = kid_of(entry).ok().flatten().as_deref().map(shown);
                     dropped.push(Dropped { kid, reason });
@@ -129,9 +135,9 @@ impl KeySet {
         Ok(set)
     }
 
-    /// Two different keys under one `kid` are ambiguous: neither is used. The same key twice is one key.
-    fn take_unambiguous(&mut self, candidates: Vec<Arc<PublicKey>>) {
-        let mut thumbprints: HashMap<&str, Option<[u8; 32]>> = HashMap::new();
+    /// Two different keys under one `kid` are ambiguous: neither is taken. The same key twice is one key.
+    fn take_unambiguous(&mut self, candidates: Vec<PublicKey>) {
+        let mut thumbprints: HashMap<&str, Option<Digest>> = HashMap::new();
         for key in &candidates {
             if let Some(kid) = key.kid() {
                 let seen = thumbprints.entry(kid).or_insert(Some(*key.thumbprint()));
@@ -142,19 +148,28 @@ impl KeySet {
         }
         let ambiguous: Vec<String> =
             thumbprints.iter().filter(|(_, seen)| seen.is_none()).map(|(kid, _)| (*kid).to_owned()).collect();
+        let mut taken: Vec<PublicKey> = Vec::with_capacity(candidates.len());
         for key in candidates {
-            match key.kid() {
-                Some(kid) if ambiguous.iter().any(|other| other == kid) => {
-                    self.dropped.push(Dropped { kid: Some(shown(kid)), reason: "shares its kid with another key" });
-                }
-                Some(kid) if self.by_kid.contains_key(kid) => {}
-                kid => {
-                    if let Some(kid) = kid {
-                        self.by_kid.insert(kid.to_owned(), self.keys.len());
-                    }
-                    self.keys.push(key);
-                }
+            if let Some(kid) = key.kid().filter(|kid| ambiguous.iter().any(|other| other == kid)) {
+                self.dropped.push(Dropped { kid: Some(shown(kid)), reason: AMBIGUOUS });
+                continue;
             }
+            let same = |own: &&mut PublicKey| own.kid() == key.kid() && own.thumbprint() == key.thumbprint();
+            match taken.iter_mut().find(same) {
+                Some(own) => own.unite(key),
+                None => taken.push(key),
+            }
+        }
+        for key in taken {
+            if key.algorithms().is_empty() {
+                let reason = "is listed twice, for different algorithms";
+                self.dropped.push(Dropped { kid: key.kid().map(shown), reason });
+                continue;
+            }
+            if let Some(kid) = key.kid() {
+                self.by_kid.insert(kid.to_owned(), self.keys.len());
+            }
+            self.keys.push(Arc::new(key));
         }
     }
 
@@ -176,6 +191,12 @@ impl KeySet {
         &self.dropped
     }
 
+    /// How many entries were not taken because a different key has the same `kid`.
+    #[must_use]
+    pub fn ambiguous(&self) -> usize {
+        self.dropped.iter().filter(|dropped| dropped.reason == AMBIGUOUS).count()
+    }
+
     /// The key of that id. A token without `kid` is only unambiguous in a set of one key.
     #[must_use]
     pub fn find(&self, kid: Option<&str>) -> Option<&Arc<PublicKey>> {
@@ -192,6 +213,15 @@ impl KeySet {
         match key.kid() {
             Some(kid) => self.find(Some(kid)).is_some_and(|own| own.is_same_as(key)),
             None => self.keys.iter().any(|own| own.is_same_as(key)),
+        }
+    }
+
+    /// Does another set have the same key, or none as well, under that id?
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self, kid: Option<&str>) -> bool {
+        match (self.find(kid), other.find(kid)) {
+            (Some(own), Some(other)) => own.is_same_as(other),
+            (own, other) => own.is_none() && other.is_none(),
         }
     }
 
@@ -216,5 +246,67 @@ impl KeySet {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn entry(kid: &str, member: &str, value: &str) -> Value {
+        let jwk: Value = serde_json::from_str(include_str!("../../tests/keys/rfc7515_a_2.json")).unwrap();
+        json!({"kty": "RSA", "kid": kid, "n": jwk["n"], "e": jwk["e"], member: value})
+    }
+
+    fn set(entries: &[Value]) -> Result<KeySet, KeySetError> {
+        KeySet::parse(json!({ "keys": entries }).to_string().as_bytes(), 1)
+    }
+
+    #[test]
+    fn the_same_key_twice_is_one_key_for_the_issuers_of_both_entries() {
+        let (one, other, none) = (entry("k", "issuer", "a"), entry("k", "issuer", "b"), entry("k", "use", "sig"));
+        for entries in [[&one, &other, &none], [&other, &none, &one], [&none, &one, &other]] {
+            let set = set(&entries.map(Clone::clone)).unwrap();
+            assert_eq!(set.keys().len(), 1);
+            assert_eq!(set.keys()[0].issuers(), ["a", "b"]);
+            assert_eq!(set.dropped(), []);
+        }
+    }
+
+    #[test]
+    fn the_same_key_twice_serves_the_algorithms_that_both_entries_allow() {
+        let (rs, ps, any) = (entry("k", "alg", "RS256"), entry("k", "alg", "PS256"), entry("k", "use", "sig"));
+        for entries in [[&rs, &any], [&any, &rs]] {
+            let set = set(&entries.map(Clone::clone)).unwrap();
+            assert_eq!(set.keys()[0].algorithms().iter().collect::<Vec<_>>(), [Algorithm::Rs256]);
+        }
+        for entries in [[&rs, &ps], [&ps, &rs]] {
+            let error = set(&entries.map(Clone::clone)).unwrap_err();
+            assert!(error.to_string().contains("different algorithms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn different_keys_under_one_kid_are_both_dropped_and_counted() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let (one, good) = (entry("k", "use", "sig"), entry("good", "use", "sig"));
+        let mut other = one.clone();
+        other["n"] = json!(n);
+        let set = set(&[one.clone(), good, other, one]).unwrap();
+        assert_eq!((set.keys().len(), set.ambiguous(), set.dropped().len()), (1, 3, 3));
+        assert!(set.find(Some("k")).is_none());
+    }
+
+    #[test]
+    fn sets_agree_about_a_key_that_neither_changed_nor_came_nor_went() {
+        let of = |entries: &[Value]| set(entries).unwrap();
+        let (one, bound) = (of(&[entry("k", "use", "sig")]), of(&[entry("k", "issuer", "a")]));
+        assert!(one.agrees_with(&of(&[entry("k", "use", "sig")]), Some("k")));
+        assert!(one.agrees_with(&bound, Some("absent")));
+        assert!(!one.agrees_with(&bound, Some("k")));
+        assert!(!one.agrees_with(&of(&[entry("new", "use", "sig")]), Some("k")));
+        assert!(!one.agrees_with(&bound, None), "a token without kid means the only key");
     }
 }

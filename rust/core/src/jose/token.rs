@@ -5,11 +5,11 @@
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+use crate::error::Error;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
 use crate::jose::jwk::MAX_KID_BYTES;
-use crate::validate::error::Error;
 
 /// Default limit of a token's size in bytes. Entra ID's tokens stay below 10 KiB even with 200 groups.
 pub const MAX_TOKEN_BYTES: usize = 64 * 1024;
@@ -89,7 +89,7 @@ pub enum NamedAlgorithm {
 /// Decode a header segment to its JSON.
 ///
 /// # Errors
-/// [`Error::NotAJwt`] where it is not base64url of a strict JSON object.
+/// [`Error::NotAJwt`] if it is not base64url of a strict JSON object.
 pub fn decode_header(segment: &[u8]) -> Result<Document, Error> {
     let text = base64url::decode(segment).map_err(|_| not_a_jwt("a base64url header", "other characters"))?;
     let document = Document::parse(text).map_err(|error| not_a_jwt("a JSON header", error.reason()))?;

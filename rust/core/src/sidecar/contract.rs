@@ -156,7 +156,7 @@ pub enum Refusal {
     NotJson(JsonError),
     /// The body is JSON, but not an object.
     NotAnObject,
-    /// The body is not a form, or has too many fields.
+    /// The body has too many fields.
     Form(FormError),
     /// The field is there more than once.
     Repeated(Field),
@@ -172,7 +172,7 @@ pub enum Refusal {
     NotAFlag(ContentType),
     /// The provider is not known.
     UnknownProvider,
-    /// The target has none of the accepted forms.
+    /// The target is no scope, or too long.
     Target,
     /// The Host header names another host.
     Host,
@@ -214,7 +214,7 @@ impl fmt::Display for Refusal {
             Self::UnknownProvider => f.write_str("identity_provider must be 'entra_id' (or its older name 'azuread')"),
             Self::Target => f.write_str(
                 "target must be 'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', \
-                 another api:// or https:// scope, or '<cluster>:<namespace>:<app>'",
+                 '<cluster>:<namespace>:<app>' or another scope (RFC 6749, section 3.3)",
             ),
             Self::Host => {
                 f.write_str("the Host header must be a loopback address or an allowed host (ENTRA_FAST_ALLOWED_HOSTS)")
@@ -229,16 +229,13 @@ impl fmt::Display for Refusal {
 // --- targets -------------------------------------------------------------------------------------------------------
 
 /// The scope that a target means: `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`,
-/// and a scope stays as it is.
+/// and any other scope stays as it is.
 ///
 /// # Errors
-/// [`Refusal::Target`] where it is neither.
+/// [`Refusal::Target`] if it is not a scope.
 pub fn scope_for(target: &str) -> Result<Cow<'_, str>, Refusal> {
     if target.len() > MAX_TARGET_BYTES || !is_scope(target) {
         return Err(Refusal::Target);
-    }
-    if target.starts_with("api://") || target.starts_with("https://") || target.ends_with("/.default") {
-        return Ok(Cow::Borrowed(target));
     }
     let mut parts = target.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -248,7 +245,7 @@ pub fn scope_for(target: &str) -> Result<Cow<'_, str>, Refusal> {
         {
             Ok(Cow::Owned(format!("api://{cluster}.{namespace}.{app}/.default")))
         }
-        _ => Err(Refusal::Target),
+        _ => Ok(Cow::Borrowed(target)),
     }
 }
 
@@ -306,7 +303,7 @@ pub struct Fields<'b> {
 pub struct TokenRequest<'f> {
     /// The API that the token is for, as it was written: see [`scope_for`].
     pub target: &'f str,
-    /// The user's token; None where the application asks for itself.
+    /// The user's token; None if the application asks for itself.
     pub user_token: Option<&'f str>,
     /// Whether to fetch a new token.
     pub skip_cache: bool,
@@ -315,7 +312,7 @@ pub struct TokenRequest<'f> {
 /// Read the fields of a body and hand them to `answer`; they may point into a document that does not outlive the call.
 ///
 /// # Errors
-/// A [`Refusal`] where the body cannot be read, or has a known field more than once.
+/// A [`Refusal`] if the body cannot be read, or has a known field more than once.
 pub fn with_fields<R>(
     content_type: ContentType,
     body: &[u8],
@@ -334,12 +331,13 @@ pub fn with_fields<R>(
 }
 
 impl<'b> Fields<'b> {
-    /// The request to `/api/v1/token`.
+    /// The request to `/api/v1/token`. With `one_provider`, exactly one provider is enabled, and
+    /// `identity_provider` may be left out, here and in the other requests.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn token_request(&self) -> Result<TokenRequest<'_>, Refusal> {
-        self.check_provider()?;
+    pub fn token_request(&self, one_provider: bool) -> Result<TokenRequest<'_>, Refusal> {
+        self.check_provider(one_provider)?;
         let target = self.target.checked(Field::Target)?;
         Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()? })
     }
@@ -348,8 +346,8 @@ impl<'b> Fields<'b> {
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn exchange_request(&self) -> Result<TokenRequest<'_>, Refusal> {
-        let request = self.token_request()?;
+    pub fn exchange_request(&self, one_provider: bool) -> Result<TokenRequest<'_>, Refusal> {
+        let request = self.token_request(one_provider)?;
         Ok(TokenRequest { user_token: Some(self.user_token.checked(Field::UserToken)?), ..request })
     }
 
@@ -357,12 +355,15 @@ impl<'b> Fields<'b> {
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn introspected_token(&self) -> Result<&str, Refusal> {
-        self.check_provider()?;
+    pub fn introspected_token(&self, one_provider: bool) -> Result<&str, Refusal> {
+        self.check_provider(one_provider)?;
         self.token.checked(Field::Token)
     }
 
-    fn check_provider(&self) -> Result<(), Refusal> {
+    fn check_provider(&self, one_provider: bool) -> Result<(), Refusal> {
+        if one_provider && self.identity_provider == Text::Missing {
+            return Ok(());
+        }
         let provider = self.identity_provider.checked(Field::IdentityProvider)?;
         if PROVIDERS.contains(&provider) { Ok(()) } else { Err(Refusal::UnknownProvider) }
     }
@@ -382,7 +383,7 @@ impl<'b> Fields<'b> {
     }
 
     /// The fields of an object in its plainest spelling, without a copy of it and without a tape: strings of
-    /// ASCII without escapes, `true` and `false`, and single spaces. None where it is spelled in any other way,
+    /// ASCII without escapes, `true` and `false`, and single spaces. None if it is spelled in any other way,
     /// or is not JSON at all: then it is parsed. Every parser reads what is accepted here in the same way.
     fn of_plain_json(body: &'b [u8]) -> Option<Self> {
         let mut fields = Self::default();
@@ -490,8 +491,6 @@ pub(crate) fn all_bytes(bytes: &[u8], fits: impl Fn(u8) -> bool) -> bool {
 /// Why a body is not an acceptable form (`application/x-www-form-urlencoded`: WHATWG URL, section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormError {
-    /// A field without `=`.
-    Malformed,
     /// More than [`MAX_FIELDS`] fields.
     TooManyFields,
     /// A known field is there more than once.
@@ -503,7 +502,6 @@ pub enum FormError {
 impl fmt::Display for FormError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("request body is not a valid form"),
             Self::TooManyFields => write!(f, "request body has more than {MAX_FIELDS} fields"),
             Self::Repeated => f.write_str("request body has a field twice"),
             Self::NotDecodable => f.write_str("request body has a field that is not percent-encoded UTF-8"),
@@ -532,15 +530,16 @@ pub fn form_fields(body: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<F
     Ok(fields)
 }
 
-/// Names and values of a form, not decoded.
+/// Names and values of a form, not decoded. Empty fields, as between `&&`, are none; a field without `=` has an empty
+/// value.
 struct Pairs<'b> {
-    rest: Option<&'b [u8]>,
+    rest: &'b [u8],
     left: usize,
 }
 
 impl<'b> Pairs<'b> {
     fn of(body: &'b [u8]) -> Self {
-        Self { rest: (!body.is_empty()).then_some(body), left: MAX_FIELDS }
+        Self { rest: body, left: MAX_FIELDS }
     }
 }
 
@@ -548,12 +547,16 @@ impl<'b> Iterator for Pairs<'b> {
     type Item = Result<(&'b [u8], &'b [u8]), FormError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.rest?;
-        let (pair, others) = cut(rest, b'&').map_or((rest, None), |(pair, others)| (pair, Some(others)));
-        self.rest = others;
+        let mut pair = &b""[..];
+        while pair.is_empty() {
+            if self.rest.is_empty() {
+                return None;
+            }
+            (pair, self.rest) = cut(self.rest, b'&').unwrap_or((self.rest, b""));
+        }
         let Some(left) = self.left.checked_sub(1) else { return Some(Err(FormError::TooManyFields)) };
         self.left = left;
-        Some(cut(pair, b'=').ok_or(FormError::Malformed))
+        Some(Ok(cut(pair, b'=').unwrap_or((pair, b""))))
     }
 }
 
@@ -562,7 +565,7 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..position], &bytes[position + 1..]))
 }
 
-/// Decode a name or a value of a form; None where an escape is not one, or the bytes are not UTF-8.
+/// Decode a name or a value of a form; None if an escape is not one, or the bytes are not UTF-8.
 fn form_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     if memchr2(b'%', b'+', bytes).is_none() {
         return str::from_utf8(bytes).ok().map(Cow::Borrowed);
@@ -649,7 +652,7 @@ impl CallerCheck {
     }
 }
 
-/// The name or address in a Host header (RFC 9110, section 7.2), without port and brackets; None where it is malformed.
+/// The name or address in a Host header (RFC 9110, section 7.2), without port and brackets; None if it is malformed.
 #[must_use]
 pub fn host_name(host: &str) -> Option<&str> {
     let host = host.trim_ascii();
@@ -716,10 +719,11 @@ mod tests {
         ] {
             assert_eq!(scope_for(target).as_deref(), Ok(scope), "{target}");
         }
-        let long = format!("api://{}", "a".repeat(TOO_LONG));
-        for target in [
-            "",
+        for scope in [
             "a",
+            "User.Read",
+            "openid profile",
+            "11111111-2222-3333-4444-555555555555",
             "a:b",
             "a::c",
             ":b:c",
@@ -728,7 +732,6 @@ mod tests {
             "a b:c:d",
             "a:b/x:c",
             "a:b:c~",
-            "a:b:\u{e9}",
             "a:b:c%20",
             "urn:n:a",
             "URN:n:a",
@@ -736,6 +739,14 @@ mod tests {
             "http:n:a",
             "HTTPS:n:a",
             "ftp://x",
+            "nav:helse/sykepenger/afp.read",
+        ] {
+            assert_eq!(scope_for(scope).as_deref(), Ok(scope), "{scope}");
+        }
+        let long = format!("api://{}", "a".repeat(TOO_LONG));
+        for target in [
+            "",
+            "a:b:\u{e9}",
             "api://x\n",
             "api://x  y",
             " api://x",
@@ -751,13 +762,22 @@ mod tests {
 
     /// What a body asks of an endpoint, or the sentence of the refusal.
     fn asked(endpoint: Endpoint, content_type: ContentType, body: &[u8]) -> Result<String, String> {
+        asked_of(endpoint, content_type, body, false)
+    }
+
+    fn asked_of(
+        endpoint: Endpoint,
+        content_type: ContentType,
+        body: &[u8],
+        one_provider: bool,
+    ) -> Result<String, String> {
         let shown = |request: TokenRequest<'_>| {
             format!("{} {} {}", request.target, request.user_token.unwrap_or("-"), request.skip_cache)
         };
         with_fields(content_type, body, |fields| match endpoint {
-            Endpoint::Token => fields.token_request().map(shown),
-            Endpoint::Exchange => fields.exchange_request().map(shown),
-            Endpoint::Introspect => fields.introspected_token().map(str::to_owned),
+            Endpoint::Token => fields.token_request(one_provider).map(shown),
+            Endpoint::Exchange => fields.exchange_request(one_provider).map(shown),
+            Endpoint::Introspect => fields.introspected_token(one_provider).map(str::to_owned),
         })
         .flatten()
         .map_err(|refusal| refusal.to_string())
@@ -826,6 +846,44 @@ mod tests {
     }
 
     #[test]
+    fn the_provider_may_be_left_out_where_there_is_one() {
+        use ContentType::{Form, Json};
+        for (endpoint, content_type, body, expected) in [
+            (Endpoint::Token, Json, r#"{"target":"t"}"#, Ok("t - false")),
+            (Endpoint::Token, Json, r#"{"identity_provider":null,"target":"t"}"#, Ok("t - false")),
+            (Endpoint::Exchange, Json, r#"{"target":"t","user_token":"u"}"#, Ok("t u false")),
+            (Endpoint::Introspect, Json, r#"{"token":"a.b.c"}"#, Ok("a.b.c")),
+            (Endpoint::Token, Form, "target=t", Ok("t - false")),
+            (Endpoint::Exchange, Form, "target=t&user_token=u", Ok("t u false")),
+            (Endpoint::Introspect, Form, "token=a.b.c&token_type_hint=access_token", Ok("a.b.c")),
+            (
+                Endpoint::Token,
+                Json,
+                r#"{"identity_provider":"","target":"t"}"#,
+                Err("identity_provider must not be empty"),
+            ),
+            (Endpoint::Introspect, Form, "identity_provider=&token=t", Err("identity_provider must not be empty")),
+            (Endpoint::Introspect, Form, "identity_provider&token=t", Err("identity_provider must not be empty")),
+            (
+                Endpoint::Introspect,
+                Json,
+                r#"{"identity_provider":5,"token":"t"}"#,
+                Err("identity_provider must be a string"),
+            ),
+            (
+                Endpoint::Token,
+                Form,
+                "identity_provider=tokenx&target=t",
+                Err("identity_provider must be 'entra_id' (or its older name 'azuread')"),
+            ),
+            (Endpoint::Token, Form, "", Err("target is missing: expected a string")),
+        ] {
+            let found = asked_of(endpoint, content_type, body.as_bytes(), true);
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{body}");
+        }
+    }
+
+    #[test]
     fn fields_of_forms() {
         let many = |count: usize| format!("identity_provider=entra_id&target=t{}", "&x=1".repeat(count - 2));
         let (most, too_many) = (many(MAX_FIELDS), many(MAX_FIELDS + 1));
@@ -847,8 +905,10 @@ mod tests {
             (Endpoint::Token, "identity_provider=entra_id&target=%ff", Err("target must be percent-encoded UTF-8")),
             (Endpoint::Token, "identity_provider=entra_id&target=a%2", Err("target must be percent-encoded UTF-8")),
             (Endpoint::Token, "identity_provider=entra_id&target=%+1", Err("target must be percent-encoded UTF-8")),
-            (Endpoint::Token, "identity_provider=entra_id&target", Err("request body is not a valid form")),
-            (Endpoint::Token, "identity_provider=entra_id&target=t&", Err("request body is not a valid form")),
+            (Endpoint::Token, "identity_provider=entra_id&target", Err("target must not be empty")),
+            (Endpoint::Token, "&&identity_provider=entra_id&&target=t&x&&", Ok("t - false")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&=", Ok("t - false")),
+            (Endpoint::Token, "identity_provider=entra_id&target=t&target", Err("target must be given once")),
             (
                 Endpoint::Token,
                 "identity_provider=entra_id&target=t&skip_cache=1",
@@ -868,14 +928,11 @@ mod tests {
     fn other_forms_are_read_by_the_same_rules() {
         let known = |name: &str| name == "aud" || name == "x";
         let fields = |body: &'static str| form_fields(body.as_bytes(), known);
-        let expected = vec![("aud".into(), "a b".into()), ("x".into(), "".into())];
-        assert_eq!(fields("y=1&a%75d=a+b&y=%zz&x="), Ok(expected));
+        let expected = || Ok(vec![("aud".into(), "a b".into()), ("x".into(), "".into())]);
+        assert_eq!(fields("y=1&a%75d=a+b&y=%zz&x="), expected());
+        assert_eq!(fields("&&aud=a+b&y&x&"), expected());
         assert_eq!(fields(""), Ok(vec![]));
-        for (body, error) in [
-            ("aud=1&x=2&%61ud=3", FormError::Repeated),
-            ("aud=%ff", FormError::NotDecodable),
-            ("aud", FormError::Malformed),
-        ] {
+        for (body, error) in [("aud=1&x=2&%61ud=3", FormError::Repeated), ("aud=%ff", FormError::NotDecodable)] {
             assert_eq!(fields(body), Err(error), "{body}");
         }
         let many = "y=1&".repeat(MAX_FIELDS) + "y=1";

@@ -14,11 +14,11 @@ use std::time::Duration;
 use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, scope_for, with_fields};
 use super::http_date::{Moment, digits, write_digits};
 use super::http1::{Recognised, Request, recognise};
-use crate::cache::digest::{Digest, of_parts};
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
-use crate::validate::error::Error;
+use crate::digest::{Digest, of_parts};
+use crate::error::Error;
 use crate::validate::introspection;
 use crate::validate::validator::Validator;
 
@@ -28,6 +28,9 @@ pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
 
 /// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
+
+/// A fast path belongs to one provider, and exists only where that is enabled.
+const ONE_PROVIDER: bool = true;
 
 /// The application that the sidecar serves.
 #[derive(Debug, Clone)]
@@ -65,8 +68,8 @@ pub enum Stop {
     Partial(usize),
     /// The next request, of exactly this length, is for the slow path.
     Framed(usize),
-    /// Like `Framed`, but only because the token's signing key is unknown: once there are new keys, the request can be
-    /// answered here.
+    /// As `Framed`, but only because new keys may verify the token: its signing key is unknown, or its signature does not
+    /// verify with the key that is known under that id. Once there are new keys, the request can be answered here.
     KeyNeeded(usize),
     /// The rest is for the slow path, and so is everything else that arrives on this connection.
     Unknown,
@@ -105,6 +108,16 @@ enum Answer {
     RenewalDue(Renewal),
     /// Nothing was written: new keys may help.
     KeyNeeded,
+}
+
+/// Until when no keys are fetched for tokens that the known keys do not verify, in monotonic seconds. Until then such
+/// tokens are answered here: a flood of them must not take time from other requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CoolDowns {
+    /// For tokens whose signing key is unknown.
+    pub unknown_key: f64,
+    /// For tokens whose signature does not verify with the key that is known under their `kid`.
+    pub failed_signature: f64,
 }
 
 /// Counts of what the fast path answered, for the metrics.
@@ -179,8 +192,9 @@ pub struct FastPath {
     /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time
     /// of a SHA-256 digest over the subject token.
     keys: S3Fifo<Fingerprint, Digest>,
-    /// Monotonic seconds, as bits of a float.
-    unknown_keys_refused_until: AtomicU64,
+    /// Monotonic seconds, as bits of a float: see [`CoolDowns`].
+    unknown_key_until: AtomicU64,
+    failed_signature_until: AtomicU64,
 }
 
 impl FastPath {
@@ -196,7 +210,8 @@ impl FastPath {
             tracing,
             fingerprinter: Fingerprinter::new(),
             keys: S3Fifo::new(REMEMBERED_KEYS, seed),
-            unknown_keys_refused_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            unknown_key_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            failed_signature_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
         }
     }
 
@@ -206,10 +221,10 @@ impl FastPath {
         &self.figures
     }
 
-    /// Until that time, in monotonic seconds, tokens with an unknown signing key are answered here: they cause no fetch
-    /// of keys, and a flood of such tokens must not delay other requests.
-    pub fn refuse_unknown_keys_until(&self, monotonic: f64) {
-        self.unknown_keys_refused_until.store(monotonic.to_bits(), Relaxed);
+    /// These are the cool-downs from now on.
+    pub fn set_cool_downs(&self, cool_downs: CoolDowns) {
+        self.unknown_key_until.store(cool_downs.unknown_key.to_bits(), Relaxed);
+        self.failed_signature_until.store(cool_downs.failed_signature.to_bits(), Relaxed);
     }
 
     /// Answer what can be answered of `bytes`, in order.
@@ -279,11 +294,11 @@ impl FastPath {
     ) -> Option<Answer> {
         match endpoint {
             Endpoint::Introspect => {
-                let token = fields.introspected_token().ok()?;
+                let token = fields.introspected_token(ONE_PROVIDER).ok()?;
                 Some(self.introspect(token, caches.validator?, now, out))
             }
-            Endpoint::Token => self.hand_out(fields.token_request().ok()?, caches.tokens, now, out),
-            Endpoint::Exchange => self.hand_out(fields.exchange_request().ok()?, caches.tokens, now, out),
+            Endpoint::Token => self.hand_out(fields.token_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
+            Endpoint::Exchange => self.hand_out(fields.exchange_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
         }
     }
 
@@ -293,12 +308,7 @@ impl FastPath {
                 self.figures.active.fetch_add(1, Relaxed);
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
             }
-            Err(Error::KeysUnavailable) => return Answer::KeyNeeded,
-            Err(Error::UnknownKey { .. })
-                if now.monotonic >= f64::from_bits(self.unknown_keys_refused_until.load(Relaxed)) =>
-            {
-                return Answer::KeyNeeded;
-            }
+            Err(error) if self.new_keys_may_help(&error, token, validator, now) => return Answer::KeyNeeded,
             Err(error) => {
                 self.figures.inactive.fetch_add(1, Relaxed);
                 let body = introspection::inactive(&error.to_string());
@@ -306,6 +316,17 @@ impl FastPath {
             }
         }
         Answer::Written
+    }
+
+    fn new_keys_may_help(&self, error: &Error, token: &str, validator: &Validator, now: Now) -> bool {
+        let until = match error {
+            Error::KeysUnavailable => return true,
+            Error::UnknownKey { .. } => &self.unknown_key_until,
+            Error::SignatureInvalid => &self.failed_signature_until,
+            _ => return false,
+        };
+        now.monotonic >= f64::from_bits(until.load(Relaxed))
+            && validator.unverified_could_pass(token.as_bytes(), now.unix)
     }
 
     fn hand_out(&self, request: TokenRequest<'_>, tokens: &TokenCache, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
@@ -332,7 +353,7 @@ impl FastPath {
         })
     }
 
-    /// The key of the token cache; None where the target or the user's token is not acceptable.
+    /// The key of the token cache; None if the target or the user's token is not acceptable.
     fn cache_key(&self, target: &str, user_token: Option<&str>) -> Option<Digest> {
         let scope = scope_for(target).ok()?;
         let subject = user_token.unwrap_or_default();

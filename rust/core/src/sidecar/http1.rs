@@ -85,7 +85,7 @@ pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
 /// What the lines of a head have said so far.
 #[derive(Default)]
 struct Head<'b> {
-    /// None where the request is not for the fast path.
+    /// None if the request is not for the fast path.
     endpoint: Option<Endpoint>,
     host: Option<&'b str>,
     content_length: Option<usize>,
@@ -98,7 +98,7 @@ struct Head<'b> {
 }
 
 impl<'b> Head<'b> {
-    /// None where it is not plain.
+    /// None if it is not plain.
     fn request_line(&mut self, line: &'b [u8]) -> Option<()> {
         let (method, rest) = split(line, b' ')?;
         let (target, version) = split(rest, b' ')?;
@@ -111,7 +111,7 @@ impl<'b> Head<'b> {
         plain.then_some(())
     }
 
-    /// None where it is not plain, or where the framing is not by length alone.
+    /// None if it is not plain, or if the framing is not by length alone.
     fn header(&mut self, line: &'b [u8]) -> Option<()> {
         let (name, value) = split(line, b':')?;
         if name.is_empty() || !name.iter().all(|byte| is_token_character(*byte)) {

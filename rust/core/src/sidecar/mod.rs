@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod contract;
 pub mod fast_path;
+pub mod head;
 pub mod http1;
 mod http_date;
 pub mod turn;

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::error::Error;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
-use crate::validate::error::Error;
 
 /// Latest time that is accepted in a claim: the end of the year 9999.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
@@ -67,13 +67,13 @@ impl Claims {
         self.has_active
     }
 
-    /// A claim that is a string; None where it is absent or something else.
+    /// A claim that is a string; None if it is absent or something else.
     #[must_use]
     pub fn string(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// The strings in a claim that is an array; nothing where it is absent or something else.
+    /// The strings in a claim that is an array; nothing if it is absent or something else.
     pub fn strings(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         self.get(name).into_iter().flat_map(Value::elements).filter_map(Value::as_str)
     }
@@ -188,7 +188,7 @@ impl fmt::Display for Lacking<'_> {
 /// Read a `NumericDate` (RFC 7519, section 2): seconds since the epoch, possibly with a fraction.
 ///
 /// # Errors
-/// [`Error::ClaimMalformed`] where it is no number, negative or beyond the year 9999.
+/// [`Error::ClaimMalformed`] if it is no number, negative or beyond the year 9999.
 pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, Error> {
     value
         .as_f64()

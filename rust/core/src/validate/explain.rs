@@ -3,11 +3,11 @@
 //! Uses the same checks as [`mod@crate::validate::verify`], but continues after a failure, so it also examines claims
 //! whose signature did not verify. The result is for display, never for decisions.
 
+use crate::error::{Error, shown};
 use crate::jose::json::{Kind, Value};
 use crate::jose::keyset::{KeySet, Selected};
 use crate::jose::token::{Compact, Header};
 use crate::validate::claims::Claims;
-use crate::validate::error::{Error, shown};
 use crate::validate::policy::Policy;
 use crate::validate::verify::{
     Checked, check_age, check_audience, check_expiry, check_issued_at, check_issuer, check_not_before, check_required,
@@ -117,7 +117,7 @@ fn explain_claims(
     report.passed("claims", format!("{} members", claims.root().members().count()));
     let key = Header::parse(compact.header).ok().and_then(|header| keys?.find(header.kid.as_deref()));
     match key {
-        Some(key) => report.add("issuer", check_issuer(&checked, key, policy), in_words(checked.iss)),
+        Some(key) => report.add("issuer", check_issuer(&checked, Some(key), policy), in_words(checked.iss)),
         None => report.impossible(&["issuer"]), // the issuer is bound to the key
     }
     report.add("audience", check_audience(&checked, policy), in_words(checked.aud));

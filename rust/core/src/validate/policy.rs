@@ -70,6 +70,29 @@ impl Issuer {
             }),
         }
     }
+
+    /// Does a key that is published for this issuer verify tokens with this `iss`, of this tenant? Of the issuer itself,
+    /// and where it is Entra ID's v2.0 issuer, of the v1.0 issuer of the same tenant: Entra ID signs both with the same
+    /// keys, and Microsoft's own libraries accept that on purpose.
+    #[must_use]
+    pub fn covers(&self, iss: &str, tid: Option<&str>) -> bool {
+        self.accepts(iss, tid) || self.v1().is_some_and(|v1| v1.accepts(iss, tid))
+    }
+
+    /// The v1.0 issuer of the same tenant, where this is Entra ID's v2.0 issuer.
+    fn v1(&self) -> Option<Self> {
+        const V2: (&str, &str) = ("https://login.microsoftonline.com/", "/v2.0");
+        const V1: (&str, &str) = ("https://sts.windows.net/", "/");
+        match self {
+            Self::Template(before, after) => {
+                ((before.as_str(), after.as_str()) == V2).then(|| Self::Template(V1.0.to_owned(), V1.1.to_owned()))
+            }
+            Self::Exact(issuer) => {
+                let tenant = issuer.strip_prefix(V2.0)?.strip_suffix(V2.1)?;
+                is_guid(tenant).then(|| Self::Exact(format!("{}{tenant}{}", V1.0, V1.1)))
+            }
+        }
+    }
 }
 
 /// What to build a [`Policy`] from.
@@ -93,6 +116,8 @@ pub struct Settings {
     pub max_age: Option<f64>,
     /// Largest token in bytes.
     pub max_token_bytes: usize,
+    /// Whether a token must name its key. Otherwise a set of one key verifies tokens without `kid`.
+    pub kid_required: bool,
 }
 
 impl Default for Settings {
@@ -107,6 +132,7 @@ impl Default for Settings {
             required_claims: vec!["iat".to_owned()],
             max_age: None,
             max_token_bytes: MAX_TOKEN_BYTES,
+            kid_required: false,
         }
     }
 }
@@ -123,6 +149,7 @@ pub struct Policy {
     pub(crate) required_claims: Vec<String>,
     pub(crate) max_age: Option<f64>,
     pub(crate) max_token_bytes: usize,
+    pub(crate) kid_required: bool,
 }
 
 impl Policy {
@@ -182,6 +209,7 @@ impl Policy {
             required_claims,
             max_age: settings.max_age,
             max_token_bytes: settings.max_token_bytes,
+            kid_required: settings.kid_required,
         })
     }
 
@@ -249,6 +277,32 @@ mod tests {
         }
         assert!(!issuer.accepts(&format!("https://login/{tid}/v2.0"), None));
         assert!(!issuer.accepts(&format!("https://login/{tid}/v2.0/"), Some(tid)));
+    }
+
+    #[test]
+    fn a_v2_key_covers_the_v1_issuer_of_the_same_tenant_and_nothing_else() {
+        let (tid, other) = ("11111111-2222-3333-4444-555555555555", "99999999-2222-3333-4444-555555555555");
+        let v1 = |tenant: &str| format!("https://sts.windows.net/{tenant}/");
+        for key in [
+            format!("https://login.microsoftonline.com/{tid}/v2.0"),
+            "https://login.microsoftonline.com/{tenantid}/v2.0".to_owned(),
+        ] {
+            let key = Issuer::parse(&key);
+            assert!(key.covers(&v1(tid), Some(tid)));
+            assert!(!key.covers(&v1(other), Some(tid)));
+            assert!(!key.covers(v1(tid).trim_end_matches('/'), Some(tid)));
+        }
+        for key in [
+            format!("https://login.microsoftonline.us/{tid}/v2.0"),
+            format!("https://login.microsoftonline.com/{tid}/v2.0/"),
+            format!("https://login.microsoftonline.com/{tid}"),
+            "https://login.microsoftonline.com/common/v2.0".to_owned(),
+            format!("https://login.microsoftonline.com/x/{tid}/v2.0"),
+        ] {
+            assert!(!Issuer::parse(&key).covers(&v1(tid), Some(tid)), "{key}");
+        }
+        // Not the other way round: a v1.0 key verifies no v2.0 token.
+        assert!(!Issuer::parse(&v1(tid)).covers(&format!("https://login.microsoftonline.com/{tid}/v2.0"), Some(tid)));
     }
 
     #[test]

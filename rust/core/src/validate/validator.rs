@@ -15,10 +15,10 @@ use arc_swap::ArcSwapOption;
 
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo, Stats};
+use crate::error::Error;
 use crate::jose::keyset::KeySet;
-use crate::validate::error::Error;
 use crate::validate::policy::Policy;
-use crate::validate::verify::{Verified, verify};
+use crate::validate::verify::{self, Verified, verify};
 
 /// Minimum number of tokens for which another thread is started.
 const WORTH_A_THREAD: usize = 8;
@@ -71,6 +71,12 @@ impl Validator {
     /// Swap the key set. Cached verifications by keys that are gone are dropped at their next use.
     pub fn set_keys(&self, keys: Option<Arc<KeySet>>) {
         self.keys.store(keys);
+    }
+
+    /// As [`verify::unverified_could_pass`], with this policy.
+    #[must_use]
+    pub fn unverified_could_pass(&self, token: &[u8], now: f64) -> bool {
+        verify::unverified_could_pass(token, &self.policy, now)
     }
 
     /// Figures of the cache of verified tokens.

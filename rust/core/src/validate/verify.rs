@@ -1,12 +1,13 @@
 //! Verify a token: its signature with a key of the set, its claims against the policy, at a given time.
 //!
-//! The order matters. The signature is verified before the claims are even decoded, so that only the provider's
-//! own text ever reaches the claims' parser. An attacker's input reaches only the size checks and the header's
-//! parser.
+//! The order matters. The signature comes before the claims are even decoded, so that what an attacker sends reaches the
+//! bounds and the header's parser, and nothing more. The one exception is [`unverified_could_pass`], which decides
+//! nothing about a token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::error::{Error, shown};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
 use crate::jose::jwk::PublicKey;
@@ -14,7 +15,6 @@ use crate::jose::keyset::{KeySet, Selected};
 use crate::jose::signature::VerifiedBy;
 use crate::jose::token::{Compact, Header, NamedAlgorithm};
 use crate::validate::claims::{Claims, numeric_date};
-use crate::validate::error::{Error, shown};
 use crate::validate::policy::{Issuer, Policy, Tenants, is_guid};
 
 /// Room for the longest signature: RSA with 8192 bits.
@@ -108,8 +108,20 @@ pub fn verify(token: &[u8], keys: &KeySet, policy: &Policy, now: f64) -> Result<
     Ok(Verified { claims, key: selected.key, by, times, generation })
 }
 
-/// Verify only the signature, and return the key that made it and the library that verified it. The payload can be
-/// anything.
+/// Could this token pass if its signature were valid? Looks at `iss`, `aud` and `exp`. Only such a token may cause keys
+/// to be fetched: it costs an attacker nothing to make one up, but a token for somebody else, or one that has expired,
+/// would be rejected with any key.
+#[must_use]
+pub fn unverified_could_pass(token: &[u8], policy: &Policy, now: f64) -> bool {
+    let Ok(compact) = Compact::split(token, policy.max_token_bytes) else { return false };
+    let Ok(claims) = Claims::dangerous_unverified(compact.payload) else { return false };
+    let checked = Checked::of(&claims);
+    check_issuer(&checked, None, policy).is_ok()
+        && check_audience(&checked, policy).is_ok()
+        && checked.exp().is_ok_and(|exp| check_expiry(exp, policy, now).is_ok())
+}
+
+/// Verify only the signature, and return the key that made it and who verified it. What is signed may be anything.
 ///
 /// # Errors
 /// Those of [`verify`] that concern the header and the signature.
@@ -119,8 +131,8 @@ pub fn verify_signature(
     policy: &Policy,
 ) -> Result<(Selected, VerifiedBy), Error> {
     if let Some(selected) = keys.remembered(compact.header) {
-        // Other policies may use the same set, so this check is never skipped.
-        if policy.algorithms.contains(selected.algorithm) {
+        // The set may serve other policies as well, so these checks are never skipped.
+        if policy.algorithms.contains(selected.algorithm) && (selected.named || !policy.kid_required) {
             let by = check_signature(compact, selected, policy)?;
             return Ok((selected.clone(), by));
         }
@@ -137,17 +149,23 @@ pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<
     let algorithm = match header.algorithm {
         NamedAlgorithm::Offered(algorithm) if policy.algorithms.contains(algorithm) => algorithm,
         NamedAlgorithm::Offered(algorithm) => {
-            return Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: policy.algorithms });
+            return Err(Error::AlgorithmNotAllowed {
+                name: Some(algorithm.name()),
+                allowed: policy.algorithms.to_string(),
+            });
         }
-        NamedAlgorithm::Other(name) => return Err(Error::AlgorithmNotAllowed { name, allowed: policy.algorithms }),
+        NamedAlgorithm::Other(name) => {
+            return Err(Error::AlgorithmNotAllowed { name, allowed: policy.algorithms.to_string() });
+        }
     };
-    let Some(key) = keys.find(header.kid.as_deref()) else {
+    let named = header.kid.is_some();
+    let Some(key) = keys.find(header.kid.as_deref()).filter(|_| named || !policy.kid_required) else {
         return Err(Error::UnknownKey { kid: header.kid.as_deref().map(shown), known: keys.keys().len() });
     };
     if key.algorithms().contains(algorithm) {
-        Ok(Selected { key: Arc::clone(key), algorithm })
+        Ok(Selected { key: Arc::clone(key), algorithm, named })
     } else {
-        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms() })
+        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms().to_string() })
     }
 }
 
@@ -159,7 +177,7 @@ pub(crate) fn check_signature(
     let mut buffer = [0_u8; MAX_SIGNATURE_BYTES];
     let not_base64 = Error::NotAJwt { expected: "a base64url signature", found: "other characters or too many" };
     let signature = base64url::decode_into(compact.signature, &mut buffer).map_err(|_| not_base64)?;
-    let Selected { key, algorithm } = selected;
+    let Selected { key, algorithm, .. } = selected;
     key.verify(*algorithm, policy.signatures, compact.signed, signature).ok_or(Error::SignatureInvalid)
 }
 
@@ -262,7 +280,7 @@ fn missing(name: &str) -> Error {
 
 fn check_claims(claims: &Claims, key: &PublicKey, policy: &Policy, now: f64) -> Result<Times, Error> {
     let checked = Checked::of(claims);
-    check_issuer(&checked, key, policy)?;
+    check_issuer(&checked, Some(key), policy)?;
     check_audience(&checked, policy)?;
     check_required(claims, policy)?;
     let times = checked.times()?;
@@ -277,8 +295,8 @@ pub(crate) fn check_required(claims: &Claims, policy: &Policy) -> Result<(), Err
     }
 }
 
-/// The issuer, bound to the key and to the tenant.
-pub(crate) fn check_issuer(checked: &Checked<'_>, key: &PublicKey, policy: &Policy) -> Result<(), Error> {
+/// The issuer, bound to the key, where it is known, and to the tenant.
+pub(crate) fn check_issuer(checked: &Checked<'_>, key: Option<&PublicKey>, policy: &Policy) -> Result<(), Error> {
     let iss = checked.iss.ok_or_else(|| missing("iss"))?;
     let iss = iss.as_str().ok_or(Error::ClaimMalformed { name: "iss", expected: "a string" })?;
     let multi_tenant = policy.looks_at_tenant();
@@ -293,13 +311,12 @@ pub(crate) fn check_issuer(checked: &Checked<'_>, key: &PublicKey, policy: &Poli
     if !policy.issuers.iter().any(|issuer| issuer.accepts(&iss, tid)) {
         return Err(wrong_issuer(policy.issuers.iter(), &iss));
     }
-    // A key that the provider binds to one issuer verifies tokens of no other. A template binds nothing within one
-    // tenant; across tenants, it keeps them apart (Microsoft, "Access tokens: validate the issuer").
-    if let Some(bound) = key.issuer().map(Issuer::parse) {
-        let binds = multi_tenant || matches!(bound, Issuer::Exact(_));
-        if binds && !bound.accepts(&iss, tid) {
-            return Err(wrong_issuer(std::iter::once(&bound), &iss));
-        }
+    // A key that the provider binds to issuers verifies tokens of no other. A template binds nothing within one
+    // tenant; across tenants it is what keeps them apart (Microsoft, "Access tokens: validate the issuer").
+    let bound: Vec<_> = key.map_or(&[][..], PublicKey::issuers).iter().map(|issuer| Issuer::parse(issuer)).collect();
+    let binds = |issuer: &Issuer| multi_tenant || matches!(issuer, Issuer::Exact(_));
+    if !bound.is_empty() && bound.iter().all(|issuer| binds(issuer) && !issuer.covers(&iss, tid)) {
+        return Err(wrong_issuer(bound.iter(), &iss));
     }
     // An issuer that the policy names in full does not itself say which tenant it belongs to.
     if let Some(tid) = tid.filter(|tid| multi_tenant && !iss.split('/').any(|segment| segment == *tid)) {
