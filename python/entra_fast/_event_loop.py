@@ -40,13 +40,13 @@ def on_stop_signals(callback: Callable[[int], object]) -> None:
     """
     loop = asyncio.get_running_loop()
 
-    def call_back(number: int, _: FrameType | None) -> None:
+    def call_back(number: int, _: FrameType | None) -> None:  # pragma: no cover - Windows
         loop.call_soon_threadsafe(callback, number)
 
     for number in STOP_SIGNALS:
         try:
             loop.add_signal_handler(number, callback, number)
-        except NotImplementedError:  # Windows
+        except NotImplementedError:  # pragma: no cover - Windows
             signal.signal(number, call_back)
 
 
@@ -56,5 +56,5 @@ def restore_stop_signals() -> None:
     for number in STOP_SIGNALS:
         try:
             loop.remove_signal_handler(number)
-        except NotImplementedError:  # Windows
+        except NotImplementedError:  # pragma: no cover - Windows
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -22,6 +22,11 @@ def inherited() -> dict[str, str]:
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
+START_LIMIT = 90.0
+"""Seconds for a process to listen. With workers there are several to start, which takes long on a busy
+machine, and longer when coverage is measured."""
+
+
 class Process:
     """`entra-fast serve` with its log lines."""
 
@@ -40,7 +45,7 @@ class Process:
             assert self.process.returncode is None, self.lines
             return self._listening() is not None
 
-        await eventually(said_so)
+        await eventually(said_so, START_LIMIT)
         line = self._listening()
         assert line is not None
         return Caller(line["address"])

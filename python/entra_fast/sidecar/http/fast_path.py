@@ -44,7 +44,7 @@ class FastPathServer(SidecarServer):
         """From now on every request takes the slow path, which tells clients that this server is stopping."""
         self.fast_path.open = False
         for connection in self.connections:
-            if isinstance(connection, FastPathProtocol):
+            if isinstance(connection, FastPathProtocol):  # pragma: no branch - for the type checker
                 connection.leave_fast_path()
 
 
@@ -89,7 +89,7 @@ class FastPathProtocol(SidecarProtocol):
         super().__init__(manager, loop=loop, **kwargs)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._receiver is not None:
+        if self._receiver is not None:  # pragma: no branch - it is dropped when the connection is lost
             self._receiver.connect(cast("asyncio.Transport", transport).write)
         super().connection_made(transport)
 

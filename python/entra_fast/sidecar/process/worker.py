@@ -144,7 +144,7 @@ async def _serve(number: int, provider_process: int, listener: int) -> None:
 def _die_with(supervisor: int) -> None:
     """Exit when the supervisor does, even if this process hangs. On systems without this feature, the end of
     the channel has to suffice."""
-    if sys.platform == "linux":
+    if sys.platform == "linux":  # pragma: no branch - other operating systems
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != supervisor:
