@@ -153,6 +153,8 @@ LANE: dict[str, Made] = {
     "five segments": lambda _: introspection("a.b.c.d.e"),
     "claims twice": lambda p: introspection(signed(p, '{"exp":1,"exp":2}')),
     "too large": lambda _: introspection("a" * 70_000),
+    "no provider": lambda _: json_request(TOKEN, {"target": TARGET}),
+    "no provider, form": lambda _: form_request(INTROSPECT, {"token": "a.b"}),
     "form, encoded spaces": lambda _: form_request(INTROSPECT, {**ENTRA, "token": "a b+c/d=é"}),
 }
 """Requests that the fast path answers."""
@@ -168,7 +170,7 @@ FULL: dict[str, Made] = {
     "a field twice": lambda _: json_request(TOKEN, b'{"target":"a","target":"a"}'),
     "broken form": lambda _: form_request(TOKEN, b"identity_provider=entra_id&target=%zz"),
     "field twice in a form": lambda _: form_request(TOKEN, b"identity_provider=entra_id&target=a&target=a"),
-    "no provider": lambda _: json_request(TOKEN, {"target": TARGET}),
+    "an empty provider": lambda _: json_request(TOKEN, {"identity_provider": "", "target": TARGET}),
     "another provider": lambda _: json_request(TOKEN, {"identity_provider": "tokenx", "target": TARGET}),
     "no target": lambda _: json_request(TOKEN, ENTRA),
     "odd target": lambda _: json_request(TOKEN, {**ENTRA, "target": "a b"}),
