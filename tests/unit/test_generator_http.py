@@ -586,7 +586,7 @@ async def test_it_runs_against_a_real_tenant_by_configuration(tmp_path: Path) ->
         ({"TOKEN_GENERATOR_URL": "https://tokens.example/path"}, "TOKEN_GENERATOR_URL"),
         ({"TOKEN_GENERATOR_URL": "https://user:pass@tokens.example"}, "TOKEN_GENERATOR_URL"),
         ({"TOKEN_GENERATOR_URL": "javascript:alert(1)"}, "TOKEN_GENERATOR_URL"),
-        ({"TOKEN_GENERATOR_AUDIENCES": "a:b:c, nonsense"}, "TOKEN_GENERATOR_AUDIENCES"),
+        ({"TOKEN_GENERATOR_AUDIENCES": 'a:b:c, "nonsense"'}, "TOKEN_GENERATOR_AUDIENCES"),
         (
             {
                 "AZURE_OPENID_CONFIG_ISSUER": "https://i.example",

@@ -226,7 +226,7 @@ async def test_renewal_from_outside() -> None:
     await world.client.acquire("a:b:c")
     world.client.renew("api://a.b.c/.default")
     world.client.renew("a:b:c")  # the same token: one fetch
-    world.client.renew("no target")
+    world.client.renew('"no target"')
     world.client.renew("a:b:c", "no token ")
     await world.settle()
     assert (await world.client.acquire("a:b:c")).access_token == "token-2"
