@@ -544,11 +544,9 @@ mod tests {
             assert!(!answered(&form("/api/v1/token", body)), "{body}");
         }
         // Empty fields are ignored, and the only provider needs no name.
-        for body in [
-            "identity_provider=entra_id&target=c:n:a&",
-            "identity_provider=entra_id&target=c:n:a&x",
-            "target=c:n:a",
-        ] {
+        for body in
+            ["identity_provider=entra_id&target=c:n:a&", "identity_provider=entra_id&target=c:n:a&x", "target=c:n:a"]
+        {
             assert!(answered(&form("/api/v1/token", body)), "{body}");
         }
         for body in [
