@@ -37,6 +37,7 @@ __all__ = [
     "is_form",
     "is_loopback_host",
     "is_own_page",
+    "monotonic_clock",
     "parse_form",
     "parse_introspection_request",
     "parse_json",

@@ -58,6 +58,7 @@ async def test_a_rejected_credential_shows_in_readiness_and_metrics(
     assert "AADSTS7000215" in unready.json["reason"]
     assert await sidecar.metric("entra_fast_credential_rejected") == 1
     assert await sidecar.metric('entra_fast_provider_errors_total{code="AADSTS7000215"}') == 1
+    sidecar.clock.advance(1)  # a refusal is remembered for a second
     assert (await sidecar.call.token()).status == 200
     assert (await sidecar.call.get("/readyz")).status == 200
 

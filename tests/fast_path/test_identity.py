@@ -101,7 +101,7 @@ def now() -> int:
     return int(time.time())
 
 
-LANE: dict[str, Made] = {
+BY_FAST_PATH: dict[str, Made] = {
     "token, JSON": lambda _: token_request(),
     "token, JSON with escapes": lambda _: json_request(
         TOKEN,
@@ -159,7 +159,7 @@ LANE: dict[str, Made] = {
 }
 """Requests that the fast path answers."""
 
-FULL: dict[str, Made] = {
+BY_SLOW_PATH: dict[str, Made] = {
     "nowhere": lambda _: request_bytes("GET", "/nowhere"),
     "query": lambda _: json_request(TOKEN + "?x=1", {**ENTRA, "target": TARGET}),
     "GET": lambda _: request_bytes("GET", TOKEN),
@@ -210,12 +210,16 @@ FULL: dict[str, Made] = {
 """Requests that the slow path answers, also where there is a fast path."""
 
 
-@pytest.mark.parametrize("name", LANE)
+@pytest.mark.parametrize("name", BY_FAST_PATH)
 async def test_the_fast_path_answers_as_the_slow_path_does(
     both: tuple[Started, Started], provider: Provider, name: str
 ) -> None:
     """Byte for byte, and it was the fast path: twice, as the second time caches answer."""
-    request = LANE[name](provider)
+    request = BY_FAST_PATH[name](provider)
+    if name == "signed by a stranger with the right kid":
+        await ways(
+            both, request
+        )  # on the slow path: a failed signature may cause a refresh of the key set once
     for _ in range(2):
         by_fast_path, in_full, counted = await ways(both, request)
         assert counted == 1, "the fast path declined"
@@ -223,12 +227,12 @@ async def test_the_fast_path_answers_as_the_slow_path_does(
         assert status(by_fast_path) == 200
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", BY_SLOW_PATH)
 async def test_what_the_fast_path_declines_is_answered_as_without_it(
     both: tuple[Started, Started], provider: Provider, name: str
 ) -> None:
     """Byte for byte, without a response from the fast path."""
-    by_fast_path, in_full, counted = await ways(both, FULL[name](provider))
+    by_fast_path, in_full, counted = await ways(both, BY_SLOW_PATH[name](provider))
     assert counted == 0, "the fast path answered"
     assert by_fast_path == in_full
 
@@ -240,7 +244,7 @@ async def test_the_answers_are_what_they_should_be(both: tuple[Started, Started]
         "not a token": {"active": False, "error": "token is not a JWT"},
     }
     for name, members in expected.items():
-        by_fast_path, _, counted = await ways(both, LANE[name](provider))
+        by_fast_path, _, counted = await ways(both, BY_FAST_PATH[name](provider))
         text = json.dumps(members, separators=(",", ":"))
         assert counted == 1
         assert by_fast_path.decode() == (

@@ -1245,10 +1245,11 @@ async def test_a_connection_that_stopped_answering_is_replaced(
         upstream_writer.write(await reader.read(65_536))
         writer.write(await upstream_reader.read(65_536))
         assert b"PING" in await reader.read(65_536)
+        upstream_writer.close()  # so that the server counts only the connection that takes its place
+        await upstream_writer.wait_closed()
         unanswered.set()
         while await reader.read(65_536):
             pass
-        upstream_writer.close()
 
     way.faults.append(subscribe_only)
     one = await replica(**HASTY)

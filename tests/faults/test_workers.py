@@ -398,7 +398,7 @@ async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider)
     assert {(answer.status, answer.json["error_codes"][0]) for answer in answers} == {(429, 90033)}
     assert {answer.header("Retry-After") for answer in answers} <= {"75", "76", "77"}
     assert len(provider.requests) == 1
-    wrong = await sidecar.call.token(target="nonsense")
+    wrong = await sidecar.call.token(target='"nonsense"')
     assert (wrong.status, wrong.json["error"]) == (400, "invalid_request")
     assert "target" in wrong.json["error_description"]
 

@@ -42,7 +42,7 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     service = Service(settings, provider, cache=cache, metrics=metrics, clocks=clocks)
     await service.start()
     assert provider.handle("provider", {"issuer": ISSUER})
-    assert provider.handle("keys", {"text": jwks(signer()), "reason": None})
+    assert provider.handle("keys", {"text": jwks(signer()), "reason": None, "version": 1})
     assert service.fast_path is not None
     now = time.time()
     claims = good_claims(iat=now - 10, nbf=now - 10, exp=now + 600)
@@ -197,14 +197,14 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
     assert ends.keys.call_when_fetched(lambda: resumed.append("resumed"))
     answered.set_result({"again": True, "reason": None})
     assert await asyncio.gather(*waiting) == [True] * 3
-    assert questions == [{"cause": "unknown_key", "kid": "new"}]
+    assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
     await asyncio.sleep(0)
     assert resumed == ["resumed"]
     assert isinstance(ends.keys.unavailable(), KeysUnavailable)
     ends.keys.cool_downs[Cause.UNKNOWN_KEY] = math.inf
     assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "other")
-    assert questions == [{"cause": "unknown_key", "kid": "new"}]
-    ends.keys.announced(KeySet(jwks(signer())), None)
+    assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
+    ends.keys.announced(KeySet(jwks(signer())), None, 2)
     assert await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "key-1"), "it was announced meanwhile"
 
 
@@ -228,7 +228,7 @@ async def test_causes_of_questions_are_apart(ends: Ends) -> None:
         return {"again": True, "reason": None}
 
     ends.answer = answer  # type: ignore[assignment]
-    ends.keys.announced(KeySet(jwks(signer())), None)
+    ends.keys.announced(KeySet(jwks(signer())), None, 2)
     for cause in (Cause.UNKNOWN_KEY, Cause.FAILED_SIGNATURE):
         other = {Cause.UNKNOWN_KEY: Cause.FAILED_SIGNATURE}.get(cause, Cause.UNKNOWN_KEY)
         ends.keys.cool_downs = {cause: -math.inf, other: time.monotonic() + 600}

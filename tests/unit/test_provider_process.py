@@ -193,7 +193,10 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
         return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
-    assert await channel.call("keys", cause="unknown_key", kid="new") == {"again": True, "reason": None}
+    assert await channel.call("keys", cause="unknown_key", kid="new", seen=1) == {
+        "again": True,
+        "reason": None,
+    }
     channel.send("serving")
     assert (await channel.call("readiness"))["reason"] is None
     assert await connected.process.readiness() is None
@@ -230,8 +233,9 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
         ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
         ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
-        ("keys", {"cause": "unknown_key", "kid": 1}),
-        ("keys", {"cause": "curiosity", "kid": "a"}),
+        ("keys", {"cause": "unknown_key", "kid": 1, "seen": 0}),
+        ("keys", {"cause": "curiosity", "kid": "a", "seen": 0}),
+        ("keys", {"cause": "unknown_key", "kid": "a", "seen": "0"}),
         ("drained", {"finished": None}),
         ("renew", {}),
     ],
@@ -254,7 +258,10 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     connected = Connected(process)
     await process.start()
     worker, channel = await connected.connect(lambda *_: None)
-    assert await channel.call("keys", cause="keys_unavailable", kid=None) == {"again": False, "reason": None}
+    assert await channel.call("keys", cause="keys_unavailable", kid=None, seen=0) == {
+        "again": False,
+        "reason": None,
+    }
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
         await channel.call("token", target="a", subject_token=None, skip_cache=False)

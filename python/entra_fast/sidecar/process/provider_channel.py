@@ -103,7 +103,7 @@ class ProviderChannel:
     async def keys_problem(self) -> str | None:
         """See `Provider.keys_problem`."""
         try:
-            answer = await self.ask("keys", cause=Cause.NO_KEYS.value, kid=None)
+            answer = await self.ask("keys", cause=Cause.NO_KEYS.value, kid=None, seen=0)
         except ProviderError as exc:
             return exc.message
         return answer["reason"] or "the discovery document has not been fetched yet"
@@ -140,7 +140,7 @@ class ProviderChannel:
                 text = fields["text"]
                 keys = None if text is None else KeySet(text)
                 changes.keys_changed(keys)
-                self._keys.announced(keys, fields["reason"])
+                self._keys.announced(keys, fields["reason"], fields["version"])
             case "cool_downs":
                 until = fields["until"]
                 self._keys.cool_downs = {cause: until.get(cause.value, -math.inf) for cause in Cause}
@@ -234,11 +234,13 @@ class ChannelKeys:
         self._questions: dict[Cause, _Question] = {}
         self._keys: KeySet | None = None
         self._reason: str | None = None
+        self._version = 0
         self.cool_downs = dict.fromkeys(Cause, -math.inf)
 
-    def announced(self, keys: KeySet | None, reason: str | None) -> None:
-        """The provider process now has this key set, or none for this reason."""
-        self._keys, self._reason = keys, reason
+    def announced(self, keys: KeySet | None, reason: str | None, version: int) -> None:
+        """The provider process now has this key set, or none for this reason. `version` counts its key
+        sets."""
+        self._keys, self._reason, self._version = keys, reason, version
 
     async def aclose(self) -> None:
         """Stop asking."""
@@ -273,7 +275,7 @@ class ChannelKeys:
 
     async def _ask(self, cause: Cause, kid: str | None) -> bool:
         try:
-            answer = await self._channel.ask("keys", cause=cause.value, kid=kid)
+            answer = await self._channel.ask("keys", cause=cause.value, kid=kid, seen=self._version)
         except ProviderError as exc:
             self._reason = f"keys of the token issuer are not available: {exc.message}"
             return False

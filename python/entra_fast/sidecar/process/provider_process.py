@@ -90,6 +90,7 @@ class ProviderProcess:
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
         self._issuer: str | None = None
+        self._key_set_version = 0  # counts the key sets that were announced
         self._cool_downs: dict[str, float] = {}
         self._signatures_distrusted = False
         self._cache = new_token_cache(settings.caches)
@@ -156,7 +157,9 @@ class ProviderProcess:
             case "renew":
                 self._renew(worker, *_wanted(fields))
             case "keys":
-                return self._keys_for(Cause(fields["cause"]), _optional_text(fields, "kid"))
+                return self._keys_for(
+                    Cause(fields["cause"]), _optional_text(fields, "kid"), _count(fields, "seen")
+                )
             case "readiness":
                 return {"reason": self.not_ready_reason()}
             case "metrics":
@@ -254,6 +257,7 @@ class ProviderProcess:
 
     def keys_changed(self, _: KeySet | None) -> None:
         """See `ProviderChanges.keys_changed`."""
+        self._key_set_version += 1
         self.announce("keys", **self._key_set())
 
     def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
@@ -265,12 +269,18 @@ class ProviderProcess:
     def _key_set(self) -> Fields:
         keys = self._provider.keys
         if keys is None or keys.text is None:
-            return {"text": None, "reason": self._provider.no_keys_reason()}
-        return {"text": keys.text.decode("utf-8"), "reason": None}
+            text, reason = None, self._provider.no_keys_reason()
+        else:
+            text, reason = keys.text.decode("utf-8"), None
+        return {"text": text, "reason": reason, "version": self._key_set_version}
 
-    async def _keys_for(self, cause: Cause, kid: str | None) -> Fields:
+    async def _keys_for(self, cause: Cause, kid: str | None, seen: int) -> Fields:
+        """`seen`: the version of the key set that the worker verified with."""
         keys = self._provider.keys
-        again = False if keys is None else await keys.refresh_for(cause, kid)
+        if cause is Cause.FAILED_SIGNATURE and seen != self._key_set_version:
+            again = True  # another worker's question has brought a new key set in the meantime
+        else:
+            again = False if keys is None else await keys.refresh_for(cause, kid)
         return {"again": again, "reason": self._provider.no_keys_reason()}
 
     # --- the whole sidecar ---
@@ -460,6 +470,13 @@ def _wanted(fields: Mapping[str, object]) -> tuple[str, str | None]:
     if not isinstance(target, str):
         raise TypeError("target must be a string")
     return target, _optional_text(fields, "subject_token")
+
+
+def _count(fields: Mapping[str, object], name: str) -> int:
+    value = fields[name]
+    if type(value) is not int:
+        raise TypeError(f"{name} must be a whole number")
+    return value
 
 
 def _optional_text(fields: Mapping[str, object], name: str) -> str | None:
