@@ -784,7 +784,7 @@ class _SharedValidator:
 
 
 _shared = _SharedValidator()
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows
     os.register_at_fork(after_in_child=_shared.reset_after_fork)
 
 

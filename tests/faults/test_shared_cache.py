@@ -758,6 +758,21 @@ async def recovered(sidecar: Started) -> None:
     await eventually(again)
 
 
+async def test_a_failed_probe_leaves_it_paused(replica: Replica, way: TcpProxy) -> None:
+    """When the pause is over and the server is still down, no request waits for it: only the probe fails."""
+    await way.stop()
+    sidecar = await replica(**HASTY)
+    for i in range(5):
+        assert (await sidecar.call.token(f"api://a{i}/.default")).status == 200
+    await available(sidecar, False)
+    tried = await outcomes(sidecar, "get", "connect_failed")
+    sidecar.clock.advance(2 * PAUSE[1])
+    assert (await sidecar.call.token("api://b/.default")).status == 200
+    await until(sidecar, "ping", "connect_failed")
+    assert await sidecar.metric("entra_fast_shared_cache_available") == 0
+    assert await outcomes(sidecar, "get", "connect_failed") == tried
+
+
 async def test_it_starts_while_redis_is_down_and_uses_it_later(
     replica: Replica, redis: RedisServer, way: TcpProxy, provider: Provider
 ) -> None:

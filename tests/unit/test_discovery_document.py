@@ -51,6 +51,8 @@ def test_an_issuer_that_belongs_to_its_url(path: str, issuer: str) -> None:
         (f"/{GUID}/v2.0", f"https://login.example/{GUID}/V2.0"),
         ("/default", "https://login.example:444/default"),
         ("/default", "http://login.example/default"),
+        ("/default", "https://login.example/default?tenant=other"),
+        ("/default", "https://login.example/default#other"),
         ("/default", ""),
     ],
 )

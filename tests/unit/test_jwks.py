@@ -225,6 +225,19 @@ def test_refreshing_in_a_thread(make_keys: MakeKeys, source: Source, accepted: l
     }
 
 
+def test_entries_that_are_ignored_are_reported(
+    make_keys: MakeKeys, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Different keys under one `kid` and unusable keys are counted apart, each in a warning of its own."""
+    same = (signer("same"), signer("same", bits=3072))
+    source.answer = HttpResponse(200, {}, jwks(signer(), *same, signer("weak", bits=1024)).encode())
+    make_keys().refresh()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "ignored 2 entries of the key set that share their kid with a different key"),
+        ("WARNING", "ignored 1 unusable entries of the key set"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [

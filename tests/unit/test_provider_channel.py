@@ -200,12 +200,75 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
     assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
     await asyncio.sleep(0)
     assert resumed == ["resumed"]
+    assert not ends.keys.call_when_fetched(lambda: resumed.append("never")), "no question is open any more"
     assert isinstance(ends.keys.unavailable(), KeysUnavailable)
     ends.keys.cool_downs[Cause.UNKNOWN_KEY] = math.inf
     assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "other")
     assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
     ends.keys.announced(KeySet(jwks(signer())), None, 2)
     assert await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "key-1"), "it was announced meanwhile"
+
+
+async def test_a_user_token_is_exchanged_by_the_provider_process(ends: Ends) -> None:
+    """The worker sends the user's token, and passes on the answer without the time that has passed since."""
+    asked: list[tuple[str, Fields]] = []
+
+    def answer(name: str, fields: Fields) -> Fields:
+        asked.append((name, fields))
+        return {"token": "exchanged", "expires_in": 60, "at": time.monotonic() - 15}
+
+    ends.answer = answer
+    assert ends.service.tokens is not None
+    token = await ends.service.tokens.exchange("api://c.n.a/.default", "user", skip_cache=True)
+    assert (token.access_token, token.expires_in <= 45) == ("exchanged", True)
+    fields = {"target": "api://c.n.a/.default", "subject_token": "user", "skip_cache": True}
+    assert asked == [("token", fields)]
+
+
+async def test_an_error_of_the_provider_reaches_the_caller(ends: Ends) -> None:
+    """With its code and status, even where a token that is still valid is cached here: the provider process
+    has decided that it must not be used."""
+
+    async def refuse(_: str, __: Fields) -> Fields:
+        raise ProviderError("invalid_scope", "the provider refused", status=400)
+
+    ends.answer = refuse  # type: ignore[assignment]
+    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    announced = {"key": key.hex(), "token": "old", "expires_in": 60.0, "monotonic": time.monotonic()}
+    assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
+    assert ends.service.tokens is not None
+    with pytest.raises(ProviderError) as caught:
+        await ends.service.tokens.acquire("api://c.n.a/.default", skip_cache=True)
+    assert (caught.value.code, caught.value.status) == ("invalid_scope", 400)
+
+
+async def test_a_renewal_that_failed_is_not_asked_for_again_at_once(ends: Ends) -> None:
+    """The provider process names the time; until then the worker serves the token from its cache."""
+    asked: list[str] = []
+
+    def answer(name: str, _: Fields) -> Fields:
+        asked.append(name)
+        return {"reason": None}
+
+    ends.answer = answer
+    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    now = time.monotonic()
+    announced = {"key": key.hex(), "token": "t", "expires_in": 3600.0, "monotonic": now, "renew_in": 0.0}
+    assert ends.provider.handle("token", {**announced, "subject_expires_at": None})
+    assert ends.provider.handle("renewal_failed", {"key": key.hex(), "monotonic": now, "retry_in": 600.0})
+    assert ends.service.tokens is not None
+    assert (await ends.service.tokens.acquire("api://c.n.a/.default")).access_token == "t"
+    await ends.provider.readiness()
+    assert asked == ["readiness"]
+
+
+async def test_without_a_provider_there_are_no_tokens() -> None:
+    """A worker's sidecar that only has other features does not offer any."""
+    settings = Settings.from_environment({"AZURE_ENABLED": "false"}, None)
+    channel = Channel(lambda *_: None, lambda: None)
+    cache = new_token_cache(settings.caches)
+    provider = ProviderChannel(channel, settings, cache=cache, metrics=Metrics(), clocks=Clocks())
+    assert provider.tokens is None
 
 
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:

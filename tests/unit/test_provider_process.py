@@ -208,6 +208,32 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
     assert connected.workers[0].finished is True
 
 
+async def test_a_signature_that_failed_with_an_older_key_set_is_verified_again(
+    connected: Connected, provider: Provider
+) -> None:
+    """Another worker's question has brought the newer key set: nothing is fetched. A signature that failed
+    with the current one costs a fetch."""
+    versions: list[int] = []
+
+    def hear(name: str, fields: Fields) -> None:
+        if name == "keys":
+            versions.append(fields["version"])
+
+    _, channel = await connected.connect(hear)
+
+    async def has_keys() -> bool:
+        return await channel.call("readiness") == {"reason": "no worker is serving"}
+
+    await eventually(has_keys)
+    fetched = provider.jwks_requests
+    question = {"cause": "signature_invalid", "kid": provider.key.kid}
+    again = {"again": True, "reason": None}
+    assert await channel.call("keys", **question, seen=versions[-1] - 1) == again
+    assert provider.jwks_requests == fetched
+    assert await channel.call("keys", **question, seen=versions[-1]) == again
+    assert provider.jwks_requests == fetched + 1
+
+
 async def test_a_worker_that_does_not_answer_checks_is_ended(
     connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:

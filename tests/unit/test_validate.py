@@ -11,6 +11,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -318,6 +319,38 @@ def test_threads_share_one_discovery_that_hangs(environ: pytest.MonkeyPatch, ser
     assert shared.get().explain("x")
     assert server.fetches(DISCOVERY_PATH) == 2
     shared.get().close()
+
+
+class _Door:
+    """A lock before which the first thread that comes waits until a test lets it in."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self.reached.is_set():
+            self.reached.set()
+            assert self.opened.wait(60)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_two_threads_create_one_validator(environ: pytest.MonkeyPatch) -> None:
+    """A thread that found no validator, and is overtaken by one that creates it, gets that one."""
+    shared = _SharedValidator()
+    environ.setattr(shared, "_lock", door := _Door())
+    with ThreadPoolExecutor(1) as pool:
+        overtaken = pool.submit(shared.get)
+        assert door.reached.wait(60)
+        try:
+            created = shared.get()
+        finally:
+            door.opened.set()
+        assert overtaken.result(60) is created
+    created.close()
 
 
 def test_a_setting_that_is_missing_is_not_remembered(environ: pytest.MonkeyPatch) -> None:
