@@ -668,6 +668,59 @@ async def test_says_why_a_worker_cannot_be_started(provider: Provider) -> None:
     assert "worker ended" not in [line["message"] for line in lines]
 
 
+async def start_with(provider: Provider, limits: str, **changes: str) -> Workers:
+    """A sidecar of two workers whose supervisor has other limits."""
+    code = (
+        "import sys\n"
+        "from entra_fast.sidecar.process import supervisor\n"
+        f"{limits}\n"
+        "from entra_fast.cli.main import main\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    environ = provider.environment(ENTRA_FAST_WORKERS="2", PROBE_BIND_ADDRESS="127.0.0.1:0", **changes)
+    process = await run_python(code, environ)
+    call, probe = await process.listening(), process.probes()
+    sidecar = Workers(process, f"{call.host}:{call.port}", f"{probe.host}:{probe.port}")
+    await sidecar.all_serve()
+    return sidecar
+
+
+async def test_a_worker_that_does_not_finish_draining_is_killed(provider: Provider) -> None:
+    """Once its own drain time and the slack are over: exit status 1 says that a request was lost."""
+    sidecar = await start_with(
+        provider, "supervisor.DRAIN_SLACK = -60", ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="60000"
+    )
+    pids = sidecar.pids()
+    provider.then(after(asyncio.Event(), provider))
+    waiting = asyncio.create_task(sidecar.call.token())
+    await provider.asked(1)
+    sidecar.process.signal(signal.SIGTERM)
+    assert await sidecar.process.ended() == 1
+    assert not any(map(alive, pids))
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await waiting
+
+
+async def test_a_slot_that_stays_empty_for_long_has_no_listener(provider: Provider) -> None:
+    """No connection waits in it during a long pause: the other worker gets them all. The replacement listens
+    at the same address."""
+    sidecar = await start_with(provider, "supervisor.LONG_PAUSE = 0.0")
+    os.kill(sidecar.pid_of(0), signal.SIGKILL)
+    await sidecar.until(
+        lambda m: (
+            m.get('entra_fast_worker_restarts_total{reason="ended"}') == 1 and m["entra_fast_workers"] == 2
+        )
+    )
+    before = await sidecar.metrics()
+    async with sidecar.connections() as connections:
+        for connection in connections:
+            assert (await connection.ask(token_request())).status == 200
+        now = await sidecar.metrics()
+    assert all(requests_of(now, number) > requests_of(before, number) for number in (0, 1))
+    sidecar.process.signal(signal.SIGTERM)
+    assert await sidecar.process.ended() == 0
+
+
 async def test_orphans_are_reaped(provider: Provider) -> None:
     """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie."""
     code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -10,12 +11,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.process.channel import Channel, Fields
 from entra_fast.sidecar.process.worker_settings import for_worker
 from support.process import inherited
 from support.provider import Provider
+from support.wire import Caller, request_bytes
 
 
 class Ends:
@@ -26,20 +29,37 @@ class Ends:
         self.channel = Channel(self._hear, lambda: None)
         self.ours, self._theirs = socket.socketpair()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        host, port = self._listener.getsockname()
+        self.address = f"{host}:{port}"
         self.process: asyncio.subprocess.Process | None = None
 
-    def _hear(self, name: str, _: Fields) -> None:
+    def _hear(self, name: str, _: Fields) -> Fields | None:
         self.said.put_nowait(name)
+        return {"again": False, "reason": None} if name == "keys" else None
 
-    async def start(self, *, supervisor: int | None = None, channel: int | None = None) -> None:
+    async def start(
+        self, *, supervisor: int | None = None, channel: int | None = None, **environ: str
+    ) -> None:
         fds = (self._theirs.fileno() if channel is None else channel, self._listener.fileno())
         arguments = (0, os.getpid() if supervisor is None else supervisor, *fds)
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)),
             pass_fds=fds,
-            env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), **environ},
             stderr=asyncio.subprocess.PIPE,
         )
+
+    async def greeted(self, provider: Provider) -> None:
+        """Give it its settings, and wait until it has said hello."""
+        await self.channel.open(self.ours)
+        settings = Settings.from_environment(provider.environment(ENTRA_FAST_WORKERS="2"), None)
+        self.channel.send("start", **for_worker(settings))
+        await self.says("hello")
+
+    async def says(self, name: str) -> None:
+        """Its next message is this one."""
+        async with asyncio.timeout(60):
+            assert await self.said.get() == name
 
     async def ended(self) -> tuple[int, str]:
         """Its exit status and its log."""
@@ -85,13 +105,60 @@ async def test_a_worker_that_is_told_what_it_does_not_understand_ends(
 ) -> None:
     """Nothing else that it was told could be trusted. Its settings come first."""
     await ends.start()
-    await ends.channel.open(ends.ours)
     if message == "unheard of":
-        settings = Settings.from_environment(provider.environment(ENTRA_FAST_WORKERS="2"), None)
-        ends.channel.send("start", **for_worker(settings))
-        async with asyncio.timeout(60):
-            assert await ends.said.get() == "hello"
+        await ends.greeted(provider)
+    else:
+        await ends.channel.open(ends.ours)
     ends.channel.send(message)
     status, log = await ends.ended()
     assert status == 1
     assert "message not understood" in log
+
+
+async def test_a_worker_applies_an_announcement_before_it_confirms_it(ends: Ends, provider: Provider) -> None:
+    """Told to distrust rind, it has done so, and reports that to the provider process, when it answers
+    `sync`."""
+    await ends.start()
+    await ends.greeted(provider)
+    ends.channel.send("signatures_distrusted")
+    async with asyncio.timeout(60):
+        assert await ends.channel.call("sync") == {}
+    await ends.says("signatures_distrusted")
+    ends.channel.abort()
+    status, log = await ends.ended()
+    assert status == 1
+    assert log.count("rind is no longer used") == 1
+
+
+async def test_a_worker_sends_its_last_spans_before_it_ends(ends: Ends, provider: Provider) -> None:
+    """It ends with `os._exit`, so nothing else would send the span of its last request."""
+    received = bytearray()
+
+    async def collect(request: web.Request) -> web.Response:
+        received.extend(await request.read())
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", collect)
+    collector = web.AppRunner(app)
+    await collector.setup()
+    await web.TCPSite(collector, "127.0.0.1", 0).start()
+    await ends.start(
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.addresses[0][1]}",
+        OTEL_EXPORTER_OTLP_COMPRESSION="none",
+        OTEL_BSP_SCHEDULE_DELAY="3600000",  # not by itself
+    )
+    await ends.greeted(provider)
+    ends.channel.send("serve")
+    await ends.says("serving")
+    body = json.dumps({"identity_provider": "entra_id", "token": "a"}).encode()
+    headers = {"Content-Type": "application/json", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    request = request_bytes("POST", "/api/v1/introspect", body, headers)
+    assert (await Caller(ends.address).send(request)).status == 200
+    await ends.says("keys")
+    assert not received
+    ends.channel.send("drain")
+    await ends.says("drained")
+    assert (await ends.ended())[0] == 0
+    assert b"POST /api/v1/introspect" in received
+    await collector.cleanup()
