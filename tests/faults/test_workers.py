@@ -701,9 +701,9 @@ async def test_a_worker_that_does_not_finish_draining_is_killed(provider: Provid
         await waiting
 
 
-async def test_a_slot_that_stays_empty_for_long_has_no_listener(provider: Provider) -> None:
-    """No connection waits in it during a long pause: the other worker gets them all. The replacement listens
-    at the same address."""
+async def test_a_replacement_after_a_long_pause_listens_again(provider: Provider) -> None:
+    """The slot has no listener during such a pause. Afterwards it has a new one at the same address, and
+    the replacement gets its share of the connections."""
     sidecar = await start_with(provider, "supervisor.LONG_PAUSE = 0.0")
     os.kill(sidecar.pid_of(0), signal.SIGKILL)
     await sidecar.until(
