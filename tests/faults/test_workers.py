@@ -688,7 +688,9 @@ async def start_with(provider: Provider, limits: str, **changes: str) -> Workers
 async def test_a_worker_that_does_not_finish_draining_is_killed(provider: Provider) -> None:
     """Once its own drain time and the slack are over: exit status 1 says that a request was lost."""
     sidecar = await start_with(
-        provider, "supervisor.DRAIN_SLACK = -60", ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="60000"
+        provider,
+        "supervisor.DRAIN_SLACK, supervisor.KILL_TIMEOUT = -60, 3600",
+        ENTRA_FAST_DRAIN_TIMEOUT_MILLIS="60000",
     )
     pids = sidecar.pids()
     provider.then(after(asyncio.Event(), provider))
