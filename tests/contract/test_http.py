@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from support.provider import Provider
-from support.sidecars import Started, StartSidecar
+from support.sidecars import Started, StartSidecar, eventually
 from support.wire import read_answer, request_bytes
 
 PATHS = ("/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect")
@@ -544,4 +544,22 @@ async def test_a_client_that_is_gone_before_its_request_is_looked_at_leaves_no_e
                 client.sendall(request())
         assert (await sidecar.call.get("/nowhere")).status == 404
     gc.collect()  # asyncio reports an exception of a task once it can no longer be retrieved
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_client_that_resets_the_connection_within_a_body_leaves_no_error(
+    start: StartSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The handler waits for the rest of the body. There is no one to answer, and it is no defect."""
+    sidecar = await start(ENTRA_FAST_FAST_PATH="false", PROBE_BIND_ADDRESS="127.0.0.1:0")
+
+    async def gone() -> bool:
+        return not sidecar.running.api.connections
+
+    with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(WHOLE["cached"]()[:-1])
+        await sidecar.received(1)
+    await eventually(gone)
+    assert (await sidecar.call.introspect("a")).status == 200
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

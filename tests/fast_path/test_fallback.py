@@ -102,6 +102,8 @@ async def test_without_a_part_for_the_protocol_plain_aiohttp_serves(
                 received.append((status(answer), answer.partition(b"\r\n\r\n")[2]))
         assert received[0] == received[1]
     assert (await plain.probe.get("/readyz")).status == 200
+    served = [{r.canonical for r in sidecar.running.api.app.router.resources()} for sidecar in (usual, plain)]
+    assert served[0] == served[1]
     assert await plain.metric("entra_fast_connections") >= 0
 
 

@@ -8,9 +8,12 @@ import gc
 import socket
 
 import pytest
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from entra_fast import _native
+from entra_fast.sidecar.http import server
 from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastPathProtocol
+from entra_fast.sidecar.http.protocol import SidecarProtocol
 from support.fast_path import (
     TARGET,
     TOKEN,
@@ -93,6 +96,92 @@ async def test_a_request_in_pieces_is_not_idle(start: StartSidecar) -> None:
         assert status(await connection.answer()) == 200
         assert await connection.closed()  # idle after that
     assert fast_path_answers(fast) == 1
+
+
+async def test_a_slow_request_does_not_cost_the_answer_before_it(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """When the deadline of a request ends while an earlier one waits for the provider, the earlier one is
+    answered. Then the connection ends without a 408, which would be taken for that answer."""
+    slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="150", ENTRA_FAST_FAST_PATH="false")
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    async with await Connection.to(slow) as connection:
+        connection.send(token_request())
+        await slow.received(1)
+        connection.send(token_request()[:20])
+        await eventually(lambda: _timed_out(slow))
+        release.set()
+        assert [status(answer) for answer in await connection.rest()] == [200]
+
+
+async def _timed_out(sidecar: Started) -> bool:
+    return await sidecar.metric("entra_fast_receive_timeouts_total") == 1
+
+
+async def test_the_deadline_does_not_end_a_request_that_the_sidecar_does_not_read(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """Behind so many requests that the sidecar stops reading, the rest of a body cannot arrive: it is waited
+    for until it is read, and every request is answered."""
+    slow = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="500", ENTRA_FAST_FAST_PATH="false")
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    between = [request_bytes("GET", "/nowhere")] * (MAX_MSG_QUEUE_SIZE - 1)
+    async with await Connection.to(slow) as connection:
+        connection.send(token_request())
+        await slow.received(1)
+        (protocol,) = [c for c in slow.running.api.connections if c._request_in_progress]
+        assert isinstance(protocol, SidecarProtocol)
+        connection.send(b"".join(between) + introspection("a")[:-1])
+        await eventually(lambda: _not_read(protocol))
+        first = protocol._deadline
+        await eventually(lambda: _has_another_deadline(protocol, first))
+        connection.send(introspection("a")[-1:])
+        release.set()
+        answers = [await connection.answer() for _ in range(len(between) + 2)]
+        assert [status(answer) for answer in answers] == [200, *(404 for _ in between), 200]
+    assert await slow.metric("entra_fast_receive_timeouts_total") == 0
+
+
+async def _not_read(protocol: SidecarProtocol) -> bool:
+    return protocol._buffer_paused and protocol._deadline is not None
+
+
+async def _has_another_deadline(protocol: SidecarProtocol, first: asyncio.TimerHandle | None) -> bool:
+    return protocol._deadline not in (None, first)
+
+
+async def test_a_deadline_means_nothing_on_a_connection_that_is_closing(
+    start: StartSidecar, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sidecar that stops waits for the answer of the provider, and for no further request: the beginning
+    of one does not count as received too late."""
+    monkeypatch.setattr(server, "SHUTDOWN_TIME", 20.0)
+    slow = await start(
+        ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="1000",
+        ENTRA_FAST_FAST_PATH="false",
+        PROBE_BIND_ADDRESS="127.0.0.1:0",
+    )
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    async with await Connection.to(slow) as connection:
+        connection.send(token_request())
+        await slow.received(1)
+        (protocol,) = [c for c in slow.running.api.connections if c._request_in_progress]
+        assert isinstance(protocol, SidecarProtocol)
+        connection.send(token_request()[:20])
+        await eventually(lambda: _has_another_deadline(protocol, None))
+        stopping = asyncio.create_task(slow.running.stop())
+        await eventually(lambda: _deadline_is_over(protocol))
+        assert await slow.metric("entra_fast_receive_timeouts_total") == 0
+        assert not stopping.done()
+        release.set()
+        await stopping
+
+
+async def _deadline_is_over(protocol: SidecarProtocol) -> bool:
+    return protocol._deadline is None
 
 
 async def test_an_early_answer_is_not_followed_by_another(start: StartSidecar) -> None:
@@ -276,6 +365,40 @@ async def test_a_client_that_reads_late_gets_all(fast: Started) -> None:
             assert (await read_answer(reader)).body == body, number
     await sending
     writer.close()
+
+
+async def test_a_client_that_reads_again_comes_back_to_the_fast_path(fast: Started) -> None:
+    """Writing pauses while no request waits. Once the client reads, the next request takes the fast path."""
+    await fast.call.token()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, (fast.call.host, fast.call.port))
+        before = fast_path_answers(fast)
+        sent = 0
+        protocol: FastPathProtocol | None = None
+        while protocol is None or not protocol._paused:
+            await loop.sock_sendall(client, token_request())
+            sent += 1
+            await eventually(lambda: _answered(fast, before + sent))  # noqa: B023
+            (protocol,) = [c for c in connections(fast) if c._request_count]
+            assert protocol.transport is not None
+            if sent == 1:  # the kernel would buffer several megabytes
+                held_by = protocol.transport.get_extra_info("socket")
+                held_by.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert not protocol._held
+        reader, writer = await asyncio.open_connection(sock=client)
+        for _ in range(sent):
+            assert (await read_answer(reader)).status == 200
+        writer.write(token_request())
+        assert (await read_answer(reader)).status == 200
+        assert fast_path_answers(fast) == before + sent + 1
+        writer.close()
+
+
+async def _answered(sidecar: Started, requests: int) -> bool:
+    return fast_path_answers(sidecar) == requests
 
 
 # --- connections -----------------------------------------------------------------------------------------

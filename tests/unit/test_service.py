@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
@@ -56,6 +57,29 @@ async def test_a_probe_address_in_use_leaves_no_socket_behind(provider: Provider
             await start_sidecar(Settings.from_environment(environ, None))
     with socket.socket() as again:
         again.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+
+
+async def test_a_start_that_fails_leaves_no_socket_behind(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module for the shared cache is not installed: both addresses are free again."""
+    monkeypatch.setitem(sys.modules, "entra_fast._provider.redis_cache", None)
+    with socket.socket() as api, socket.socket() as probes:
+        addresses = []
+        for free in (api, probes):
+            free.bind(("127.0.0.1", 0))
+            addresses.append(free.getsockname())
+    environ = provider.environment(
+        BIND_ADDRESS="{}:{}".format(*addresses[0]),
+        PROBE_BIND_ADDRESS="{}:{}".format(*addresses[1]),
+        ENTRA_FAST_REDIS_URL="redis://127.0.0.1:1",
+        ENTRA_FAST_REDIS_KEY=bytes(range(32)).hex(),
+    )
+    with pytest.raises(ImportError, match="redis_cache"):
+        await start_sidecar(Settings.from_environment(environ, None))
+    for address in addresses:
+        with socket.socket() as again:
+            again.bind(address)
 
 
 async def test_a_defect_is_answered_with_500_and_logged(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 
 from entra_fast.cli.main import main
 from support.cli import unsigned
+from support.process import inherited
 
 COMMANDS = (
     "dev",
@@ -168,3 +171,31 @@ def test_streams_that_are_closed_or_full_are_no_crash(closed: str) -> None:
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= 1
     assert done.returncode == (2 if closed in {"<&-", ">/dev/full"} else 0)
+
+
+@pytest.mark.parametrize("module", ["entra_fast", "entra_fast.cli.main"])
+def test_the_command_runs_as_a_module(module: str) -> None:
+    """`python -m` is the same command, with the same exit status."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "inspect", unsigned({"aud": "by-module"})],
+        env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "by-module" in done.stdout
+
+
+class Interrupted(io.BytesIO):
+    """Input during which the user presses Ctrl-C."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return super().read(size)
+
+
+def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupted command says nothing and ends with the status that shells use."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted()))
+    assert main(["inspect"]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")

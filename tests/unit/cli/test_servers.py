@@ -47,6 +47,16 @@ def test_a_token_generator_says_once_which_address_is_taken(
     )
 
 
+@pytest.mark.parametrize("command", ["serve", "token-generator"])
+def test_settings_must_be_a_directory(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path that is none is named in one line; status 2."""
+    missing = tmp_path / "missing"
+    assert main([command, "--settings", str(missing)]) == 2
+    assert capsys.readouterr().err == f"entra-fast: --settings: '{missing}' is not a directory\n"
+
+
 @pytest.mark.parametrize("fast_path_option", ["--no-fast-path", "--no-fast-lane"])
 def test_the_options_of_serve_take_precedence_over_the_environment(
     fast_path_option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

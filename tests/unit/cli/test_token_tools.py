@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from http.server import HTTPServer
 from pathlib import Path
@@ -145,6 +146,29 @@ def test_validate_explains_every_check(issuer: Issuer, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines()[-1] == "valid"
 
 
+def test_the_explanation_as_json_has_every_check(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --explain, the JSON output also has the checks, each with its result."""
+    assert main(["validate", "--json", "--explain", *issuer.options, issuer.token(aud="you")]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["valid"] is False
+    results = {check["check"]: check["passed"] for check in answer["checks"]}
+    assert (results["signature"], results["audience"]) == (True, False)
+
+
+def test_validate_checks_tenant_and_age(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
+    """--tenant and --max-age are checked in addition to the rest."""
+    tenant, other = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
+    name = f"https://issuer.example/{tenant}/v2.0"
+    token = issuer.token(iss=name, tid=tenant, iat=int(time.time()) - 300)
+    for options, status in (
+        (["--tenant", tenant, "--max-age", "600"], 0),
+        (["--tenant", other], 1),
+        (["--max-age", "100"], 1),
+    ):
+        assert main(["validate", *issuer.options, "--issuer", name, *options, token]) == status
+        capsys.readouterr()
+
+
 def test_explaining_cannot_take_over_the_terminal(issuer: Issuer, capsys: pytest.CaptureFixture[str]) -> None:
     """Values of a hostile token are escaped there, too."""
     main(["validate", "--explain", *issuer.options, issuer.token(aud="\x1b[2J", iss="\u202e")])
@@ -173,6 +197,35 @@ def test_validate_takes_its_settings_from_the_environment(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
+
+
+def test_a_provider_that_is_not_there_is_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No answer for the discovery document: undecided, in one line, whether an option or the environment
+    names it."""
+    for name in ("AZURE_APP_CLIENT_ID", "AZURE_OPENID_CONFIG_ISSUER"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as ended:
+        url = f"http://127.0.0.1:{ended.getsockname()[1]}/.well-known/openid-configuration"
+    monkeypatch.setenv("AZURE_APP_WELL_KNOWN_URL", url)
+    for options in ([], ["--well-known", url]):
+        assert main(["validate", "--audience", "me", *options, unsigned({})]) == 3
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("entra-fast: fetching failed: ")
+        assert captured.err.count("\n") == 1
+
+
+def test_a_missing_variable_is_named_as_a_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was left to the environment is not reported as an option; status 2."""
+    for name in ("AZURE_APP_WELL_KNOWN_URL", "AZURE_OPENID_CONFIG_JWKS_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_OPENID_CONFIG_ISSUER", "https://issuer.example")
+    assert main(["validate", "--audience", "me", unsigned({})]) == 2
+    assert capsys.readouterr().err.startswith("entra-fast: AZURE_OPENID_CONFIG_JWKS_URI is not set")
 
 
 @pytest.mark.parametrize(

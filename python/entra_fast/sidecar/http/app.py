@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 import orjson
 from aiohttp import HttpVersion11, hdrs, web
@@ -126,13 +125,9 @@ class _Around:
             allow = ", ".join(sorted(exc.allowed_methods))
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
             return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
-        except web.HTTPException as exc:
-            if exc.status == 404:  # perhaps a request for the other listener
-                known = ", ".join(resource.canonical for resource in request.app.router.resources())
-                sentence = f"no such path; expected one of {known}"
-            else:
-                sentence = HTTPStatus(exc.status).phrase.lower()
-            return _closing_if_unread(request, error_response(exc.status, sentence))
+        except web.HTTPNotFound:  # perhaps a request for the other listener
+            known = ", ".join(resource.canonical for resource in request.app.router.resources())
+            return _closing_if_unread(request, error_response(404, f"no such path; expected one of {known}"))
         except RequestTimedOut:
             response = error_response(408, "the request did not arrive in time")
             response.force_close()

@@ -195,7 +195,7 @@ class FastPathProtocol(SidecarProtocol):
         self._other_requests += count - self._request_count
 
     def _process_keepalive(self) -> None:
-        if self._receiver is not None:
+        if self._receiver is not None:  # pragma: no branch - aiohttp cancels this when the connection is lost
             answered_until = self._receiver.answered_at + self._keepalive_timeout
             self._next_keepalive_close_time = max(self._next_keepalive_close_time, answered_until)
         super()._process_keepalive()

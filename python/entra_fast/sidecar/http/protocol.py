@@ -266,7 +266,7 @@ class SidecarProtocol(RequestHandler):
         if self._request_count == count:
             if self._body is None and len(self._head) < MAX_KEPT_HEAD_BYTES:
                 self._head += data
-        elif self._messages:
+        else:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
             self._offer = cast("RawRequestMessage", message) if getattr(message, "upgrade", False) else None
@@ -354,7 +354,7 @@ class SidecarProtocol(RequestHandler):
     def _refuse(self, status: int, sentence: str) -> None:
         """Answer without a request, and close."""
         transport = self.transport
-        if transport is not None:
+        if transport is not None:  # pragma: no branch - for the type checker
             body = orjson.dumps({"error": "invalid_request", "error_description": sentence})
             reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
             transport.write(
