@@ -255,7 +255,7 @@ class ChannelKeys:
             return False
         question = self._questions.get(cause)
         if question is None or question.task.done():
-            question = self._questions[cause] = _Question(self._ask(cause, kid))
+            question = self._questions[cause] = _Question(self._ask(cause, kid, self._version))
         await question.waiters.wait()
         task = question.task
         return not task.cancelled() and task.exception() is None and task.result()
@@ -273,9 +273,10 @@ class ChannelKeys:
         reason = self._reason or "keys of the token issuer are not available: they have not been fetched yet"
         return KeysUnavailable("keys_unavailable", reason)
 
-    async def _ask(self, cause: Cause, kid: str | None) -> bool:
+    async def _ask(self, cause: Cause, kid: str | None, seen: int) -> bool:
+        # `seen` is an argument because this runs as a task: a new key set may be announced before it begins.
         try:
-            answer = await self._channel.ask("keys", cause=cause.value, kid=kid, seen=self._version)
+            answer = await self._channel.ask("keys", cause=cause.value, kid=kid, seen=seen)
         except ProviderError as exc:
             self._reason = f"keys of the token issuer are not available: {exc.message}"
             return False
