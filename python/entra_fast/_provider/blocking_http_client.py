@@ -104,6 +104,8 @@ class BlockingHttpClient:
         proxies = proxies_from(os.environ) if self._proxies is None else self._proxies
         try:
             route = Route.to(request.url, proxies, allow_plain_http=self._allow_plain_http)
+            if route.tls or (route.proxy is not None and route.proxy.tls):
+                _ = self._tls  # an unusable CA bundle is an error before any connection is made
             patience = _Patience(self._limits, self._limits.overall(limit))
             connection = self._connect(route, patience)
             try:
