@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from entra_fast import _native
 from entra_fast._native import Stop
-from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES
 from support.fast_path import (
     TARGET,
     TOKEN,
@@ -536,27 +535,6 @@ async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
         assert [status(await connection.answer()) for _ in range(3)] == [404, 404, 200]
         assert not protocol._plain
     assert fast_path_answers(fast) == 0
-
-
-async def test_the_end_of_the_fast_path_does_not_undo_that_aiohttp_stopped_reading(fast: Started) -> None:
-    """If both have stopped reading when the fast path gives up the bytes it holds, reading stays
-    stopped until aiohttp has room in the body that arrives."""
-    async with await Connection.to(fast) as connection:
-        assert status(await connection.ask(request_bytes("GET", "/nowhere"))) == 404
-        (protocol,) = [c for c in connections(fast) if c._plain and c._request_count]
-        assert protocol.transport is not None
-        one = request_bytes("GET", "/nowhere")
-        large = request_bytes("POST", "/nowhere", b"x" * 2_000_000)
-        length = len(one) + 1_000_000  # more than aiohttp buffers of a body
-        wrong = SimpleNamespace(
-            answers=b"", answered=0, consumed=0, stop=Stop.FRAMED, length=length, renewals=[]
-        )
-        protocol._receive((one + large)[: length + MAX_HELD_BYTES + 1], wrong)  # type: ignore[arg-type]
-        assert not protocol._plain
-        assert not protocol._held
-        assert not protocol._stopped_reading
-        assert not protocol.transport.is_reading()
-        assert [status(answer) for answer in await connection.rest()] == [404, 404]
 
 
 # --- the recogniser against aiohttp's parser -------------------------------------------------------------

@@ -298,6 +298,20 @@ async def test_aiohttp_does_not_undo_that_the_fast_path_stopped_reading(fast: St
         assert protocol.transport.is_reading()
 
 
+async def test_the_fast_path_does_not_undo_that_aiohttp_stopped_reading(fast: Started) -> None:
+    """If both have stopped reading, the transport stays paused until aiohttp has room, too."""
+    async with await Connection.to(fast) as connection:
+        await connection.ask(introspection("a"))
+        (protocol,) = [c for c in connections(fast) if c._request_count]
+        assert protocol.transport is not None
+        protocol._hold(b"x" * (MAX_HELD_BYTES + 1))
+        protocol._pause_reading_for_buffer()  # as for a full queue of requests
+        protocol._release_held()
+        assert not protocol.transport.is_reading()
+        protocol._resume_reading_for_buffer()
+        assert protocol.transport.is_reading()
+
+
 async def test_a_closed_connection_is_freed_at_once(fast: Started) -> None:
     """Its objects do not refer to one another in a circle, so that memory under churn does not wait for the
     cyclic collector, which the sidecar makes come seldom."""
