@@ -84,7 +84,7 @@ class AsyncValidation:
                 await self._ask_for_keys(token, error)
             return self.native.introspect(token, self._now())
         except (InvalidToken, KeysUnavailable) as error:
-            return orjson.dumps({"active": False, "error": self._with_reason(error).message})
+            return inactive(self._with_reason(error).message)
 
     def _now(self) -> float | None:
         """None lets the native module read the wall clock, which is faster."""
@@ -158,3 +158,8 @@ def first_kid(tokens: Sequence[str | bytes], positions: Sequence[int]) -> str | 
         except InvalidToken:
             continue
     return None
+
+
+def inactive(reason: str) -> bytes:
+    """The body of an introspection response for an invalid token."""
+    return orjson.dumps({"active": False, "error": reason})

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import orjson
-
 from entra_fast import _native, _signatures
 from entra_fast._metrics import DURATION_BUCKETS, Metrics
 from entra_fast._native import KeySet
@@ -20,7 +18,7 @@ from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, ProviderSettings
-from entra_fast._validation import AsyncValidation
+from entra_fast._validation import AsyncValidation, inactive
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Provider
 from entra_fast.sidecar.logs import AccessLog
@@ -197,8 +195,3 @@ class Service:
 def new_token_cache(caches: CacheSettings) -> _native.TokenCache:
     """An empty cache for tokens, with the limits of the settings."""
     return _native.TokenCache(max_entries=caches.max_entries, max_bytes=caches.max_bytes)
-
-
-def inactive(reason: str) -> bytes:
-    """The body of an introspection response for an invalid token."""
-    return orjson.dumps({"active": False, "error": reason})

@@ -18,6 +18,7 @@ from multidict import CIMultiDictProxy
 
 from entra_fast import _native
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
 from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
@@ -30,7 +31,7 @@ from entra_fast.sidecar.http.requests import (
 )
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
-from entra_fast.sidecar.service import Service, inactive
+from entra_fast.sidecar.service import Service
 
 ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
