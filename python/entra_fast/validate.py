@@ -17,11 +17,13 @@ verification.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
 
-from entra_fast import _signatures
+from entra_fast import _background, _signatures
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -49,6 +51,7 @@ from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
+from entra_fast._sweeping import ThreadSweeps
 from entra_fast._validation import AsyncValidation, cause_of, first_kid, has_errors, kid_of, waiting_for_keys
 from entra_fast.errors import (
     ConfigurationError,
@@ -99,8 +102,9 @@ _Result = TypeVar("_Result")
 class Validator:
     """Validates tokens, from any number of threads.
 
-    A background thread fetches and refreshes the keys; a caller waits only when the signing key of its token
-    is unknown. Works after `os.fork`. Create one validator per issuer and audience, and keep it.
+    Threads that all validators of the process share fetch and refresh the keys; a caller waits only when the
+    signing key of its token is unknown. Works after `os.fork`. Create one validator per issuer and audience,
+    and keep it.
 
     Args:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
@@ -142,7 +146,8 @@ class Validator:
     ) -> None:
         configured = _configured(issuer, audience, _fetch_discovery, **options)
         self._native = configured.native
-        self._verify = configured.native.validate
+        self._verify: _Verify = _FirstVerify(self, configured)
+        self._sweeps = configured.sweeps
         self._clock = configured.clock
         self._keys: ThreadKeys | None = None
         if configured.jwks_uri is not None:
@@ -240,6 +245,7 @@ class Validator:
                     again = self._native.validate_many([tokens[index] for index in every], self._now())
                     for index, result in zip(every, again, strict=True):
                         results[index] = result
+        self._sweeps.begin()
         return [self._with_reason(result) for result in results]
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
@@ -315,7 +321,8 @@ class AsyncValidator:
     ) -> None:
         configured = _configured(issuer, audience, _refuse_discovery, **options)
         self._native = configured.native
-        self._verify = configured.native.validate
+        self._verify: _Verify = _FirstVerify(self, configured)
+        self._sweeps = configured.sweeps
         self._clock = configured.clock
         self._keys = None if configured.jwks_uri is None else _LoopKeys(configured, configured.jwks_uri, http)
         self._validation = AsyncValidation(configured.native, self._keys, configured.clock)
@@ -398,7 +405,9 @@ class AsyncValidator:
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            return await self._validation.validate_again(token, error)
+            claims = await self._validation.validate_again(token, error)
+            self._sweeps.begin()
+            return claims
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """Verify many tokens, on all cores at once. The event loop keeps running.
@@ -412,7 +421,9 @@ class AsyncValidator:
         Raises:
             TypeError: an item is neither str nor bytes.
         """
-        return await self._validation.validate_many(tokens)
+        results = await self._validation.validate_many(tokens)
+        self._sweeps.begin()
+        return results
 
     async def introspect(self, token: str | bytes) -> bytes:
         """The JSON body of an introspection response (RFC 7662, section 2.2), as the sidecar sends it.
@@ -424,7 +435,9 @@ class AsyncValidator:
             The claims verbatim after `"active":true`, or `"active":false` with the reason. A bad token or the
             lack of keys raises nothing.
         """
-        return await self._validation.introspect(token)
+        body = await self._validation.introspect(token)
+        self._sweeps.begin()
+        return body
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
         """Run every check on a token and report the values: see `Validator.explain`.
@@ -454,6 +467,28 @@ class AsyncValidator:
         return self._native.stats() | ({} if self._keys is None else self._keys.stats())
 
 
+_Verify = Callable[[str | bytes, float | None], Claims]
+
+
+class _FirstVerify:
+    """A validator's `_verify` until it has accepted a token: then it is the native one, and sweeps of the
+    cache have begun. The constructor does not begin them, because the process may fork after that."""
+
+    __slots__ = ("_native", "_sweeps", "_validator")
+
+    def __init__(self, validator: Validator | AsyncValidator, configured: _Configured) -> None:
+        self._validator = weakref.ref(validator)  # a cycle would keep dropped validators alive
+        self._native = configured.native
+        self._sweeps = configured.sweeps
+
+    def __call__(self, token: str | bytes, now: float | None) -> Claims:
+        claims = self._native.validate(token, now)
+        # The token may not have been cached: the cache is off, or another thread was using it.
+        if self._sweeps.begin() and (validator := self._validator()) is not None:
+            validator._verify = self._native.validate
+        return claims
+
+
 class _LoopKeys:
     """The keys of an `AsyncValidator`: a `KeySource` that starts fetching when it is first asked, and starts
     again on another event loop when its own has ended (`asyncio.run` twice)."""
@@ -466,6 +501,7 @@ class _LoopKeys:
         self._own_http: AsyncHttpClient | None = None
         self._keys: AsyncKeys | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._when_dropped: weakref.finalize[..., _LoopKeys] | None = None
 
     def running(self) -> AsyncKeys:
         """The keys that are being fetched on the running event loop."""
@@ -478,12 +514,19 @@ class _LoopKeys:
             self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
             self._keys.start()
             self._loop = asyncio.get_running_loop()
+            # Tasks of the loop hold the keys, so a validator that is dropped would leave them running.
+            self._when_dropped = weakref.finalize(
+                self, _close_dropped, self._loop, self._keys, self._own_http
+            )
+            self._when_dropped.atexit = False
         return self._keys
 
     async def aclose(self) -> None:
         """Stop fetching."""
         self._forget_ended_loop()
         keys, self._keys = self._keys, None
+        if self._when_dropped is not None:
+            self._when_dropped.detach()
         if keys is not None:
             await keys.aclose()
         client, self._own_http = self._own_http, None
@@ -518,11 +561,32 @@ class _LoopKeys:
             self._keys = self._own_http = self._loop = None
 
 
+def _close_dropped(loop: asyncio.AbstractEventLoop, keys: AsyncKeys, http: AsyncHttpClient | None) -> None:
+    """Stop fetching for a validator that was dropped. Called in any thread, at any point."""
+
+    async def close() -> None:
+        await keys.aclose()
+        if http is not None:
+            await http.aclose()
+
+    def begin() -> None:
+        task = _background.start(close(), "close of a dropped validator")
+        _closing.add(task)  # the loop itself would not keep it
+        task.add_done_callback(_closing.discard)
+
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and everything with it
+        loop.call_soon_threadsafe(begin)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class _Configured:
     """The arguments of a validator, checked."""
 
     native: NativeValidator
+    sweeps: ThreadSweeps
     jwks_uri: str | None
     rules: RefreshRules
     clock: Callable[[], float] | None
@@ -589,7 +653,7 @@ def _configured(
         cache_entries=_count("cache_entries", cache_entries),
         cache_bytes=_count("cache_bytes", cache_bytes),
     )
-    return _Configured(native, jwks_uri, refresh or RefreshRules(), clock)
+    return _Configured(native, ThreadSweeps(native, clock), jwks_uri, refresh or RefreshRules(), clock)
 
 
 def _new_http_client() -> AsyncHttpClient:

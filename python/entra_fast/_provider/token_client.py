@@ -76,6 +76,9 @@ class Acquirer(Protocol):
 
     def renew(self, target: str, subject_token: str | None = None) -> None: ...
 
+    def sweep(self) -> None:
+        """Forget what has ended, except for tokens, which are in a cache that can be swept by itself."""
+
     async def aclose(self) -> None: ...
 
 
@@ -158,6 +161,12 @@ class TokenClient:
             wanted = self._wanted(target, subject_token)
             self._renewals.asked_for(wanted.key)
             self._renew(wanted)
+
+    def sweep(self) -> None:
+        """Forget failures and back-off windows that no longer count."""
+        self._failures.sweep()
+        self._impatient.sweep()
+        self._retrying.windows.sweep()
 
     async def aclose(self) -> None:
         """Cancel fetches in flight, and stop renewing."""

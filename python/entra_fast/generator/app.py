@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from entra_fast import _native
+from entra_fast._sweeping import LoopSweeps
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import PAGE_HEADERS, page
@@ -99,7 +100,15 @@ class Generator:
         app.router.add_post("/oauth2/logout", self._logout)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.cleanup_ctx.append(self._sweep_sessions)
         return app
+
+    async def _sweep_sessions(self, _: web.Application) -> AsyncIterator[None]:
+        """Sweep while the application runs."""
+        sweeps = LoopSweeps(self._sessions.sweep)
+        sweeps.start()
+        yield
+        await sweeps.aclose()
 
     # --- routes ------------------------------------------------------------------------------------------
 
