@@ -250,7 +250,7 @@ class Reading(Metric):
         return self._fill(of_kind(self.name, self.help, labels=()), workers)
 
 
-SHARED_OPERATIONS = ("get", "put", "lead", "ping")
+SHARED_OPERATIONS = ("get", "put", "lock", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
 """The ways in which Redis fails. Several failures in a row pause the shared cache."""
 SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)

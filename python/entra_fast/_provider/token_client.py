@@ -119,7 +119,7 @@ class TokenClient:
                 renewals=self._renewals,
                 fetches=self._fetches,
                 overall_timeout=outbound.overall_timeout,
-                monotonic=timing.monotonic,
+                timing=timing,
                 metrics=metrics,
             )
 
@@ -321,6 +321,8 @@ class TokenClient:
             raise
         except BaseException as error:
             self._renewals.failed(wanted, error)
+            if self._replication is not None:
+                self._replication.ended(fetch, failed=isinstance(error, ProviderError))
             raise
         finally:
             self._under_way.pop(wanted.key, None)
@@ -344,8 +346,8 @@ class TokenClient:
         if token.cacheable:
             self._renewals.cache(wanted.key, token)
             self._renewals.schedule(wanted, token)
-            if self._replication is not None:
-                self._replication.publish(fetch, token)
+        if self._replication is not None:
+            self._replication.publish(fetch, token)
         return token
 
 

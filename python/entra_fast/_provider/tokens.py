@@ -82,6 +82,25 @@ class WantedToken:
         return self.subject_token is None or self.subject_expires_at is not None
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Lookup:
+    """What the shared cache has for a token. `answered`: whether it could be asked."""
+
+    token: FetchedToken | None
+    answered: bool = True
+
+
+class Leader(enum.Enum):
+    """Who fetches a token for all replicas."""
+
+    THIS = "this"
+    """This replica: the others wait for it."""
+    ANOTHER = "another"
+    """Another replica: this one can wait for it."""
+    NONE = "none"
+    """No replica, because the leader has failed, or it is not known: each asks for itself."""
+
+
 class Demand(enum.IntEnum):
     """What callers expect of a fetch; rises while it is in flight, when another caller joins."""
 
