@@ -465,6 +465,12 @@ class Metrics:
         "Announcements by other replicas that a token was replaced on request, by outcome.",
         Label("outcome", ("adopted", "ignored", "rejected")),
     )
+    memory_limit = _Row(
+        _gauge,
+        "entra_fast_memory_limit_bytes",
+        "Memory limit of the container, or 0 without one.",
+        merge="own",
+    )
     shared_interruptions = _Row(
         Counter,
         "entra_fast_shared_cache_interruptions_total",

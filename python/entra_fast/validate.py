@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -33,6 +34,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import orjson
 
 from entra_fast import _background, _signatures
+from entra_fast._memory import memory_limit
 from entra_fast._native import (
     MAX_TOKEN_BYTES,
     Claims,
@@ -91,7 +93,7 @@ class Options(TypedDict, total=False):
     max_token_bytes: int
     signatures: str
     cache_entries: int
-    cache_bytes: int
+    cache_bytes: int | None
     refresh: RefreshRules | None
     clock: Callable[[], float] | None
 
@@ -128,7 +130,8 @@ class Validator:
             processor supports it, and AWS-LC confirms a sample of its results; after a disagreement AWS-LC
             alone verifies, until the process ends. `"aws-lc"`: AWS-LC alone.
         cache_entries: maximum number of verified tokens in the cache; 0 turns the cache off.
-        cache_bytes: maximum size of the cache, in bytes.
+        cache_bytes: maximum size of the cache, in bytes; by default 128 MiB, or an eighth of the container's
+            memory limit if that is less.
         refresh: when keys are fetched.
         clock: returns seconds since the epoch; for tests.
 
@@ -607,7 +610,7 @@ def _configured(
     max_token_bytes: int = MAX_TOKEN_BYTES,
     signatures: str = "fast",
     cache_entries: int = 20_000,
-    cache_bytes: int = 128 << 20,
+    cache_bytes: int | None = None,
     refresh: RefreshRules | None = None,
     clock: Callable[[], float] | None = None,
 ) -> _Configured:
@@ -651,7 +654,7 @@ def _configured(
         policy,
         None if jwks is None else _fixed_keys(jwks),
         cache_entries=_count("cache_entries", cache_entries),
-        cache_bytes=_count("cache_bytes", cache_bytes),
+        cache_bytes=_default_cache_bytes() if cache_bytes is None else _count("cache_bytes", cache_bytes),
     )
     return _Configured(native, ThreadSweeps(native, clock), jwks_uri, refresh or RefreshRules(), clock)
 
@@ -678,6 +681,11 @@ def _count(setting: str, value: int) -> int:
             "setting_invalid", f"{setting} must be a whole number of at least 0", setting
         )
     return value
+
+
+@functools.cache
+def _default_cache_bytes() -> int:
+    return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
 
 def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:

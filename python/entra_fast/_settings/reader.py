@@ -37,6 +37,15 @@ class Reader:
         Raises:
             ConfigurationError: code `setting_invalid` or `setting_unreadable`.
         """
+        value = self.explicit(setting)
+        return setting.default if value is None else value
+
+    def explicit(self, setting: Setting[V, D]) -> V | None:
+        """A setting's value if it is set.
+
+        Raises:
+            ConfigurationError: code `setting_invalid` or `setting_unreadable`.
+        """
         for name in (setting.name, *setting.aliases):
             text = self._text(name)
             if text:
@@ -44,7 +53,7 @@ class Reader:
                     return setting.parse(text)
                 except Unsuitable as problem:
                     raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
-        return setting.default
+        return None
 
     def secret(self, setting: SecretText[None]) -> Secret | None:
         """A secret, which is re-read at each use if it comes from a file; None if it is unset."""

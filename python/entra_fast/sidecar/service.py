@@ -97,6 +97,7 @@ class Service:
         if settings.provider is not None and provider.tokens is not None and server.fast_path and fast_path:
             self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
         metrics.watch_token_cache(cache.stats)
+        metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
     async def start(self) -> None:
@@ -148,6 +149,7 @@ class Service:
             policy_for(issuer, provider, self.settings.server.signatures),
             self._key_set,
             cache_entries=self.settings.caches.verified_entries,
+            cache_bytes=self.settings.caches.verified_bytes,
         )
         _signatures.log_distrust()
         clock = None if self._clocks == Clocks() else self._clocks.wall

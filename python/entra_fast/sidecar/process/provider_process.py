@@ -45,6 +45,8 @@ CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
 """Seconds for a worker's figures when metrics are read; after that its last ones are used."""
+LEAST_TOKEN_BYTES = 1024
+"""No token of a provider takes less in the cache, so terms of more tokens need not be remembered."""
 NOT_DUE_PAUSE = 20.0
 """Seconds after which a worker asks again for a renewal that was not due."""
 
@@ -97,7 +99,7 @@ class ProviderProcess:
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
             self._cache,
-            settings.caches.max_entries,
+            min(settings.caches.max_entries, max(1, settings.caches.max_bytes // LEAST_TOKEN_BYTES)),
             self._clocks,
             lambda fields: self.announce("token", **fields),
             lambda fields: self.announce("renewal_failed", **fields),
@@ -117,6 +119,7 @@ class ProviderProcess:
         self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
+        self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         self.metrics.ready.read_from(lambda: self.not_ready_reason() is None)
         self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
