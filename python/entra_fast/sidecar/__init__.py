@@ -18,7 +18,10 @@ about tokens (validate.py, _validation.py) and requests to the provider (_provid
 
 from __future__ import annotations
 
-from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
-from entra_fast.sidecar.process.single import run
+from entra_fast import _extras
+
+with _extras.importing("server", "the sidecar"):
+    from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
+    from entra_fast.sidecar.process.single import run
 
 __all__ = ["RunningSidecar", "run", "start_sidecar"]
