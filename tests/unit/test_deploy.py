@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +92,39 @@ def test_the_image_runs_as_the_user_of_the_manifests() -> None:
     lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()
     assert [line for line in lines if line.startswith("USER ")] == ["USER 65532:65532"]
     assert lines[-1] == 'CMD ["serve"]'
+
+
+DASHBOARD: dict[str, Any] = runpy.run_path(str(DEPLOY / "monitoring" / "dashboard.py"))["dashboard"]()
+EXPRESSIONS = [
+    (panel["title"], target["expr"].replace("$__rate_interval", "5m"))
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+
+
+def test_the_dashboard_is_what_its_source_says() -> None:
+    """`python deploy/monitoring/dashboard.py > deploy/monitoring/dashboard.json` writes it again."""
+    assert json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text()) == DASHBOARD
+
+
+@pytest.mark.parametrize(("title", "expression"), EXPRESSIONS)
+def test_panels_show_metrics_that_exist_of_the_chosen_pods(title: str, expression: str) -> None:
+    """A panel without data looks like a quiet night."""
+    used = re.findall(r"\b((?:entra_fast|process)_[a-z0-9_]+)(.)", expression)
+    assert used
+    for name, follows in used:
+        assert re.sub(r"_bucket$", "", name) in DOCUMENTED
+        assert follows == "{"
+    assert expression.count('namespace=~"$namespace", pod=~"$pod"') == len(used)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt install prometheus)")
+def test_prometheus_understands_every_panel(tmp_path: Path) -> None:
+    """As recording rules, which promtool parses as Prometheus does."""
+    rules = [{"record": f"panel:{index}", "expr": expr} for index, (_, expr) in enumerate(EXPRESSIONS)]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
