@@ -14,11 +14,12 @@ import pytest
 from entra_fast import _shared_threads, _sweeping
 from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.expiring import ExpiringMap
+from entra_fast._settings.load import Settings
 from entra_fast._sweeping import LIMIT, LOOP_PARTS, THREAD_PARTS, LoopSweeps
 from entra_fast.errors import InvalidToken
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.process.provider_process import AnnouncedTokens
+from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ProviderProcess
 from entra_fast.validate import AsyncValidator, Validator
 from support.key_server import KeyServer
 from support.tokens import AUDIENCE, ISSUER, NOW, Clock, jwks, signer
@@ -198,3 +199,16 @@ def test_sessions_of_the_token_generator_go_at_their_end() -> None:
     assert len(sessions) == 1
     assert sessions.find(ended) is None
     assert sessions.find(lasting) is not None
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_the_provider_process_sweeps_while_it_runs() -> None:
+    """Although its workers answer all requests."""
+    now = [1000.0]
+    clocks = Clocks(wall=lambda: NOW, monotonic=lambda: now[0])
+    process = ProviderProcess(Settings.from_environment({}), clocks=clocks)
+    await process.start()
+    process._tokens.put(token_cache_key("test", ["1"]), "token", 60.0, monotonic=now[0])
+    now[0] += 61
+    await soon(lambda: process._cache.stats()["entries"] == 0 and not process._tokens._terms)
+    await process.aclose()

@@ -927,10 +927,10 @@ mod tests {
     #[test]
     fn a_growing_map_is_swept_within_two_rounds() {
         let map = map(100_000, 256 << 20);
-        (0..1000).for_each(|number| drop(map.insert(&key(number), Arc::new(number), 0)));
-        for round in 1..=20 {
-            let (first, last) = (round * 1000, round * 1000 + 1000);
-            (first..last).for_each(|number| drop(map.insert(&key(number), Arc::new(number), 0)));
+        for round in 0..=20 {
+            for number in round * 1000..round * 1000 + 1000 {
+                map.insert(&key(number), Arc::new(number), 0);
+            }
             map.sweep(10, |value| **value < 1000);
         }
         assert!((0..1000).all(|number| map.peek(&key(number)).is_none()));
@@ -1016,7 +1016,7 @@ mod tests {
                             0 => drop(map.insert(&key(number), Arc::new(number), 10)),
                             1 if round % 100 == 1 => drop(map.remove(&key(number))),
                             2 => drop(map.get_if(&key(number), |value| **value == number && round % 50 != 2)),
-                            3 if round % 50 == 3 => drop(map.sweep(100, |value| **value % 97 == 0)),
+                            3 if round % 50 == 3 => _ = map.sweep(100, |value| **value % 97 == 0),
                             _ => assert!(map.get(&key(number)).is_none_or(|value| *value == number)),
                         }
                     }
