@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import orjson
@@ -93,7 +93,7 @@ class Options(TypedDict, total=False):
     max_token_bytes: int
     signatures: str
     cache_entries: int
-    cache_bytes: int | None
+    cache_bytes: int
     refresh: RefreshRules | None
     clock: Callable[[], float] | None
 
@@ -610,7 +610,7 @@ def _configured(
     max_token_bytes: int = MAX_TOKEN_BYTES,
     signatures: str = "fast",
     cache_entries: int = 20_000,
-    cache_bytes: int | None = None,
+    cache_bytes: int | EllipsisType = ...,
     refresh: RefreshRules | None = None,
     clock: Callable[[], float] | None = None,
 ) -> _Configured:
@@ -654,7 +654,7 @@ def _configured(
         policy,
         None if jwks is None else _fixed_keys(jwks),
         cache_entries=_count("cache_entries", cache_entries),
-        cache_bytes=_default_cache_bytes() if cache_bytes is None else _count("cache_bytes", cache_bytes),
+        cache_bytes=_default_cache_bytes() if cache_bytes is ... else _count("cache_bytes", cache_bytes),
     )
     return _Configured(native, ThreadSweeps(native, clock), jwks_uri, refresh or RefreshRules(), clock)
 

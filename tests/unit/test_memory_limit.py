@@ -15,7 +15,7 @@ from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.process.worker_settings import for_worker, settings_from, share_of_each
-from entra_fast.validate import Validator
+from entra_fast.validate import Options, Validator
 from support.tokens import AUDIENCE, ISSUER, NOW, jwks, signer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -224,7 +224,10 @@ def test_a_validators_cache_follows_the_limit(monkeypatch: pytest.MonkeyPatch) -
     def cached(limit: int | None, cache_bytes: int | None = None) -> int:
         monkeypatch.setattr(validate, "memory_limit", lambda: limit)
         validate._default_cache_bytes.cache_clear()
-        one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), cache_bytes=cache_bytes, clock=lambda: NOW)
+        options: Options = {"jwks": jwks(signer()), "clock": lambda: NOW}
+        if cache_bytes is not None:
+            options["cache_bytes"] = cache_bytes
+        one = Validator(ISSUER, AUDIENCE, **options)
         one.validate(token)
         return one.stats()["cache_entries"]
 
