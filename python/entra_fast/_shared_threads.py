@@ -82,7 +82,7 @@ class Schedule:
             thread = self._thread
         if thread is not None:
             self._changed.put(None)
-            thread.join(1.0)
+            thread.join(5.0)
 
     def restart_in_child(self) -> None:
         """The thread of a parent process does not exist in its child."""
