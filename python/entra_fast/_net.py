@@ -6,6 +6,7 @@ generator share. What must never be here: connections.
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.parse
 from collections.abc import Mapping
 
@@ -90,8 +91,8 @@ def checked_proxy(setting: str, value: str) -> str:
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The web proxy for a URL, or None for a direct connection. Loopback is direct, as in Go, unless `proxies`
-    has one for `always`, which the user has chosen for every request."""
+    """The web proxy for a URL, or None for a direct connection. Loopback is direct, as in Go. An entry
+    `always` is what the user has chosen for every request, loopback included."""
     if (always := proxies.get("always")) is not None:
         return always
     parts = urllib.parse.urlsplit(url)
@@ -112,8 +113,6 @@ def _excluded(entry: str, host: str, port: int) -> bool:
         return False
     if entry == "*":
         return True
-    import ipaddress  # noqa: PLC0415 - few environments have NO_PROXY, and every program would load it
-
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
     except ValueError:

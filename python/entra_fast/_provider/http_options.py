@@ -1,8 +1,7 @@
 """How a validator's outbound requests are made, as a caller of the library says it.
 
 What belongs here: `HttpOptions`, checked when constructed, and what its defaults take from the environment.
-What must never be here: connections (blocking_http_client.py, http_client.py) and the settings of the sidecar.
-Loaded with the library, so it imports what only an unusual option needs when that is used.
+What must never be here: connections (blocking_http_client.py, http_client.py), and the sidecar's settings.
 """
 
 from __future__ import annotations
@@ -70,8 +69,8 @@ class HttpOptions:
             where that is given.
 
     Raises:
-        ConfigurationError: a value cannot be used; `setting` names it. The sentence repeats neither the proxy's
-            URL nor a header's value, which may be secrets.
+        ConfigurationError: a value cannot be used; `setting` names it. The sentence repeats neither the
+            proxy's URL nor a header's value, which may be secrets.
     """
 
     ca_bundle: str | os.PathLike[str] | None = None
@@ -131,7 +130,9 @@ def _check_bundle(path: str | os.PathLike[str], setting: str) -> None:
         plain = isinstance(error, ssl.SSLError) or not getattr(error, "strerror", None)
         reason = "it is not a PEM file of certificates" if plain else getattr(error, "strerror", None)
         raise ConfigurationError(
-            "setting_invalid", f"{setting} must be the path of a PEM file with certificates: {reason}", setting
+            "setting_invalid",
+            f"{setting} must be the path of a PEM file with certificates: {reason}",
+            setting,
         ) from None
 
 

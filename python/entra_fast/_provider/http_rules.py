@@ -231,8 +231,8 @@ class Route:
 
 
 def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """TLS that trusts the system's certificate authorities and those in a PEM file. The system's are OpenSSL's,
-    or those of SSL_CERT_FILE and SSL_CERT_DIR.
+    """TLS that trusts the system's certificate authorities and those in a PEM file. The system's are those of
+    OpenSSL, or of SSL_CERT_FILE and SSL_CERT_DIR.
 
     Raises:
         ConfigurationError: no certificate can be read from the file.

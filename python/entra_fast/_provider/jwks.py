@@ -14,7 +14,6 @@ import collections
 import contextlib
 import logging
 import os
-import random
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -79,6 +78,12 @@ class Waiters:
             loop.call_soon(self._wake_some)
 
 
+def jitter() -> float:
+    """A number from 0 to 1 that spreads processes in time. It guards nothing: it is taken from the system
+    because the module `random` takes long to import."""
+    return int.from_bytes(os.urandom(4)) / 0xFFFF_FFFF
+
+
 def read_key_set(status: int, body: bytes) -> KeySet:
     """The key set in a response.
 
@@ -124,11 +129,10 @@ class _Keys:
         self._monotonic = monotonic
 
     def _fetched(self, keys: KeySet, text: bytes, cache_control: str) -> None:
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         self.outcomes["ok"] += 1
         if self.schedule.failures:
             logger.info("key set refreshed after %d failures", self.schedule.failures)
-        self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
+        self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter())
         if keys.ambiguous:
             logger.warning(
                 "ignored %d entries of the key set that share their kid with a different key", keys.ambiguous
@@ -144,7 +148,7 @@ class _Keys:
         now = self._monotonic()
         self.fetch_failures += 1
         self.outcomes[error.code] += 1
-        self.schedule.failed(now, random.random())  # noqa: S311 - as above
+        self.schedule.failed(now, jitter())
         self.error = error
         if (failures := self.schedule.failures) & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th... in a row
             logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
