@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import encodings.idna  # noqa: F401 - so that no thread imports it for the first name that it looks up
 import functools
 import http.client
 import io
