@@ -110,7 +110,7 @@ def hashed(authority: Authority, directory: Path) -> str:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the program openssl")
-    command = [openssl, "x509", "-noout", "-subject_hash", "-in", authority.bundle]
+    command = [openssl, "x509", "-noout", "-subject_hash", "-in", str(authority.bundle)]
     name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     directory.mkdir()
     (directory / f"{name}.0").write_bytes(authority.bundle.read_bytes())
