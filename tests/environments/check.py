@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -244,6 +245,7 @@ def check_emulator() -> None:
 
 
 def main() -> None:
+    logging.getLogger("entra_fast").addHandler(logging.NullHandler())
     check_installed(dict(argument.split("=") for argument in sys.argv[1:]))
     has = {name: importlib.util.find_spec(name) is not None for name in ("aiohttp", "uvloop")}
     kinds = [in_threads, on_asyncio, *([on_uvloop] if has["uvloop"] else [])]
