@@ -73,6 +73,7 @@ def key_server() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/keys"
     server.shutdown()
+    server.server_close()
 
 
 @contextlib.contextmanager
@@ -186,7 +187,7 @@ def check_modules() -> None:
         ("entra_fast", None),
         ("entra_fast.validate", None),
         ("entra_fast.errors", None),
-        ("entra_fast.sidecar", "server"),
+        ("entra_fast.sidecar", None),
         ("entra_fast.generator", "dev"),
         ("entra_fast.emulator", "dev"),
     ):

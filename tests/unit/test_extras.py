@@ -92,7 +92,6 @@ def test_a_command_without_its_extra_is_one_line(command: str) -> None:
 @pytest.mark.parametrize(
     ("module", "extra", "what"),
     [
-        ("entra_fast.sidecar", "server", "the sidecar"),
         ("entra_fast.generator", "dev", "the token generator"),
         ("entra_fast.emulator", "dev", "the local Entra ID"),
     ],

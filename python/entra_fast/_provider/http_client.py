@@ -26,7 +26,6 @@ from entra_fast._provider.http_rules import (
     forget_frames,
     form_request,
     get_request,
-    names_certificates,
     trusting_context,
 )
 from entra_fast._settings.model import OutboundSettings
@@ -191,12 +190,12 @@ class HttpClient:
         if self._session is None:
             if self._closed:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
-            # Without authorities of one's own, the context that aiohttp made when it was imported.
-            usual = self._ca_bundle is None and not names_certificates(os.environ)
+            # Never the context that aiohttp made when it was imported: sidecar/process/aiohttp_import.py.
+            context = trusting_context(self._ca_bundle)
             options: dict[str, Any] = {"socket_factory": _Socket.of} if _VERSION >= (3, 12) else {}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=True if usual else trusting_context(self._ca_bundle),
+                    ssl=context,
                     limit=MAX_CONNECTIONS,
                     keepalive_timeout=30,
                     **options,

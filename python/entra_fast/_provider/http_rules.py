@@ -250,11 +250,6 @@ def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:
     return context
 
 
-def names_certificates(environ: Mapping[str, str]) -> bool:
-    """Whether OpenSSL takes the system's certificate authorities from other places than its own."""
-    return bool(environ.get(_CERT_FILE) or environ.get(_CERT_DIR))
-
-
 _CERT_FILE, _CERT_DIR = "SSL_CERT_FILE", "SSL_CERT_DIR"
 
 

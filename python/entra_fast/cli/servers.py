@@ -45,9 +45,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run_sidecar(arguments: argparse.Namespace) -> int:
-    from entra_fast import sidecar
+    from entra_fast.sidecar.process.aiohttp_import import import_aiohttp
+
+    import_aiohttp()
     from entra_fast._settings import catalogue
     from entra_fast._settings.load import Settings
+    from entra_fast.sidecar.process import single
 
     environ = dict(os.environ)
     for setting, value in (
@@ -58,7 +61,7 @@ def _run_sidecar(arguments: argparse.Namespace) -> int:
     ):
         if value:
             environ[setting.name] = value
-    return sidecar.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
+    return single.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
 
 
 def _emulator(arguments: argparse.Namespace) -> int:
