@@ -269,10 +269,9 @@ def fetch_discovery(url: str, issuer: str | None, http: HttpOptions) -> KeyDisco
     from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
 
     _check_discovery_url(url)
+    http.check_environment()
     try:
         answer = BlockingHttpClient.from_options(http).get(url)
-    except ConfigurationError:
-        raise
     except EntraFastError as error:
         raise _not_fetched(error) from None
     return _discovery(answer.status, answer.body, url, issuer)
@@ -283,7 +282,9 @@ async def fetch_discovery_async(
 ) -> KeyDiscovery:
     _check_discovery_url(url)
     if http is None or isinstance(http, HttpOptions):
-        own = new_http_client(checked_options(http))
+        options = checked_options(http)
+        options.check_environment()
+        own = new_http_client(options)
         try:
             answer = await _get(own, url)
         finally:
@@ -296,8 +297,6 @@ async def fetch_discovery_async(
 async def _get(client: AsyncHttpClient, url: str) -> HttpResponse:
     try:
         return await client.get(url)
-    except ConfigurationError:
-        raise
     except EntraFastError as error:
         raise _not_fetched(error) from None
 

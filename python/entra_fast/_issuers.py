@@ -142,9 +142,8 @@ class IssuerChoice(Generic[P]):
         part = self._exact.get(issuer)
         if part is not None:
             return part
-        for before, after, other in self._templates:
-            tenant = issuer.removeprefix(before).removesuffix(after)
-            if issuer == f"{before}{tenant}{after}" and _is_guid(tenant):
+        for before, after, other in self._templates:  # the part itself compares the tenant
+            if issuer.startswith(before) and issuer.endswith(after):
                 return other
         raise self.rejected()
 

@@ -201,6 +201,16 @@ def test_a_bundle_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         kind(ISSUER, AUDIENCE, jwks=jwks(signer()))  # fetches nothing
 
 
+async def test_a_bundle_of_the_environment_that_is_none(
+    by: ByThreads | ByLoop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also for a discovery document: a mistake in the configuration, not keys that are unavailable."""
+    monkeypatch.setenv("ENTRA_FAST_CA_BUNDLE", str(tmp_path / "absent.pem"))
+    with pytest.raises(ConfigurationError) as caught:
+        await by.discover("https://keys.example/.well-known/openid-configuration", HttpOptions())
+    assert caught.value.setting == "ENTRA_FAST_CA_BUNDLE"
+
+
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 async def test_the_variables_work_in_the_sidecar(
     authority: Authority, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -346,7 +346,8 @@ async def test_issuers_by_discovery() -> None:
         discovery(theirs)
         issuers = [
             Issuer(discovery=ours.discovery_url),
-            Issuer(issuer=THEIRS, discovery=theirs.discovery_url),
+            Issuer(issuer=[THEIRS], discovery=theirs.discovery_url),
+            Issuer(issuer="https://fixed.example", jwks=jwks(own)),
         ]
         threads = await asyncio.to_thread(Validator, None, AUDIENCE, issuers=issuers, clock=clock)
         tokens = [own.token(iss=ours.issuer), other.token(iss=THEIRS), other.token(iss=theirs.issuer)]
