@@ -274,7 +274,7 @@ def fetch_discovery(url: str, issuer: str | None, http: HttpOptions) -> KeyDisco
         answer = BlockingHttpClient.from_options(http).get(url)
     except EntraFastError as error:
         raise _not_fetched(error) from None
-    return _discovery(answer.status, answer.body, url, issuer)
+    return _discovery(answer, url, issuer)
 
 
 async def fetch_discovery_async(
@@ -291,7 +291,7 @@ async def fetch_discovery_async(
             await own.aclose()
     else:
         answer = await _get(http, url)
-    return _discovery(answer.status, answer.body, url, issuer)
+    return _discovery(answer, url, issuer)
 
 
 async def _get(client: AsyncHttpClient, url: str) -> HttpResponse:
@@ -310,15 +310,16 @@ def _not_fetched(error: EntraFastError) -> KeysUnavailable:
     return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
 
 
-def _discovery(status: int, body: bytes, url: str, issuer: str | None) -> KeyDiscovery:
-    if status != 200:
-        raise KeysUnavailable("keys_unavailable", f"the discovery document's URL answered {status}, not 200")
+def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscovery:
     from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
 
+    if answer.status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the discovery document's URL {not_ok(url, answer)}")
     try:
-        return parse_key_discovery(body, url, issuer=issuer)
+        return parse_key_discovery(answer.body, url, issuer=issuer)
     except DiscoveryError as error:
-        raise KeysUnavailable(error.code, error.message) from None
+        raise KeysUnavailable(error.code, f"{error.message} ({shown_url(url)})") from None
 
 
 @dataclass(frozen=True, slots=True)

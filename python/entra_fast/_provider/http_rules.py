@@ -9,6 +9,7 @@ is requested (tokens, keys). Nothing here retries: only the caller knows whether
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping
@@ -228,6 +229,24 @@ class Route:
     def not_http(self) -> HttpFailure:
         """The answer may echo what was sent, so nothing of it is repeated."""
         return HttpFailure("answer_incomplete", f"{self} did not answer in well-formed HTTP")
+
+
+def not_ok(url: str, response: HttpResponse) -> str:
+    """Which status came from where instead of 200, with Entra ID's own code if the answer has one."""
+    code = _AADSTS.search(response.body)
+    named = f" ({code[0].decode('ascii')})" if code is not None else ""
+    return f"{shown_url(url)} answered {response.status} instead of 200{named}"
+
+
+def shown_url(url: str) -> str:
+    """A URL for a sentence: without its query, and bounded."""
+    parts = urllib.parse.urlsplit(url)
+    shown = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+
+
+_MAX_SHOWN = 200
+_AADSTS = re.compile(rb"AADSTS[0-9]{1,8}")
 
 
 def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:

@@ -84,15 +84,20 @@ def jitter() -> float:
     return int.from_bytes(os.urandom(4)) / 0xFFFF_FFFF
 
 
-def read_key_set(status: int, body: bytes) -> KeySet:
-    """The key set in a response.
+def read_key_set(url: str, response: HttpResponse) -> KeySet:
+    """The key set in the response from a URL.
 
     Raises:
         KeysUnavailable: the status is not 200, or the body has no usable key.
     """
-    if status != 200:
-        raise KeysUnavailable("keys_unavailable", f"the key set endpoint answered {status} instead of 200")
-    return KeySet(body)
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
+
+    if response.status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the key set endpoint {not_ok(url, response)}")
+    try:
+        return KeySet(response.body)
+    except KeysUnavailable as error:
+        raise KeysUnavailable(error.code, f"{error.message} ({shown_url(url)})") from None
 
 
 def _unexpected(error: Exception) -> KeysUnavailable:
@@ -340,7 +345,7 @@ class AsyncKeys(_Keys):
         self.fetches += 1
         try:
             response = await self._http.get(self.jwks_uri, accept=MEDIA_TYPES)
-            keys = read_key_set(response.status, response.body)
+            keys = read_key_set(self.jwks_uri, response)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
             self._failed_to_fetch(error)
@@ -490,7 +495,7 @@ class ThreadKeys(_Keys):
     def _fetch(self) -> None:
         try:
             response = self._fetch_response(self.jwks_uri)
-            keys = read_key_set(response.status, response.body)
+            keys = read_key_set(self.jwks_uri, response)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
             self._failed_to_fetch(error)
