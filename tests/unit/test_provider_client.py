@@ -97,7 +97,7 @@ async def test_without_a_provider_there_is_nothing_to_wait_for(caplog: pytest.Lo
 
 async def test_a_service_without_a_provider_introspects_nothing() -> None:
     """The response names what is not enabled; there is no fast path."""
-    settings = Settings.from_environment({}, None)
+    settings = Settings.from_environment({"AZURE_ENABLED": "false"}, None)
     cache, metrics = new_token_cache(settings.caches), Metrics()
     service = Service(settings, NoProvider(), cache=cache, metrics=metrics, clocks=Clocks())
     assert service.fast_path is None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 
 from entra_fast import _clock, _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
@@ -68,9 +67,6 @@ class PrivateKey(Credential):
 class FederatedTokenFile(Credential):
     """Workload identity: the assertion is the content of a file that the platform rotates."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(Secret("AZURE_FEDERATED_TOKEN_FILE", path=path))
-
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         return assertion_fields(self.secret.reveal())
 
@@ -100,8 +96,8 @@ class Credentials:
         candidates: list[Credential]
         if settings.jwk is not None:
             candidates = [PrivateKey(jwk) for jwk in (settings.jwk, settings.next_jwk) if jwk is not None]
-        elif settings.federated_token_file is not None:
-            candidates = [FederatedTokenFile(settings.federated_token_file)]
+        elif settings.federated_token is not None:
+            candidates = [FederatedTokenFile(settings.federated_token)]
         else:
             secrets = (settings.client_secret, settings.next_client_secret)
             candidates = [ClientSecret(secret) for secret in secrets if secret is not None]

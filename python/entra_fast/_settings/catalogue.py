@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from entra_fast._settings.kinds import (
     Address,
+    Authority,
     Boolean,
     Choice,
     FilePath,
@@ -48,6 +49,7 @@ AZURE_APP_CLIENT_ID: Final = Text(
     "AZURE_APP_CLIENT_ID",
     None,
     "Client id of the application; also the expected audience of introspected tokens.",
+    aliases=("AZURE_CLIENT_ID",),
     pattern=r"[\x21-\x7e]{1,256}",
     expected="must be a client id without spaces",
 )
@@ -56,6 +58,7 @@ AZURE_APP_TENANT_ID: Final = Text(
     None,
     "Tenant of the application: a GUID or a domain name. Without a well-known URL and endpoints, the public "
     "discovery document of this tenant is used.",
+    aliases=("AZURE_TENANT_ID",),
     pattern=r"[A-Za-z0-9.-]{1,256}",
     expected="must be a tenant's GUID or domain name",
 )
@@ -63,6 +66,11 @@ AZURE_APP_WELL_KNOWN_URL: Final = Url(
     "AZURE_APP_WELL_KNOWN_URL",
     None,
     "Discovery document, which supplies the issuer and the endpoints that are not set.",
+)
+AZURE_AUTHORITY_HOST: Final = Authority(
+    "AZURE_AUTHORITY_HOST",
+    "https://login.microsoftonline.com",
+    "Host of the discovery document, where a tenant is set without a well-known URL and endpoints.",
 )
 AZURE_OPENID_CONFIG_ISSUER: Final = Url(
     "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
@@ -100,12 +108,18 @@ AZURE_FEDERATED_TOKEN_FILE: Final = FilePath(
     "credential.",
 )
 AZURE_APP_CLIENT_SECRET: Final = SecretText(
-    "AZURE_APP_CLIENT_SECRET", None, "Client secret (`client_secret_post`). Last choice of credential."
+    "AZURE_APP_CLIENT_SECRET", None, "Client secret (`client_secret_post`). Third choice of credential."
 )
 AZURE_APP_NEXT_CLIENT_SECRET: Final = SecretText(
     "AZURE_APP_NEXT_CLIENT_SECRET",
     None,
     "Next client secret during a rotation; used when the provider rejects the current one.",
+)
+NAIS_SERVICE_ACCOUNT_TOKEN_PATH: Final = FilePath(
+    "NAIS_SERVICE_ACCOUNT_TOKEN_PATH",
+    None,
+    "File that NAIS mounts into every workload, used like `AZURE_FEDERATED_TOKEN_FILE`. Last choice of "
+    "credential.",
 )
 SETTINGS_DIRECTORY: Final = FilePath(
     "ENTRA_FAST_SETTINGS_DIRECTORY",

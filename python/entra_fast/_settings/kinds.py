@@ -121,6 +121,22 @@ class Url(Setting[str, D_co]):
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class Authority(Url[D_co]):
+    """The URL of a host that has tenants, without a path. The scheme may be left out: it is https."""
+
+    @property
+    def form(self) -> str:
+        return "URL or host name"
+
+    def parse(self, text: str) -> str:
+        # Explicit for super(): a class with slots is made anew, so the short form has the wrong class.
+        url = Url.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
+        if url.count("/") != 2 or "?" in url:
+            raise Unsuitable("must be the URL of a host without a path, such as https://login.example")
+        return url
+
+
 class HostPort(NamedTuple):
     """An address to listen on."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from entra_fast._net import proxies_from
 from entra_fast._settings import catalogue
+from entra_fast._settings.kinds import FilePath
 from entra_fast._settings.model import (
     CacheSettings,
     CredentialSettings,
@@ -201,13 +202,24 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
 
 
 def _provider_settings(read: Reader) -> ProviderSettings | None:
+    """None if the environment says that there is none.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong, or nothing is said at all.
+    """
     enabled = read.get(catalogue.AZURE_ENABLED)
     if enabled is False:
         return None
+    # Platforms inject AZURE_CLIENT_ID and the like into every workload, so these complete a provider that is
+    # enabled otherwise, and never enable one.
+    if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
+        raise missing(
+            catalogue.AZURE_APP_CLIENT_ID,
+            " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, or "
+            "AZURE_ENABLED=false to start without a provider",
+        )
     client_id = read.get(catalogue.AZURE_APP_CLIENT_ID)
     if client_id is None:
-        if enabled is None:
-            return None
         raise missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true")
     tenant_id = read.get(catalogue.AZURE_APP_TENANT_ID) or ""
     issuer = read.get(catalogue.AZURE_OPENID_CONFIG_ISSUER)
@@ -221,9 +233,8 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
                 " must be set (or AZURE_APP_TENANT_ID, or all of AZURE_OPENID_CONFIG_ISSUER, _JWKS_URI and "
                 "_TOKEN_ENDPOINT)",
             )
-        well_known_url = (
-            f"https://login.microsoftonline.com/{tenant_id}/v2.0/.well-known/openid-configuration"
-        )
+        authority = read.get(catalogue.AZURE_AUTHORITY_HOST)
+        well_known_url = f"{authority}/{tenant_id}/v2.0/.well-known/openid-configuration"
     return ProviderSettings(
         client_id=client_id,
         tenant_id=tenant_id,
@@ -242,15 +253,26 @@ def _credential_settings(read: Reader) -> CredentialSettings:
         if secret is not None:
             signing_key(secret.setting, secret.reveal())
     jwk, client_secret = read.secret(catalogue.AZURE_APP_JWK), read.secret(catalogue.AZURE_APP_CLIENT_SECRET)
+    federated_token = _file(read, catalogue.AZURE_FEDERATED_TOKEN_FILE)
+    if not (jwk or federated_token or client_secret):
+        # Last, because it is there whether the application has registered it with Entra ID or not.
+        federated_token = _file(read, catalogue.NAIS_SERVICE_ACCOUNT_TOKEN_PATH)
     credentials = CredentialSettings(
         jwk=jwk,
         next_jwk=read.successor(catalogue.AZURE_APP_NEXT_JWK, jwk),
-        federated_token_file=read.get(catalogue.AZURE_FEDERATED_TOKEN_FILE),
+        federated_token=federated_token,
         client_secret=client_secret,
         next_client_secret=read.successor(catalogue.AZURE_APP_NEXT_CLIENT_SECRET, client_secret),
     )
-    if not (credentials.jwk or credentials.federated_token_file or credentials.client_secret):
+    if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
         raise missing(
-            catalogue.AZURE_APP_JWK, ", AZURE_FEDERATED_TOKEN_FILE or AZURE_APP_CLIENT_SECRET must be set"
+            catalogue.AZURE_APP_JWK,
+            ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH must be set",
         )
     return credentials
+
+
+def _file(read: Reader, setting: FilePath[None]) -> Secret | None:
+    """The file that a setting names, which is read at each use."""
+    path = read.get(setting)
+    return None if path is None else Secret(setting.name, path=path)

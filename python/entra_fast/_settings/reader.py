@@ -46,6 +46,10 @@ class Reader:
                     raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
         return setting.default
 
+    def names(self, setting: Setting[Any, Any]) -> bool:
+        """Whether the setting is set under its own name; other names do not count."""
+        return bool(self._text(setting.name))
+
     def secret(self, setting: SecretText[None]) -> Secret | None:
         """A secret, which is re-read at each use if it comes from a file; None if it is unset."""
         for name in (setting.name, *setting.aliases):
