@@ -83,11 +83,14 @@ async def test_a_wrong_setting_stops_the_start(
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
-    "environ", [{}, {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_APP_CLIENT_SECRET": "canary"}]
+    "environ",
+    [{}, {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_APP_CLIENT_SECRET": "canary"}],
 )
-async def test_nothing_configured_stops_the_start(serve: Serve, environ: dict[str, str], workers: str) -> None:
-    """Also with variables of other platforms, which enable no provider: one line that says what does, exit status
-    2."""
+async def test_nothing_configured_stops_the_start(
+    serve: Serve, environ: dict[str, str], workers: str
+) -> None:
+    """Also with variables of other platforms, which enable no provider: one line that says what does, exit
+    status 2."""
     process = await serve({"BIND_ADDRESS": "127.0.0.1:0", "ENTRA_FAST_WORKERS": workers, **environ})
     assert await process.ended() == 2
     (line,) = process.lines

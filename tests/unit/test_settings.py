@@ -207,7 +207,7 @@ def test_credentials_have_an_order(present: list[str], used: str) -> None:
     ],
 )
 def test_the_authority_is_a_host(text: str, host: str | None) -> None:
-    """As azure-identity reads AZURE_AUTHORITY_HOST: with or without scheme and final slash, without a path."""
+    """As azure-identity reads AZURE_AUTHORITY_HOST: with or without scheme and final slash, no path."""
     changes = {"AZURE_AUTHORITY_HOST": text, "AZURE_APP_WELL_KNOWN_URL": None, "AZURE_TENANT_ID": "t"}
     if host is None:
         error = refused(**changes)

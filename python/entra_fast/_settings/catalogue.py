@@ -227,6 +227,13 @@ WORKERS: Final = Integer(
     low=1,
     high=64,
 )
+READINESS: Final = Choice(
+    "ENTRA_FAST_READINESS",
+    "latched",
+    "When `/readyz` fails. `latched`: until each provider has once been ready. `live`: also while a provider "
+    "has no keys or rejects the credential later.",
+    choices=("latched", "live"),
+)
 FAST_PATH: Final = Boolean(
     "ENTRA_FAST_FAST_PATH",
     True,

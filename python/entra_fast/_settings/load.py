@@ -131,6 +131,7 @@ def _server_settings(read: Reader) -> ServerSettings:
         drain_delay=read.get(catalogue.DRAIN_DELAY),
         drain_timeout=read.get(catalogue.DRAIN_TIMEOUT),
         workers=_workers(read),
+        readiness=read.get(catalogue.READINESS),
         fast_path=read.get(catalogue.FAST_PATH),
         signatures=read.get(catalogue.SIGNATURES),
         log_level=read.get(catalogue.LOG_LEVEL),
@@ -215,8 +216,8 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
     if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
         raise missing(
             catalogue.AZURE_APP_CLIENT_ID,
-            " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, or "
-            "AZURE_ENABLED=false to start without a provider",
+            " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, "
+            "or AZURE_ENABLED=false to start without a provider",
         )
     client_id = read.get(catalogue.AZURE_APP_CLIENT_ID)
     if client_id is None:
@@ -267,7 +268,8 @@ def _credential_settings(read: Reader) -> CredentialSettings:
     if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
         raise missing(
             catalogue.AZURE_APP_JWK,
-            ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH must be set",
+            ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH must "
+            "be set",
         )
     return credentials
 

@@ -79,6 +79,7 @@ class ServerSettings:
     drain_delay: float = catalogue.DRAIN_DELAY.default
     drain_timeout: float = catalogue.DRAIN_TIMEOUT.default
     workers: int = catalogue.WORKERS.default
+    readiness: str = catalogue.READINESS.default
     fast_path: bool = catalogue.FAST_PATH.default
     signatures: str = catalogue.SIGNATURES.default
     log_level: str = catalogue.LOG_LEVEL.default
