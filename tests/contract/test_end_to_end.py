@@ -23,7 +23,7 @@ import pytest_asyncio
 from entra_fast._settings.load import Settings
 from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 from entra_fast.emulator import LocalEntraId
-from entra_fast.sidecar import RunningSidecar, start_sidecar
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
 from support.keys import Key
 from support.pages import Form
 from support.sidecars import eventually
