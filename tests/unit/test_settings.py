@@ -15,7 +15,7 @@ from entra_fast._settings.catalogue import BIND_ADDRESS, SETTINGS
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, OutboundSettings, ServerSettings
-from entra_fast._settings.secret import Secret
+from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError
 from support.keys import Key
 
@@ -98,7 +98,51 @@ def test_texas_names_are_aliases_and_the_own_name_wins() -> None:
     )
     assert settings.outbound.connect_timeout == 1.5
     assert settings.outbound.max_retries == 2
-    assert refused(TEXAS_HTTP_MAX_RETRIES="many").setting == "TEXAS_HTTP_MAX_RETRIES"
+
+
+@pytest.mark.parametrize(
+    ("text", "retries", "timeout"),
+    [
+        ("0", 0, 0.001),
+        ("+3", 3, 0.003),
+        ("4000000000", 10, 3600.0),
+        ("18446744073709551615", 10, 3600.0),
+        ("many", 1, 5.0),
+        ("-1", 1, 5.0),
+        ("1.5", 1, 5.0),
+    ],
+)
+def test_no_value_of_a_texas_setting_stops_the_start(text: str, retries: int, timeout: float) -> None:
+    """Out of bounds: the nearest value. Not a number: the default, as in Texas, and the log names it."""
+    settings = read(TEXAS_HTTP_MAX_RETRIES=text, TEXAS_HTTP_OVERALL_TIMEOUT_MILLIS=text)
+    assert (settings.outbound.max_retries, settings.outbound.overall_timeout) == (retries, timeout)
+    ignored = ("TEXAS_HTTP_MAX_RETRIES (must be", "TEXAS_HTTP_OVERALL_TIMEOUT_MILLIS (must be")
+    assert len(settings.unknown) == (0 if text.lstrip("+").isdigit() else 2)
+    assert all(line.startswith(ignored) for line in settings.unknown)
+    assert refused(ENTRA_FAST_HTTP_MAX_RETRIES="11").setting == "ENTRA_FAST_HTTP_MAX_RETRIES"
+
+
+def test_explicitly_none_may_be_said_of_any_provider() -> None:
+    """At least one is switched off, and none on."""
+    off = {"MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
+    assert Settings.from_environment(off, NOWHERE).provider is None
+    assert Settings.from_environment({**off, "AZURE_CLIENT_ID": "client"}, NOWHERE).provider is None
+    with pytest.raises(ConfigurationError):
+        Settings.from_environment({**off, "IDPORTEN_ENABLED": "true"}, NOWHERE)
+    assert read(**off).provider is not None
+
+
+def test_a_key_needs_a_kid_and_no_alg() -> None:
+    """Without `alg` it signs with RS256; without `kid` no provider finds its public key."""
+    key = json.loads(JWK)
+    del key["alg"]
+    provider = read(AZURE_APP_JWK=json.dumps(key)).provider
+    assert provider is not None
+    assert provider.credentials.jwk is not None
+    assert signing_key("AZURE_APP_JWK", provider.credentials.jwk.reveal()).algorithm == "RS256"
+    del key["kid"]
+    error = refused(AZURE_APP_JWK=json.dumps(key))
+    assert (error.setting, "'kid'" in error.message) == ("AZURE_APP_JWK", True)
 
 
 @pytest.mark.parametrize(

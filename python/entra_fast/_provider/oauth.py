@@ -28,9 +28,9 @@ ERROR_CODES = {
     "target_invalid": "the target is in none of the accepted forms",
 }
 
-ASSERTION_LIFETIME = 120
-"""Seconds that a client assertion is valid: long enough for clocks that differ, short enough that a leaked
-one is of little use."""
+ASSERTION_LIFETIME = 30
+"""Seconds that a client assertion is valid. Each is used once, at once: a leaked one is of little use.
+Providers allow for clocks that differ; a clock that is off by more is in the log (clock_skew.py)."""
 
 MAX_ACCESS_TOKEN_BYTES = 65_536
 MAX_EXPIRES_IN = 31 * 86_400

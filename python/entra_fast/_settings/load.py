@@ -36,6 +36,8 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
+_OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
+"""Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
 """Variables of NAIS that resemble a setting."""
 
@@ -45,7 +47,8 @@ class Settings:
     """All settings of a sidecar; complete and checked when it exists.
 
     Attributes:
-        unknown: variables that look like settings but are not, each with the setting that was probably meant.
+        unknown: variables that look like settings but are not, each with the setting that was probably meant;
+            and those whose value is ignored, with what it must be.
     """
 
     server: ServerSettings
@@ -80,7 +83,7 @@ class Settings:
                 verified_entries=read.get(catalogue.VERIFIED_CACHE_ENTRIES),
             ),
             shared_cache=_shared_cache_settings(read),
-            unknown=tuple(_unknown(read.environ)),
+            unknown=(*_unknown(read.environ), *read.ignored),
         )
 
 
@@ -211,6 +214,9 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
     # Platforms inject AZURE_CLIENT_ID and the like into every workload, so these complete a provider that is
     # enabled otherwise, and never enable one.
     if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
+        others = {read.environ.get(name) for name in _OTHER_PROVIDERS}
+        if "false" in others and "true" not in others:
+            return None  # whoever says it of other providers has not forgotten to configure this one
         raise missing(
             catalogue.AZURE_APP_CLIENT_ID,
             " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, "

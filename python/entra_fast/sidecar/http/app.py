@@ -38,7 +38,7 @@ ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 PLAIN_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 UNCHECKED_PATHS = ("/", "/healthz")
-"""The kubelet requests these by the address of the pod."""
+"""On the API's listener. The kubelet requests these by the address of the pod."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -115,7 +115,7 @@ class _Around:
         try:
             if not request.raw_path.startswith("/"):
                 raise BadRequest("the request target must be a path")  # not absolute: Host decides
-            if request.path not in UNCHECKED_PATHS:
+            if self._probe or request.path not in UNCHECKED_PATHS:
                 reason = self._refusal(request.headers)
                 if reason is not None:
                     return error_response(403, reason)
