@@ -101,7 +101,7 @@ async def test_after_a_rejection_the_credential_is_tried_again_every_five_minute
 
     async def tried_again() -> bool:
         assert await sidecar.metric("entra_fast_credential_rejected") == 1
-        return len(provider.tries) == 2
+        return await sidecar.metric('entra_fast_provider_errors_total{code="AADSTS700027"}') == 2
 
     await eventually(tried_again)
     provider.on_try = None
