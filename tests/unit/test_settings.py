@@ -120,6 +120,7 @@ def test_no_value_of_a_texas_setting_stops_the_start(text: str, retries: int, ti
     assert len(settings.unknown) == (0 if text.lstrip("+").isdigit() else 2)
     assert all(line.startswith(ignored) for line in settings.unknown)
     assert refused(ENTRA_FAST_HTTP_MAX_RETRIES="11").setting == "ENTRA_FAST_HTTP_MAX_RETRIES"
+    assert BIND_ADDRESS.nearest(text) is None
 
 
 def test_explicitly_none_may_be_said_of_any_provider() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import re
 from pathlib import Path
@@ -100,11 +99,11 @@ def test_introspections_that_mostly_fail_for_one_reason_are_logged(recorded: Rec
     """After a minute: the code, how many of how many, and what was expected and received."""
     recorded.lines()
     introspect(recorded, 1, wrong_audience=5, token_expired=2)
-    recorded.introspections = dataclasses.replace(
-        recorded.introspections, examples={"wrong_audience": {"expected": "mine", "received": "other"}}
+    recorded.introspections = recorded.introspections._replace(
+        examples={"wrong_audience": {"expected": "mine", "received": "other"}}
     )
     assert recorded.lines() == []
-    recorded.introspections = dataclasses.replace(recorded.introspections, examples={})
+    recorded.introspections = recorded.introspections._replace(examples={})
     assert recorded.lines(MINUTE - 2) == []
     counts = {"rejected": 5, "introspections": 8}
     fields = {"code": "wrong_audience", **counts, "expected": "mine", "received": "other"}

@@ -7,8 +7,7 @@ here: requests, and settings of an installation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from entra_fast._provider.oauth import aadsts_codes
 from entra_fast.errors import ProviderError
@@ -18,8 +17,7 @@ _TEMPORARY: Final = frozenset({"server_error", "temporarily_unavailable"})
 its token endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderKind:
+class ProviderKind(NamedTuple):
     """A kind of provider.
 
     Attributes:

@@ -6,18 +6,15 @@ about (provider_client.py).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 START_LIMIT = 10.0
 """Seconds after which the start is over, with or without keys. Kubernetes starts the application only then:
 without a provider, it must not wait for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Something that a provider needs: its keys, or the application's credential.
 
     Attributes:
@@ -29,8 +26,7 @@ class Part:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderReadiness:
+class ProviderReadiness(NamedTuple):
     """What works at one provider.
 
     Attributes:
@@ -52,9 +48,12 @@ class ProviderReadiness:
         """What is wrong, whether it counts as ready or not; None if nothing is."""
         return self.keys.reason or self.credential.reason
 
+    def fields(self) -> dict[str, Any]:
+        """The same, to be written as JSON."""
+        return {**self._asdict(), "keys": self.keys._asdict(), "credential": self.credential._asdict()}
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+
+class Readiness(NamedTuple):
     """What `/readyz` answers.
 
     Attributes:
@@ -90,14 +89,14 @@ class Readiness:
 
     def fields(self) -> dict[str, Any]:
         """The same, to be written as JSON."""
-        return dataclasses.asdict(self)
+        return {**self._asdict(), "providers": [provider.fields() for provider in self.providers]}
 
     def document(self) -> dict[str, Any]:
         """The body of `/readyz`."""
         document: dict[str, Any] = {"status": "ready" if self.ready else "not ready"}
         if self.reason is not None:
             document["reason"] = self.reason
-        return {**document, "providers": [_without_none(dataclasses.asdict(each)) for each in self.providers]}
+        return {**document, "providers": [_without_none(each.fields()) for each in self.providers]}
 
 
 SHUTTING_DOWN: Final = Readiness(ready=False, reason="shutting down")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from types import MappingProxyType
+from typing import NamedTuple, Self
 
 from entra_fast import _background
 from entra_fast._metrics import Figures, Metric, Metrics
@@ -30,8 +30,7 @@ _Counts = dict[tuple[str, str], float]
 """Failed requests for tokens: by ("outcome", its name in metrics) and by ("code", of the provider)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Introspections:
+class Introspections(NamedTuple):
     """The introspections of a sidecar until now.
 
     Attributes:
@@ -41,8 +40,8 @@ class Introspections:
     """
 
     answered: float = 0
-    rejected: Mapping[str, float] = field(default_factory=dict)
-    examples: Mapping[str, Example] = field(default_factory=dict)
+    rejected: Mapping[str, float] = MappingProxyType({})
+    examples: Mapping[str, Example] = MappingProxyType({})
 
     @classmethod
     def of(cls, metrics: Metrics, workers: Sequence[Figures], examples: Mapping[str, Example]) -> Self:
