@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,10 +28,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 RETRY_PAUSE = (0.05, 0.25)
 """Seconds before the single retry of a request that got no answer at all."""
-
-AADSTS = re.compile(rb"AADSTS[0-9]{1,8}")
-MAX_ERROR_BYTES = 16_384
-"""Maximum number of bytes of an error that are searched for a code."""
 
 COOL_DOWN = 1.0
 """Seconds after a failure within which callers get that failure instead of a new attempt."""
