@@ -388,8 +388,13 @@ class FastPath:
         bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
-    def introspections(self) -> tuple[int, int]:
-        """How many introspections were answered with an active, and with an inactive token."""
+    def active(self) -> int:
+        """How many introspections were answered with an active token."""
+    def rejections(self) -> dict[str, int]:
+        """By error code: how many introspections were answered with an inactive token."""
+    def take_examples(self) -> dict[str, tuple[str | None, str | None]]:
+        """By error code: `expected` and `actual` of the error of one token that was rejected since the last
+        call."""
 
 @final
 class FastPathReceiver:

@@ -135,14 +135,19 @@ class AsyncValidation:
     async def introspect(self, token: str | bytes) -> bytes:
         """The JSON body of an introspection response (RFC 7662, section 2.2). Never raises for a bad token or
         for the lack of keys."""
+        return (await self.introspect_with_error(token))[0]
+
+    async def introspect_with_error(self, token: str | bytes) -> tuple[bytes, EntraFastError | None]:
+        """Like `introspect`, and why the token is not active."""
         try:
             try:
-                return self.native.introspect(token, self._now())
+                return self.native.introspect(token, self._now()), None
             except (InvalidToken, KeysUnavailable) as error:
                 await self._ask_for_keys(token, error)
-            return self.native.introspect(token, self._now())
+            return self.native.introspect(token, self._now()), None
         except (InvalidToken, KeysUnavailable) as error:
-            return inactive(self._with_reason(error).message)
+            rejected = self._with_reason(error)
+            return inactive(rejected.message), rejected
 
     def _now(self) -> float | None:
         """None lets the native module read the wall clock, which is faster."""

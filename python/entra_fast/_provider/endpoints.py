@@ -134,9 +134,9 @@ class EndpointFinder:
         try:
             response = await self._http.get(url)
             if response.status != 200:
+                # Entra ID says here that a tenant does not exist (AADSTS90002).
                 raise DiscoveryError(
-                    "discovery_failed",
-                    f"the discovery document's URL {not_ok(url, response)}",
+                    "discovery_failed", f"the discovery document's URL {not_ok(url, response)}"
                 )
             document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:

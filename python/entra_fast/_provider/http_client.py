@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -44,6 +45,7 @@ class HttpClient:
         proxies: as made by `proxies_from`; by default from the process's environment.
         headers: header fields to add to each request.
         trace_configs: notified of each request.
+        answered: called with the headers of each answer, and the seconds that it took.
     """
 
     def __init__(
@@ -54,22 +56,31 @@ class HttpClient:
         proxies: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        answered: Callable[[Mapping[str, str], float], None] | None = None,
     ) -> None:
         self._limits = limits or HttpLimits()
         self._ca_bundle = ca_bundle
         self._proxies = proxies_from(os.environ) if proxies is None else dict(proxies)
         self._headers = headers or {}
         self._trace_configs = list(trace_configs)
+        self._answered = answered
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     @classmethod
     def from_settings(
-        cls, settings: OutboundSettings, *, trace_configs: Sequence[aiohttp.TraceConfig] = ()
+        cls,
+        settings: OutboundSettings,
+        *,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        answered: Callable[[Mapping[str, str], float], None] | None = None,
     ) -> Self:
-        limits = HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout)
         return cls(
-            limits, ca_bundle=settings.ca_bundle, proxies=settings.proxies, trace_configs=trace_configs
+            HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout),
+            ca_bundle=settings.ca_bundle,
+            proxies=settings.proxies,
+            trace_configs=trace_configs,
+            answered=answered,
         )
 
     @classmethod
@@ -123,12 +134,16 @@ class HttpClient:
             await session.close()
 
     async def _request(self, request: HttpRequest, limit: float | None) -> HttpResponse:
+        began = time.monotonic()
         request = request.adding(self._headers)
         try:
-            return await self._exchange(request, Route.to(request.url, self._proxies), limit)
+            response = await self._exchange(request, Route.to(request.url, self._proxies), limit)
         except HttpFailure as failure:
             forget_frames(failure)
             raise
+        if self._answered is not None:
+            self._answered(response.headers, time.monotonic() - began)
+        return response
 
     async def _exchange(self, request: HttpRequest, route: Route, limit: float | None) -> HttpResponse:
         limits, overall = self._limits, self._limits.overall(limit)
