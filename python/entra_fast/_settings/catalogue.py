@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from entra_fast import _net
 from entra_fast._settings.kinds import (
     Address,
     Authority,
@@ -158,7 +159,7 @@ HTTP_MAX_RETRIES: Final = Integer(
     high=10,
 )
 CA_BUNDLE: Final = FilePath(
-    "ENTRA_FAST_CA_BUNDLE",
+    _net.CA_BUNDLE,
     None,
     "PEM file with certificate authorities to trust in addition to the system's, for outbound connections.",
 )
