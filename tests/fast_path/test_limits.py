@@ -12,8 +12,8 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from entra_fast import _native
 from entra_fast._http import server
-from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastPathProtocol
 from entra_fast._http.protocol import StrictProtocol
+from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastPathProtocol
 from support.fast_path import (
     TARGET,
     TOKEN,

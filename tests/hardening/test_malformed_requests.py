@@ -1,5 +1,5 @@
-"""One table of malformed requests for every listener: the sidecar's, its probes', the local Entra ID's (http and
-https) and the token generator's.
+"""One table of malformed requests for every listener: the sidecar's, its probes', the local Entra ID's (http
+and https) and the token generator's.
 
 Each is refused with a status and one sentence, the connection closes, and no byte that was sent is in the
 response or in the log."""
@@ -24,6 +24,7 @@ import pytest
 import uvloop
 
 from entra_fast._settings.load import Settings
+from entra_fast.cli.dev_system import Options, local_system
 from entra_fast.emulator import RunningEmulator
 from entra_fast.emulator.tls import prepare
 from entra_fast.emulator.web import server as emulator_server
@@ -35,7 +36,7 @@ MARK = "c4nary"
 """In every request: in the response and in the log it must not be."""
 SECONDS = 0.5
 """The deadline to receive a request, on every listener here."""
-OVERALL = 20.0
+OVERALL = 3.0
 
 T = TypeVar("T")
 
@@ -51,7 +52,9 @@ class Listener:
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=OVERALL)
-        return connection if self.tls is None else self.tls.wrap_socket(connection, server_hostname="localhost")
+        return (
+            connection if self.tls is None else self.tls.wrap_socket(connection, server_hostname="localhost")
+        )
 
 
 class Log(logging.Handler):
@@ -87,6 +90,7 @@ class Servers:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._parts: list[Any] = []
+        self._generator_environment: dict[str, str] = {}
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(60)
@@ -131,7 +135,17 @@ class Servers:
         }
         generator = await start_generator(GeneratorSettings.from_environment(environment, Path(os.devnull)))
         self._parts.append(generator)
+        self._generator_environment = environment
         self._add("generator", generator.base_url, "/api/public/m2m")
+
+    async def limited(self, name: str) -> tuple[Any, str]:
+        """Another emulator or generator, which allows one connection, and its address."""
+        if name == "emulator":
+            emulator = await local_entra([manifest("app")]).start("127.0.0.1", 0)
+            return emulator, emulator.base_url
+        environment = {**self._generator_environment, "ENTRA_FAST_MAX_CONNECTIONS": "1"}
+        generator = await start_generator(GeneratorSettings.from_environment(environment, Path(os.devnull)))
+        return generator, generator.base_url
 
     async def _sidecar(self, emulator: RunningEmulator, fast_path: str) -> RunningSidecar:
         environment = {
@@ -144,7 +158,7 @@ class Servers:
         }
         sidecar = await start_sidecar(Settings.from_environment(environment, Path(os.devnull)))
         self._parts.append(sidecar)
-        while await sidecar.service.readiness() is not None:
+        while await sidecar.service.readiness() is not None:  # noqa: ASYNC110 - a question
             await asyncio.sleep(0.01)
         return sidecar
 
@@ -173,14 +187,21 @@ def listener(request: pytest.FixtureRequest, servers: Servers) -> Listener:
     return servers.listeners[request.param]
 
 
-def get(*lines: str, target: str = "/healthz", host: str | None = "localhost", version: str = "HTTP/1.1") -> bytes:
+def get(
+    *lines: str, target: str = "/healthz", host: str | None = "localhost", version: str = "HTTP/1.1"
+) -> bytes:
     """A request without a body. A mark travels along, in a header that servers log easily."""
     head = [f"GET {target} {version}", *([] if host is None else [f"Host: {host}"]), *lines]
     return "\r\n".join([*head, f"Authorization: Bearer {MARK}", "", ""]).encode("latin-1")
 
 
 def post(body: bytes, *lines: str) -> bytes:
-    head = ["POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/x-www-form-urlencoded", *lines]
+    head = [
+        "POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/x-www-form-urlencoded",
+        *lines,
+    ]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
@@ -219,7 +240,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "a name beyond ASCII": (get(f"X-\xe9{MARK}: a"), 400),
     "a folded line": (get(f"X: a\r\n {MARK}"), 400),
     "a folded line with a tab": (get(f"X: a\r\n\t{MARK}"), 400),
-    "a first line that is folded": (f"GET /healthz HTTP/1.1\r\n {MARK}: a\r\nHost: localhost\r\n\r\n".encode(), 400),
+    "a first line that is folded": (f"GET / HTTP/1.1\r\n {MARK}: a\r\nHost: localhost\r\n\r\n".encode(), 400),
     # the request line
     "no request line": (f"{MARK}\r\n\r\n".encode(), 400),
     "no version": (f"GET /{MARK}\r\nHost: localhost\r\n\r\n".encode(), 400),
@@ -228,8 +249,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + MARK.encode(), 400),
     "a lower-case method": (f"get /{MARK} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
     "an unknown method": (f"{MARK.upper()}X /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
-    "a method with a control character": (f"G\x01T /{MARK} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
-    "two spaces": (f"GET  /{MARK} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
+    "a method with a control character": (f"G\x01T /{MARK} HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 400),
     "a space in the target": (get(target=f"/a {MARK}"), 400),
     "a target beyond ASCII": (get(target=f"/\xe9{MARK}"), 400),
     "a target without a slash": (get(target=MARK), 400),
@@ -270,7 +290,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "an endless length": (post(MARK.encode(), f"Content-Length: {'9' * 40}"), 400),
     "two lengths": (post(MARK.encode(), "Content-Length: 6", "Content-Length: 7"), 400),
     "a length beside chunks": (chunked(b"0\r\n\r\n" + get(), "Content-Length: 6"), 400),
-    "chunks beside a length": (post(b"0\r\n\r\n" + get(), "Content-Length: 5", "Transfer-Encoding: chunked"), 400),
+    "chunks beside a length": (post(b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"), 400),
     "an empty coding": (post(MARK.encode(), "Content-Length: 6", "Transfer-Encoding:"), 400),
     "an unknown coding": (post(b"", f"Transfer-Encoding: {MARK}"), 501),
     "an unknown coding before chunked": (post(b"0\r\n\r\n", f"Transfer-Encoding: {MARK}, chunked"), 501),
@@ -364,3 +384,153 @@ def test_a_malformed_body_gets_a_sentence(
         status = refused(answer_of(connection))
     assert status in ((400, 405, 431) if listener.name == "probes" else (400, 431))
     servers.log.assert_clean()
+
+
+# --- slow, early and abrupt ends ---
+
+SLOW: dict[str, tuple[bytes, int]] = {
+    "one byte": (b"G", 408),
+    "half a request line": (f"GET /{MARK}".encode(), 408),
+    "half a head": (get()[:-2], 408),
+    "half a field": (f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nCookie: {MARK}".encode(), 408),
+    "no body": (post(b"", "Content-Length: 10"), 408),
+    "half a body": (post(MARK.encode(), "Content-Length: 10"), 408),
+    "half a chunk": (chunked(f"ff\r\n{MARK}".encode()), 408),
+    "no last chunk": (chunked(f"6\r\n{MARK}\r\n".encode()), 408),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_a_request_that_does_not_arrive_in_time(servers: Servers, listener: Listener, kind: str) -> None:
+    """408 after the deadline, which counts from the first byte. The probes answer before a body arrives."""
+    request, status = SLOW[kind]
+    begun = time.monotonic()
+    answered = refused(ask(listener, request))
+    assert answered == status or (listener.name == "probes" and answered == 405 and "POST" in str(request))
+    assert time.monotonic() - begun < OVERALL
+    servers.log.assert_clean()
+
+
+def test_single_bytes_do_not_extend_the_deadline(servers: Servers, listener: Listener) -> None:
+    """Slowloris: each byte is new, the deadline is absolute."""
+    begun = time.monotonic()
+    with listener.connect() as connection:
+        try:
+            for byte in get():
+                connection.sendall(bytes([byte]))
+                time.sleep(0.02)
+        except (ConnectionError, ssl.SSLError):
+            pass
+        assert 408 in (refused(answer) for answer in [answer_of(connection)] if answer) or listener.tls
+    assert time.monotonic() - begun < len(get()) * 0.02 + 1
+    servers.log.assert_clean()
+
+
+ABRUPT = ("half a request line", "half a field", "no body", "half a body", "half a chunk", "no last chunk")
+
+
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+@pytest.mark.parametrize("kind", ABRUPT)
+def test_a_client_that_goes_away_in_the_middle_is_no_error(
+    servers: Servers, listener: Listener, kind: str, end: str
+) -> None:
+    """No line at level ERROR, no traceback, and the listener serves the next client."""
+    request = SLOW[kind][0].replace(b"{path}", listener.path.encode())
+    with listener.connect() as connection:
+        connection.sendall(request)
+        time.sleep(0.05)
+        if end == "RST":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.05)
+    servers.log.assert_clean()
+    assert ask(listener, get("Connection: close")).startswith(b"HTTP/1.1 ")
+
+
+def test_a_reset_in_the_middle_of_a_body_counts_as_the_client_s(servers: Servers) -> None:
+    """In the metric as 499; nothing has failed, so there is no 500."""
+    before = exposition(servers)
+    listener = servers.listeners["sidecar"]
+    with listener.connect() as connection:
+        connection.sendall(SLOW["half a chunk"][0].replace(b"{path}", listener.path.encode()))
+        time.sleep(0.05)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.1)
+    after = exposition(servers)
+    assert series(after, "token", 499) == series(before, "token", 499) + 1
+    for endpoint in ("token", "other"):
+        assert series(after, endpoint, 500) == series(before, endpoint, 500)
+
+
+def exposition(servers: Servers) -> str:
+    listener = servers.listeners["probes"]
+    return ask(listener, get("Connection: close", target="/metrics")).decode()
+
+
+def series(text: str, endpoint: str, status: int) -> float:
+    start = f'entra_fast_requests_total{{endpoint="{endpoint}",status="{status}"}} '
+    return sum(float(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
+
+
+def test_a_body_that_is_too_large(servers: Servers, listener: Listener) -> None:
+    """413, or for the probes 405, before the body has arrived."""
+    for request in (
+        post(b"x", "Content-Length: 200000", f"X: {MARK}"),
+        chunked(b"%x\r\n" % (len(MARK) * 34_000) + MARK.encode() * 34_000),
+    ):
+        assert refused(ask(listener, request)) == (405 if listener.name == "probes" else 413)
+    servers.log.assert_clean()
+
+
+def test_a_compressed_body(servers: Servers, listener: Listener) -> None:
+    """415 in one sentence; it is never decompressed."""
+    request = post(
+        MARK.encode(), f"Content-Length: {len(MARK)}", "Content-Encoding: gzip", "Connection: close"
+    )
+    assert refused(ask(listener, request)) == (405 if listener.name == "probes" else 415)
+    servers.log.assert_clean()
+
+
+@pytest.mark.parametrize("expectation", [MARK, f"100-continue, {MARK}"])
+def test_an_unknown_expectation(servers: Servers, listener: Listener, expectation: str) -> None:
+    """417, whose sentence names the one that can be met."""
+    for target in (listener.path, f"/{MARK}/{MARK}/{MARK}"):
+        request = get(f"Expect: {expectation}", "Connection: close", target=target)
+        assert refused(ask(listener, request)) == 417
+    servers.log.assert_clean()
+
+
+@pytest.mark.parametrize("name", ["emulator", "generator"])
+def test_more_connections_than_are_allowed(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """503 in one sentence, and service again when others have gone. (tests/fast_path has the sidecar's.)"""
+    monkeypatch.setattr(emulator_server, "MAX_CONNECTIONS", 1)
+    servers.log.records.clear()
+    part, address = servers.do(servers.limited(name))
+    listener = Listener(name, int(address.rpartition(":")[2]), "/")
+    with listener.connect() as first:
+        first.sendall(get())
+        assert first.recv(9) == b"HTTP/1.1 "
+        with listener.connect() as second:
+            assert refused(answer_of(second)) == 503
+    time.sleep(0.05)
+    assert ask(listener, get("Connection: close")).startswith(b"HTTP/1.1 ")
+    servers.do(part.stop())
+    servers.log.assert_clean()
+
+
+async def test_the_local_system_refuses_as_well() -> None:
+    """What `entra-fast dev` starts: a secret with a control character comes back from no listener of it."""
+    options = Options(emulator_port=0, generator_port=0, sidecar_port=0)
+    async with local_system(options) as system:
+        (sidecar,) = system.sidecars
+        for address in (
+            system.emulator.base_url,
+            system.generator.base_url,
+            sidecar.running.address,
+            sidecar.running.probe_address,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+            writer.write(get(f"Cookie: entra_fast_generator_session={MARK}\x01"))
+            assert refused(await reader.read()) == 400
+            writer.close()

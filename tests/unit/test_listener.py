@@ -9,10 +9,10 @@ import socket
 
 import pytest
 
-from entra_fast.errors import ConfigurationError
 from entra_fast._http import listener as listener_module
 from entra_fast._http.limits import SPARE_FILES, possible_connections
 from entra_fast._http.listener import stop_accepting
+from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
 
 

@@ -9,8 +9,8 @@ from typing import Final
 MAX_LINE_BYTES: Final = 8190
 """Maximum size of a request line."""
 MAX_FIELDS_BYTES: Final = 32_768
-"""Maximum size of all header fields together: name, colon, value and line end of each, without the white space
-around values. The fast path has the same limit (rust/core/src/sidecar/http1.rs)."""
+"""Maximum size of all header fields together: name, colon, value and line end of each, without white space
+around the value. The fast path has the same limit (rust/core/src/sidecar/http1.rs)."""
 MAX_FIELDS: Final = 128
 """Maximum number of header fields."""
 MAX_HEAD_BYTES: Final = 65_536

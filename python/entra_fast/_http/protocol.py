@@ -212,6 +212,13 @@ class StrictProtocol(RequestHandler):
                 self._head += data
                 if len(self._head) > MAX_HEAD_BYTES:
                     self._head_too_large()
+        elif self._body is not None and not self._body.is_eof() and hasattr(self._messages[-1][0], "exc"):
+            # The rest of the body is malformed. aiohttp tells neither its reader nor its deadline, and would
+            # answer a request that there is not.
+            self._messages.pop()
+            self._body.set_exception(web.RequestPayloadError(refusals.NOT_FRAMED[1]))
+            self._received()
+            self.close()  # after the response
         else:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.

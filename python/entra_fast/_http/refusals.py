@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.http_exceptions import LineTooLong
 
@@ -19,6 +19,7 @@ from entra_fast._http.limits import MAX_FIELDS, MAX_FIELDS_BYTES, MAX_LINE_BYTES
 from entra_fast._http.responses import JsonResponse, error_response
 
 NOT_HTTP: Final = (400, "the request is not well-formed HTTP")
+NOT_THIS_VERSION: Final = (400, "the version of HTTP must be 1.0 or 1.1")
 NOT_FRAMED: Final = (400, "request body is not framed as its headers say")
 NOT_A_PATH: Final = (400, "the request target must be a path")
 BAD_ESCAPE: Final = (400, "the path has a '%' that is not followed by two hexadecimal digits")
@@ -46,6 +47,19 @@ def is_compressed(request: web.BaseRequest) -> bool:
     """Whether a body is encoded in any way, which applications refuse: a small one may become a large one."""
     encodings = request.headers.getall(hdrs.CONTENT_ENCODING, [])
     return any(encoding.strip().lower() not in ("", "identity") for encoding in encodings)
+
+
+def body_refusal(request: web.BaseRequest) -> tuple[int, str] | None:
+    """Why a body is refused before any of it is read, or None."""
+    if is_compressed(request):
+        return COMPRESSED
+    limit = request.client_max_size
+    return too_large(limit) if (request.content_length or 0) > limit else None
+
+
+def too_large(limit: int) -> tuple[int, str]:
+    """The refusal of a body of more than `limit` bytes."""
+    return 413, f"request body is larger than {limit} bytes"
 
 
 def refusal_of_malformed(exc: BaseException | None, head: bytes) -> tuple[int, str]:
@@ -81,6 +95,8 @@ def head_refusal(request: web.BaseRequest) -> JsonResponse | None:
 
 
 def _refusal(request: web.BaseRequest) -> tuple[int, str] | None:
+    if request.version not in (HttpVersion10, HttpVersion11):
+        return NOT_THIS_VERSION
     fields = request.raw_headers
     if sum(len(name) + len(value) for name, value in fields) + _AROUND_FIELD * len(fields) > MAX_FIELDS_BYTES:
         return FIELDS_TOO_LARGE

@@ -242,8 +242,8 @@ class Generator:
         try:
             if refusal := self._refusal(request):
                 response = self._error(request, 403, "access_denied", refusal)
-            elif refusals.is_compressed(request):
-                status, sentence = refusals.COMPRESSED
+            elif refused := refusals.body_refusal(request):
+                status, sentence = refused
                 response = self._error(request, status, "invalid_request", sentence)
             else:
                 response = await handler(request)

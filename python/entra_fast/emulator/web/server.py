@@ -209,8 +209,9 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
     problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
         return error_response(403, problem)
-    if refusals.is_compressed(request):
-        return error_response(*refusals.COMPRESSED)
+    refused = refusals.body_refusal(request)
+    if refused is not None:
+        return error_response(*refused)
     return await handler(request)
 
 

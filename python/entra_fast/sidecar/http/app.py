@@ -130,9 +130,9 @@ class _Around:
             known = ", ".join(resource.canonical for resource in request.app.router.resources())
             return error_response(404, f"no such path; expected one of {known}")
         except RequestTimedOut:
-            response = error_response(*refusals.NOT_IN_TIME)
-            response.force_close()
-            return response
+            return error_response(*refusals.NOT_IN_TIME)
+        except web.RequestPayloadError:  # also at introspection, where malformed contents are 200
+            return error_response(*refusals.NOT_FRAMED)
         except ConnectionError:
             raise  # the client is gone
         except Exception:
@@ -216,15 +216,14 @@ class _Api:
 
 
 async def _read(request: web.Request) -> bytes:
-    too_large = BadRequest(f"request body is larger than {MAX_BODY_BYTES} bytes", 413)
+    status, sentence = refusals.too_large(MAX_BODY_BYTES)
+    too_large = BadRequest(sentence, status)
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise too_large
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
-    except web.RequestPayloadError:
-        raise BadRequest(refusals.NOT_FRAMED[1]) from None
 
 
 async def _expect(request: web.Request) -> None:
