@@ -29,7 +29,7 @@ from entra_fast.emulator import RunningEmulator
 from entra_fast.emulator.tls import prepare
 from entra_fast.emulator.web import server as emulator_server
 from entra_fast.generator import GeneratorSettings, start_generator
-from entra_fast.sidecar import RunningSidecar, start_sidecar
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
 from support.local_entra import local_entra, manifest
 
 MARK = "c4nary"

@@ -8,12 +8,11 @@ import os
 import sys
 from dataclasses import dataclass
 
-from entra_fast import _event_loop
+from entra_fast import _event_loop, _extras
 from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import bind
 from entra_fast._http.observing import LoggingObserver
 from entra_fast._http.server import HttpServer, best_way, serve
-from entra_fast._web.rendering import require_jinja2
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
 from entra_fast.generator.login import Logins
@@ -31,12 +30,12 @@ class RunningGenerator:
     """
 
     base_url: str
-    _server: HttpServer
+    _runner: HttpServer
     _provider: Provider
 
     async def stop(self) -> None:
         """Finish the requests in flight and close everything."""
-        await self._server.aclose()
+        await self._runner.aclose()
         await self._provider.aclose()
 
 
@@ -55,10 +54,10 @@ async def start_generator(
         logins, sessions: for tests that bring their own clocks.
 
     Raises:
-        ConfigurationError: Jinja2 is not installed.
+        ExtraMissing: Jinja2 is not installed.
         OSError: the address cannot be bound.
     """
-    require_jinja2()
+    _extras.need("dev", "the token generator")
     host = settings.server.host if host is None else host
     port = settings.server.port if port is None else port
     # The routes need the public address, which may only be known once the port is: bind first.
