@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from entra_fast import _clock, _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
+
+ERROR_CODES = {"credential_unusable": "the application's credential cannot be read"}
+
+_Result = TypeVar("_Result")
 
 REJECTION_MEMORY = 300.0
 """Seconds for which a rejection counts if no attempt follows it. A pod that gets no traffic because of the
@@ -162,3 +167,44 @@ class Credentials:
         except ConfigurationError as exc:
             return exc.message
         return None
+
+
+async def authenticated(
+    credentials: Credentials,
+    token_endpoint: str,
+    clock: Callable[[], float],
+    attempt: Callable[[dict[str, str]], Awaitable[_Result]],
+) -> _Result:
+    """The result of a request that proves who the application is; during a rotation of credentials, of one
+    attempt for each of them until one is accepted.
+
+    Args:
+        clock: seconds since the epoch.
+        attempt: sends the request with these form fields, which are new for each attempt.
+
+    Raises:
+        ProviderError: that of the attempt, or `credential_unusable` if no credential can be read.
+    """
+    failure: ProviderError | None = None
+    for credential in credentials.in_order():
+        try:
+            fields = credentials.fields(credential, token_endpoint, clock())
+        except ConfigurationError as error:
+            # A missing successor must not hide why the current credential was rejected.
+            failure = failure or ProviderError("credential_unusable", error.message)
+            continue
+        try:
+            result = await attempt(fields)
+        except ProviderError as error:
+            if error.error != "invalid_client":
+                raise
+            failure = ProviderError(*error.args)
+            continue
+        credentials.accepted(credential)
+        return result
+    assert failure is not None, "there is always a credential"  # noqa: S101
+    if failure.error == "invalid_client":
+        credentials.rejected(failure)
+    # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep the
+    # user's token until the garbage collector runs.
+    raise ProviderError(*failure.args)
