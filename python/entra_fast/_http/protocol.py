@@ -27,7 +27,7 @@ from aiohttp.web import RequestHandler, Server
 from entra_fast._http import refusals
 from entra_fast._http.limits import MAX_HEAD_BYTES, Limits
 from entra_fast._http.refusals import BodyCutShort, RequestTimedOut, head_refusal, refusal_of_malformed
-from entra_fast._http.responses import close_if_unread, describe, error_body, error_response
+from entra_fast._http.responses import closing_if_unread, describe, error_body, error_response
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -75,8 +75,6 @@ class StrictServer(Server):
                 self.observer.refused(refused.status)
                 return refused
             response = await self._application(request)
-            if response.status >= 400:
-                close_if_unread(request, response)
             protocol = request.protocol
             if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
                 response.force_close()  # the response tells the client, and nothing more is read
@@ -95,9 +93,7 @@ class StrictServer(Server):
 
     def _refused(self, request: web.BaseRequest, status: int, sentence: str) -> web.StreamResponse:
         self.observer.refused(status)
-        response = error_response(status, sentence)
-        close_if_unread(request, response)
-        return response
+        return closing_if_unread(request, error_response(status, sentence))
 
     def _new_request(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import TypeVar
 
 import orjson
 from aiohttp import hdrs, web
@@ -39,10 +40,15 @@ def error_response(status: int, description: str, *, error: str = "invalid_reque
     return JsonResponse(status, error_body(error, description))
 
 
-def close_if_unread(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Do not keep a connection on which the rest of a body arrives that no handler reads."""
+_Response = TypeVar("_Response", bound=web.StreamResponse)
+
+
+def closing_if_unread(request: web.BaseRequest, response: _Response) -> _Response:
+    """The response; it closes the connection if the rest of a body is still arriving, which no handler
+    reads."""
     if request.can_read_body and not request.content.is_eof():
         response.force_close()
+    return response
 
 
 def describe(error: BaseException) -> str:

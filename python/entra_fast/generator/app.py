@@ -25,7 +25,7 @@ from aiohttp import web
 from entra_fast import _native
 from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
-from entra_fast._http.responses import describe
+from entra_fast._http.responses import closing_if_unread, describe
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import PAGE_HEADERS, page
@@ -244,7 +244,9 @@ class Generator:
                 response = self._error(request, 403, "access_denied", refusal)
             elif refused := refusals.body_refusal(request):
                 status, sentence = refused
-                response = self._error(request, status, "invalid_request", sentence)
+                response = closing_if_unread(
+                    request, self._error(request, status, "invalid_request", sentence)
+                )
             else:
                 response = await handler(request)
         except AudienceError as error:

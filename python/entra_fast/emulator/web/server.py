@@ -23,7 +23,7 @@ from entra_fast._http import listener, refusals
 from entra_fast._http import server as http
 from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.observing import LoggingObserver
-from entra_fast._http.responses import error_response
+from entra_fast._http.responses import closing_if_unread, error_response
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import page
@@ -211,7 +211,7 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(403, problem)
     refused = refusals.body_refusal(request)
     if refused is not None:
-        return error_response(*refused)
+        return closing_if_unread(request, error_response(*refused))
     return await handler(request)
 
 

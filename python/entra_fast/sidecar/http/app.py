@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 from entra_fast import _native
 from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
-from entra_fast._http.responses import JsonResponse, close_if_unread, error_body, error_response
+from entra_fast._http.responses import JsonResponse, closing_if_unread, error_body, error_response
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
@@ -121,18 +121,18 @@ class _Around:
                 raise BadRequest(sentence, status)
             return await handler(request)
         except BadRequest as exc:
-            return error_response(exc.status, exc.message)
+            return closing_if_unread(request, error_response(exc.status, exc.message))
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
-            return JsonResponse(405, body, {"Allow": allow})
+            return closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
         except web.HTTPNotFound:  # perhaps a request for the other listener
             known = ", ".join(resource.canonical for resource in request.app.router.resources())
-            return error_response(404, f"no such path; expected one of {known}")
+            return closing_if_unread(request, error_response(404, f"no such path; expected one of {known}"))
         except RequestTimedOut:
-            return error_response(*refusals.NOT_IN_TIME)
+            return closing_if_unread(request, error_response(*refusals.NOT_IN_TIME))
         except web.RequestPayloadError:  # also at introspection, where malformed contents are 200
-            return error_response(*refusals.NOT_FRAMED)
+            return closing_if_unread(request, error_response(*refusals.NOT_FRAMED))
         except ConnectionError:
             raise  # the client is gone
         except Exception:
@@ -172,9 +172,7 @@ class _Api:
             if exc.status == 415:
                 raise
             self._service.metrics.introspections.add("false")
-            response = JsonResponse(200, inactive(exc.message))
-            close_if_unread(request, response)
-            return response
+            return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
