@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
-from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
@@ -57,10 +57,8 @@ async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) ->
     """
     response = await http.get(url)
     if response.status != 200:
-        raise DiscoveryError(
-            "discovery_failed",
-            f"the provider answered {response.status} when asked for its discovery document",
-        )
+        # Entra ID says here that a tenant does not exist (AADSTS90002).
+        raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
     return parse_discovery(response.body, url, issuer=issuer)
 
 

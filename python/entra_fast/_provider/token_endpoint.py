@@ -13,6 +13,7 @@ from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
     TokenResponse,
@@ -34,6 +35,7 @@ class TokenEndpoint:
         self,
         provider: ProviderSettings,
         *,
+        kind: ProviderKind,
         finder: EndpointFinder,
         http: HttpClient,
         credentials: Credentials,
@@ -41,6 +43,7 @@ class TokenEndpoint:
         timing: Timing,
     ) -> None:
         self.provider = provider
+        self._kind = kind
         self._finder = finder
         self._http = http
         self._credentials = credentials
@@ -75,7 +78,9 @@ class TokenEndpoint:
                 response.cacheable and wanted.is_cacheable,
             )
 
-        return await authenticated(self._credentials, endpoints.token_endpoint, self._timing.clock, attempt)
+        return await authenticated(
+            self._credentials, self._kind, endpoints.token_endpoint, self._timing.clock, attempt
+        )
 
     async def _endpoints(self, deadline: float) -> Endpoints:
         try:

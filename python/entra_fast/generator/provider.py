@@ -21,6 +21,7 @@ from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.oauth import (
     client_credentials_form,
     on_behalf_of_form,
@@ -214,7 +215,7 @@ class Provider:
                 raise without_secrets(error, (*proof.values(), *secrets)) from None
             return Token(answer.access_token, int(answer.expires_in)), response.body
 
-        return await authenticated(self._credentials, token_endpoint, self._clock, attempt)
+        return await authenticated(self._credentials, ENTRA_ID, token_endpoint, self._clock, attempt)
 
     async def _find(self) -> _Endpoints:
         """The provider's endpoints. An outdated document is used while no newer one is available."""
