@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from entra_fast import _background, _native, _shared_threads
 
@@ -56,21 +56,22 @@ class LoopSweeps:
 
 
 class ThreadSweeps:
-    """Sweeps the verification cache of a validator that the library's user has, in the shared thread.
+    """Sweeps the verification caches of a validator that the library's user has, in the shared thread.
 
     Args:
+        natives: one for each key set.
         clock: seconds since the epoch; by default the native module reads the wall clock.
     """
 
-    def __init__(self, native: _native.Validator, clock: Callable[[], float] | None) -> None:
-        self._native = native
+    def __init__(self, natives: Sequence[_native.Validator], clock: Callable[[], float] | None) -> None:
+        self._natives = natives
         self._clock = clock
         self._due_at: float | None = None
 
     def begin(self) -> bool:
-        """Sweep from now on, for as long as this object exists, if there is anything in the cache. Returns
+        """Sweep from now on, for as long as this object exists, if there is anything in a cache. Returns
         whether sweeps have begun."""
-        if self._due_at is None and self._native.stats()["cache_entries"]:
+        if self._due_at is None and any(native.stats()["cache_entries"] for native in self._natives):
             self._due_at = time.monotonic() + LIMIT / 2 / THREAD_PARTS
             _shared_threads.schedule.look_at(self)
         return self._due_at is not None
@@ -82,4 +83,6 @@ class ThreadSweeps:
     def run(self) -> None:
         """See `Recurring.run`."""
         self._due_at = time.monotonic() + LIMIT / 2 / THREAD_PARTS
-        self._native.sweep(parts=THREAD_PARTS, now=None if self._clock is None else self._clock())
+        now = None if self._clock is None else self._clock()
+        for native in self._natives:
+            native.sweep(parts=THREAD_PARTS, now=now)

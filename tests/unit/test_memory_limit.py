@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast import validate
+from entra_fast import _arguments
+from entra_fast._arguments import Options
 from entra_fast._memory import NO_LIMIT, memory_limit
 from entra_fast._settings.cache_sizes import IDLE_BYTES, NEXT_IDLE_BYTES
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.process.worker_settings import for_worker, settings_from, share_of_each
-from entra_fast.validate import Options, Validator
+from entra_fast.validate import Validator
 from support.tokens import AUDIENCE, ISSUER, NOW, jwks, signer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -132,7 +133,7 @@ def test_a_system_without_control_groups_has_no_limit(tmp_path: Path) -> None:
 
 def caches(root: Path, **environ: str) -> CacheSettings:
     ours = {f"ENTRA_FAST_{name}": value for name, value in environ.items()}
-    return Settings.from_environment(ours, root=root).caches
+    return Settings.from_environment({"AZURE_ENABLED": "false", **ours}, root=root).caches
 
 
 def test_without_a_limit_the_defaults_are_those_of_the_catalogue(tmp_path: Path) -> None:
@@ -222,8 +223,8 @@ def test_a_validators_cache_follows_the_limit(monkeypatch: pytest.MonkeyPatch) -
     token = signer().token()
 
     def cached(limit: int | None, cache_bytes: int | None = None) -> int:
-        monkeypatch.setattr(validate, "memory_limit", lambda: limit)
-        validate._default_cache_bytes.cache_clear()
+        monkeypatch.setattr(_arguments, "memory_limit", lambda: limit)
+        _arguments._default_cache_bytes.cache_clear()
         options: Options = {"jwks": jwks(signer()), "clock": lambda: NOW}
         if cache_bytes is not None:
             options["cache_bytes"] = cache_bytes
@@ -237,4 +238,4 @@ def test_a_validators_cache_follows_the_limit(monkeypatch: pytest.MonkeyPatch) -
         assert cached(8 * 100) == 0  # no entry fits into 100 bytes
         assert cached(8 * 100, cache_bytes=MIB) == 1
     finally:
-        validate._default_cache_bytes.cache_clear()
+        _arguments._default_cache_bytes.cache_clear()

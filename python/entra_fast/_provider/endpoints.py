@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
-from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
@@ -43,6 +43,23 @@ class Endpoints:
     issuer: str
     jwks_uri: str
     token_endpoint: str
+
+
+async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) -> Discovery:
+    """The discovery document, in one attempt.
+
+    Args:
+        issuer: according to the settings; None for that of the document.
+
+    Raises:
+        HttpFailure: there was no answer.
+        DiscoveryError: the answer is no usable document.
+    """
+    response = await http.get(url)
+    if response.status != 200:
+        # Entra ID says here that a tenant does not exist (AADSTS90002).
+        raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
+    return parse_discovery(response.body, url, issuer=issuer)
 
 
 class EndpointFinder:
@@ -132,13 +149,7 @@ class EndpointFinder:
 
     async def _attempt(self, url: str) -> Discovery:
         try:
-            response = await self._http.get(url)
-            if response.status != 200:
-                raise DiscoveryError(
-                    "discovery_failed",
-                    f"the provider answered {response.status} when asked for its discovery document",
-                )
-            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
+            document = await fetch_document(self._http, url, self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

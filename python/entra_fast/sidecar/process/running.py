@@ -8,31 +8,34 @@ sockets, and finishing every request before exit. What must never be here: signa
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import gc
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from entra_fast._http.limits import Limits, possible_connections
+from entra_fast._http.listener import stop_accepting
+from entra_fast._http.protocol import StrictServer
+from entra_fast._http.server import HttpServer, Way, best_way, serve
 from entra_fast._metrics import Metrics
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
-from entra_fast.sidecar.http.listener import listen, stop_accepting
-from entra_fast.sidecar.http.protocol import Limits
-from entra_fast.sidecar.http.server import HttpServer, Way, best_way, serve
+from entra_fast.sidecar.http.fast_path import FastPathServer
+from entra_fast.sidecar.http.listener import listen
+from entra_fast.sidecar.http.observing import MetricsObserver
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
-from entra_fast.sidecar.status_log import StatusLog
+from entra_fast.sidecar.status_log import Introspections, StatusLog
 
 PROBE_CONNECTIONS = 64
 """Maximum number of connections to the probe listener."""
 QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
 """While draining: this many checks in a row, this many seconds apart, must find no request in progress."""
-SPARE_FILES = 640
-"""File descriptors kept free for outbound HTTP."""
 
 
 class RunningSidecar:
@@ -157,16 +160,19 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
             probe_socket.close()
         raise
 
-    def not_ready_reason() -> str | None:
-        return "shutting down" if service.draining else provider.not_ready_reason()
+    def readiness() -> Readiness:
+        return SHUTTING_DOWN if service.draining else provider.readiness_now()
 
-    metrics.ready.read_from(lambda: not_ready_reason() is None)
+    def introspections() -> Introspections:
+        return Introspections.of(metrics, (), service.rejections.take_examples())
+
+    metrics.ready.read_from(lambda: readiness().ready)
     await service.start()
     api = await start_api(service, api_socket, way, probes=probe_socket is None)
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
     status_log = None
     if settings.provider is not None:
-        status_log = StatusLog(metrics, not_ready_reason, clocks.monotonic)
+        status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
         status_log.start()
     return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
 
@@ -182,13 +188,16 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
     """
     server = service.settings.server
     limits = Limits(
-        max_connections=_possible_connections(server.max_connections),
+        max_connections=possible_connections(server.max_connections),
         request_timeout=server.request_timeout,
         idle_timeout=server.idle_timeout,
     )
     service.access_log.start()
     app = build_app(service, probes=probes)
-    api = await serve(app, listener, limits, service.metrics, way, service.fast_path)
+    make: Callable[..., StrictServer] = StrictServer
+    if way is Way.FAST_PATH and service.fast_path is not None:
+        make = functools.partial(FastPathServer, service.fast_path)
+    api = await serve(app, [listener], limits, MetricsObserver(service.metrics), way, server=make)
     service.metrics.connections.read_from(lambda: len(api.connections))
     return api
 
@@ -202,7 +211,7 @@ async def start_probes(
         request_timeout=server.request_timeout,
         idle_timeout=server.idle_timeout,
     )
-    return await serve(build_probe_app(observed), listener, limits, observed.metrics, way)
+    return await serve(build_probe_app(observed), [listener], limits, MetricsObserver(observed.metrics), way)
 
 
 def freeze_garbage_collector() -> None:
@@ -220,19 +229,3 @@ def host_and_port(address: Sequence[object]) -> str:
     """host:port of a socket's own address."""
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _possible_connections(wanted: int) -> int:
-    """The requested number of connections, or fewer if the limit on open files is too low."""
-    try:
-        import resource  # noqa: PLC0415 - does not exist on Windows, which has no such limit
-    except ImportError:
-        return wanted
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + SPARE_FILES
-    if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(wanted, soft - SPARE_FILES))

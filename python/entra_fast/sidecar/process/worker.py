@@ -20,10 +20,10 @@ import sys
 from typing import NoReturn
 
 from entra_fast import _event_loop, _signatures
+from entra_fast._http.server import Way, best_way
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.http.server import Way, best_way
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.channel import Channel, Fields
 from entra_fast.sidecar.process.provider_channel import ProviderChannel
@@ -84,10 +84,12 @@ class Worker:
             raise ValueError("the first message must be 'start'")
         match name:
             case "figures":
-                return {"figures": service.metrics.figures()}
+                examples = service.rejections.take_examples()
+                return {"figures": service.metrics.figures(), "examples": examples}
             case "sync":
                 pass  # the answer itself says that everything before it has been applied
             case "serve":
+                service.start_up.began = fields["began"]  # that of the whole sidecar
                 self._may_serve.set()
             case "drain":
                 self._drain.set()
