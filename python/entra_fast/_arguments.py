@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from entra_fast import _signatures
 from entra_fast._issuers import Issuer, IssuerChoice, P
-from entra_fast._memory import memory_limit
 from entra_fast._native import MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import url_problem
@@ -237,6 +236,8 @@ def _names(setting: str, value: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _default_cache_bytes() -> int:
+    from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
+
     return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
 

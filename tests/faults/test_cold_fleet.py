@@ -32,8 +32,14 @@ from support.sidecars import Started, StartSidecar, eventually
 TARGET = "api://dev-gcp.team.app/.default"
 KEY = base64.b64encode(os.urandom(32)).decode()
 REPLICAS = 60
-PATIENT = {"ENTRA_FAST_REDIS_TIMEOUT_MILLIS": "5000", "ENTRA_FAST_REDIS_CONNECT_TIMEOUT_MILLIS": "5000"}
-"""For tests of what Redis does when it is there: on a busy machine 100 ms are not always enough."""
+PATIENT = {
+    "ENTRA_FAST_REDIS_TIMEOUT_MILLIS": "5000",
+    "ENTRA_FAST_REDIS_CONNECT_TIMEOUT_MILLIS": "5000",
+    "ENTRA_FAST_HTTP_CONNECT_TIMEOUT_MILLIS": "60000",
+    "ENTRA_FAST_HTTP_READ_TIMEOUT_MILLIS": "60000",
+    "ENTRA_FAST_HTTP_OVERALL_TIMEOUT_MILLIS": "60000",
+}
+"""For tests of what servers do that are there: on a busy machine, the defaults are not always enough."""
 
 
 @pytest_asyncio.fixture
@@ -143,7 +149,7 @@ async def test_followers_do_not_wait_for_a_leader_that_fails(
     replicas = [replica() for _ in range(20)]
     user = provider.mint()
     results = await asyncio.gather(*(timed(one.tokens.exchange(TARGET, user)) for one in replicas))
-    assert all(isinstance(error, ProviderError) and error.error == "invalid_grant" for error, _ in results)
+    assert {getattr(error, "error", error) for error, _ in results} == {"invalid_grant"}
     assert max(took for _, took in results) < 50
     assert len(provider.requests) == 20
     (name,) = await locks(redis)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast import _arguments
+from entra_fast import _arguments, _memory
 from entra_fast._arguments import Options
 from entra_fast._memory import NO_LIMIT, memory_limit
 from entra_fast._settings.cache_sizes import IDLE_BYTES, NEXT_IDLE_BYTES
@@ -223,7 +223,7 @@ def test_a_validators_cache_follows_the_limit(monkeypatch: pytest.MonkeyPatch) -
     token = signer().token()
 
     def cached(limit: int | None, cache_bytes: int | None = None) -> int:
-        monkeypatch.setattr(_arguments, "memory_limit", lambda: limit)
+        monkeypatch.setattr(_memory, "memory_limit", lambda: limit)
         _arguments._default_cache_bytes.cache_clear()
         options: Options = {"jwks": jwks(signer()), "clock": lambda: NOW}
         if cache_bytes is not None:
