@@ -43,7 +43,8 @@ from entra_fast._native import (
     Validator as NativeValidator,
 )
 from entra_fast._net import url_problem
-from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
+from entra_fast._provider import transport
+from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.discovery_document import DiscoveryError, KeyDiscovery, parse_key_discovery
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
@@ -472,7 +473,7 @@ class _LoopKeys:
         self._forget_ended_loop()
         if self._keys is None:
             if self._http is None and self._own_http is None:
-                self._own_http = _new_http_client()
+                self._own_http = transport.asynchronous()
             client = self._http or self._own_http
             assert client is not None  # noqa: S101 - for the type checker
             self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
@@ -592,14 +593,6 @@ def _configured(
     return _Configured(native, jwks_uri, refresh or RefreshRules(), clock)
 
 
-def _new_http_client() -> AsyncHttpClient:
-    try:
-        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is not needed for threads
-    except ImportError:
-        return ThreadedHttpClient()
-    return HttpClient()
-
-
 def _names(setting: str, value: Iterable[str]) -> list[str]:
     """One name or several. A string is one name, not a list of characters."""
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
@@ -645,7 +638,7 @@ async def _fetch_discovery_async(
     url: str, http: AsyncHttpClient | None, issuer: str | None = None
 ) -> KeyDiscovery:
     _check_discovery_url(url)
-    client = http or _new_http_client()
+    client = http or transport.asynchronous()
     try:
         answer = await client.get(url)
     except EntraFastError as error:

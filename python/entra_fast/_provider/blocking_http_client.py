@@ -25,6 +25,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from entra_fast._net import proxies_from
@@ -44,6 +45,9 @@ from entra_fast._provider.http_rules import (
 )
 
 T = TypeVar("T")
+
+MAX_THREADS = 64
+"""Maximum number of simultaneous requests of a `ThreadedHttpClient`; further ones wait for a thread."""
 
 _PIECE = 65_536
 _MAX_PROXY_HEAD = 16_384
@@ -185,17 +189,50 @@ class BlockingHttpClient:
 
 
 class ThreadedHttpClient:
-    """`HttpClient` where aiohttp is not installed: each request runs in a thread."""
+    """`HttpClient` where aiohttp is not installed: each request runs in a thread of its own pool."""
 
     def __init__(self, client: BlockingHttpClient | None = None) -> None:
         self._client = client or BlockingHttpClient()
+        # Threads are started when they are needed. asyncio's own executor has a handful of them, which slow
+        # requests would occupy.
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="entra_fast-http")
 
     async def get(self, url: str, *, accept: str = JSON) -> HttpResponse:
         """See `BlockingHttpClient.get`."""
-        return await asyncio.to_thread(self._client.get, url, accept=accept)
+        return await self._run(functools.partial(self._client.get, url, accept=accept))
+
+    async def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """See `BlockingHttpClient.post_form`."""
+        return await self._run(
+            functools.partial(self._client.post_form, url, fields, headers=headers, timeout=timeout)
+        )
+
+    async def post_json(
+        self,
+        url: str,
+        document: object,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """See `BlockingHttpClient.post_json`."""
+        return await self._run(functools.partial(self._client.post_json, url, document, timeout=timeout))
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Let the threads end. Requests in progress are bounded, and are not waited for."""
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, request: Callable[[], HttpResponse]) -> HttpResponse:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, request)
+        except RuntimeError:  # of the executor, after `aclose`
+            raise HttpFailure("connect_failed", "the HTTP client is closed") from None
 
 
 class _Patience:

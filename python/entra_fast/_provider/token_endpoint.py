@@ -13,9 +13,8 @@ from collections.abc import Iterable
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.endpoints import EndpointFinder
+from entra_fast._provider.http_rules import HttpFailure, TokenTransport
 from entra_fast._provider.oauth import (
     ANSWERED,
     JWT_BEARER_ASSERTION,
@@ -24,6 +23,7 @@ from entra_fast._provider.oauth import (
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
+    scope_for,
 )
 from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
 from entra_fast._settings.model import ProviderSettings
@@ -40,7 +40,7 @@ class TokenEndpoint:
         provider: ProviderSettings,
         *,
         finder: EndpointFinder,
-        http: HttpClient,
+        http: TokenTransport,
         credentials: Credentials,
         metrics: Metrics,
         timing: Timing,
@@ -52,32 +52,37 @@ class TokenEndpoint:
         self._metrics = metrics
         self._timing = timing
 
+    def scope_for(self, target: str) -> str:
+        """See `oauth.scope_for`."""
+        return scope_for(target)
+
     @property
     def credential_rejected(self) -> bool:
         """Whether the provider rejects the present credential, as far as is known."""
         return self._credentials.rejection is not None
 
-    async def request(self, wanted: WantedToken, deadline: float) -> FetchedToken:
+    async def request(self, wanted: WantedToken, deadline: float, *, new: bool = True) -> FetchedToken:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them.
 
         Args:
             deadline: a time of the monotonic clock.
+            new: has no effect: the provider issues new tokens only.
 
         Raises:
             ProviderError: no token was issued.
         """
-        endpoints = await self._endpoints(deadline)
+        token_endpoint = await self._url(deadline)
         failure: ProviderError | None = None
         for credential in self._credentials.in_order():
             try:
-                fields = self._credentials.fields(credential, endpoints.token_endpoint, self._timing.clock())
+                fields = self._credentials.fields(credential, token_endpoint, self._timing.clock())
             except ConfigurationError as error:
                 # A missing successor must not hide why the current credential was rejected.
                 failure = failure or ProviderError("credential_unusable", error.message)
                 continue
             sent_at = self._timing.monotonic()
             try:
-                response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
+                response = await self._post(wanted, token_endpoint, fields, deadline - sent_at)
             except ProviderError as error:
                 if error.error != "invalid_client":
                     raise
@@ -99,10 +104,10 @@ class TokenEndpoint:
         # the user's token until the garbage collector runs.
         raise ProviderError(*failure.args)
 
-    async def _endpoints(self, deadline: float) -> Endpoints:
+    async def _url(self, deadline: float) -> str:
         try:
             async with asyncio.timeout(deadline - self._timing.monotonic()):
-                return await self._finder.find()
+                return await self._finder.token_endpoint()
         except TimeoutError:  # the request for them continues for other callers
             raise ProviderError(
                 "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
@@ -116,6 +121,8 @@ class TokenEndpoint:
             form = client_credentials_form(client_id, scope, credential)
         else:
             form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        if wanted.claims is not None:
+            form["claims"] = wanted.claims
         started = self._timing.monotonic()
         outcome = "cancelled"
         try:

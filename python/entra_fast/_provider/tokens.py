@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from entra_fast import _clock, _native
-from entra_fast._settings.model import ProviderSettings
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
@@ -75,6 +74,13 @@ class WantedToken:
     scope: str
     subject_token: str | None = None
     subject_expires_at: float | None = None
+    claims: str | None = None
+    """A claims challenge (JSON). It is not part of `key`: the new token replaces the cached one."""
+
+    @property
+    def request_key(self) -> bytes:
+        """The key of a request in flight, and of a remembered refusal."""
+        return self.key if self.claims is None else _native.sha256(self.key + self.claims.encode())
 
     @property
     def is_cacheable(self) -> bool:
@@ -187,7 +193,17 @@ class TimedCache:
         self._cache.renewal_failed(key, monotonic=self._timing.monotonic(), retry_in=retry_in)
 
 
-def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
+class ClientIdentity(Protocol):
+    """The part of `ProviderSettings` that identifies the application whose tokens are cached."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def client_id(self) -> str: ...
+
+
+def token_key(provider: ClientIdentity, scope: str, subject_token: str | None = None) -> bytes:
     """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
     the provider are not part of it.
 

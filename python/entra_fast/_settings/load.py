@@ -98,6 +98,19 @@ def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | 
     return Reader(environment, directory)
 
 
+def provider_client_settings(
+    environ: Mapping[str, str], directory: Path | None
+) -> tuple[ProviderSettings | None, OutboundSettings]:
+    """The settings that a client of the provider needs, without those of a sidecar: None if no provider is
+    enabled. Arguments as for `Settings.from_environment`.
+
+    Raises:
+        ConfigurationError: as `Settings.from_environment`.
+    """
+    read = settings_reader(environ, directory)
+    return _provider_settings(read), _outbound_settings(read)
+
+
 def _unknown(names: Iterable[str]) -> Iterator[str]:
     for name in sorted(names):
         if name in _KNOWN or name in _NOT_MISSPELLED:
