@@ -146,9 +146,7 @@ class TokenClient:
         """How many tokens are being fetched now."""
         return len(self._fetches)
 
-    def cached(
-        self, target: str, subject_token: str | None = None
-    ) -> tuple[AcquiredToken, bool] | None:
+    def cached(self, target: str, subject_token: str | None = None) -> tuple[AcquiredToken, bool] | None:
         """The cached token, and whether its renewal is due; None if it must be fetched. May be called from
         any thread.
 

@@ -15,27 +15,34 @@ if TYPE_CHECKING:
     from entra_fast._settings.model import OutboundSettings  # not needed for validating tokens
 
 
-def asynchronous(outbound: OutboundSettings | None = None) -> TokenTransport:
+def asynchronous(
+    outbound: OutboundSettings | None = None, *, limits: HttpLimits | None = None
+) -> TokenTransport:
     """An HTTP client for the running event loop.
 
     Args:
-        outbound: its limits, CA bundle and web proxies; by default those of the process's environment.
+        outbound: limits, CA bundle and web proxies; by default the proxies of the process's environment.
+        limits: only the limits.
     """
     try:
         from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - see above
     except ImportError:
-        return threaded(outbound)
-    return HttpClient() if outbound is None else HttpClient.from_settings(outbound)
+        return threaded(outbound, limits=limits)
+    return HttpClient(limits) if outbound is None else HttpClient.from_settings(outbound)
 
 
-def threaded(outbound: OutboundSettings | None = None) -> ThreadedHttpClient:
+def threaded(
+    outbound: OutboundSettings | None = None, *, limits: HttpLimits | None = None
+) -> ThreadedHttpClient:
     """An HTTP client for any event loop that needs the standard library only. Arguments as for `asynchronous`."""
-    return ThreadedHttpClient(blocking(outbound))
+    return ThreadedHttpClient(blocking(outbound, limits=limits))
 
 
-def blocking(outbound: OutboundSettings | None = None) -> BlockingHttpClient:
+def blocking(
+    outbound: OutboundSettings | None = None, *, limits: HttpLimits | None = None
+) -> BlockingHttpClient:
     """An HTTP client for threads. Arguments as for `asynchronous`."""
     if outbound is None:
-        return BlockingHttpClient()
+        return BlockingHttpClient(limits)
     limits = HttpLimits(outbound.connect_timeout, outbound.read_timeout, outbound.overall_timeout)
     return BlockingHttpClient(limits, ca_bundle=outbound.ca_bundle, proxies=outbound.proxies)

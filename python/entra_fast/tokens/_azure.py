@@ -25,7 +25,9 @@ def scope_of(scopes: tuple[str, ...]) -> str:
         EntraFastError: code `scopes_invalid`.
     """
     if len(scopes) != 1:
-        raise EntraFastError("scopes_invalid", f"pass exactly one scope, such as api://.../.default, not {len(scopes)}")
+        raise EntraFastError(
+            "scopes_invalid", f"pass exactly one scope, such as api://.../.default, not {len(scopes)}"
+        )
     return scopes[0]
 
 

@@ -116,9 +116,7 @@ class AsyncTokenClient(AsyncAzureCredential):
             EntraFastError: codes `target_invalid` and `claims_invalid`.
             ProviderError: no token was issued; `error`, `status`, `retry_after` and `details` say why.
         """
-        return Token.of(
-            await self._session().tokens.acquire(target, skip_cache=skip_cache, claims=claims)
-        )
+        return Token.of(await self._session().tokens.acquire(target, skip_cache=skip_cache, claims=claims))
 
     async def on_behalf_of(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
@@ -378,9 +376,7 @@ class TokenClient(AzureCredential):
     def _tenant_id(self) -> str:
         return self._connection.tenant_id
 
-    def _obtain(
-        self, target: str, subject_token: str | None, skip_cache: bool, claims: str | None
-    ) -> Token:
+    def _obtain(self, target: str, subject_token: str | None, skip_cache: bool, claims: str | None) -> Token:
         _refuse_running_loop()
         background = _background.current()
         session = self._sessions.get(background) or self._open(background)
@@ -450,5 +446,3 @@ def _refuse_running_loop() -> None:
         "TokenClient would block the event loop that runs in this thread: use AsyncTokenClient, or call it in "
         "another thread (asyncio.to_thread)"
     )
-
-

@@ -224,7 +224,9 @@ def from_provider(
     provider_named = (tenant_id, client_secret, jwk, federated_token_file, token_endpoint, well_known_url)
     if client_id is None:
         if any(value is not None for value in provider_named):
-            raise ConfigurationError("setting_missing", "client_id is missing: pass your client id", "client_id")
+            raise ConfigurationError(
+                "setting_missing", "client_id is missing: pass your client id", "client_id"
+            )
         provider, outbound = provider_client_settings(os.environ, None)
         if provider is None:
             raise ConfigurationError(
@@ -241,7 +243,9 @@ def from_provider(
         outbound = replace(outbound, ca_bundle=str(ca_bundle))
     if timeout is not None:
         _check_seconds("timeout", timeout)
-        outbound = replace(outbound, overall_timeout=timeout, read_timeout=min(outbound.read_timeout, timeout))
+        outbound = replace(
+            outbound, overall_timeout=timeout, read_timeout=min(outbound.read_timeout, timeout)
+        )
     if max_retries is not None:
         if not 0 <= max_retries <= 10:
             raise ConfigurationError("setting_invalid", "max_retries must be from 0 to 10", "max_retries")
@@ -307,4 +311,6 @@ def _check_text(name: str, value: str) -> None:
 
 def _check_seconds(name: str, value: float) -> None:
     if not 0 < value <= 600:
-        raise ConfigurationError("setting_invalid", f"{name} must be more than 0 and at most 600 seconds", name)
+        raise ConfigurationError(
+            "setting_invalid", f"{name} must be more than 0 and at most 600 seconds", name
+        )

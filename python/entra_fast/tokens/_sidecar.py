@@ -79,9 +79,7 @@ class SidecarEndpoint:
             answer = await self._http.post_json(url, document, timeout=deadline - sent_at)
         except HttpFailure as error:
             raise ProviderError(error.code, f"no token from the sidecar: {error.message}") from None
-        response = parse_token_response(
-            answer.status, answer.headers, answer.body, now=self._timing.clock()
-        )
+        response = parse_token_response(answer.status, answer.headers, answer.body, now=self._timing.clock())
         return FetchedToken(
             response.access_token,
             response.expires_in,
