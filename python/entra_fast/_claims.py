@@ -1,7 +1,8 @@
 """Claims that this process has not verified itself, with the interface of `Claims`.
 
-What belongs here: the read-only mapping and its typed helpers, as the native `Claims` has them (rust/py/src/claims.rs; a
-test compares the two). Where the claims come from, and whether they can be trusted, belongs to the subclasses.
+What belongs here: the read-only mapping and its typed helpers, as the native `Claims` has them
+(rust/py/src/claims.rs; a test compares the two). Where the claims come from, and whether they can be trusted,
+belongs to the subclasses.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ class ClaimsView(Mapping[str, Any]):
     """A read-only mapping over claims.
 
     Args:
-        text: a JSON object. Values are converted each time they are asked for, so that nothing a caller does to a list
-            reaches another caller.
+        text: a JSON object. Values are converted each time they are asked for, so that nothing a caller does
+            to a list reaches another caller.
     """
 
     __slots__ = ("_claims", "_text")

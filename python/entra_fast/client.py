@@ -6,7 +6,8 @@
     claims = sidecar.validate(token)             # raises InvalidToken, like a Validator
     answer = sidecar.introspect(token)           # or: answer.active, answer.error
 
-What belongs here: the two clients and their result. Getting tokens from a sidecar belongs in `entra_fast.tokens`.
+What belongs here: the two clients and their result. Getting tokens from a sidecar belongs in
+`entra_fast.tokens`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ MAX_SHOWN: Final = 200
 """Characters of a sidecar's own error that are shown."""
 
 ERROR_CODES = {
-    "token_inactive": "the sidecar says that the token is not active, for a reason that has no code of its own",
+    "token_inactive": "the sidecar says that the token is not active, for a reason without a code",
     "sidecar_unavailable": "the sidecar could not be reached, or did not introspect the token",
 }
 
@@ -94,7 +95,8 @@ class Introspection:
 
 
 class SidecarClient:
-    """Introspects tokens, from any number of threads. Needs the standard library only, and works after `os.fork`.
+    """Introspects tokens, from any number of threads. Needs the standard library only, and works after
+    `os.fork`.
 
     Args:
         introspection_endpoint: URL of `/api/v1/introspect`; by default `NAIS_TOKEN_INTROSPECTION_ENDPOINT`.
@@ -286,7 +288,8 @@ def _endpoint(environ: Mapping[str, str] | None) -> str:
     if not url:
         raise ConfigurationError(
             "setting_missing",
-            f"{INTROSPECTION_ENDPOINT} is not set: set it (NAIS does with a sidecar), or pass introspection_endpoint",
+            f"{INTROSPECTION_ENDPOINT} is not set: set it (NAIS does with a sidecar), or pass "
+            "introspection_endpoint",
             INTROSPECTION_ENDPOINT,
         )
     return url

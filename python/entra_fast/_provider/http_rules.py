@@ -90,7 +90,8 @@ class AsyncHttpClient(Protocol):
 
 
 class TokenTransport(AsyncHttpClient, Protocol):
-    """The interface for callers that request tokens: `HttpClient`, or `ThreadedHttpClient` without aiohttp."""
+    """The interface for callers that request tokens: `HttpClient`, or `ThreadedHttpClient` without
+    aiohttp."""
 
     async def post_form(
         self,

@@ -224,7 +224,8 @@ class TokenClient:
         if not (0 < len(subject_token) <= MAX_SUBJECT_TOKEN_BYTES and _is_visible_ascii(subject_token)):
             raise EntraFastError(
                 "subject_token_invalid",
-                f"{self._subject_name} must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, without spaces",
+                f"{self._subject_name} must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, "
+                "without spaces",
             )
         try:
             end = _native.unverified_claims(subject_token).get("exp")

@@ -1,7 +1,7 @@
 """Which HTTP client requests are made with: aiohttp's where it is installed, else the standard library's.
 
-What belongs here: the choice. aiohttp is imported when a client is made, not before: importing it takes longer than
-everything else that the library loads.
+What belongs here: the choice. aiohttp is imported when a client is made, not before: importing it takes
+longer than everything else that the library loads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def asynchronous(
 def threaded(
     outbound: OutboundSettings | None = None, *, limits: HttpLimits | None = None
 ) -> ThreadedHttpClient:
-    """An HTTP client for any event loop that needs the standard library only. Arguments as for `asynchronous`."""
+    """An HTTP client for any event loop that needs the standard library only. Arguments as for
+    `asynchronous`."""
     return ThreadedHttpClient(blocking(outbound, limits=limits))
 
 

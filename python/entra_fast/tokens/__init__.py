@@ -5,8 +5,8 @@
     async with AsyncTokenClient() as tokens:
         token = await tokens.on_behalf_of("dev-gcp:team-b:app-b", users_token)
 
-Authentication classes that attach the tokens to requests are in the modules `httpx`, `httpx2`, `requests`, `aiohttp`
-and `grpc` of this package, one for each HTTP client. None of them is imported here.
+Authentication classes that attach the tokens to requests are in the modules `httpx`, `httpx2`, `requests`,
+`aiohttp` and `grpc` of this package, one for each HTTP client. None of them is imported here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What the authentication classes of all HTTP clients share: which origins get a token, and when a token is renewed.
+"""What the authentication classes of all HTTP clients share: which origins get a token, and when a token is
+renewed.
 
-What belongs here: decisions, without any HTTP client. A token is sent to the origins that the program names and to no
-other one, however a request gets there. After a 401 with a claims challenge (Entra ID: `insufficient_claims`), one new
-token is requested for it and the request is repeated once.
+What belongs here: decisions, without any HTTP client. A token is sent to the origins that the program names
+and to no other one, however a request gets there. After a 401 with a claims challenge (Entra ID:
+`insufficient_claims`), one new token is requested for it and the request is repeated once.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Origins:
     """The origins that get a token.
 
     Args:
-        origins: `https://host`, with a port unless it is 443. `http://host:port` sends the token in clear text: for
-            loopback, and for networks that encrypt below HTTP. There are no wildcards.
+        origins: `https://host`, with a port unless it is 443. `http://host:port` sends the token in clear
+            text: for loopback, and for networks that encrypt below HTTP. There are no wildcards.
 
     Raises:
         ConfigurationError: code `origin_invalid`.
@@ -76,7 +77,8 @@ class Origins:
             )
 
     def allow(self, scheme: str, host: str | None, port: int | None, *, warn: bool = True) -> bool:
-        """Whether a request to this origin gets the token. For the first one that does not, there is a warning."""
+        """Whether a request to this origin gets the token. For the first one that does not, there is a
+        warning."""
         scheme, host = scheme.lower(), (host or "").lower().strip("[]")
         origin = (scheme, host, port or DEFAULT_PORTS.get(scheme, 0))
         if origin in self._allowed:
@@ -95,8 +97,8 @@ def _parsed(origin: str) -> Origin:
     port = int(match[3]) if match is not None and match[3] else None
     if match is None or (port is not None and not 0 < port < 65_536):
         raise _invalid(
-            f"the origin {str(origin)[:200]!r} must be https://host or https://host:port (or http), without a path, "
-            "a user name or a wildcard"
+            f"the origin {str(origin)[:200]!r} must be https://host or https://host:port (or http), without "
+            "a path, a user name or a wildcard"
         )
     return match[1], match[2].strip("[]"), port or DEFAULT_PORTS[match[1]]
 
@@ -211,7 +213,7 @@ class Authentication:
 
 
 def _with_challenge(error: ProviderError, claims: str | None) -> ProviderError:
-    """The error with the challenge that the token was requested for, unless the provider has sent its own: whoever can
-    send the user to a login needs it."""
+    """The error with the challenge that the token was requested for, unless the provider has sent its own:
+    whoever can send the user to a login needs it."""
     details = error.details if claims is None else {"claims": claims, **error.details}
     return ProviderError(error.code, error.message, error.status, error.error, error.retry_after, details)

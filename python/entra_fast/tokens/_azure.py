@@ -1,7 +1,7 @@
 """The interface of azure-core's credentials, without azure-core: every Azure SDK client takes a token client.
 
-What belongs here: the translation of `get_token` and `get_token_info` (azure-core 1.31 and newer) into requests of ours.
-The protocols are `TokenCredential` and `SupportsTokenInfo`, and their asynchronous twins.
+What belongs here: the translation of `get_token` and `get_token_info` (azure-core 1.31 and newer) into
+requests of ours. The protocols are `TokenCredential` and `SupportsTokenInfo`, and their asynchronous twins.
 """
 
 from __future__ import annotations

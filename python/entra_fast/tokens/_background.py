@@ -1,7 +1,7 @@
 """The event loop that all synchronous token clients of a process share, in a thread of its own.
 
-What belongs here: the thread, running coroutines on it from other threads, and what happens after `os.fork`: a child
-has no such thread, and starts one of its own when it needs it.
+What belongs here: the thread, running coroutines on it from other threads, and what happens after `os.fork`:
+a child has no such thread, and starts one of its own when it needs it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def current() -> BackgroundLoop:
 
 def _after_fork() -> None:
     """The child has neither the thread nor the thread that may hold the lock."""
-    global _current, _lock  # noqa: PLW0603 - one per process
+    global _current, _lock
     _current, _lock = None, threading.Lock()
 
 

@@ -1,7 +1,7 @@
 """The token clients: `AsyncTokenClient` for asyncio, `TokenClient` for threads.
 
-What belongs here: the public classes, and which event loop their requests run on. What must never be here: how a token
-is obtained (`_provider/token_client.py`), and from where (_connections.py).
+What belongs here: the public classes, and which event loop their requests run on. What must never be here:
+how a token is obtained (`_provider/token_client.py`), and from where (_connections.py).
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class AsyncTokenClient(AsyncAzureCredential):
             token = await tokens.on_behalf_of("dev-gcp:team-b:app-b", users_token)
 
     It is configured by the environment: through the sidecar that `NAIS_TOKEN_ENDPOINT` and
-    `NAIS_TOKEN_EXCHANGE_ENDPOINT` name, else straight from the provider, as the `AZURE_*` variables describe it
-    (docs/settings.md). Create one client and keep it: it holds the cache. Tokens are renewed before they expire,
-    concurrent requests for one token are one request, and while the provider fails a token that is still valid is
-    handed out. Users' tokens are cached per user, and none is handed out after the user's own token has expired.
+    `NAIS_TOKEN_EXCHANGE_ENDPOINT` name, else straight from the provider, as the `AZURE_*` variables describe
+    it (docs/settings.md). Create one client and keep it: it holds the cache. Tokens are renewed before they
+    expire, concurrent requests for one token are one request, and while the provider fails a token that is
+    still valid is handed out. Users' tokens are cached per user, and none is handed out after the user's own
+    token has expired.
 
     It is also a credential for the clients of the Azure SDK: `BlobServiceClient(url, credential=tokens)`.
 
@@ -138,7 +139,8 @@ class AsyncTokenClient(AsyncAzureCredential):
         )
 
     async def token(self, target: str, *, skip_cache: bool = False, claims: str | None = None) -> Token:
-        """`client_credentials`, under the name that `for_user` has for it too: what authentication classes call."""
+        """`client_credentials`, under the name that `for_user` has for it too: what authentication classes
+        call."""
         return await self.client_credentials(target, skip_cache=skip_cache, claims=claims)
 
     def for_user(self, subject_token: str) -> AsyncUserTokens:
@@ -150,8 +152,8 @@ class AsyncTokenClient(AsyncAzureCredential):
         return AsyncUserTokens(self, subject_token)
 
     async def aclose(self) -> None:
-        """Cancel requests of the running event loop, and close its connections. Cached tokens stay, and the client
-        can be used again."""
+        """Cancel requests of the running event loop, and close its connections. Cached tokens stay, and the
+        client can be used again."""
         session = self._sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.aclose()
@@ -180,8 +182,8 @@ class AsyncTokenClient(AsyncAzureCredential):
         return self._connection.tenant_id
 
     def _session(self) -> Session:
-        """The requests of the running event loop. Tasks and connections of another loop cannot be used on it; the
-        cached tokens can."""
+        """The requests of the running event loop. Tasks and connections of another loop cannot be used on it;
+        the cached tokens can."""
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
@@ -223,14 +225,14 @@ class AsyncUserTokens(AsyncAzureCredential):
 
 
 class TokenClient(AzureCredential):
-    """Gets tokens for calling other APIs, from any number of threads. See `AsyncTokenClient` for what it does and how
-    the environment configures it.
+    """Gets tokens for calling other APIs, from any number of threads. See `AsyncTokenClient` for what it does
+    and how the environment configures it.
 
         with TokenClient() as tokens:
             token = tokens.client_credentials("dev-gcp:team-b:app-b")
 
-    A cached token is returned without waiting. Requests run on an event loop in one background thread of the process.
-    Works after `os.fork`: a child has the tokens that were cached, and starts a thread of its own.
+    A cached token is returned without waiting. Requests run on an event loop in one background thread of the
+    process. Works after `os.fork`: a child has the tokens that were cached, and starts a thread of its own.
 
     Raises:
         ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
@@ -243,7 +245,8 @@ class TokenClient(AzureCredential):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> Self:
-        """A client for the application whose settings are in the environment: see `AsyncTokenClient.from_env`.
+        """A client for the application whose settings are in the environment: see
+        `AsyncTokenClient.from_env`.
 
         Args:
             environ: the environment; that of the process when None.
@@ -259,11 +262,11 @@ class TokenClient(AzureCredential):
         """A client that gets tokens straight from the provider, even where a sidecar is configured.
 
         Args:
-            options: `client_id`; `tenant_id`, `well_known_url` (a discovery document) or `token_endpoint`; one
-                credential: `jwk` (a private JWK, with `x5t` for a certificate), `federated_token_file` (workload
-                identity; re-read for each request) or `client_secret`; `ca_bundle` (a PEM file to trust in addition);
-                `timeout` in seconds for a token, retries included (5), and `max_retries` (1). Without `client_id`,
-                the `AZURE_*` variables apply.
+            options: `client_id`; `tenant_id`, `well_known_url` (a discovery document) or `token_endpoint`;
+                one credential: `jwk` (a private JWK, with `x5t` for a certificate), `federated_token_file`
+                (workload identity; re-read for each request) or `client_secret`; `ca_bundle` (a PEM file to
+                trust in addition); `timeout` in seconds for a token, retries included (5), and `max_retries`
+                (1). Without `client_id`, the `AZURE_*` variables apply.
 
         Raises:
             ConfigurationError: something is missing or wrong; `setting` names it.
@@ -285,8 +288,8 @@ class TokenClient(AzureCredential):
         Args:
             token_endpoint: URL of `/api/v1/token`; by default `NAIS_TOKEN_ENDPOINT`.
             exchange_endpoint: URL of `/api/v1/token/exchange`; by default `NAIS_TOKEN_EXCHANGE_ENDPOINT`.
-            identity_provider: as the sidecar calls it. For other providers than Entra ID, targets are passed on
-                unchanged.
+            identity_provider: as the sidecar calls it. For other providers than Entra ID, targets are passed
+                on unchanged.
             tenant_id: the application's tenant, which some clients of the Azure SDK ask for; by default
                 `AZURE_APP_TENANT_ID`.
             timeout: seconds for a token.
@@ -339,7 +342,8 @@ class TokenClient(AzureCredential):
         return self._obtain(target, subject_token, skip_cache, claims)
 
     def token(self, target: str, *, skip_cache: bool = False, claims: str | None = None) -> Token:
-        """`client_credentials`, under the name that `for_user` has for it too: what authentication classes call."""
+        """`client_credentials`, under the name that `for_user` has for it too: what authentication classes
+        call."""
         return self._obtain(target, None, skip_cache, claims)
 
     def for_user(self, subject_token: str) -> UserTokens:
@@ -443,6 +447,6 @@ def _refuse_running_loop() -> None:
     except RuntimeError:
         return
     raise RuntimeError(
-        "TokenClient would block the event loop that runs in this thread: use AsyncTokenClient, or call it in "
-        "another thread (asyncio.to_thread)"
+        "TokenClient would block the event loop that runs in this thread: use AsyncTokenClient, or call it "
+        "in another thread (asyncio.to_thread)"
     )

@@ -1,7 +1,8 @@
-"""Where tokens come from: the provider itself, or a sidecar. Found in the environment or given by the program.
+"""Where tokens come from: the provider itself, or a sidecar. Found in the environment or given by the
+program.
 
-What belongs here: checking what was given, and making the parts of a token client from it. What must never be here: the
-clients themselves (clients.py), and requests.
+What belongs here: checking what was given, and making the parts of a token client from it. What must never be
+here: the clients themselves (_clients.py), and requests.
 """
 
 from __future__ import annotations
@@ -152,8 +153,8 @@ def from_environment(environ: Mapping[str, str] | None = None, directory: Path |
     if provider is None:
         raise ConfigurationError(
             "setting_missing",
-            f"no source of tokens is configured: set {TOKEN_ENDPOINT} and {EXCHANGE_ENDPOINT} (NAIS does with "
-            "a sidecar), or AZURE_APP_CLIENT_ID and the other AZURE_* variables, or use from_provider() or "
+            f"no source of tokens is configured: set {TOKEN_ENDPOINT} and {EXCHANGE_ENDPOINT} "
+            "(NAIS does with a sidecar), or AZURE_APP_CLIENT_ID and the other AZURE_* variables, or use from_provider() or "
             "from_sidecar()",
             TOKEN_ENDPOINT,
         )
@@ -231,7 +232,8 @@ def from_provider(
         if provider is None:
             raise ConfigurationError(
                 "setting_missing",
-                "AZURE_APP_CLIENT_ID is not set: set it (NAIS does where azure is enabled), or pass arguments",
+                "AZURE_APP_CLIENT_ID is not set: set it (NAIS does where azure is enabled), or pass "
+                "arguments",
                 "AZURE_APP_CLIENT_ID",
             )
     else:

@@ -74,9 +74,9 @@ class HttpxFlow:
         return self._authentication.origins.allow(url.scheme, url.raw_host.decode("ascii"), url.port)
 
     def _guard_upgrade(self, name: str, info: dict[str, Any]) -> None:
-        """HTTPX strips `Authorization` from redirects to another origin, except from http to https on the same host. A
-        `trace` extension, which such a redirect inherits, is called before headers are sent: it removes the token
-        there, unless that origin is named too."""
+        """HTTPX strips `Authorization` from redirects to another origin, except from http to https on the
+        same host. A `trace` extension, which such a redirect inherits, is called before headers are sent: it
+        removes the token there, unless that origin is named too."""
         sent = info.get("request")
         if sent is None or not name.endswith(".send_request_headers.started"):
             return

@@ -45,8 +45,8 @@ class Token:
 
     @property
     def refresh_on(self) -> int:
-        """When azure-core should ask again, in seconds since the epoch: after half of the time that is left. The
-        client answers from its cache, and renews the token itself."""
+        """When azure-core should ask again, in seconds since the epoch: after half of the time that is left.
+        The client answers from its cache, and renews the token itself."""
         return int((time.time() + self.expires_at) / 2)
 
     def __repr__(self) -> str:

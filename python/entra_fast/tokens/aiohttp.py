@@ -3,8 +3,8 @@
     from entra_fast.tokens.aiohttp import AiohttpAuth
 
     auth = AiohttpAuth(tokens, "dev-gcp:team-b:app-b", origins=["https://app-b.example"])
-    async with aiohttp.ClientSession(middlewares=[auth]) as session: ...                  # aiohttp 3.12 and newer
-    await session.get(url, headers=await auth.headers(url))                               # older versions
+    async with aiohttp.ClientSession(middlewares=[auth]) as session: ...    # aiohttp 3.12 and newer
+    await session.get(url, headers=await auth.headers(url))                 # older versions
 
 aiohttp itself is not loaded with this module.
 """
@@ -26,15 +26,15 @@ __all__ = ["AiohttpAuth"]
 class AiohttpAuth:
     """A client middleware that attaches a token.
 
-    A 401 response with a claims challenge makes it request a new token and repeat the request, once, if the body can
-    be sent again. All other responses are returned as they are. aiohttp calls it for every request that a redirect
-    leads to, so each is checked.
+    A 401 response with a claims challenge makes it request a new token and repeat the request, once, if the
+    body can be sent again. All other responses are returned as they are. aiohttp calls it for every request
+    that a redirect leads to, so each is checked.
 
     Args:
         tokens: an `AsyncTokenClient`; or what its `for_user` returns, for tokens on behalf of that user.
         target: `<cluster>:<namespace>:<app>`, or a scope.
-        origins: the origins that get the token, such as `https://app-b.example`. Others get none, after redirects
-            too. `http://host:port` is for loopback, and for networks that encrypt below HTTP.
+        origins: the origins that get the token, such as `https://app-b.example`. Others get none, after
+            redirects too. `http://host:port` is for loopback, and for networks that encrypt below HTTP.
 
     Raises:
         ConfigurationError: code `origin_invalid`.
@@ -44,8 +44,9 @@ class AiohttpAuth:
         self._authentication = Authentication(tokens, target, origins)
 
     async def headers(self, url: str | URL) -> dict[str, str]:
-        """The header with the token, for passing to a request; empty if the origin gets none. Redirects are aiohttp's
-        own affair then: it strips the header where the origin changes. A 401 response is not answered.
+        """The header with the token, for passing to a request; empty if the origin gets none. Redirects are
+        aiohttp's own affair then: it strips the header where the origin changes. A 401 response is not
+        answered.
 
         Args:
             url: of the request.

@@ -9,8 +9,8 @@
     channel = grpc.secure_channel("app-b.example:443", credentials)
     channel = grpc.intercept_channel(channel, GrpcRenewal(auth))           # answers claims challenges
 
-The plugin runs in a thread of gRPC, with `grpc.aio` too: both take a `TokenClient`. gRPC sends call credentials through
-secure channels only. Needs grpcio, which is loaded with this module.
+The plugin runs in a thread of gRPC, with `grpc.aio` too: both take a `TokenClient`. gRPC sends call
+credentials through secure channels only. Needs grpcio, which is loaded with this module.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import grpc
-import grpc.aio
+from entra_fast import _extras
+
+with _extras.importing("grpc", "GrpcAuth"):
+    import grpc
+    import grpc.aio
 
 from entra_fast.errors import EntraFastError
 from entra_fast.tokens._authentication import Authentication, TokenSource, claims_challenge
@@ -36,7 +39,8 @@ class GrpcAuth(grpc.AuthMetadataPlugin):
     Args:
         tokens: a `TokenClient`; or what its `for_user` returns, for tokens on behalf of that user.
         target: `<cluster>:<namespace>:<app>`, or a scope.
-        origins: the origins that get the token, such as `https://app-b.example` or `https://app-b.example:8443`.
+        origins: the origins that get the token, such as `https://app-b.example` or
+            `https://app-b.example:8443`.
 
     Raises:
         ConfigurationError: code `origin_invalid`.
@@ -79,9 +83,10 @@ class GrpcAuth(grpc.AuthMetadataPlugin):
         return True
 
 
-class GrpcRenewal(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] - typed as Any
-    """Repeats a unary call once with a new token when its refusal has a claims challenge: status `UNAUTHENTICATED`,
-    and `www-authenticate` in the trailing metadata. Waits for the response, also of calls made with `future`.
+class GrpcRenewal(grpc.UnaryUnaryClientInterceptor):
+    """Repeats a unary call once with a new token when its refusal has a claims challenge: status
+    `UNAUTHENTICATED`, and `www-authenticate` in the trailing metadata. Waits for the response, also of calls
+    made with `future`.
 
     Args:
         auth: what attaches the tokens.
@@ -98,7 +103,7 @@ class GrpcRenewal(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] - typ
         return call
 
 
-class AioGrpcRenewal(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc] - typed as Any
+class AioGrpcRenewal(grpc.aio.UnaryUnaryClientInterceptor):
     """`GrpcRenewal` for `grpc.aio`.
 
     Args:

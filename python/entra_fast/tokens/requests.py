@@ -14,10 +14,13 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Any
 
-from requests import PreparedRequest, Response
-from requests.auth import AuthBase
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
+from entra_fast import _extras
+
+with _extras.importing("requests", "RequestsAuth"):
+    from requests import PreparedRequest, Response
+    from requests.auth import AuthBase
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
 
 from entra_fast.tokens._authentication import Authentication, TokenSource, claims_challenge
 
@@ -27,14 +30,14 @@ __all__ = ["RequestsAuth"]
 class RequestsAuth(AuthBase):
     """Attaches a token to the requests of a session, or to one request (`auth=`).
 
-    A 401 response with a claims challenge makes it request a new token and repeat the request, once, if the body can
-    be sent again. All other responses are returned as they are.
+    A 401 response with a claims challenge makes it request a new token and repeat the request, once, if the
+    body can be sent again. All other responses are returned as they are.
 
     Args:
         tokens: a `TokenClient`; or what its `for_user` returns, for tokens on behalf of that user.
         target: `<cluster>:<namespace>:<app>`, or a scope.
-        origins: the origins that get the token, such as `https://app-b.example`. Others get none, after redirects
-            too. `http://host:port` is for loopback, and for networks that encrypt below HTTP.
+        origins: the origins that get the token, such as `https://app-b.example`. Others get none, after
+            redirects too. `http://host:port` is for loopback, and for networks that encrypt below HTTP.
 
     Raises:
         ConfigurationError: code `origin_invalid`.
@@ -47,7 +50,9 @@ class RequestsAuth(AuthBase):
         """See Requests."""
         if _allows(self._authentication, request.url):
             request.headers["Authorization"] = self._authentication.token().authorization
-            request.register_hook("response", _Exchange(self._authentication, request).respond)
+            request.register_hook(  # type: ignore[no-untyped-call]
+                "response", _Exchange(self._authentication, request).respond
+            )
         return request
 
 
@@ -64,8 +69,8 @@ class _Exchange:
         if response.status_code == 401 and "Authorization" in request.headers and not self._renewed:
             response = self._repeat(response, options)
         if response.is_redirect:
-            # The next request gets the headers of this one. Requests strips `Authorization` where the origin changes,
-            # except from http to https on the same host.
+            # The next request gets the headers of this one. Requests strips `Authorization` where the origin
+            # changes, except from http to https on the same host.
             url = urllib.parse.urljoin(response.url, response.headers["Location"])
             if not _allows(self._authentication, url):
                 request.headers.pop("Authorization", None)
@@ -86,7 +91,7 @@ class _Exchange:
             request.body.seek(self._position)
         _ = response.content  # so that the connection can be used again
         response.close()
-        again: Response = response.connection.send(request, **options)  # type: ignore[attr-defined]
+        again: Response = response.connection.send(request, **options)
         again.history.append(response)
         again.request = request
         return again
