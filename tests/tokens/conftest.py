@@ -102,8 +102,7 @@ class Tokens:
             found: Token = await method(*arguments, **options)
             return found
         call = functools.partial(method, *arguments, **options)
-        found = await asyncio.get_running_loop().run_in_executor(self.threads, call)
-        return found
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
 
 @pytest.fixture(params=["asynchronous", "synchronous"])

@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import httpx
@@ -46,8 +47,8 @@ def challenge(claims: str = CLAIMS) -> web.Response:
     """What Microsoft's APIs answer when Conditional Access wants more."""
     value = (
         'Bearer realm="", authorization_uri="https://login.microsoftonline.com/common/oauth2/authorize", '
-        f'client_id="00000003-0000-0000-c000-000000000000", error="insufficient_claims",
-        claims="{encoded(claims)}"'
+        'client_id="00000003-0000-0000-c000-000000000000", error="insufficient_claims", '
+        f'claims="{encoded(claims)}"'
     )
     return web.Response(status=401, headers={"WWW-Authenticate": value})
 
@@ -378,16 +379,12 @@ class Upgrade(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self.seen: list[bytes | None] = []
 
     def _prepared(self, request: httpx.Request) -> tuple[Any, dict[str, Any]]:
-        class Sent:
-            class url:
-                scheme, host, port = request.url.raw_scheme, request.url.raw_host, request.url.port
-
-            headers = list(request.headers.raw)
-
-        return Sent, {"request": Sent}
+        url = SimpleNamespace(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port)
+        sent = SimpleNamespace(url=url, headers=list(request.headers.raw))
+        return sent, {"request": sent}
 
     def _answer(self, request: httpx.Request, sent: Any) -> httpx.Response:
-        self.seen.append(dict((key.lower(), value) for key, value in sent.headers).get(b"authorization"))
+        self.seen.append({key.lower(): value for key, value in sent.headers}.get(b"authorization"))
         if request.url.scheme == "http":
             return httpx.Response(301, headers={"Location": "https://b.example/"})
         return httpx.Response(200)
@@ -447,8 +444,7 @@ class Plain(requests.adapters.BaseAdapter):
         super().__init__()
         self.seen: list[str | None] = []
 
-    def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:  # type:
-    ignore[override]
+    def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:
         self.seen.append(request.headers.get("Authorization"))
         response = requests.Response()
         response.request, response.url, response.raw = request, request.url or "", io.BytesIO()
@@ -456,7 +452,7 @@ class Plain(requests.adapters.BaseAdapter):
         if response.url.startswith("http://"):
             response.status_code = 301
             response.headers["Location"] = "https://b.example/"
-        response.connection = self  # type: ignore[attr-defined]
+        cast(Any, response).connection = self
         return response
 
     def close(self) -> None:

@@ -21,10 +21,11 @@ from entra_fast.emulator import LocalEntraId
 from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from entra_fast.tokens import AsyncTokenClient, Token, TokenClient, _background
 from entra_fast.validate import Validator
+from support.background import ThreadLoop
 from support.local_entra import EXAMPLES
 from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, after, answer, raw, refuse
 
-from .conftest import SCOPE, TARGET, ThreadLoop, Tokens
+from .conftest import SCOPE, TARGET, Tokens
 
 CHALLENGE = '{"access_token":{"acrs":{"essential":true,"value":"c1"}}}'
 

@@ -154,8 +154,8 @@ def from_environment(environ: Mapping[str, str] | None = None, directory: Path |
         raise ConfigurationError(
             "setting_missing",
             f"no source of tokens is configured: set {TOKEN_ENDPOINT} and {EXCHANGE_ENDPOINT} "
-            "(NAIS does with a sidecar), or AZURE_APP_CLIENT_ID and the other AZURE_* variables, or use from_provider() or "
-            "from_sidecar()",
+            "(NAIS does with a sidecar), or AZURE_APP_CLIENT_ID and the other AZURE_* variables, or use "
+            "from_provider() or from_sidecar()",
             TOKEN_ENDPOINT,
         )
     return ProviderConnection(provider, outbound)
