@@ -11,18 +11,16 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import Directory
-from entra_fast.emulator.model.manifests import (
-    DEFAULT_CLUSTER,
-    AzureApplication,
-    Manifest,
-    Notice,
-)
+from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
 from entra_fast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from entra_fast.emulator.model.manifest_schema import AzureApplication
 
 GENERATOR_NAMESPACE: Final = "nais"
 GENERATOR_NAME: Final = "azure-token-generator"
