@@ -150,3 +150,13 @@ class ClaimsView(Mapping[str, Any]):
     def _strings(self, name: str) -> tuple[str, ...]:
         value = self._claims.get(name)
         return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+class UnverifiedClaims(ClaimsView):
+    """Claims that no one has verified, for unit tests: see `entra_fast.testing.claims`. Integrations refuse
+    them, unless a test has installed them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<UnverifiedClaims, for tests only: {', '.join(self)}>"
