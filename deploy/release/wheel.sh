@@ -48,6 +48,7 @@ export "$flags=${!flags:-} -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-ma
 
 say "Building for $target: ${#interpreters[@]} interpreters (takes minutes)"
 "$python" -m maturin build "${arguments[@]}"
+"$python" deploy/release/normalise_sbom.py "$PWD" "$out"/*.whl
 
 if [ "$target" != "$host" ]; then
   say "Not tried here: this machine is $host"
