@@ -19,7 +19,7 @@ from entra_fast.errors import ProviderError
 from entra_fast.tokens import _background, _connections
 from entra_fast.tokens._azure import AsyncAzureCredential, AzureCredential
 from entra_fast.tokens._connections import Connection, ProviderOptions, Session
-from entra_fast.tokens._token import Token
+from entra_fast.tokens._token import Token, public
 
 CACHED_TOKENS: Final = 100_000
 CACHE_BYTES: Final = 256 << 20
@@ -49,8 +49,17 @@ class AsyncTokenClient(AsyncAzureCredential):
         ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
     """
 
-    def __init__(self, *, _connection: Connection | None = None) -> None:
-        self._connection = _connection or _connections.from_environment()
+    def __init__(self) -> None:
+        self._configure(_connections.from_environment())
+
+    @classmethod
+    def _with(cls, connection: Connection) -> Self:
+        client = cls.__new__(cls)
+        client._configure(connection)
+        return client
+
+    def _configure(self, connection: Connection) -> None:
+        self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = WeakKeyDictionary()
 
@@ -65,7 +74,7 @@ class AsyncTokenClient(AsyncAzureCredential):
         Raises:
             ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
         """
-        return cls(_connection=_connections.from_environment(environ, directory))
+        return cls._with(_connections.from_environment(environ, directory))
 
     @classmethod
     def from_provider(cls, **options: Unpack[ProviderOptions]) -> Self:
@@ -77,7 +86,7 @@ class AsyncTokenClient(AsyncAzureCredential):
         Raises:
             ConfigurationError: something is missing or wrong; `setting` names it.
         """
-        return cls(_connection=_connections.from_provider(**options))
+        return cls._with(_connections.from_provider(**options))
 
     @classmethod
     def from_sidecar(
@@ -101,7 +110,7 @@ class AsyncTokenClient(AsyncAzureCredential):
             tenant_id=tenant_id,
             timeout=timeout,
         )
-        return cls(_connection=connection)
+        return cls._with(connection)
 
     async def client_credentials(
         self, target: str, *, skip_cache: bool = False, claims: str | None = None
@@ -117,7 +126,7 @@ class AsyncTokenClient(AsyncAzureCredential):
             EntraFastError: codes `target_invalid` and `claims_invalid`.
             ProviderError: no token was issued; `error`, `status`, `retry_after` and `details` say why.
         """
-        return Token.of(await self._session().tokens.acquire(target, skip_cache=skip_cache, claims=claims))
+        return public(await self._session().tokens.acquire(target, skip_cache=skip_cache, claims=claims))
 
     async def on_behalf_of(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
@@ -134,7 +143,7 @@ class AsyncTokenClient(AsyncAzureCredential):
             EntraFastError: codes `target_invalid`, `subject_token_invalid` and `claims_invalid`.
             ProviderError: as for `client_credentials`; also code `subject_token_expired`.
         """
-        return Token.of(
+        return public(
             await self._session().tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
         )
 
@@ -238,8 +247,17 @@ class TokenClient(AzureCredential):
         ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
     """
 
-    def __init__(self, *, _connection: Connection | None = None) -> None:
-        self._connection = _connection or _connections.from_environment()
+    def __init__(self) -> None:
+        self._configure(_connections.from_environment())
+
+    @classmethod
+    def _with(cls, connection: Connection) -> Self:
+        client = cls.__new__(cls)
+        client._configure(connection)
+        return client
+
+    def _configure(self, connection: Connection) -> None:
+        self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
         self._sessions: dict[_background.BackgroundLoop, Session] = {}
 
@@ -255,7 +273,7 @@ class TokenClient(AzureCredential):
         Raises:
             ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
         """
-        return cls(_connection=_connections.from_environment(environ, directory))
+        return cls._with(_connections.from_environment(environ, directory))
 
     @classmethod
     def from_provider(cls, **options: Unpack[ProviderOptions]) -> Self:
@@ -271,7 +289,7 @@ class TokenClient(AzureCredential):
         Raises:
             ConfigurationError: something is missing or wrong; `setting` names it.
         """
-        return cls(_connection=_connections.from_provider(**options))
+        return cls._with(_connections.from_provider(**options))
 
     @classmethod
     def from_sidecar(
@@ -304,7 +322,7 @@ class TokenClient(AzureCredential):
             tenant_id=tenant_id,
             timeout=timeout,
         )
-        return cls(_connection=connection)
+        return cls._with(connection)
 
     def client_credentials(
         self, target: str, *, skip_cache: bool = False, claims: str | None = None
@@ -390,13 +408,13 @@ class TokenClient(AzureCredential):
                 token, renewal_due = found
                 if renewal_due:
                     background.call(session.tokens.renew, target, subject_token)
-                return Token.of(token)
+                return public(token)
         if subject_token is None:
             request = session.tokens.acquire(target, skip_cache=skip_cache, claims=claims)
         else:
             request = session.tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
         try:
-            return Token.of(background.run(request, self._connection.outbound.overall_timeout + GRACE))
+            return public(background.run(request, self._connection.outbound.overall_timeout + GRACE))
         except TimeoutError:
             raise ProviderError("timed_out", "no token in time") from None
 

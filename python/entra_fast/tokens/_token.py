@@ -52,10 +52,10 @@ class Token:
     def __repr__(self) -> str:
         return f"Token(expires_at={self.expires_at:.0f})"
 
-    @classmethod
-    def of(cls, acquired: AcquiredToken) -> Token:
-        """The token that a `TokenClient` of the provider has acquired."""
-        return cls(acquired.access_token, time.time() + acquired.expires_in, acquired.token_type)
+
+def public(acquired: AcquiredToken) -> Token:
+    """The token that the token client of `_provider` has acquired."""
+    return Token(acquired.access_token, time.time() + acquired.expires_in, acquired.token_type)
 
 
 class AccessToken(NamedTuple):
