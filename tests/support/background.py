@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
+
+from entra_fast._settings.load import Settings
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
+from support.sidecars import eventually
 
 T = TypeVar("T")
 
@@ -28,6 +32,17 @@ class ThreadLoop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def started_sidecar(environ: Mapping[str, str]) -> RunningSidecar:
+    """A sidecar that has keys."""
+    running = await start_sidecar(Settings.from_environment({**environ, "BIND_ADDRESS": "127.0.0.1:0"}))
+
+    async def is_ready() -> bool:
+        return await running.service.readiness() is None
+
+    await eventually(is_ready)
+    return running
 
 
 @dataclass

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from entra_fast._settings.load import Settings
-from entra_fast.sidecar.process.running import start_sidecar
 from entra_fast.tokens import AsyncTokenClient, Token, TokenClient
-from support.background import Api, ThreadLoop
+from support.background import Api, ThreadLoop, started_sidecar
 from support.provider import Provider, Recorded
 
 TARGET = "dev-gcp:team-b:app-b"
@@ -42,7 +40,7 @@ def entra(servers: ThreadLoop) -> Iterator[Provider]:
 @pytest.fixture
 def sidecar(servers: ThreadLoop, entra: Provider) -> Iterator[dict[str, str]]:
     """The variables that name a running sidecar."""
-    running = servers.run(start_sidecar(Settings.from_environment(entra.environment())))
+    running = servers.run(started_sidecar(entra.environment()))
     yield {
         "NAIS_TOKEN_ENDPOINT": f"{running.base_url}/api/v1/token",
         "NAIS_TOKEN_EXCHANGE_ENDPOINT": f"{running.base_url}/api/v1/token/exchange",

@@ -354,10 +354,19 @@ async def test_a_synchronous_source_for_an_asynchronous_client(api: Api) -> None
         def token(self, *_: object, **__: object) -> str:
             return "token"
 
+    class Future:
+        """Awaitable, and not a coroutine."""
+
+        def token(self, *_: object, **__: object) -> Any:
+            return asyncio.get_running_loop().create_future()
+
     auth: Any = HttpxAuth(Source(), TARGET, origins=[api.origin])  # type: ignore[arg-type]
     async with httpx.AsyncClient(auth=auth) as client:
         with pytest.raises(TypeError, match="pass an AsyncTokenClient"):
             await client.get(api.origin)
+    future: Any = HttpxAuth(Future(), TARGET, origins=[api.origin])
+    with pytest.raises(TypeError, match="pass a TokenClient"):
+        next(future.sync_auth_flow(httpx.Request("GET", api.origin)))
 
 
 async def test_the_headers_for_older_versions_of_aiohttp(entra: Provider, api: Api, foreign: Api) -> None:
@@ -515,6 +524,15 @@ def test_origins_that_do_not_match(url: tuple[str, str | None, int | None]) -> N
     assert not Origins(["https://b.example"]).allow(*url)
 
 
+def test_a_url_that_requests_cannot_read(api: Api) -> None:
+    """Gets no token; Requests itself refuses it."""
+    prepared = requests.PreparedRequest()
+    prepared.url = "http://[::1"
+    prepared.headers = requests.structures.CaseInsensitiveDict()
+    source: Any = None
+    assert RequestsAuth(source, TARGET, origins=[api.origin])(prepared).headers == {}
+
+
 @pytest.mark.parametrize(
     "origins",
     [
@@ -564,6 +582,8 @@ GOOD = f'error="insufficient_claims", claims="{encoded(CLAIMS)}"'
         [f'Bearer claims="{encoded(CLAIMS).rstrip("=")}", error=insufficient_claims'],
         [f"Negotiate, Bearer {GOOD}"],
         [f"Negotiate YWJj==, Bearer {GOOD}"],
+        [f"Bearer YWJj==, Bearer {GOOD}"],
+        ["Negotiate YWJj==", f"Bearer {GOOD}"],
         [f'Basic realm="x", Bearer {GOOD}'],
         [f'Bearer error="invalid_token", Bearer {GOOD}'],
         ['Basic realm="x"', f"Bearer {GOOD}"],
@@ -634,6 +654,20 @@ async def test_clients_of_the_azure_sdk_take_it(entra: Provider, api: Api) -> No
             answer = await pipeline.run(HttpRequest("GET", url), enforce_https=False)
             assert answer.http_response.status_code == 200
     assert [request.form.get("claims") for request in entra.requests[2:]] == [None, CLAIMS]
+
+
+async def test_the_tenant_of_a_bound_user(entra: Provider) -> None:
+    """Is that of the client, for threads too."""
+    user = entra.mint(sub="ada")
+
+    def call() -> None:
+        with TokenClient.from_env(entra.environment()) as tokens, tokens.for_user(user) as bound:
+            assert bound.get_token(SCOPE, tenant_id=TENANT).token
+            with pytest.raises(EntraFastError) as caught:
+                bound.get_token(SCOPE, tenant_id="another")
+            assert caught.value.code == "tenant_mismatch"
+
+    await asyncio.to_thread(call)
 
 
 async def test_the_interface_of_azure_core(entra: Provider) -> None:

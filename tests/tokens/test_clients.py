@@ -23,6 +23,7 @@ from entra_fast.tokens import AsyncTokenClient, Token, TokenClient, _background
 from entra_fast.validate import Validator
 from support.background import ThreadLoop
 from support.local_entra import EXAMPLES
+from support.process import inherited
 from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, after, answer, raw, refuse
 
 from .conftest import SCOPE, TARGET, Tokens
@@ -269,6 +270,9 @@ async def test_through_the_local_entra_id(servers: ThreadLoop, kind: Any) -> Non
 
 def test_the_sidecar_takes_precedence(entra: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment has both."""
+    monkeypatch.delenv("AZURE_APP_CLIENT_ID", raising=False)
+    with pytest.raises(ConfigurationError, match="AZURE_APP_CLIENT_ID is not set"):
+        TokenClient.from_provider()
     for name, value in entra.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NAIS_TOKEN_ENDPOINT", "http://127.0.0.1:1/api/v1/token")
@@ -280,13 +284,22 @@ def test_the_sidecar_takes_precedence(entra: Provider, monkeypatch: pytest.Monke
     assert len(entra.requests) == 1
 
 
-def test_a_sidecar_can_be_forced(entra: Provider, sidecar: dict[str, str]) -> None:
+async def test_a_sidecar_can_be_forced(kind: Any, entra: Provider, sidecar: dict[str, str]) -> None:
     """By arguments, whatever the environment says."""
-    client = TokenClient.from_sidecar(
-        sidecar["NAIS_TOKEN_ENDPOINT"], sidecar["NAIS_TOKEN_EXCHANGE_ENDPOINT"], timeout=20
-    )
-    with client:
-        assert client.client_credentials(TARGET)
+    urls = sidecar["NAIS_TOKEN_ENDPOINT"], sidecar["NAIS_TOKEN_EXCHANGE_ENDPOINT"]
+    tokens = Tokens(kind.from_sidecar(*urls, timeout=20), entra)
+    assert await tokens.m2m()
+    await tokens.close()
+
+
+async def test_a_refused_credential_is_not_tried_for_every_caller(tokens: Tokens) -> None:
+    """Its refusal is remembered for a second, as others are."""
+    tokens.entra.always = refuse(401, "invalid_client", "AADSTS7000215: wrong secret", error_codes=[7000215])
+    for _ in range(3):
+        with pytest.raises(ProviderError) as caught:
+            await tokens.m2m()
+        assert caught.value.error == "invalid_client"
+    assert len(tokens.requests) == 1
 
 
 SIDECAR = {
@@ -544,10 +557,9 @@ print([name for name in ("aiohttp", "prometheus_client", "requests", "httpx", "y
 
 
 def run(program: str, environ: dict[str, str], *arguments: str) -> str:
-    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *arguments],
-        env={**inherited, **environ},
+        env={**inherited(), **environ},
         capture_output=True,
         text=True,
         timeout=60,

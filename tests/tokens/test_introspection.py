@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import time
 from typing import Any
@@ -39,7 +40,8 @@ class Sidecar:
 
     async def validate(self, token: str | bytes) -> Any:
         if isinstance(self.client, AsyncSidecarClient):
-            return await self.client.validate(token)
+            async with self.client as client:
+                return await client.validate(token)
         return await asyncio.to_thread(self.client.validate, token)
 
 
@@ -85,6 +87,7 @@ async def test_an_active_token_has_the_claims_of_a_validator(client: Sidecar, en
     assert found is answer.claims
     assert found == verified.as_dict()
     assert found.as_dict() == verified.as_dict()
+    assert json.loads(found.as_json()) == verified.as_dict()
     compared = [
         name
         for name in vars(Claims)
@@ -201,6 +204,11 @@ async def test_a_sidecar_that_is_not_there(kind: Any) -> None:
     with pytest.raises(KeysUnavailable, match="the sidecar did not introspect the token") as caught:
         await client.introspect("token")
     assert caught.value.code == "sidecar_unavailable"
+
+
+async def test_closing_a_client_that_was_not_used() -> None:
+    """Does nothing."""
+    await AsyncSidecarClient("http://127.0.0.1:1/").aclose()
 
 
 async def test_waiting_is_bounded(kind: Any, api: Api) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from entra_fast._settings.load import Settings
 from entra_fast.emulator import LocalEntraId
-from entra_fast.sidecar.process.running import start_sidecar
-from support.background import Api, ThreadLoop
+from support.background import Api, ThreadLoop, started_sidecar
 from support.local_entra import EXAMPLES
+from support.process import inherited
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 APP = "dev-gcp:team-a:app-a"
@@ -50,8 +49,7 @@ def test_tokens(servers: ThreadLoop, monkeypatch: pytest.MonkeyPatch, source: st
         servers.run(api.start())
         stack.callback(lambda: servers.run(api.stop()))
         environ = running.environment(APP)
-        settings = Settings.from_environment({**environ, "BIND_ADDRESS": "127.0.0.1:0"})
-        sidecar = servers.run(start_sidecar(settings))
+        sidecar = servers.run(started_sidecar(environ))
         stack.callback(lambda: servers.run(sidecar.stop()))
         monkeypatch.setenv("NAIS_TOKEN_INTROSPECTION_ENDPOINT", f"{sidecar.base_url}/api/v1/introspect")
         if source == "sidecar":
@@ -92,7 +90,6 @@ def test_testing_your_service(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert len(files) == 5
-    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     plugin = [
         "-q",
         "-p",
@@ -107,7 +104,7 @@ def test_testing_your_service(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
-            env=inherited,
+            env=inherited(),
             capture_output=True,
             text=True,
             check=False,

@@ -22,6 +22,7 @@ from entra_fast.testing._tokens import BAD
 from entra_fast.tokens import TokenClient
 from entra_fast.validate import Validator
 from support.local_entra import EXAMPLES
+from support.process import inherited
 
 ROOT = Path(__file__).resolve().parents[2]
 APP_A, APP_B = "dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b"
@@ -110,7 +111,6 @@ def run(folder: Path, *arguments: str, **files: str) -> str:
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n" + files.pop("settings", ""))
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
-    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     options = [
         "-q",
         "-p",
@@ -123,7 +123,7 @@ def run(folder: Path, *arguments: str, **files: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=folder,
-        env=inherited,
+        env=inherited(),
         capture_output=True,
         text=True,
         timeout=100,

@@ -144,8 +144,8 @@ def _bearer_challenges(field: str) -> Iterable[dict[str, str]]:
             )
         if scheme[1].lower() == "bearer":
             yield parameters
-        elif not parameters:
-            place = field.find(",", place)  # what follows is no parameter: Base64 of another scheme
+        if not parameters:
+            place = field.find(",", place)  # what follows is no parameter, but may be Base64
             if place < 0:
                 return
 

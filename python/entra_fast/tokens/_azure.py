@@ -6,6 +6,7 @@ requests of ours. The protocols are `TokenCredential` and `SupportsTokenInfo`, a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,16 +45,17 @@ def check_tenant(requested: str | None, own: str) -> None:
         )
 
 
-class AzureCredential:
+class AzureCredential(ABC):
     """`TokenCredential` and `SupportsTokenInfo`, on top of `token`."""
 
+    @abstractmethod
     def token(self, target: str, *, skip_cache: bool = False, claims: str | None = None) -> Token:
         """A token for a target."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _tenant_id(self) -> str:
-        raise NotImplementedError
+        """The tenant that tokens are of; empty if it is not known."""
 
     def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, **_: Any
@@ -85,16 +87,17 @@ class AzureCredential:
         return self.token(scope_of(scopes), claims=asked.get("claims"))
 
 
-class AsyncAzureCredential:
+class AsyncAzureCredential(ABC):
     """`AsyncTokenCredential` and `AsyncSupportsTokenInfo`, on top of `token`."""
 
+    @abstractmethod
     async def token(self, target: str, *, skip_cache: bool = False, claims: str | None = None) -> Token:
         """A token for a target."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _tenant_id(self) -> str:
-        raise NotImplementedError
+        """The tenant that tokens are of; empty if it is not known."""
 
     async def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, **_: Any

@@ -67,7 +67,7 @@ def current() -> BackgroundLoop:
     global _current  # noqa: PLW0603 - one per process
     if _current is None:
         with _lock:
-            if _current is None:
+            if _current is None:  # pragma: no branch - another thread was faster
                 _current = BackgroundLoop()
     return _current
 
