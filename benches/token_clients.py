@@ -26,6 +26,7 @@ import msal
 
 from entra_fast.emulator import LocalEntraId, RunningEmulator, tls
 from entra_fast.tokens import AsyncTokenClient, TokenClient
+from entra_fast.validate import HttpOptions
 
 ROOT: Final = Path(__file__).parents[1]
 APP_A: Final = "dev-gcp:team-a:app-a"
@@ -64,8 +65,7 @@ class Bench:
             "tenant_id": self.tenant,
             "client_secret": self.secret,
             "well_known_url": f"{self.running.base_url}/{self.tenant}/v2.0/.well-known/openid-configuration",
-            "ca_bundle": self.bundle,
-            "timeout": 60.0,
+            "http": HttpOptions(ca_bundle=self.bundle, timeout=60.0),
         }
 
     def user_token(self) -> str:

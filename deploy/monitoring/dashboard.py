@@ -102,6 +102,11 @@ ROWS: dict[str, list[Panel]] = {
             rate("entra_fast_introspections_total", "active"),
             description="Expired tokens are normal; a jump of inactive ones is not.",
         ),
+        panel(
+            "Rejected tokens, by error code",
+            "reqps",
+            rate("entra_fast_introspections_rejected_total", "code"),
+        ),
     ],
     "Latency": [
         panel("Time to answer", "s", *quantiles("entra_fast_request_duration_seconds")),
@@ -115,6 +120,13 @@ ROWS: dict[str, list[Panel]] = {
         ),
         panel("Errors, by the provider's code", "reqps", rate("entra_fast_provider_errors_total", "code")),
         panel("Requests for keys, by outcome", "reqps", rate("entra_fast_key_set_requests_total", "outcome")),
+        panel(
+            "Clock ahead of the provider's",
+            "s",
+            ("max(entra_fast_clock_skew_seconds{})", "most"),
+            ("min(entra_fast_clock_skew_seconds{})", "least"),
+            description="Half a minute is too much.",
+        ),
         panel(
             "Cached tokens served while it fails",
             "reqps",

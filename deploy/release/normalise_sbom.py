@@ -1,8 +1,8 @@
 """Takes the folder of the checkout out of the SBOMs in wheels: `normalise_sbom.py FOLDER WHEEL...`.
 
 maturin names this project's crates in them by `path+file://<folder>`, which would differ from machine to
-machine while everything else in a wheel is the same. The wheel is written again with the same times, and RECORD
-(PyPA's binary distribution format) with the new hashes.
+machine while everything else in a wheel is the same. The wheel is written again with the same times, and
+RECORD (PyPA's binary distribution format) with the new hashes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from entra_fast import _native
 from entra_fast._claims import ClaimsView
 from entra_fast._net import url_problem
 from entra_fast._provider import transport
-from entra_fast._provider.http_rules import HttpFailure, HttpLimits, HttpResponse, TokenTransport
+from entra_fast._provider.http_options import HttpOptions
+from entra_fast._provider.http_rules import HttpFailure, HttpResponse, TokenTransport
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable
 
 __all__ = [
@@ -115,7 +116,7 @@ class SidecarClient:
         timeout: float = TIMEOUT,
     ) -> None:
         self._requests = _Requests(introspection_endpoint, identity_provider, timeout, os.environ)
-        self._http = transport.blocking(limits=self._requests.limits)
+        self._http = transport.blocking(self._requests.http)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -252,7 +253,7 @@ class AsyncSidecarClient:
         loop = asyncio.get_running_loop()
         http = self._clients.get(loop)
         if http is None:
-            http = self._clients[loop] = transport.asynchronous(limits=self._requests.limits)
+            http = self._clients[loop] = transport.asynchronous(self._requests.http)
         return http
 
 
@@ -266,11 +267,7 @@ class _Requests:
         self.url = _endpoint(environ) if endpoint is None else endpoint
         if (problem := url_problem(self.url)) is not None:
             raise ConfigurationError("setting_invalid", f"{name} {problem}", name)
-        if not 0 < timeout <= 600:
-            raise ConfigurationError(
-                "setting_invalid", "timeout must be more than 0 and at most 600 seconds", "timeout"
-            )
-        self.limits = HttpLimits(min(2.0, timeout), timeout, timeout)
+        self.http = HttpOptions(timeout=timeout, proxy=False)  # loopback has no proxy
         self._identity_provider = identity_provider
 
     def document(self, token: str | bytes) -> dict[str, str] | None:

@@ -39,7 +39,7 @@ async def started_sidecar(environ: Mapping[str, str]) -> RunningSidecar:
     running = await start_sidecar(Settings.from_environment({**environ, "BIND_ADDRESS": "127.0.0.1:0"}))
 
     async def is_ready() -> bool:
-        return await running.service.readiness() is None
+        return (await running.service.readiness()).ready
 
     await eventually(is_ready)
     return running

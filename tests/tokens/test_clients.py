@@ -20,7 +20,7 @@ from entra_fast import _native, unverified_claims
 from entra_fast.emulator import LocalEntraId
 from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from entra_fast.tokens import AsyncTokenClient, Token, TokenClient, _background
-from entra_fast.validate import Validator
+from entra_fast.validate import HttpOptions, Validator
 from support.background import ThreadLoop
 from support.local_entra import EXAMPLES
 from support.process import inherited
@@ -346,7 +346,6 @@ PROVIDER = {"client_id": "client", "tenant_id": TENANT}
         ({**PROVIDER, "jwk": "{}"}, "jwk"),
         ({**PROVIDER, "client_secret": "s", "token_endpoint": "http://login.example/t"}, "token_endpoint"),
         ({**PROVIDER, "client_secret": "s", "well_known_url": "ftp://login.example"}, "well_known_url"),
-        ({**PROVIDER, "client_secret": "s", "timeout": 0}, "timeout"),
         ({**PROVIDER, "client_secret": "s", "max_retries": 99}, "max_retries"),
     ],
 )
@@ -357,19 +356,27 @@ def test_wrong_arguments(kind: Any, options: dict[str, Any], setting: str) -> No
     assert caught.value.setting == setting
 
 
-def test_a_ca_bundle_that_is_none(entra: Provider, tmp_path: Path) -> None:
-    """Is an error that names it."""
-    client = TokenClient.from_provider(
-        client_id="c", client_secret="s", well_known_url="https://127.0.0.1:1/d", ca_bundle=tmp_path / "none"
-    )
-    with pytest.raises(EntraFastError, match="none"):
-        client.client_credentials(TARGET)
+def test_what_the_environment_says_about_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is checked at construction."""
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
+    with pytest.raises(ConfigurationError) as caught:
+        TokenClient.from_provider(client_id="c", tenant_id=TENANT, client_secret="s")
+    assert caught.value.setting == "HTTPS_PROXY"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 601])
+def test_the_timeout_of_a_sidecar_is_bounded(kind: Any, seconds: float) -> None:
+    """To ten minutes."""
+    with pytest.raises(ConfigurationError) as caught:
+        kind.from_sidecar(*SIDECAR.values(), timeout=seconds)
+    assert caught.value.setting == "timeout"
 
 
 @pytest.mark.parametrize("by", ["token_endpoint", "well_known_url"])
 def test_every_credential(entra: Provider, tmp_path: Path, by: str) -> None:
     """Key, federated file and secret; the endpoint is given, or discovered once."""
     where: Any = {by: getattr(entra, by)}
+    options = HttpOptions(timeout=10, headers={"X-Gateway": "key"})
     file = tmp_path / "token"
     file.write_text("federated-1")
     with TokenClient.from_provider(client_id="c", client_secret="the secret", **where) as client:
@@ -383,11 +390,14 @@ def test_every_credential(entra: Provider, tmp_path: Path, by: str) -> None:
         client.client_credentials(TARGET, skip_cache=True)
         assert entra.requests[-1].form["client_assertion"] == "federated-2"
     for jwk in (CLIENT_KEY.private_jwk(), json.loads(CLIENT_KEY.private_jwk())):
-        with TokenClient.from_provider(client_id="c", jwk=jwk, **where, timeout=10, max_retries=0) as client:
+        with TokenClient.from_provider(
+            client_id="c", jwk=jwk, **where, http=options, max_retries=0
+        ) as client:
             client.client_credentials(TARGET)
             assertion = unverified_claims(entra.requests[-1].form["client_assertion"])
             assert assertion["sub"] == "c"
             assert assertion["aud"] == entra.token_endpoint
+            assert entra.requests[-1].headers["X-Gateway"] == "key"
     assert entra.discovery_requests == (0 if by == "token_endpoint" else 4)
 
 

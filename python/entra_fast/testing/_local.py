@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack
 from weakref import WeakSet
 
+from entra_fast._arguments import Options
 from entra_fast._native import KeySet
 from entra_fast.emulator import Directory, LocalEntraId, RunningEmulator, User
 from entra_fast.emulator.model import ids
@@ -22,7 +23,7 @@ from entra_fast.emulator.model.registry import Application, Registry, Rule, make
 from entra_fast.testing import _keys
 from entra_fast.testing._clock import Clock
 from entra_fast.testing._tokens import TokenMaker
-from entra_fast.validate import AsyncValidator, Options, Validator
+from entra_fast.validate import AsyncValidator, Validator
 
 BASE_URL: Final = "https://local-entra.test"
 """What the issuer is called while nothing is served. The name exists nowhere (RFC 6761, section 6.2)."""
@@ -98,13 +99,13 @@ class LocalEntra:
         too."""
         self._keys_down = True
         for validator in self._validators:
-            validator._native.set_keys(None)
+            _set_keys(validator, None)
         try:
             yield
         finally:
             self._keys_down = False
             for validator in self._validators:
-                validator._native.set_keys(self._key_set())
+                _set_keys(validator, self._key_set())
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
@@ -201,9 +202,14 @@ class LocalEntra:
 
     def _watched(self, validator: V) -> V:
         if self._keys_down:
-            validator._native.set_keys(None)
+            _set_keys(validator, None)
         self._validators.add(validator)
         return validator
+
+
+def _set_keys(validator: Validator | AsyncValidator, keys: KeySet | None) -> None:
+    for part in validator._parts:
+        part.native.set_keys(keys)
 
 
 class _Server:

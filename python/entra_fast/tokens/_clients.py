@@ -196,7 +196,7 @@ class AsyncTokenClient(AsyncAzureCredential):
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            http = transport.asynchronous(self._connection.outbound)
+            http = transport.asynchronous(self._connection.http)
             session = self._sessions[loop] = self._connection.open(http, self._cache)
         return session
 
@@ -282,9 +282,9 @@ class TokenClient(AzureCredential):
         Args:
             options: `client_id`; `tenant_id`, `well_known_url` (a discovery document) or `token_endpoint`;
                 one credential: `jwk` (a private JWK, with `x5t` for a certificate), `federated_token_file`
-                (workload identity; re-read for each request) or `client_secret`; `ca_bundle` (a PEM file to
-                trust in addition); `timeout` in seconds for a token, retries included (5), and `max_retries`
-                (1). Without `client_id`, the `AZURE_*` variables apply.
+                (workload identity; re-read for each request) or `client_secret`; `http`, how requests are
+                made (its `timeout` is for a token, retries included); and `max_retries` (1). Without
+                `client_id`, the `AZURE_*` variables apply.
 
         Raises:
             ConfigurationError: something is missing or wrong; `setting` names it.
@@ -420,7 +420,7 @@ class TokenClient(AzureCredential):
 
     def _open(self, background: _background.BackgroundLoop) -> Session:
         """The requests of this process: those of a parent process cannot be used after `os.fork`."""
-        http = transport.threaded(self._connection.outbound)
+        http = transport.threaded(self._connection.http)
         new = self._connection.open(http, self._cache)
         # Of two threads, one wins: the other one's session has started nothing.
         session = self._sessions.setdefault(background, new)

@@ -17,10 +17,12 @@ import orjson
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache
-from entra_fast._net import proxies_from, url_problem
+from entra_fast._net import url_problem
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
+from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import TokenTransport
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
@@ -51,9 +53,8 @@ class ProviderOptions(TypedDict, total=False):
     federated_token_file: str | Path | None
     token_endpoint: str | None
     well_known_url: str | None
-    ca_bundle: str | Path | None
-    timeout: float
-    max_retries: int
+    http: HttpOptions | None
+    max_retries: int | None
 
 
 class Connection(Protocol):
@@ -61,6 +62,8 @@ class Connection(Protocol):
 
     Attributes:
         tenant_id: the tenant of the application; empty if it is not known.
+        outbound: how long a token may take, and how often requests are retried.
+        http: how requests are made.
     """
 
     @property
@@ -68,6 +71,9 @@ class Connection(Protocol):
 
     @property
     def outbound(self) -> OutboundSettings: ...
+
+    @property
+    def http(self) -> HttpOptions | OutboundSettings: ...
 
     def open(self, http: TokenTransport, cache: TokenCache) -> Session: ...
 
@@ -98,6 +104,7 @@ class ProviderConnection:
 
     provider: ProviderSettings
     outbound: OutboundSettings
+    http: HttpOptions | OutboundSettings
 
     @property
     def tenant_id(self) -> str:
@@ -110,7 +117,13 @@ class ProviderConnection:
         finder = EndpointFinder(self.provider, http, metrics)
         credentials = Credentials(self.provider.credentials, self.provider.client_id)
         endpoint = TokenEndpoint(
-            self.provider, finder=finder, http=http, credentials=credentials, metrics=metrics, timing=timing
+            self.provider,
+            kind=ENTRA_ID,
+            finder=finder,
+            http=http,
+            credentials=credentials,
+            metrics=metrics,
+            timing=timing,
         )
         tokens = TokenClient(
             endpoint, cache, self.outbound, metrics=metrics, timing=timing, subject_name=SUBJECT
@@ -127,6 +140,11 @@ class SidecarConnection:
     identity_provider: str
     tenant_id: str
     outbound: OutboundSettings
+
+    @property
+    def http(self) -> OutboundSettings:
+        """See `Connection`."""
+        return self.outbound
 
     def open(self, http: TokenTransport, cache: TokenCache) -> Session:
         """See `Connection`."""
@@ -158,7 +176,7 @@ def from_environment(environ: Mapping[str, str] | None = None, directory: Path |
             "from_provider() or from_sidecar()",
             TOKEN_ENDPOINT,
         )
-    return ProviderConnection(provider, outbound)
+    return ProviderConnection(provider, outbound, outbound)
 
 
 def from_sidecar(
@@ -213,8 +231,7 @@ def from_provider(
     federated_token_file: str | Path | None = None,
     token_endpoint: str | None = None,
     well_known_url: str | None = None,
-    ca_bundle: str | Path | None = None,
-    timeout: float | None = None,
+    http: HttpOptions | None = None,
     max_retries: int | None = None,
 ) -> ProviderConnection:
     """The provider, as the arguments describe it; without a client id, as the environment does.
@@ -240,19 +257,16 @@ def from_provider(
         _check_text("client_id", client_id)
         provider = _provider(client_id, tenant_id, token_endpoint, well_known_url)
         provider = replace(provider, credentials=_credential(client_secret, jwk, federated_token_file))
-        outbound = OutboundSettings(proxies=proxies_from(os.environ))
-    if ca_bundle is not None:
-        outbound = replace(outbound, ca_bundle=str(ca_bundle))
-    if timeout is not None:
-        _check_seconds("timeout", timeout)
-        outbound = replace(
-            outbound, overall_timeout=timeout, read_timeout=min(outbound.read_timeout, timeout)
-        )
+        outbound = OutboundSettings()
+        http = http or HttpOptions()
+    if http is not None:
+        http.check_environment()
+        outbound = replace(outbound, overall_timeout=http.seconds()[2])
     if max_retries is not None:
         if not 0 <= max_retries <= 10:
             raise ConfigurationError("setting_invalid", "max_retries must be from 0 to 10", "max_retries")
         outbound = replace(outbound, max_retries=max_retries)
-    return ProviderConnection(provider, outbound)
+    return ProviderConnection(provider, outbound, http or outbound)
 
 
 def _provider(
@@ -303,7 +317,7 @@ def _credential(
         signing_key("jwk", text)
         return CredentialSettings(jwk=Secret("jwk", text))
     assert federated_token_file is not None  # noqa: S101 - for the type checker
-    return CredentialSettings(federated_token_file=Path(federated_token_file))
+    return CredentialSettings(federated_token=Secret("federated_token_file", path=Path(federated_token_file)))
 
 
 def _check_text(name: str, value: str) -> None:
