@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 from typing import Protocol
 
@@ -50,6 +49,8 @@ PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
 MAX_IMPATIENT = 10_000
 """Maximum number of tokens for which it is remembered that their renewal fails or takes long."""
+MAX_CHALLENGED = 10_000
+"""Maximum number of tokens of which it is remembered when one was requested that meets a claims challenge."""
 REFUSAL_MEMORY = 1.0
 """Seconds for which a failed request is not repeated; its error answers in the meantime."""
 MAX_REFUSALS = 4096
@@ -128,6 +129,7 @@ class TokenClient:
         )
         self._under_way: dict[bytes, Fetch] = {}
         self._failures: ExpiringMap[bytes, ProviderError] = ExpiringMap(MAX_REFUSALS, timing.monotonic)
+        self._challenged: ExpiringMap[bytes, float] = ExpiringMap(MAX_CHALLENGED, timing.monotonic)
         self._impatient: ExpiringMap[bytes, bool] = ExpiringMap(MAX_IMPATIENT, timing.monotonic)
         self._replication: Replication | None = None
         if replicas is not None:
@@ -167,7 +169,8 @@ class TokenClient:
             target: see `oauth.scope_for`.
             skip_cache: fetch a new token, which replaces the cached one for every caller. A fetch that is in
                 flight already is joined: no caller waits for a second one.
-            claims: a claims challenge, which implies `skip_cache`.
+            claims: a claims challenge that the token has to meet: the text of a JSON object. No cached token
+            answers it; the new token replaces the cached one.
 
         Raises:
             EntraFastError: codes `target_invalid`, `claims_invalid`.
@@ -250,7 +253,9 @@ class TokenClient:
 
     async def _obtain(self, wanted: WantedToken, skip_cache: bool) -> AcquiredToken:
         self._renewals.asked_for(wanted.key)
-        skip_cache = skip_cache or wanted.claims is not None
+        if wanted.claims is not None:
+            # The API has refused the cached token, so that token is no answer when the provider fails.
+            return self._acquired(await self._fetch(wanted, Demand.NEW_TOKEN))
         if not skip_cache:
             cached = self._cache.get(wanted.key)
             if cached is not None:
@@ -262,8 +267,6 @@ class TokenClient:
         try:
             fetched = await self._fetch(wanted, Demand.NEW_TOKEN if skip_cache else Demand.TOKEN)
         except ProviderError as error:
-            if wanted.claims is not None:
-                raise  # a cached token does not satisfy the challenge
             if skip_cache and error.code == "provider_refused" and error.status < 500 and error.status != 429:
                 raise  # a new token was asked for and refused: an old one would hide the reason
             stale = self._stale(wanted)
@@ -359,7 +362,8 @@ class TokenClient:
             self._renewals.left_to_another(wanted)
             raise
         except BaseException as error:
-            self._renewals.failed(wanted, error)
+            if wanted.claims is None:  # a challenge that is not met says nothing about the cached token
+                self._renewals.failed(wanted, error)
             raise
         finally:
             self._under_way.pop(wanted.request_key, None)
@@ -380,12 +384,20 @@ class TokenClient:
                 self._failures.put(wanted.request_key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
             raise
         self._impatient.discard(wanted.key)
-        if token.cacheable:
+        if token.cacheable and not self._is_overtaken(wanted, token):
+            if wanted.claims is not None:
+                self._challenged.put(wanted.key, token.fetched_at, token.end)
             self._renewals.cache(wanted.key, token)
-            self._renewals.schedule(dataclasses.replace(wanted, claims=None), token)
+            self._renewals.schedule(wanted.without_claims(), token)
             if self._replication is not None:
                 self._replication.publish(fetch, token)
         return token
+
+    def _is_overtaken(self, wanted: WantedToken, token: FetchedToken) -> bool:
+        """Whether a token that meets a claims challenge was requested after this one and has come before it.
+        Only requests with different challenges, or with and without one, run beside each other."""
+        challenged_at = self._challenged.get(wanted.key)
+        return challenged_at is not None and token.fetched_at < challenged_at
 
 
 def _check_claims(claims: str) -> None:
