@@ -593,6 +593,21 @@ def test_the_blocking_clients_load_the_standard_library_only(
     assert run(WITH_AIOHTTP, environment, sidecar["NAIS_TOKEN_INTROSPECTION_ENDPOINT"]) == "[]"
 
 
+@pytest.mark.parametrize("extra", ["grpc", "httpx", "httpx2", "requests"])
+def test_a_missing_extra_is_one_sentence(extra: str) -> None:
+    """With the command that installs it."""
+    program = f"""
+import sys
+sys.modules["{extra}"] = None
+from entra_fast.errors import ConfigurationError
+try:
+    import entra_fast.tokens.{extra}
+except ConfigurationError as error:
+    print(error)
+"""
+    assert f"pip install 'entra-fast[{extra}]'" in run(program, {})
+
+
 def test_a_token_is_a_value() -> None:
     """Comparable and picklable, and it expires."""
     token = Token("text", time.time() + 10.5)
