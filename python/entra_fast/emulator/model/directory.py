@@ -20,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from entra_fast.emulator.model import ids, yaml_source
+from entra_fast.emulator.model import ids
+from entra_fast.emulator.model.documents import Document, Mistakes, Place, SourceError, dotted
 from entra_fast.emulator.model.wording import quoted
-from entra_fast.emulator.model.yaml_source import Document, Mistakes, Place, SourceError, dotted
 
 if TYPE_CHECKING:
     from entra_fast.emulator.model.directory_schema import GroupEntry, UserEntry
@@ -95,6 +95,8 @@ def load(path: Path | None, mistakes: Mistakes) -> tuple[Directory, ...]:
     """
     tenants: tuple[Directory, ...] = ()
     if path is not None:
+        from entra_fast.emulator.model import yaml_source  # noqa: PLC0415 - see above
+
         with mistakes.collected():
             tenants = parse(yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path)))
     return tenants or (empty(DEFAULT_TENANT),)

@@ -3,7 +3,8 @@
 Reads `Application` and `Naisjob` resources (nais.io) from files and folders and checks them strictly: unknown
 fields, wrong types, duplicate keys and duplicate applications are mistakes that name file, line and field.
 Which fields there are is defined in manifest_schema.py, which needs pydantic and is imported with the first
-manifest. What a rule *means*, and whether the applications and groups it names exist, belongs in registry.py.
+manifest, like yaml_source.py. What a rule *means*, and whether the applications and groups it names exist,
+belongs in registry.py.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from entra_fast.emulator.model import yaml_source
+from entra_fast.emulator.model.documents import Document, Mistakes, Place, SourceError, dotted
 from entra_fast.emulator.model.forms import NAME
 from entra_fast.emulator.model.wording import did_you_mean, quoted, shown
-from entra_fast.emulator.model.yaml_source import Document, Mistakes, Place, SourceError, dotted
 
 if TYPE_CHECKING:
     from entra_fast.emulator.model.manifest_schema import Metadata, Spec
@@ -94,6 +94,8 @@ class Manifests:
 
 def load(sources: Iterable[Source], mistakes: Mistakes) -> Manifests:
     """Read all manifests. Mistakes are added to `mistakes`; the result is then incomplete."""
+    from entra_fast.emulator.model import yaml_source  # noqa: PLC0415 - see above
+
     manifests: dict[str, Manifest] = {}
     warnings: list[Notice] = []
     for source in sources:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError, model_valid
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from entra_fast.emulator.model.documents import Place
 from entra_fast.emulator.model.wording import did_you_mean, shown
-from entra_fast.emulator.model.yaml_source import Place
 
 MAX_FINDINGS: Final = 10_000
 
