@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from entra_fast import _background, _native, _shared_threads
+from entra_fast import _background, _clock, _native, _shared_threads
 
 LIMIT = 60.0
 """Seconds for which an entry stays in memory, at most, after it has ended."""
@@ -86,3 +86,26 @@ class ThreadSweeps:
         now = None if self._clock is None else self._clock()
         for native in self._natives:
             native.sweep(parts=THREAD_PARTS, now=now)
+
+
+class ThreadTokenSweeps:
+    """Sweeps the token cache of a client that the library's user has, in the shared thread."""
+
+    def __init__(self, cache: _native.TokenCache) -> None:
+        self._cache = cache
+        self._due_at: float | None = None
+
+    def begin(self) -> None:
+        """Sweep from now on, for as long as this object exists."""
+        if self._due_at is None:
+            self._due_at = time.monotonic() + LIMIT / 2 / THREAD_PARTS
+            _shared_threads.schedule.look_at(self)
+
+    def due_in(self) -> float | None:
+        """See `Recurring.due_in`."""
+        return None if self._due_at is None else self._due_at - time.monotonic()
+
+    def run(self) -> None:
+        """See `Recurring.run`."""
+        self._due_at = time.monotonic() + LIMIT / 2 / THREAD_PARTS
+        self._cache.sweep(monotonic=_clock.monotonic(), now=time.time(), parts=THREAD_PARTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast import _shared_threads, _sweeping
+from entra_fast import _clock, _shared_threads, _sweeping
 from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.expiring import ExpiringMap
 from entra_fast._settings.load import Settings
@@ -213,3 +213,16 @@ async def test_the_provider_process_sweeps_while_it_runs() -> None:
     now[0] += 61
     await soon(lambda: process._cache.stats()["entries"] == 0 and not process._tokens._terms)
     await process.aclose()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_token_client_does_not_keep_expired_tokens() -> None:
+    """Although nothing is asked for any more."""
+    cache = TokenCache()
+    sweeps = _sweeping.ThreadTokenSweeps(cache)
+    sweeps.begin()
+    ended, lasting = (token_cache_key("test", [name]) for name in ("ended", "lasting"))
+    cache.put(ended, "token", 60.0, monotonic=_clock.monotonic() - 61)
+    cache.put(lasting, "token", 60.0, monotonic=_clock.monotonic())
+    eventually(lambda: cache.stats()["entries"] == 1)
+    assert cache.get_stale(lasting, monotonic=_clock.monotonic(), now=time.time()) is not None

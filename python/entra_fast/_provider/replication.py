@@ -173,7 +173,7 @@ class Replication:
     def publish(self, fetch: Fetch, token: FetchedToken) -> None:
         """Offer a token to the other replicas. If it replaces one (`skip_cache`), replicas with the old one
         are notified."""
-        if not token.cacheable or self._monotonic() >= token.end:
+        if self._monotonic() >= token.end:
             self.ended(fetch, failed=True)  # another replica gets nothing from this token
             return
         if fetch.must_be_new:
