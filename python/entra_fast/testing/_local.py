@@ -173,7 +173,12 @@ class LocalEntra:
             return
         username = user if "@" in user else f"{user}@{directory.tenant}"
         person = User(
-            ids.user_id(directory.tenant, username), user.partition("@")[0].title(), username, None, ()
+            ids.user_id(directory.tenant, username),
+            user.partition("@")[0].title(),
+            username,
+            None,
+            (),
+            username,
         )
         users = MappingProxyType({**directory.users, person.id: person})
         names = MappingProxyType({**directory.usernames, username.lower(): person})

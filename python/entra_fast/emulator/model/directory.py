@@ -7,6 +7,7 @@
     users:
       - {name: Ada Lovelace, username: ada@trygdeetaten.no, navIdent: A100001, groups: [team-b]}
 
+A user's `mail` is the username unless the entry has another one, or an empty one for no mailbox.
 Membership is direct: groups have no member groups, because Entra ID ignores nested groups when it assigns
 users to applications. The fields are defined in directory_schema.py, which needs pydantic and is imported
 with the first document.
@@ -47,6 +48,7 @@ class User:
         id: object id, the `oid` of the user's tokens.
         username: sign-in name, `preferred_username`.
         nav_ident: the `NAVident` claim, if the user has one.
+        mail: address of the mailbox, if the user has one.
         groups: object ids of the groups the user is a direct member of, "all users" groups included.
     """
 
@@ -55,6 +57,7 @@ class User:
     username: str
     nav_ident: str | None
     groups: tuple[str, ...]
+    mail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ class _Tenant:
             else:
                 self._wrong((*place, "groups", index), f"there is no group {quoted(name)} in this tenant")
         identifier = entry.id or ids.user_id(tenant, entry.username)
-        user = User(identifier, entry.name, entry.username, entry.nav_ident, tuple(member))
+        mail = entry.username if entry.mail is None else entry.mail or None
+        user = User(identifier, entry.name, entry.username, entry.nav_ident, tuple(member), mail)
         if user.username.lower() in self._usernames:
             self._wrong((*place, "username"), f"the user {quoted(user.username)} is defined twice")
         elif user.id in self._users:

@@ -36,6 +36,12 @@ def _username(value: str) -> str:
     return value
 
 
+def _mail(value: str) -> str:
+    if value and not _USERNAME.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is not of the form name@domain, nor empty for no mailbox")
+    return value
+
+
 Guid = Annotated[str, AfterValidator(_guid)]
 
 
@@ -53,6 +59,7 @@ class UserEntry(Section):
     name: str
     username: Annotated[str, AfterValidator(_username)]
     nav_ident: str | None = None
+    mail: Annotated[str, AfterValidator(_mail)] | None = None
     groups: List[str] = ()
     id: Guid | None = None
 

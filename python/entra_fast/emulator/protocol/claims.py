@@ -102,7 +102,7 @@ def access_token(
             "sub": client.object_id,
         }
     else:
-        claims |= _groups(tenant, user, decision)
+        claims |= _groups(issuer, user, decision)
         claims |= {"name": user.name, "oid": user.id}
         claims |= {"preferred_username": user.username} if version == 2 else _v1_names(user)
         claims |= {"rh": "1." + _opaque(36), "scp": " ".join(decision.scopes)}
@@ -147,8 +147,15 @@ def id_token(
     session: str,
     now: int,
     lifetime: int,
+    decision: Decision,
+    openid: frozenset[str],
 ) -> dict[str, Any]:
-    """Claims of an id token (OpenID Connect Core 1.0, section 2), for the client itself."""
+    """Claims of an id token (OpenID Connect Core 1.0, section 2), for the client itself.
+
+    Args:
+        decision: about the client itself; its groups are those that the client's manifest asks for.
+        openid: the OpenID Connect scopes that were granted; `email` brings the claim of that name.
+    """
     tenant = issuer.tenant
     claims: dict[str, Any] = {
         "aud": client.client_id,
@@ -165,7 +172,10 @@ def id_token(
         "tid": tenant.id,
         "uti": _opaque(22),
         "ver": "2.0",
+        **_groups(issuer, user, decision),
     }
+    if "email" in openid and user.mail is not None:
+        claims["email"] = user.mail
     if nonce:
         claims["nonce"] = nonce
     if user.nav_ident is not None:
@@ -188,9 +198,9 @@ def sign(key: PrivateKey, claims: dict[str, Any]) -> str:
     return key.sign(_json(header), _json(claims))
 
 
-def _groups(tenant: Tenant, user: User, decision: Decision) -> dict[str, Any]:
+def _groups(issuer: Issuer, user: User, decision: Decision) -> dict[str, Any]:
     if decision.groups_overage:
-        endpoint = f"https://graph.windows.net/{tenant.id}/users/{user.id}/getMemberObjects"
+        endpoint = f"{issuer.base_url}/v1.0/users/{user.id}/getMemberObjects"
         return {"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": endpoint}}}
     return {"groups": list(decision.groups)} if decision.groups else {}
 

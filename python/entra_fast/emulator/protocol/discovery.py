@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import Any
+from typing import Any, Final
 
 from entra_fast.emulator.protocol.claims import Issuer
 
 
+SHARED: Final = ("common", "organizations")
+"""Names that are not tenants, but that Entra ID accepts in the same position."""
+
+
 def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> dict[str, Any]:
-    """A discovery document in Entra's form. `path`: tenant id, or `common`."""
+    """A discovery document in Entra's form; what this provider does not support is not in it.
+
+    Args:
+        path: tenant id, or one of SHARED.
+        issuer: the text of `issuer` where it is a template.
+        version: 1 or 2.
+    """
     root = f"{base_url}/{path}"
     middle = "/v2.0" if version == 2 else ""
+    host = urllib.parse.urlsplit(base_url).netloc
     name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
     return {
         "token_endpoint": f"{root}/oauth2{middle}/token",
@@ -37,10 +48,10 @@ def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> di
         "issuer": name,
         "request_uri_parameter_supported": False,
         "userinfo_endpoint": f"{base_url}/oidc/userinfo",
-        "authorization_endpoint": f"{root}/oauth2/v2.0/authorize",
+        "authorization_endpoint": f"{root}/oauth2{middle}/authorize",
         "http_logout_supported": True,
         "frontchannel_logout_supported": False,
-        "end_session_endpoint": f"{root}/oauth2/v2.0/logout",
+        "end_session_endpoint": f"{root}/oauth2{middle}/logout",
         "claims_supported": [
             "sub",
             "iss",
@@ -55,9 +66,16 @@ def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> di
             "ver",
             "oid",
             "sid",
+            "email",
+            "groups",
         ],
-        "tenant_region_scope": "EU",
-        "cloud_instance_name": urllib.parse.urlsplit(base_url).netloc,
+        "tenant_region_scope": None if path in SHARED else "EU",
+        # Hosts without a scheme, as in Entra's document. This provider is its own cloud and has its own
+        # Graph, so that a client never sends a local token to Microsoft.
+        "cloud_instance_name": host,
+        "cloud_graph_host_name": host,
+        "msgraph_host": host,
+        "rbac_url": base_url,
     }
 
 

@@ -16,6 +16,7 @@ from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.policy import decide
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.scope import DEFAULT
 from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Login, Store
@@ -111,6 +112,8 @@ class TokenIssuer:
                 session=login.session,
                 now=now,
                 lifetime=lifetime,
+                decision=decide(request.tenant, client, client, user),
+                openid=openid,
             )
             members["id_token"] = token_claims.sign(self.keyring.active, claims)
         if "offline_access" in openid:

@@ -31,11 +31,11 @@ def user_claims(token: str, registry: Registry, base_url: str, key_set: KeySet, 
     if user is None:
         raise InvalidToken("user_unknown", "the user does not exist")
     given, _, family = user.name.rpartition(" ")
-    return {
+    answer = {
         "sub": claims["sub"],
         "name": user.name,
         "family_name": family,
         "given_name": given or family,
-        "email": user.username,
         "preferred_username": user.username,
     }
+    return answer if user.mail is None else answer | {"email": user.mail}

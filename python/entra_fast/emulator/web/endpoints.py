@@ -25,7 +25,6 @@ from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason, failed
 from entra_fast.emulator.protocol.userinfo import user_claims
 from entra_fast.emulator.web.handling import (
-    COMMON,
     LOCAL,
     NO_STORE,
     Handler,
@@ -51,7 +50,10 @@ def add_routes(app: web.Application) -> None:
     routes.add_get("/clusters/{cluster}/.well-known/openid-configuration", _cluster_discovery)
     routes.add_get("/clusters/{cluster}/keys", _cluster_keys)
     for version, middle in ((2, "/v2.0"), (1, "")):
-        routes.add_get(f"/{{tenant}}{middle}/.well-known/openid-configuration", _discovery(version))
+        for name in ("openid-configuration", "oauth-authorization-server"):
+            routes.add_get(f"/{{tenant}}{middle}/.well-known/{name}", _discovery(version))
+            # RFC 8414, section 3: between the host and the issuer's path. Some clients look for both there.
+            routes.add_get(f"/.well-known/{name}/{{tenant}}{middle}", _discovery(version))
         routes.add_get(f"/{{tenant}}/discovery{middle}/keys", _keys(version))
         routes.add_route("*", f"/{{tenant}}/oauth2{middle}/token", _token(version))
 
@@ -97,7 +99,7 @@ def _discovery(version: int) -> Handler:
             return broken
         headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
         name = request.match_info["tenant"]
-        if name in COMMON:
+        if name in discovery.SHARED:
             # The issuer of the shared document is a template; validators fill in the token's tid.
             issuer = (
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
@@ -114,7 +116,7 @@ def _keys(version: int) -> Handler:
         if (broken := await apply_faults(request, local.faults.take("keys"))) is not None:
             return broken
         name = request.match_info["tenant"]
-        identifier = "{tenantid}" if name in COMMON else tenant_of(request).id
+        identifier = "{tenantid}" if name in discovery.SHARED else tenant_of(request).id
         issuer = f"{local.base_url}/{identifier}/v2.0" if version == 2 else f"{local.base_url}/{identifier}/"
         headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
         return json_response(await asyncio.to_thread(local.key_set, issuer), 200, headers)

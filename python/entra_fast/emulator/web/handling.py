@@ -13,10 +13,8 @@ from entra_fast import _native
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.discovery import SHARED
 from entra_fast.errors import EntraFastError
-
-# Names that are not tenants, but that Entra ID accepts in the same position.
-COMMON: Final = ("common", "organizations")
 
 LOCAL: Final = web.AppKey("local", LocalProvider)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -56,7 +54,7 @@ def correlation_id(request: web.Request) -> str:
 def tenant_of(request: web.Request) -> Tenant:
     """The tenant in the path. Raises EntraError 90002."""
     local, name = request.app[LOCAL], request.match_info["tenant"]
-    if name in COMMON:
+    if name in SHARED:
         return local.registry.default_tenant
     tenant = local.registry.tenant(name)
     if tenant is None:
