@@ -194,6 +194,16 @@ _ROWS: Final = (
         remedy="ask for one application at a time",
     ),
     Kind(
+        650053,
+        "invalid_client",
+        400,
+        text="The application '{client}' asked for scope '{scope}' that doesn't exist on the resource '{resource}'. Contact the app vendor.",
+        when="a permission that Microsoft Graph does not have here",
+        check="scope",
+        remedy="a scope without an address is one of Microsoft Graph's; send "
+        "scope=api://<cluster>.<namespace>.<application>/.default for an application",
+    ),
+    Kind(
         500011,
         "invalid_resource",
         400,

@@ -1,4 +1,4 @@
-"""The discovery documents as clients of the real Entra ID read them, and the ID token's `email` and `groups`."""
+"""Discovery documents as clients of the real Entra ID read them; `email` and `groups` in ID tokens."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_any_login_leads_nowhere_else(parameters: dict[str, str], exact: bool, u
     client = local.registry.find("dev-gcp:team:app-a")
     sent = {**parameters, "client_id": client.client_id, "redirect_uri": CALLBACK if exact else uri}
     try:
-        wanted = login.check(local.registry.default_tenant, sent)
+        wanted = login.check(local.registry.default_tenant, sent, local.base_url)
     except EntraError:
         assert not exact or any(len(value) > 4096 for value in sent.values()) or "response_mode" in parameters
         return

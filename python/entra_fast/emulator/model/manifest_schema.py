@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.forms import NAME, is_reply_url
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
@@ -17,6 +18,8 @@ from entra_fast.emulator.model.wording import quoted
 DEFAULT_NAMESPACE: Final = "default"  # as naiserator does
 CLUSTER_ANNOTATION: Final = "entra-fast/cluster"
 TOKEN_VERSION_ANNOTATION: Final = "entra-fast/access-token-version"
+GRAPH_SCOPES_ANNOTATION: Final = "entra-fast/graph-scopes"
+GRAPH_ROLES_ANNOTATION: Final = "entra-fast/graph-roles"
 
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
@@ -136,6 +139,16 @@ def _permission(value: str) -> str:
     return value
 
 
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        for name in value.split():
+            if name not in known:
+                raise ValueError(f"{quoted(name)} is none of {', '.join(known)}")
+        return value
+
+    return AfterValidator(check)
+
+
 Name = Annotated[str, AfterValidator(_name)]
 ConsumerName = Annotated[str, AfterValidator(_name_or_wildcard)]
 Permission = Annotated[str, AfterValidator(_permission)]
@@ -219,12 +232,14 @@ class Spec(Section):
 
 
 class Annotations(Section, extra="allow"):
-    """`metadata.annotations`: two of ours, and any others; all values are text."""
+    """`metadata.annotations`: ours, and any others; all values are text."""
 
     __pydantic_extra__: dict[str, str]
 
     cluster: Name | None = Field(None, alias=CLUSTER_ANNOTATION)
     token_version: Literal["1", "2"] = Field("2", alias=TOKEN_VERSION_ANNOTATION)
+    graph_scopes: Annotated[str, _one_of(graph.SCOPES)] = Field("", alias=GRAPH_SCOPES_ANNOTATION)
+    graph_roles: Annotated[str, _one_of(graph.ROLES)] = Field("", alias=GRAPH_ROLES_ANNOTATION)
 
 
 class Metadata(Section):

@@ -63,6 +63,8 @@ class Application:
         group_ids: groups that exist and are assigned to it, "all users" groups included (policy 5).
         token_version: 1 or 2, the version of tokens *for* this application.
         location: `<file>:<line>` of its manifest, or `built in`.
+        graph_scopes: delegated permissions for Microsoft Graph beside those that every application has.
+        graph_roles: its own permissions for Microsoft Graph.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Application:
     token_version: int
     location: str
     groups_location: str
+    graph_scopes: tuple[str, ...] = ()
+    graph_roles: tuple[str, ...] = ()
 
     @property
     def identifier_uris(self) -> tuple[str, str]:
@@ -283,6 +287,8 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         token_version=int(manifest.metadata.annotations.token_version),
         location=manifest.location("metadata", "name"),
         groups_location=manifest.location("spec", "azure", "application"),
+        graph_scopes=tuple(manifest.metadata.annotations.graph_scopes.split()),
+        graph_roles=tuple(manifest.metadata.annotations.graph_roles.split()),
     )
 
 

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Registry, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.policy import Decision, admits_user, decide
 from entra_fast.emulator.protocol.scope import Scope, parse_scope
 from entra_fast.emulator.protocol.store import Login
@@ -55,7 +57,9 @@ class LoginRequest:
     """A checked authorization request.
 
     Attributes:
-        target: the application that a token is requested for; the client itself for a login only.
+        target: the application that a token is requested for; the client itself for a login only, and for
+            one with permissions of Microsoft Graph.
+        graph: whether a token for Microsoft Graph is requested.
     """
 
     tenant: Tenant
@@ -65,6 +69,7 @@ class LoginRequest:
     response_mode: str
     scope: Scope
     parameters: Mapping[str, str]
+    graph: bool = False
 
     @property
     def prompt(self) -> str:
@@ -99,19 +104,25 @@ class LoginRequest:
             error = EntraError(50105, target=self.client.name, target_id=self.client.client_id)
             return Decision(False, (own,), error)
         decision = decide(self.tenant, self.client, self.target, user)
-        if self.target is self.client:
+        reasons = decision.reasons
+        if self.graph and decision.granted:
+            decision = decide_graph(self.client, self.scope, user)
+            reasons = (*reasons, *decision.reasons)
+        elif self.target is self.client:
             return decision
+        else:
+            reasons = (own, *reasons)
         return Decision(
             decision.granted,
-            (own, *decision.reasons),
+            reasons,
             decision.error,
             scopes=decision.scopes,
             groups=decision.groups,
         )
 
 
-def check(tenant: Tenant, parameters: Mapping[str, str]) -> LoginRequest:
-    """Check an authorization request.
+def check(tenant: Tenant, parameters: Mapping[str, str], base_url: str) -> LoginRequest:
+    """Check an authorization request. `base_url`: of the provider.
 
     Raises:
         EntraError: client or redirect URI are wrong; to be shown, never to be sent anywhere.
@@ -135,12 +146,12 @@ def check(tenant: Tenant, parameters: Mapping[str, str]) -> LoginRequest:
         raise EntraError(9002313, reason=f"'response_mode' must be one of {', '.join(RESPONSE_MODES)}")
     draft = LoginRequest(tenant, client, client, redirect_uri, mode, Scope(frozenset(), None, ()), parameters)
     try:
-        return _checked(draft)
+        return _checked(draft, base_url)
     except EntraError as error:
         raise LoginError(draft, error) from None
 
 
-def _checked(draft: LoginRequest) -> LoginRequest:
+def _checked(draft: LoginRequest, base_url: str) -> LoginRequest:
     parameters, tenant = draft.parameters, draft.tenant
     response_type = parameters.get("response_type", "")
     if response_type != "code":
@@ -162,13 +173,21 @@ def _checked(draft: LoginRequest) -> LoginRequest:
         raise EntraError(9002325)
     scope = parse_scope(parameters["scope"])
     target = draft.client
-    if scope.resource is not None:
+    for_graph = graph.is_graph(scope.resource, base_url)
+    if scope.resource is not None and not for_graph:
         found = tenant.resource(scope.resource)
         if found is None:
             raise EntraError(500011, resource=scope.resource[:200], tenant=tenant.name)
         target = found
     return LoginRequest(
-        tenant, draft.client, target, draft.redirect_uri, draft.response_mode, scope, draft.parameters
+        tenant,
+        draft.client,
+        target,
+        draft.redirect_uri,
+        draft.response_mode,
+        scope,
+        draft.parameters,
+        for_graph,
     )
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from entra_fast.emulator.model import ids
+from entra_fast.emulator.model import graph, ids
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.private_key import PrivateKey
-
-GRAPH_CLIENT_ID: Final = "00000003-0000-0000-c000-000000000000"
-"""Microsoft Graph: the audience of the access token from a login without a target application."""
 
 BACKDATING: Final = 300
 """Seconds by which `iat` and `nbf` are in the past, so that validators with a slow clock accept the token."""
@@ -115,27 +113,47 @@ def access_token(
 
 
 def graph_token(
-    issuer: Issuer, client: Application, user: User, *, azpacr: str, now: int, lifetime: int
+    issuer: Issuer,
+    client: Application,
+    user: User | None,
+    *,
+    scopes: Iterable[str],
+    roles: Iterable[str],
+    audience: str,
+    azpacr: str,
+    now: int,
+    lifetime: int,
+    session: str = "",
 ) -> dict[str, Any]:
-    """Claims of the access token of a login without a target application: valid for userinfo only."""
-    return {
-        "aud": GRAPH_CLIENT_ID,
-        "iss": issuer.v2,
+    """Claims of an access token for Microsoft Graph, which is always a v1.0 token.
+
+    Args:
+        scopes: on behalf of a user; those of OpenID Connect alone make a token for userinfo.
+        roles: of the application itself, where there is no user.
+        audience: Graph's client id, or its address as it was asked for.
+    """
+    claims: dict[str, Any] = {
+        "aud": audience,
+        "iss": issuer.v1,
         "iat": now - BACKDATING,
         "nbf": now - BACKDATING,
         "exp": now + lifetime,
-        "azp": client.client_id,
-        "azp_name": client.name,
-        "azpacr": azpacr,
-        "name": user.name,
-        "oid": user.id,
-        "preferred_username": user.username,
-        "scp": "openid profile email",
-        "sub": ids.pairwise_subject(issuer.tenant.id, GRAPH_CLIENT_ID, user.id),
-        "tid": issuer.tenant.id,
-        "uti": _opaque(22),
-        "ver": "2.0",
+        "aio": _opaque(60),
+        "app_displayname": client.name,
+        "appid": client.client_id,
+        "appidacr": azpacr,
     }
+    if user is None:
+        claims |= {"idtyp": "app", "oid": client.object_id, "sub": client.object_id}
+        if roles := list(roles):
+            claims["roles"] = roles
+    else:
+        claims |= {"idtyp": "user", "name": user.name, "oid": user.id, "scp": " ".join(scopes)}
+        claims |= {"sub": ids.pairwise_subject(issuer.tenant.id, graph.CLIENT_ID, user.id)}
+        claims |= _v1_names(user)
+        if session:
+            claims["sid"] = session
+    return claims | {"tid": issuer.tenant.id, "uti": _opaque(22), "ver": "1.0"}
 
 
 def id_token(

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from entra_fast.emulator.protocol.claims import Issuer
 
-
 SHARED: Final = ("common", "organizations")
 """Names that are not tenants, but that Entra ID accepts in the same position."""
 

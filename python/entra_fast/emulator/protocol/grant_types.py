@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol import pkce, user_assertion
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, Reason, admits_user, decide
 from entra_fast.emulator.protocol.scope import DEFAULT, Scope, parse_scope
@@ -77,8 +79,7 @@ class GrantTypes:
         scope = request.scope()
         if scope.resource is None or scope.permissions != (DEFAULT,):
             raise EntraError(1002012, scope=text[:200])
-        target = request.resource(scope.resource)
-        return Authorized(scope, target, _decide(request, client, target, scope))
+        return self._authorized(request, client, scope, scope.resource)
 
     def _on_behalf_of(self, request: TokenRequest, client: Application) -> Authorized:
         if request.required("requested_token_use") != "on_behalf_of":
@@ -92,11 +93,9 @@ class GrantTypes:
         requested = request.form.get("scope", "")
         if scope.resource is None:
             raise EntraError(70011, scope=requested[:200])
-        target = request.resource(scope.resource)
-        decision = _decide(request, client, target, scope)
         session = str(claims.get("sid", ""))
         login = Login(request.tenant.id, client.client_id, user.id, requested, session)
-        return Authorized(scope, target, decision, login)
+        return self._authorized(request, client, scope, scope.resource, login)
 
     def _authorization_code(self, request: TokenRequest, client: Application) -> Authorized:
         code = request.required("code")
@@ -110,7 +109,7 @@ class GrantTypes:
         pkce.check_verifier(login, request.form.get("code_verifier", ""), required=client.single_page)
         self.store.redeem(code, login)
         request.passed("code", "the authorization code is valid")
-        return _authorize_login(request, client, login)
+        return self._authorize_login(request, client, login)
 
     def _refresh_token(self, request: TokenRequest, client: Application) -> Authorized:
         login = self.store.refresh_tokens.get(request.required("refresh_token"))
@@ -118,31 +117,49 @@ class GrantTypes:
             raise EntraError(70008)
         _check_owner(request, client, login, "refresh token")
         request.passed("refresh token", "the refresh token is valid")
-        return _authorize_login(request, client, replace(login, nonce=""))
+        return self._authorize_login(request, client, replace(login, nonce=""))
+
+    def _authorize_login(self, request: TokenRequest, client: Application, login: Login) -> Authorized:
+        scope = parse_scope(request.form.get("scope") or login.scope)
+        agreed = parse_scope(login.scope)
+        # The OpenID Connect scopes of the login still apply if they are not repeated here (MSAL omits some).
+        # Access that outlives the session is agreed to at the login only (RFC 6749, section 6).
+        scope = replace(scope, openid=scope.openid - {"offline_access"} | agreed.openid)
+        request.user = _user(request, login.user_id)
+        # A user who may no longer log in to the client gets no further tokens through it either.
+        admission = admits_user(request.tenant, client, request.user)
+        request.reasons.append(admission)
+        if not admission.passed:
+            raise EntraError(50105, target=client.name, target_id=client.client_id)
+        resource = scope.resource or agreed.resource
+        if resource is None:
+            return Authorized(scope, login=login)
+        if scope.resource is None and graph.is_graph(resource, self.base_url):
+            scope = replace(scope, resource=resource, permissions=agreed.permissions)
+        return self._authorized(request, client, scope, resource, login)
+
+    def _authorized(
+        self,
+        request: TokenRequest,
+        client: Application,
+        scope: Scope,
+        resource: str,
+        login: Login | None = None,
+    ) -> Authorized:
+        if not graph.is_graph(resource, self.base_url):
+            target = request.resource(resource)
+            return Authorized(scope, target, _decide(request, client, target, scope), login)
+        request.target = graph.NAME
+        decision = decide_graph(client, scope, request.user)
+        request.reasons.extend(decision.reasons)
+        if decision.error is not None:
+            raise decision.error
+        return Authorized(scope, None, decision, login)
 
 
 def _check_owner(request: TokenRequest, client: Application, login: Login, what: str) -> None:
     if login.client_id != client.client_id or login.tenant_id != request.tenant.id:
         raise EntraError(70000, reason=f"The {what} was issued to another client.")
-
-
-def _authorize_login(request: TokenRequest, client: Application, login: Login) -> Authorized:
-    scope = parse_scope(request.form.get("scope") or login.scope)
-    agreed = parse_scope(login.scope)
-    # The OpenID Connect scopes of the login still apply if they are not repeated here (MSAL omits some).
-    # Access that outlives the session is agreed to at the login only (RFC 6749, section 6).
-    scope = replace(scope, openid=scope.openid - {"offline_access"} | agreed.openid)
-    request.user = _user(request, login.user_id)
-    # A user who may no longer log in to the client gets no further tokens through it either.
-    admission = admits_user(request.tenant, client, request.user)
-    request.reasons.append(admission)
-    if not admission.passed:
-        raise EntraError(50105, target=client.name, target_id=client.client_id)
-    resource = scope.resource or agreed.resource
-    if resource is None:
-        return Authorized(scope, login=login)
-    target = request.resource(resource)
-    return Authorized(scope, target, _decide(request, client, target, scope), login)
 
 
 def _decide(request: TokenRequest, client: Application, target: Application, scope: Scope) -> Decision:

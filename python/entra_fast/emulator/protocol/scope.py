@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.protocol.aadsts import EntraError
 
 OPENID_SCOPES: Final = frozenset({"openid", "profile", "email", "offline_access"})
@@ -47,15 +48,22 @@ def parse_scope(text: str) -> Scope:
             continue
         # "api://host//.default" names the resource "api://host/": everything before the last slash.
         name, _, permission = item.rpartition("/")
+        if "/" not in item and item != DEFAULT:
+            name = graph.CLIENT_ID  # a bare scope is Microsoft Graph's
         if not _is_scope(item, name, permission):
             raise EntraError(70011, scope=shown)
-        if resource is not None and resource != name:
+        if resource is not None and not _same(resource, name):
             raise EntraError(28000, scope=shown)
-        resource = name
+        resource = resource or name
         permissions.append(permission)
     if resource is None and not openid:
         raise EntraError(70011, scope=shown)
     return Scope(frozenset(openid), resource, tuple(permissions))
+
+
+def _same(resource: str, other: str) -> bool:
+    names = {resource.removesuffix("/"), other.removesuffix("/")}
+    return resource == other or names <= {graph.CLIENT_ID, graph.URL}
 
 
 def _is_scope(item: str, resource: str, permission: str) -> bool:

@@ -87,8 +87,8 @@ class Authorized:
     """What a grant type has authorized: everything that the response depends on.
 
     Attributes:
-        target: None for a login without a target application.
-        decision: the policy's decision about the target.
+        target: None for Microsoft Graph, and for a login without a target application.
+        decision: about the target or Graph; None for a login without either.
         login: what the user agreed to; None for client credentials.
     """
 

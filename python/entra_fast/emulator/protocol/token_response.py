@@ -10,18 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
-from entra_fast.emulator.protocol.policy import decide
+from entra_fast.emulator.protocol.policy import Decision, decide
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.scope import DEFAULT
 from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Login, Store
 from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
 
+_LOGIN_SCOPES: Final = "openid profile email"
 _EXPIRED_BY: Final = 9000
 """Seconds by which a planned fault moves a token's times into the past: more than the longest lifetime."""
 
@@ -83,11 +85,20 @@ class TokenIssuer:
                 audience=authorized.scope.resource,
                 session=login.session if login is not None else "",
             )
-        if request.user is None:
+        if request.user is None and decision is None:
             raise EntraError(70011, scope=request.form.get("scope", "")[:200])
-        request.target = "userinfo"
+        request.target = "userinfo" if decision is None else graph.NAME
         return token_claims.graph_token(
-            issuer, client, request.user, azpacr=request.azpacr, now=now, lifetime=lifetime
+            issuer,
+            client,
+            request.user,
+            scopes=_graph_scopes(authorized),
+            roles=decision.roles if decision is not None else (),
+            audience=authorized.scope.resource or graph.CLIENT_ID,
+            azpacr=request.azpacr,
+            now=now,
+            lifetime=lifetime,
+            session=login.session if login is not None else "",
         )
 
     def _login_members(
@@ -141,12 +152,33 @@ class TokenIssuer:
 
 def _granted_scope(authorized: Authorized) -> str:
     target, decision, scope = authorized.target, authorized.decision, authorized.scope
-    if target is None or decision is None:
-        return "openid profile email"
+    if decision is None:
+        return _LOGIN_SCOPES
+    if target is None:
+        return _granted_graph_scope(authorized, decision)
     # Entra ID repeats `.default` among the granted scopes; otherwise MSAL misses the token in its cache.
     granted = (*decision.scopes, *([DEFAULT] if DEFAULT in scope.permissions else []))
     prefix = scope.resource or target.identifier_uris[0]
     return " ".join(f"{prefix}/{name}" for name in granted)
+
+
+def _graph_scopes(authorized: Authorized) -> list[str]:
+    """`scp` of a token for Graph: its permissions, and OpenID Connect's after a login."""
+    decision = authorized.decision
+    if decision is None:
+        return [_LOGIN_SCOPES]
+    return [*decision.scopes, *([_LOGIN_SCOPES] if "openid" in authorized.scope.openid else [])]
+
+
+def _granted_graph_scope(authorized: Authorized, decision: Decision) -> str:
+    # In the spelling of the request: MSAL for Go takes a scope that it does not find for a declined one.
+    resource, asked = authorized.scope.resource or graph.CLIENT_ID, authorized.scope.permissions
+    prefix = "" if resource == graph.CLIENT_ID else f"{resource}/"
+    names = [*decision.scopes, DEFAULT] if asked == (DEFAULT,) else dict.fromkeys(asked)
+    granted = [f"{prefix}{name}" for name in names]
+    if "openid" in authorized.scope.openid:
+        granted.append(_LOGIN_SCOPES)
+    return " ".join(granted)
 
 
 def _with_wrong_signature(token: str) -> str:

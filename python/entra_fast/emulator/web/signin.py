@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from entra_fast._web.responses import page
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import authorize as login
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
@@ -62,7 +63,7 @@ async def _login(
         return broken
     try:
         tenant = tenant_of(request)
-        wanted = login.check(tenant, parameters)
+        wanted = login.check(tenant, parameters, local.base_url)
     except EntraError as error:
         return _refused(request, error, parameters)
     except LoginError as refusal:
@@ -174,7 +175,7 @@ def _record_login(request: web.Request, wanted: LoginRequest, username: str, dec
             tenant=wanted.tenant.name,
             grant="login",
             client=wanted.client.name,
-            target=wanted.target.name,
+            target=graph.NAME if wanted.graph else wanted.target.name,
             user=username,
             granted=decision.granted,
             code=None if decision.error is None else decision.error.code,
