@@ -1,6 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
-The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), console.py and admin.py.
+The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), graph.py (Microsoft Graph's),
+console.py and admin.py.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from entra_fast._http.responses import closing_if_unread, error_response
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import page
+from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.web import admin, console, endpoints, signin
+from entra_fast.emulator.web import admin, console, endpoints, graph, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -58,7 +60,13 @@ def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Applic
         None if allow_remote else frozenset({own}),
         "start it with --public-url to give it another name",
     )
-    for part in (console, admin, endpoints, signin):  # the tenants' paths last: they begin with anything
+    for part in (
+        console,
+        admin,
+        graph,
+        endpoints,
+        signin,
+    ):  # the tenants' paths last: they begin with anything
         part.add_routes(app)
     return app
 
@@ -217,6 +225,6 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _is_harmless(request: web.Request) -> bool:
     """Whether any page may send a request: it changes nothing, or needs a credential of its own."""
-    if request.path.endswith(("/token", "/userinfo")):
+    if request.path.endswith(("/token", "/userinfo")) or request.path.startswith(f"{routes.ROOT}/"):
         return True
     return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
