@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import grimp
+
+from entra_fast.emulator.tls import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,4 +61,31 @@ def test_the_library_loads_no_server() -> None:
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:
     """What runs in production loads no part of the local Entra ID, and no package of its own."""
     unwanted = {"entra_fast.emulator", "entra_fast.cli.dev_system", "yaml", "pydantic"}
-    assert _loaded("entra_fast.sidecar, entra_fast.generator", unwanted) == "[]"
+    assert _loaded("entra_fast.sidecar.process.single, entra_fast.generator", unwanted) == "[]"
+
+
+NO_AUTHORITIES = """
+import os, ssl
+from entra_fast.sidecar.process.aiohttp_import import import_aiohttp
+before = dict(os.environ)
+import_aiohttp()
+assert dict(os.environ) == before
+from aiohttp import connector
+from entra_fast._provider.http_rules import trusting_context
+print([len(context.get_ca_certs()) for context in (
+    connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED, trusting_context(None))])
+"""
+
+
+def test_the_sidecar_reads_the_authorities_of_the_system_only_where_it_uses_them(tmp_path: Path) -> None:
+    """aiohttp's own TLS contexts trust nobody in a sidecar, that of its HTTP client trusts the system's
+    authorities, and the environment is as it was."""
+    authority = prepare(tmp_path).authority
+    shown = subprocess.run(
+        [sys.executable, "-c", NO_AUTHORITIES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"SSL_CERT_FILE": str(authority), "SSL_CERT_DIR": "/nonexistent"},
+    )
+    assert shown.stdout == "[0, 0, 1]\n"

@@ -169,8 +169,8 @@ class HttpClient:
         if self._session is None:
             if self._closed:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
-            # Without a CA bundle, the context that aiohttp made when it was imported.
-            context = True if self._ca_bundle is None else trusting_context(self._ca_bundle)
+            # Never the context that aiohttp made when it was imported: sidecar/process/aiohttp_import.py.
+            context = trusting_context(self._ca_bundle)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30, socket_factory=_Socket.of

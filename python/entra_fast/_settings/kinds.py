@@ -2,6 +2,9 @@
 
 What belongs here: parsing one text, without knowing where it came from. A kind raises `Unsuitable` with the
 rest of a sentence that begins with the setting's name ("must be ...").
+
+A kind without fields of its own is an ordinary subclass: it inherits what `dataclass` generated for
+`Setting`. Generating it again would cost each start of the sidecar a millisecond per class.
 """
 
 from __future__ import annotations
@@ -86,18 +89,20 @@ class Text(Setting[str, D_co]):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class SecretText(Text[D_co]):
     """A text that must not be shown. `Reader.secret` reads it."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
         return "secret"
 
 
-@dataclass(frozen=True, slots=True)
 class FilePath(Setting[Path, D_co]):
     """The path of a file or directory, which need not exist."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -107,9 +112,10 @@ class FilePath(Setting[Path, D_co]):
         return Path(text)
 
 
-@dataclass(frozen=True, slots=True)
 class Url(Setting[str, D_co]):
     """An https URL, or an http URL of a loopback address."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -132,9 +138,10 @@ class HostPort(NamedTuple):
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
 class Address(Setting[HostPort, D_co]):
     """A host and a port."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -149,9 +156,10 @@ class Address(Setting[HostPort, D_co]):
         return HostPort(host, int(port))
 
 
-@dataclass(frozen=True, slots=True)
 class HostNames(Setting[frozenset[str], D_co]):
     """Comma-separated host names without ports."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -167,9 +175,10 @@ class HostNames(Setting[frozenset[str], D_co]):
         return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Tenants(Setting[tuple[str, ...], D_co]):
     """Comma-separated tenant ids, or `*` for any tenant."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -218,9 +227,10 @@ class Milliseconds(Setting[float, D_co]):
         return f"{self.default * 1000:.0f}" if isinstance(self.default, float) else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Boolean(Setting[bool, D_co]):
     """`true` or `false`."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:

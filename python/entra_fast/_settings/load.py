@@ -7,7 +7,6 @@ at once. What must never be here: network access, and defaults or bounds, which 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 import re
 import socket
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from entra_fast import _extras
 from entra_fast._net import proxies_from
 from entra_fast._settings import catalogue
 from entra_fast._settings.model import (
@@ -191,12 +191,9 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
     )
     settings.location()
     settings.encryption_key()
-    if absent := [name for name in ("redis", "cryptography") if importlib.util.find_spec(name) is None]:
-        raise ConfigurationError(
-            "setting_invalid",
-            f"{url.setting} needs the package '{absent[0]}': pip install 'entra-fast[redis]'",
-            url.setting,
-        )
+    if (package := _extras.absent("redis")) is not None:
+        message = _extras.sentence("redis", package, url.setting)
+        raise ConfigurationError("setting_invalid", message, url.setting)
     return settings
 
 

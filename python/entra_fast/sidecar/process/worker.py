@@ -159,7 +159,3 @@ def _die() -> NoReturn:
 def _leave(status: int) -> NoReturn:
     logging.shutdown()
     os._exit(status)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
