@@ -22,7 +22,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,6 +32,7 @@ import orjson
 
 from entra_fast import _signatures
 from entra_fast._native import (
+    ALGORITHMS,
     MAX_TOKEN_BYTES,
     Claims,
     KeySet,
@@ -113,7 +114,10 @@ class Validator:
         audience: accepted audiences (`aud`). For Entra ID's v2.0 tokens that is the application's client id.
         jwks_uri: https URL at which the provider publishes its keys (http for loopback only).
         jwks: a fixed key set instead of a URL: its JSON text, the decoded object, or a `KeySet`.
-        algorithms: accepted signature algorithms. A token's header only selects one of them.
+        algorithms: accepted signature algorithms (`entra_fast.ALGORITHMS`), the preferred ones first. A
+            token's header only selects one of them. Each key verifies one algorithm: that of its `alg`, or
+            without one the first of these that suits its type. `EdDSA` and `Ed25519` are two names of one
+            algorithm; only names that are listed are accepted.
         tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself). A token's `tid` must
             be one of them, and be the tenant in its issuer's path.
         leeway: clock skew allowed on `exp`, `nbf` and `iat`, in seconds from 0 to 600.
@@ -574,7 +578,7 @@ def _configured(
     policy = Policy(
         issuers=_names("issuer", issuer),
         audiences=_names("audience", audience),
-        algorithms=_names("algorithms", algorithms),
+        algorithms=_in_order(algorithms),
         tenants=None if tenants is None else _names("tenants", tenants),
         leeway=leeway,
         required_claims=_names("required_claims", required_claims),
@@ -605,6 +609,14 @@ def _names(setting: str, value: Iterable[str]) -> list[str]:
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
+    return names
+
+
+def _in_order(algorithms: Iterable[str]) -> list[str]:
+    """The names of algorithms. A set has no order, but the first one counts: it gets that of `ALGORITHMS`."""
+    names = _names("algorithms", algorithms)
+    if isinstance(algorithms, Set):
+        names.sort(key=lambda name: ALGORITHMS.index(name) if name in ALGORITHMS else -1)
     return names
 
 

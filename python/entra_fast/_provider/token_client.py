@@ -48,6 +48,8 @@ PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
 MAX_IMPATIENT = 10_000
 """Maximum number of tokens for which it is remembered that their renewal fails or takes long."""
+MAX_CHALLENGED = 10_000
+"""Maximum number of tokens of which it is remembered when one was requested that meets a claims challenge."""
 REFUSAL_MEMORY = 1.0
 """Seconds for which a failed request is not repeated; its error answers in the meantime."""
 MAX_REFUSALS = 4096
@@ -68,10 +70,12 @@ class Acquirer(Protocol):
     @property
     def in_flight(self) -> int: ...
 
-    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken: ...
+    async def acquire(
+        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken: ...
 
     async def exchange(
-        self, target: str, subject_token: str, *, skip_cache: bool = False
+        self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
     ) -> AcquiredToken: ...
 
     def renew(self, target: str, subject_token: str | None = None) -> None: ...
@@ -107,6 +111,7 @@ class TokenClient:
         )
         self._under_way: dict[bytes, Fetch] = {}
         self._failures: ExpiringMap[bytes, ProviderError] = ExpiringMap(MAX_REFUSALS, timing.monotonic)
+        self._challenged: ExpiringMap[bytes, float] = ExpiringMap(MAX_CHALLENGED, timing.monotonic)
         self._impatient: ExpiringMap[bytes, bool] = ExpiringMap(MAX_IMPATIENT, timing.monotonic)
         self._replication: Replication | None = None
         if replicas is not None:
@@ -125,28 +130,34 @@ class TokenClient:
         """How many tokens are being fetched now."""
         return len(self._fetches)
 
-    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
+    async def acquire(
+        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """A token for the application itself (client credentials).
 
         Args:
             target: see `oauth.scope_for`.
             skip_cache: fetch a new token, which replaces the cached one for every caller. A fetch that is in
                 flight already is joined: no caller waits for a second one.
+            claims: a claims challenge that the token has to meet: the text of a JSON object. No cached token
+            answers it; the new token replaces the cached one.
 
         Raises:
             EntraFastError: code `target_invalid`.
             ProviderError: no token was issued, and there is no valid one left in the cache.
         """
-        return await self._obtain(self._wanted(target, None), skip_cache)
+        return await self._obtain(self._wanted(target, None, claims), skip_cache)
 
-    async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
+    async def exchange(
+        self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """A token on behalf of the user whose token is `subject_token`.
 
         Raises:
             EntraFastError: codes `target_invalid`, `subject_token_invalid`.
             ProviderError: as `acquire`; also code `subject_token_expired`.
         """
-        wanted = self._wanted(target, subject_token)
+        wanted = self._wanted(target, subject_token, claims)
         token = await self._obtain(wanted, skip_cache)
         self._refuse_expired(wanted.subject_expires_at)  # it may have expired while the provider was asked
         return token
@@ -169,13 +180,14 @@ class TokenClient:
 
     # --- which token ---
 
-    def _wanted(self, target: str, subject_token: str | None) -> WantedToken:
+    def _wanted(self, target: str, subject_token: str | None, claims: str | None = None) -> WantedToken:
         scope = scope_for(target)
         if subject_token is None:
-            return WantedToken(token_key(self._endpoint.provider, scope), CLIENT_CREDENTIALS, scope)
+            key = token_key(self._endpoint.provider, scope)
+            return WantedToken(key, CLIENT_CREDENTIALS, scope, claims=claims)
         end = self._subject_end(subject_token)
         key = token_key(self._endpoint.provider, scope, subject_token)
-        return WantedToken(key, ON_BEHALF_OF, scope, subject_token, end)
+        return WantedToken(key, ON_BEHALF_OF, scope, subject_token, end, claims)
 
     def _subject_end(self, subject_token: str) -> float | None:
         """The `exp` of a user's token. It is not verified, but it suffices for refusing; a token that cannot
@@ -205,6 +217,9 @@ class TokenClient:
 
     async def _obtain(self, wanted: WantedToken, skip_cache: bool) -> AcquiredToken:
         self._renewals.asked_for(wanted.key)
+        if wanted.claims is not None:
+            # The API has refused the cached token, so that token is no answer when the provider fails.
+            return self._acquired(await self._fetch(wanted, Demand.NEW_TOKEN))
         if not skip_cache:
             cached = self._cache.get(wanted.key)
             if cached is not None:
@@ -255,10 +270,10 @@ class TokenClient:
         """
         self._refuse_again(wanted)
         fetch = self._fetch_of(wanted, demand)
-        return await self._fetches.join(wanted.key, lambda: self._run(fetch))
+        return await self._fetches.join(wanted.request_key, lambda: self._run(fetch))
 
     def _refuse_again(self, wanted: WantedToken) -> None:
-        failure = self._failures.get(wanted.key)
+        failure = self._failures.get(wanted.request_key)
         if failure is None:
             return
         # A new credential is tried at once.
@@ -288,7 +303,7 @@ class TokenClient:
         Raises:
             ProviderError: code `too_many_fetches`.
         """
-        fetch = self._under_way.get(wanted.key)
+        fetch = self._under_way.get(wanted.request_key)
         if fetch is not None:
             fetch.demand = max(fetch.demand, demand)
             return fetch
@@ -299,7 +314,7 @@ class TokenClient:
                 status=503,
                 retry_after=1,
             )
-        fetch = self._under_way[wanted.key] = Fetch(wanted, demand)
+        fetch = self._under_way[wanted.request_key] = Fetch(wanted, demand)
         return fetch
 
     async def _run(self, fetch: Fetch) -> FetchedToken:
@@ -311,10 +326,11 @@ class TokenClient:
             self._renewals.left_to_another(wanted)
             raise
         except BaseException as error:
-            self._renewals.failed(wanted, error)
+            if wanted.claims is None:  # a challenge that is not met says nothing about the cached token
+                self._renewals.failed(wanted, error)
             raise
         finally:
-            self._under_way.pop(wanted.key, None)
+            self._under_way.pop(wanted.request_key, None)
 
     async def _ask_provider(self, fetch: Fetch) -> FetchedToken:
         wanted = fetch.wanted
@@ -329,15 +345,23 @@ class TokenClient:
                 # A copy that is never raised: a traceback keeps its frames alive, and with them the user's
                 # token.
                 kept = ProviderError(*error.args)
-                self._failures.put(wanted.key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
+                self._failures.put(wanted.request_key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
             raise
         self._impatient.discard(wanted.key)
-        if token.cacheable:
+        if token.cacheable and not self._is_overtaken(wanted, token):
+            if wanted.claims is not None:
+                self._challenged.put(wanted.key, token.fetched_at, token.end)
             self._renewals.cache(wanted.key, token)
-            self._renewals.schedule(wanted, token)
+            self._renewals.schedule(wanted.without_claims(), token)
             if self._replication is not None:
                 self._replication.publish(fetch, token)
         return token
+
+    def _is_overtaken(self, wanted: WantedToken, token: FetchedToken) -> bool:
+        """Whether a token that meets a claims challenge was requested after this one and has come before it.
+        Only requests with different challenges, or with and without one, run beside each other."""
+        challenged_at = self._challenged.get(wanted.key)
+        return challenged_at is not None and token.fetched_at < challenged_at
 
 
 def _is_visible_ascii(text: str) -> bool:

@@ -21,6 +21,7 @@ from entra_fast._provider.oauth import (
     JWT_BEARER_ASSERTION,
     TokenResponse,
     aadsts_code,
+    claims_field,
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
@@ -116,6 +117,7 @@ class TokenEndpoint:
             form = client_credentials_form(client_id, scope, credential)
         else:
             form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        form |= claims_field(wanted.claims, self.provider.client_capabilities)
         started = self._timing.monotonic()
         outcome = "cancelled"
         try:

@@ -132,7 +132,7 @@ class Server:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache}
+    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache, "claims": arguments.claims}
     return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", fields)
 
 
@@ -141,6 +141,7 @@ def _exchange(arguments: argparse.Namespace) -> int:
         "target": arguments.target,
         "user_token": read_token(arguments.token),
         "skip_cache": arguments.skip_cache,
+        "claims": arguments.claims,
     }
     return _print_token(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
 
@@ -230,6 +231,9 @@ example:
     for parser in (token, exchange):
         parser.add_argument(
             "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
+        )
+        parser.add_argument(
+            "--claims", metavar="JSON", help="fetch a new token that meets this claims challenge of the API"
         )
         parser.add_argument(
             "--json", action="store_true", help="print the complete response of the sidecar, including errors"
