@@ -132,18 +132,18 @@ class Server:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache, "claims": arguments.claims}
-    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", fields)
+    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", _wanted(arguments))
 
 
 def _exchange(arguments: argparse.Namespace) -> int:
-    fields = {
-        "target": arguments.target,
-        "user_token": read_token(arguments.token),
-        "skip_cache": arguments.skip_cache,
-        "claims": arguments.claims,
-    }
+    fields = {**_wanted(arguments), "user_token": read_token(arguments.token)}
     return _print_token(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
+
+
+def _wanted(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields that both token endpoints have."""
+    fields: dict[str, object] = {"target": arguments.target, "skip_cache": arguments.skip_cache}
+    return fields if arguments.claims is None else {**fields, "claims": arguments.claims}
 
 
 def _introspect(arguments: argparse.Namespace) -> int:
