@@ -389,7 +389,7 @@ impl<'b> Fields<'b> {
         self.wrong_flag.map_or(Ok(self.skip_cache), |content_type| Err(Refusal::NotAFlag(content_type)))
     }
 
-    /// A claims challenge (OpenID Connect Core 1.0, section 5.5, as Microsoft uses it).
+    /// A claims challenge: the `claims` parameter of `OpenID` Connect Core 1.0, section 5.5, as Microsoft uses it.
     fn challenge(&self) -> Result<Option<&str>, Refusal> {
         if self.claims == Text::Missing {
             return Ok(None);
