@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from entra_fast import _native
-from entra_fast.validate import ConfigurationError, InvalidToken, KeySet, KeysUnavailable, Validator
+from entra_fast.validate import ConfigurationError, InvalidToken, Issuer, KeySet, KeysUnavailable, Validator
 from support.key_server import KEYS_PATH, KeyServer
 from support.tokens import (
     ABSENT,
@@ -198,6 +198,8 @@ def test_algorithms_in_a_set_have_a_fixed_order() -> None:
         one = validator(key, algorithms=algorithms)
         one.validate(key.token())
         assert refusal(one, key.using("PS256").token()).code == "algorithm_not_allowed"
+    issuer = Issuer(issuer=ISSUER, jwks=jwks(key), algorithms={"PS256", "RS256"})
+    Validator(audience=AUDIENCE, issuers=[issuer], clock=lambda: NOW).validate(key.token())
     with pytest.raises(ConfigurationError, match="algorithms must be among RS256"):
         validator(key, algorithms={"RS256", "Ed448"})
 

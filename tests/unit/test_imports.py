@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grimp
 
+from entra_fast import _extras
 from entra_fast.emulator.tls import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,18 +45,54 @@ def _loaded(imports: str, unwanted: set[str]) -> str:
     return done.stdout.strip()
 
 
-def test_the_library_loads_no_server() -> None:
-    """`import entra_fast.validate` stays cheap, and works where aiohttp is not installed."""
-    unwanted = {
-        "aiohttp",
-        "uvloop",
-        "yaml",
-        "pydantic",
-        "jinja2",
-        "cryptography",
-        "prometheus_client",
+def test_the_library_loads_little() -> None:
+    """`import entra_fast.validate` on top of asyncio: its own modules, no extra, and nothing that is slow to
+    load. What fetches keys is loaded for the first validator that does."""
+    program = (
+        "import sys, asyncio; before = set(sys.modules); import entra_fast.validate;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own = {name for name in done.stdout.split() if name.startswith("entra_fast")}
+    assert set(done.stdout.split()) - own <= {
+        "__future__",
+        "copy",
+        "dataclasses",
+        "ipaddress",
+        "urllib",
+        "urllib.parse",
     }
-    assert _loaded("entra_fast.validate", unwanted) == "[]"
+    assert own == {
+        "entra_fast",
+        "entra_fast._arguments",
+        "entra_fast._background",
+        "entra_fast._clock",
+        "entra_fast._issuers",
+        "entra_fast._native",
+        "entra_fast._net",
+        "entra_fast._provider",
+        "entra_fast._provider.http_options",
+        "entra_fast._provider.jwks",
+        "entra_fast._provider.jwks_schedule",
+        "entra_fast._signatures",
+        "entra_fast._validation",
+        "entra_fast.errors",
+        "entra_fast.validate",
+    }
+
+
+def test_a_validator_in_threads_loads_no_extra() -> None:
+    """Nor does one on an event loop before it fetches. What the fetching thread needs is loaded before it
+    starts: a fork during an import would leave its locks held in the child."""
+    extras = {module.partition(".")[0] for modules in _extras.EXTRAS.values() for module in modules.values()}
+    make = (
+        "from entra_fast.validate import AsyncValidator, Validator;"
+        "a, b = (kind('i', 'a', jwks_uri='https://keys.example') for kind in (Validator, AsyncValidator))"
+    )
+    assert _loaded(f"asyncio; {make}; import sys", extras | {"uvloop"}) == "[]"
+    assert _loaded(f"asyncio; {make}; import sys", {"http.client", "encodings.idna"}) == (
+        "['encodings.idna', 'http.client']"
+    )
 
 
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:

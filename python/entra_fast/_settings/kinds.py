@@ -31,6 +31,13 @@ class Unsuitable(ValueError):
     """A text does not have the form of its setting. The message continues the setting's name."""
 
 
+def _nearest(text: str, low: int, high: int) -> int | None:
+    """The number within the bounds that is nearest to that of a text; None if the text is not one."""
+    if not re.fullmatch(r"\+?[0-9]{1,20}", text, re.ASCII):
+        return None
+    return min(max(int(text), low), high)
+
+
 def _whole_number(text: str, low: int, high: int) -> int:
     if not re.fullmatch(f"[0-9]{{1,{_MAX_DIGITS}}}", text) or not low <= int(text) <= high:
         raise Unsuitable(f"must be a whole number from {low} to {high}")
@@ -66,6 +73,10 @@ class Setting(ABC, Generic[V_co, D_co]):
         Raises:
             Unsuitable: the text does not have the form of this setting.
         """
+
+    def nearest(self, _text: str) -> V_co | None:
+        """The value that is nearest to an unsuitable text; None if there is none."""
+        return None
 
     def shown_default(self) -> str:
         """The default as it would be written in the environment; empty if there is none."""
@@ -125,6 +136,22 @@ class Url(Setting[str, D_co]):
         if (problem := url_problem(text)) is not None:
             raise Unsuitable(problem)
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Authority(Url[D_co]):
+    """The URL of a host that has tenants, without a path. The scheme may be left out: it is https."""
+
+    @property
+    def form(self) -> str:
+        return "URL or host name"
+
+    def parse(self, text: str) -> str:
+        # Explicit for super(): a class with slots is made anew, so the short form has the wrong class.
+        url = Url.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
+        if url.count("/") != 2 or "?" in url:
+            raise Unsuitable("must be the URL of a host without a path, such as https://login.example")
+        return url
 
 
 class HostPort(NamedTuple):
@@ -208,6 +235,9 @@ class Integer(Setting[int, D_co]):
     def parse(self, text: str) -> int:
         return _whole_number(text, self.low, self.high)
 
+    def nearest(self, text: str) -> int | None:
+        return _nearest(text, self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Milliseconds(Setting[float, D_co]):
@@ -222,6 +252,10 @@ class Milliseconds(Setting[float, D_co]):
 
     def parse(self, text: str) -> float:
         return _whole_number(text, self.low, self.high) / 1000
+
+    def nearest(self, text: str) -> float | None:
+        number = _nearest(text, self.low, self.high)
+        return None if number is None else number / 1000
 
     def shown_default(self) -> str:
         return f"{self.default * 1000:.0f}" if isinstance(self.default, float) else ""
