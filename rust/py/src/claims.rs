@@ -154,7 +154,8 @@ impl Claims {
         self.string(py, "name")
     }
 
-    /// The agent identity behind the token (Entra Agent ID), or None.
+    /// The agent identity behind the token; None if there is none. Entra ID writes kinds of actors and subjects into
+    /// other tokens, too, so only those of agents, or a blueprint, count.
     #[getter]
     fn agent(&self) -> Option<Agent> {
         self.claims().agent().map(Agent)
