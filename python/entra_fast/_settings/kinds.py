@@ -280,10 +280,16 @@ class Boolean(Setting[bool, D_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Choices(Setting[tuple[str, ...], D_co]):
-    """Several words, separated by commas, in an order that may matter."""
+class _OfWords(Setting[V_co, D_co]):
+    """Words from a list."""
 
     choices: tuple[str, ...] = ()
+
+
+class Choices(_OfWords[tuple[str, ...], D_co]):
+    """Several words, separated by commas, in an order that may matter."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -305,11 +311,10 @@ class Choices(Setting[tuple[str, ...], D_co]):
         return ",".join(self.default) if isinstance(self.default, tuple) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice(Setting[str, D_co]):
+class Choice(_OfWords[str, D_co]):
     """One of several words."""
 
-    choices: tuple[str, ...] = ()
+    __slots__ = ()
 
     @property
     def form(self) -> str:
