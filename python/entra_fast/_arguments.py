@@ -55,6 +55,8 @@ class Part:
     native: NativeValidator
     jwks_uri: str | None
     http: HttpOptions
+    has_own_http: bool
+    """Whether `http` is the issuer's own, rather than the validator's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def configure(
         fetching = options if source.http is None else checked_options(source.http)
         if source.jwks_uri is not None:
             fetching.check_environment()
-        parts.append(Part(names, native, source.jwks_uri, fetching))
+        parts.append(Part(names, native, source.jwks_uri, fetching, source.http is not None))
     return Configured(parts, refresh or RefreshRules(), clock, size)
 
 

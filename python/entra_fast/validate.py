@@ -485,7 +485,9 @@ class _LoopPart:
 
     @classmethod
     def of(cls, part: Part, configured: Configured, client: AsyncHttpClient | None) -> _LoopPart:
-        keys = None if part.jwks_uri is None else _LoopKeys(part, part.jwks_uri, configured.rules, client)
+        keys = None
+        if part.jwks_uri is not None:
+            keys = _LoopKeys(part, part.jwks_uri, configured.rules, None if part.has_own_http else client)
         return cls(part.issuers, part.native, keys, AsyncValidation(part.native, keys, configured.clock))
 
 

@@ -1,37 +1,32 @@
 """One request to the provider's token endpoint.
 
-What belongs here: finding the endpoint, authenticating the application, and removing what was sent from the
-provider's errors. What must never be here: whether to send a request, and whether to retry it (retry.py,
-token_client.py).
+What belongs here: finding the endpoint, authenticating the application, and counting. What must never be
+here: whether to send a request, and whether to retry it (retry.py, token_client.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
-from collections.abc import Iterable
 
 from entra_fast._metrics import Metrics
-from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
-    JWT_BEARER_ASSERTION,
     TokenResponse,
     aadsts_code,
     claims_field,
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
+    without_secrets,
 )
 from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ConfigurationError, ProviderError
-
-ERROR_CODES = {"credential_unusable": "the application's credential cannot be read"}
+from entra_fast.errors import ProviderError
 
 
 class TokenEndpoint:
@@ -71,26 +66,11 @@ class TokenEndpoint:
             ProviderError: no token was issued.
         """
         endpoints = await self._endpoints(deadline)
-        failure: ProviderError | None = None
-        for credential in self._credentials.in_order():
-            try:
-                fields = self._credentials.fields(credential, endpoints.token_endpoint, self._timing.clock())
-            except ConfigurationError as error:
-                # A missing successor must not hide why the current credential was rejected.
-                failure = failure or ProviderError("credential_unusable", error.message)
-                continue
-            sent_at = self._timing.monotonic()
-            try:
-                response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
-            except ProviderError as error:
-                if error.error != "invalid_client":
-                    if self._kind.rejects(error):
-                        self._credentials.rejected(error)
-                    raise
-                failure = ProviderError(*error.args)
-                continue
-            self._credentials.accepted(credential)
+
+        async def attempt(fields: dict[str, str]) -> FetchedToken:
             # The lifetime is counted from before the request: too short is better than too long.
+            sent_at = self._timing.monotonic()
+            response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
             return FetchedToken(
                 response.access_token,
                 response.expires_in,
@@ -98,12 +78,10 @@ class TokenEndpoint:
                 wanted.subject_expires_at,
                 response.cacheable and wanted.is_cacheable,
             )
-        assert failure is not None, "there is always a credential"  # noqa: S101
-        if self._kind.rejects(failure):
-            self._credentials.rejected(failure)
-        # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep
-        # the user's token until the garbage collector runs.
-        raise ProviderError(*failure.args)
+
+        return await authenticated(
+            self._credentials, self._kind, endpoints.token_endpoint, self._timing.clock, attempt
+        )
 
     async def _endpoints(self, deadline: float) -> Endpoints:
         try:
@@ -137,35 +115,8 @@ class TokenEndpoint:
         except ProviderError as error:
             outcome = f"http_{error.status}" if error.code in ANSWERED else error.code
             self._metrics.provider_errors.add(aadsts_code(error) or error.error)
-            raise _without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
+            raise without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
         finally:
             self._metrics.upstream.add(wanted.grant, outcome)
             self._metrics.upstream_seconds.observe(self._timing.monotonic() - started, wanted.grant)
         return response
-
-
-def _without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
-    """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
-    secrets = {
-        part
-        for text in sent
-        for part in (text, urllib.parse.quote_plus(text), *text.split("."))
-        if len(part) >= 8
-    }
-    # The assertion type is no secret, and stays readable.
-    secrets -= {JWT_BEARER_ASSERTION, urllib.parse.quote_plus(JWT_BEARER_ASSERTION)}
-
-    def clean(value: object) -> object:
-        if isinstance(value, str):
-            for secret in secrets:
-                value = value.replace(secret, "[removed]")
-        return value
-
-    return ProviderError(
-        error.code,
-        str(clean(error.message)),
-        error.status,
-        str(clean(error.error)),
-        error.retry_after,
-        {name: clean(value) for name, value in error.details.items()},
-    )
