@@ -17,15 +17,14 @@ from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider.back_off import NotAsked
 from entra_fast._provider.expiring import ExpiringMap
-from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.renewal import RENEWAL_RETRY_PAUSE, Renewals
 from entra_fast._provider.replication import RenewalLeftToAnother, Replicas, Replication
 from entra_fast._provider.retry import Retrying
-from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import (
     CLIENT_CREDENTIALS,
     ON_BEHALF_OF,
     AcquiredToken,
+    ClientIdentity,
     Demand,
     Fetch,
     FetchedToken,
@@ -41,6 +40,8 @@ from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 
 MAX_SUBJECT_TOKEN_BYTES = 65_536
+MAX_CLAIMS_BYTES = 8192
+"""Maximum size of a claims challenge."""
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
 
@@ -60,6 +61,7 @@ NOT_REMEMBERED = frozenset({"endpoints_unknown", "credential_unusable"})
 ERROR_CODES = {
     "subject_token_expired": "the user's token has expired, so nothing is acquired on behalf of that user",
     "subject_token_invalid": "the user's token is empty, too large or has characters no token has",
+    "claims_invalid": "the claims challenge is not a JSON object, or is too large",
     "too_many_fetches": "too many different tokens are being fetched from the provider at once",
 }
 
@@ -80,27 +82,48 @@ class Acquirer(Protocol):
 
     def renew(self, target: str, subject_token: str | None = None) -> None: ...
 
+    def sweep(self) -> None:
+        """Forget what has ended, except for tokens, which are in a cache that can be swept by itself."""
+
     async def aclose(self) -> None: ...
 
 
+class Endpoint(Protocol):
+    """Where tokens are requested: the provider's token endpoint, or a sidecar."""
+
+    @property
+    def provider(self) -> ClientIdentity: ...
+
+    @property
+    def credential_rejected(self) -> bool: ...
+
+    def scope_for(self, target: str) -> str: ...
+
+    async def request(self, wanted: WantedToken, deadline: float, *, new: bool) -> FetchedToken:
+        """One attempt. `new`: a token from a cache does not do."""
+
+
 class TokenClient:
-    """Acquires and exchanges tokens through a cache. Belongs to one event loop.
+    """Acquires and exchanges tokens through a cache. Belongs to one event loop, except for `cached`.
 
     Args:
         replicas: the tokens of other replicas, where they share a cache.
+        subject_name: what callers call the user's token, in messages.
     """
 
     def __init__(
         self,
-        endpoint: TokenEndpoint,
+        endpoint: Endpoint,
         cache: TokenCache,
         outbound: OutboundSettings,
         *,
         metrics: Metrics,
         replicas: Replicas | None = None,
         timing: Timing,
+        subject_name: str = "user_token",
     ) -> None:
         self._endpoint = endpoint
+        self._subject_name = subject_name
         self._timing = timing
         self._metrics = metrics
         self._cache = TimedCache(cache, timing)
@@ -121,7 +144,7 @@ class TokenClient:
                 renewals=self._renewals,
                 fetches=self._fetches,
                 overall_timeout=outbound.overall_timeout,
-                monotonic=timing.monotonic,
+                timing=timing,
                 metrics=metrics,
             )
 
@@ -129,6 +152,18 @@ class TokenClient:
     def in_flight(self) -> int:
         """How many tokens are being fetched now."""
         return len(self._fetches)
+
+    def cached(self, target: str, subject_token: str | None = None) -> tuple[AcquiredToken, bool] | None:
+        """The cached token, and whether its renewal is due; None if it must be fetched. May be called from
+        any thread.
+
+        Raises:
+            EntraFastError, ProviderError: as `exchange`.
+        """
+        cached = self._cache.get(self._wanted(target, subject_token).key)
+        if cached is None:
+            return None
+        return AcquiredToken(cached.access_token, cached.expires_in), cached.renewal_due
 
     async def acquire(
         self, target: str, *, skip_cache: bool = False, claims: str | None = None
@@ -143,7 +178,7 @@ class TokenClient:
             answers it; the new token replaces the cached one.
 
         Raises:
-            EntraFastError: code `target_invalid`.
+            EntraFastError: codes `target_invalid`, `claims_invalid`.
             ProviderError: no token was issued, and there is no valid one left in the cache.
         """
         return await self._obtain(self._wanted(target, None, claims), skip_cache)
@@ -154,7 +189,7 @@ class TokenClient:
         """A token on behalf of the user whose token is `subject_token`.
 
         Raises:
-            EntraFastError: codes `target_invalid`, `subject_token_invalid`.
+            EntraFastError: codes `target_invalid`, `subject_token_invalid`, `claims_invalid`.
             ProviderError: as `acquire`; also code `subject_token_expired`.
         """
         wanted = self._wanted(target, subject_token, claims)
@@ -170,6 +205,13 @@ class TokenClient:
             self._renewals.asked_for(wanted.key)
             self._renew(wanted)
 
+    def sweep(self) -> None:
+        """Forget failures and back-off windows that no longer count."""
+        self._failures.sweep()
+        self._impatient.sweep()
+        self._challenged.sweep()
+        self._retrying.windows.sweep()
+
     async def aclose(self) -> None:
         """Cancel fetches in flight, and stop renewing."""
         self._renewals.close()
@@ -181,7 +223,9 @@ class TokenClient:
     # --- which token ---
 
     def _wanted(self, target: str, subject_token: str | None, claims: str | None = None) -> WantedToken:
-        scope = scope_for(target)
+        scope = self._endpoint.scope_for(target)
+        if claims is not None:
+            _check_claims(claims)
         if subject_token is None:
             key = token_key(self._endpoint.provider, scope)
             return WantedToken(key, CLIENT_CREDENTIALS, scope, claims=claims)
@@ -195,7 +239,8 @@ class TokenClient:
         if not (0 < len(subject_token) <= MAX_SUBJECT_TOKEN_BYTES and _is_visible_ascii(subject_token)):
             raise EntraFastError(
                 "subject_token_invalid",
-                f"user_token must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, without spaces",
+                f"{self._subject_name} must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, "
+                "without spaces",
             )
         try:
             end = _native.unverified_claims(subject_token).get("exp")
@@ -210,7 +255,10 @@ class TokenClient:
         if subject_end is not None and self._timing.clock() >= subject_end:
             # RFC 6749, section 5.2: the grant (here: the user's token) is expired.
             raise ProviderError(
-                "subject_token_expired", "user_token has expired", status=400, error="invalid_grant"
+                "subject_token_expired",
+                f"{self._subject_name} has expired",
+                status=400,
+                error="invalid_grant",
             )
 
     # --- from the cache or from a fetch ---
@@ -328,6 +376,7 @@ class TokenClient:
         except BaseException as error:
             if wanted.claims is None:  # a challenge that is not met says nothing about the cached token
                 self._renewals.failed(wanted, error)
+            self._end_lead(fetch, failed=isinstance(error, ProviderError))
             raise
         finally:
             self._under_way.pop(wanted.request_key, None)
@@ -336,7 +385,7 @@ class TokenClient:
         wanted = fetch.wanted
         try:
             token = await self._retrying.run(
-                wanted, lambda deadline: self._endpoint.request(wanted, deadline)
+                wanted, lambda deadline: self._endpoint.request(wanted, deadline, new=fetch.must_be_new)
             )
         except NotAsked:
             raise
@@ -355,13 +404,34 @@ class TokenClient:
             self._renewals.schedule(wanted.without_claims(), token)
             if self._replication is not None:
                 self._replication.publish(fetch, token)
+        else:
+            self._end_lead(fetch, failed=not token.cacheable)
         return token
+
+    def _end_lead(self, fetch: Fetch, *, failed: bool) -> None:
+        # A fetch with a claims challenge never leads; one without may run beside it.
+        if self._replication is not None and fetch.wanted.claims is None:
+            self._replication.ended(fetch, failed=failed)
 
     def _is_overtaken(self, wanted: WantedToken, token: FetchedToken) -> bool:
         """Whether a token that meets a claims challenge was requested after this one and has come before it.
         Only requests with different challenges, or with and without one, run beside each other."""
         challenged_at = self._challenged.get(wanted.key)
         return challenged_at is not None and token.fetched_at < challenged_at
+
+
+def _check_claims(claims: str) -> None:
+    """
+    Raises:
+        EntraFastError: code `claims_invalid`.
+    """
+    if len(claims) <= MAX_CLAIMS_BYTES:
+        with contextlib.suppress(ValueError):
+            if isinstance(_native.parse_json(claims), dict):
+                return
+    raise EntraFastError(
+        "claims_invalid", f"claims must be a JSON object of at most {MAX_CLAIMS_BYTES} bytes, as a string"
+    )
 
 
 def _is_visible_ascii(text: str) -> bool:

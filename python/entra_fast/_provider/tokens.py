@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from entra_fast import _clock, _native
-from entra_fast._settings.model import ProviderSettings
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
@@ -101,6 +100,25 @@ class WantedToken:
     def without_claims(self) -> WantedToken:
         """The same token as any caller wants it."""
         return self if self.claims is None else dataclasses.replace(self, claims=None)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Lookup:
+    """What the shared cache has for a token. `answered`: whether it could be asked."""
+
+    token: FetchedToken | None
+    answered: bool = True
+
+
+class Leader(enum.Enum):
+    """Who fetches a token for all replicas."""
+
+    THIS = "this"
+    """This replica: the others wait for it."""
+    ANOTHER = "another"
+    """Another replica: this one can wait for it."""
+    NONE = "none"
+    """No replica, because the leader has failed, or it is not known: each asks for itself."""
 
 
 class Demand(enum.IntEnum):
@@ -208,7 +226,17 @@ class TimedCache:
         self._cache.renewal_failed(key, monotonic=self._timing.monotonic(), retry_in=retry_in)
 
 
-def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
+class ClientIdentity(Protocol):
+    """The part of `ProviderSettings` that identifies the application whose tokens are cached."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def client_id(self) -> str: ...
+
+
+def token_key(provider: ClientIdentity, scope: str, subject_token: str | None = None) -> bytes:
     """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
     the provider are not part of it.
 

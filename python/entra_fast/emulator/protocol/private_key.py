@@ -14,18 +14,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
-
 from entra_fast._native import SigningKey
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import mldsa
+    from cryptography.hazmat.primitives.asymmetric import mldsa, rsa
 
     MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 
@@ -115,6 +108,11 @@ def certified_key(common_name: str, now: float, algorithm: str = "RS256") -> tup
     Raises:
         ConfigurationError: `cryptography` does not have the algorithm.
     """
+    from cryptography import x509  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - see above
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - see above
+
     private_key = _generate(algorithm)
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -126,7 +124,7 @@ def certified_key(common_name: str, now: float, algorithm: str = "RS256") -> tup
         .serial_number(x509.random_serial_number())
         .not_valid_before(moment - datetime.timedelta(days=1))
         .not_valid_after(moment + datetime.timedelta(days=CERTIFICATE_DAYS))
-        .sign(private_key, hashes.SHA256() if isinstance(private_key, rsa.RSAPrivateKey) else None)
+        .sign(private_key, hashes.SHA256() if algorithm == "RS256" else None)
     )
     der = certificate.public_bytes(Encoding.DER)
     # SHA-1 is what RFC 7517, section 4.8, asks for; it names the certificate and protects nothing.
@@ -140,6 +138,9 @@ def certified_key(common_name: str, now: float, algorithm: str = "RS256") -> tup
 
 
 def _generate(algorithm: str) -> rsa.RSAPrivateKey | MlDsaKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - see above
+
     if algorithm == "RS256":
         return rsa.generate_private_key(65537, 2048)
     try:
@@ -159,6 +160,8 @@ def _generate(algorithm: str) -> rsa.RSAPrivateKey | MlDsaKey:
 
 def _new_jwk(algorithm: str, private_key: rsa.RSAPrivateKey | MlDsaKey) -> dict[str, str]:
     """The members of RFC 7518, section 6.3, or of RFC 9964, sections 3 and 4, and what the key is for."""
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - see above
+
     if not isinstance(private_key, rsa.RSAPrivateKey):
         return {
             "kty": "AKP",
