@@ -300,7 +300,7 @@ class StrictProtocol(RequestHandler):
         self._head.clear()
         if self._request_in_progress or self._messages:
             self.close()  # after the responses that are owed
-        elif not self._force_close:
+        else:
             self._server.observer.refused(refusals.FIELDS_TOO_LARGE[0])
             self._refuse(*refusals.FIELDS_TOO_LARGE)
 
