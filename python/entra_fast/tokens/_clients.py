@@ -386,7 +386,7 @@ class TokenClient(AzureCredential):
             return  # for which no thread is started
         background = _background.current()
         session = self._sessions.pop(background, None)
-        if session is not None:
+        if session is not None:  # pragma: no branch - a child process has none of its own yet
             background.run(session.aclose(), GRACE)
 
     def __enter__(self) -> Self:
