@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from entra_fast._native import TokenCache
 from entra_fast._provider import transport
+from entra_fast._sweeping import ThreadTokenSweeps
 from entra_fast.errors import ProviderError
 from entra_fast.tokens import _background, _connections
 from entra_fast.tokens._azure import AsyncAzureCredential, AzureCredential
@@ -61,6 +62,7 @@ class AsyncTokenClient(AsyncAzureCredential):
     def _configure(self, connection: Connection) -> None:
         self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
+        self._sweeps = ThreadTokenSweeps(self._cache)
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = WeakKeyDictionary()
 
     @classmethod
@@ -206,6 +208,7 @@ class AsyncTokenClient(AsyncAzureCredential):
         if session is None:
             http = transport.asynchronous(self._connection.http)
             session = self._sessions[loop] = self._connection.open(http, self._cache)
+            self._sweeps.begin()
         return session
 
 
@@ -267,6 +270,7 @@ class TokenClient(AzureCredential):
     def _configure(self, connection: Connection) -> None:
         self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
+        self._sweeps = ThreadTokenSweeps(self._cache)
         self._sessions: dict[_background.BackgroundLoop, Session] = {}
 
     @classmethod
@@ -431,6 +435,7 @@ class TokenClient(AzureCredential):
         """The requests of this process: those of a parent process cannot be used after `os.fork`."""
         http = transport.threaded(self._connection.http)
         new = self._connection.open(http, self._cache)
+        self._sweeps.begin()
         # Of two threads, one wins: the other one's session has started nothing.
         session = self._sessions.setdefault(background, new)
         for other in [loop for loop in self._sessions if loop is not background]:
