@@ -22,6 +22,9 @@ import sys
 from entra_fast.errors import ConfigurationError
 
 BACKLOG = 1024
+RECEIVE_BUFFER_BYTES = 32_768
+"""What a client can send before it is read, roughly: it is also the most that one read returns, and what a
+connection holds while it waits for its turn. The kernel's own limit is megabytes, for each connection."""
 
 ERROR_CODES = {"address_unusable": "the sidecar cannot listen on an address, such as one that is in use"}
 
@@ -64,6 +67,8 @@ def listen(host: str, port: int, setting: str, *, shared: bool = False) -> socke
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Before `listen`: the window scale of a connection follows from it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         listener.bind(address)
         # Two sockets may be bound to an address with SO_REUSEADDR; only `listen` shows whether it is free.
         listener.listen(BACKLOG)

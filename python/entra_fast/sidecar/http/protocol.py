@@ -123,10 +123,23 @@ class Limits:
     idle_timeout: float
 
 
-class SidecarServer(Server):
-    """Makes a `SidecarProtocol` for each connection."""
+def unobserved() -> None:
+    """No one has to know that a connection has been worked on."""
 
-    def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
+
+class SidecarServer(Server):
+    """Makes a `SidecarProtocol` for each connection.
+
+    Args:
+        plain: aiohttp's own server, whose place this one takes.
+        limits: of the listener.
+        metrics: where refused connections and the like are counted.
+        worked: called whenever bytes of a connection have been handled.
+    """
+
+    def __init__(
+        self, plain: Server, limits: Limits, metrics: Metrics, worked: Callable[[], None] = unobserved
+    ) -> None:
         super().__init__(
             self._answer,
             request_factory=self._new_request,
@@ -137,6 +150,7 @@ class SidecarServer(Server):
         self._plain_request = plain.request_factory
         self.limits = limits
         self.metrics = metrics
+        self.worked = worked
 
     def __call__(self) -> RequestHandler:
         return SidecarProtocol(self, loop=self._loop, **self._kwargs)
@@ -246,6 +260,9 @@ class SidecarProtocol(RequestHandler):
 
     async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
         answered = await super()._handle_request(*args)
+        self._sidecar.worked()
+        if self._messages:
+            await asyncio.sleep(0)  # other connections get their turn between two pipelined requests
         if self._half_closed and not self._messages:
             self.close()
         return answered
@@ -263,6 +280,7 @@ class SidecarProtocol(RequestHandler):
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
+        self._sidecar.worked()
         if self._request_count == count:
             if self._body is None and len(self._head) < MAX_KEPT_HEAD_BYTES:
                 self._head += data

@@ -19,7 +19,7 @@ from entra_fast._metrics import Metrics
 from entra_fast.sidecar.http.fast_path import FastPathServer
 from entra_fast.sidecar.http.internals import missing_parts
 from entra_fast.sidecar.http.listener import BACKLOG
-from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer, head_refusal
+from entra_fast.sidecar.http.protocol import Limits, SidecarRunner, SidecarServer, head_refusal, unobserved
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.service import FastPath
 
@@ -174,6 +174,7 @@ async def serve(
     metrics: Metrics,
     way: Way,
     fast_path: FastPath | None = None,
+    worked: Callable[[], None] = unobserved,
 ) -> HttpServer:
     """Serve an application on a listening socket.
 
@@ -184,6 +185,7 @@ async def serve(
         metrics: where refused connections and the like are counted.
         way: the result of `best_way`.
         fast_path: answers plain requests below aiohttp, where `way` allows it.
+        worked: called whenever bytes of a connection have been handled, except by plain aiohttp.
     """
     options: dict[str, Any] = {
         "access_log": None,  # the application writes its own lines, without headers
@@ -198,7 +200,9 @@ async def serve(
         make: Callable[..., SidecarServer] = SidecarServer
         if way is Way.FAST_PATH and fast_path is not None:
             make = functools.partial(FastPathServer, fast_path)
-        runner = SidecarRunner(app, functools.partial(make, limits=limits, metrics=metrics), **options)
+        runner = SidecarRunner(
+            app, functools.partial(make, limits=limits, metrics=metrics, worked=worked), **options
+        )
         server = SidecarHttpServer(runner)
     await runner.setup()
     await web.SockSite(runner, listener, backlog=BACKLOG).start()

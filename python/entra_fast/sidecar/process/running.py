@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from entra_fast._metrics import Metrics
 from entra_fast._settings.load import Settings
@@ -20,7 +20,7 @@ from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
 from entra_fast.sidecar.http.listener import listen, stop_accepting
-from entra_fast.sidecar.http.protocol import Limits
+from entra_fast.sidecar.http.protocol import Limits, unobserved
 from entra_fast.sidecar.http.server import HttpServer, Way, best_way, serve
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
@@ -171,7 +171,14 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
 
 
-async def start_api(service: Service, listener: socket.socket, way: Way, *, probes: bool) -> HttpServer:
+async def start_api(
+    service: Service,
+    listener: socket.socket,
+    way: Way,
+    *,
+    probes: bool,
+    worked: Callable[[], None] = unobserved,
+) -> HttpServer:
     """Serve the API on a socket.
 
     Args:
@@ -179,6 +186,7 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
         listener: the socket.
         way: the result of `best_way`.
         probes: whether probes and metrics are served there too.
+        worked: see `serve`.
     """
     server = service.settings.server
     limits = Limits(
@@ -188,7 +196,7 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
     )
     service.access_log.start()
     app = build_app(service, probes=probes)
-    api = await serve(app, listener, limits, service.metrics, way, service.fast_path)
+    api = await serve(app, listener, limits, service.metrics, way, service.fast_path, worked)
     service.metrics.connections.read_from(lambda: len(api.connections))
     return api
 
