@@ -760,8 +760,7 @@ mod tests {
             audiences: vec!["audience".to_owned()],
             ..Settings::default()
         };
-        let validator =
-            Validator::new(Policy::new(settings).unwrap(), Limits { entries: 10, bytes: 1 << 20 }, [1, 2]);
+        let validator = Validator::new(Policy::new(settings).unwrap(), Limits { entries: 10, bytes: 1 << 20 }, [1, 2]);
         let private: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/keys/rfc7515_a_2.json")).unwrap();
         let public = serde_json::json!({"keys": [{"kty": "RSA", "kid": "1", "n": private["n"], "e": private["e"]}]});
@@ -774,17 +773,19 @@ mod tests {
         let (fast_path, tokens, validator) = (fast_path(), tokens(), validator());
         let caches = Caches { validator: Some(&validator), tokens: &tokens };
         let unseen = form("/api/v1/introspect", "identity_provider=entra_id&token=not.a.token");
-        let cached = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let handed_out = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
         let serve = |bytes: &str| {
             let outcome = fast_path.serve(bytes.as_bytes(), caches, NOW, &mut Vec::new());
-            assert_eq!(outcome.consumed as u64, outcome.by_endpoint[2] * unseen.len() as u64
-                + outcome.by_endpoint[0] * cached.len() as u64);
+            assert_eq!(
+                outcome.consumed as u64,
+                outcome.by_endpoint[2] * unseen.len() as u64 + outcome.by_endpoint[0] * handed_out.len() as u64
+            );
             (outcome.answered, outcome.stop, outcome.turn_due)
         };
         let (in_call, in_turn) = (u64::from(MAX_VERIFICATIONS_PER_CALL), u64::from(MAX_VERIFICATIONS_PER_TURN));
         let many = unseen.repeat(1000);
         // A cached token needs no verification, so it does not count.
-        assert_eq!(serve(&format!("{cached}{many}")), (1 + in_call, Stop::Full, false));
+        assert_eq!(serve(&format!("{handed_out}{many}")), (1 + in_call, Stop::Full, false));
         let mut used = in_call;
         while used < in_turn {
             assert!(!fast_path.turn_is_over());
@@ -794,7 +795,7 @@ mod tests {
         }
         assert!(fast_path.turn_is_over());
         assert_eq!(serve(&unseen), (0, Stop::Full, false));
-        assert_eq!(serve(&format!("{cached}{cached}{unseen}{cached}")), (2, Stop::Full, false));
+        assert_eq!(serve(&format!("{handed_out}{handed_out}{unseen}{handed_out}")), (2, Stop::Full, false));
         fast_path.begin_turn();
         assert!(!fast_path.turn_is_over());
         assert_eq!(serve(&unseen), (1, Stop::Done, false));
