@@ -49,7 +49,7 @@ class Ends:
         )
         arguments = (0, os.getpid() if supervisor is None else supervisor, *fds)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)),
+            *(sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)),
             pass_fds=fds,
             env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), **environ},
             stderr=asyncio.subprocess.PIPE,
@@ -156,7 +156,7 @@ async def test_a_worker_sends_its_last_spans_before_it_ends(ends: Ends, provider
         OTEL_BSP_SCHEDULE_DELAY="3600000",  # not by itself
     )
     await ends.greeted(provider)
-    ends.channel.send("serve")
+    ends.channel.send("serve", began=0.0)
     await ends.says("serving")
     body = json.dumps({"identity_provider": "entra_id", "token": "a"}).encode()
     headers = {"Content-Type": "application/json", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
@@ -179,7 +179,7 @@ async def test_a_worker_shows_its_work_without_being_asked(
     overloaded worker from one that hangs."""
     await ends.start()
     await ends.greeted(provider, ENTRA_FAST_FAST_PATH=fast_path)
-    ends.channel.send("serve")
+    ends.channel.send("serve", began=0.0)
     await ends.says("serving")
     assert ends.progress.count() == 0
     seen = 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
-from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
@@ -134,9 +134,9 @@ class EndpointFinder:
         try:
             response = await self._http.get(url)
             if response.status != 200:
+                # Entra ID says here that a tenant does not exist (AADSTS90002).
                 raise DiscoveryError(
-                    "discovery_failed",
-                    f"the provider answered {response.status} when asked for its discovery document",
+                    "discovery_failed", f"the discovery document's URL {not_ok(url, response)}"
                 )
             document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:

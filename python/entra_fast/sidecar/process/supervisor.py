@@ -63,7 +63,7 @@ class Process:
         arguments = (number, os.getpid(), *files)
         self._process = subprocess.Popen(  # noqa: S603 - this program itself
             # -P: modules in the working directory are not part of this program.
-            [sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             pass_fds=files,
             env=_environment(os.environ),
