@@ -395,7 +395,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
 def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
     blocks = _blocks("python", "docs/library.md")
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):
@@ -468,7 +468,7 @@ async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> N
     )
     async with local_system(options) as system:
         assert system.emulator.base_url.startswith("https://127.0.0.1:")
-        assert [await sidecar.running.service.readiness() for sidecar in system.sidecars] == [None]
+        assert all([(await sidecar.running.service.readiness()).ready for sidecar in system.sidecars])
         ready = f"{system.generator.base_url}/readyz"
         async with aiohttp.ClientSession() as client, client.get(ready) as response:
             assert response.status == 200

@@ -45,6 +45,23 @@ class Endpoints:
     token_endpoint: str
 
 
+async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) -> Discovery:
+    """The discovery document, in one attempt.
+
+    Args:
+        issuer: according to the settings; None for that of the document.
+
+    Raises:
+        HttpFailure: there was no answer.
+        DiscoveryError: the answer is no usable document.
+    """
+    response = await http.get(url)
+    if response.status != 200:
+        # Entra ID says here that a tenant does not exist (AADSTS90002).
+        raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
+    return parse_discovery(response.body, url, issuer=issuer)
+
+
 class EndpointFinder:
     """Knows the provider's endpoints, or why they are not known. Belongs to one event loop."""
 
@@ -96,6 +113,14 @@ class EndpointFinder:
             raise ProviderError(*self._failure.args)  # a new one for each caller: tracebacks would add up
         return await self._ask()
 
+    async def token_endpoint(self) -> str:
+        """The token endpoint, which needs no discovery where it is set.
+
+        Raises:
+            ProviderError: as `find`.
+        """
+        return self._settings.token_endpoint or (await self.find()).token_endpoint
+
     async def _ask(self) -> Endpoints:
         return await self._requests.join("document", self._fetch)
 
@@ -132,13 +157,7 @@ class EndpointFinder:
 
     async def _attempt(self, url: str) -> Discovery:
         try:
-            response = await self._http.get(url)
-            if response.status != 200:
-                # Entra ID says here that a tenant does not exist (AADSTS90002).
-                raise DiscoveryError(
-                    "discovery_failed", f"the discovery document's URL {not_ok(url, response)}"
-                )
-            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
+            document = await fetch_document(self._http, url, self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

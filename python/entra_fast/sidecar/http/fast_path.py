@@ -7,8 +7,8 @@ native code knows where the next one begins. Once something arrives whose end on
 aiohttp handles the rest of the connection. What must never be here: any decision about the bytes of a request
 (rust/core/src/sidecar/http1.rs), and the content of responses.
 
-This uses private parts of aiohttp, which internals.py lists. If one is missing, every request takes the slow
-path.
+This uses private parts of aiohttp, which _http/internals.py lists. If one is missing, every request takes the
+slow path.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, cast
 from aiohttp.web import RequestHandler, Server
 
 from entra_fast import _native
-from entra_fast._metrics import Metrics
+from entra_fast._http.limits import Limits
+from entra_fast._http.protocol import Observer, StrictProtocol, StrictServer
 from entra_fast._native import Served, Stop
-from entra_fast.sidecar.http.protocol import Limits, SidecarProtocol, SidecarServer, unobserved
 from entra_fast.sidecar.http.turns import Turns
 from entra_fast.sidecar.service import FastPath
 
@@ -33,18 +33,11 @@ MAX_WAITING_BYTES = 65_536
 """The same while it waits for the key of its first token. Thousands of connections may wait at once."""
 
 
-class FastPathServer(SidecarServer):
+class FastPathServer(StrictServer):
     """Makes a `FastPathProtocol` for each connection."""
 
-    def __init__(
-        self,
-        fast_path: FastPath,
-        plain: Server,
-        limits: Limits,
-        metrics: Metrics,
-        worked: Callable[[], None] = unobserved,
-    ) -> None:
-        super().__init__(plain, limits, metrics, worked)
+    def __init__(self, fast_path: FastPath, plain: Server, limits: Limits, observer: Observer) -> None:
+        super().__init__(plain, limits, observer)
         self.fast_path = fast_path
         self.turns = Turns(fast_path.native)
 
@@ -59,7 +52,7 @@ class FastPathServer(SidecarServer):
                 connection.leave_fast_path()
 
 
-class FastPathProtocol(SidecarProtocol):
+class FastPathProtocol(StrictProtocol):
     """aiohttp's protocol with the fast path in front.
 
     The transport gives its bytes to `_receiver`. Its flag `at_rest` is the whole condition for the fast path,
@@ -85,7 +78,7 @@ class FastPathProtocol(SidecarProtocol):
 
     def __init__(
         self,
-        manager: SidecarServer,
+        manager: StrictServer,
         fast_path: FastPath,
         turns: Turns,
         *,
@@ -258,7 +251,7 @@ class FastPathProtocol(SidecarProtocol):
         if self._queued_since is None:
             super()._not_received_in_time()
         else:  # whether the request has arrived is not known before it is looked at
-            timeout = self._sidecar.limits.request_timeout
+            timeout = self._server.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
 
     def _may_try_held(self) -> bool:
@@ -277,7 +270,7 @@ class FastPathProtocol(SidecarProtocol):
     def _act_on(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait again
         here: the slow path limits that wait."""
-        self._sidecar.worked()
+        self._server.observer.worked()
         answered, stop, length = served.answered, served.stop, served.length
         if answered and self.transport is not None:
             self.transport.write(served.answers)
@@ -294,7 +287,7 @@ class FastPathProtocol(SidecarProtocol):
             self._needed = length
             self._hold(rest)
             if self._deadline is None:
-                timeout = self._sidecar.limits.request_timeout
+                timeout = self._server.limits.request_timeout
                 self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         elif (
             stop == Stop.KEY_NEEDED
