@@ -190,7 +190,7 @@ async def test_skip_cache_waits_for_a_worker_that_is_busy(
 
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(lambda name, _: confirmed if name == "sync" else None, progress=progress)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True, "claims": None}
     answer = await asking.call("token", **fields)
     assert answer["token"]
     assert confirmed.done()
