@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
@@ -47,7 +48,7 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
         async def end(_: str) -> None:
             raise AssertionError("no worker has done anything wrong")
 
-        worker = ConnectedWorker(number, end)
+        worker = ConnectedWorker(number, end, lambda: 0)
         worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), lambda: None)
         channel = Channel(lambda name, _: heard.append(name), lambda: None)
         await worker.channel.open(ours)
@@ -79,7 +80,9 @@ class Connected:
         self.channels: list[Channel] = []
         self.ended: list[tuple[int, str]] = []
 
-    async def connect(self, answer: Handler, *, hello: bool = True) -> tuple[ConnectedWorker, Channel]:
+    async def connect(
+        self, answer: Handler, *, hello: bool = True, progress: Callable[[], int] = lambda: 0
+    ) -> tuple[ConnectedWorker, Channel]:
         """A worker that answers the provider process as the test says, and runs its own checks."""
         number = len(self.workers)
 
@@ -91,7 +94,7 @@ class Connected:
             self.ended.append((number, reason))
             self.process.left(worker)
 
-        worker = ConnectedWorker(number, end)
+        worker = ConnectedWorker(number, end, progress)
         ours, theirs = socket.socketpair()
         worker.channel = Channel(lambda name, fields: self.process.handle(worker, name, fields), lambda: None)
         channel = Channel(healthy, lambda: None)
@@ -129,7 +132,7 @@ async def test_a_token_is_fetched_once_and_announced_to_every_worker(
     _, first = await connected.connect(hears(0))
     _, second = await connected.connect(hears(1))
     asked = len(provider.requests)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
     answer = await first.call("token", **fields)
     assert len(provider.requests) == asked + 1
     assert (0, "token") in heard
@@ -142,10 +145,14 @@ async def test_a_token_is_fetched_once_and_announced_to_every_worker(
     assert exchanged["token"] != answer["token"]
 
 
-async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
-    connected: Connected, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "wanted", [{"skip_cache": True, "claims": None}, {"skip_cache": False, "claims": '{"access_token":{}}'}]
+)
+async def test_a_new_token_waits_for_every_worker_and_ends_one_that_hangs(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, object]
 ) -> None:
-    """The answer comes after each other worker has confirmed the new token, or is gone."""
+    """With `skip_cache`, or a claims challenge, the answer comes after each other worker has confirmed the
+    new token, or is gone."""
     monkeypatch.setattr(provider_process, "SYNC_TIMEOUT", 0.01)
     synced: list[str] = []
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
@@ -160,11 +167,34 @@ async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(confirm)
     await connected.connect(hang)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
-    await asking.call("token", **fields)
+    await asking.call("token", target="api://c.n.a/.default", subject_token=None, **wanted)
     assert synced == ["sync"]
     assert connected.ended == [(2, "hung")]
     never.cancel()
+
+
+async def test_skip_cache_waits_for_a_worker_that_is_busy(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it works, it is not ended, however late it confirms; the answer comes after that."""
+    monkeypatch.setattr(provider_process, "SYNC_TIMEOUT", 0.01)
+    monkeypatch.setattr(provider_process, "TICK", 0.01)
+    confirmed: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    work = itertools.count()
+
+    def progress() -> int:
+        done = next(work)
+        if done == 20:
+            confirmed.set_result({})
+        return done
+
+    _, asking = await connected.connect(lambda *_: None)
+    await connected.connect(lambda name, _: confirmed if name == "sync" else None, progress=progress)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True, "claims": None}
+    answer = await asking.call("token", **fields)
+    assert answer["token"]
+    assert confirmed.done()
+    assert connected.ended == []
 
 
 async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provider: Provider) -> None:
@@ -176,7 +206,7 @@ async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provid
 
     _, channel = await connected.connect(hear)
     target = {"target": "api://c.n.a/.default", "subject_token": None}
-    await channel.call("token", **target, skip_cache=False)
+    await channel.call("token", **target, skip_cache=False, claims=None)
     asked = len(provider.requests)
     channel.send("renew", **target)
     await channel.call("readiness")
@@ -250,7 +280,7 @@ async def test_introspections_of_all_workers_are_judged_together(
     answers: dict[str, Fields] = {"figures": {"figures": counts, "examples": example}}
     workers = [(await connected.connect(lambda name, _: answers.get(name)))[0] for _ in range(2)]
     for worker in workers:
-        assert await process._ask_for_figures(worker, 30.0)
+        assert await process._ask_for_figures(worker, 30.0, 30.0)
     process._status_log.check()
     process.left(workers[0])
     now += 60
@@ -281,14 +311,35 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
     assert b"entra_fast_workers" in await connected.process.exposition()
 
 
+async def test_a_busy_worker_may_answer_checks_late_but_not_never(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that goes on shows that it does not hang; beyond any overload, only an answer does."""
+    never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    work = itertools.count()
+    monkeypatch.setattr(provider_process, "HANG_TIMEOUT", 0.01)
+    monkeypatch.setattr(provider_process, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(provider_process, "LONGEST_SILENCE", 0.4)
+    monkeypatch.setattr(provider_process, "TICK", 0.01)
+    await connected.connect(lambda name, _: never if name == "figures" else None, progress=lambda: next(work))
+
+    async def ended() -> bool:
+        return (0, "hung") in connected.ended
+
+    await eventually(ended)
+    never.cancel()
+    assert next(work) >= 40, "its work did not count"
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
         ("unheard of", {}),
         ("hello", {}),
-        ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
-        ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
-        ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
+        ("token", {"target": 1, "subject_token": None, "skip_cache": False, "claims": None}),
+        ("token", {"target": "a", "subject_token": 1, "skip_cache": False, "claims": None}),
+        ("token", {"target": "a", "subject_token": None, "skip_cache": "true", "claims": None}),
+        ("token", {"target": "a", "subject_token": None, "skip_cache": False, "claims": {}}),
         ("keys", {"cause": "unknown_key", "kid": 1, "seen": 0}),
         ("keys", {"cause": "curiosity", "kid": "a", "seen": 0}),
         ("keys", {"cause": "unknown_key", "kid": "a", "seen": "0"}),
@@ -320,9 +371,9 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     }
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
-        await channel.call("token", target="a", subject_token=None, skip_cache=False)
+        await channel.call("token", target="a", subject_token=None, skip_cache=False, claims=None)
     worker.channel = None
-    assert not await process._ask_for_figures(worker, 0.01)
+    assert not await process._ask_for_figures(worker, 0.01, 0.01)
     channel.abort()
     await process.aclose()
 
@@ -340,7 +391,7 @@ def test_terms_of_tokens_are_bounded() -> None:
 async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
     """The token is cached all the same, and nothing is sent to a worker without a channel."""
     worker, channel = await connected.connect(lambda *_: None)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
     asked = connected.process.handle(worker, "token", fields)
     assert isinstance(asked, Awaitable)
     channel.abort()

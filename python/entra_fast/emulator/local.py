@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
+from entra_fast.emulator.model import graph
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.documents import Mistakes
@@ -34,10 +35,12 @@ from entra_fast.emulator.protocol.credentials import Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
 from entra_fast.emulator.protocol.grant_types import GrantTypes
+from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, Reason
 from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.scope import DEFAULT, Scope
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
 from entra_fast.emulator.protocol.token_response import TokenIssuer
@@ -56,6 +59,8 @@ class LocalProvider:
         generator_reply_urls: where the built-in token generator receives its logins.
         strict_assertions: refuse a client assertion that is used twice also from clients that do so by design
             (MSAL).
+        signing_algorithm: what the provider signs with: `RS256`, as Entra ID does, `ML-DSA-44`, `ML-DSA-65`
+            or `ML-DSA-87`.
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
@@ -69,6 +74,7 @@ class LocalProvider:
         clock: Callable[[], float] = time.time,
         generator_reply_urls: Sequence[str] = (),
         strict_assertions: bool = False,
+        signing_algorithm: str = "RS256",
         state_directory: Path | None = None,
         public_url: str | None = None,
     ) -> None:
@@ -89,7 +95,7 @@ class LocalProvider:
         """The result of `watched_files` when the registry was loaded."""
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
-        self.keyring = Keyring(self.now)
+        self.keyring = Keyring(self.now, signing_algorithm)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
         self.journal = Journal()
@@ -253,6 +259,8 @@ class LocalProvider:
         person = self._person(tenant, user)
         resource = tenant.resource(target)
         username = person.username if person is not None else ""
+        if graph.is_graph(target, self.base_url):
+            return self._explain_graph(tenant, client, target, person)
         if resource is None:
             return Explanation(client.name, target, username, self._unknown_target(tenant, target), {})
         decision = policy.decide(tenant, client, resource, person)
@@ -270,6 +278,25 @@ class LocalProvider:
                 version=resource.token_version,
             )
         return Explanation(client.name, resource.name, username, decision, claims)
+
+    def _explain_graph(
+        self, tenant: Tenant, client: Application, audience: str, person: User | None
+    ) -> Explanation:
+        decision = decide_graph(client, Scope(frozenset(), audience, (DEFAULT,)), person)
+        claims = token_claims.graph_token(
+            Issuer(self.base_url, tenant),
+            client,
+            person,
+            scopes=decision.scopes,
+            roles=decision.roles,
+            audience=audience,
+            azpacr="2",
+            now=int(self.now()),
+            lifetime=token_claims.random_lifetime(),
+        )
+        return Explanation(
+            client.name, graph.NAME, person.username if person is not None else "", decision, claims
+        )
 
     def mint(self, consumer: str, target: str, user: str | None = None) -> tuple[Explanation, str | None]:
         """The result of `explain`, and the token itself if one is issued."""
@@ -337,12 +364,13 @@ class LocalProvider:
     def stray_key(self) -> PrivateKey:
         """A key that is published nowhere."""
         if self._stray_key is None:
-            self._stray_key = PrivateKey.generate()
+            self._stray_key = PrivateKey.generate(self.keyring.algorithm)
         return self._stray_key
 
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
-        return discovery.document(self.base_url, tenant.id, Issuer(self.base_url, tenant), version)
+        issuer = Issuer(self.base_url, tenant)
+        return discovery.document(self.base_url, tenant.id, issuer, version, self.keyring.algorithm)
 
     def key_set(self, issuer: str) -> dict[str, Any]:
         """The key set document."""

@@ -595,3 +595,10 @@ async def test_groups_overage_is_resolved() -> None:
             json={"securityEnabledOnly": False},
         )
         assert sorted(answer.json["value"]) == ids
+
+
+async def test_post_quantum_signatures() -> None:
+    """Graph accepts tokens of the algorithm that the provider signs with."""
+    local = local_entra(MANIFESTS, DIRECTORY, signing_algorithm="ML-DSA-44")
+    async with served(local) as entra:
+        assert (await get(entra, await user_token(entra, "User.Read"), "me")).status == 200

@@ -166,3 +166,15 @@ async def test_the_older_endpoint(entra: Caller) -> None:
     form = {"grant_type": "client_credentials", "resource": URL, **entra.credentials("reader")}
     answer = await entra.request("POST", f"/{entra.tenant_id('reader')}/oauth2/token", data=form)
     assert answer.claims["aud"] == answer.json["resource"] == URL
+
+
+async def test_explain(entra: Caller) -> None:
+    """`explain` knows Graph, and what the console mints works there."""
+    explanation = entra.local.explain("dev-gcp:team:app", URL, "ada")
+    assert explanation.granted
+    assert (explanation.target, explanation.user) == ("Microsoft Graph", "ada@trygdeetaten.no")
+    assert explanation.claims["scp"] == "User.Read GroupMember.Read.All"
+    body = {"consumer": "dev-gcp:team:reader", "target": URL}
+    minted = await entra.request("POST", "/admin/api/tokens", json=body)
+    headers = {"Authorization": f"Bearer {minted.json['access_token']}"}
+    assert (await entra.request("GET", "/v1.0/users", headers=headers)).status == 200

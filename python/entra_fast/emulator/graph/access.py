@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from entra_fast._native import KeySet, Policy, Validator
+from entra_fast._native import Policy, Validator
 from entra_fast.emulator.graph.errors import GraphError
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.manifest_schema import GRAPH_ROLES_ANNOTATION
 from entra_fast.emulator.model.registry import Registry, Tenant
 from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.errors import InvalidToken
 
@@ -96,12 +96,12 @@ class Caller:
             f"needs {wanted}; the token has {has}",
             remedy=f"request the scope {wanted}"
             if self.user_id
-            else f"add {wanted} to the annotation {GRAPH_ROLES_ANNOTATION} of {self.client}",
+            else f"add {wanted} to the annotation {graph.ROLES_ANNOTATION} of {self.client}",
         )
 
 
 def authenticate(
-    authorization: str | None, registry: Registry, base_url: str, key_set: KeySet, now: float
+    authorization: str | None, registry: Registry, base_url: str, keyring: Keyring, now: float
 ) -> Caller:
     """Verify the token of a request. Raises GraphError 401; its detail is the validator's own finding."""
     scheme, _, token = (authorization or "").strip().partition(" ")
@@ -112,9 +112,11 @@ def authenticate(
         for tenant in registry.tenants
         for name in (Issuer(base_url, tenant).v1, Issuer(base_url, tenant).v2)
     ]
-    policy = Policy(issuers=issuers, audiences=graph.audiences(base_url), leeway=0.0)
+    policy = Policy(
+        issuers=issuers, audiences=graph.audiences(base_url), algorithms=keyring.algorithms, leeway=0.0
+    )
     try:
-        claims = Validator(policy, key_set, cache_entries=1).validate(token.strip(), now)
+        claims = Validator(policy, keyring.key_set, cache_entries=1).validate(token.strip(), now)
     except InvalidToken as error:
         text = {
             "wrong_audience": "Access token validation failure. Invalid audience.",

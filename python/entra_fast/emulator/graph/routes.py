@@ -111,7 +111,7 @@ class _Call:
         """The body of a successful response. Raises GraphError."""
         local, request = self._local, self._request
         self.caller = caller = authenticate(
-            request.authorization, local.registry, local.base_url, local.keyring.key_set, local.now()
+            request.authorization, local.registry, local.base_url, local.keyring, local.now()
         )
         self.reasons.append(caller.check())
         segments = request.segments

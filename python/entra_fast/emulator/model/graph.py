@@ -25,6 +25,10 @@ ROLES: Final = ("User.Read.All", "GroupMember.Read.All", "Group.Read.All", "Dire
 SCOPES: Final = ("User.Read", "User.ReadBasic.All", *ROLES)
 """Delegated permissions. This Graph is read-only, so there are none for writing."""
 
+SCOPES_ANNOTATION: Final = "entra-fast/graph-scopes"
+ROLES_ANNOTATION: Final = "entra-fast/graph-roles"
+"""Annotations of a manifest that grant an application further SCOPES, and ROLES."""
+
 _SPELLINGS: Final = {name.lower(): name for name in SCOPES}
 
 
@@ -45,7 +49,7 @@ def addresses(base_url: str) -> tuple[str, ...]:
 
 def is_graph(identifier: str | None, base_url: str) -> bool:
     """Whether a resource is Graph: by client id or address, the provider's own address included."""
-    return identifier is not None and identifier.removesuffix("/").lower() in addresses(base_url)
+    return identifier is not None and identifier.removesuffix("/") in addresses(base_url)
 
 
 def audiences(base_url: str) -> Iterable[str]:

@@ -18,8 +18,6 @@ from entra_fast.emulator.model.wording import quoted
 DEFAULT_NAMESPACE: Final = "default"  # as naiserator does
 CLUSTER_ANNOTATION: Final = "entra-fast/cluster"
 TOKEN_VERSION_ANNOTATION: Final = "entra-fast/access-token-version"
-GRAPH_SCOPES_ANNOTATION: Final = "entra-fast/graph-scopes"
-GRAPH_ROLES_ANNOTATION: Final = "entra-fast/graph-roles"
 
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
@@ -238,8 +236,8 @@ class Annotations(Section, extra="allow"):
 
     cluster: Name | None = Field(None, alias=CLUSTER_ANNOTATION)
     token_version: Literal["1", "2"] = Field("2", alias=TOKEN_VERSION_ANNOTATION)
-    graph_scopes: Annotated[str, _one_of(graph.SCOPES)] = Field("", alias=GRAPH_SCOPES_ANNOTATION)
-    graph_roles: Annotated[str, _one_of(graph.ROLES)] = Field("", alias=GRAPH_ROLES_ANNOTATION)
+    graph_scopes: Annotated[str, _one_of(graph.SCOPES)] = Field("", alias=graph.SCOPES_ANNOTATION)
+    graph_roles: Annotated[str, _one_of(graph.ROLES)] = Field("", alias=graph.ROLES_ANNOTATION)
 
 
 class Metadata(Section):

@@ -11,13 +11,16 @@ SHARED: Final = ("common", "organizations")
 """Names that are not tenants, but that Entra ID accepts in the same position."""
 
 
-def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> dict[str, Any]:
+def document(
+    base_url: str, path: str, issuer: Issuer | str, version: int, algorithm: str = "RS256"
+) -> dict[str, Any]:
     """A discovery document in Entra's form; what this provider does not support is not in it.
 
     Args:
         path: tenant id, or one of SHARED.
         issuer: the text of `issuer` where it is a template.
         version: 1 or 2.
+        algorithm: what the provider signs with.
     """
     root = f"{base_url}/{path}"
     middle = "/v2.0" if version == 2 else ""
@@ -33,7 +36,7 @@ def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> di
         "jwks_uri": f"{root}/discovery{middle}/keys",
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": [algorithm],
         "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
         "response_types_supported": ["code"],
         "grant_types_supported": [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
-from entra_fast.emulator.model.manifest_schema import GRAPH_SCOPES_ANNOTATION
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.policy import Decision, Reason
@@ -42,7 +41,7 @@ def decide_graph(client: Application, scope: Scope, user: User | None = None) ->
             granted[found] = None
         else:
             text = f"nobody has consented to {found} of {graph.NAME} for {client.name}"
-            remedy = f"add {found} to the annotation {GRAPH_SCOPES_ANNOTATION} of {client.name}"
+            remedy = f"add {found} to the annotation {graph.SCOPES_ANNOTATION} of {client.name}"
             error = EntraError(65001, client_id=client.client_id, client=client.name)
             return Decision(False, (Reason("scope", False, text, client.location, remedy),), error)
     scopes = tuple(granted)

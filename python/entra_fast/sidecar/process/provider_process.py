@@ -40,9 +40,11 @@ TICK = 0.05
 """Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
 suspended, so was the worker, and it did not hang."""
 SYNC_TIMEOUT = 1.0
-"""Seconds within which a worker must acknowledge a replaced token; otherwise it counts as hung."""
+"""Seconds without any work after which a worker that has not acknowledged a replaced token counts as hung."""
 HANG_TIMEOUT = 5.0
-"""Seconds within which a worker must answer a check."""
+"""Seconds without any work after which a worker that has not answered a check counts as hung."""
+LONGEST_SILENCE = 60.0
+"""Seconds after which a worker that has not answered counts as hung, whatever it does."""
 CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
@@ -60,6 +62,7 @@ class ConnectedWorker:
     Attributes:
         number: of its slot, from 0. Its replacement has the same number.
         end: ends the process for a reason, and returns when it is gone.
+        progress: returns a number that has changed if the worker has done any work.
         channel: to the process.
         greeted: whether it has said hello.
         serving: whether it accepts connections.
@@ -69,6 +72,7 @@ class ConnectedWorker:
 
     number: int
     end: Callable[[str], Awaitable[None]]
+    progress: Callable[[], int]
     channel: Channel | None = None
     greeted: bool = False
     serving: bool = False
@@ -171,7 +175,12 @@ class ProviderProcess:
         program."""
         match name:
             case "token":
-                return self._token(worker, *_wanted(fields), skip_cache=_flag(fields, "skip_cache"))
+                return self._token(
+                    worker,
+                    *_wanted(fields),
+                    skip_cache=_flag(fields, "skip_cache"),
+                    claims=_optional_text(fields, "claims"),
+                )
             case "renew":
                 self._renew(worker, *_wanted(fields))
             case "keys":
@@ -225,18 +234,24 @@ class ProviderProcess:
     # --- tokens ---
 
     async def _token(
-        self, worker: ConnectedWorker, target: str, subject_token: str | None, *, skip_cache: bool
+        self,
+        worker: ConnectedWorker,
+        target: str,
+        subject_token: str | None,
+        *,
+        skip_cache: bool,
+        claims: str | None,
     ) -> Fields:
         tokens, provider = self._provider.tokens, self._settings.provider
         if tokens is None or provider is None:
             raise ValueError("no provider is enabled")
         announced_before = self._tokens.announced
         if subject_token is None:
-            token = await tokens.acquire(target, skip_cache=skip_cache)
+            token = await tokens.acquire(target, skip_cache=skip_cache, claims=claims)
         else:
-            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache)
+            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
         answered_at = self._clocks.monotonic()
-        if skip_cache:
+        if skip_cache or claims is not None:
             await self._until_taken(worker)
         elif worker.channel is not None:
             key = token_key(provider, scope_for(target), subject_token)
@@ -249,7 +264,9 @@ class ProviderProcess:
         """Return when every worker has applied all tokens announced so far. The worker that asked reads the
         announcement before the answer."""
         others = [worker for worker in self.workers if worker is not asking]
-        taken = await asyncio.gather(*(self._answer(worker, "sync", SYNC_TIMEOUT) for worker in others))
+        taken = await asyncio.gather(
+            *(self._answer(worker, "sync", SYNC_TIMEOUT, LONGEST_SILENCE) for worker in others)
+        )
         hanging = [worker for worker, answer in zip(others, taken, strict=True) if answer is None]
         await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
@@ -323,7 +340,9 @@ class ProviderProcess:
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
-        await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
+        await asyncio.gather(
+            *(self._ask_for_figures(worker, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT) for worker in self.workers)
+        )
         workers = [worker.figures for worker in self.workers]
         return await self.metrics.exposition([*self._past.values(), *workers])
 
@@ -351,11 +370,12 @@ class ProviderProcess:
             await asyncio.sleep(CHECK_INTERVAL)
 
     async def _end_if_hung(self, worker: ConnectedWorker) -> None:
-        if not await self._ask_for_figures(worker, HANG_TIMEOUT) and worker in self.workers:
+        answered = await self._ask_for_figures(worker, HANG_TIMEOUT, LONGEST_SILENCE)
+        if not answered and worker in self.workers:
             await worker.end("hung")
 
-    async def _ask_for_figures(self, worker: ConnectedWorker, timeout: float) -> bool:  # noqa: ASYNC109 - in ticks
-        answer = await self._answer(worker, "figures", timeout)
+    async def _ask_for_figures(self, worker: ConnectedWorker, idle: float, silent: float) -> bool:
+        answer = await self._answer(worker, "figures", idle, silent)
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
         worker.figures = answer["figures"]
@@ -368,19 +388,18 @@ class ProviderProcess:
         examples, self._examples = self._examples, {}
         return Introspections.of(self.metrics, every, examples)
 
-    async def _answer(
-        self,
-        worker: ConnectedWorker,
-        name: str,
-        timeout: float,  # noqa: ASYNC109 - in ticks
-    ) -> Fields | None:
-        """The answer of a worker, or None if it takes too long or the worker is gone."""
+    async def _answer(self, worker: ConnectedWorker, name: str, idle: float, silent: float) -> Fields | None:
+        """The answer of a worker; None if the worker is gone, has done nothing for `idle` seconds, or has not
+        answered for `silent` seconds. An overloaded worker answers late, but works all the time."""
         if worker.channel is None:
             return None
         answer = worker.channel.call(name)
-        for _ in range(math.ceil(timeout / TICK)):
+        progress, idle_ticks = worker.progress(), 0
+        for _ in range(math.ceil(silent / TICK)):
             done, _ = await asyncio.wait((answer,), timeout=TICK)
-            if done:
+            before, progress = progress, worker.progress()
+            idle_ticks = idle_ticks + 1 if progress == before else 0
+            if done or idle_ticks >= idle / TICK:
                 break
         if not answer.done():
             answer.cancel()
