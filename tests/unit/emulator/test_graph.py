@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from entra_fast._native import unverified_claims
+from entra_fast.emulator import User
+from entra_fast.emulator.graph.conditions import parse_filter, parse_search
+from entra_fast.emulator.graph.errors import GraphError
+from entra_fast.emulator.graph.resources import USER
 from support.local_entra import Answer, Caller, Clock, local_entra, manifest, served
 
 from .conftest import CALLBACK
@@ -602,3 +608,53 @@ async def test_post_quantum_signatures() -> None:
     local = local_entra(MANIFESTS, DIRECTORY, signing_algorithm="ML-DSA-44")
     async with served(local) as entra:
         assert (await get(entra, await user_token(entra, "User.Read"), "me")).status == 200
+
+
+async def test_planned_faults(entra: Caller) -> None:
+    """Throttling has Graph's form; other faults are those of every endpoint; afterwards all is well."""
+    token = await user_token(entra, "User.Read")
+    for fault in ({"kind": "throttle", "value": 7}, {"kind": "status", "value": 503}):
+        planned = await entra.request(
+            "POST", "/admin/api/faults", json={**fault, "endpoint": "graph", "count": 1}
+        )
+        assert planned.status == 201, planned.text
+        if fault["kind"] == "throttle":
+            answer = await get(entra, token, "me")
+            refused(answer, 429, "TooManyRequests", "Too many requests.")
+            assert answer.headers["Retry-After"] == "7"
+    assert (await get(entra, token, "me")).status == 503
+    assert (await get(entra, token, "me")).status == 200
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "mail",
+                "displayName",
+                "businessPhones",
+                "accountEnabled",
+                "eq",
+                "in",
+                "and",
+                "or",
+                "not",
+                "(",
+                ")",
+            ]
+        )
+        | st.sampled_from(["startswith(", "startswith(mail,'a')", "mail eq null", ",", "'a'", "null", "true"])
+        | st.text(max_size=5),
+        max_size=12,
+    )
+)
+def test_any_filter_is_a_condition_or_refused(words: list[str]) -> None:
+    """Nothing that is sent as a filter or a search is an internal error."""
+    user = User("id", "Ada", "ada@t.no", None, ())
+    for parse, text in ((parse_filter, " ".join(words)), (parse_search, '"' + '" AND "'.join(words) + '"')):
+        try:
+            condition = parse(USER, text)
+        except GraphError:
+            continue
+        assert condition(user) in (True, False)

@@ -31,6 +31,11 @@ class GraphError(Exception):
         return {"error": {"code": self.code, "message": self.message, "innerError": inner}}
 
 
+def throttled() -> GraphError:
+    """429, a planned fault."""
+    return GraphError(429, "TooManyRequests", "Too many requests.")
+
+
 def bad_request(message: str, remedy: str = "") -> GraphError:
     """400: the request is malformed."""
     return GraphError(400, "Request_BadRequest", message, remedy=remedy)

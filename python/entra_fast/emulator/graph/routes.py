@@ -71,9 +71,14 @@ def answer(local: LocalProvider, request: Request) -> Response:
         if not call.reasons or call.reasons[-1].passed:
             call.reasons.append(Reason("request", False, error.detail, remedy=error.remedy))
         _record(local, request, call, error)
-        return Response(error.status, error.body(local.now(), request.request_id, request.client_request_id))
+        return refuse(local, request, error)
     _record(local, request, call, None)
     return response
+
+
+def refuse(local: LocalProvider, request: Request, error: GraphError) -> Response:
+    """The response to a request that is refused without being looked at."""
+    return Response(error.status, error.body(local.now(), request.request_id, request.client_request_id))
 
 
 def _record(local: LocalProvider, request: Request, call: _Call, error: GraphError | None) -> None:

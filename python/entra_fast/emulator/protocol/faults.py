@@ -15,7 +15,7 @@ from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.errors import ConfigurationError
 
-ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "any")
+ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "graph", "any")
 MAX_FAULTS: Final = 100
 MAX_DELAY: Final = 120.0
 

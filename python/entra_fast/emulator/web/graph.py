@@ -7,7 +7,9 @@ from typing import Final
 from aiohttp import web
 
 from entra_fast.emulator.graph import routes
+from entra_fast.emulator.graph.errors import throttled
 from entra_fast.emulator.model import graph
+from entra_fast.emulator.web.endpoints import apply_faults
 from entra_fast.emulator.web.handling import LOCAL, NO_STORE, correlation_id, json_response
 
 # Tokens are sent in a header, which no page can make a browser add by itself.
@@ -29,7 +31,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_route("*", f"{routes.ROOT}/{{path:.*}}", _graph)
 
 
-async def _graph(request: web.Request) -> web.Response:
+async def _graph(request: web.Request) -> web.StreamResponse:
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=_PREFLIGHT)
     local = request.app[LOCAL]
@@ -43,7 +45,12 @@ async def _graph(request: web.Request) -> web.Response:
         body=await request.read(),
         client_request_id=correlation_id(request),
     )
-    answer = routes.answer(local, asked)
+    faults = local.faults.take("graph")
+    throttle = next((fault for fault in faults if fault.kind == "throttle"), None)
+    others = tuple(fault for fault in faults if fault is not throttle)
+    if (broken := await apply_faults(request, others)) is not None:
+        return broken
+    answer = routes.answer(local, asked) if throttle is None else routes.refuse(local, asked, throttled())
     headers = {
         **NO_STORE,
         **_ANY_ORIGIN,
@@ -51,6 +58,8 @@ async def _graph(request: web.Request) -> web.Response:
         "client-request-id": asked.client_request_id,
         "OData-Version": "4.0",
     }
+    if throttle is not None:
+        headers["Retry-After"] = str(int(throttle.value))
     if answer.status == 401:
         headers["WWW-Authenticate"] = (
             f'Bearer realm="", authorization_uri="{local.base_url}/common/oauth2/authorize", '
