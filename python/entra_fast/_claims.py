@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import orjson
 
+from entra_fast._native import Agent, unverified_agent
 from entra_fast.errors import Forbidden
 
 
@@ -95,6 +96,11 @@ class ClaimsView(Mapping[str, Any]):
         """Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`)."""
         azp = self._string("azp")
         return self._string("appid") if azp is None else azp
+
+    @property
+    def agent(self) -> Agent | None:
+        """The agent identity behind the token (Microsoft Entra Agent ID); None if there is none."""
+        return unverified_agent(self._text)
 
     @property
     def name(self) -> str | None:

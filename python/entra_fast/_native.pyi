@@ -91,6 +91,12 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
 
     Raises InvalidToken when it is not a JWT."""
 
+def unverified_agent(claims: str) -> Agent | None:
+    """The agent identity in claims that somebody else has verified, or nobody: their JSON text.
+
+    Raises:
+        InvalidToken: code `claims_not_an_object`."""
+
 def unverified_issuer(token: str | bytes, max_token_bytes: int) -> str:
     """The issuer that a token names, not verified: it only chooses who verifies the token.
 

@@ -337,6 +337,13 @@ fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResul
     to_python(py, claims.map_err(|error: Error| refusal(&error))?.root())
 }
 
+/// The agent identity in claims that somebody else has verified, or nobody: their JSON text.
+#[pyfunction]
+fn unverified_agent(claims: &str) -> PyResult<Option<Agent>> {
+    let claims = CoreClaims::dangerous_from_text(claims).map_err(|error| refusal(&error))?;
+    Ok(claims.agent().map(Agent))
+}
+
 /// The issuer that a token names, not verified: it only chooses who verifies the token.
 #[pyfunction]
 fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResult<String> {
@@ -350,5 +357,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;
     module.add_function(wrap_pyfunction!(unverified_claims, module)?)?;
+    module.add_function(wrap_pyfunction!(unverified_agent, module)?)?;
     module.add_function(wrap_pyfunction!(unverified_issuer, module)?)
 }

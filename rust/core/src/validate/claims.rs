@@ -56,6 +56,10 @@ impl Claims {
     pub(crate) fn decode(segment: &[u8]) -> Result<Self, Error> {
         let text = base64url::decode(segment)
             .map_err(|_| Error::NotAJwt { expected: "a base64url payload", found: "other characters" })?;
+        Self::parse(text)
+    }
+
+    fn parse(text: Vec<u8>) -> Result<Self, Error> {
         let document = Document::parse(text).map_err(|error| Error::ClaimsNotAnObject { found: error.reason() })?;
         if document.root().kind() == Kind::Object {
             let has_active = document.root().get("active").is_some();
@@ -71,6 +75,14 @@ impl Claims {
     /// [`Error::NotAJwt`] or [`Error::ClaimsNotAnObject`].
     pub fn dangerous_unverified(segment: &[u8]) -> Result<Self, Error> {
         Self::decode(segment)
+    }
+
+    /// Claims that somebody else has verified, or nobody: their JSON text.
+    ///
+    /// # Errors
+    /// [`Error::ClaimsNotAnObject`].
+    pub fn dangerous_from_text(text: &str) -> Result<Self, Error> {
+        Self::parse(text.as_bytes().to_vec())
     }
 
     /// The claims' JSON text, exactly as it was signed.
