@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -474,7 +475,7 @@ def test_an_address_is_written_as_it_is_read() -> None:
 # --- everything that is wrong ---
 
 
-def examined(directory: Path = NOWHERE, **changes: str | None) -> list[str]:
+def examined(changes: Mapping[str, str | None], directory: Path = NOWHERE) -> list[str]:
     """The sentences about everything that is wrong."""
     environ = {name: value for name, value in {**BASE, **changes}.items() if value is not None}
     return [problem.message for problem in Settings.examined(environ, directory)[1]]
@@ -505,7 +506,7 @@ def test_every_wrong_setting_is_reported() -> None:
         "ENTRA_FAST_REDIS_URL": "http://redis.example",
         "ENTRA_FAST_REDIS_KEY": "short",
     }
-    found = examined(**wrong)
+    found = examined(wrong)
     assert sorted(message.split()[0].rstrip(":") for message in found) == sorted(wrong)
     assert refused(**wrong).message == found[0]
 
@@ -527,12 +528,14 @@ def test_every_wrong_setting_is_reported() -> None:
 )
 def test_every_missing_setting_is_reported(changes: dict[str, str | None], missing: list[str]) -> None:
     """Also where one of them alone would stop the start."""
-    assert [message.split()[0].rstrip(",") for message in examined(**changes)] == missing
+    assert [message.split()[0].rstrip(",") for message in examined(changes)] == missing
 
 
 def test_a_wrong_setting_is_not_missing_as_well() -> None:
     """It is reported once, under the name that the user wrote."""
-    (message,) = examined(AZURE_ENABLED="true", AZURE_APP_CLIENT_ID=None, AZURE_CLIENT_ID="with a space")
+    (message,) = examined(
+        {"AZURE_ENABLED": "true", "AZURE_APP_CLIENT_ID": None, "AZURE_CLIENT_ID": "with a space"}
+    )
     assert message == "AZURE_CLIENT_ID must be a client id without spaces"
 
 
@@ -540,7 +543,7 @@ def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     """All of them, whatever they hold."""
     for name in ("AZURE_APP_CLIENT_ID", "AZURE_APP_JWK", "ENTRA_FAST_LOG_LEVEL"):
         (tmp_path / name).write_bytes(b"\xff")
-    found = examined(tmp_path, AZURE_APP_CLIENT_ID=None, AZURE_APP_JWK=None)
+    found = examined({"AZURE_APP_CLIENT_ID": None, "AZURE_APP_JWK": None}, tmp_path)
     assert sorted(found) == [
         "AZURE_APP_CLIENT_ID: its file is not text in UTF-8",
         "AZURE_APP_JWK: its file is not text in UTF-8",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from entra_fast.cli import emulator_tools, servers, sidecar_client, token_tools
+from entra_fast.cli.doctor import command as doctor
 from entra_fast.cli.terminal import (
     INTERRUPTED,
     OK,
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, parser=added)
         return added
 
-    for module in (servers, token_tools, sidecar_client, emulator_tools):
+    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools):
         module.add_commands(add_command)
     return parser
 
