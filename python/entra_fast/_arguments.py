@@ -8,10 +8,12 @@ validate.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from entra_fast import _signatures
@@ -19,6 +21,7 @@ from entra_fast._issuers import Issuer, IssuerChoice, P
 from entra_fast._native import MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import url_problem
+from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks_schedule import RefreshRules
@@ -91,7 +94,7 @@ def configure(
     max_token_bytes: int = MAX_TOKEN_BYTES,
     signatures: str = "fast",
     cache_entries: int = 20_000,
-    cache_bytes: int = 128 << 20,
+    cache_bytes: int | EllipsisType = ...,
     refresh: RefreshRules | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Configured:
@@ -126,6 +129,8 @@ def configure(
         sources = [Issuer(issuer=issuer, jwks_uri=jwks_uri, jwks=jwks)]
     size = _count("max_token_bytes", max_token_bytes)
     # The limits hold for all parts together: each gets its share, rounded up so that none is without a cache.
+    if cache_bytes is ...:
+        cache_bytes = _default_cache_bytes()
     shares = [
         -(-_count(name, value) // len(sources))
         for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
@@ -212,22 +217,19 @@ def _completed(issuer: Issuer, found: KeyDiscovery) -> Issuer:
     return dataclasses.replace(issuer, issuer=named, jwks_uri=found.jwks_uri, discovery=None)
 
 
-def new_http_client(options: HttpOptions) -> AsyncHttpClient:
-    try:
-        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is an extra
-    except ImportError:
-        from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient  # noqa: PLC0415
-
-        return ThreadedHttpClient(BlockingHttpClient.from_options(options))
-    return HttpClient.from_options(options)
-
-
 def _names(setting: str, value: Iterable[str]) -> list[str]:
     """One name or several. A string is one name, not a list of characters."""
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
     return names
+
+
+@functools.cache
+def _default_cache_bytes() -> int:
+    from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
+
+    return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
 
 def _count(setting: str, value: int) -> int:
@@ -286,7 +288,7 @@ async def fetch_discovery_async(
     if http is None or isinstance(http, HttpOptions):
         options = checked_options(http)
         options.check_environment()
-        own = new_http_client(options)
+        own = transport.asynchronous(options)
         try:
             answer = await _get(own, url)
         finally:

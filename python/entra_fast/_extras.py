@@ -39,6 +39,7 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
     "grpc": {"grpcio": "grpc"},
     "requests": {"requests": "requests"},
     "httpx": {"httpx": "httpx"},
+    "httpx2": {"httpx2": "httpx2"},
 }
 """For each extra the packages that must be there, with a module of each."""
 

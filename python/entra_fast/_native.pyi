@@ -235,6 +235,9 @@ class Validator:
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
         """Each check in turn: check, passed (None if it could not be made), value, code, message, expected,
         actual."""
+    def sweep(self, *, parts: int, now: float | None = None) -> int:
+        """Remove expired tokens, and those whose key is gone, from one of `parts` parts of the cache, each
+        time from the next one. Returns how many."""
     def stats(self) -> dict[str, int]:
         """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
 
@@ -302,6 +305,9 @@ class TokenCache:
         fails."""
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         """Make the renewal due again, `retry_in` seconds after `monotonic`."""
+    def sweep(self, *, monotonic: float, now: float, parts: int) -> int:
+        """Remove expired tokens from one of `parts` parts of the cache, each time from the next one. Returns
+        how many."""
     def remove(self, key: bytes) -> None: ...
     def stats(self) -> dict[str, int]:
         """entries, bytes, hits, misses, evictions, expired."""

@@ -158,7 +158,7 @@ class Servers:
         }
         sidecar = await start_sidecar(Settings.from_environment(environment, Path(os.devnull)))
         self._parts.append(sidecar)
-        while await sidecar.service.readiness() is not None:  # noqa: ASYNC110 - a question
+        while not (await sidecar.service.readiness()).ready:  # noqa: ASYNC110 - a question
             await asyncio.sleep(0.01)
         return sidecar
 

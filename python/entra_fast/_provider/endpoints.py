@@ -113,6 +113,14 @@ class EndpointFinder:
             raise ProviderError(*self._failure.args)  # a new one for each caller: tracebacks would add up
         return await self._ask()
 
+    async def token_endpoint(self) -> str:
+        """The token endpoint, which needs no discovery where it is set.
+
+        Raises:
+            ProviderError: as `find`.
+        """
+        return self._settings.token_endpoint or (await self.find()).token_endpoint
+
     async def _ask(self) -> Endpoints:
         return await self._requests.join("document", self._fetch)
 

@@ -27,6 +27,7 @@ from entra_fast._provider.http_rules import (
     forget_frames,
     form_request,
     get_request,
+    json_request,
     trusting_context,
 )
 from entra_fast._settings.model import OutboundSettings
@@ -126,6 +127,16 @@ class HttpClient:
     ) -> HttpResponse:
         """POST of form fields; otherwise like `get`."""
         return await self._request(form_request(url, fields, headers), timeout)
+
+    async def post_json(
+        self,
+        url: str,
+        document: object,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """POST of a JSON document; otherwise like `get`."""
+        return await self._request(json_request(url, document), timeout)
 
     async def aclose(self) -> None:
         """Close all connections. The client cannot be used afterwards."""

@@ -10,9 +10,8 @@ import asyncio
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials, authenticated
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.endpoints import EndpointFinder
+from entra_fast._provider.http_rules import HttpFailure, TokenTransport
 from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
@@ -21,6 +20,7 @@ from entra_fast._provider.oauth import (
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
+    scope_for,
     without_secrets,
 )
 from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
@@ -37,7 +37,7 @@ class TokenEndpoint:
         *,
         kind: ProviderKind,
         finder: EndpointFinder,
-        http: HttpClient,
+        http: TokenTransport,
         credentials: Credentials,
         metrics: Metrics,
         timing: Timing,
@@ -50,26 +50,31 @@ class TokenEndpoint:
         self._metrics = metrics
         self._timing = timing
 
+    def scope_for(self, target: str) -> str:
+        """See `oauth.scope_for`."""
+        return scope_for(target)
+
     @property
     def credential_rejected(self) -> bool:
         """Whether the provider rejects the present credential, as far as is known."""
         return self._credentials.rejection is not None
 
-    async def request(self, wanted: WantedToken, deadline: float) -> FetchedToken:
+    async def request(self, wanted: WantedToken, deadline: float, *, new: bool = True) -> FetchedToken:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them.
 
         Args:
             deadline: a time of the monotonic clock.
+            new: has no effect: the provider issues new tokens only.
 
         Raises:
             ProviderError: no token was issued.
         """
-        endpoints = await self._endpoints(deadline)
+        token_endpoint = await self._url(deadline)
 
         async def attempt(fields: dict[str, str]) -> FetchedToken:
             # The lifetime is counted from before the request: too short is better than too long.
             sent_at = self._timing.monotonic()
-            response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
+            response = await self._post(wanted, token_endpoint, fields, deadline - sent_at)
             return FetchedToken(
                 response.access_token,
                 response.expires_in,
@@ -78,14 +83,12 @@ class TokenEndpoint:
                 response.cacheable and wanted.is_cacheable,
             )
 
-        return await authenticated(
-            self._credentials, self._kind, endpoints.token_endpoint, self._timing.clock, attempt
-        )
+        return await authenticated(self._credentials, self._kind, token_endpoint, self._timing.clock, attempt)
 
-    async def _endpoints(self, deadline: float) -> Endpoints:
+    async def _url(self, deadline: float) -> str:
         try:
             async with asyncio.timeout(deadline - self._timing.monotonic()):
-                return await self._finder.find()
+                return await self._finder.token_endpoint()
         except TimeoutError:  # the request for them continues for other callers
             raise ProviderError(
                 "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
@@ -99,6 +102,8 @@ class TokenEndpoint:
             form = client_credentials_form(client_id, scope, credential)
         else:
             form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        if wanted.claims is not None:
+            form["claims"] = wanted.claims
         started = self._timing.monotonic()
         outcome = "cancelled"
         try:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entra_fast import _extras
+from entra_fast._memory import memory_limit
 from entra_fast._net import proxies_from
 from entra_fast._settings import catalogue
+from entra_fast._settings.cache_sizes import cache_settings
 from entra_fast._settings.kinds import FilePath
 from entra_fast._settings.model import (
     CacheSettings,
@@ -36,6 +38,7 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
+_ROOT = Path("/")
 _OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
 """Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
@@ -60,7 +63,11 @@ class Settings:
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        root: Path = _ROOT,
     ) -> Settings:
         """Read and check all settings.
 
@@ -68,15 +75,20 @@ class Settings:
             environ: the environment; `os.environ` when None. An empty variable counts as unset.
             directory: files with settings; by default `ENTRA_FAST_SETTINGS_DIRECTORY`, or the directory
                 where NAIS mounts them, if it exists.
+            root: where the container's memory limit is looked up; for tests.
 
         Raises:
             ConfigurationError: with the setting's name; its message never contains the value of a secret.
         """
-        return cls._read(settings_reader(environ, directory))
+        return cls._read(settings_reader(environ, directory), root)
 
     @classmethod
     def examined(
-        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        root: Path = _ROOT,
     ) -> tuple[Settings, list[ConfigurationError]]:
         """All settings with everything that is wrong with them, where `from_environment` raises the first
         problem. A setting that is wrong has its default here: do not serve with it.
@@ -84,27 +96,26 @@ class Settings:
         Args:
             environ: as for `from_environment`.
             directory: as for `from_environment`.
+            root: as for `from_environment`.
         """
         problems: list[ConfigurationError] = []
         try:
             read = settings_reader(environ, directory, problems)
         except ConfigurationError as error:
             # What the directory holds is not known, so nothing can be said to be missing.
-            settings = cls._read(Reader(os.environ if environ is None else environ, None, problems))
+            read = Reader(os.environ if environ is None else environ, None, problems)
+            settings = cls._read(read, root)
             return settings, [error, *(each for each in problems if each.code != "setting_missing")]
-        return cls._read(read), problems
+        return cls._read(read, root), problems
 
     @classmethod
-    def _read(cls, read: Reader) -> Settings:
+    def _read(cls, read: Reader, root: Path) -> Settings:
+        server = _server_settings(read)
         return cls(
-            server=_server_settings(read),
+            server=server,
             provider=_provider_settings(read),
             outbound=_outbound_settings(read),
-            caches=CacheSettings(
-                max_entries=read.get(catalogue.CACHE_MAX_ENTRIES),
-                max_bytes=read.get(catalogue.CACHE_MAX_BYTES),
-                verified_entries=read.get(catalogue.VERIFIED_CACHE_ENTRIES),
-            ),
+            caches=cache_settings(read, server.workers, memory_limit(root)),
             shared_cache=_shared_cache_settings(read),
             unknown=(*_unknown(read.environ), *read.ignored),
         )
@@ -130,6 +141,20 @@ def settings_reader(
         if environment.get(row.name) and not directory.is_dir():
             raise ConfigurationError("setting_invalid", f"{row.name} must be an existing directory", row.name)
     return Reader(environment, directory, problems)
+
+
+def provider_client_settings(
+    environ: Mapping[str, str], directory: Path | None
+) -> tuple[ProviderSettings | None, OutboundSettings]:
+    """The settings that a client of the provider needs, without those of a sidecar: None if no provider is
+    enabled. Arguments as for `Settings.from_environment`.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    read = settings_reader(environ, directory)
+    is_named = read.get(catalogue.AZURE_ENABLED) is not None or read.names(catalogue.AZURE_APP_CLIENT_ID)
+    return _provider_settings(read) if is_named else None, _outbound_settings(read)
 
 
 def _unknown(names: Iterable[str]) -> Iterator[str]:

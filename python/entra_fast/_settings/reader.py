@@ -58,6 +58,15 @@ class Reader:
         Raises:
             ConfigurationError: code `setting_invalid` or `setting_unreadable`, unless problems are collected.
         """
+        value = self.explicit(setting)
+        return setting.default if value is None else value
+
+    def explicit(self, setting: Setting[V, D]) -> V | None:
+        """A setting's value if it is set.
+
+        Raises:
+            ConfigurationError: as for `get`.
+        """
         for name in (setting.name, *setting.aliases):
             with self.reporting(setting):
                 text = self._text(name)
@@ -70,7 +79,7 @@ class Reader:
                         if (value := setting.nearest(text)) is not None:
                             return value
                         self.ignored.append(f"{name} ({problem})")
-        return setting.default
+        return None
 
     def refuse(self, error: ConfigurationError, setting: Setting[Any, Any] | None = None) -> None:
         """Raise the error, or collect it where problems are collected: then the setting counts as unset. What

@@ -25,6 +25,7 @@ from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
+from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
@@ -46,6 +47,8 @@ CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
 """Seconds for a worker's figures when metrics are read; after that its last ones are used."""
+LEAST_TOKEN_BYTES = 1024
+"""No token of a provider takes less in the cache, so terms of more tokens need not be remembered."""
 NOT_DUE_PAUSE = 20.0
 """Seconds after which a worker asks again for a renewal that was not due."""
 
@@ -98,7 +101,7 @@ class ProviderProcess:
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
             self._cache,
-            settings.caches.max_entries,
+            min(settings.caches.max_entries, max(1, settings.caches.max_bytes // LEAST_TOKEN_BYTES)),
             self._clocks,
             lambda fields: self.announce("token", **fields),
             lambda fields: self.announce("renewal_failed", **fields),
@@ -119,8 +122,10 @@ class ProviderProcess:
             self.metrics, self.readiness_now, self._introspections, self._clocks.monotonic
         )
         self._checking: asyncio.Task[None] | None = None
+        self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
+        self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         self.metrics.ready.read_from(lambda: self.readiness_now().ready)
         self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
@@ -131,6 +136,7 @@ class ProviderProcess:
         if self._settings.provider is not None:
             self._status_log.start()
         self.access_log.start()
+        self._sweeps.start()
         self._checking = _background.start(self._check_workers(), "checks of workers")
 
     async def begin_draining(self) -> None:
@@ -141,9 +147,15 @@ class ProviderProcess:
     async def aclose(self) -> None:
         """Stop everything that runs in the background, and close the connections to the provider."""
         await self._status_log.aclose()
+        await self._sweeps.aclose()
         await _background.cancel(self._checking)
         await self._provider.aclose()
         self.access_log.close()
+
+    def _sweep(self) -> None:
+        self._tokens.sweep()
+        if self._provider.tokens is not None:
+            self._provider.tokens.sweep()
 
     # --- workers ---
 
@@ -444,8 +456,7 @@ class AnnouncedTokens:
         )
         self.announced += 1
         # Most users' tokens are never requested again: do not keep their terms until the limit is reached.
-        while self._terms and next(iter(self._terms.values())).has_ended(monotonic):
-            self._terms.popitem(last=False)
+        self._forget_ended(monotonic)
         terms = _Terms(self.announced, expires_in, monotonic, renew_in, subject_expires_at)
         self._terms[key] = terms
         self._terms.move_to_end(key)
@@ -456,6 +467,20 @@ class AnnouncedTokens:
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         self._cache.renewal_failed(key, monotonic=monotonic, retry_in=retry_in)
         self._announce_failure({"key": key.hex(), "monotonic": monotonic, "retry_in": retry_in})
+
+    def sweep_part(self) -> None:
+        """Remove expired tokens from a part of the cache."""
+        now, wall = self._clocks.monotonic(), self._clocks.wall()
+        self._cache.sweep(monotonic=now, now=wall, parts=LOOP_PARTS)
+
+    def sweep(self) -> None:
+        """Forget the terms of expired tokens."""
+        self._forget_ended(self._clocks.monotonic())
+
+    def _forget_ended(self, now: float) -> None:
+        # The terms are nearly in the order of their ends.
+        while self._terms and next(iter(self._terms.values())).has_ended(now):
+            self._terms.popitem(last=False)
 
     def known(self, key: bytes, since: int) -> Fields | None:
         """The announcement of the key's current token; None if there is none, or if it was announced after
