@@ -4,6 +4,7 @@ network and provider, one at a time."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import socket
@@ -18,9 +19,11 @@ import pytest
 import pytest_asyncio
 
 from entra_fast.cli.doctor import command, results
+from entra_fast.cli.doctor.examination import examine
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole
 from support.process import PROGRAM, inherited
 from support.provider import CLIENT_ID, CLIENT_KEY, Provider, granting, refuse
+from support.redis_server import RedisServer
 from support.sidecars import StartSidecar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +111,7 @@ async def test_if_all_is_well_it_says_so(provider: Provider, arguments: tuple[st
     assert (status, err) == (0, "")
     *lines, empty, last = out.splitlines()
     assert [line.split()[:2] for line in lines] == [
-        ["ok", name] for name in ("settings", "ports", *PROVIDER_CHECKS)
+        ["ok", name] for name in ("settings", "ports", "caches", *PROVIDER_CHECKS)
     ]
     assert (empty, last) == ("", "All is well: the sidecar can work with these settings.")
     assert len(provider.tries) == 1
@@ -154,6 +157,7 @@ async def test_every_wrong_setting_is_reported_and_the_rest_is_checked(
     ]
     assert found.of("warn") == ["settings"]
     assert found.of("ok") == ["ports", *PROVIDER_CHECKS]
+    assert found.the("caches")["premise"] == "settings"
 
 
 @pytest.mark.parametrize(
@@ -516,6 +520,102 @@ async def test_an_address_of_another_machine(doctor: Doctor, provider: Provider)
     assert found.the("ports")["remedy"] == "set BIND_ADDRESS to an address of this machine"
 
 
+# --- memory, and the shared cache ---
+
+
+def limited(root: Path, limit: int) -> Path:
+    """A container with this memory limit."""
+    for name, text in (("proc/self/cgroup", "0::/"), ("sys/fs/cgroup/memory.max", str(limit))):
+        file = root / name
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes", "name", "status"),
+    [
+        (256 << 20, {}, "caches", "ok"),
+        (32 << 20, {}, "caches", "warn"),
+        (256 << 20, {"ENTRA_FAST_CACHE_MAX_BYTES": str(1 << 30)}, "settings", "fail"),
+    ],
+)
+async def test_caches_are_compared_with_the_memory_limit(
+    tmp_path: Path, limit: int, sizes: dict[str, str], name: str, status: str
+) -> None:
+    """Sizes that are set and do not fit stop a start; a limit that is too low for anything does not."""
+    found: list[results.Result] = []
+    environ = {"AZURE_ENABLED": "false", "BIND_ADDRESS": "127.0.0.1:0", **sizes}
+    await examine(environ, None, lambda _: None, found.append, root=limited(tmp_path, limit))
+    (check,) = (check for check in found if check.id == name)
+    assert check.status == status
+    assert "limit" in check.found
+    if name == "settings":
+        assert next(each for each in found if each.id == "caches").premise == "settings"
+
+
+def with_redis(provider: Provider, url: str) -> dict[str, str]:
+    return provider.environment(
+        ENTRA_FAST_REDIS_URL=url, ENTRA_FAST_REDIS_KEY=base64.b64encode(bytes(range(32))).decode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "shown"),
+    [
+        (f"redis://:{SECRET}@127.0.0.1:{{port}}", "ok", "answers"),
+        ("redis://:wrong-password@127.0.0.1:{port}", "fail", "password"),
+        ("redis://127.0.0.1:{closed}", "warn", "no connection"),
+        ("redis://127.0.0.1:{provider}", "fail", "Redis"),
+    ],
+)
+async def test_the_shared_cache_is_asked(
+    doctor: Doctor, provider: Provider, tmp_path: Path, url: str, status: str, shown: str
+) -> None:
+    """It is optional at run time: that it cannot be reached is a warning, a wrong credential a failure."""
+    server = RedisServer(tmp_path, password=SECRET)
+    await server.start()
+    url = url.format(port=server.port, closed=closed_port(), provider=provider.port)
+    found = (await doctor(with_redis(provider, url))).the("shared_cache")
+    await server.stop()
+    assert found["status"] == status
+    assert shown in found["found"]
+
+
+async def test_a_shared_cache_with_a_certificate_that_is_not_trusted(
+    doctor: Doctor, provider: Provider, authority: Authority
+) -> None:
+    """The setting that names the authority is the same as for the provider."""
+    other = Provider()
+    await other.start(tls=authority.server("localhost"))
+    found = (await doctor(with_redis(provider, f"rediss://localhost:{other.port}"))).the("shared_cache")
+    await other.stop()
+    assert found["status"] == "fail"
+    assert "ENTRA_FAST_CA_BUNDLE" in found["remedy"]
+
+
+async def test_a_shared_cache_that_never_answers_ends_in_time(
+    doctor: Doctor, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the sidecar, nothing waits for it for long."""
+    monkeypatch.setattr(results, "TIME_LIMIT", 1.0)
+    silent = TcpProxy()
+    silent.always = black_hole
+    await silent.start()
+    found = await doctor(with_redis(provider, f"redis://127.0.0.1:{silent.port}"))
+    await silent.stop()
+    assert found.the("shared_cache")["status"] == "warn"
+    assert "in time" in found.the("shared_cache")["found"]
+
+
+async def test_a_shared_cache_with_a_wrong_setting_is_skipped(doctor: Doctor, provider: Provider) -> None:
+    """Without one, there is no such check."""
+    found = await doctor(with_redis(provider, "http://redis.example"))
+    assert found.the("shared_cache")["premise"] == "settings"
+    found = await doctor(provider.environment())
+    assert "shared_cache" not in [check["id"] for check in found.checks]
+
+
 # --- the command ---
 
 
@@ -537,14 +637,29 @@ async def test_options_of_serve_are_checked_with_it(provider: Provider) -> None:
     assert json.loads(out)["checks"][0]["found"].startswith("ENTRA_FAST_WORKERS must be")
 
 
-@pytest.mark.parametrize(
-    "arguments", [("doctor", "--jsn"), ("doctor", "--settings", "/nonexistent"), ("serve", "--json")]
-)
+@pytest.mark.parametrize("arguments", [("doctor", "--jsn"), ("doctor", "--settings", "/nonexistent")])
 async def test_a_wrong_command_line_is_2(arguments: tuple[str, ...]) -> None:
     """It is not a check that failed."""
     status, out, err = await printed({}, *arguments)
     assert (status, out) == (2, "")
     assert "entra-fast" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("doctor", "--json", "--jsn"), "usage"),
+        (("doctor", "--json", "--settings", "/nonexistent"), "command_failed"),
+        (("serve", "--json"), "command_failed"),
+    ],
+)
+async def test_with_json_errors_are_json_too(arguments: tuple[str, ...], code: str) -> None:
+    """A script that reads standard output needs nothing else."""
+    status, out, err = await printed({}, *arguments)
+    assert status == 2
+    error = json.loads(out)["error"]
+    assert error["code"] == code
+    assert error["message"] in err
 
 
 async def test_the_documentation_exists(doctor: Doctor, provider: Provider) -> None:

@@ -38,7 +38,7 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
-_ROOT = Path("/")
+ROOT = Path("/")
 _OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
 """Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
@@ -67,7 +67,7 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         *,
-        root: Path = _ROOT,
+        root: Path = ROOT,
     ) -> Settings:
         """Read and check all settings.
 
@@ -88,7 +88,7 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         *,
-        root: Path = _ROOT,
+        root: Path = ROOT,
     ) -> tuple[Settings, list[ConfigurationError]]:
         """All settings with everything that is wrong with them, where `from_environment` raises the first
         problem. A setting that is wrong has its default here: do not serve with it.

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
-from entra_fast._settings.load import Settings
-from entra_fast.cli.doctor.machine import check_ports
+from entra_fast._settings.load import ROOT, Settings
+from entra_fast.cli.doctor.machine import check_caches, check_ports
 from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks
 from entra_fast.cli.doctor.results import Examination, Outcome, Result
+from entra_fast.cli.doctor.shared_cache import check_shared_cache
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.provider_client import KIND
 
@@ -49,6 +50,21 @@ _CREDENTIAL: Final = (
     catalogue.ALLOWED_TENANTS,
 )
 _PORTS: Final = (catalogue.SETTINGS_DIRECTORY, catalogue.BIND_ADDRESS, catalogue.PROBE_BIND_ADDRESS)
+_CACHES: Final = (
+    catalogue.SETTINGS_DIRECTORY,
+    catalogue.WORKERS,
+    catalogue.CACHE_MAX_BYTES,
+    catalogue.VERIFIED_CACHE_BYTES,
+)
+_SHARED_CACHE: Final = (
+    catalogue.SETTINGS_DIRECTORY,
+    catalogue.REDIS_URL,
+    catalogue.REDIS_KEY,
+    catalogue.REDIS_KEY_FILE,
+    catalogue.REDIS_USERNAME,
+    catalogue.REDIS_PASSWORD,
+    catalogue.CA_BUNDLE,
+)
 
 
 async def examine(
@@ -56,6 +72,8 @@ async def examine(
     directory: Path | None,
     began: Callable[[str], None],
     ended: Callable[[Result], None],
+    *,
+    root: Path = ROOT,
 ) -> list[Result]:
     """Run all checks.
 
@@ -64,11 +82,14 @@ async def examine(
         directory: files with settings; None for the usual one.
         began: called with the id of each check that begins.
         ended: called with each result.
+        root: where the container's memory limit is looked up; for tests.
     """
     examination = Examination(began, ended)
-    settings, problems = Settings.examined(environ, directory)
+    settings, problems = Settings.examined(environ, directory, root=root)
     results = _SettingsResults(examination, environ, settings, problems)
     await check_ports(examination, settings.server, results.wrong(_PORTS))
+    await check_caches(examination, settings.caches, settings.server.workers, results.wrong(_CACHES))
+    await check_shared_cache(examination, settings, results.wrong(_SHARED_CACHE))
     wrong = results.wrong(_NETWORK if settings.provider is not None else _PROVIDER)
     if wrong is not None:
         for name in CHECKS:

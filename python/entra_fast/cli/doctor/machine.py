@@ -1,4 +1,4 @@
-"""This machine: whether the sidecar can listen on its addresses.
+"""This machine: whether the sidecar can listen on its addresses, and whether its caches fit into the memory.
 
 What belongs here: what needs no provider. What must never be here: requests that change anything.
 """
@@ -12,11 +12,13 @@ import json
 from entra_fast._http.listener import bind, reason
 from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpLimits
-from entra_fast._settings.model import ServerSettings
+from entra_fast._settings.cache_sizes import idle_bytes
+from entra_fast._settings.model import CacheSettings, ServerSettings
 from entra_fast.cli.doctor.network import in_thread
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
 
 DOCS = "docs/settings.md"
+CACHES_DOCS = "docs/operating.md#run-the-sidecar-in-kubernetes"
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to ask, not to listen on
 _ANSWER_LIMIT = TIME_LIMIT / 2
@@ -30,6 +32,38 @@ async def check_ports(examination: Examination, server: ServerSettings, settings
     for setting, host, port in addresses:
         check = functools.partial(_check_port, setting, host, port)
         await examination.check("ports", check, docs=DOCS, needs=(settings,))
+
+
+async def check_caches(
+    examination: Examination, caches: CacheSettings, workers: int, settings: Result | None
+) -> None:
+    """Whether full caches fit into the memory limit."""
+
+    async def compare() -> Outcome:
+        return compared_with_memory(caches, workers)
+
+    await examination.check("caches", compare, docs=CACHES_DOCS, needs=(settings,))
+
+
+def compared_with_memory(caches: CacheSettings, workers: int) -> Outcome:
+    """The sizes of the caches, and whether they fit."""
+    found = f"token cache {_mib(caches.max_bytes)}, verification cache {_mib(caches.verified_bytes)}"
+    if caches.memory_limit is None:
+        return Outcome("ok", f"{found}; there is no memory limit")
+    idle = idle_bytes(workers)
+    found += f"; idle processes {_mib(idle)}; memory limit {_mib(caches.memory_limit)}"
+    if (needed := idle + caches.max_bytes + caches.verified_bytes) > caches.memory_limit:
+        return Outcome(
+            "warn",
+            found,
+            f"a memory limit of at least {_mib(needed)}",
+            "raise the container's memory limit, or use fewer workers",
+        )
+    return Outcome("ok", found)
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.4g} MiB"
 
 
 async def _check_port(setting: str, host: str, port: int) -> Outcome:
