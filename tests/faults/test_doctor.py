@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
+import os
 import re
 import socket
 import sys
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast.cli.doctor import command, results
+from entra_fast.cli.doctor import command, machine, results
 from entra_fast.cli.doctor.examination import examine
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole
 from support.process import PROGRAM, inherited
@@ -94,6 +96,12 @@ async def printed(environ: dict[str, str], *arguments: str) -> tuple[int, str, s
     )
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: int) -> None:
+    """Neither HTTP nor TLS."""
+    writer.write(b"\x05\x00hello\r\n\r\n")
+    await writer.drain()
 
 
 def closed_port() -> int:
@@ -321,6 +329,52 @@ async def test_what_is_no_web_proxy(doctor: Doctor, provider: Provider) -> None:
     assert "refused" in found.the("proxy")["found"]
 
 
+async def test_through_a_web_proxy_with_tls(doctor: Doctor, tmp_path: Path) -> None:
+    """The connection to the proxy is encrypted, and the one through it as well."""
+    (tmp_path / "proxy").mkdir()
+    authority, of_proxy = Authority(tmp_path), Authority(tmp_path / "proxy")
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.bundle.read_bytes() + of_proxy.bundle.read_bytes())
+    provider = Provider()
+    await provider.start(tls=authority.server("login.example", days=30), public_url="https://login.example")
+    proxy = ConnectProxy(provider.port)
+    await proxy.start(tls=of_proxy.server("localhost"))
+    environ = provider.environment(HTTPS_PROXY=f"https://localhost:{proxy.port}")
+    trusted = await doctor(environ | {"ENTRA_FAST_CA_BUNDLE": str(both)})
+    unknown = await doctor(environ | {"ENTRA_FAST_CA_BUNDLE": str(authority.bundle)})
+    await proxy.stop()
+    await provider.stop()
+    assert trusted.status == 0
+    assert unknown.of("fail") == ["proxy"]
+    assert "no TLS connection" in unknown.the("proxy")["found"]
+
+
+async def test_a_web_proxy_that_does_not_speak_http(doctor: Doctor, provider: Provider) -> None:
+    """Such as one for SOCKS."""
+    other = TcpProxy()
+    other.always = garbage
+    await other.start()
+    environ = provider.environment(
+        AZURE_APP_WELL_KNOWN_URL="https://login.example/t/v2.0", HTTPS_PROXY=f"http://127.0.0.1:{other.port}"
+    )
+    found = await doctor(environ)
+    await other.stop()
+    assert found.of("fail") == ["proxy"]
+    assert "well-formed" in found.the("proxy")["found"]
+
+
+async def test_a_host_that_closes_the_connection_instead_of_tls(doctor: Doctor, provider: Provider) -> None:
+    """A firewall, or another service."""
+    other = TcpProxy()
+    other.always = garbage
+    await other.start()
+    url = f"https://127.0.0.1:{other.port}/t/v2.0"
+    found = await doctor(provider.environment(AZURE_APP_WELL_KNOWN_URL=url))
+    await other.stop()
+    assert found.of("fail") == ["tls"]
+    assert "speaks TLS" in found.the("tls")["remedy"]
+
+
 # --- provider ---
 
 
@@ -520,6 +574,35 @@ async def test_an_address_of_another_machine(doctor: Doctor, provider: Provider)
     assert found.the("ports")["remedy"] == "set BIND_ADDRESS to an address of this machine"
 
 
+async def test_a_port_that_needs_a_privilege(
+    doctor: Doctor, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's answer to a user who is not root; tests may run as root."""
+
+    def refuse_to_bind(*_: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(machine, "bind", refuse_to_bind)
+    found = await doctor(provider.environment(BIND_ADDRESS="127.0.0.1:80"))
+    assert found.of("fail") == ["ports"]
+    assert "1024" in found.the("ports")["remedy"]
+
+
+async def test_a_check_that_is_broken_does_not_end_the_others(
+    doctor: Doctor, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of one check is reported as such."""
+
+    def break_it(*_: object) -> socket.socket:
+        raise OverflowError(SECRET)
+
+    monkeypatch.setattr(machine, "compared_with_memory", break_it)
+    found = await doctor(provider.environment())
+    assert found.of("fail") == ["caches"]
+    assert "OverflowError" in found.the("caches")["found"]
+    assert found.of("ok") == ["settings", "ports", *PROVIDER_CHECKS]
+
+
 # --- memory, and the shared cache ---
 
 
@@ -628,6 +711,25 @@ async def test_each_failure_is_printed_with_what_to_do(provider: Provider) -> No
     at = next(index for index, line in enumerate(lines) if line.startswith("FAIL  dns"))
     assert [line.split(":")[0].strip() for line in lines[at + 1 : at + 4]] == ["expected", "to do", "see"]
     assert lines[-1] == "1 check failed."
+
+
+async def test_settings_may_come_from_files(provider: Provider, tmp_path: Path) -> None:
+    """`--settings` is the same as for `serve`; the result says how many there are."""
+    environ = provider.environment(BIND_ADDRESS=None)
+    for name in ("AZURE_APP_JWK", "AZURE_APP_CLIENT_ID"):
+        (tmp_path / name).write_text(environ.pop(name))
+    status, out, _ = await printed(environ, "doctor", "--settings", str(tmp_path), "--json")
+    assert status == 0
+    checks = {check["id"]: check["found"] for check in json.loads(out)["checks"]}
+    assert checks["settings"].endswith(f", 2 from files in {tmp_path}")
+    assert "AZURE_APP_JWK (a file)" in checks["credential"]
+
+
+async def test_warnings_alone_are_counted(provider: Provider) -> None:
+    """They do not change the exit status."""
+    status, out, _ = await printed(provider.environment(ENTRA_FAST_MAX_CONECTIONS="1"), "doctor")
+    assert status == 0
+    assert out.splitlines()[-1] == "The sidecar can work with these settings. 1 warning."
 
 
 async def test_options_of_serve_are_checked_with_it(provider: Provider) -> None:

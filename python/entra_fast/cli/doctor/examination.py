@@ -13,6 +13,7 @@ from typing import Any, Final
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import ROOT, Settings
+from entra_fast._settings.reader import Reader
 from entra_fast.cli.doctor.machine import check_caches, check_ports
 from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks
 from entra_fast.cli.doctor.results import Examination, Outcome, Result
@@ -86,7 +87,13 @@ async def examine(
     """
     examination = Examination(began, ended)
     settings, problems = Settings.examined(environ, directory, root=root)
-    results = _SettingsResults(examination, environ, settings, problems)
+    results = _SettingsResults(
+        examination,
+        environ,
+        directory or Reader(environ, None, []).get(catalogue.SETTINGS_DIRECTORY),
+        settings,
+        problems,
+    )
     await check_ports(examination, settings.server, results.wrong(_PORTS))
     await check_caches(examination, settings.caches, settings.server.workers, results.wrong(_CACHES))
     await check_shared_cache(examination, settings, results.wrong(_SHARED_CACHE))
@@ -112,6 +119,7 @@ class _SettingsResults:
     Args:
         examination: gets them.
         environ: the environment.
+        directory: files with settings.
         settings: that were read.
         problems: what is wrong with them.
     """
@@ -120,13 +128,15 @@ class _SettingsResults:
         self,
         examination: Examination,
         environ: Mapping[str, str],
+        directory: Path,
         settings: Settings,
         problems: Sequence[ConfigurationError],
     ) -> None:
         self._wrong: dict[str, Result] = {}
         for problem in problems:
             row = _ROWS.get(problem.setting)
-            where = "the environment" if environ.get(problem.setting) else "its file"
+            named = environ.get(problem.setting) or environ.get(problem.setting.lower())
+            where = "the environment" if named else "its file"
             remedy = f"correct {problem.setting} in {where}"
             if problem.code == "setting_missing":
                 remedy = f"set {problem.setting}, in the environment or as a file"
@@ -143,8 +153,10 @@ class _SettingsResults:
             )
             examination.add("settings", outcome, docs=DOCS)
         if not problems and not settings.unknown:
-            count = sum(bool(environ.get(name)) for name in _ROWS)
-            found = f"all can be used; {count} of them come from the environment"
+            found = f"all can be used: {sum(bool(environ.get(name)) for name in _ROWS)} from the environment"
+            if directory.is_dir():
+                count = sum((directory / name).is_file() and not environ.get(name) for name in _ROWS)
+                found += f", {count} from files in {directory}"
             examination.add("settings", Outcome("ok", found), docs=DOCS)
 
     def wrong(self, rows: Iterable[Setting[Any, Any]]) -> Result | None:

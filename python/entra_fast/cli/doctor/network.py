@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import math
 import re
@@ -108,6 +109,8 @@ class Way:
         except (OSError, UnicodeError):
             return self._no_dns()
         shown = list(dict.fromkeys(entry[4][0] for entry in self._addresses))
+        if shown == [host]:
+            return Outcome("ok", f"{host} is an address")
         more = f" and {len(shown) - _MAX_SHOWN_ADDRESSES} more" if len(shown) > _MAX_SHOWN_ADDRESSES else ""
         return Outcome("ok", f"{host} is {', '.join(shown[:_MAX_SHOWN_ADDRESSES])}{more}")
 
@@ -234,7 +237,7 @@ async def in_thread(call: Callable[[], _T]) -> _T:
             answer: tuple[Callable[[Any], None], object] = (result.set_result, call())
         except (OSError, UnicodeError) as error:
             answer = (result.set_exception, error)
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the program ends
             loop.call_soon_threadsafe(deliver, *answer)
 
     threading.Thread(target=work, name="entra_fast-resolver", daemon=True).start()

@@ -110,6 +110,13 @@ class Examination:
             outcome = late or Outcome(
                 "fail", f"no result within {TIME_LIMIT:g} s", f"a result within {TIME_LIMIT:g} s"
             )
+        except Exception as error:
+            outcome = Outcome(
+                "fail",
+                f"the check itself failed with {type(error).__name__}",
+                "a result",
+                "report it as a defect of entra-fast doctor",
+            )
         return self.add(name, outcome, docs=docs, ms=1000 * (time.monotonic() - started))
 
     def skip(self, name: str, missing: Result, *, docs: str) -> Result:
