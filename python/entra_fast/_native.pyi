@@ -339,7 +339,8 @@ class Stop:
     UNKNOWN: ClassVar[Stop]
     """The rest is for the slow path, and so is everything else that arrives on the connection."""
     FULL: ClassVar[Stop]
-    """The limit on the size of answers was reached; the rest was not examined."""
+    """The limit on the size of answers, or on the verifications of a call or a turn, was reached; the rest
+    waits for the next turn."""
 
 @final
 class Served:
@@ -362,6 +363,10 @@ class Served:
     @property
     def renewals(self) -> list[tuple[str, str | None]]:
         """Tokens to renew in the background: (target, subject token or None)."""
+    @property
+    def turn_due(self) -> bool:
+        """Whether `FastPath.begin_turn` should be called once the event loop has been through its other
+        work."""
 
 @final
 class FastPath:
@@ -389,6 +394,12 @@ class FastPath:
         """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
         answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
         whose signature fails under a known `kid`."""
+    def begin_turn(self) -> None:
+        """A new turn begins: the event loop has been through its other work."""
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether the turn's verifications are used up, so that tokens not seen before have to wait for the
+        next one."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
         """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
         bytes have waited before, for the metrics."""

@@ -266,6 +266,11 @@ class Validator:
     ) -> None:
         self.close()
 
+    def _use_keys(self, keys: KeySet | None) -> None:
+        """Replace fixed keys: for `entra_fast.testing`."""
+        for part in self._parts:
+            part.native.set_keys(keys)
+
     def stats(self) -> dict[str, int]:
         """Figures of the cache (cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions) and,
         where keys are fetched, of the keys (keys, keys_dropped, key_fetches, key_fetch_failures,
@@ -487,6 +492,11 @@ class AsyncValidator:
                 reason = "keys are not being fetched" if part.keys is None else part.keys.problem()
                 return reason if self._choice is None else f"{part.issuers[0]}: {reason}"
         return None
+
+    def _use_keys(self, keys: KeySet | None) -> None:
+        """Replace fixed keys: for `entra_fast.testing`."""
+        for part in self._parts:
+            part.native.set_keys(keys)
 
     def stats(self) -> dict[str, int]:
         """Figures of the cache and of the keys: see `Validator.stats`."""

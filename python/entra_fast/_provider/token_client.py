@@ -151,17 +151,17 @@ class TokenClient:
         """How many tokens are being fetched now."""
         return len(self._fetches)
 
-    def cached(self, target: str, subject_token: str | None = None) -> tuple[AcquiredToken, bool] | None:
-        """The cached token, and whether its renewal is due; None if it must be fetched. May be called from
-        any thread.
+    def cached(self, target: str, subject_token: str | None = None) -> _native.CachedToken | None:
+        """The cached token, or None if it must be fetched. May be called from any thread.
 
         Raises:
             EntraFastError, ProviderError: as `exchange`.
         """
-        cached = self._cache.get(self._wanted(target, subject_token).key)
-        if cached is None:
-            return None
-        return AcquiredToken(cached.access_token, cached.expires_in), cached.renewal_due
+        if subject_token is not None:
+            self._subject_end(subject_token)
+        key = token_key(self._endpoint.provider, self._endpoint.scope_for(target), subject_token)
+        self._renewals.asked_for(key)
+        return self._cache.get(key)
 
     async def acquire(
         self, target: str, *, skip_cache: bool = False, claims: str | None = None

@@ -40,9 +40,11 @@ TICK = 0.05
 """Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
 suspended, so was the worker, and it did not hang."""
 SYNC_TIMEOUT = 1.0
-"""Seconds within which a worker must acknowledge a replaced token; otherwise it counts as hung."""
+"""Seconds without any work after which a worker that has not acknowledged a replaced token counts as hung."""
 HANG_TIMEOUT = 5.0
-"""Seconds within which a worker must answer a check."""
+"""Seconds without any work after which a worker that has not answered a check counts as hung."""
+LONGEST_SILENCE = 60.0
+"""Seconds after which a worker that has not answered counts as hung, whatever it does."""
 CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
@@ -60,6 +62,7 @@ class ConnectedWorker:
     Attributes:
         number: of its slot, from 0. Its replacement has the same number.
         end: ends the process for a reason, and returns when it is gone.
+        progress: returns a number that has changed if the worker has done any work.
         channel: to the process.
         greeted: whether it has said hello.
         serving: whether it accepts connections.
@@ -69,6 +72,7 @@ class ConnectedWorker:
 
     number: int
     end: Callable[[str], Awaitable[None]]
+    progress: Callable[[], int]
     channel: Channel | None = None
     greeted: bool = False
     serving: bool = False
@@ -249,7 +253,9 @@ class ProviderProcess:
         """Return when every worker has applied all tokens announced so far. The worker that asked reads the
         announcement before the answer."""
         others = [worker for worker in self.workers if worker is not asking]
-        taken = await asyncio.gather(*(self._answer(worker, "sync", SYNC_TIMEOUT) for worker in others))
+        taken = await asyncio.gather(
+            *(self._answer(worker, "sync", SYNC_TIMEOUT, LONGEST_SILENCE) for worker in others)
+        )
         hanging = [worker for worker, answer in zip(others, taken, strict=True) if answer is None]
         await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
@@ -323,7 +329,9 @@ class ProviderProcess:
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
-        await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
+        await asyncio.gather(
+            *(self._ask_for_figures(worker, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT) for worker in self.workers)
+        )
         workers = [worker.figures for worker in self.workers]
         return await self.metrics.exposition([*self._past.values(), *workers])
 
@@ -351,11 +359,12 @@ class ProviderProcess:
             await asyncio.sleep(CHECK_INTERVAL)
 
     async def _end_if_hung(self, worker: ConnectedWorker) -> None:
-        if not await self._ask_for_figures(worker, HANG_TIMEOUT) and worker in self.workers:
+        answered = await self._ask_for_figures(worker, HANG_TIMEOUT, LONGEST_SILENCE)
+        if not answered and worker in self.workers:
             await worker.end("hung")
 
-    async def _ask_for_figures(self, worker: ConnectedWorker, timeout: float) -> bool:  # noqa: ASYNC109 - in ticks
-        answer = await self._answer(worker, "figures", timeout)
+    async def _ask_for_figures(self, worker: ConnectedWorker, idle: float, silent: float) -> bool:
+        answer = await self._answer(worker, "figures", idle, silent)
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
         worker.figures = answer["figures"]
@@ -368,19 +377,18 @@ class ProviderProcess:
         examples, self._examples = self._examples, {}
         return Introspections.of(self.metrics, every, examples)
 
-    async def _answer(
-        self,
-        worker: ConnectedWorker,
-        name: str,
-        timeout: float,  # noqa: ASYNC109 - in ticks
-    ) -> Fields | None:
-        """The answer of a worker, or None if it takes too long or the worker is gone."""
+    async def _answer(self, worker: ConnectedWorker, name: str, idle: float, silent: float) -> Fields | None:
+        """The answer of a worker; None if the worker is gone, has done nothing for `idle` seconds, or has not
+        answered for `silent` seconds. An overloaded worker answers late, but works all the time."""
         if worker.channel is None:
             return None
         answer = worker.channel.call(name)
-        for _ in range(math.ceil(timeout / TICK)):
+        progress, idle_ticks = worker.progress(), 0
+        for _ in range(math.ceil(silent / TICK)):
             done, _ = await asyncio.wait((answer,), timeout=TICK)
-            if done:
+            before, progress = progress, worker.progress()
+            idle_ticks = idle_ticks + 1 if progress == before else 0
+            if done or idle_ticks >= idle / TICK:
                 break
         if not answer.done():
             answer.cancel()
