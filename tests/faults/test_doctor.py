@@ -24,7 +24,7 @@ from entra_fast.cli.doctor import command, machine, results
 from entra_fast.cli.doctor.examination import examine
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole
 from support.process import PROGRAM, inherited
-from support.provider import CLIENT_ID, CLIENT_KEY, Provider, granting, refuse
+from support.provider import CLIENT_ID, CLIENT_KEY, Provider, granting, refuse, reset
 from support.redis_server import RedisServer
 from support.sidecars import StartSidecar
 
@@ -398,6 +398,33 @@ async def test_a_key_set_that_is_not_there(doctor: Doctor, provider: Provider) -
     assert found.the("keys")["expected"] == f"a key set at {jwks_uri}"
     assert found.of("skip") == ["introspection"]
     assert found.the("introspection")["premise"] == "keys"
+
+
+async def test_a_provider_that_is_down(doctor: Doctor, provider: Provider) -> None:
+    """There is nothing to correct in the settings."""
+    provider.failing = True
+    discovery = (await doctor(provider.environment())).the("discovery")
+    assert discovery["status"] == "fail"
+    assert "503" in discovery["found"]
+    assert discovery["remedy"].startswith("try again later")
+    endpoints = {
+        "AZURE_OPENID_CONFIG_ISSUER": provider.issuer,
+        "AZURE_OPENID_CONFIG_JWKS_URI": provider.jwks_uri,
+        "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT": provider.token_endpoint,
+    }
+    found = await doctor(provider.environment(**endpoints))
+    assert found.the("discovery")["found"].startswith("not needed")
+    assert found.of("fail") == ["keys"]
+    assert found.the("keys")["remedy"].startswith("try again later")
+    assert found.of("warn") == ["credential"]
+
+
+async def test_a_token_endpoint_that_breaks_off(doctor: Doctor, provider: Provider) -> None:
+    """No answer is not the provider's judgement."""
+    provider.on_try = reset()
+    found = await doctor(provider.environment())
+    assert found.of("fail") == ["credential"]
+    assert "token endpoint" in found.the("credential")["remedy"]
 
 
 async def test_unusable_keys_are_a_warning(doctor: Doctor, provider: Provider) -> None:

@@ -6,6 +6,7 @@ What must never be here: retries (a check says what is wrong now), and tokens in
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -132,15 +133,11 @@ class ProviderChecks:
         try:
             endpoints = await self._finder.find()
         except ProviderError as error:
-            code = next((code for code in _REMEDIES if code in error.message), None)
-            return Outcome(
-                "fail",
-                error.message,
-                f"a discovery document at {url}",
-                _REMEDIES[code]
-                if code
-                else "check AZURE_APP_WELL_KNOWN_URL, or the tenant in AZURE_APP_TENANT_ID",
+            code = _AADSTS.search(error.message)
+            remedy = _REMEDIES.get(code[0] if code else "") or _advice(
+                error, "check AZURE_APP_WELL_KNOWN_URL, or the tenant in AZURE_APP_TENANT_ID"
             )
+            return Outcome("fail", error.message, f"a discovery document at {url}", remedy)
         if not self._provider.needs_discovery:
             return Outcome(
                 "ok", f"not needed: the settings have issuer {endpoints.issuer} and both endpoints"
@@ -152,14 +149,10 @@ class ProviderChecks:
         try:
             self._keys = read_key_set(url, await self._http.get(url, accept=MEDIA_TYPES))
         except (KeysUnavailable, HttpFailure) as error:
-            return Outcome(
-                "fail",
-                error.message,
-                f"a key set at {shown_url(url)}",
-                "check AZURE_OPENID_CONFIG_JWKS_URI"
-                if self._provider.jwks_uri
-                else "ask the operator of the provider: its discovery document names this URL",
-            )
+            advice = "ask the operator of the provider: its discovery document names this URL"
+            if self._provider.jwks_uri:
+                advice = "check AZURE_OPENID_CONFIG_JWKS_URI"
+            return Outcome("fail", error.message, f"a key set at {shown_url(url)}", _advice(error, advice))
         count = len(self._keys)
         found = f"{count} key{'' if count == 1 else 's'} from {shown_url(url)}"
         if ignored := len(self._keys.dropped):
@@ -280,6 +273,11 @@ _INTROSPECTION_REMEDIES: Final = {
 }
 
 
+_AADSTS = re.compile(r"AADSTS[0-9]{1,8}", re.ASCII)
+_NOT_NOW = re.compile(r" answered (429|5[0-9][0-9]) ", re.ASCII)
+"""In the sentences of `http_rules.not_ok`."""
+
+
 class _Ways:
     """Checks the way to each host once, whichever check needs it first."""
 
@@ -315,6 +313,13 @@ def _late(what: str, url: str | None) -> Outcome:
         f"{what} from {shown_url(url or '')}",
         "find out why the provider, or a web proxy on the way to it, is slow",
     )
+
+
+def _advice(error: EntraFastError, usual: str) -> str:
+    """What to do about an answer without the document."""
+    if _NOT_NOW.search(error.message):
+        return "try again later; the provider is overloaded, throttles or fails"
+    return usual
 
 
 def _sentence(error: ProviderError) -> str:
