@@ -241,7 +241,7 @@ async def test_a_host_that_never_speaks_tls_ends_in_time(
     ("trusted", "name", "days", "reason", "remedy"),
     [
         (False, "localhost", 30, "", "ENTRA_FAST_CA_BUNDLE"),
-        (True, "localhost", -1, "expired", "clock"),
+        (True, "localhost", -1, r"expired; that of localhost ends at \d{4}-\d\d-\d\d", "clock"),
         (True, "elsewhere.example", 30, "match", "host name"),
     ],
 )
@@ -262,7 +262,7 @@ async def test_a_certificate_that_is_not_accepted(
     await provider.stop()
     assert found.status == 1
     assert found.of("fail") == ["tls"]
-    assert reason in found.the("tls")["found"]
+    assert re.search(reason, found.the("tls")["found"])
     assert remedy in found.the("tls")["remedy"]
     assert found.of("skip") == PROVIDER_CHECKS[4:]
     assert provider.tries == []
@@ -798,3 +798,20 @@ async def test_the_documentation_exists(doctor: Doctor, provider: Provider) -> N
         headings = re.findall(r"^#+ (.*)", (ROOT / page).read_text(), re.MULTILINE)
         slugs = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
         assert not section or section in slugs
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_terminal_shows_the_check_in_progress(
+    provider: Provider, as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On standard error, so that standard output can be piped; each line is cleared again."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    environ = provider.environment()
+    assert await asyncio.to_thread(command.run, environ, None, as_json=as_json) == 0
+    output = capsys.readouterr()
+    assert [part.split()[1] for part in output.err.split("\r\x1b[K") if part] == [
+        "ports",
+        "caches",
+        *PROVIDER_CHECKS,
+    ]
+    assert "checking" not in output.out

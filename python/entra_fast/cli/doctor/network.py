@@ -28,6 +28,10 @@ DOCS = "docs/operating.md#find-out-what-is-wrong"
 EXPIRES_SOON = 7.0
 """Days before the end of a certificate at which it is a warning."""
 
+# OpenSSL's x509_vfy.h; the module ssl has no names for them.
+_NOT_YET_VALID, _HAS_EXPIRED, _HOST_MISMATCH = 9, 10, 62
+_NO_CHECK_TIME = 0x200000
+
 _T = TypeVar("_T")
 _MAX_SHOWN_ADDRESSES = 4
 _MAX_PROXY_HEAD = 16_384
@@ -180,22 +184,17 @@ class Way:
     async def _handshake(self) -> Outcome:
         if not self.route.tls:
             return Outcome("ok", f"{self.route.host} is loopback, where plain http is allowed")
-        assert self._writer is not None  # noqa: S101 - `_tunnel` has opened it
+        context = trusting_context(self._ca_bundle)
         try:
-            await self._writer.start_tls(
-                trusting_context(self._ca_bundle),
-                server_hostname=self.route.host,
-            )
+            version, end = await self._shake_hands(context)
         except (OSError, ssl.SSLError) as error:
-            failure = _tls_failure(self.route, error)
-            return _failed(
-                failure, "a certificate that is valid, for this host, and trusted", _tls_remedy(error)
-            )
-        tls = self._writer.get_extra_info("ssl_object")
-        end = ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
-        moment = datetime.datetime.fromtimestamp(end, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            found = _tls_failure(self.route, error).message
+            if getattr(error, "verify_code", None) == _HAS_EXPIRED:
+                found += await self._end_of_expired(context)
+            expected = "a certificate that is valid, for this host, and trusted"
+            return Outcome("fail", found, expected, _tls_remedy(error))
         days = (end - time.time()) / 86400
-        found = f"{tls.version()}; the certificate of {self.route.host} ends at {moment}, in {_span(days)}"
+        found = f"{version}; the certificate of {self.route.host} ends at {_moment(end)}, in {_span(days)}"
         if days < EXPIRES_SOON:
             return Outcome(
                 "warn",
@@ -204,6 +203,26 @@ class Way:
                 "ask the operator of this host whether the certificate is renewed automatically",
             )
         return Outcome("ok", found)
+
+    async def _shake_hands(self, context: ssl.SSLContext) -> tuple[str, int]:
+        """The version of TLS, and the end of the certificate in seconds since the epoch."""
+        assert self._writer is not None  # noqa: S101 - `_tunnel` has opened it
+        await self._writer.start_tls(context, server_hostname=self.route.host)
+        tls = self._writer.get_extra_info("ssl_object")
+        return tls.version(), ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
+
+    async def _end_of_expired(self, context: ssl.SSLContext) -> str:
+        """When the certificate ended, from a second handshake that verifies everything else. Nothing is sent
+        over that connection."""
+        self._close()
+        context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+        await self._connect()
+        await self._tunnel()
+        try:
+            _, end = await self._shake_hands(context)
+        except (OSError, ssl.SSLError):
+            return ""
+        return f"; that of {self.route.host} ends at {_moment(end)}"
 
     def _proxy_address(self) -> tuple[str, int]:
         assert self.route.proxy is not None  # noqa: S101 - the caller has looked
@@ -266,11 +285,11 @@ def _tls_failure(route: Route, error: OSError) -> HttpFailure:
 
 def _tls_remedy(error: OSError) -> str:
     code = getattr(error, "verify_code", None)
-    if code in (9, 10):  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+    if code in (_NOT_YET_VALID, _HAS_EXPIRED):
         return (
             "check this machine's clock; if it is right, the operator of the host must renew the certificate"
         )
-    if code == 62:  # X509_V_ERR_HOSTNAME_MISMATCH
+    if code == _HOST_MISMATCH:
         return "use the host name that is in the certificate"
     if code is not None:
         return (
@@ -282,6 +301,10 @@ def _tls_remedy(error: OSError) -> str:
 
 def _shown(address: tuple[Any, ...]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _span(days: float) -> str:
