@@ -10,6 +10,7 @@ try:
     from entra_fast._native import (
         ALGORITHMS,
         ERROR_CODES,
+        Agent,
         Claims,
         __version__,
         cache_key,
@@ -36,6 +37,7 @@ from entra_fast.errors import (
 __all__ = [
     "ALGORITHMS",
     "ERROR_CODES",
+    "Agent",
     "Claims",
     "ConfigurationError",
     "EntraFastError",

@@ -18,7 +18,7 @@ from entra_fast._metrics import Metrics
 from entra_fast.validate import AsyncValidator, ConfigurationError, InvalidToken, Validator
 from support.tokens import AUDIENCE, ISSUER, jwks, signer, validator
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+ALGORITHMS = _native.ALGORITHMS
 KEY = signer()
 
 DISTRUSTED = """
