@@ -24,7 +24,7 @@ from entra_fast.cli.doctor import command, machine, results
 from entra_fast.cli.doctor.examination import examine
 from support.network import Authority, ConnectProxy, TcpProxy, black_hole
 from support.process import PROGRAM, inherited
-from support.provider import CLIENT_ID, CLIENT_KEY, Provider, granting, refuse, reset
+from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, granting, refuse, reset
 from support.redis_server import RedisServer
 from support.sidecars import StartSidecar
 
@@ -176,6 +176,7 @@ async def test_every_wrong_setting_is_reported_and_the_rest_is_checked(
         ({"AZURE_APP_CLIENT_ID": None}, PROVIDER_CHECKS),
         ({"AZURE_APP_JWK": '{"kty":"RSA","d":"' + SECRET + '"}'}, ["credential", "introspection"]),
         ({"AZURE_APP_JWK": None}, ["credential", "introspection"]),
+        ({"ENTRA_FAST_ALGORITHMS": "none"}, ["introspection"]),
         ({"BIND_ADDRESS": "everywhere"}, ["ports"]),
     ],
 )
@@ -538,6 +539,23 @@ async def test_a_token_that_does_not_come_back(doctor: Doctor, provider: Provide
     assert "wrong issuer" in found.the("introspection")["found"]
     assert "https://sts.example/" in found.the("introspection")["found"]
     assert "accessTokenAcceptedVersion" in found.the("introspection")["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ENTRA_FAST_ALLOWED_TENANTS", "11111111-2222-3333-4444-555555555555"),
+        ("ENTRA_FAST_ALGORITHMS", "ES256"),
+    ],
+)
+async def test_a_token_of_another_tenant_or_algorithm(
+    doctor: Doctor, provider: Provider, setting: str, value: str
+) -> None:
+    """The remedy names the setting that would accept it."""
+    provider.on_try = granting(provider, access_token=provider.mint(tid=TENANT))
+    found = await doctor(provider.environment(**{setting: value}))
+    assert found.of("fail") == ["introspection"]
+    assert setting in found.the("introspection")["remedy"]
 
 
 async def test_an_issuer_for_any_tenant_needs_tenants(doctor: Doctor, provider: Provider) -> None:

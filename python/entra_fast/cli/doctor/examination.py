@@ -48,8 +48,9 @@ _CREDENTIAL: Final = (
     catalogue.AZURE_APP_CLIENT_SECRET,
     catalogue.AZURE_APP_NEXT_CLIENT_SECRET,
     catalogue.NAIS_SERVICE_ACCOUNT_TOKEN_PATH,
-    catalogue.ALLOWED_TENANTS,
+    catalogue.CLIENT_CAPABILITIES,
 )
+_POLICY: Final = (catalogue.ALLOWED_TENANTS, catalogue.ALGORITHMS)
 _PORTS: Final = (catalogue.SETTINGS_DIRECTORY, catalogue.BIND_ADDRESS, catalogue.PROBE_BIND_ADDRESS)
 _CACHES: Final = (
     catalogue.SETTINGS_DIRECTORY,
@@ -107,7 +108,7 @@ async def examine(
     else:
         checks = ProviderChecks(KIND, settings.provider, settings.outbound)
         try:
-            await checks.check(examination, results.wrong(_CREDENTIAL))
+            await checks.check(examination, results.wrong(_CREDENTIAL), results.wrong(_POLICY))
         finally:
             await checks.aclose()
     return examination.results

@@ -90,12 +90,13 @@ class ProviderChecks:
         await self._finder.aclose()
         await self._http.aclose()
 
-    async def check(self, examination: Examination, credential: Result | None) -> None:
+    async def check(self, examination: Examination, credential: Result | None, policy: Result | None) -> None:
         """Check everything.
 
         Args:
             examination: that runs the checks.
-            credential: whether the settings about the application and its credential are right.
+            credential: what is wrong with the settings of the application and its credential, or None.
+            policy: the same for the settings about accepted tokens.
         """
         ways = _Ways(examination, self._outbound)
         provider = self._provider
@@ -124,7 +125,9 @@ class ProviderChecks:
             late=_late("a token", token_endpoint),
         )
         await examination.check("clock", self._compare_clocks, docs=DOCS, needs=ways.results)
-        await examination.check("introspection", self._introspect, docs=INTROSPECTION, needs=(keys, tried))
+        await examination.check(
+            "introspection", self._introspect, docs=INTROSPECTION, needs=(policy, keys, tried)
+        )
 
     # --- checks ---
 
@@ -268,6 +271,9 @@ _INTROSPECTION_REMEDIES: Final = {
     "wrong_issuer": "set AZURE_OPENID_CONFIG_ISSUER to the issuer in the tokens, or change their version in "
     "the application's registration (accessTokenAcceptedVersion)",
     "unknown_key": "check that the key set and the token endpoint belong to the same tenant",
+    "algorithm_not_allowed": "add the algorithm to ENTRA_FAST_ALGORITHMS if the provider is meant to use it",
+    "tenant_not_allowed": "add the tenant to ENTRA_FAST_ALLOWED_TENANTS if its tokens are to be accepted",
+    "issued_in_the_future": "check this machine's clock",
     "token_expired": "check this machine's clock",
     "token_not_yet_valid": "check this machine's clock",
 }
