@@ -53,11 +53,11 @@ def add_commands(add: AddCommand) -> None:
         "doctor",
         _doctor,
         "find out what is wrong with a sidecar's settings, network and provider",
-        """Check everything that the sidecar needs, with its settings: the settings themselves, the
-way to the provider (name, connection, web proxy, TLS), its discovery document and keys, the
-credential, the clock, a token that comes back, and the ports. Prints what to do about each
-failure. Changes nothing, and prints no secrets. `entra-fast serve --check` does the same,
-with the options of `serve`.
+        """Check everything that the sidecar needs, with its settings: the settings themselves, ports,
+caches and the shared cache, the way to the provider (name, connection, web proxy, TLS), its
+discovery document and keys, the credential, the clock, and a token that comes back. Prints
+what to do about each failure. Changes nothing, and prints no secrets. "entra-fast serve
+--check" does the same, with the options of "serve".
 
 examples:
   entra-fast doctor
