@@ -31,7 +31,9 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
     ProviderError,
+    StepUpRequired,
 )
+from entra_fast.require import Require
 
 __all__ = [
     "ALGORITHMS",
@@ -43,6 +45,8 @@ __all__ = [
     "InvalidToken",
     "KeysUnavailable",
     "ProviderError",
+    "Require",
+    "StepUpRequired",
     "__version__",
     "cache_key",
     "unverified_claims",

@@ -5,9 +5,10 @@ clock; where they may be left out, the native module reads the clock itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 from entra_fast.errors import EntraFastError
+from entra_fast.require import Conditions, Require
 
 __all__ = [
     "ALGORITHMS",
@@ -34,6 +35,7 @@ __all__ = [
     "distrust_fast_signatures",
     "head_refusal",
     "host_name",
+    "introspected_claims",
     "is_form",
     "is_loopback_host",
     "is_own_page",
@@ -89,6 +91,10 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
 
     Raises InvalidToken when it is not a JWT."""
 
+def introspected_claims(text: str) -> Claims:
+    """The claims of an introspection response (RFC 7662, section 2.2), from their JSON text. For responses of
+    a service that is trusted to have verified the token. Raises InvalidToken if they have no `exp`."""
+
 def signature_figures() -> dict[str, int]:
     """How often AWS-LC `agreed` and `disagreed` with the fast library in this process, and whether that
     library may be used (`fast`, a bool)."""
@@ -140,9 +146,10 @@ class Claims(Mapping[str, Any]):
     @property
     def name(self) -> str | None:
         """The user's display name (`name`). For display, never for decisions."""
-    def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
-        none is a `TypeError`: a name that is None because a setting is missing must not admit every token."""
+    def require(self, requirement: Require | None = None, /, **conditions: Unpack[Conditions]) -> None:
+        """Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as
+        `role="reader"` or `any_of=[...]`. Naming none, or a value that is None because a setting is missing,
+        is a `TypeError`: it must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:

@@ -56,7 +56,9 @@ from entra_fast.errors import (
     Forbidden,
     InvalidToken,
     KeysUnavailable,
+    StepUpRequired,
 )
+from entra_fast.require import Require
 
 __all__ = [
     "AsyncValidator",
@@ -68,6 +70,8 @@ __all__ = [
     "KeySet",
     "KeysUnavailable",
     "RefreshRules",
+    "Require",
+    "StepUpRequired",
     "Validator",
     "unverified_claims",
     "unverified_header",

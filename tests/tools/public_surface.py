@@ -23,6 +23,8 @@ PUBLIC = (
     "entra_fast",
     "entra_fast.validate",
     "entra_fast.errors",
+    "entra_fast.require",
+    "entra_fast.challenge",
     "entra_fast.emulator",
 )
 

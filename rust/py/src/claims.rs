@@ -8,24 +8,36 @@ use std::sync::Arc;
 use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
-use entra_core::validate::claims::{Claims as CoreClaims, Lacking, Required};
+use entra_core::validate::claims::{Claims as CoreClaims, Introspected};
 use entra_core::validate::verify::Verified;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
 use crate::{refusal, token_argument};
 
-pyo3::import_exception!(entra_fast.errors, Forbidden);
-
 /// The claims of a verified token: a read-only mapping, with typed helpers.
 #[pyclass(frozen, mapping, module = "entra_fast._native")]
-pub(crate) struct Claims(pub(crate) Arc<Verified>);
+pub(crate) struct Claims(Source);
+
+/// Who verified the token.
+enum Source {
+    Here(Arc<Verified>),
+    Introspection(Box<Introspected>),
+}
 
 impl Claims {
+    pub(crate) fn of(verified: Arc<Verified>) -> Self {
+        Self(Source::Here(verified))
+    }
+
     fn claims(&self) -> &CoreClaims {
-        self.0.claims()
+        match &self.0 {
+            Source::Here(verified) => verified.claims(),
+            Source::Introspection(introspected) => introspected.claims(),
+        }
     }
 
     fn find(&self, name: &Bound<'_, PyAny>) -> Option<Value<'_>> {
@@ -79,13 +91,19 @@ impl Claims {
     /// `exp`, in seconds since the epoch.
     #[getter]
     fn expires_at(&self) -> f64 {
-        self.0.expires_at()
+        match &self.0 {
+            Source::Here(verified) => verified.expires_at(),
+            Source::Introspection(introspected) => introspected.expires_at(),
+        }
     }
 
     /// `iat`, in seconds since the epoch.
     #[getter]
     fn issued_at(&self) -> Option<f64> {
-        self.0.issued_at()
+        match &self.0 {
+            Source::Here(verified) => verified.issued_at(),
+            Source::Introspection(introspected) => introspected.issued_at(),
+        }
     }
 
     /// The tenant (`tid`).
@@ -112,14 +130,18 @@ impl Claims {
         self.string(py, "name")
     }
 
-    /// Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none is a
-    /// `TypeError`: a name that is None because a setting is missing must not admit every token.
-    #[pyo3(signature = (*, role = None, scope = None, group = None))]
-    fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
-        let required = Required::new(role, scope, group)
-            .ok_or_else(|| PyTypeError::new_err("require() needs a role, a scope or a group"))?;
-        let forbidden = |lacking: Lacking<'_>| Forbidden::new_err((lacking.code(), lacking.to_string()));
-        self.claims().require(required).map_err(forbidden)
+    /// Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as `role="reader"`
+    /// or `any_of=[...]`. Naming none, or a value that is None because a setting is missing, is a `TypeError`: it must
+    /// not admit every token.
+    #[pyo3(signature = (requirement = None, /, **conditions))]
+    fn require(
+        slf: &Bound<'_, Self>,
+        requirement: Option<&Bound<'_, PyAny>>,
+        conditions: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let check = CHECK.import(slf.py(), "entra_fast.require", "check_claims")?;
+        check.call((slf, requirement), conditions).map(drop)
     }
 
     /// All claims as a new dict.
@@ -287,7 +309,15 @@ fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResul
     to_python(py, claims.map_err(|error: Error| refusal(&error))?.root())
 }
 
+/// The claims of an introspection response by a trusted service, from their JSON text.
+#[pyfunction]
+fn introspected_claims(text: &str) -> PyResult<Claims> {
+    let introspected = Introspected::parse(text).map_err(|error| refusal(&error))?;
+    Ok(Claims(Source::Introspection(Box::new(introspected))))
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(introspected_claims, module)?)?;
     module.add_class::<Claims>()?;
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;
