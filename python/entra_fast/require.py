@@ -216,7 +216,7 @@ class Require:
             missing = token.missing(alternative)
             if not missing:
                 return
-            if nearest is None or _distance(missing) < _distance(nearest):
+            if nearest is None or token.distance(missing) < token.distance(nearest):
                 nearest = missing
         if nearest is not None:
             self._refuse(token, nearest)
@@ -352,6 +352,13 @@ class _Token:
             missing += [_Missing("auth_context_missing", _named("context", one), one) for one in lacking]
         return missing
 
+    def distance(self, missing: list[_Missing]) -> tuple[int, int]:
+        """How far the token is from an alternative. A step-up is nearest, because the user can mend it; what
+        an application's token can never have is further."""
+        step_up = sum(one.code in _STEP_UP for one in missing)
+        never = self.kind == "app" and any(one.code in ("scope_missing", "group_missing") for one in missing)
+        return len(missing) - step_up + never, step_up
+
     def _strings(self, name: str) -> list[str]:
         value = self._claims.get(name)
         return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
@@ -359,12 +366,6 @@ class _Token:
     def _has_groups_overage(self) -> bool:
         names = self._claims.get("_claim_names")
         return (isinstance(names, Mapping) and "groups" in names) or self._claims.get("hasgroups") is True
-
-
-def _distance(missing: list[_Missing]) -> tuple[int, int]:
-    """How far a token is from an alternative. A step-up is nearest, because the user can mend it."""
-    step_up = sum(one.code in _STEP_UP for one in missing)
-    return len(missing) - step_up, step_up
 
 
 # --- words ---

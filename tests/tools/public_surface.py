@@ -25,6 +25,11 @@ PUBLIC = (
     "entra_fast.errors",
     "entra_fast.require",
     "entra_fast.challenge",
+    "entra_fast.client",
+    "entra_fast.integrations",
+    "entra_fast.integrations.asgi",
+    "entra_fast.integrations.fastapi",
+    "entra_fast.integrations.starlette",
     "entra_fast.emulator",
 )
 
@@ -71,6 +76,8 @@ def describe(where: str, holder: Any, name: str, described: dict[int, str]) -> I
         native = value.__module__ == "entra_fast._native"
         yield f"class {path}{_bases(value)}" if native else f"class {path}{_bases(value)}{_signature(value)}"
         yield from _native_members(path, name) if native else (*_options(path, value), *_members(path, value))
+    elif hasattr(value, "__supertype__"):
+        yield f"type {path} = {value.__supertype__.__name__}"
     elif inspect.isbuiltin(value):
         stub = next(one for one in _stub().body if isinstance(one, ast.FunctionDef) and one.name == name)
         yield _stub_line(where, stub)

@@ -119,6 +119,7 @@ def sentence(requirement: Require, **claims: Any) -> str:
         # The nearest alternative is reported, and a step-up is nearest: the user can mend it.
         (Require(scope="x", group=GROUP) | Require(role="writer"), APP, "role_missing"),
         (Require(role="x") | Require(auth_context="c1"), USER, "auth_context_missing"),
+        (Require(scope="x") | Require(app=True, role="writer"), APP, "role_missing"),
     ],
 )
 def test_what_a_token_must_have(requirement: Require, claims: dict[str, Any], expected: str) -> None:
@@ -271,8 +272,9 @@ def test_mistakes_are_found_at_construction(
 
 def test_no_positional_conditions() -> None:
     """`Require("reader")` does not say what a reader is."""
+    make: Any = Require
     with pytest.raises(TypeError):
-        Require("reader")  # type: ignore[call-arg]
+        make("reader")
 
 
 @pytest.mark.parametrize(
