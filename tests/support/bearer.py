@@ -309,3 +309,19 @@ def uvicorn_server(app: Any, **options: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def waitress_server(app: Any) -> Iterator[str]:
+    """A WSGI application on waitress, in threads."""
+    import waitress.server
+
+    server: Any = waitress.server.create_server(app, host="127.0.0.1", port=0, threads=4)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}"
+    finally:
+        server.trigger.pull_trigger(server.close)  # its loop ends when it has no socket left
+        thread.join()
+        server.task_dispatcher.shutdown()

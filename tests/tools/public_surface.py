@@ -27,8 +27,13 @@ PUBLIC = (
     "entra_fast.challenge",
     "entra_fast.client",
     "entra_fast.integrations",
+    "entra_fast.integrations.aiohttp",
     "entra_fast.integrations.asgi",
+    "entra_fast.integrations.django",
+    "entra_fast.integrations.drf",
     "entra_fast.integrations.fastapi",
+    "entra_fast.integrations.flask",
+    "entra_fast.integrations.grpc",
     "entra_fast.integrations.starlette",
     "entra_fast.emulator",
 )

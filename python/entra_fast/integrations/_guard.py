@@ -16,15 +16,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from entra_fast import Claims, challenge
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
+from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Exclusions, Incoming, MalformedHeader, token_of
 from entra_fast.integrations._refusal import Refusal, malformed, no_token, refusal_for
 from entra_fast.require import Require
 
-__all__ = ["AsyncGuard", "AsyncTokenValidator", "Guard", "SyncGuard", "TokenValidator"]
+__all__ = ["AsyncGuard", "Guard", "SyncGuard"]
 
 LOGGER: Final = logging.getLogger("entra_fast.bearer")
 
@@ -32,18 +33,6 @@ MAX_LINES_PER_SECOND: Final = 10
 """Limit of log lines about refused requests: anyone can cause them."""
 
 MAX_LOGGED_PATH: Final = 200
-
-
-class TokenValidator(Protocol):
-    """A `Validator` or a `SidecarValidator`."""
-
-    def validate(self, token: str | bytes) -> Claims: ...
-
-
-class AsyncTokenValidator(Protocol):
-    """An `AsyncValidator` or an `AsyncSidecarValidator`."""
-
-    async def validate(self, token: str | bytes) -> Claims: ...
 
 
 class Guard:
@@ -196,9 +185,40 @@ class Guard:
 
 
 class SyncGuard(Guard):
-    """For frameworks of threads."""
+    """For frameworks of threads.
 
-    validator: TokenValidator
+    Args:
+        validator: a `Validator` or a `SidecarValidator`; by default one from the environment, made when it is
+            first needed.
+        options: as for `Guard`.
+    """
+
+    def __init__(self, framework: str, validator: _validators.TokenValidator | None, **options: Any) -> None:
+        super().__init__(framework, **options)
+        self._validator = None if validator is None else _validators.sync_validator(validator)
+        self._has_begun = False
+
+    @property
+    def validator(self) -> Any:
+        """The validator.
+
+        Raises:
+            ConfigurationError: a variable is missing or wrong; `setting` names it.
+        """
+        if self._validator is None:
+            self._validator = _validators.sync_validator(None)
+        return self._validator
+
+    @validator.setter
+    def validator(self, validator: Any) -> None:
+        self._validator = validator
+
+    def begin(self) -> None:
+        """Let the validator fetch its keys, at the first request of the process: a probe, as a rule."""
+        if not self._has_begun:
+            self._has_begun = True
+            if hasattr(self.validator, "start"):
+                self.validator.start()
 
     def admit(self, incoming: Incoming, requirement: Require | None = None) -> Claims | None:
         """The claims of the request's token; None where it needs none.
@@ -222,9 +242,18 @@ class SyncGuard(Guard):
 
 
 class AsyncGuard(Guard):
-    """For frameworks of an event loop."""
+    """For frameworks of an event loop.
 
-    validator: AsyncTokenValidator
+    Args:
+        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        options: as for `Guard`.
+    """
+
+    def __init__(
+        self, framework: str, validator: _validators.AsyncTokenValidator | None, **options: Any
+    ) -> None:
+        super().__init__(framework, **options)
+        self.validator = _validators.async_validator(validator)
 
     async def admit(self, incoming: Incoming, requirement: Require | None = None) -> Claims | None:
         """See `SyncGuard.admit`."""

@@ -5,20 +5,20 @@ What belongs here: from an error to the parts of a response. What must never be 
 
 from __future__ import annotations
 
+import contextlib
+import html
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from entra_fast import challenge
 from entra_fast.errors import EntraFastError, Forbidden, KeysUnavailable, StepUpRequired
 from entra_fast.require import Require
 
-__all__ = ["EXPOSED_HEADERS", "Refusal", "refusal_for"]
+__all__ = ["Refusal", "prefers_html", "refusal_for"]
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client may ask again while keys are not available."""
-
-EXPOSED_HEADERS: Final = ("WWW-Authenticate", "Retry-After")
-"""What browsers of another origin must be allowed to read (`Access-Control-Expose-Headers`)."""
 
 _CHALLENGE: Final = "WWW-Authenticate"
 
@@ -66,6 +66,31 @@ class Refusal(Exception):
     def body(self) -> dict[str, str]:
         """The JSON body."""
         return {"error": self.error, "error_description": self.description}
+
+    @property
+    def html(self) -> str:
+        """The body for browsers."""
+        title = f"{self.status} {HTTPStatus(self.status).phrase}"
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+            f"<h1>{title}</h1><p>{html.escape(self.description)}</p></html>"
+        )
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether a client prefers a page: browsers name `text/html` before `*/*`, other clients do not.
+
+    Args:
+        accept: the value of `Accept`.
+    """
+    quality = {"text/html": 0.0, "application/json": 0.0}
+    for entry in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if name in quality:
+            weight = next((one.removeprefix("q=") for one in parameters if one.startswith("q=")), "1")
+            with contextlib.suppress(ValueError):
+                quality[name] = float(weight)
+    return quality["text/html"] > quality["application/json"]
 
 
 def no_token(realm: str) -> Refusal:

@@ -13,16 +13,33 @@ import inspect
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from entra_fast import Claims
 from entra_fast.errors import KeysUnavailable
-from entra_fast.integrations._guard import AsyncTokenValidator, TokenValidator
 
-__all__ = ["AsyncFromEnvironment", "async_validator", "sync_validator"]
+__all__ = [
+    "AsyncFromEnvironment",
+    "AsyncTokenValidator",
+    "TokenValidator",
+    "async_validator",
+    "sync_validator",
+]
 
 PAUSE: Final = 5.0
 """Seconds between two attempts to fetch the discovery document."""
+
+
+class TokenValidator(Protocol):
+    """A `Validator` or a `SidecarValidator`."""
+
+    def validate(self, token: str | bytes) -> Claims: ...
+
+
+class AsyncTokenValidator(Protocol):
+    """An `AsyncValidator` or an `AsyncSidecarValidator`."""
+
+    async def validate(self, token: str | bytes) -> Claims: ...
 
 
 def async_validator(given: AsyncTokenValidator | None) -> AsyncTokenValidator:

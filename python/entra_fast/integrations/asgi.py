@@ -21,8 +21,9 @@ from entra_fast import Claims
 from entra_fast.errors import ConfigurationError
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Exclusions, Incoming, is_preflight
-from entra_fast.integrations._guard import AsyncGuard, AsyncTokenValidator
+from entra_fast.integrations._guard import AsyncGuard
 from entra_fast.integrations._refusal import Refusal
+from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require
 
 __all__ = ["EntraID"]
@@ -65,9 +66,8 @@ class EntraID(AsyncGuard):
         realm: str = "api",
     ) -> None:
         super().__init__(
-            self.framework_name, require=require, exclude=exclude, optional=optional, realm=realm
+            self.framework_name, validator, require=require, exclude=exclude, optional=optional, realm=realm
         )
-        self.validator = _validators.async_validator(validator)
         # Another object may have another validator: its claims are not ours.
         self.scope_key = f"entra_fast.claims.{id(self)}"
 

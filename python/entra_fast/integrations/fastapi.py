@@ -45,8 +45,8 @@ from entra_fast._provider.blocking_http_client import ThreadedHttpClient
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
-from entra_fast.integrations._guard import AsyncTokenValidator
 from entra_fast.integrations._refusal import Refusal, full_scope
+from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Alternative, Require
 
 __all__ = ["BearerToken", "EntraID"]
