@@ -17,15 +17,19 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 
 from werkzeug.datastructures import WWWAuthenticate
@@ -194,9 +198,14 @@ NON_ASCII = (b"Bearer \xc3\xa6\xc3\xb8\xc3\xa5.b.c", b"Bearer \xff\xfe", b"Beare
 
 @dataclass(frozen=True)
 class Services:
-    """The running applications of a framework, by the names that situations use."""
+    """The running applications of a framework, by the names that situations use.
+
+    Attributes:
+        no_store: whether the framework lets us set `Cache-Control` of a refusal.
+    """
 
     urls: Mapping[str, str]
+    no_store: bool = True
 
     def run(self, situation: Situation) -> Response:
         """Send the request of a situation, and check what is the same everywhere."""
@@ -217,7 +226,7 @@ class Services:
             if "scope" not in situation.challenge:
                 found.pop("scope", None)
             assert found == situation.challenge
-        if situation.status in (400, 401, 403, 503):
+        if situation.status in (400, 401, 403, 503) and self.no_store:
             assert response.headers["Cache-Control"] == "no-store"
         if situation.status == 503:
             assert int(response.headers["Retry-After"]) > 0
@@ -251,10 +260,10 @@ Serve = Callable[[str], AbstractContextManager[str]]
 
 
 @contextmanager
-def services(serve: Serve) -> Iterator[Services]:
+def services(serve: Serve, *, no_store: bool = True) -> Iterator[Services]:
     """All three, running."""
     with serve("normal") as normal, serve("optional") as optional, serve("down") as down:
-        yield Services({"normal": normal, "optional": optional, "down": down})
+        yield Services({"normal": normal, "optional": optional, "down": down}, no_store)
 
 
 @contextmanager
@@ -325,3 +334,31 @@ def waitress_server(app: Any) -> Iterator[str]:
         server.trigger.pull_trigger(server.close)  # its loop ends when it has no socket left
         thread.join()
         server.task_dispatcher.shutdown()
+
+
+@contextmanager
+def server_process(command: Sequence[str], **environ: str) -> Iterator[str]:
+    """A server in a process of its own, which finds the modules of `tests/`.
+
+    Args:
+        command: the module to run and its arguments; `{port}` is replaced.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [sys.executable, "-m", *(part.format(port=port) for part in command)]
+    path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(arguments, env={**os.environ, **path, **environ}) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                assert process.poll() is None, "the server did not start"
+                assert time.monotonic() < deadline
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionError:
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()

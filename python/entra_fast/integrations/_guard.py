@@ -232,8 +232,14 @@ class SyncGuard(Guard):
         if self.exempt(incoming):
             return None
         token = self.read_token(incoming)
-        if token is None:
-            return None
+        return None if token is None else self.verify(token, incoming, requirement)
+
+    def verify(self, token: str, incoming: Incoming, requirement: Require | None = None) -> Claims:
+        """The claims of a token that was read from a request.
+
+        Raises:
+            Refusal: the token is refused, or cannot be verified.
+        """
         try:
             claims = self.validator.validate(token)
         except (InvalidToken, KeysUnavailable) as error:

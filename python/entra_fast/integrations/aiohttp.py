@@ -74,8 +74,8 @@ class EntraID(AsyncGuard):
         super().__init__(
             "aiohttp", validator, require=require, exclude=exclude, optional=optional, realm=realm
         )
-        # Another object may have another validator: its claims are not ours. A new key cannot be made outside of a
-        # module's top level, but copied.
+        # Another object may have another validator: its claims are not ours. A new key cannot be made outside
+        # of a # module's top level, but copied.
         self.CLAIMS: Any = f"entra_fast.claims.{id(self)}" if _KEY is None else copy.copy(_KEY)
 
     def setup(self, app: web.Application) -> None:

@@ -26,13 +26,14 @@ from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require
 
-__all__ = ["EntraID"]
+__all__ = ["EntraID", "Refusal"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+"""Frameworks have types of their own for the three arguments."""
 
 _WEBSOCKET_DENIAL: Final = "websocket.http.response"
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
