@@ -61,7 +61,7 @@ def quart_application(entra: EntraID) -> Any:
         claims = entra.claims(quart_request.scope)
         return {"oid": None if claims is None else claims.object_id}
 
-    app.asgi_app = entra.middleware(app.asgi_app)  # type: ignore[method-assign]
+    app.asgi_app = entra.middleware(app.asgi_app)  # type: ignore[method-assign, assignment]
     return app, app
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import orjson
@@ -29,7 +30,6 @@ except ImportError:
 from entra_fast import Claims
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Incoming, is_preflight
-from entra_fast.integrations._guard import AsyncGuard
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require
@@ -42,7 +42,7 @@ _KEY = web.RequestKey("entra_fast.claims", object) if hasattr(web, "RequestKey")
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
-class EntraID(AsyncGuard):
+class EntraID:
     """Requires a token of every request of an application.
 
     Args:
@@ -71,7 +71,7 @@ class EntraID(AsyncGuard):
         optional: bool = False,
         realm: str = "api",
     ) -> None:
-        super().__init__(
+        self._guard = AsyncGuard(
             "aiohttp", validator, require=require, exclude=exclude, optional=optional, realm=realm
         )
         # Another object may have another validator: its claims are not ours. A new key cannot be made outside
@@ -107,7 +107,7 @@ class EntraID(AsyncGuard):
             async def guarded(first: Any, *args: Any, **kwargs: Any) -> Any:
                 request: web.Request = getattr(first, "request", first)
                 try:
-                    self.check(self.claims(request), requirement, request.path)
+                    self._guard.check(self.claims(request), requirement, request.path)
                 except Refusal as refusal:
                     return _response(refusal)
                 return await handler(first, *args, **kwargs)
@@ -128,6 +128,14 @@ class EntraID(AsyncGuard):
         claims: Claims | None = request[self.CLAIMS]
         return claims
 
+    def use(self, validator: Any) -> AbstractContextManager[None]:
+        """Use another validator for the time being, in the whole application: for tests.
+
+        Args:
+            validator: any object with `validate`, which may return or await claims of any kind.
+        """
+        return self._guard.use(validator)
+
     def _middleware(self) -> Any:
         @web.middleware
         async def bearer(
@@ -135,7 +143,7 @@ class EntraID(AsyncGuard):
         ) -> web.StreamResponse:
             if self.CLAIMS not in request:  # else the application around this one has checked
                 try:
-                    request[self.CLAIMS] = await self.admit(_incoming(request))
+                    request[self.CLAIMS] = await self._guard.admit(_incoming(request))
                 except Refusal as refusal:
                     return _response(refusal)
             return await handler(request)
@@ -143,9 +151,9 @@ class EntraID(AsyncGuard):
         return bearer
 
     async def _keys(self, app: web.Application) -> AsyncIterator[None]:
-        await _validators.start(self.validator)
+        await _validators.start(self._guard.validator)
         yield
-        await _validators.close(self.validator)
+        await _validators.close(self._guard.validator)
 
 
 def _incoming(request: web.Request) -> Incoming:

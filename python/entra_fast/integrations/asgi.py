@@ -12,7 +12,7 @@ has no lifespan.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
 import orjson
@@ -39,7 +39,7 @@ _WEBSOCKET_DENIAL: Final = "websocket.http.response"
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 
 
-class EntraID(AsyncGuard):
+class EntraID:
     """Requires a token of every request.
 
     Args:
@@ -55,7 +55,7 @@ class EntraID(AsyncGuard):
         ValueError: an argument has a wrong value.
     """
 
-    framework_name = "asgi"
+    _framework = "asgi"
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class EntraID(AsyncGuard):
         optional: bool = False,
         realm: str = "api",
     ) -> None:
-        super().__init__(
-            self.framework_name, validator, require=require, exclude=exclude, optional=optional, realm=realm
+        self._guard = AsyncGuard(
+            self._framework, validator, require=require, exclude=exclude, optional=optional, realm=realm
         )
         # Another object may have another validator: its claims are not ours.
-        self.scope_key = f"entra_fast.claims.{id(self)}"
+        self._scope_key = f"entra_fast.claims.{id(self)}"
 
     def middleware(self, app: ASGIApp, exclude: Iterable[str] | None = None) -> ASGIApp:
         """The application, behind this middleware.
@@ -80,6 +80,14 @@ class EntraID(AsyncGuard):
             exclude: paths that need no token, in addition to those of this object.
         """
         return _Middleware(self, app, () if exclude is None else exclude)
+
+    def use(self, validator: Any) -> AbstractContextManager[None]:
+        """Use another validator for the time being, in the whole application: for tests.
+
+        Args:
+            validator: any object with `validate`, which may return or await claims of any kind.
+        """
+        return self._guard.use(validator)
 
     def body(self, refusal: Refusal) -> dict[str, str]:
         """The JSON body of a refused request. Override it where clients expect another form."""
@@ -92,11 +100,11 @@ class EntraID(AsyncGuard):
         Args:
             app: the application. Frameworks pass it.
         """
-        await _validators.start(self.validator)
+        await _validators.start(self._guard.validator)
         try:
             yield
         finally:
-            await _validators.close(self.validator)
+            await _validators.close(self._guard.validator)
 
     def claims(self, connection: Any) -> Claims | None:
         """The claims of the token of a request.
@@ -111,11 +119,11 @@ class EntraID(AsyncGuard):
             RuntimeError: the request did not pass the middleware.
         """
         scope: Scope = connection if isinstance(connection, dict) else connection.scope
-        if self.scope_key not in scope:
+        if self._scope_key not in scope:
             raise RuntimeError(
                 "no token was checked for this request: add the middleware of EntraID to the application"
             )
-        claims: Claims | None = scope[self.scope_key]
+        claims: Claims | None = scope[self._scope_key]
         return claims
 
 
@@ -138,9 +146,9 @@ class _Middleware:
         incoming = incoming_of(scope)
         try:
             if self._exclusions.match(incoming.method, incoming.path):
-                scope[self._entra.scope_key] = None
+                scope[self._entra._scope_key] = None
             else:
-                scope[self._entra.scope_key] = await self._entra.admit(incoming)
+                scope[self._entra._scope_key] = await self._entra._guard.admit(incoming)
         except Refusal as refusal:
             await respond(refusal, orjson.dumps(self._entra.body(refusal)), scope, receive, send)
             return
@@ -157,12 +165,12 @@ class _Lifespan:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             try:
-                await _validators.start(self._entra.validator)
+                await _validators.start(self._entra._guard.validator)
             except ConfigurationError as error:
                 message = {"type": "lifespan.startup.failed", "message": str(error)}
         elif message["type"] == "lifespan.shutdown.complete":
             with suppress(Exception):  # the server is ending in any case
-                await _validators.close(self._entra.validator)
+                await _validators.close(self._entra._guard.validator)
         await self._send(message)
 
 

@@ -87,7 +87,7 @@ class EntraID(asgi.EntraID):
         ValueError: an argument has a wrong value.
     """
 
-    framework_name = "fastapi"
+    _framework = "fastapi"
 
     def __init__(
         self,
@@ -126,12 +126,14 @@ class EntraID(asgi.EntraID):
         """
         if require is not None and not isinstance(require, Require):
             raise TypeError(f"a dependency takes a Require, not {type(require).__name__}")
-        return params.Depends(_Guarded(self, self.requirement if require is None else require, optional))
+        return params.Depends(
+            _Guarded(self, self._guard.requirement if require is None else require, optional)
+        )
 
     @property
     def token(self) -> Any:
         """A dependency that gives the verified token: `Annotated[BearerToken, entra.token]`."""
-        guarded = _Guarded(self, self.requirement, optional=False)
+        guarded = _Guarded(self, self._guard.requirement, optional=False)
 
         async def token(
             connection: HTTPConnection, _: Annotated[Claims, params.Depends(guarded)]
@@ -192,9 +194,7 @@ class EntraID(asgi.EntraID):
                 entries.append({self._app_scheme.scheme_name: self._default_scope()})
         return [entry for index, entry in enumerate(entries) if entry not in entries[:index]]
 
-    async def admit_connection(
-        self, connection: HTTPConnection, requirement: Require, optional: bool
-    ) -> Claims | None:
+    async def _admit(self, connection: HTTPConnection, requirement: Require, optional: bool) -> Claims | None:
         """The claims of a request or a websocket; those that the middleware has verified are not verified
         again.
 
@@ -206,15 +206,15 @@ class EntraID(asgi.EntraID):
         path = asgi.router_path(scope)
         authorization = connection.headers.getlist("authorization")
         try:
-            verified: Claims | None = scope.get(self.scope_key)
+            verified: Claims | None = scope.get(self._scope_key)
             if verified is not None:
-                self.check(verified, requirement, path)
+                self._guard.check(verified, requirement, path)
                 return verified
             incoming = Incoming(scope.get("method", "GET"), path, authorization)
-            claims = await self.authenticate(incoming, requirement, optional)
+            claims = await self._guard.authenticate(incoming, requirement, optional)
         except Refusal as refusal:
             raise HTTPException(refusal.status, refusal.description, refusal.headers) from None
-        scope[self.scope_key] = claims
+        scope[self._scope_key] = claims
         return claims
 
     def _default_scope(self) -> list[str]:
@@ -279,7 +279,7 @@ class _Guarded:
         self.__signature__ = inspect.Signature(parameters)
 
     async def __call__(self, connection: HTTPConnection, **_: None) -> Claims | None:
-        return await self.entra.admit_connection(connection, self.requirement, self.optional)
+        return await self.entra._admit(connection, self.requirement, self.optional)
 
 
 def _is_for_users(alternative: Alternative) -> bool:

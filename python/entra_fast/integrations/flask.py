@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -39,7 +40,7 @@ __all__ = ["EntraID"]
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 
-class EntraID(SyncGuard):
+class EntraID:
     """Requires a token of every request of an application, or of single routes.
 
     Without an application, only blueprints and routes are protected: those of `protect` and `require`.
@@ -69,7 +70,9 @@ class EntraID(SyncGuard):
         optional: bool = False,
         realm: str = "api",
     ) -> None:
-        super().__init__("flask", validator, require=require, exclude=exclude, optional=optional, realm=realm)
+        self._guard = SyncGuard(
+            "flask", validator, require=require, exclude=exclude, optional=optional, realm=realm
+        )
         self._key = f"entra_fast_claims_{id(self)}"
         if app is not None:
             self.init_app(app)
@@ -83,7 +86,7 @@ class EntraID(SyncGuard):
         Raises:
             ConfigurationError: a variable is missing or wrong; `setting` names it.
         """
-        _ = self.validator  # a missing setting is found now
+        _ = self._guard.validator  # a missing setting is found now
         app.extensions["entra_fast"] = self
         app.before_request(self._admit)
         app.after_request(_keep_headers)
@@ -141,17 +144,25 @@ class EntraID(SyncGuard):
         claims: Claims | None = g.get(self._key)
         return claims
 
+    def use(self, validator: Any) -> AbstractContextManager[None]:
+        """Use another validator for the time being, in the whole application: for tests.
+
+        Args:
+            validator: any object with `validate`, which may return or await claims of any kind.
+        """
+        return self._guard.use(validator)
+
     def _admit(self, requirement: Require | None = None) -> None:
         """A hook: raises for a request that is refused."""
-        self.begin()
+        self._guard.begin()
         try:
             if g.get(self._key) is not None:
                 if requirement is not None:
-                    self.check(g.get(self._key), requirement, request.path)
+                    self._guard.check(g.get(self._key), requirement, request.path)
                 return
             if requirement is not None and self._key in g and not _incoming().preflight:
-                self.check(None, requirement, request.path)
-            setattr(g, self._key, self.admit(_incoming(), requirement))
+                self._guard.check(None, requirement, request.path)
+            setattr(g, self._key, self._guard.admit(_incoming(), requirement))
         except Refusal as refusal:
             g.entra_fast_refusal = refusal
             raise _CLASSES[refusal.status](refusal) from None

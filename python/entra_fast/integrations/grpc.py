@@ -13,7 +13,7 @@ metadata, as `www-authenticate`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -58,7 +58,7 @@ def claims() -> Claims | None:
         ) from None
 
 
-class EntraIDInterceptor(AsyncGuard, grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class EntraIDInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Requires a token of every call.
 
     Args:
@@ -85,7 +85,9 @@ class EntraIDInterceptor(AsyncGuard, grpc.aio.ServerInterceptor):  # type: ignor
         optional: bool = False,
         realm: str = "api",
     ) -> None:
-        super().__init__("grpc", validator, require=require, exclude=exclude, optional=optional, realm=realm)
+        self._guard = AsyncGuard(
+            "grpc", validator, require=require, exclude=exclude, optional=optional, realm=realm
+        )
         self._methods = dict(methods or {})
         Exclusions(self._methods)  # the same forms
         for method, requirement in self._methods.items():
@@ -108,10 +110,10 @@ class EntraIDInterceptor(AsyncGuard, grpc.aio.ServerInterceptor):  # type: ignor
         incoming = Incoming("GET", method, authorization)  # exclusions are for GET
         requirement = self.requirement_of(method)
         # What names a requirement of its own needs a token, also where tokens are optional.
-        optional = self.optional and requirement is self.requirement
+        optional = self._guard.optional and requirement is self._guard.requirement
         try:
-            exempt = self.exempt(incoming)
-            found = None if exempt else await self.authenticate(incoming, requirement, optional)
+            exempt = self._guard.exempt(incoming)
+            found = None if exempt else await self._guard.authenticate(incoming, requirement, optional)
         except Refusal as refusal:
             return _denying(refusal)
         # Interceptors and the method's handler run in one task.
@@ -125,16 +127,24 @@ class EntraIDInterceptor(AsyncGuard, grpc.aio.ServerInterceptor):  # type: ignor
             method: its full name, as `/cases.v1.Cases/Get`.
         """
         service = f"{method.rpartition('/')[0]}/*"
-        return self._methods.get(method, self._methods.get(service, self.requirement))
+        return self._methods.get(method, self._methods.get(service, self._guard.requirement))
+
+    def use(self, validator: Any) -> AbstractContextManager[None]:
+        """Use another validator for the time being, in the whole server: for tests.
+
+        Args:
+            validator: any object with `validate`, which may return or await claims of any kind.
+        """
+        return self._guard.use(validator)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Fetch keys while the server runs, instead of at the first call."""
-        await _validators.start(self.validator)
+        await _validators.start(self._guard.validator)
         try:
             yield
         finally:
-            await _validators.close(self.validator)
+            await _validators.close(self._guard.validator)
 
 
 def _denying(refusal: Refusal) -> grpc.RpcMethodHandler[Any, Any]:

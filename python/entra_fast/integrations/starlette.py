@@ -37,7 +37,7 @@ _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 class EntraID(asgi.EntraID):
     """Requires a token of every request of an application. See `entra_fast.integrations.asgi.EntraID`."""
 
-    framework_name = "starlette"
+    _framework = "starlette"
 
     def require(self, requirement: Require) -> Callable[[_Endpoint], _Endpoint]:
         """Require something more of the token at one endpoint: a function, or a method of an `HTTPEndpoint`.
@@ -62,7 +62,9 @@ class EntraID(asgi.EntraID):
                 if connection is None:
                     raise TypeError("the endpoint was called without a request or a websocket")
                 try:
-                    self.check(self.claims(connection), requirement, asgi.router_path(connection.scope))
+                    self._guard.check(
+                        self.claims(connection), requirement, asgi.router_path(connection.scope)
+                    )
                 except Refusal as refusal:
                     response = JSONResponse(self.body(refusal), refusal.status, refusal.headers)
                     if isinstance(connection, WebSocket):
