@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-apache check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -40,8 +40,14 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
 	@tests/interpreters.sh $(abspath $(BIN))/maturin
 
+test-environments: $(STAMPS)/build ## Install the wheel into clean environments (no aiohttp, 3.9 to 3.14, other uvloops), and check it there
+	@tests/environments.sh $(abspath $(BIN))/maturin $(abspath $(BIN))/python
+
 test-apache: build $(STAMPS)/tools ## Run the library in mod_wsgi behind a real Apache (skipped, with the reason, where there is none)
 	@$(BIN)/pytest tests/apache
+
+test-library: build $(STAMPS)/tools ## Run the tests of the library alone, as on systems without the sidecar
+	@$(BIN)/pytest tests/unit/test_validate.py tests/unit/test_validate_failures.py tests/unit/test_jwks.py tests/unit/test_signatures.py tests/hardening tests/properties $(ARGS)
 
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py
@@ -59,6 +65,9 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
+
+check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
+	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
 
 bench: bench-micro bench-load ## Run all benchmarks
 
@@ -111,6 +120,18 @@ $(STAMPS)/run: requirements/run.txt $(STAMPS)/venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
 	@touch $@
 
+# In an environment of their own: what they need would hold back what the product needs.
+$(STAMPS)/deploy: requirements/deploy.txt $(STAMPS)/venv
+	@echo '==> Installing the tools that check deploy/ (locked)'
+	@$(PYTHON) -m venv --clear $(VENV)/deploy
+	@$(VENV)/deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@touch $@
+
+$(STAMPS)/release: requirements/release.txt $(STAMPS)/run
+	@echo '==> Installing the tools for releases (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
+	@touch $@
+
 $(STAMPS)/tools: requirements/dev.txt $(STAMPS)/run
 	@echo '==> Installing the tools for tests and checks (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
@@ -120,6 +141,18 @@ $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@echo '==> Building the extension in release mode (the first time takes minutes)'
 	@VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
+
+wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, reproducibly, and try them (TARGET=Rust target)
+	@TARGET='$(TARGET)' deploy/release/wheel.sh $(abspath $(BIN))/python
+
+sdist: $(STAMPS)/run ## Build the source distribution
+	@$(BIN)/maturin sdist --out dist
+
+release-check: ## Check that version, tag and changelog fit (TAG=v1.2.3)
+	@TAG='$(TAG)' deploy/release/release_check.sh
+
+rust-version: ## Print the oldest Rust that is supported
+	@echo '$(RUST_VERSION)'
 
 fuzz: ## Fuzz the Rust core for SECONDS=300 each (TARGET=name to choose, INPUT=file to run one input again)
 	@INPUT='$(INPUT)' SANITIZER='$(or $(SANITIZER),none)' rust/fuzz/run.sh -1 $(or $(SECONDS),300) $(TARGET)
@@ -131,4 +164,4 @@ audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
 
 clean: ## Remove everything that was built
-	rm -rf target $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf target dist $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

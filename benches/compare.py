@@ -1,12 +1,12 @@
 """Compares two versions of entra_fast side by side, in one run: `make bench-compare BASE=<git ref>`.
 
-    python -m benches.compare --base PYTHON
+    python -m benches.compare --base PYTHON [--new PYTHON]
 
-`PYTHON` is an interpreter with the base version installed; the version under test is that of the running
-interpreter. Both sides stay alive and take turns, so that a machine that speeds up or slows down affects both
-alike. A ratio says how many times as good the new version is (above 1: faster, or less memory). It is the
-median of the ratios within the turns, with a 95 % interval from resampling the turns. A row is `WORSE` only
-if the whole interval is below the limit.
+Each `PYTHON` is an interpreter with one version installed; without `--new` the version under test is that of
+the running interpreter. Both sides stay alive and take turns, so that a machine that speeds up or slows down
+affects both alike. A ratio says how many times as good the new version is (above 1: faster, or less memory).
+It is the median of the ratios within the turns, with a 95 % interval from resampling the turns. A row is
+`WORSE` only if the whole interval is below the limit.
 """
 
 from __future__ import annotations
@@ -104,10 +104,10 @@ def micro(pythons: dict[str, str], turns: int, figures: Turns, directory: Path) 
         worker.close()
 
 
-def load(pythons: dict[str, str], turns: int, figures: Turns, directory: Path) -> None:
-    """Rows of the sidecar: time and CPU time per request, start, idle memory."""
+def start(pythons: dict[str, str], turns: int, figures: Turns, directory: Path) -> None:
+    """Rows of a sidecar that has just started: time until it is ready, and idle memory."""
     bench = Bench(directory, runs=turns, seconds=1)
-    with bench.provider() as provider, contextlib.ExitStack() as stack:
+    with bench.provider() as provider:
         environ = bench.environment(provider)
         for turn in range(turns):
             for side in _order(turn):
@@ -116,6 +116,13 @@ def load(pythons: dict[str, str], turns: int, figures: Turns, directory: Path) -
                     figures["start to ready, ms"][side].append((time.perf_counter() - started) * 1e3)
                     time.sleep(1)
                     figures["idle memory, MiB"][side].append(sidecar.resident_bytes() / 2**20)
+
+
+def load(pythons: dict[str, str], turns: int, figures: Turns, directory: Path) -> None:
+    """Rows of the sidecar under load: time and CPU time per request."""
+    bench = Bench(directory, runs=turns, seconds=1)
+    with bench.provider() as provider, contextlib.ExitStack() as stack:
+        environ = bench.environment(provider)
         traffic = Traffic(directory, bench.seen, bench.unseen)
         running = {side: stack.enter_context(_sidecar(environ, pythons[side])) for side in SIDES}
         for subject, content_type, connections in LOAD:
@@ -182,14 +189,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.compare")
     parser.add_argument("--base", required=True, help="interpreter with the base version installed")
     parser.add_argument(
+        "--new", default=sys.executable, help="interpreter with the version under test (default: this one)"
+    )
+    parser.add_argument(
         "--turns", type=int, default=15, help="turns of each load row; micro rows take 4 times as many"
     )
-    parser.add_argument("--only", choices=("micro", "load"), help="measure only these rows")
+    parser.add_argument("--only", choices=("micro", "start", "load"), help="measure only these rows")
     parser.add_argument("--out", type=Path, help="also write the table to this JSON file")
     arguments = parser.parse_args()
-    pythons = {"base": arguments.base, "new": sys.executable}
+    pythons = {"base": arguments.base, "new": arguments.new}
     figures: Turns = defaultdict(lambda: defaultdict(list))
-    parts: dict[str, Callable[..., None]] = {"micro": micro, "load": load}
+    parts: dict[str, Callable[..., None]] = {"micro": micro, "start": start, "load": load}
     with tempfile.TemporaryDirectory(prefix="entra-fast-compare-") as directory:
         for name, part in parts.items():
             if arguments.only in (None, name):

@@ -37,4 +37,6 @@ echo '==> Timing (about a minute)'
   --floor target/release/examples/floor --benchmark-json "$wheels/raw.json" --benchmark-quiet 2>&1 | tail -n 1
 echo '==> Sending 1,000,000 distinct tokens through a cache of 20,000 (a minute or two)'
 "$venv/bin/python" -m benches.memory 1000000 "$wheels/memory.json"
-"$venv/bin/python" -m benches.report_micro "$wheels/raw.json" "$wheels/memory.json" benches/results/micro.json
+echo '==> Importing the library'
+"$venv/bin/python" -m benches.imports "$wheels/imports.json"
+"$venv/bin/python" -m benches.report_micro "$wheels/raw.json" "$wheels/memory.json" "$wheels/imports.json" benches/results/micro.json

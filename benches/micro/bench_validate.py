@@ -24,7 +24,7 @@ from joserfc import jwt as joserfc_jwt
 
 from benches import tokens as material
 from benches.report_micro import COUNT, TIMES
-from entra_fast.validate import Validator
+from entra_fast.validate import Issuer, Validator
 
 try:
     import ryjwt
@@ -141,6 +141,36 @@ def bench_seen(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> N
     work = each(validate, made["RS256"].tokens)
     work()
     benchmark.pedantic(work, rounds=ROUNDS, iterations=20)
+
+
+def validator_of_several(made: material.Tokens) -> Validator:
+    """The issuer of the tokens is the second of two."""
+    return Validator(
+        audience=material.AUDIENCE,
+        issuers=[
+            Issuer(issuer="https://another.example", jwks=made.jwks),
+            Issuer(issuer=material.ISSUER, jwks=made.jwks),
+        ],
+        cache_entries=4 * COUNT,
+    )
+
+
+@turns
+def bench_seen_of_several(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> None:
+    """entra_fast, tokens seen before, with two issuers."""
+    work = each(validator_of_several(made["RS256"]).validate, made["RS256"].tokens)
+    work()
+    benchmark.pedantic(work, rounds=ROUNDS, iterations=20)
+
+
+@turns
+def bench_unseen_of_several(benchmark: Any, made: dict[str, material.Tokens], turn: int) -> None:
+    """entra_fast, tokens not seen before, with two issuers."""
+
+    def setup() -> tuple[tuple[Callable[[], None]], dict[str, Any]]:
+        return (each(validator_of_several(made["RS256"]).validate, made["RS256"].tokens),), {}
+
+    benchmark.pedantic(lambda work: work(), setup=setup, rounds=ROUNDS)
 
 
 @turns

@@ -20,6 +20,8 @@ SIDE_BY_SIDE = (
     "bench_unseen",
     "bench_floor",
     "bench_seen",
+    "bench_seen_of_several",
+    "bench_unseen_of_several",
     "bench_many",
     "bench_one_thread",
     "bench_two_threads",

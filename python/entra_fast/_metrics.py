@@ -257,7 +257,7 @@ SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused"
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
-GRANTS = ("client_credentials", "on_behalf_of")
+GRANTS = ("client_credentials", "on_behalf_of", "credential_try")
 
 
 def _resident_bytes() -> float:
@@ -312,6 +312,12 @@ class Metrics:
         "entra_fast_introspections_total",
         "Introspection responses, by whether the token was active.",
         Label("active", ("true", "false")),
+    )
+    introspections_rejected = _Row(
+        Counter,
+        "entra_fast_introspections_rejected_total",
+        "Introspection responses with an inactive token, by error code.",
+        Label("code", limit=64),
     )
     signature_confirmations = _Row(
         Counter,
@@ -398,6 +404,12 @@ class Metrics:
         _gauge,
         "entra_fast_credential_rejected",
         "1 while the provider rejects the application's credential, else 0.",
+        merge="own",
+    )
+    clock_skew = _Row(
+        _gauge,
+        "entra_fast_clock_skew_seconds",
+        "Seconds by which the clock of this machine is ahead of the provider's; negative where it is behind.",
         merge="own",
     )
     renewals = _Row(

@@ -51,6 +51,7 @@ __all__ = [
     "transfer_coding_refusal",
     "unverified_claims",
     "unverified_header",
+    "unverified_issuer",
     "when_fast_signatures_are_distrusted",
 ]
 
@@ -94,6 +95,11 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
 def introspected_claims(text: str) -> Claims:
     """The claims of an introspection response (RFC 7662, section 2.2), from their JSON text. For responses of
     a service that is trusted to have verified the token. Raises InvalidToken if they have no `exp`."""
+
+def unverified_issuer(token: str | bytes, max_token_bytes: int) -> str:
+    """The issuer that a token names, not verified: it only chooses who verifies the token.
+
+    Raises InvalidToken when it is not a JWT, is too large, or has no `iss` that is a string."""
 
 def signature_figures() -> dict[str, int]:
     """How often AWS-LC `agreed` and `disagreed` with the fast library in this process, and whether that
@@ -389,8 +395,13 @@ class FastPath:
         bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
-    def introspections(self) -> tuple[int, int]:
-        """How many introspections were answered with an active, and with an inactive token."""
+    def active(self) -> int:
+        """How many introspections were answered with an active token."""
+    def rejections(self) -> dict[str, int]:
+        """By error code: how many introspections were answered with an inactive token."""
+    def take_examples(self) -> dict[str, tuple[str | None, str | None]]:
+        """By error code: `expected` and `actual` of the error of one token that was rejected since the last
+        call."""
 
 @final
 class FastPathReceiver:

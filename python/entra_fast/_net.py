@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from entra_fast import _native
 from entra_fast.errors import ConfigurationError
 
+CA_BUNDLE = "ENTRA_FAST_CA_BUNDLE"
+"""The variable that names a file with further certificate authorities, for the sidecar and the library."""
+
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or an address (without port and brackets) is this machine's loopback."""
@@ -55,32 +58,43 @@ def proxies_from(environ: Mapping[str, str]) -> dict[str, str]:
         value = (environ.get(upper.lower()) or environ.get(upper) or "").strip()
         if not value:
             continue
-        if "://" not in value:
-            value = f"http://{value}"  # curl and Go read a bare host:port this way
-        try:
-            parts = urllib.parse.urlsplit(value)
-            valid = (
-                value.isprintable()
-                and " " not in value
-                and parts.scheme in ("http", "https")
-                and bool(parts.hostname)
-                and parts.port != 0
-            )
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ConfigurationError(
-                "setting_invalid", f"{upper} must be a URL such as http://proxy.example:8080", upper
-            )
-        proxies[scheme] = value
+        proxies[scheme] = checked_proxy(upper, value)
     excluded = (environ.get("no_proxy") or environ.get("NO_PROXY") or "").strip()
     if excluded:
         proxies["no"] = excluded
     return proxies
 
 
+def checked_proxy(setting: str, value: str) -> str:
+    """The URL of a web proxy.
+
+    Raises:
+        ConfigurationError: it is not an http URL. The message never contains it: it may hold a password.
+    """
+    try:
+        if "://" not in value:
+            value = f"http://{value}"  # curl and Go read a bare host:port this way
+        parts = urllib.parse.urlsplit(value)
+        valid = (
+            value.isprintable()
+            and " " not in value
+            and parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+        )
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        message = f"{setting} must be a URL such as http://proxy.example:8080"
+        raise ConfigurationError("setting_invalid", message, setting)
+    return value
+
+
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The web proxy for a URL, or None for a direct connection. Loopback is always direct, as in Go."""
+    """The web proxy for a URL, or None for a direct connection. Loopback is direct, as in Go. An entry
+    `always` is what the user has chosen for every request, loopback included."""
+    if (always := proxies.get("always")) is not None:
+        return always
     parts = urllib.parse.urlsplit(url)
     proxy = proxies.get(parts.scheme)
     host = (parts.hostname or "").rstrip(".").lower()

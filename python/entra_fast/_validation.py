@@ -1,9 +1,9 @@
-"""Validation of tokens on an event loop, over any source of keys.
+"""Validation of tokens with one key set: in threads, and on an event loop over any source of keys.
 
 What belongs here: what to do when the known keys do not verify a token: ask the source of keys if new ones
 may help, then verify once more. What must never be here: verification itself (the native core), when to fetch
-keys (_provider/jwks.py), and settings. The public classes are in validate.py; the sidecar uses this class
-directly.
+keys (_provider/jwks.py), and settings. The public classes are in validate.py; the sidecar uses
+`AsyncValidation` directly.
 """
 
 from __future__ import annotations
@@ -12,15 +12,73 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import orjson
-
 from entra_fast import _native
 from entra_fast._native import Claims
-from entra_fast._provider.jwks import KeySource
+from entra_fast._provider.jwks import KeySource, ThreadKeys
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 
 _Result = TypeVar("_Result")
+
+
+class ThreadValidation:
+    """A native validator and the owner of its keys, for any number of threads.
+
+    Args:
+        native: verifies tokens. The owner of the keys gives them to it.
+        keys: asked for new keys when a token needs one; None if the key set is fixed.
+        clock: seconds since the epoch; by default the native module reads the wall clock.
+    """
+
+    __slots__ = ("_clock", "keys", "native")
+
+    def __init__(
+        self, native: _native.Validator, keys: ThreadKeys | None, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.native = native
+        self.keys = keys
+        self._clock = clock
+
+    def validate_again(self, token: str | bytes, error: EntraFastError) -> Claims:
+        """The claims of a token that `native.validate` rejected with `error`, after asking for new keys.
+
+        Raises:
+            InvalidToken: the token is still rejected; this is `error` itself if new keys cannot help.
+            KeysUnavailable: there are no keys, with the reason.
+        """
+        cause = None if self.keys is None else cause_of(self.native, token, error, self._now())
+        if self.keys is None or cause is None:
+            raise error
+        if not self.keys.refresh_for(cause, kid_of(token)):
+            raise self._with_reason(error) from None
+        try:
+            return self.native.validate(token, self._now())
+        except KeysUnavailable as second:
+            raise self._with_reason(second) from None
+
+    def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
+        """The claims of each token, or the error as a value."""
+        results = self.native.validate_many(tokens, self._now())
+        if self.keys is not None and has_errors(results):
+            for cause in Cause:
+                waiting = waiting_for_keys(self.native, tokens, results, self._now())
+                # One refresh serves all tokens that wait for keys, whatever else they wait for.
+                if cause in waiting and self.keys.refresh_for(cause, first_kid(tokens, waiting[cause])):
+                    every = [index for positions in waiting.values() for index in positions]
+                    again = self.native.validate_many([tokens[index] for index in every], self._now())
+                    for index, result in zip(every, again, strict=True):
+                        results[index] = result
+        return [self._with_reason(result) for result in results]
+
+    def _now(self) -> float | None:
+        """None lets the native module read the wall clock, which is faster."""
+        return None if self._clock is None else self._clock()
+
+    def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
+        """The result. If there are no keys, it has the reason."""
+        if isinstance(result, KeysUnavailable) and self.keys is not None:
+            return self.keys.unavailable()
+        return result
 
 
 class AsyncValidation:
@@ -77,14 +135,19 @@ class AsyncValidation:
     async def introspect(self, token: str | bytes) -> bytes:
         """The JSON body of an introspection response (RFC 7662, section 2.2). Never raises for a bad token or
         for the lack of keys."""
+        return (await self.introspect_with_error(token))[0]
+
+    async def introspect_with_error(self, token: str | bytes) -> tuple[bytes, EntraFastError | None]:
+        """Like `introspect`, and why the token is not active."""
         try:
             try:
-                return self.native.introspect(token, self._now())
+                return self.native.introspect(token, self._now()), None
             except (InvalidToken, KeysUnavailable) as error:
                 await self._ask_for_keys(token, error)
-            return self.native.introspect(token, self._now())
+            return self.native.introspect(token, self._now()), None
         except (InvalidToken, KeysUnavailable) as error:
-            return inactive(self._with_reason(error).message)
+            rejected = self._with_reason(error)
+            return inactive(rejected.message), rejected
 
     def _now(self) -> float | None:
         """None lets the native module read the wall clock, which is faster."""
@@ -162,4 +225,6 @@ def first_kid(tokens: Sequence[str | bytes], positions: Sequence[int]) -> str | 
 
 def inactive(reason: str) -> bytes:
     """The body of an introspection response for an invalid token."""
+    import orjson  # noqa: PLC0415 - the library does not need it to validate tokens
+
     return orjson.dumps({"active": False, "error": reason})

@@ -18,38 +18,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-import orjson
-
-from entra_fast import _signatures
-from entra_fast._native import (
-    MAX_TOKEN_BYTES,
-    Claims,
-    KeySet,
-    Policy,
-    unverified_claims,
-    unverified_header,
+from entra_fast._arguments import (
+    Configured,
+    Environment,
+    Options,
+    Part,
+    checked_issuers,
+    checked_options,
+    configure,
+    discovered_async,
+    fetch_discovery,
+    fetch_discovery_async,
+    key_fetcher,
+    new_http_client,
+    refuse_discovery,
 )
-from entra_fast._native import (
-    Validator as NativeValidator,
-)
-from entra_fast._net import url_problem
-from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient
-from entra_fast._provider.discovery_document import DiscoveryError, KeyDiscovery, parse_key_discovery
-from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
-from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
-from entra_fast._provider.jwks import AsyncKeys, ThreadKeys
+from entra_fast._issuers import Issuer, IssuerChoice, P
+from entra_fast._native import Claims, KeySet, unverified_claims, unverified_header
+from entra_fast._native import Validator as NativeValidator
+from entra_fast._provider.http_options import HttpOptions
+from entra_fast._provider.jwks import AsyncKeys, ThreadKeys, jitter
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
-from entra_fast._validation import AsyncValidation, cause_of, first_kid, has_errors, kid_of, waiting_for_keys
+from entra_fast._validation import AsyncValidation, ThreadValidation, inactive
 from entra_fast.errors import (
     ConfigurationError,
     EntraFastError,
@@ -60,13 +58,18 @@ from entra_fast.errors import (
 )
 from entra_fast.require import Require
 
+if TYPE_CHECKING:
+    from entra_fast._provider.http_rules import AsyncHttpClient
+
 __all__ = [
     "AsyncValidator",
     "Claims",
     "ConfigurationError",
     "EntraFastError",
     "Forbidden",
+    "HttpOptions",
     "InvalidToken",
+    "Issuer",
     "KeySet",
     "KeysUnavailable",
     "RefreshRules",
@@ -79,27 +82,6 @@ __all__ = [
 ]
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments that both validators take: see `Validator`."""
-
-    jwks_uri: str | None
-    jwks: str | bytes | Mapping[str, Any] | KeySet | None
-    algorithms: Iterable[str]
-    tenants: Iterable[str] | None
-    leeway: float
-    required_claims: Iterable[str]
-    max_age: float | None
-    max_token_bytes: int
-    signatures: str
-    cache_entries: int
-    cache_bytes: int
-    refresh: RefreshRules | None
-    clock: Callable[[], float] | None
-
-
-_Result = TypeVar("_Result")
-
-
 class Validator:
     """Validates tokens, from any number of threads.
 
@@ -108,13 +90,18 @@ class Validator:
 
     Args:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
-            `tid`; it needs `tenants`. When issuer, jwks_uri and jwks are left out, they come from the
-            environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
+            `tid`; it needs `tenants`. When issuer, issuers, jwks_uri and jwks are left out, they come from
+            the environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
             `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). A key that is published
             for an issuer verifies tokens of that issuer only, with one exception: Entra ID's v2.0 keys also
             verify v1.0 tokens of the same tenant, if you accept their issuer,
             `https://sts.windows.net/<tenant id>/`, as well. An API that migrates names both.
         audience: accepted audiences (`aud`). For Entra ID's v2.0 tokens that is the application's client id.
+        issuers: several issuers, each with a key set of its own, instead of issuer, jwks_uri and jwks. The
+            key set is chosen by the `iss` of a token, then the key by its `kid`. `audience`, `algorithms` and
+            `tenants` hold for each `Issuer` that has none of its own, and the limits of the cache for all of
+            them together.
+        http: how keys are fetched: certificate authorities, web proxy, header fields, time limits.
         jwks_uri: https URL at which the provider publishes its keys (http for loopback only).
         jwks: a fixed key set instead of a URL: its JSON text, the decoded object, or a `KeySet`.
         algorithms: accepted signature algorithms. A token's header only selects one of them.
@@ -142,31 +129,31 @@ class Validator:
         self,
         issuer: str | Sequence[str] | None = None,
         audience: str | Sequence[str] | None = None,
+        *,
+        issuers: Sequence[Issuer] | None = None,
+        http: HttpOptions | None = None,
         **options: Unpack[Options],
     ) -> None:
-        configured = _configured(issuer, audience, _fetch_discovery, **options)
-        self._native = configured.native
-        self._verify = configured.native.validate
+        configured = configure(issuer, audience, issuers, http, fetch_discovery, **options)
         self._clock = configured.clock
-        self._keys: ThreadKeys | None = None
-        if configured.jwks_uri is not None:
-            self._keys = ThreadKeys(
-                configured.jwks_uri, _fetch_keys, configured.native.set_keys, rules=configured.rules
-            )
+        self._parts = [_thread_validation(part, configured) for part in configured.parts]
+        self._choice = None if issuers is None else configured.choice(self._parts)
+        self._verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
 
     @classmethod
-    def from_env(cls, **options: Unpack[Options]) -> Self:
+    def from_env(cls, *, http: HttpOptions | None = None, **options: Unpack[Options]) -> Self:
         """A validator for the application whose settings are in the environment, as NAIS puts them there. The
         same as `Validator()`.
 
         Args:
+            http: as for `Validator`.
             options: as for `Validator`.
 
         Raises:
             ConfigurationError: a variable is missing or wrong; `setting` names it.
             KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
         """
-        return cls(**options)
+        return cls(http=http, **options)
 
     @classmethod
     def from_discovery(
@@ -175,6 +162,7 @@ class Validator:
         audience: str | Sequence[str],
         *,
         issuer: str | None = None,
+        http: HttpOptions | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0, or
@@ -186,15 +174,16 @@ class Validator:
             audience: accepted audiences (`aud`).
             issuer: the accepted issuer, where you know it. Then only `jwks_uri` is taken from the document,
                 and its own issuer may be any.
+            http: as for `Validator`.
             options: as for `Validator`.
 
         Raises:
             KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
             ConfigurationError: the URL must not be requested.
         """
-        found = _fetch_discovery(url, issuer)
+        found = fetch_discovery(url, issuer, checked_options(http))
         options["jwks_uri"] = found.jwks_uri
-        return cls(found.issuer, audience, **options)
+        return cls(found.issuer, audience, http=http, **options)
 
     def validate(self, token: str | bytes) -> Claims:
         """Verify a token and return its claims.
@@ -209,17 +198,7 @@ class Validator:
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            if self._keys is None:
-                raise
-            cause = cause_of(self._native, token, error, self._now())
-            if cause is None:
-                raise
-            if not self._keys.refresh_for(cause, kid_of(token)):
-                raise self._with_reason(error) from None
-        try:
-            return self._verify(token, self._now())
-        except KeysUnavailable as error:
-            raise self._with_reason(error) from None
+            return _part_for(token, self._parts, self._choice, error).validate_again(token, error)
 
     def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """Verify many tokens, on all cores at once.
@@ -234,17 +213,13 @@ class Validator:
         Raises:
             TypeError: an item is neither str nor bytes.
         """
-        results = self._native.validate_many(tokens, self._now())
-        if self._keys is not None and has_errors(results):
-            for cause in Cause:
-                waiting = waiting_for_keys(self._native, tokens, results, self._now())
-                # One refresh serves all tokens that wait for keys, whatever else they wait for.
-                if cause in waiting and self._keys.refresh_for(cause, first_kid(tokens, waiting[cause])):
-                    every = [index for positions in waiting.values() for index in positions]
-                    again = self._native.validate_many([tokens[index] for index in every], self._now())
-                    for index, result in zip(every, again, strict=True):
-                        results[index] = result
-        return [self._with_reason(result) for result in results]
+        if self._choice is None:
+            return self._parts[0].validate_many(tokens)
+        results, by_part = _divided(tokens, self._choice)
+        for part, positions in by_part.items():
+            some = part.validate_many([tokens[position] for position in positions])
+            results.update(zip(positions, some, strict=True))
+        return [results[position] for position in range(len(tokens))]
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
         """Run every check on a token and report the values that were compared. For diagnostics only: never
@@ -257,17 +232,21 @@ class Validator:
             One row per check, with `check`, `passed` (None if the check could not be made), `value`, `code`,
             `message`, `expected` and `actual`.
         """
-        return self._native.explain(token, self._now())
+        now = None if self._clock is None else self._clock()
+        explainer = self._parts[0].native if self._choice is None else self._choice
+        return explainer.explain(token, now)
 
     def start(self) -> None:
         """Begin to fetch keys in the background now, instead of at the first token."""
-        if self._keys is not None:
-            self._keys.start()
+        for part in self._parts:
+            if part.keys is not None:
+                part.keys.start()
 
     def close(self) -> None:
         """Stop refreshing keys. Tokens that are signed with a known key can still be validated."""
-        if self._keys is not None:
-            self._keys.close()
+        for part in self._parts:
+            if part.keys is not None:
+                part.keys.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -281,18 +260,8 @@ class Validator:
     def stats(self) -> dict[str, int]:
         """Figures of the cache (cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions) and,
         where keys are fetched, of the keys (keys, keys_dropped, key_fetches, key_fetch_failures,
-        key_set_age_seconds)."""
-        return self._native.stats() | ({} if self._keys is None else self._keys.stats())
-
-    def _now(self) -> float | None:
-        """None lets the native module read the wall clock, which is faster."""
-        return None if self._clock is None else self._clock()
-
-    def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:
-        """The result. If there are no keys, it has the reason."""
-        if isinstance(result, KeysUnavailable) and self._keys is not None:
-            return self._keys.unavailable()
-        return result
+        key_set_age_seconds). With several issuers: sums, and the age of the oldest key set."""
+        return _summed([(part.native, part.keys) for part in self._parts])
 
 
 class AsyncValidator:
@@ -301,7 +270,10 @@ class AsyncValidator:
     Args:
         issuer: as for `Validator`.
         audience: as for `Validator`.
-        http: the HTTP client for fetching keys; by default the validator creates and closes one of its own.
+        issuers: as for `Validator`. Those with a discovery document need `from_issuers`.
+        http: how keys are fetched, as for `Validator`; or an HTTP client to fetch them with. The validator
+            creates and closes its own client, unless it gets one. That uses aiohttp where it is installed
+            (3.9 or newer); else requests run in a thread.
         options: as for `Validator`.
 
     Raises:
@@ -314,18 +286,21 @@ class AsyncValidator:
         issuer: str | Sequence[str] | None = None,
         audience: str | Sequence[str] | None = None,
         *,
-        http: AsyncHttpClient | None = None,
+        issuers: Sequence[Issuer] | None = None,
+        http: HttpOptions | AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> None:
-        configured = _configured(issuer, audience, _refuse_discovery, **options)
-        self._native = configured.native
-        self._verify = configured.native.validate
+        own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
+        configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
         self._clock = configured.clock
-        self._keys = None if configured.jwks_uri is None else _LoopKeys(configured, configured.jwks_uri, http)
-        self._validation = AsyncValidation(configured.native, self._keys, configured.clock)
+        self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]
+        self._choice = None if issuers is None else configured.choice(self._parts)
+        self._verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
 
     @classmethod
-    async def from_env(cls, *, http: AsyncHttpClient | None = None, **options: Unpack[Options]) -> Self:
+    async def from_env(
+        cls, *, http: HttpOptions | AsyncHttpClient | None = None, **options: Unpack[Options]
+    ) -> Self:
         """A validator for the application whose settings are in the environment: see `Validator.from_env`.
 
         Args:
@@ -336,9 +311,9 @@ class AsyncValidator:
             ConfigurationError: a variable is missing or wrong; `setting` names it.
             KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
         """
-        found = _Environment.read(os.environ)
+        found = Environment.read(os.environ)
         if found.well_known is not None:
-            found = found.completed(await _fetch_discovery_async(found.well_known, http, found.issuer))
+            found = found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, found.audience, http=http, **options)
 
@@ -349,7 +324,7 @@ class AsyncValidator:
         audience: str | Sequence[str],
         *,
         issuer: str | None = None,
-        http: AsyncHttpClient | None = None,
+        http: HttpOptions | AsyncHttpClient | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """A validator for the provider that a discovery document describes: see `Validator.from_discovery`.
@@ -365,20 +340,47 @@ class AsyncValidator:
             KeysUnavailable: the document could not be fetched, or names another issuer than its URL.
             ConfigurationError: the URL must not be requested.
         """
-        found = await _fetch_discovery_async(url, http, issuer)
+        found = await fetch_discovery_async(url, http, issuer)
         options["jwks_uri"] = found.jwks_uri
         return cls(found.issuer, audience, http=http, **options)
+
+    @classmethod
+    async def from_issuers(
+        cls,
+        issuers: Sequence[Issuer],
+        audience: str | Sequence[str] | None = None,
+        *,
+        http: HttpOptions | AsyncHttpClient | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """A validator for several issuers, of which some are described by a discovery document.
+
+        Args:
+            issuers: as for `Validator`. Their documents are fetched once, now, all at the same time.
+            audience: as for `Validator`.
+            http: as for `AsyncValidator`.
+            options: as for `Validator`.
+
+        Raises:
+            KeysUnavailable: a document could not be fetched, or names another issuer than its URL.
+            ConfigurationError: an argument is missing or wrong; `setting` names it.
+        """
+        checked = checked_issuers(issuers)
+        found = await asyncio.gather(*(discovered_async(each, http) for each in checked))
+        return cls(audience=audience, issuers=found, http=http, **options)
 
     async def start(self) -> None:
         """Begin to fetch and refresh keys in the background. Does not fail when the provider is
         unavailable."""
-        if self._keys is not None:
-            self._keys.running()
+        for part in self._parts:
+            if part.keys is not None:
+                part.keys.running()
 
     async def aclose(self) -> None:
         """Stop refreshing keys, and close the HTTP client if it is the validator's own."""
-        if self._keys is not None:
-            await self._keys.aclose()
+        for part in self._parts:
+            if part.keys is not None:
+                await part.keys.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -402,7 +404,8 @@ class AsyncValidator:
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            return await self._validation.validate_again(token, error)
+            part = _part_for(token, self._parts, self._choice, error)
+            return await part.validation.validate_again(token, error)
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """Verify many tokens, on all cores at once. The event loop keeps running.
@@ -416,7 +419,13 @@ class AsyncValidator:
         Raises:
             TypeError: an item is neither str nor bytes.
         """
-        return await self._validation.validate_many(tokens)
+        if self._choice is None:
+            return await self._parts[0].validation.validate_many(tokens)
+        results, by_part = _divided(tokens, self._choice)
+        for part, positions in by_part.items():
+            some = await part.validation.validate_many([tokens[position] for position in positions])
+            results.update(zip(positions, some, strict=True))
+        return [results[position] for position in range(len(tokens))]
 
     async def introspect(self, token: str | bytes) -> bytes:
         """The JSON body of an introspection response (RFC 7662, section 2.2), as the sidecar sends it.
@@ -428,7 +437,11 @@ class AsyncValidator:
             The claims verbatim after `"active":true`, or `"active":false` with the reason. A bad token or the
             lack of keys raises nothing.
         """
-        return await self._validation.introspect(token)
+        try:
+            part = self._parts[0] if self._choice is None else self._choice.of(token)
+        except InvalidToken as error:
+            return inactive(error.message)
+        return await part.validation.introspect(token)
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
         """Run every check on a token and report the values: see `Validator.explain`.
@@ -439,33 +452,53 @@ class AsyncValidator:
         Returns:
             One row per check.
         """
-        return self._native.explain(token, None if self._clock is None else self._clock())
+        now = None if self._clock is None else self._clock()
+        explainer = self._parts[0].native if self._choice is None else self._choice
+        return explainer.explain(token, now)
 
     @property
     def ready(self) -> bool:
-        """Whether there are keys to verify tokens with."""
-        return self._native.keys is not None
+        """Whether there are keys to verify tokens with, of every issuer."""
+        return all(part.native.keys is not None for part in self._parts)
 
     @property
     def not_ready_reason(self) -> str | None:
         """Why there are no keys; None when there are."""
-        if self.ready:
-            return None
-        return "keys are not being fetched" if self._keys is None else self._keys.problem()
+        for part in self._parts:
+            if part.native.keys is None:
+                reason = "keys are not being fetched" if part.keys is None else part.keys.problem()
+                return reason if self._choice is None else f"{part.issuers[0]}: {reason}"
+        return None
 
     def stats(self) -> dict[str, int]:
         """Figures of the cache and of the keys: see `Validator.stats`."""
-        return self._native.stats() | ({} if self._keys is None else self._keys.stats())
+        return _summed([(part.native, part.keys) for part in self._parts])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LoopPart:
+    """One key set of an `AsyncValidator`, and the issuers whose tokens it verifies."""
+
+    issuers: Sequence[str]
+    native: NativeValidator
+    keys: _LoopKeys | None
+    validation: AsyncValidation
+
+    @classmethod
+    def of(cls, part: Part, configured: Configured, client: AsyncHttpClient | None) -> _LoopPart:
+        keys = None if part.jwks_uri is None else _LoopKeys(part, part.jwks_uri, configured.rules, client)
+        return cls(part.issuers, part.native, keys, AsyncValidation(part.native, keys, configured.clock))
 
 
 class _LoopKeys:
     """The keys of an `AsyncValidator`: a `KeySource` that starts fetching when it is first asked, and starts
     again on another event loop when its own has ended (`asyncio.run` twice)."""
 
-    def __init__(self, configured: _Configured, jwks_uri: str, http: AsyncHttpClient | None) -> None:
+    def __init__(self, part: Part, jwks_uri: str, rules: RefreshRules, http: AsyncHttpClient | None) -> None:
         self._jwks_uri = jwks_uri
-        self._accept = configured.native.set_keys
-        self._rules = configured.rules
+        self._accept = part.native.set_keys
+        self._rules = rules
+        self._options = part.http
         self._http = http
         self._own_http: AsyncHttpClient | None = None
         self._keys: AsyncKeys | None = None
@@ -476,7 +509,7 @@ class _LoopKeys:
         self._forget_ended_loop()
         if self._keys is None:
             if self._http is None and self._own_http is None:
-                self._own_http = _new_http_client()
+                self._own_http = new_http_client(self._options)
             client = self._http or self._own_http
             assert client is not None  # noqa: S101 - for the type checker
             self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
@@ -522,202 +555,41 @@ class _LoopKeys:
             self._keys = self._own_http = self._loop = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Configured:
-    """The arguments of a validator, checked."""
-
-    native: NativeValidator
-    jwks_uri: str | None
-    rules: RefreshRules
-    clock: Callable[[], float] | None
+def _thread_validation(part: Part, configured: Configured) -> ThreadValidation:
+    keys = None
+    if part.jwks_uri is not None:
+        keys = ThreadKeys(part.jwks_uri, key_fetcher(part.http), part.native.set_keys, rules=configured.rules)
+    return ThreadValidation(part.native, keys, configured.clock)
 
 
-def _configured(
-    issuer: str | Sequence[str] | None,
-    audience: str | Sequence[str] | None,
-    discover: Callable[[str, str | None], KeyDiscovery],
-    *,
-    jwks_uri: str | None = None,
-    jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
-    algorithms: Iterable[str] = ("RS256",),
-    tenants: Iterable[str] | None = None,
-    leeway: float = 60.0,
-    required_claims: Iterable[str] = ("iat",),
-    max_age: float | None = None,
-    max_token_bytes: int = MAX_TOKEN_BYTES,
-    signatures: str = "fast",
-    cache_entries: int = 20_000,
-    cache_bytes: int = 128 << 20,
-    refresh: RefreshRules | None = None,
-    clock: Callable[[], float] | None = None,
-) -> _Configured:
-    """Check the arguments of a validator, completed from the environment.
-
-    Args:
-        discover: fetches the discovery document at a URL, given the issuer where it is known already.
-
-    Raises:
-        ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
-        KeysUnavailable: a fixed key set has no usable key.
-    """
-    if issuer is None and jwks_uri is None and jwks is None:
-        found = _Environment.read(os.environ, audience)
-        if found.well_known is not None:
-            found = found.completed(discover(found.well_known, found.issuer))
-        audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
-    if issuer is None:
-        message = "issuer is missing: pass the issuer whose tokens are accepted"
-        raise ConfigurationError("setting_missing", message, "issuer")
-    if audience is None:
-        message = "audience is missing: pass the audience that tokens must have, such as your client id"
-        raise ConfigurationError("setting_missing", message, "audience")
-    if (jwks_uri is None) == (jwks is None):
-        raise ConfigurationError("setting_missing", "pass exactly one of jwks_uri and jwks", "jwks_uri")
-    if jwks_uri is not None and (problem := url_problem(jwks_uri)) is not None:
-        raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
-    policy = Policy(
-        issuers=_names("issuer", issuer),
-        audiences=_names("audience", audience),
-        algorithms=_names("algorithms", algorithms),
-        tenants=None if tenants is None else _names("tenants", tenants),
-        leeway=leeway,
-        required_claims=_names("required_claims", required_claims),
-        max_age=max_age,
-        max_token_bytes=_count("max_token_bytes", max_token_bytes),
-        signatures=signatures,
-    )
-    _signatures.log_distrust()
-    native = NativeValidator(
-        policy,
-        None if jwks is None else _fixed_keys(jwks),
-        cache_entries=_count("cache_entries", cache_entries),
-        cache_bytes=_count("cache_bytes", cache_bytes),
-    )
-    return _Configured(native, jwks_uri, refresh or RefreshRules(), clock)
-
-
-def _new_http_client() -> AsyncHttpClient:
+def _part_for(
+    token: str | bytes, parts: Sequence[P], choice: IssuerChoice[P] | None, error: EntraFastError
+) -> P:
+    """The part that rejected a token with `error`. If none was chosen, `error` says why, and is raised."""
+    if choice is None:
+        return parts[0]
     try:
-        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is not needed for threads
-    except ImportError:
-        return ThreadedHttpClient()
-    return HttpClient()
+        return choice.of(token)
+    except InvalidToken:
+        raise error from None
 
 
-def _names(setting: str, value: Iterable[str]) -> list[str]:
-    """One name or several. A string is one name, not a list of characters."""
-    names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    if not all(isinstance(name, str) for name in names):
-        raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
-    return names
+def _divided(
+    tokens: Sequence[str | bytes], choice: IssuerChoice[P]
+) -> tuple[dict[int, Claims | EntraFastError], dict[P, list[int]]]:
+    """The results of tokens that no part verifies, and the positions of all others by part."""
+    errors, by_part = choice.by_part(tokens)
+    return dict(errors), by_part
 
 
-def _count(setting: str, value: int) -> int:
-    if not isinstance(value, int) or not 0 <= value <= sys.maxsize:
-        raise ConfigurationError(
-            "setting_invalid", f"{setting} must be a whole number of at least 0", setting
-        )
-    return value
-
-
-def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
-    if isinstance(jwks, KeySet):
-        return jwks
-    return KeySet(orjson.dumps(jwks, default=dict) if isinstance(jwks, Mapping) else jwks)
-
-
-def _refuse_discovery(_: str, __: str | None) -> KeyDiscovery:
-    """A constructor cannot await the discovery document."""
-    message = "only AZURE_APP_WELL_KNOWN_URL names the issuer: use `await AsyncValidator.from_env()`"
-    raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
-
-
-def _fetch_keys(url: str) -> HttpResponse:
-    return BlockingHttpClient().get(url, accept=KEY_SET_MEDIA_TYPES)
-
-
-def _fetch_discovery(url: str, issuer: str | None = None) -> KeyDiscovery:
-    _check_discovery_url(url)
-    try:
-        answer = BlockingHttpClient().get(url)
-    except EntraFastError as error:
-        raise _not_fetched(error) from None
-    return _discovery(answer.status, answer.body, url, issuer)
-
-
-async def _fetch_discovery_async(
-    url: str, http: AsyncHttpClient | None, issuer: str | None = None
-) -> KeyDiscovery:
-    _check_discovery_url(url)
-    client = http or _new_http_client()
-    try:
-        answer = await client.get(url)
-    except EntraFastError as error:
-        raise _not_fetched(error) from None
-    finally:
-        if http is None:
-            await client.aclose()
-    return _discovery(answer.status, answer.body, url, issuer)
-
-
-def _check_discovery_url(url: str) -> None:
-    if (problem := url_problem(url)) is not None:
-        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
-
-
-def _not_fetched(error: EntraFastError) -> KeysUnavailable:
-    return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
-
-
-def _discovery(status: int, body: bytes, url: str, issuer: str | None) -> KeyDiscovery:
-    if status != 200:
-        raise KeysUnavailable("keys_unavailable", f"the discovery document's URL answered {status}, not 200")
-    try:
-        return parse_key_discovery(body, url, issuer=issuer)
-    except DiscoveryError as error:
-        raise KeysUnavailable(error.code, error.message) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    """The issuer, its key set and the audience, as the variables of NAIS name them."""
-
-    audience: str | Sequence[str]
-    issuer: str | None = None
-    jwks_uri: str | None = None
-    well_known: str | None = None
-    """URL of the discovery document, if it is needed to fill in missing values."""
-
-    @classmethod
-    def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
-        """Read the environment.
-
-        Raises:
-            ConfigurationError: a variable is missing; `setting` names it.
-        """
-
-        def value(name: str) -> str | None:
-            return environ.get(name, "").strip() or None
-
-        client_id = audience or value("AZURE_APP_CLIENT_ID")
-        if client_id is None:
-            raise _not_set("AZURE_APP_CLIENT_ID")
-        issuer, jwks_uri = value("AZURE_OPENID_CONFIG_ISSUER"), value("AZURE_OPENID_CONFIG_JWKS_URI")
-        if issuer is not None and jwks_uri is not None:
-            return cls(client_id, issuer, jwks_uri)
-        well_known = value("AZURE_APP_WELL_KNOWN_URL")
-        if well_known is None:
-            raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
-        return cls(client_id, issuer, jwks_uri, well_known)
-
-    def completed(self, found: KeyDiscovery) -> _Environment:
-        """Completed by the discovery document. Variables take precedence, as in the sidecar."""
-        return _Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
-
-
-def _not_set(name: str) -> ConfigurationError:
-    message = f"{name} is not set: set it (NAIS does where azure is enabled), or pass arguments"
-    return ConfigurationError("setting_missing", message, name)
+def _summed(parts: Sequence[tuple[NativeValidator, ThreadKeys | _LoopKeys | None]]) -> dict[str, int]:
+    figures: dict[str, int] = {}
+    for native, keys in parts:
+        for name, value in (native.stats() | ({} if keys is None else keys.stats())).items():
+            known = figures.get(name)
+            combine = max if name == "key_set_age_seconds" else int.__add__
+            figures[name] = value if known is None else combine(known, value)
+    return figures
 
 
 class _SharedValidator:
@@ -776,8 +648,7 @@ class _SharedValidator:
             with self._lock:
                 if isinstance(error, KeysUnavailable):
                     self._failure = error
-                    jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-                    self._schedule.failed(self._monotonic(), jitter)
+                    self._schedule.failed(self._monotonic(), jitter())
                 self._creation = None
             creation.set_exception(error)
             raise

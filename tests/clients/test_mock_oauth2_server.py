@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from entra_fast._settings.load import Settings
 from entra_fast.errors import InvalidToken
-from entra_fast.sidecar import start_sidecar
+from entra_fast.sidecar.process.running import start_sidecar
 from entra_fast.validate import Validator
 from support.sidecars import eventually
 from support.wire import Caller

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from entra_fast._settings.load import Settings
 from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 from entra_fast.emulator import LocalEntraId
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
+from support.keys import Key
 from support.pages import Form
+from support.sidecars import eventually
+from support.wire import Caller
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -133,7 +139,24 @@ async def _started(folder: Path) -> AsyncIterator[System]:
     (folder / "directory.yaml").write_text(DIRECTORY)
     options = Options((str(manifests),), None, (APP_A, APP_B, APP_C), "127.0.0.1", 0, 0, 0)
     async with local_system(options) as system, aiohttp.ClientSession() as client:
+        for sidecar in system.sidecars:
+            await until_credential(sidecar.running, "accepted")
         yield System(system, client, folder)
+
+
+async def until_credential(sidecar: RunningSidecar, status: str) -> dict[str, Any]:
+    """Wait until the provider has judged a sidecar's credential; the body of /readyz."""
+
+    async def readiness() -> dict[str, Any]:
+        document = (await Caller(sidecar.probe_address).get("/readyz")).json
+        assert isinstance(document, dict)
+        return document
+
+    async def judged() -> bool:
+        return bool((await readiness())["providers"][0]["credential"]["status"] == status)
+
+    await eventually(judged)
+    return await readiness()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -158,6 +181,26 @@ async def test_both_spellings_of_a_target_are_one_token(world: System) -> None:
     token = await world.token(APP_A, APP_B)
     assert await world.token(APP_A, "api://dev-gcp.team-b.app-b/.default") == token
     assert await world.token(APP_A, APP_B, identity_provider="azuread") == token
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"AZURE_APP_CLIENT_SECRET": "wrong", "AZURE_APP_JWK": ""}, "AADSTS7000215"),
+        ({"AZURE_APP_JWK": Key.generate().private_jwk()}, "AADSTS700027"),
+        ({"AZURE_APP_CLIENT_ID": "00000000-1111-4222-8333-444444444444"}, "AADSTS700016"),
+    ],
+)
+async def test_a_wrong_credential_shows_at_once(world: System, changes: dict[str, str], code: str) -> None:
+    """The local Entra ID rejects a sidecar's try as the real one does, before any caller needs a token."""
+    environ = {**world.emulator.environment(APP_A), **changes, "BIND_ADDRESS": "127.0.0.1:0"}
+    sidecar = await start_sidecar(Settings.from_environment(environ, Path(os.devnull)))
+    try:
+        document = await until_credential(sidecar, "rejected")
+    finally:
+        await sidecar.stop()
+    assert document["status"] == "not ready"
+    assert code in document["reason"]
 
 
 async def test_a_second_request_comes_from_the_cache_unless_it_is_skipped(world: System) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from aiohttp import web
 
-from support.provider import Provider
+from support.provider import Provider, granting
 from support.sidecars import Started
 
 TARGET = "api://dev-gcp.team.app/.default"
@@ -42,6 +43,42 @@ async def test_an_exchanged_token_is_cached_per_user_and_target(sidecar: Started
     )
     assert again.json["access_token"] == answers[0].json["access_token"]
     assert len(provider.requests) == 4
+
+
+async def test_two_users_who_take_turns_get_their_own_tokens(sidecar: Started, provider: Provider) -> None:
+    """Whatever is remembered about a request, the user is a part of it: from the first answer to the last, in
+    both formats, and for the application's own token between them."""
+    users = [provider.mint(oid="u1"), provider.mint(oid="u2")]
+    own: dict[str | None, set[str]] = {user: set() for user in (*users, None)}
+    for _ in range(3):
+        for user in users:
+            answer = await sidecar.call.exchange(user, TARGET)
+            own[user].add(answer.json["access_token"])
+            fields = {"identity_provider": "azuread", "target": TARGET, "user_token": user}
+            own[user].add((await sidecar.call.form("/api/v1/token/exchange", fields)).json["access_token"])
+        own[None].add((await sidecar.call.token(TARGET)).json["access_token"])
+    assert [len(tokens) for tokens in own.values()] == [1, 1, 1]
+    assert len(set().union(*own.values())) == 3
+    assert len(provider.requests) == 3
+
+
+async def test_a_user_s_token_that_ends_while_the_provider_is_asked(
+    sidecar: Started, provider: Provider
+) -> None:
+    """The provider's answer comes too late: nothing is handed out, and nothing is cached."""
+    user = provider.mint(exp=int(time.time()) + 60)
+
+    async def late(request: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        sidecar.clock.advance(61)
+        return await granting(provider)(request, form)
+
+    provider.script.append(late)
+    for _ in range(2):
+        answer = await sidecar.call.exchange(user, TARGET)
+        assert (answer.status, answer.json["error"]) == (400, "invalid_grant")
+        assert answer.json["error_description"] == "user_token has expired"
+        assert "access_token" not in answer.json
+    assert len(provider.requests) == 1
 
 
 async def test_an_expired_user_token_is_refused_without_asking(sidecar: Started, provider: Provider) -> None:

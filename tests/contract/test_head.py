@@ -119,6 +119,18 @@ async def test_the_probe_listener_wants_a_well_formed_host_as_well(start: StartS
     refused(await sidecar.probe.get("/readyz", {"Host": "canary@10.1.2.3"}), 400, "Host header", "canary")
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/readyz", "/openapi.json"])
+@pytest.mark.parametrize("headers", [{"Origin": "http://10.1.2.3"}, {"Sec-Fetch-Site": "cross-site"}])
+async def test_no_probe_of_the_probe_listener_is_for_pages(
+    start: StartSidecar, path: str, headers: dict[str, str]
+) -> None:
+    """The kubelet and Prometheus are no browsers: not even /healthz is an exception."""
+    sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    assert (await sidecar.probe.get(path, {"Host": "10.1.2.3:7165"})).status == 200
+    answer = await sidecar.probe.get(path, {"Host": "10.1.2.3:7165", **headers})
+    assert (answer.status, answer.json["error"]) == (403, "invalid_request")
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/openapi.json"])
 @pytest.mark.parametrize(
     "headers",

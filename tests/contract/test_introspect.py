@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import time
 from typing import Any
@@ -230,3 +232,105 @@ async def test_a_token_must_name_its_key(sidecar: Started, provider: Provider) -
             "active": False,
             "error": "token was signed with an unknown key",
         }
+
+
+async def test_rejected_tokens_are_counted_by_error_code(sidecar: Started, provider: Provider) -> None:
+    """However a request is served. The counts by code add up to the responses that were not active."""
+    now = int(time.time())
+    valid = provider.mint()
+    _, payload, _ = valid.split(".")
+    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    tokens = {
+        "wrong_audience": provider.mint(aud="other"),
+        "wrong_issuer": provider.mint(iss="https://login.example/other"),
+        "token_expired": provider.mint(exp=now - 100),
+        "token_not_yet_valid": provider.mint(nbf=now + 100),
+        "issued_in_the_future": provider.mint(iat=now + 100),
+        "claim_missing": provider.mint(iat=None),
+        "claim_malformed": provider.mint(exp="soon"),
+        "unknown_key": provider.mint(key=Key.generate()),
+        "signature_invalid": provider.mint(key=Key.generate(), header={"kid": provider.key.kid}),
+        "algorithm_not_allowed": f"{unsigned}.{payload}.",
+        "not_a_jwt": "junk",
+        "token_too_large": "a" * 65_537,
+    }
+    for code, token in tokens.items():
+        for _ in range(2):
+            assert (await sidecar.call.introspect(token)).json["active"] is False, code
+    assert (await sidecar.call.form(PATH, {"identity_provider": "entra_id"})).json["active"] is False
+    assert (await sidecar.call.introspect(valid)).json["active"] is True
+    counted = {
+        code: await sidecar.metric(f'entra_fast_introspections_rejected_total{{code="{code}"}}')
+        for code in (*tokens, "invalid_request")
+    }
+    assert counted == {**dict.fromkeys(tokens, 2.0), "invalid_request": 1.0}
+    assert await sidecar.metric('entra_fast_introspections_total{active="false"}') == 2 * len(tokens) + 1
+    assert await sidecar.metric('entra_fast_introspections_total{active="true"}') == 1
+
+
+async def test_without_keys_introspections_are_counted_as_such(
+    start: StartSidecar, provider: Provider
+) -> None:
+    """Before the provider's endpoints are known."""
+    provider.failing = True
+    sidecar = await start(ready=False)
+    for _ in range(2):
+        assert (await sidecar.call.introspect(provider.mint())).json["active"] is False
+    assert await sidecar.metric('entra_fast_introspections_rejected_total{code="keys_unavailable"}') == 2
+
+
+async def rejections_logged(
+    sidecar: Started, caplog: pytest.LogCaptureFixture, token: str
+) -> list[dict[str, Any]]:
+    """What the log says after a minute with this token and nothing else."""
+
+    def lines() -> list[dict[str, Any]]:
+        message = "most introspections reject the token"
+        return [vars(record)["fields"] for record in caplog.records if record.getMessage() == message]
+
+    for _ in range(6):
+        assert (await sidecar.call.introspect(token)).json["active"] is False
+    async with asyncio.timeout(30):
+        while not lines():
+            sidecar.clock.monotonic_offset += 30  # the status log looks once a second
+            await asyncio.sleep(0.5)
+    return lines()
+
+
+async def test_a_wrong_issuer_in_the_settings_is_logged_with_both(
+    start: StartSidecar, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line says what the settings expect and what the tokens have: their signature is valid."""
+    issuer = "https://login.example/tenant/v2.0"
+    sidecar = await start(AZURE_OPENID_CONFIG_ISSUER=issuer)
+    assert await rejections_logged(sidecar, caplog, provider.mint()) == [
+        {
+            "code": "wrong_issuer",
+            "rejected": 6,
+            "introspections": 6,
+            "expected": issuer,
+            "received": provider.issuer,
+        }
+    ]
+
+
+async def test_a_received_audience_is_escaped_and_cut(
+    sidecar: Started, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who registers an application chooses it: it must not write lines of its own into the log."""
+    (fields,) = await rejections_logged(sidecar, caplog, provider.mint(aud='a\n\x1b[31m{"' + "x" * 10_000))
+    assert (fields["code"], fields["expected"]) == ("wrong_audience", CLIENT_ID)
+    assert fields["received"].startswith('a\\n\\u{1b}[31m{\\"xxx')
+    assert len(fields["received"]) < 200
+
+
+async def test_nothing_of_a_token_that_was_not_verified_is_logged(
+    sidecar: Started, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of an unknown key only what was expected, whatever `kid`, issuer and audience it names."""
+    other = Key.generate()
+    token = provider.mint(key=other, header={"kid": "canary"}, iss="canary", aud="canary")
+    assert await rejections_logged(sidecar, caplog, token) == [
+        {"code": "unknown_key", "rejected": 6, "introspections": 6, "expected": "one of 1 known keys"}
+    ]
+    assert "canary" not in "".join(str(vars(record)) for record in caplog.records)

@@ -32,10 +32,15 @@ async def test_probes_may_be_asked_by_any_host(start: StartSidecar) -> None:
 
 
 async def test_starts_while_the_provider_is_down_and_heals(start: StartSidecar, provider: Provider) -> None:
-    """Alive but not ready, with the reason; ready without a restart once the provider has recovered."""
+    """Starting for ten seconds, then alive but not ready, with the reason; ready without a restart once the
+    provider has recovered."""
     provider.failing = True
     sidecar = await start(ready=False)
-    assert (await sidecar.call.get("/healthz")).status == 200
+    starting = await sidecar.call.get("/healthz")
+    assert (starting.status, starting.body) == (503, b"starting")
+    sidecar.clock.advance(10)
+    started = await sidecar.call.get("/healthz")
+    assert (started.status, started.body) == (200, b"ok")
     unready = await sidecar.call.get("/readyz")
     assert unready.status == 503
     assert unready.json["reason"]
@@ -48,19 +53,62 @@ async def test_starts_while_the_provider_is_down_and_heals(start: StartSidecar, 
 async def test_a_rejected_credential_shows_in_readiness_and_metrics(
     sidecar: Started, provider: Provider
 ) -> None:
-    """The AADSTS code tells the operator what is wrong; the next success clears it."""
+    """The AADSTS code tells the operator what is wrong, although a sidecar that was ready stays so; the next
+    success clears it."""
     provider.then(
         refuse(401, "invalid_client", "AADSTS7000215: Invalid client secret", error_codes=[7000215])
     )
     assert (await sidecar.call.token()).status == 401
-    unready = await sidecar.call.get("/readyz")
-    assert unready.status == 503
-    assert "AADSTS7000215" in unready.json["reason"]
+    answer = await sidecar.call.get("/readyz")
+    assert (answer.status, answer.json["status"]) == (200, "ready")
+    assert "AADSTS7000215" in answer.json["reason"]
+    (listed,) = answer.json["providers"]
+    assert (listed["name"], listed["ready"], listed["credential"]["status"]) == ("entra_id", True, "rejected")
     assert await sidecar.metric("entra_fast_credential_rejected") == 1
     assert await sidecar.metric('entra_fast_provider_errors_total{code="AADSTS7000215"}') == 1
     sidecar.clock.advance(1)  # a refusal is remembered for a second
     assert (await sidecar.call.token()).status == 200
-    assert (await sidecar.call.get("/readyz")).status == 200
+    assert "reason" not in (await sidecar.call.get("/readyz")).json
+    assert await sidecar.metric("entra_fast_credential_rejected") == 0
+
+
+async def test_readiness_lists_every_provider(sidecar: Started) -> None:
+    """With the state of its keys and of the application's credential."""
+    answer = await sidecar.call.get("/readyz")
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.json == {
+        "status": "ready",
+        "providers": [
+            {
+                "name": "entra_id",
+                "ready": True,
+                "keys": {"status": "available"},
+                "credential": {"status": "accepted"},
+                "clock_skew_seconds": 0.0,
+            }
+        ],
+    }
+
+
+async def test_the_start_is_over_as_soon_as_there_are_keys(start: StartSidecar, provider: Provider) -> None:
+    """NAIS asks /healthz, or /, as the start-up probe. It never fails again, even where the keys are lost."""
+    provider.keys_held = asyncio.Event()
+    sidecar = await start(ready=False, PROBE_BIND_ADDRESS="127.0.0.1:0")
+
+    async def probed() -> list[tuple[int, bytes]]:
+        answers = [await sidecar.probe.get(path) for path in ("/healthz", "/")]
+        assert {answer.header("Content-Type") for answer in answers} == {"text/plain; charset=utf-8"}
+        return [(answer.status, answer.body) for answer in answers]
+
+    assert await probed() == [(503, b"starting")] * 2
+    provider.keys_held.set()
+
+    async def started() -> bool:
+        return await probed() == [(200, b"ok")] * 2
+
+    await eventually(started)
+    sidecar.running.service.keys_changed(None)
+    assert await probed() == [(200, b"ok")] * 2
 
 
 async def test_metrics_count_what_happened(sidecar: Started, provider: Provider) -> None:
@@ -77,8 +125,10 @@ async def test_metrics_count_what_happened(sidecar: Started, provider: Provider)
     assert await sidecar.metric('entra_fast_requests_total{endpoint="token",status="200"}') == 2
     assert await sidecar.metric('entra_fast_introspections_total{active="true"}') == 1
     assert await sidecar.metric('entra_fast_introspections_total{active="false"}') == 1
+    assert await sidecar.metric('entra_fast_introspections_rejected_total{code="not_a_jwt"}') == 1
     upstream = 'entra_fast_upstream_requests_total{grant="client_credentials",outcome="ok"}'
     assert await sidecar.metric(upstream) == 1
+    assert await sidecar.metric(upstream.replace("client_credentials", "credential_try")) == 1
     assert await sidecar.metric("entra_fast_token_cache_entries") == 1
     assert await sidecar.metric("entra_fast_token_cache_hits_total") == 1
     assert await sidecar.metric("entra_fast_verified_cache_entries") == 1

@@ -81,6 +81,34 @@ async def test_a_wrong_setting_stops_the_start(
     assert await process.printed() == b""
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_APP_CLIENT_SECRET": "canary"}],
+)
+async def test_nothing_configured_stops_the_start(
+    serve: Serve, environ: dict[str, str], workers: str
+) -> None:
+    """Also with variables of other platforms, which enable no provider: one line that says what does, exit
+    status 2."""
+    process = await serve({"BIND_ADDRESS": "127.0.0.1:0", "ENTRA_FAST_WORKERS": workers, **environ})
+    assert await process.ended() == 2
+    (line,) = process.lines
+    assert "AZURE_APP_CLIENT_ID" in line
+    assert "AZURE_ENABLED=false" in line
+    assert "canary" not in line
+    assert await process.printed() == b""
+
+
+async def test_explicitly_no_provider_starts(serve: Serve) -> None:
+    """AZURE_ENABLED=false: it listens, is ready, and refuses requests for tokens."""
+    process = await serve({"BIND_ADDRESS": "127.0.0.1:0", "AZURE_ENABLED": "false"})
+    caller = await process.listening()
+    assert (await caller.get("/readyz")).status == 200
+    assert (await caller.get("/healthz")).status == 200
+    assert (await caller.token()).status == 400
+
+
 async def test_a_taken_port_is_one_line(serve: Serve, provider: Provider) -> None:
     """The line names the setting and the address; exit status 2."""
     with socket.socket() as taken:

@@ -73,7 +73,7 @@ async def test_both_spellings_of_a_target_share_an_entry(sidecar: Started, provi
         "https://graph.microsoft.com/.default",
         "api://something/else",
         "https://storage.azure.com//.default",
-        f"{CLIENT_ID}/.default",
+        "00000000-1111-4222-8333-444444444444/.default",
     ],
 )
 async def test_other_scopes_are_untouched(sidecar: Started, provider: Provider, target: str) -> None:

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from entra_fast._settings.load import Settings
 from entra_fast.errors import EntraFastError
-from entra_fast.sidecar import start_sidecar
+from entra_fast.sidecar.process.running import start_sidecar
 from support.network import TcpProxy, black_hole, reset_at_once, truncate_after
 from support.process import Serve
 from support.provider import CLIENT_KEY, Provider, raw, refuse

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from support.keys import Key
 from support.provider import CLIENT_ID, CLIENT_KEY, TENANT, Provider, Script, refuse, segment
-from support.sidecars import StartSidecar
+from support.sidecars import StartSidecar, eventually
 
 
 def files(directory: Path, provider: Provider, **more: str) -> None:
@@ -58,8 +58,8 @@ async def test_a_secret_file_that_changes_is_used_at_once(
 async def test_a_key_file_that_breaks_is_an_error_without_its_content(
     start: StartSidecar, provider: Provider, tmp_path: Path, content: str
 ) -> None:
-    """500 and not ready, both naming the setting; a good file restores service. A cached token is still
-    served."""
+    """500, and the reason in readiness, both naming the setting; a good file restores service. A cached token
+    is still served."""
     files(tmp_path, provider, AZURE_APP_JWK=CLIENT_KEY.private_jwk())
     sidecar = await start(environ=ENVIRON, directory=tmp_path)
     cached = await sidecar.call.token("api://cached/.default")
@@ -67,7 +67,7 @@ async def test_a_key_file_that_breaks_is_an_error_without_its_content(
     answered = await sidecar.call.token()
     assert (answered.status, answered.json["error"]) == (500, "server_error")
     unready = await sidecar.call.get("/readyz")
-    assert unready.status == 503
+    assert unready.json["providers"][0]["credential"]["status"] == "unreadable"
     for text in (answered.json["error_description"], unready.json["reason"]):
         assert "AZURE_APP_JWK" in text
         assert "canary" not in text
@@ -81,10 +81,13 @@ async def test_a_key_file_that_breaks_is_an_error_without_its_content(
 async def test_a_federated_token_that_vanishes(
     start: StartSidecar, provider: Provider, tmp_path: Path
 ) -> None:
-    """Not ready with the reason while the file is not there, ready again when it is."""
+    """With ENTRA_FAST_READINESS=live: not ready with the reason while the file is not there, ready again when
+    it is."""
     file = tmp_path / "federated"
     file.write_text("a.b.c")
-    sidecar = await start(AZURE_APP_JWK=None, AZURE_FEDERATED_TOKEN_FILE=str(file))
+    sidecar = await start(
+        AZURE_APP_JWK=None, AZURE_FEDERATED_TOKEN_FILE=str(file), ENTRA_FAST_READINESS="live"
+    )
     file.unlink()
     assert (await sidecar.call.token()).status == 500
     unready = await sidecar.call.get("/readyz")
@@ -152,14 +155,19 @@ async def test_a_refusal_that_is_not_about_the_credential_tries_no_other(
 
 
 async def test_a_rejection_does_not_count_forever(start: StartSidecar, provider: Provider) -> None:
-    """A pod without traffic makes no attempt that could clear it: after five minutes it is worth a try."""
+    """A pod without traffic makes no attempt that could clear it: after five minutes the sidecar does."""
     sidecar = await start()
     provider.then(refuse(401, "invalid_client", "AADSTS7000222: expired", error_codes=[7000222]))
     assert (await sidecar.call.token()).status == 401
     assert "AADSTS7000222" in (await sidecar.call.get("/readyz")).json["reason"]
     sidecar.clock.advance(301)
-    assert (await sidecar.call.get("/readyz")).status == 200
-    assert await sidecar.metric("entra_fast_credential_rejected") == 0
+
+    async def accepted() -> bool:
+        return await sidecar.metric("entra_fast_credential_rejected") == 0
+
+    await eventually(accepted)
+    assert "reason" not in (await sidecar.call.get("/readyz")).json
+    assert (len(provider.requests), len(provider.tries)) == (1, 2)
 
 
 async def test_a_new_credential_is_not_the_one_that_was_rejected(

@@ -16,7 +16,7 @@ NAME = "login.example.test"
 
 async def test_a_name_that_does_not_resolve_says_so(start: StartSidecar, provider: Provider) -> None:
     """Its own message and its own outcome in the metrics."""
-    sidecar = await start(AZURE_OPENID_CONFIG_TOKEN_ENDPOINT="https://nowhere.invalid/token")
+    sidecar = await start(ready=False, AZURE_OPENID_CONFIG_TOKEN_ENDPOINT="https://nowhere.invalid/token")
     answered = await sidecar.call.token()
     assert (answered.status, answered.json["error"]) == (500, "server_error")
     assert (

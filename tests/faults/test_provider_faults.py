@@ -420,11 +420,11 @@ async def test_a_jump_of_the_wall_clock_changes_no_lifetime(
 
 
 async def test_down_at_start(start: StartSidecar, provider: Provider, network: TcpProxy) -> None:
-    """Alive, not ready with the reason; introspection says that keys are missing, tokens are an error;
+    """Starting, not ready with the reason; introspection says that keys are missing, tokens are an error;
     everything recovers without a restart."""
     await network.stop()
     sidecar = await start(ready=False, **QUICK)
-    assert (await sidecar.call.get("/healthz")).status == 200
+    assert (await sidecar.call.get("/healthz")).status == 503
     unready = await sidecar.call.get("/readyz")
     assert unready.status == 503
     introspection = await sidecar.call.introspect(provider.mint())
@@ -434,6 +434,7 @@ async def test_down_at_start(start: StartSidecar, provider: Provider, network: T
     assert (await sidecar.call.token(TARGET)).status == 500
     await network.start()
     await sidecar.until_ready()
+    assert (await sidecar.call.get("/healthz")).status == 200
     assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
     assert (await sidecar.call.token(TARGET)).status == 200
 

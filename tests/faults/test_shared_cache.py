@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.exceptions import InvalidTag
 
 from entra_fast._provider.redis_cache import PAUSE, Breaker
 from entra_fast._provider.redis_entries import CHANNEL, MAX_SKEW, EntryCipher, EntryRejected, pack, unpack
@@ -445,6 +446,19 @@ async def test_equal_tokens_look_different(replica: Replica, redis: RedisServer)
     cipher = EntryCipher(base64.b64decode(KEY))
     sealed = {cipher.seal(b"d" * 32, b"content") for _ in range(1000)}
     assert len({entry[1:13] for entry in sealed}) == 1000
+
+
+def test_an_entry_is_bound_to_its_token_twice() -> None:
+    """By its key and by its associated data: each alone must refuse the entry of another token, so that a
+    mistake in one is not the whole protection."""
+    cipher = EntryCipher(base64.b64decode(KEY))
+    mine, other = b"m" * 32, b"o" * 32
+    entry = cipher.seal(mine, b"content")
+    nonce, sealed = entry[1:13], entry[13:]
+    assert cipher._entry(mine).decrypt(nonce, sealed, cipher._bound_to(mine)) == b"content"
+    for key, bound_to in ((other, mine), (mine, other)):
+        with pytest.raises(InvalidTag):
+            cipher._entry(key).decrypt(nonce, sealed, cipher._bound_to(bound_to))
 
 
 # --- what Redis says -------------------------------------------------------------------------------------

@@ -224,6 +224,7 @@ async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> Non
     assert metrics['entra_fast_requests_total{endpoint="introspect",status="200"}'] == 2 * CONNECTIONS
     assert metrics['entra_fast_introspections_total{active="true"}'] == CONNECTIONS
     assert metrics['entra_fast_introspections_total{active="false"}'] == CONNECTIONS
+    assert metrics['entra_fast_introspections_rejected_total{code="not_a_jwt"}'] == CONNECTIONS
     assert metrics['entra_fast_request_duration_seconds_count{endpoint="token"}'] == CONNECTIONS
     assert metrics['entra_fast_request_duration_seconds_bucket{endpoint="token",le="+Inf"}'] == CONNECTIONS
     assert metrics['entra_fast_upstream_requests_total{grant="client_credentials",outcome="ok"}'] == 1

@@ -299,7 +299,7 @@ def uvicorn_server(app: Any, **options: Any) -> Iterator[str]:
     """An ASGI application on uvicorn, in a thread."""
     import uvicorn
 
-    config = uvicorn.Config(app, port=0, log_level="error", **{"lifespan": "on", **options})
+    config = uvicorn.Config(app, log_level="error", **{"port": 0, "lifespan": "on", **options})
     server = uvicorn.Server(config)
 
     def run() -> None:

@@ -34,8 +34,13 @@ class Recorder(HTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Recorder
 
+    def do_GET(self) -> None:
+        self._answer({})
+
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _answer(self, request: dict[str, Any]) -> None:
         self.server.seen.append((self.path, request))
         self.send_response(self.server.status)
         self.send_header("Content-Type", "application/json")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import email.utils
 import json
 import ssl
 import time
@@ -39,18 +40,22 @@ class Recorded:
 @dataclass
 class Provider:
     """The running provider. `script` holds answers for the next token requests, `always` one for all that
-    follow; without either it grants. `key_set` replaces the key set that it publishes, `keys_held` keeps it
-    back for so long."""
+    follow; without either it grants. Tries of the sidecar's credential are no such `requests`: they are in
+    `tries`, and `on_try` answers them; without it they are granted. `key_set` replaces the key set that it
+    publishes, `keys_held` keeps it back for so long. Its clock is `clock_offset` ahead."""
 
     base_url: str = ""
     port: int = 0
     key: Key = PROVIDER_KEY
     published: list[Key] = field(default_factory=list)
     requests: list[Recorded] = field(default_factory=list)
+    tries: list[Recorded] = field(default_factory=list)
+    on_try: Script | None = None
     script: list[Script] = field(default_factory=list)
     always: Script | None = None
     key_set: bytes | None = None
     keys_held: asyncio.Event | None = None
+    clock_offset: float = 0.0
     jwks_requests: int = 0
     discovery_requests: int = 0
     lifetime: int = 3600
@@ -80,6 +85,7 @@ class Provider:
         self.published = self.published or [self.key]
         app = web.Application()
         app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
+        app.on_response_prepare.append(self._date)
         app.router.add_get("/common/v2.0/.well-known/openid-configuration", self._common_discovery)
         app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", self._keys)
         app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
@@ -140,6 +146,10 @@ class Provider:
             while len(self.requests) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        """`Date` by the provider's own clock."""
+        response.headers["Date"] = email.utils.formatdate(time.time() + self.clock_offset, usegmt=True)
+
     async def _discovery(self, _: web.Request) -> web.StreamResponse:
         self.discovery_requests += 1
         if self.failing:
@@ -167,7 +177,13 @@ class Provider:
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
         form = dict(urllib.parse.parse_qsl(await request.text(), strict_parsing=True))
-        self.requests.append(Recorded(form, dict(request.headers)))
+        recorded = Recorded(form, dict(request.headers))
+        if form.get("scope") == f"{form.get('client_id')}/.default":
+            self.tries.append(recorded)
+            if self.failing:
+                return web.Response(status=503)
+            return await (self.on_try or granting(self))(request, form)
+        self.requests.append(recorded)
         if self.failing:
             return web.Response(status=503)
         if self.script:

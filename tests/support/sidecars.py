@@ -11,8 +11,8 @@ from pathlib import Path
 import uvloop
 
 from entra_fast._settings.load import Settings
-from entra_fast.sidecar import RunningSidecar, start_sidecar
 from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
 from support.provider import Provider
 from support.wire import Caller
 

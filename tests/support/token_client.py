@@ -14,6 +14,7 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
@@ -109,6 +110,7 @@ class World:
         )
         self.endpoint = endpoint = TokenEndpoint(
             provider,
+            kind=ENTRA_ID,
             finder=finder(provider, self.http, self.metrics),
             http=self.http,
             credentials=Credentials(provider.credentials, "client"),

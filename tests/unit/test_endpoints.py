@@ -27,12 +27,13 @@ class Http:
 
     def __init__(self) -> None:
         self.failure: Exception | None = RuntimeError("defect")
+        self.answer = HttpResponse(200, {}, DOCUMENT)
 
     async def get(self, url: str, *, accept: str = "") -> HttpResponse:
         assert (url, accept) == (URL, "")
         if self.failure is not None:
             raise self.failure
-        return HttpResponse(200, {}, DOCUMENT)
+        return self.answer
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -79,3 +80,24 @@ async def test_a_defect_is_logged_once_and_shown(
     assert finder.problem is None
     assert (await finder.find()).token_endpoint == "https://login.example/token"
     await finder.aclose()
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (
+            b'{"error":"invalid_tenant","error_description":"AADSTS90002: Tenant \'t\' not found."}',
+            " (AADSTS90002)",
+        ),
+        (b"<html>canary</html>", ""),
+    ],
+)
+async def test_a_tenant_that_does_not_exist_is_named_by_its_code(
+    finder: EndpointFinder, http: Http, body: bytes, shown: str
+) -> None:
+    """Entra ID refuses the discovery document; nothing else of its answer is repeated."""
+    http.failure, http.answer = None, HttpResponse(400, {}, body)
+    with pytest.raises(ProviderError) as caught:
+        await finder.find()
+    assert f"answered 400{shown} when asked" in caught.value.message
+    assert "canary" not in caught.value.message

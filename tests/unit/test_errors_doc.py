@@ -161,7 +161,12 @@ def test_the_exceptions_are_those_that_carry_the_code() -> None:
     """The document names the exception for each code, or one that it derives from."""
     classes, public = (
         raised(),
-        {"SourceError": "ConfigurationError", "_Invalid": "EntraFastError", "NotAsked": "ProviderError"},
+        {
+            "SourceError": "ConfigurationError",
+            "ExtraMissing": "ConfigurationError",
+            "_Invalid": "EntraFastError",
+            "NotAsked": "ProviderError",
+        },
     )
     for code, named in documented().items():
         made = {public.get(error, error) for error in classes.get(code, ())}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import grimp
+
+from entra_fast import _extras
+from entra_fast.emulator.tls import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,21 +45,84 @@ def _loaded(imports: str, unwanted: set[str]) -> str:
     return done.stdout.strip()
 
 
-def test_the_library_loads_no_server() -> None:
-    """`import entra_fast.validate` stays cheap, and works where aiohttp is not installed."""
-    unwanted = {
-        "aiohttp",
-        "uvloop",
-        "yaml",
-        "pydantic",
-        "jinja2",
-        "cryptography",
-        "prometheus_client",
+def test_the_library_loads_little() -> None:
+    """`import entra_fast.validate` on top of asyncio: its own modules, no extra, and nothing that is slow to
+    load. What fetches keys is loaded for the first validator that does."""
+    program = (
+        "import sys, asyncio; before = set(sys.modules); import entra_fast.validate;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own = {name for name in done.stdout.split() if name.startswith("entra_fast")}
+    assert set(done.stdout.split()) - own <= {
+        "__future__",
+        "copy",
+        "dataclasses",
+        "ipaddress",
+        "urllib",
+        "urllib.parse",
     }
-    assert _loaded("entra_fast.validate", unwanted) == "[]"
+    assert own == {
+        "entra_fast",
+        "entra_fast._arguments",
+        "entra_fast._background",
+        "entra_fast._clock",
+        "entra_fast._issuers",
+        "entra_fast._native",
+        "entra_fast._net",
+        "entra_fast._provider",
+        "entra_fast._provider.http_options",
+        "entra_fast._provider.jwks",
+        "entra_fast._provider.jwks_schedule",
+        "entra_fast._signatures",
+        "entra_fast._validation",
+        "entra_fast.errors",
+        "entra_fast.validate",
+    }
+
+
+def test_a_validator_in_threads_loads_no_extra() -> None:
+    """Nor does one on an event loop before it fetches. What the fetching thread needs is loaded before it
+    starts: a fork during an import would leave its locks held in the child."""
+    extras = {module.partition(".")[0] for modules in _extras.EXTRAS.values() for module in modules.values()}
+    make = (
+        "from entra_fast.validate import AsyncValidator, Validator;"
+        "a, b = (kind('i', 'a', jwks_uri='https://keys.example') for kind in (Validator, AsyncValidator))"
+    )
+    assert _loaded(f"asyncio; {make}; import sys", extras | {"uvloop"}) == "[]"
+    assert _loaded(f"asyncio; {make}; import sys", {"http.client", "encodings.idna"}) == (
+        "['encodings.idna', 'http.client']"
+    )
 
 
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:
     """What runs in production loads no part of the local Entra ID, and no package of its own."""
     unwanted = {"entra_fast.emulator", "entra_fast.cli.dev_system", "yaml", "pydantic"}
-    assert _loaded("entra_fast.sidecar, entra_fast.generator", unwanted) == "[]"
+    assert _loaded("entra_fast.sidecar.process.single, entra_fast.generator", unwanted) == "[]"
+
+
+NO_AUTHORITIES = """
+import os, ssl
+from entra_fast.sidecar.process.aiohttp_import import import_aiohttp
+before = dict(os.environ)
+import_aiohttp()
+assert dict(os.environ) == before
+from aiohttp import connector
+from entra_fast._provider.http_rules import trusting_context
+print([len(context.get_ca_certs()) for context in (
+    connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED, trusting_context(None))])
+"""
+
+
+def test_the_sidecar_reads_the_authorities_of_the_system_only_where_it_uses_them(tmp_path: Path) -> None:
+    """aiohttp's own TLS contexts trust nobody in a sidecar, that of its HTTP client trusts the system's
+    authorities, and the environment is as it was."""
+    authority = prepare(tmp_path).authority
+    shown = subprocess.run(
+        [sys.executable, "-c", NO_AUTHORITIES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"SSL_CERT_FILE": str(authority), "SSL_CERT_DIR": "/nonexistent"},
+    )
+    assert shown.stdout == "[0, 0, 1]\n"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpResponse
+from entra_fast._provider.http_rules import HttpResponse, shown_url
 from entra_fast._provider.jwks import WOKEN_PER_ROUND, AsyncKeys, ThreadKeys, Waiters, read_key_set
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules, max_age_of
 from entra_fast.errors import ConfigurationError, KeysUnavailable
@@ -145,11 +145,33 @@ def test_cache_control(header: str, age: float | None) -> None:
 
 def test_reading_an_answer() -> None:
     """Only a 200 with a usable key is a key set."""
-    assert read_key_set(200, GOOD.encode()).kids == ("key-1",)
-    with pytest.raises(KeysUnavailable, match="answered 503 instead of 200"):
-        read_key_set(503, GOOD.encode())
-    with pytest.raises(KeysUnavailable, match="key set is empty"):
-        read_key_set(200, b'{"keys":[]}')
+    url = "https://keys.example:8443/a/keys?secret=canary"
+
+    def read(status: int, body: bytes) -> KeySet:
+        return read_key_set(url, HttpResponse(status, {}, body))
+
+    assert read(200, GOOD.encode()).kids == ("key-1",)
+    for status, body, sentence in (
+        (
+            503,
+            GOOD.encode(),
+            "the key set endpoint https://keys.example:8443/a/keys answered 503 instead of 200",
+        ),
+        (
+            400,
+            b'{"error":"invalid_tenant","error_description":"AADSTS90002: Tenant \'canary\' not found."}',
+            "the key set endpoint https://keys.example:8443/a/keys answered 400 instead of 200 (AADSTS90002)",
+        ),
+        (200, b'{"keys":[]}', "key set is empty (https://keys.example:8443/a/keys)"),
+    ):
+        with pytest.raises(KeysUnavailable) as caught:
+            read(status, body)
+        assert caught.value.message == sentence
+
+
+def test_a_url_in_a_sentence_is_bounded() -> None:
+    """Whatever is configured."""
+    assert shown_url(f"https://keys.example/{'a' * 500}") == f"https://keys.example/{'a' * 179}..."
 
 
 # --- threads ---------------------------------------------------------------------------------------------

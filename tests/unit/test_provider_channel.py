@@ -21,6 +21,7 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process import provider_channel
 from entra_fast.sidecar.process.channel import Channel, Fields
 from entra_fast.sidecar.process.provider_channel import ChannelKeys, ProviderChannel
+from entra_fast.sidecar.readiness import Part, ProviderReadiness, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.fast_path import introspection
 from support.tokens import AUDIENCE, ISSUER, TENANT, good_claims, jwks, signer
@@ -105,17 +106,19 @@ async def ends() -> AsyncIterator[Ends]:
 
 async def test_readiness_keys_and_metrics_are_those_of_the_provider_process(ends: Ends) -> None:
     """A worker asks for them, and adds only that it is shutting down."""
+    keys, credential = Part("missing", "no keys"), Part("accepted")
+    not_ready = Readiness.of(ProviderReadiness("entra_id", ready=False, keys=keys, credential=credential))
     answers: dict[str, Fields] = {
-        "readiness": {"reason": "no keys"},
+        "readiness": not_ready.fields(),
         "keys": {"again": False, "reason": None},
         "metrics": {"text": "all_workers 1\n"},
     }
     ends.answer = lambda name, _: answers[name]
-    assert await ends.service.readiness() == "no keys"
+    assert await ends.service.readiness() == not_ready
     assert b"the discovery document has not been fetched yet" in await ends.service.introspect("any")
     assert await ends.service.exposition() == b"all_workers 1\n"
     ends.service.draining = True
-    assert await ends.service.readiness() == "shutting down"
+    assert (await ends.service.readiness()).reason == "shutting down"
 
 
 async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> None:
@@ -125,7 +128,7 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
         while not ends.lost:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     sentence = "the provider process does not respond"
-    assert await ends.service.readiness() == sentence
+    assert await ends.service.readiness() == Readiness(ready=False, reason=sentence)
     assert sentence.encode() in await ends.service.introspect("any")
     assert ends.service.tokens is not None
     with pytest.raises(ProviderError) as caught:
@@ -248,7 +251,7 @@ async def test_a_renewal_that_failed_is_not_asked_for_again_at_once(ends: Ends) 
 
     def answer(name: str, _: Fields) -> Fields:
         asked.append(name)
-        return {"reason": None}
+        return Readiness.of().fields()
 
     ends.answer = answer
     key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]

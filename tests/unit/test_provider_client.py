@@ -14,6 +14,7 @@ from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.readiness import Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.tokens import AUDIENCE, TENANT
 
@@ -45,8 +46,10 @@ async def test_an_issuer_that_cannot_be_verified_is_reported_and_not_lost(
         await service.start()
     (record,) = caplog.records
     assert record.getMessage() == "introspection is not possible"
-    reason = await service.readiness()
+    readiness = await service.readiness()
+    reason = readiness.reason
     assert reason is not None
+    assert not readiness.ready
     assert reason.startswith("tokens of this issuer cannot be verified: ")
     assert "ENTRA_FAST_ALLOWED_TENANTS is not set" in reason
     assert vars(record)["fields"] == {"reason": reason}
@@ -59,13 +62,13 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
     """The endpoints are known from the settings, but the key set was not fetched yet."""
     issuer = f"https://login.microsoftonline.com/{TENANT}/v2.0"
     service, provider = service_for({**ENVIRON, "AZURE_OPENID_CONFIG_ISSUER": issuer})
-    assert provider.not_ready_reason() == "validation has not started yet"
+    assert provider.readiness_now().reason == "validation has not started yet"
     await service.start()
     assert provider.keys is not None
-    assert await service.readiness() == provider.keys.unavailable().message
+    assert (await service.readiness()).reason == provider.keys.unavailable().message
     assert await provider.keys_problem() == provider.keys.unavailable().message
     service.draining = True
-    assert await service.readiness() == "shutting down"
+    assert (await service.readiness()).reason == "shutting down"
     await service.aclose()
 
 
@@ -83,13 +86,12 @@ class Nothing:
 
 
 async def test_without_a_provider_there_is_nothing_to_wait_for(caplog: pytest.LogCaptureFixture) -> None:
-    """A sidecar without a provider starts, is ready, and says in its log what would enable one."""
+    """A sidecar without a provider starts, is ready, and says in its log why there is none."""
     provider = NoProvider()
     await provider.start(Nothing())
-    assert "AZURE_APP_CLIENT_ID" in caplog.text
+    assert "AZURE_ENABLED" in caplog.text
     assert (provider.tokens, provider.keys, provider.no_keys_reason()) == (None, None, None)
-    assert await provider.readiness() is None
-    assert provider.not_ready_reason() is None
+    assert await provider.readiness() == Readiness(ready=True)
     assert await provider.keys_problem() is None
     assert b"entra_fast_requests_total" in await provider.exposition(Metrics())
     await provider.aclose()
@@ -97,7 +99,7 @@ async def test_without_a_provider_there_is_nothing_to_wait_for(caplog: pytest.Lo
 
 async def test_a_service_without_a_provider_introspects_nothing() -> None:
     """The response names what is not enabled; there is no fast path."""
-    settings = Settings.from_environment({}, None)
+    settings = Settings.from_environment({"AZURE_ENABLED": "false"}, None)
     cache, metrics = new_token_cache(settings.caches), Metrics()
     service = Service(settings, NoProvider(), cache=cache, metrics=metrics, clocks=Clocks())
     assert service.fast_path is None

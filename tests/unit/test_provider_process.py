@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
@@ -199,7 +200,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
     }
     channel.send("serving")
     assert (await channel.call("readiness"))["reason"] is None
-    assert await connected.process.readiness() is None
+    assert (await connected.process.readiness()).ready
     assert "entra_fast_workers" in (await channel.call("metrics"))["text"]
     await connected.process.begin_draining()
     assert (await channel.call("readiness"))["reason"] == "shutting down"
@@ -222,7 +223,7 @@ async def test_a_signature_that_failed_with_an_older_key_set_is_verified_again(
     _, channel = await connected.connect(hear)
 
     async def has_keys() -> bool:
-        return await channel.call("readiness") == {"reason": "no worker is serving"}
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(has_keys)
     fetched = provider.jwks_requests
@@ -232,6 +233,35 @@ async def test_a_signature_that_failed_with_an_older_key_set_is_verified_again(
     assert provider.jwks_requests == fetched
     assert await channel.call("keys", **question, seen=versions[-1]) == again
     assert provider.jwks_requests == fetched + 1
+
+
+async def test_introspections_of_all_workers_are_judged_together(
+    provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No worker alone has rejected most of a minute's tokens often enough; together they have. A worker that
+    has ended in the meantime counts as well."""
+    now = 1000.0
+    clocks = Clocks(wall=time.time, monotonic=lambda: now)
+    process = ProviderProcess(Settings.from_environment(provider.environment(), None), clocks=clocks)
+    connected = Connected(process)
+    counts = {"entra_fast_introspections_total": [[["false"], [2]], [["true"], [1]]]}
+    counts["entra_fast_introspections_rejected_total"] = [[["wrong_audience"], [2]]]
+    example = {"wrong_audience": {"expected": "mine", "received": "other"}}
+    answers: dict[str, Fields] = {"figures": {"figures": counts, "examples": example}}
+    workers = [(await connected.connect(lambda name, _: answers.get(name)))[0] for _ in range(2)]
+    for worker in workers:
+        assert await process._ask_for_figures(worker, 30.0)
+    process._status_log.check()
+    process.left(workers[0])
+    now += 60
+    caplog.clear()
+    process._status_log.check()
+    (fields,) = [vars(record)["fields"] for record in caplog.records if "introspections" in record.message]
+    totals = {"rejected": 4, "introspections": 6}
+    assert fields == {"code": "wrong_audience", **totals, **example["wrong_audience"]}
+    for channel in connected.channels:
+        channel.abort()
+    await process.aclose()
 
 
 async def test_a_worker_that_does_not_answer_checks_is_ended(

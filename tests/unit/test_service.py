@@ -10,8 +10,8 @@ import pytest
 from entra_fast._metrics import Metrics
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
-from entra_fast.sidecar import start_sidecar
 from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.process.running import start_sidecar
 from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.provider import Provider

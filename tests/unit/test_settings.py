@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from entra_fast._provider.credentials import Credentials
 from entra_fast._settings.catalogue import BIND_ADDRESS, SETTINGS
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, OutboundSettings, ServerSettings
-from entra_fast._settings.secret import Secret
+from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError
 from support.keys import Key
 
@@ -74,7 +75,6 @@ def test_variables_of_others_are_not_taken_for_misspelled_settings() -> None:
         "AZURE_APP_PRE_AUTHORIZED_APPS",
         "AZURE_APP_CERTIFICATE_KEY_ID",
         "AZURE_APP_PASSWORD_KEY_ID",
-        "AZURE_CLIENT_ID",
         "PATH",
     )
     assert read(**dict.fromkeys(names, "1")).unknown == ()
@@ -98,14 +98,58 @@ def test_texas_names_are_aliases_and_the_own_name_wins() -> None:
     )
     assert settings.outbound.connect_timeout == 1.5
     assert settings.outbound.max_retries == 2
-    assert refused(TEXAS_HTTP_MAX_RETRIES="many").setting == "TEXAS_HTTP_MAX_RETRIES"
+
+
+@pytest.mark.parametrize(
+    ("text", "retries", "timeout"),
+    [
+        ("0", 0, 0.001),
+        ("+3", 3, 0.003),
+        ("4000000000", 10, 3600.0),
+        ("18446744073709551615", 10, 3600.0),
+        ("many", 1, 5.0),
+        ("-1", 1, 5.0),
+        ("1.5", 1, 5.0),
+    ],
+)
+def test_no_value_of_a_texas_setting_stops_the_start(text: str, retries: int, timeout: float) -> None:
+    """Out of bounds: the nearest value. Not a number: the default, as in Texas, and the log names it."""
+    settings = read(TEXAS_HTTP_MAX_RETRIES=text, TEXAS_HTTP_OVERALL_TIMEOUT_MILLIS=text)
+    assert (settings.outbound.max_retries, settings.outbound.overall_timeout) == (retries, timeout)
+    ignored = ("TEXAS_HTTP_MAX_RETRIES (must be", "TEXAS_HTTP_OVERALL_TIMEOUT_MILLIS (must be")
+    assert len(settings.unknown) == (0 if text.lstrip("+").isdigit() else 2)
+    assert all(line.startswith(ignored) for line in settings.unknown)
+    assert refused(ENTRA_FAST_HTTP_MAX_RETRIES="11").setting == "ENTRA_FAST_HTTP_MAX_RETRIES"
+    assert BIND_ADDRESS.nearest(text) is None
+
+
+def test_explicitly_none_may_be_said_of_any_provider() -> None:
+    """At least one is switched off, and none on."""
+    off = {"MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
+    assert Settings.from_environment(off, NOWHERE).provider is None
+    assert Settings.from_environment({**off, "AZURE_CLIENT_ID": "client"}, NOWHERE).provider is None
+    with pytest.raises(ConfigurationError):
+        Settings.from_environment({**off, "IDPORTEN_ENABLED": "true"}, NOWHERE)
+    assert read(**off).provider is not None
+
+
+def test_a_key_needs_a_kid_and_no_alg() -> None:
+    """Without `alg` it signs with RS256; without `kid` no provider finds its public key."""
+    key = json.loads(JWK)
+    del key["alg"]
+    provider = read(AZURE_APP_JWK=json.dumps(key)).provider
+    assert provider is not None
+    assert provider.credentials.jwk is not None
+    assert signing_key("AZURE_APP_JWK", provider.credentials.jwk.reveal()).algorithm == "RS256"
+    del key["kid"]
+    error = refused(AZURE_APP_JWK=json.dumps(key))
+    assert (error.setting, "'kid'" in error.message) == ("AZURE_APP_JWK", True)
 
 
 @pytest.mark.parametrize(
     ("enabled", "client_id", "expected"),
     [
         (None, "client", True),
-        (None, None, False),
         ("true", "client", True),
         ("false", "client", False),
         ("false", None, False),
@@ -117,6 +161,107 @@ def test_the_provider_is_enabled_by_its_switch_or_by_the_client_id(
     """AZURE_ENABLED decides; when unset, whether there is a client id."""
     settings = read(AZURE_ENABLED=enabled, AZURE_APP_CLIENT_ID=client_id)
     assert (settings.provider is not None) is expected
+
+
+def test_nothing_configured_is_an_error() -> None:
+    """Variables that a platform injects into every workload enable no provider either. The sentence says what
+    enables one, and how to start without."""
+    injected = {
+        "AZURE_CLIENT_ID": "client",
+        "AZURE_TENANT_ID": "tenant",
+        "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
+        "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/tokens/azure-identity-token",
+        "NAIS_SERVICE_ACCOUNT_TOKEN_PATH": "/var/run/secrets/nais.io/token",
+    }
+    for environ in ({}, injected, {"AZURE_APP_CLIENT_SECRET": "secret"}):
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_environment(environ, NOWHERE)
+        assert (caught.value.code, caught.value.setting) == ("setting_missing", "AZURE_APP_CLIENT_ID")
+        for name in ("AZURE_ENABLED=true", "AZURE_ENABLED=false"):
+            assert name in caught.value.message
+    for environ in ({}, injected):
+        assert Settings.from_environment({**environ, "AZURE_ENABLED": "false"}, NOWHERE).provider is None
+
+
+def test_what_aks_injects_completes_an_enabled_provider() -> None:
+    """AZURE_ENABLED=true and the variables of workload identity are enough."""
+    environ = {
+        "AZURE_ENABLED": "true",
+        "AZURE_CLIENT_ID": "client",
+        "AZURE_TENANT_ID": "tenant",
+        "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.us/",
+        "AZURE_FEDERATED_TOKEN_FILE": "/token",
+    }
+    provider = Settings.from_environment(environ, NOWHERE).provider
+    assert provider is not None
+    assert (provider.client_id, provider.tenant_id) == ("client", "tenant")
+    assert provider.well_known_url == (
+        "https://login.microsoftonline.us/tenant/v2.0/.well-known/openid-configuration"
+    )
+    assert provider.credentials.federated_token is not None
+    assert provider.credentials.federated_token.path == Path("/token")
+
+
+def test_the_own_names_take_precedence_over_those_of_other_platforms() -> None:
+    """Client id, tenant and discovery document."""
+    platform = {
+        "AZURE_CLIENT_ID": "other",
+        "AZURE_TENANT_ID": "other",
+        "AZURE_AUTHORITY_HOST": "https://other.example",
+    }
+    own = read(**platform, AZURE_APP_TENANT_ID="tenant").provider
+    assert own is not None
+    assert (own.client_id, own.tenant_id) == ("client", "tenant")
+    assert own.well_known_url == BASE["AZURE_APP_WELL_KNOWN_URL"]
+    completed = read(**platform, AZURE_APP_WELL_KNOWN_URL=None).provider
+    assert completed is not None
+    assert (completed.client_id, completed.tenant_id) == ("client", "other")
+    assert completed.well_known_url == "https://other.example/other/v2.0/.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize(
+    ("present", "used"),
+    [
+        (["AZURE_APP_JWK", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_APP_CLIENT_SECRET"], "AZURE_APP_JWK"),
+        (["AZURE_FEDERATED_TOKEN_FILE", "AZURE_APP_CLIENT_SECRET"], "AZURE_FEDERATED_TOKEN_FILE"),
+        (["AZURE_APP_CLIENT_SECRET"], "AZURE_APP_CLIENT_SECRET"),
+        ([], "NAIS_SERVICE_ACCOUNT_TOKEN_PATH"),
+    ],
+)
+def test_credentials_have_an_order(present: list[str], used: str) -> None:
+    """The file that NAIS mounts into every workload is the last choice."""
+    values = {"AZURE_APP_JWK": JWK, "AZURE_FEDERATED_TOKEN_FILE": "/a", "AZURE_APP_CLIENT_SECRET": "secret"}
+    environ = {name: values[name] if name in present else None for name in values}
+    provider = read(**environ, NAIS_SERVICE_ACCOUNT_TOKEN_PATH="/b").provider
+    assert provider is not None
+    (first, *_) = Credentials(provider.credentials, provider.client_id).in_order()
+    assert first.secret.setting == used
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("https://login.microsoftonline.us/", "https://login.microsoftonline.us"),
+        ("login.partner.microsoftonline.cn", "https://login.partner.microsoftonline.cn"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://login.example", None),
+        ("https://login.example/tenant", None),
+        ("https://login.example?x=1", None),
+        ("https://user:hunter2@login.example", None),
+        ("//", None),
+    ],
+)
+def test_the_authority_is_a_host(text: str, host: str | None) -> None:
+    """As azure-identity reads AZURE_AUTHORITY_HOST: with or without scheme and final slash, no path."""
+    changes = {"AZURE_AUTHORITY_HOST": text, "AZURE_APP_WELL_KNOWN_URL": None, "AZURE_TENANT_ID": "t"}
+    if host is None:
+        error = refused(**changes)
+        assert error.setting == "AZURE_AUTHORITY_HOST"
+        assert "hunter2" not in error.message
+    else:
+        provider = read(**changes).provider
+        assert provider is not None
+        assert provider.well_known_url == f"{host}/t/v2.0/.well-known/openid-configuration"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +425,7 @@ def test_the_documented_default_means_the_same_as_no_setting(setting: Setting[An
 
 def test_settings_without_an_environment_are_the_defaults_of_the_classes() -> None:
     """The defaults of the classes and of the catalogue are the same values."""
-    settings = Settings.from_environment({}, NOWHERE)
+    settings = Settings.from_environment({"AZURE_ENABLED": "false"}, NOWHERE)
     assert settings == Settings(ServerSettings(), None, OutboundSettings(), CacheSettings())
 
 

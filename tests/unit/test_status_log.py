@@ -13,7 +13,8 @@ import pytest
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import status_log
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
-from entra_fast.sidecar.status_log import StatusLog
+from entra_fast.sidecar.readiness import Readiness
+from entra_fast.sidecar.status_log import MINUTE, Introspections, StatusLog
 
 M2M = "client_credentials"
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,14 @@ class Recorded:
         self.metrics = Metrics()
         self.reason: str | None = None
         self.now = 1000.0
-        self._status_log = StatusLog(self.metrics, lambda: self.reason, lambda: self.now)
+        self.ready = False
+        self.introspections = Introspections()
+        self._status_log = StatusLog(
+            self.metrics,
+            lambda: Readiness(self.ready or self.reason is None, self.reason),
+            lambda: self.introspections,
+            lambda: self.now,
+        )
 
     def lines(self, seconds: float = 1.0) -> list[tuple[str, dict[str, object]]]:
         """What is logged after some time."""
@@ -66,6 +74,103 @@ def test_reasons_that_alternate_do_not_fill_the_log(recorded: Recorded) -> None:
         recorded.reason = f"reason {second}"
         logged += len(recorded.lines())
     assert 50 <= logged <= 61
+
+
+def test_trouble_after_the_start_is_logged_although_the_sidecar_counts_as_ready(recorded: Recorded) -> None:
+    """Another line than before it was ready, with the reason; one line when it is over."""
+    recorded.lines()
+    recorded.ready, recorded.reason = True, "no keys"
+    assert recorded.lines() == [("ready, but in trouble", {"reason": "no keys"})]
+    assert recorded.lines() == []
+    recorded.reason = None
+    assert recorded.lines() == [("ready", {})]
+
+
+def introspect(recorded: Recorded, active: int, **rejected: int) -> None:
+    """Add these introspections to those before."""
+    before = recorded.introspections
+    codes = {code: before.rejected.get(code, 0) + count for code, count in rejected.items()}
+    recorded.introspections = Introspections(
+        before.answered + active + sum(rejected.values()), {**before.rejected, **codes}
+    )
+
+
+def test_introspections_that_mostly_fail_for_one_reason_are_logged(recorded: Recorded) -> None:
+    """After a minute: the code, how many of how many, and what was expected and received."""
+    recorded.lines()
+    introspect(recorded, 1, wrong_audience=5, token_expired=2)
+    recorded.introspections = recorded.introspections._replace(
+        examples={"wrong_audience": {"expected": "mine", "received": "other"}}
+    )
+    assert recorded.lines() == []
+    recorded.introspections = recorded.introspections._replace(examples={})
+    assert recorded.lines(MINUTE - 2) == []
+    counts = {"rejected": 5, "introspections": 8}
+    fields = {"code": "wrong_audience", **counts, "expected": "mine", "received": "other"}
+    assert recorded.lines(2) == [("most introspections reject the token", fields)]
+    assert recorded.lines(2 * MINUTE) == []
+
+
+@pytest.mark.parametrize(
+    ("active", "rejected"),
+    [
+        (100, {}),
+        (5, {"wrong_issuer": 5}),
+        (0, {"wrong_issuer": 2}),
+        (0, {"wrong_issuer": 4, "token_expired": 4}),
+    ],
+)
+def test_introspections_that_do_not_mostly_fail_for_one_reason_are_not_logged(
+    recorded: Recorded, active: int, rejected: dict[str, int]
+) -> None:
+    """Half of them, too few, or different reasons."""
+    recorded.lines()
+    introspect(recorded, active, **rejected)
+    assert recorded.lines() == []
+    assert recorded.lines(MINUTE) == []
+
+
+def test_a_minute_with_many_rejections_is_judged_by_itself(recorded: Recorded) -> None:
+    """A day of accepted tokens before it does not hide it."""
+    recorded.lines()
+    introspect(recorded, 100_000)
+    recorded.lines()
+    assert recorded.lines(MINUTE) == []
+    introspect(recorded, 1, unknown_key=3)
+    recorded.lines()
+    (line,) = recorded.lines(MINUTE)
+    assert line[1] == {"code": "unknown_key", "rejected": 3, "introspections": 4}
+
+
+def test_introspections_that_fail_all_day_do_not_fill_the_log(recorded: Recorded) -> None:
+    """The same reason is logged less and less often; another one at once."""
+    recorded.lines()
+    logged = 0
+    for _ in range(24 * 60):
+        introspect(recorded, 0, wrong_issuer=10)
+        logged += len(recorded.lines()) + len(recorded.lines(MINUTE))
+    assert 8 <= logged <= 40
+    introspect(recorded, 0, wrong_audience=10)
+    recorded.lines()
+    ((_, fields),) = recorded.lines(MINUTE)
+    assert fields["code"] == "wrong_audience"
+
+
+def test_a_clock_that_is_off_is_logged_with_the_number(recorded: Recorded) -> None:
+    """Once in each direction, and when it is over."""
+    recorded.lines()
+    skew = 29.0
+    recorded.metrics.clock_skew.read_from(lambda: skew)
+    assert recorded.lines() == []
+    skew = 125.4
+    fields: dict[str, object] = {"clock_skew_seconds": 125.4}
+    assert recorded.lines() == [("the clock is 125 s ahead of the provider's", fields)]
+    assert recorded.lines() == []
+    skew = 0.0
+    assert recorded.lines() == [("the clock agrees with the provider's again", {})]
+    skew = -3600.0
+    ((message, _),) = recorded.lines()
+    assert message == "the clock is 3600 s behind the provider's"
 
 
 def test_a_failing_provider_is_logged_with_outcomes_and_codes(recorded: Recorded) -> None:
@@ -135,7 +240,7 @@ async def test_the_status_log_checks_by_itself(
         checks.append(0.0)
         return float(len(checks))
 
-    written = StatusLog(Metrics(), lambda: None, monotonic)
+    written = StatusLog(Metrics(), Readiness.of, Introspections, monotonic)
     await written.aclose()
     written.start()
     async with asyncio.timeout(60):

@@ -43,7 +43,7 @@ class Ends:
         fds = (self._theirs.fileno() if channel is None else channel, self._listener.fileno())
         arguments = (0, os.getpid() if supervisor is None else supervisor, *fds)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)),
+            *(sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)),
             pass_fds=fds,
             env={**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), **environ},
             stderr=asyncio.subprocess.PIPE,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import encodings.idna  # noqa: F401 - so that no thread imports it for the first name that it looks up
 import functools
 import http.client
 import io
@@ -25,9 +26,10 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from entra_fast._net import proxies_from
+from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import (
     JSON,
     HttpFailure,
@@ -56,6 +58,7 @@ class BlockingHttpClient:
     Args:
         ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment at each request.
+        headers: header fields to add to each request.
         allow_plain_http: allow http for hosts other than loopback, too; only for a server named by the user.
     """
 
@@ -65,12 +68,28 @@ class BlockingHttpClient:
         *,
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         allow_plain_http: bool = False,
     ) -> None:
         self._limits = limits or HttpLimits()
         self._ca_bundle = ca_bundle
         self._proxies = proxies
+        self._headers = headers or {}
         self._allow_plain_http = allow_plain_http
+
+    @classmethod
+    def from_options(cls, options: HttpOptions) -> Self:
+        """A client as a caller of the library wants it.
+
+        Raises:
+            ConfigurationError: a web proxy of the environment cannot be used.
+        """
+        return cls(
+            HttpLimits(*options.seconds()),
+            ca_bundle=options.trusted(),
+            proxies=options.proxies(),
+            headers=options.headers,
+        )
 
     def get(self, url: str, *, accept: str = JSON, timeout: float | None = None) -> HttpResponse:
         """GET. Any status but a redirect is an answer.
@@ -101,6 +120,7 @@ class BlockingHttpClient:
         return self._request(json_request(url, document), timeout)
 
     def _request(self, request: HttpRequest, limit: float | None) -> HttpResponse:
+        request = request.adding(self._headers)
         proxies = proxies_from(os.environ) if self._proxies is None else self._proxies
         try:
             route = Route.to(request.url, proxies, allow_plain_http=self._allow_plain_http)

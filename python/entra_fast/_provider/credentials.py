@@ -7,10 +7,11 @@ assertions (each is used once) and anything that prints a credential.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
+from typing import Literal
 
 from entra_fast import _clock, _native
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
@@ -19,8 +20,10 @@ from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
 
 REJECTION_MEMORY = 300.0
-"""Seconds for which a rejection counts if no attempt follows it. A pod that gets no traffic because of the
-rejection makes no attempt that could show that the credential works again, so it must not count forever."""
+"""Seconds for which a rejection counts if nothing tries the credential again (credential_try.py). Without
+traffic there is no attempt that could show that it works again, so it must not count forever."""
+
+CredentialState = Literal["accepted", "rejected", "unreadable", "unknown"]
 
 
 class Credential(ABC):
@@ -68,9 +71,6 @@ class PrivateKey(Credential):
 class FederatedTokenFile(Credential):
     """Workload identity: the assertion is the content of a file that the platform rotates."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(Secret("AZURE_FEDERATED_TOKEN_FILE", path=path))
-
     def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
         return assertion_fields(self.secret.reveal())
 
@@ -87,6 +87,13 @@ class Credentials:
 
     When the provider rejects one (`invalid_client`), the other one is tried at once; the one that was
     accepted last is tried first from then on.
+
+    Args:
+        rejection_memory: see `REJECTION_MEMORY`.
+
+    Attributes:
+        have_been_accepted: whether the provider has ever accepted one.
+        rejected_digests: those of the credentials that were rejected last.
     """
 
     def __init__(
@@ -95,21 +102,27 @@ class Credentials:
         client_id: str,
         *,
         monotonic: Callable[[], float] = _clock.monotonic,
+        rejection_memory: float = REJECTION_MEMORY,
     ) -> None:
         self._client_id = client_id
         candidates: list[Credential]
         if settings.jwk is not None:
             candidates = [PrivateKey(jwk) for jwk in (settings.jwk, settings.next_jwk) if jwk is not None]
-        elif settings.federated_token_file is not None:
-            candidates = [FederatedTokenFile(settings.federated_token_file)]
+        elif settings.federated_token is not None:
+            candidates = [FederatedTokenFile(settings.federated_token)]
         else:
             secrets = (settings.client_secret, settings.next_client_secret)
             candidates = [ClientSecret(secret) for secret in secrets if secret is not None]
         self._candidates = candidates
-        self._rejection: str | None = None
-        self._rejected_at = 0.0
-        self._rejected: list[bytes] = []
         self._monotonic = monotonic
+        self._rejection_memory = rejection_memory
+        self._verdict: Literal["accepted", "rejected"] | None = None
+        self._rejection = ""
+        self._rejected_at = 0.0
+        self._not_judged: str | None = None
+        self._rejections = asyncio.Event()
+        self.rejected_digests: list[bytes] = []
+        self.have_been_accepted = False
 
     def in_order(self) -> tuple[Credential, ...]:
         """The credentials to try, the most likely one first."""
@@ -123,29 +136,52 @@ class Credentials:
         """
         return credential.fields(self._client_id, token_endpoint, now)
 
-    def accepted(self, credential: Credential) -> None:
-        self._rejection = None
-        if self._candidates[0] is not credential:
+    # --- what the provider says about them ---
+
+    def accepted(self, credential: Credential | None = None) -> None:
+        """The provider accepted this one; None if it is not known which."""
+        self._verdict = "accepted"
+        self.have_been_accepted = True
+        if credential is not None and self._candidates[0] is not credential:
             self._candidates.remove(credential)
             self._candidates.insert(0, credential)
 
     def rejected(self, error: ProviderError) -> None:
-        """The provider accepted none of them."""
+        """The provider accepted none of them, or does not know the application."""
+        self._verdict = "rejected"
         self._rejection = aadsts_code(error) or error.error
         self._rejected_at = self._monotonic()
-        self._rejected = self._digests()
+        self.rejected_digests = self.digests()
+        self._rejections.set()
+
+    def not_judged(self, reason: str) -> None:
+        """An attempt whose answer says nothing about the credential."""
+        self._not_judged = reason
+
+    @property
+    def are_accepted(self) -> bool:
+        """Whether the provider accepted a credential last."""
+        return self._verdict == "accepted"
 
     @property
     def rejection(self) -> str | None:
-        """The AADSTS code with which the provider rejected the current credential within the last
-        `REJECTION_MEMORY` seconds, or None."""
-        if self._rejection is not None and (
-            self._monotonic() - self._rejected_at > REJECTION_MEMORY or self._digests() != self._rejected
-        ):
-            self._rejection = None
+        """The code with which the provider rejected the current credential last; None if it accepted it
+        since, if the credential has changed, and after `rejection_memory`."""
+        if self._verdict != "rejected":
+            return None
+        age = self._monotonic() - self._rejected_at
+        if age > self._rejection_memory or self.digests() != self.rejected_digests:
+            self._verdict = self._not_judged = None
+            return None
         return self._rejection
 
-    def _digests(self) -> list[bytes]:
+    async def until_rejected(self) -> None:
+        """Return when the provider rejects a credential that it has accepted."""
+        while self.are_accepted:
+            self._rejections.clear()
+            await self._rejections.wait()
+
+    def digests(self) -> list[bytes]:
         """A digest of all readable credentials; it changes when a credential changes."""
         digests = []
         for candidate in self._candidates:
@@ -153,12 +189,20 @@ class Credentials:
                 digests.append(_native.sha256(candidate.secret.reveal().encode("utf-8")))
         return digests
 
-    def problem(self) -> str | None:
-        """Why no token can be requested with this credential, or None."""
+    def state(self) -> tuple[CredentialState, str | None]:
+        """What is known about the credential, and why it is not accepted."""
         if (rejection := self.rejection) is not None:
-            return f"the provider rejects the application's credential ({rejection})"
+            return "rejected", f"the provider rejects the application or its credential ({rejection})"
         try:
             self._candidates[0].check()
         except ConfigurationError as exc:
-            return exc.message
-        return None
+            return "unreadable", exc.message
+        if self.are_accepted:
+            return "accepted", None
+        reason = self._not_judged or "it has not been tried yet"
+        return "unknown", f"the provider has not judged the application's credential: {reason}"
+
+    def problem(self) -> str | None:
+        """Why no token can be requested with this credential, or None."""
+        state, reason = self.state()
+        return reason if state in ("rejected", "unreadable") else None

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
 from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
-from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure
+from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, ProviderError
@@ -28,6 +29,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 RETRY_PAUSE = (0.05, 0.25)
 """Seconds before the single retry of a request that got no answer at all."""
+
+AADSTS = re.compile(rb"AADSTS[0-9]{1,8}")
+MAX_ERROR_BYTES = 16_384
+"""Maximum number of bytes of an error that are searched for a code."""
 
 COOL_DOWN = 1.0
 """Seconds after a failure within which callers get that failure instead of a new attempt."""
@@ -134,9 +139,9 @@ class EndpointFinder:
         try:
             response = await self._http.get(url)
             if response.status != 200:
+                # Entra ID says here that a tenant does not exist (AADSTS90002).
                 raise DiscoveryError(
-                    "discovery_failed",
-                    f"the provider answered {response.status} when asked for its discovery document",
+                    "discovery_failed", f"the discovery document's URL {not_ok(url, response)}"
                 )
             document = parse_discovery(response.body, url, issuer=self._settings.issuer)
         except EntraFastError as error:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
 
 from entra_fast._net import proxies_from
+from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import (
     JSON,
     HttpFailure,
@@ -41,7 +43,9 @@ class HttpClient:
     Args:
         ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment.
+        headers: header fields to add to each request.
         trace_configs: notified of each request.
+        answered: called with the headers of each answer, and the seconds that it took.
     """
 
     def __init__(
@@ -50,22 +54,47 @@ class HttpClient:
         *,
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        answered: Callable[[Mapping[str, str], float], None] | None = None,
     ) -> None:
         self._limits = limits or HttpLimits()
         self._ca_bundle = ca_bundle
         self._proxies = proxies_from(os.environ) if proxies is None else dict(proxies)
+        self._headers = headers or {}
         self._trace_configs = list(trace_configs)
+        self._answered = answered
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     @classmethod
     def from_settings(
-        cls, settings: OutboundSettings, *, trace_configs: Sequence[aiohttp.TraceConfig] = ()
+        cls,
+        settings: OutboundSettings,
+        *,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        answered: Callable[[Mapping[str, str], float], None] | None = None,
     ) -> Self:
-        limits = HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout)
         return cls(
-            limits, ca_bundle=settings.ca_bundle, proxies=settings.proxies, trace_configs=trace_configs
+            HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout),
+            ca_bundle=settings.ca_bundle,
+            proxies=settings.proxies,
+            trace_configs=trace_configs,
+            answered=answered,
+        )
+
+    @classmethod
+    def from_options(cls, options: HttpOptions) -> Self:
+        """A client as a caller of the library wants it.
+
+        Raises:
+            ConfigurationError: a web proxy of the environment cannot be used.
+        """
+        return cls(
+            HttpLimits(*options.seconds()),
+            ca_bundle=options.trusted(),
+            proxies=options.proxies(),
+            headers=options.headers,
         )
 
     async def get(
@@ -105,11 +134,16 @@ class HttpClient:
             await session.close()
 
     async def _request(self, request: HttpRequest, limit: float | None) -> HttpResponse:
+        began = time.monotonic()
+        request = request.adding(self._headers)
         try:
-            return await self._exchange(request, Route.to(request.url, self._proxies), limit)
+            response = await self._exchange(request, Route.to(request.url, self._proxies), limit)
         except HttpFailure as failure:
             forget_frames(failure)
             raise
+        if self._answered is not None:
+            self._answered(response.headers, time.monotonic() - began)
+        return response
 
     async def _exchange(self, request: HttpRequest, route: Route, limit: float | None) -> HttpResponse:
         limits, overall = self._limits, self._limits.overall(limit)
@@ -130,20 +164,22 @@ class HttpClient:
                 return HttpResponse(response.status, response.headers, await self._read(response, route))
         except HttpFailure:
             raise
-        except (aiohttp.ClientConnectorDNSError, UnicodeError):  # a part of the name is empty or too long
+        except UnicodeError:  # a part of the name is empty or too long
             raise route.not_resolved() from None
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise route.tls_failed(error) from None
         except aiohttp.ClientHttpProxyError as error:
             raise route.proxy_refused(error.status) from None
-        except aiohttp.ConnectionTimeoutError:
-            raise route.connecting_timed_out(min(limits.connect_timeout, overall)) from None
-        except aiohttp.ServerTimeoutError:
+        except aiohttp.ServerTimeoutError as error:
+            if _is_of_connecting(error):
+                raise route.connecting_timed_out(min(limits.connect_timeout, overall)) from None
             raise route.silent(limits.read_timeout) from None
         except TimeoutError:
             raise route.timed_out(overall) from None
         except aiohttp.ClientConnectorError as error:
             cause = error.os_error
+            if isinstance(cause, socket.gaierror):
+                raise route.not_resolved() from None
             if isinstance(cause, ConnectionError) and cause.errno is None:
                 raise route.handshake_cut_off() from None
             raise route.not_connected(cause) from None
@@ -169,11 +205,15 @@ class HttpClient:
         if self._session is None:
             if self._closed:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
-            # Without a CA bundle, the context that aiohttp made when it was imported.
-            context = True if self._ca_bundle is None else trusting_context(self._ca_bundle)
+            # Never the context that aiohttp made when it was imported: sidecar/process/aiohttp_import.py.
+            context = trusting_context(self._ca_bundle)
+            options: dict[str, Any] = {"socket_factory": _Socket.of} if _VERSION >= (3, 12) else {}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=30, socket_factory=_Socket.of
+                    ssl=context,
+                    limit=MAX_CONNECTIONS,
+                    keepalive_timeout=30,
+                    **options,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),  # no state from one user's request to the next
                 auto_decompress=False,
@@ -181,6 +221,17 @@ class HttpClient:
                 trust_env=False,  # would also send credentials from ~/.netrc; `Route` chooses the proxy
             )
         return self._session
+
+
+_VERSION = tuple(int(part) for part in aiohttp.__version__.split(".")[:2])
+"""Of aiohttp. The library works with 3.9 to 3.14, and this client does without what is newer than 3.9."""
+
+
+def _is_of_connecting(error: aiohttp.ServerTimeoutError) -> bool:
+    """Whether the time to connect was over, rather than the time between two reads."""
+    if _VERSION >= (3, 10):
+        return isinstance(error, aiohttp.ConnectionTimeoutError)
+    return str(error).startswith("Connection timeout")  # pragma: no cover - aiohttp 3.9
 
 
 class _Socket(socket.socket):

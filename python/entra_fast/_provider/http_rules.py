@@ -9,14 +9,12 @@ is requested (tokens, keys). Nothing here retries: only the caller knows whether
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import orjson
 
 from entra_fast._net import proxy_for, url_problem
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -70,6 +68,12 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes | None = None
 
+    def adding(self, headers: Mapping[str, str]) -> HttpRequest:
+        """The same with header fields of the user's, which replace those of the same name."""
+        names = {name.lower() for name in headers}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
+        return replace(self, headers=kept | dict(headers)) if headers else self
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
@@ -108,6 +112,8 @@ def form_request(
 
 def json_request(url: str, document: object) -> HttpRequest:
     """POST of a JSON document, answered in JSON."""
+    import orjson  # noqa: PLC0415 - few programs send documents
+
     return HttpRequest("POST", url, _HEADERS | {"Accept": JSON, "Content-Type": JSON}, orjson.dumps(document))
 
 
@@ -188,9 +194,12 @@ class Route:
         )
 
     def tls_failed(self, error: BaseException) -> HttpFailure:
-        return HttpFailure("tls_failed", f"no TLS connection to {self}: {_tls_reason(error)}")
+        reason = _tls_reason(error) + _unreadable_certificates()
+        return HttpFailure("tls_failed", f"no TLS connection to {self}: {reason}")
 
     def proxy_refused(self, status: int) -> HttpFailure:
+        from http import HTTPStatus  # noqa: PLC0415 - for this sentence only
+
         phrase = f" ({HTTPStatus(status).phrase})" if status in {*HTTPStatus} else ""
         return HttpFailure(
             "connect_failed",
@@ -222,8 +231,27 @@ class Route:
         return HttpFailure("answer_incomplete", f"{self} did not answer in well-formed HTTP")
 
 
+def not_ok(url: str, response: HttpResponse) -> str:
+    """Which status came from where instead of 200, with Entra ID's own code if the answer has one."""
+    code = _AADSTS.search(response.body)
+    named = f" ({code[0].decode('ascii')})" if code is not None else ""
+    return f"{shown_url(url)} answered {response.status} instead of 200{named}"
+
+
+def shown_url(url: str) -> str:
+    """A URL for a sentence: without its query, and bounded."""
+    parts = urllib.parse.urlsplit(url)
+    shown = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+
+
+_MAX_SHOWN = 200
+_AADSTS = re.compile(rb"AADSTS[0-9]{1,8}")
+
+
 def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """TLS that trusts the system's certificate authorities and those in a PEM file.
+    """TLS that trusts the system's certificate authorities and those in a PEM file. The system's are those of
+    OpenSSL, or of SSL_CERT_FILE and SSL_CERT_DIR.
 
     Raises:
         ConfigurationError: no certificate can be read from the file.
@@ -239,6 +267,19 @@ def trusting_context(ca_bundle: str | None) -> ssl.SSLContext:
                 "setting_invalid", f"the CA bundle '{ca_bundle}' cannot be used: {reason}", "ca_bundle"
             ) from None
     return context
+
+
+_CERT_FILE, _CERT_DIR = "SSL_CERT_FILE", "SSL_CERT_DIR"
+
+
+def _unreadable_certificates() -> str:
+    """What explains a certificate that is not trusted: OpenSSL ignores a file that it cannot read."""
+    for name, is_there in ((_CERT_FILE, os.path.isfile), (_CERT_DIR, os.path.isdir)):
+        paths = os.environ.get(name, "")
+        places = [paths] if name == _CERT_FILE else paths.split(os.pathsep)
+        if paths and not any(is_there(place) and os.access(place, os.R_OK) for place in places):
+            return f"; {name} names nothing that can be read"
+    return ""
 
 
 def forget_frames(error: BaseException | None) -> None:

@@ -14,7 +14,6 @@ import collections
 import contextlib
 import logging
 import os
-import random
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -79,15 +78,26 @@ class Waiters:
             loop.call_soon(self._wake_some)
 
 
-def read_key_set(status: int, body: bytes) -> KeySet:
-    """The key set in a response.
+def jitter() -> float:
+    """A number from 0 to 1 that spreads processes in time. It guards nothing: it is taken from the system
+    because the module `random` takes long to import."""
+    return int.from_bytes(os.urandom(4)) / 0xFFFF_FFFF
+
+
+def read_key_set(url: str, response: HttpResponse) -> KeySet:
+    """The key set in the response from a URL.
 
     Raises:
         KeysUnavailable: the status is not 200, or the body has no usable key.
     """
-    if status != 200:
-        raise KeysUnavailable("keys_unavailable", f"the key set endpoint answered {status} instead of 200")
-    return KeySet(body)
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
+
+    if response.status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the key set endpoint {not_ok(url, response)}")
+    try:
+        return KeySet(response.body)
+    except KeysUnavailable as error:
+        raise KeysUnavailable(error.code, f"{error.message} ({shown_url(url)})") from None
 
 
 def _unexpected(error: Exception) -> KeysUnavailable:
@@ -124,11 +134,10 @@ class _Keys:
         self._monotonic = monotonic
 
     def _fetched(self, keys: KeySet, text: bytes, cache_control: str) -> None:
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         self.outcomes["ok"] += 1
         if self.schedule.failures:
             logger.info("key set refreshed after %d failures", self.schedule.failures)
-        self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter)
+        self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter())
         if keys.ambiguous:
             logger.warning(
                 "ignored %d entries of the key set that share their kid with a different key", keys.ambiguous
@@ -144,7 +153,7 @@ class _Keys:
         now = self._monotonic()
         self.fetch_failures += 1
         self.outcomes[error.code] += 1
-        self.schedule.failed(now, random.random())  # noqa: S311 - as above
+        self.schedule.failed(now, jitter())
         self.error = error
         if (failures := self.schedule.failures) & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th... in a row
             logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
@@ -336,7 +345,7 @@ class AsyncKeys(_Keys):
         self.fetches += 1
         try:
             response = await self._http.get(self.jwks_uri, accept=MEDIA_TYPES)
-            keys = read_key_set(response.status, response.body)
+            keys = read_key_set(self.jwks_uri, response)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
             self._failed_to_fetch(error)
@@ -486,7 +495,7 @@ class ThreadKeys(_Keys):
     def _fetch(self) -> None:
         try:
             response = self._fetch_response(self.jwks_uri)
-            keys = read_key_set(response.status, response.body)
+            keys = read_key_set(self.jwks_uri, response)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
         except EntraFastError as error:
             self._failed_to_fetch(error)

@@ -28,9 +28,9 @@ ERROR_CODES = {
     "target_invalid": "the target is in none of the accepted forms",
 }
 
-ASSERTION_LIFETIME = 120
-"""Seconds that a client assertion is valid: long enough for clocks that differ, short enough that a leaked
-one is of little use."""
+ASSERTION_LIFETIME = 30
+"""Seconds that a client assertion is valid. Each is used once, at once: a leaked one is of little use.
+Providers allow for clocks that differ; a clock that is off by more is in the log (clock_skew.py)."""
 
 MAX_ACCESS_TOKEN_BYTES = 65_536
 MAX_EXPIRES_IN = 31 * 86_400
@@ -194,13 +194,19 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
     )
 
 
-def aadsts_code(error: ProviderError) -> str | None:
-    """`AADSTS<number>` of a refusal, or None."""
+def aadsts_codes(error: ProviderError) -> list[str]:
+    """`AADSTS<number>` of a refusal: usually one, the most important one first."""
     codes = error.details.get("error_codes")
     if isinstance(codes, list) and codes and 0 < codes[0] < 10**8:
-        return f"AADSTS{codes[0]}"
+        return [f"AADSTS{code}" for code in codes]
     match = _AADSTS.match(error.message)
-    return match.group() if match else None
+    return [match.group()] if match else []
+
+
+def aadsts_code(error: ProviderError) -> str | None:
+    """The first of `aadsts_codes`, or None."""
+    codes = aadsts_codes(error)
+    return codes[0] if codes else None
 
 
 def parse_retry_after(value: str | None, now: float) -> int | None:
@@ -211,7 +217,7 @@ def parse_retry_after(value: str | None, now: float) -> int | None:
     low, high = RETRY_AFTER_RANGE
     if value.isascii() and value.isdigit():
         return high if len(value) > 9 else min(max(int(value), low), high)
-    moment = _http_date(value)
+    moment = http_date(value)
     if moment is None:
         return None
     return min(max(math.ceil(moment - now), low), high)
@@ -289,11 +295,13 @@ def _unverified_end(token: str) -> float | None:
 
 
 def _provider_now(headers: Mapping[str, str], now: float) -> float:
-    moment = _http_date(headers.get("Date") or "")
+    moment = http_date(headers.get("Date") or "")
     return now if moment is None else moment
 
 
-def _http_date(value: str) -> float | None:
+def http_date(value: str) -> float | None:
+    """The time that a header gives (RFC 9110, section 5.6.7), in seconds since the epoch; None if it is not
+    one."""
     if not value or len(value) > 64:
         return None
     try:

@@ -16,6 +16,7 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
     JWT_BEARER_ASSERTION,
@@ -39,6 +40,7 @@ class TokenEndpoint:
         self,
         provider: ProviderSettings,
         *,
+        kind: ProviderKind,
         finder: EndpointFinder,
         http: HttpClient,
         credentials: Credentials,
@@ -46,6 +48,7 @@ class TokenEndpoint:
         timing: Timing,
     ) -> None:
         self.provider = provider
+        self._kind = kind
         self._finder = finder
         self._http = http
         self._credentials = credentials
@@ -80,6 +83,8 @@ class TokenEndpoint:
                 response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
             except ProviderError as error:
                 if error.error != "invalid_client":
+                    if self._kind.rejects(error):
+                        self._credentials.rejected(error)
                     raise
                 failure = ProviderError(*error.args)
                 continue
@@ -93,7 +98,7 @@ class TokenEndpoint:
                 response.cacheable and wanted.is_cacheable,
             )
         assert failure is not None, "there is always a credential"  # noqa: S101
-        if failure.error == "invalid_client":
+        if self._kind.rejects(failure):
             self._credentials.rejected(failure)
         # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep
         # the user's token until the garbage collector runs.

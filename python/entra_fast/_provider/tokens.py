@@ -23,6 +23,8 @@ from entra_fast._settings.model import ProviderSettings
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
 """Purposes of cache keys, and names of OAuth grants in metrics."""
+CREDENTIAL_TRY = "credential_try"
+"""Name in metrics of a client credentials grant whose token nobody gets: see credential_try.py."""
 
 LONG_MARGIN = 120.0
 """Seconds before its expiry at which a token is no longer handed out, unless the provider fails."""

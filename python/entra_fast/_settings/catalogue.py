@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from entra_fast import _net
 from entra_fast._settings.kinds import (
     Address,
+    Authority,
     Boolean,
     Choice,
     FilePath,
@@ -48,6 +50,7 @@ AZURE_APP_CLIENT_ID: Final = Text(
     "AZURE_APP_CLIENT_ID",
     None,
     "Client id of the application; also the expected audience of introspected tokens.",
+    aliases=("AZURE_CLIENT_ID",),
     pattern=r"[\x21-\x7e]{1,256}",
     expected="must be a client id without spaces",
 )
@@ -56,6 +59,7 @@ AZURE_APP_TENANT_ID: Final = Text(
     None,
     "Tenant of the application: a GUID or a domain name. Without a well-known URL and endpoints, the public "
     "discovery document of this tenant is used.",
+    aliases=("AZURE_TENANT_ID",),
     pattern=r"[A-Za-z0-9.-]{1,256}",
     expected="must be a tenant's GUID or domain name",
 )
@@ -63,6 +67,11 @@ AZURE_APP_WELL_KNOWN_URL: Final = Url(
     "AZURE_APP_WELL_KNOWN_URL",
     None,
     "Discovery document, which supplies the issuer and the endpoints that are not set.",
+)
+AZURE_AUTHORITY_HOST: Final = Authority(
+    "AZURE_AUTHORITY_HOST",
+    "https://login.microsoftonline.com",
+    "Host of the discovery document, where a tenant is set without a well-known URL and endpoints.",
 )
 AZURE_OPENID_CONFIG_ISSUER: Final = Url(
     "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
@@ -100,12 +109,18 @@ AZURE_FEDERATED_TOKEN_FILE: Final = FilePath(
     "credential.",
 )
 AZURE_APP_CLIENT_SECRET: Final = SecretText(
-    "AZURE_APP_CLIENT_SECRET", None, "Client secret (`client_secret_post`). Last choice of credential."
+    "AZURE_APP_CLIENT_SECRET", None, "Client secret (`client_secret_post`). Third choice of credential."
 )
 AZURE_APP_NEXT_CLIENT_SECRET: Final = SecretText(
     "AZURE_APP_NEXT_CLIENT_SECRET",
     None,
     "Next client secret during a rotation; used when the provider rejects the current one.",
+)
+NAIS_SERVICE_ACCOUNT_TOKEN_PATH: Final = FilePath(
+    "NAIS_SERVICE_ACCOUNT_TOKEN_PATH",
+    None,
+    "File that NAIS mounts into every workload, used like `AZURE_FEDERATED_TOKEN_FILE`. Last choice of "
+    "credential.",
 )
 SETTINGS_DIRECTORY: Final = FilePath(
     "ENTRA_FAST_SETTINGS_DIRECTORY",
@@ -144,7 +159,7 @@ HTTP_MAX_RETRIES: Final = Integer(
     high=10,
 )
 CA_BUNDLE: Final = FilePath(
-    "ENTRA_FAST_CA_BUNDLE",
+    _net.CA_BUNDLE,
     None,
     "PEM file with certificate authorities to trust in addition to the system's, for outbound connections.",
 )
@@ -212,6 +227,13 @@ WORKERS: Final = Integer(
     "(workers.md). `entra-fast serve --workers N` overrides it.",
     low=1,
     high=64,
+)
+READINESS: Final = Choice(
+    "ENTRA_FAST_READINESS",
+    "latched",
+    "When `/readyz` fails. `latched`: until each provider has once been ready. `live`: also while a provider "
+    "has no keys or rejects the credential later.",
+    choices=("latched", "live"),
 )
 FAST_PATH: Final = Boolean(
     "ENTRA_FAST_FAST_PATH",

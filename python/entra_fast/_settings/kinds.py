@@ -2,6 +2,9 @@
 
 What belongs here: parsing one text, without knowing where it came from. A kind raises `Unsuitable` with the
 rest of a sentence that begins with the setting's name ("must be ...").
+
+A kind without fields of its own is an ordinary subclass: it inherits what `dataclass` generated for
+`Setting`. Generating it again would cost each start of the sidecar a millisecond per class.
 """
 
 from __future__ import annotations
@@ -26,6 +29,13 @@ _MAX_DIGITS = 15
 
 class Unsuitable(ValueError):
     """A text does not have the form of its setting. The message continues the setting's name."""
+
+
+def _nearest(text: str, low: int, high: int) -> int | None:
+    """The number within the bounds that is nearest to that of a text; None if the text is not one."""
+    if not re.fullmatch(r"\+?[0-9]{1,20}", text, re.ASCII):
+        return None
+    return min(max(int(text), low), high)
 
 
 def _whole_number(text: str, low: int, high: int) -> int:
@@ -64,6 +74,10 @@ class Setting(ABC, Generic[V_co, D_co]):
             Unsuitable: the text does not have the form of this setting.
         """
 
+    def nearest(self, _text: str) -> V_co | None:
+        """The value that is nearest to an unsuitable text; None if there is none."""
+        return None
+
     def shown_default(self) -> str:
         """The default as it would be written in the environment; empty if there is none."""
         return "" if self.default is None else str(self.default)
@@ -86,18 +100,20 @@ class Text(Setting[str, D_co]):
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class SecretText(Text[D_co]):
     """A text that must not be shown. `Reader.secret` reads it."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
         return "secret"
 
 
-@dataclass(frozen=True, slots=True)
 class FilePath(Setting[Path, D_co]):
     """The path of a file or directory, which need not exist."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -107,9 +123,10 @@ class FilePath(Setting[Path, D_co]):
         return Path(text)
 
 
-@dataclass(frozen=True, slots=True)
 class Url(Setting[str, D_co]):
     """An https URL, or an http URL of a loopback address."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -119,6 +136,22 @@ class Url(Setting[str, D_co]):
         if (problem := url_problem(text)) is not None:
             raise Unsuitable(problem)
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Authority(Url[D_co]):
+    """The URL of a host that has tenants, without a path. The scheme may be left out: it is https."""
+
+    @property
+    def form(self) -> str:
+        return "URL or host name"
+
+    def parse(self, text: str) -> str:
+        # Explicit for super(): a class with slots is made anew, so the short form has the wrong class.
+        url = Url.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
+        if url.count("/") != 2 or "?" in url:
+            raise Unsuitable("must be the URL of a host without a path, such as https://login.example")
+        return url
 
 
 class HostPort(NamedTuple):
@@ -132,9 +165,10 @@ class HostPort(NamedTuple):
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
 class Address(Setting[HostPort, D_co]):
     """A host and a port."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -149,9 +183,10 @@ class Address(Setting[HostPort, D_co]):
         return HostPort(host, int(port))
 
 
-@dataclass(frozen=True, slots=True)
 class HostNames(Setting[frozenset[str], D_co]):
     """Comma-separated host names without ports."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -167,9 +202,10 @@ class HostNames(Setting[frozenset[str], D_co]):
         return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Tenants(Setting[tuple[str, ...], D_co]):
     """Comma-separated tenant ids, or `*` for any tenant."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:
@@ -199,6 +235,9 @@ class Integer(Setting[int, D_co]):
     def parse(self, text: str) -> int:
         return _whole_number(text, self.low, self.high)
 
+    def nearest(self, text: str) -> int | None:
+        return _nearest(text, self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Milliseconds(Setting[float, D_co]):
@@ -214,13 +253,18 @@ class Milliseconds(Setting[float, D_co]):
     def parse(self, text: str) -> float:
         return _whole_number(text, self.low, self.high) / 1000
 
+    def nearest(self, text: str) -> float | None:
+        number = _nearest(text, self.low, self.high)
+        return None if number is None else number / 1000
+
     def shown_default(self) -> str:
         return f"{self.default * 1000:.0f}" if isinstance(self.default, float) else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Boolean(Setting[bool, D_co]):
     """`true` or `false`."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:

@@ -7,7 +7,6 @@ at once. What must never be here: network access, and defaults or bounds, which 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 import re
 import socket
@@ -15,8 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from entra_fast import _extras
 from entra_fast._net import proxies_from
 from entra_fast._settings import catalogue
+from entra_fast._settings.kinds import FilePath
 from entra_fast._settings.model import (
     CacheSettings,
     CredentialSettings,
@@ -35,6 +36,8 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
+_OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
+"""Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
 """Variables of NAIS that resemble a setting."""
 
@@ -44,7 +47,8 @@ class Settings:
     """All settings of a sidecar; complete and checked when it exists.
 
     Attributes:
-        unknown: variables that look like settings but are not, each with the setting that was probably meant.
+        unknown: variables that look like settings but are not, each with the setting that was probably meant;
+            and those whose value is ignored, with what it must be.
     """
 
     server: ServerSettings
@@ -79,7 +83,7 @@ class Settings:
                 verified_entries=read.get(catalogue.VERIFIED_CACHE_ENTRIES),
             ),
             shared_cache=_shared_cache_settings(read),
-            unknown=tuple(_unknown(read.environ)),
+            unknown=(*_unknown(read.environ), *read.ignored),
         )
 
 
@@ -130,6 +134,7 @@ def _server_settings(read: Reader) -> ServerSettings:
         drain_delay=read.get(catalogue.DRAIN_DELAY),
         drain_timeout=read.get(catalogue.DRAIN_TIMEOUT),
         workers=_workers(read),
+        readiness=read.get(catalogue.READINESS),
         fast_path=read.get(catalogue.FAST_PATH),
         signatures=read.get(catalogue.SIGNATURES),
         log_level=read.get(catalogue.LOG_LEVEL),
@@ -191,23 +196,34 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
     )
     settings.location()
     settings.encryption_key()
-    if absent := [name for name in ("redis", "cryptography") if importlib.util.find_spec(name) is None]:
-        raise ConfigurationError(
-            "setting_invalid",
-            f"{url.setting} needs the package '{absent[0]}': pip install 'entra-fast[redis]'",
-            url.setting,
-        )
+    if (package := _extras.absent("redis")) is not None:
+        message = _extras.sentence("redis", package, url.setting)
+        raise ConfigurationError("setting_invalid", message, url.setting)
     return settings
 
 
 def _provider_settings(read: Reader) -> ProviderSettings | None:
+    """None if the environment says that there is none.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong, or nothing is said at all.
+    """
     enabled = read.get(catalogue.AZURE_ENABLED)
     if enabled is False:
         return None
+    # Platforms inject AZURE_CLIENT_ID and the like into every workload, so these complete a provider that is
+    # enabled otherwise, and never enable one.
+    if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
+        others = {read.environ.get(name) for name in _OTHER_PROVIDERS}
+        if "false" in others and "true" not in others:
+            return None  # whoever says it of other providers has not forgotten to configure this one
+        raise missing(
+            catalogue.AZURE_APP_CLIENT_ID,
+            " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, "
+            "or AZURE_ENABLED=false to start without a provider",
+        )
     client_id = read.get(catalogue.AZURE_APP_CLIENT_ID)
     if client_id is None:
-        if enabled is None:
-            return None
         raise missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true")
     tenant_id = read.get(catalogue.AZURE_APP_TENANT_ID) or ""
     issuer = read.get(catalogue.AZURE_OPENID_CONFIG_ISSUER)
@@ -221,9 +237,8 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
                 " must be set (or AZURE_APP_TENANT_ID, or all of AZURE_OPENID_CONFIG_ISSUER, _JWKS_URI and "
                 "_TOKEN_ENDPOINT)",
             )
-        well_known_url = (
-            f"https://login.microsoftonline.com/{tenant_id}/v2.0/.well-known/openid-configuration"
-        )
+        authority = read.get(catalogue.AZURE_AUTHORITY_HOST)
+        well_known_url = f"{authority}/{tenant_id}/v2.0/.well-known/openid-configuration"
     return ProviderSettings(
         client_id=client_id,
         tenant_id=tenant_id,
@@ -242,15 +257,27 @@ def _credential_settings(read: Reader) -> CredentialSettings:
         if secret is not None:
             signing_key(secret.setting, secret.reveal())
     jwk, client_secret = read.secret(catalogue.AZURE_APP_JWK), read.secret(catalogue.AZURE_APP_CLIENT_SECRET)
+    federated_token = _file(read, catalogue.AZURE_FEDERATED_TOKEN_FILE)
+    if not (jwk or federated_token or client_secret):
+        # Last, because it is there whether the application has registered it with Entra ID or not.
+        federated_token = _file(read, catalogue.NAIS_SERVICE_ACCOUNT_TOKEN_PATH)
     credentials = CredentialSettings(
         jwk=jwk,
         next_jwk=read.successor(catalogue.AZURE_APP_NEXT_JWK, jwk),
-        federated_token_file=read.get(catalogue.AZURE_FEDERATED_TOKEN_FILE),
+        federated_token=federated_token,
         client_secret=client_secret,
         next_client_secret=read.successor(catalogue.AZURE_APP_NEXT_CLIENT_SECRET, client_secret),
     )
-    if not (credentials.jwk or credentials.federated_token_file or credentials.client_secret):
+    if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
         raise missing(
-            catalogue.AZURE_APP_JWK, ", AZURE_FEDERATED_TOKEN_FILE or AZURE_APP_CLIENT_SECRET must be set"
+            catalogue.AZURE_APP_JWK,
+            ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH must "
+            "be set",
         )
     return credentials
+
+
+def _file(read: Reader, setting: FilePath[None]) -> Secret | None:
+    """The file that a setting names, which is read at each use."""
+    path = read.get(setting)
+    return None if path is None else Secret(setting.name, path=path)

@@ -13,7 +13,6 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from entra_fast._settings import catalogue
 from entra_fast._settings.secret import Secret
@@ -29,7 +28,7 @@ class CredentialSettings:
 
     jwk: Secret | None = None
     next_jwk: Secret | None = None
-    federated_token_file: Path | None = None
+    federated_token: Secret | None = None
     client_secret: Secret | None = None
     next_client_secret: Secret | None = None
 
@@ -80,6 +79,7 @@ class ServerSettings:
     drain_delay: float = catalogue.DRAIN_DELAY.default
     drain_timeout: float = catalogue.DRAIN_TIMEOUT.default
     workers: int = catalogue.WORKERS.default
+    readiness: str = catalogue.READINESS.default
     fast_path: bool = catalogue.FAST_PATH.default
     signatures: str = catalogue.SIGNATURES.default
     log_level: str = catalogue.LOG_LEVEL.default

@@ -24,11 +24,22 @@ ERROR_CODES = {
 }
 
 
+TEXAS = "TEXAS_"
+"""Settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
+is out of bounds here is replaced by the nearest value, and what is no value is ignored."""
+
+
 class Reader:
-    """Reads settings from an environment and, if they are missing there, from the files of a directory."""
+    """Reads settings from an environment and, if they are missing there, from the files of a directory.
+
+    Attributes:
+        environ: the environment.
+        ignored: settings of Texas without a usable value that were read, with what they must be.
+    """
 
     def __init__(self, environ: Mapping[str, str], directory: Path | None) -> None:
         self.environ = environ
+        self.ignored: list[str] = []
         self._directory = directory if directory is not None and directory.is_dir() else None
 
     def get(self, setting: Setting[V, D]) -> V | D:
@@ -43,8 +54,16 @@ class Reader:
                 try:
                     return setting.parse(text)
                 except Unsuitable as problem:
-                    raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
+                    if not name.startswith(TEXAS):
+                        raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
+                    if (value := setting.nearest(text)) is not None:
+                        return value
+                    self.ignored.append(f"{name} ({problem})")
         return setting.default
+
+    def names(self, setting: Setting[Any, Any]) -> bool:
+        """Whether the setting is set under its own name; other names do not count."""
+        return bool(self._text(setting.name))
 
     def secret(self, setting: SecretText[None]) -> Secret | None:
         """A secret, which is re-read at each use if it comes from a file; None if it is unset."""

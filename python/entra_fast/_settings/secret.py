@@ -88,6 +88,10 @@ def signing_key(setting: str, jwk: str) -> _native.SigningKey:
         ConfigurationError: it is not usable; the sentence names the setting and contains no key material.
     """
     try:
-        return _native.SigningKey.from_jwk(jwk)
+        key = _native.SigningKey.from_jwk(jwk)
     except ConfigurationError as exc:
         raise ConfigurationError(exc.code, f"{setting}: {exc.message}", setting) from None
+    if key.kid is None:
+        message = f"{setting}: the key must have a 'kid', by which the provider finds the public key"
+        raise ConfigurationError("setting_invalid", message, setting)
+    return key

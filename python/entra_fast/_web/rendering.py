@@ -11,12 +11,11 @@ import base64
 import functools
 import hashlib
 import importlib.resources
-import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from entra_fast.errors import ConfigurationError
+from entra_fast import _extras
 
 if TYPE_CHECKING:
     import jinja2
@@ -43,18 +42,6 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 
 
-def require_jinja2() -> None:
-    """Check that pages can be rendered, without loading Jinja2.
-
-    Raises:
-        ConfigurationError: Jinja2 is not installed.
-    """
-    if importlib.util.find_spec("jinja2") is None:
-        raise ConfigurationError(
-            "extra_missing", "the pages need Jinja2, which is not installed: pip install 'entra-fast[dev]'"
-        )
-
-
 class Pages:
     """The pages of one product: the templates of its package, and those that all products share.
 
@@ -79,15 +66,15 @@ class Pages:
         """A whole page.
 
         Raises:
-            ConfigurationError: Jinja2 is not installed.
+            ExtraMissing: Jinja2 is not installed.
         """
         return self._environment.get_template(template).render(values)
 
     @functools.cached_property
     def _environment(self) -> jinja2.Environment:
-        require_jinja2()
-        import jinja2  # noqa: PLC0415  see the module's docstring
-        from markupsafe import Markup  # noqa: PLC0415
+        with _extras.importing("dev", "a page"):
+            import jinja2  # noqa: PLC0415  see the module's docstring
+            from markupsafe import Markup  # noqa: PLC0415
 
         environment = jinja2.Environment(
             loader=jinja2.ChoiceLoader(

@@ -28,7 +28,7 @@ from entra_fast.emulator.tls import prepare as prepare_tls
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
 from entra_fast.generator.settings import CALLBACK_PATH
-from entra_fast.sidecar import RunningSidecar, start_sidecar
+from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
 
 TOKEN_GENERATOR = "azure-token-generator"
 MAX_SIDECARS = 100

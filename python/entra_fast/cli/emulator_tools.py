@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from entra_fast import _extras
 from entra_fast.cli.options import add_manifest_options
 from entra_fast.cli.sidecar_client import Server
 from entra_fast.cli.terminal import (
@@ -23,7 +24,6 @@ from entra_fast.cli.terminal import (
     USAGE,
     AddCommand,
     CommandError,
-    need_extra,
     print_json,
     printable,
     reason,
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    need_extra("dev", "pydantic", "yaml", "cryptography")
+    _extras.need("dev")
     from entra_fast.cli.manifest_sources import find_sources
     from entra_fast.emulator import LocalEntraId
 

@@ -11,12 +11,13 @@ import os
 import signal
 from pathlib import Path
 
+from entra_fast import _extras
 from entra_fast.cli.options import add_manifest_options
-from entra_fast.cli.terminal import OK, USAGE, AddCommand, CommandError, need_extra
+from entra_fast.cli.terminal import OK, USAGE, AddCommand, CommandError
 
 
 def _dev(arguments: argparse.Namespace) -> int:
-    need_extra("dev", "pydantic", "yaml", "cryptography", "jinja2")
+    _extras.need("dev")
     from entra_fast.cli import dev_run, dev_system
 
     options = dev_system.Options(
@@ -33,6 +34,7 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    _extras.need("server")
     # Until the sidecar handles signals itself, there is nothing to drain. As PID 1, a process without a
     # handler would ignore SIGTERM (signal(7)).
     before = signal.signal(signal.SIGTERM, lambda *_: os._exit(OK))
@@ -43,9 +45,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run_sidecar(arguments: argparse.Namespace) -> int:
-    from entra_fast import sidecar
+    from entra_fast.sidecar.process.aiohttp_import import import_aiohttp
+
+    import_aiohttp()
     from entra_fast._settings import catalogue
     from entra_fast._settings.load import Settings
+    from entra_fast.sidecar.process import single
 
     environ = dict(os.environ)
     for setting, value in (
@@ -56,11 +61,11 @@ def _run_sidecar(arguments: argparse.Namespace) -> int:
     ):
         if value:
             environ[setting.name] = value
-    return sidecar.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
+    return single.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
 
 
 def _emulator(arguments: argparse.Namespace) -> int:
-    need_extra("dev", "pydantic", "yaml", "cryptography", "jinja2")
+    _extras.need("dev")
     from entra_fast.cli import dev_run
 
     options = dev_run.EmulatorOptions(
@@ -78,7 +83,7 @@ def _emulator(arguments: argparse.Namespace) -> int:
 
 
 def _token_generator(arguments: argparse.Namespace) -> int:
-    need_extra("dev", "jinja2")
+    _extras.need("dev")
     from entra_fast import generator
 
     environ = dict(os.environ)

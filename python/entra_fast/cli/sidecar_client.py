@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - each command imports what it runs when it runs
-"""The commands that send a request to a running sidecar: token, exchange, introspect.
+"""The commands that send a request to a running sidecar: token, exchange, introspect, health.
 
 What belongs here: their options, the request, and the exit status that follows from the response.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from entra_fast._provider.http_rules import HttpResponse
 
 _SIDECAR = "http://127.0.0.1:7164"
+_MAX_SHOWN_BYTES = 4096
 _TIMEOUT_SECONDS = 15.0
 """Longer than the sidecar's own deadline for the provider, retries included."""
 
@@ -61,6 +62,14 @@ class Server:
     what: str
     named: str
     ca: str | None = None
+
+    def probe(self, url: str) -> HttpResponse:
+        """The response to a GET, whatever it is.
+
+        Raises:
+            CommandError: there is none.
+        """
+        return self._send(url, None)
 
     def get(self, url: str) -> dict[str, Any]:
         """The answer to a GET: see `_ask`."""
@@ -156,6 +165,25 @@ def _introspect(arguments: argparse.Namespace) -> int:
     return OK if answer.get("active") is True else REFUSED
 
 
+def _health(arguments: argparse.Namespace) -> int:
+    path = "/readyz" if arguments.ready else "/healthz"
+    named = "--url" if arguments.url else "PROBE_BIND_ADDRESS"
+    response = Server("sidecar", named).probe((arguments.url or _probe_address()).rstrip("/") + path)
+    print(response.body[:_MAX_SHOWN_BYTES].decode("utf-8", "replace").strip())
+    return OK if response.status == 200 else REFUSED
+
+
+def _probe_address() -> str:
+    """Where a sidecar with this environment has its probes: container and health check have the same."""
+    from entra_fast._settings import catalogue
+    from entra_fast._settings.reader import Reader
+
+    settings = Reader(os.environ, None)
+    address = settings.get(catalogue.PROBE_BIND_ADDRESS) or settings.get(catalogue.BIND_ADDRESS)
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to ask, not to listen on
+    return f"http://{address._replace(host=wildcards.get(address.host, address.host))}"
+
+
 def _print_token(
     arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
 ) -> int:
@@ -221,6 +249,21 @@ example:
   entra-fast token dev-gcp:team-a:app-a | entra-fast introspect
 """,
     )
+    health = add(
+        "health",
+        _health,
+        "ask a running sidecar whether it is healthy",
+        """Ask the sidecar at $PROBE_BIND_ADDRESS (or $BIND_ADDRESS) for /healthz, and print its
+answer. The exit status is 0 if it is healthy, 1 if it says that it is not, and 3 if it does
+not answer. For the health check of a container, which has no curl.
+
+examples:
+  entra-fast health
+  entra-fast health --ready            # why is it not ready?
+""",
+    )
+    health.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
+    health.add_argument("--url", help="URL of the probe listener (default: see above)")
     for parser in (token, exchange):
         parser.add_argument(
             "target", help="'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"

@@ -8,7 +8,6 @@ lines or set the window's title. No colour is used, so there is nothing for `NO_
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -60,19 +59,6 @@ def reason(error: Exception) -> str:
 def discard_output() -> None:
     """Discard buffered output; otherwise Python reports the same error again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def need_extra(extra: str, *packages: str) -> None:
-    """Check that the packages of an extra are installed.
-
-    Raises:
-        CommandError: one is missing; the message has the command that installs it.
-    """
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise CommandError(
-                USAGE, f"this command needs the package '{package}': pip install 'entra-fast[{extra}]'"
-            )
 
 
 def read_token(argument: str | None) -> str:

@@ -34,7 +34,8 @@ from entra_fast.cli.terminal import (
 from entra_fast.errors import ConfigurationError, InvalidToken, KeysUnavailable
 
 if TYPE_CHECKING:
-    from entra_fast.validate import Options, Validator
+    from entra_fast._arguments import Options
+    from entra_fast.validate import Validator
 
 _TIME_CLAIMS = frozenset({"exp", "nbf", "iat", "auth_time"})
 _TIME_CHECKS = frozenset({"expiry", "not before", "issued at"})

@@ -10,12 +10,15 @@ For development and tests; needs the extra `dev`. No code that runs in productio
 
 from __future__ import annotations
 
-from entra_fast.emulator.model.directory import Directory, Group, User
-from entra_fast.emulator.model.manifests import Manifest, Notice, Source
-from entra_fast.emulator.model.yaml_source import SourceError
-from entra_fast.emulator.protocol.explanation import Explanation
-from entra_fast.emulator.protocol.policy import Decision, Reason
-from entra_fast.emulator.serving import LocalEntraId, RunningEmulator
+from entra_fast import _extras
+
+with _extras.importing("dev", "the local Entra ID"):
+    from entra_fast.emulator.model.directory import Directory, Group, User
+    from entra_fast.emulator.model.manifests import Manifest, Notice, Source
+    from entra_fast.emulator.model.yaml_source import SourceError
+    from entra_fast.emulator.protocol.explanation import Explanation
+    from entra_fast.emulator.protocol.policy import Decision, Reason
+    from entra_fast.emulator.serving import LocalEntraId, RunningEmulator
 
 __all__ = [
     "Decision",

@@ -9,7 +9,10 @@ An application: its Python modules are not public.
 
 from __future__ import annotations
 
-from entra_fast.generator.server import RunningGenerator, run, start_generator
-from entra_fast.generator.settings import GeneratorSettings
+from entra_fast import _extras
+
+with _extras.importing("dev", "the token generator"):
+    from entra_fast.generator.server import RunningGenerator, run, start_generator
+    from entra_fast.generator.settings import GeneratorSettings
 
 __all__ = ["GeneratorSettings", "RunningGenerator", "run", "start_generator"]

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from entra_fast import _event_loop
-from entra_fast._web.rendering import require_jinja2
+from entra_fast import _event_loop, _extras
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
 from entra_fast.generator.login import Logins
@@ -54,10 +53,10 @@ async def start_generator(
         logins, sessions: for tests that bring their own clocks.
 
     Raises:
-        ConfigurationError: Jinja2 is not installed.
+        ExtraMissing: Jinja2 is not installed.
         OSError: the address cannot be bound.
     """
-    require_jinja2()
+    _extras.need("dev", "the token generator")
     host = settings.server.host if host is None else host
     port = settings.server.port if port is None else port
     # The routes need the public address, which may only be known once the port is: bind first.

@@ -20,16 +20,15 @@ from typing import Any, TypeVar
 
 import orjson
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("aiohttp", "entra_fast.integrations.aiohttp"):
     from aiohttp import web
-except ImportError:
-    raise ImportError(
-        "entra_fast.integrations.aiohttp needs aiohttp: pip install 'entra-fast[aiohttp]'"
-    ) from None
 
 from entra_fast import Claims
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Incoming, is_preflight
+from entra_fast.integrations._guard import AsyncGuard
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require

@@ -26,7 +26,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("django", "entra_fast.integrations.django"):
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
@@ -34,10 +36,6 @@ try:
     from django.http import HttpRequest, HttpResponse, JsonResponse
     from django.http.response import HttpResponseBase
     from django.utils.module_loading import import_string
-except ImportError:
-    raise ImportError(
-        "entra_fast.integrations.django needs Django: pip install 'entra-fast[django]'"
-    ) from None
 
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight

@@ -18,17 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("drf", "entra_fast.integrations.drf"):
     from django.core.checks import CheckMessage, Warning, register
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.exceptions import APIException
     from rest_framework.permissions import BasePermission
     from rest_framework.request import Request
     from rest_framework.settings import api_settings
-except ImportError:
-    raise ImportError(
-        "entra_fast.integrations.drf needs Django REST framework: pip install 'entra-fast[drf]'"
-    ) from None
 
 from entra_fast import Claims
 from entra_fast.integrations import django

@@ -22,7 +22,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NewType
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("fastapi", "entra_fast.integrations.fastapi"):
     from fastapi import FastAPI, HTTPException, Security, params
     from fastapi.openapi.models import (
         OAuth2,
@@ -32,10 +34,6 @@ try:
     )
     from fastapi.security.base import SecurityBase
     from starlette.requests import HTTPConnection
-except ImportError:
-    raise ImportError(
-        "entra_fast.integrations.fastapi needs FastAPI: pip install 'entra-fast[fastapi]'"
-    ) from None
 
 import orjson
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("flask", "entra_fast.integrations.flask"):
     from flask import Blueprint, Flask, Response, current_app, g, request
     from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, ServiceUnavailable, Unauthorized
-except ImportError:
-    raise ImportError("entra_fast.integrations.flask needs Flask: pip install 'entra-fast[flask]'") from None
 
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight

@@ -17,11 +17,11 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("grpc", "entra_fast.integrations.grpc"):
     import grpc
     import grpc.aio
-except ImportError:
-    raise ImportError("entra_fast.integrations.grpc needs grpcio: pip install 'entra-fast[grpc]'") from None
 
 from entra_fast import Claims
 from entra_fast.integrations import _validators

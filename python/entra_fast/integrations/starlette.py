@@ -15,15 +15,13 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-try:
+from entra_fast import _extras
+
+with _extras.importing("starlette", "entra_fast.integrations.starlette"):
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import HTTPConnection
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocket
-except ImportError:
-    raise ImportError(
-        "entra_fast.integrations.starlette needs Starlette: pip install 'entra-fast[starlette]'"
-    ) from None
 
 from entra_fast.integrations import asgi
 from entra_fast.integrations._refusal import Refusal

@@ -14,11 +14,6 @@ about tokens (validate.py, _validation.py) and requests to the provider (_provid
 | clocks, logs, status_log, tracing | time, log lines, the status log, spans |
 | http/ | the application, the protocol below it, the fast path, listening sockets |
 | process/ | one process or several: start, draining, signals, workers |
+
+Nothing is imported here: a process decides first how it imports aiohttp (process/aiohttp_import.py).
 """
-
-from __future__ import annotations
-
-from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
-from entra_fast.sidecar.process.single import run
-
-__all__ = ["RunningSidecar", "run", "start_sidecar"]

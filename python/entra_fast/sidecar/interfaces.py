@@ -19,6 +19,7 @@ from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.readiness import Readiness
 from entra_fast.sidecar.tracing import Tracing
 
 
@@ -52,8 +53,8 @@ class Provider(Protocol):
     async def aclose(self) -> None:
         """Stop everything that runs in the background, and close the connections to the provider."""
 
-    async def readiness(self) -> str | None:
-        """Why the sidecar cannot do all of its work now, or None."""
+    async def readiness(self) -> Readiness:
+        """What works now."""
 
     async def keys_problem(self) -> str | None:
         """Why no token can be verified, before `provider_found` was called."""
@@ -71,8 +72,11 @@ class Observed(Protocol):
     tracing: Tracing | None
     draining: bool
 
-    async def readiness(self) -> str | None:
-        """Why the sidecar cannot do all of its work now, or None."""
+    async def readiness(self) -> Readiness:
+        """What works now."""
+
+    def has_started(self) -> bool:
+        """Whether the start is over: see `StartUp`."""
 
     async def exposition(self) -> bytes:
         """The metrics of the whole sidecar, as Prometheus reads them."""

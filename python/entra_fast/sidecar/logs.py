@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             # Messages of other libraries may be formatted with values from the wire; ours never are.
-            "message": record.getMessage() if record.name.startswith("entra_fast") else _template(record),
+            "message": record.getMessage() if _is_ours(record) else _template(record),
         }
         if self._worker is not None:
             line["worker"] = self._worker
@@ -77,6 +77,10 @@ class JsonLines(logging.Formatter):
                 for frame in traceback.extract_tb(record.exc_info[2])[-20:]
             ]
         return orjson.dumps(line, default=lambda value: type(value).__name__).decode("utf-8")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == logger.name
 
 
 def _template(record: logging.LogRecord) -> str:
@@ -95,7 +99,7 @@ class Repeats(logging.Filter):
         self._known: dict[tuple[object, ...], tuple[Silence, list[int]]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("entra_fast"):
+        if _is_ours(record):
             return True
         what = (record.name, _template(record), record.exc_info and record.exc_info[0])
         if what not in self._known and len(self._known) >= MAX_REPEATING:

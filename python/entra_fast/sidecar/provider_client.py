@@ -7,13 +7,17 @@ clients and responses to them (service.py), and several processes (process/).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 from entra_fast._metrics import Metrics
+from entra_fast._provider.clock_skew import ClockSkew
+from entra_fast._provider.credential_try import CredentialTry
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, TokenCache
@@ -24,10 +28,15 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.policy import policy_for
+from entra_fast.sidecar.readiness import Part, ProviderReadiness, Readiness
 from entra_fast.sidecar.tracing import Tracing
 
 if TYPE_CHECKING:
     from entra_fast._provider.redis_cache import SharedCache
+
+
+KIND: Final = ENTRA_ID
+"""The kind of the provider."""
 
 
 class ProviderClient:
@@ -55,15 +64,19 @@ class ProviderClient:
         self._provider = provider
         self._metrics = metrics
         self._clocks = clocks
-        self._token_http = _http_client(settings.outbound, tracing)
+        self._clock_skew = ClockSkew(clocks.wall)
+        self._token_http = _http_client(settings.outbound, tracing, self._clock_skew)
         # A separate pool of connections: if requests for tokens hang, requests for keys must not wait.
-        self._key_http = _http_client(settings.outbound, tracing)
+        self._key_http = _http_client(settings.outbound, tracing, self._clock_skew)
         self._finder = EndpointFinder(provider, self._key_http, metrics, monotonic=clocks.monotonic)
-        self._credentials = Credentials(provider.credentials, provider.client_id, monotonic=clocks.monotonic)
+        self._credentials = Credentials(
+            provider.credentials, provider.client_id, monotonic=clocks.monotonic, rejection_memory=math.inf
+        )
         self._shared_cache = _shared_cache(settings, metrics, clocks)
         timing = Timing(clocks.wall, clocks.monotonic)
         endpoint = TokenEndpoint(
             provider,
+            kind=KIND,
             finder=self._finder,
             http=self._token_http,
             credentials=self._credentials,
@@ -73,11 +86,16 @@ class ProviderClient:
         self.tokens = TokenClient(
             endpoint, cache, settings.outbound, metrics=metrics, replicas=self._shared_cache, timing=timing
         )
+        self._credential_try = CredentialTry(
+            KIND, endpoint, self._credentials, settings.outbound.overall_timeout, timing
+        )
+        self._live = settings.server.readiness == "live"
         self.keys: AsyncKeys | None = None
         self._changes: ProviderChanges | None = None
         self._unusable: str | None = None
         metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None)
         metrics.flights.read_from(lambda: self.tokens.in_flight)
+        metrics.clock_skew.read_from(lambda: self._clock_skew.seconds)
 
     async def start(self, changes: ProviderChanges) -> None:
         """See `Provider.start`."""
@@ -85,13 +103,14 @@ class ProviderClient:
         if self._shared_cache is not None:
             self._shared_cache.start()
         if self._finder.endpoints is not None:
-            self._begin_with_keys(self._finder.endpoints)
+            self._begin(self._finder.endpoints)
         else:
-            self._finder.start(self._begin_with_keys)
+            self._finder.start(self._begin)
 
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
         await self._finder.aclose()
+        await self._credential_try.aclose()
         await self.tokens.aclose()
         if self._shared_cache is not None:
             await self._shared_cache.aclose()
@@ -100,15 +119,26 @@ class ProviderClient:
         for http in (self._token_http, self._key_http):
             await http.aclose()
 
-    async def readiness(self) -> str | None:
+    async def readiness(self) -> Readiness:
         """See `Provider.readiness`."""
-        return self.not_ready_reason()
+        return self.readiness_now()
 
-    def not_ready_reason(self) -> str | None:
-        """Why the sidecar cannot do all of its work now, or None."""
-        if self._finder.endpoints is None:
-            return self._finder.problem
-        return self.no_keys_reason() or self._credentials.problem()
+    def readiness_now(self) -> Readiness:
+        """Like `readiness`."""
+        problem = self.no_keys_reason()
+        keys = Part("available" if problem is None else "missing", problem)
+        credential = Part(*self._credentials.state())
+        fetched = self.keys is not None and self.keys.schedule.fetched_at is not None
+        ready = fetched and self._credentials.have_been_accepted
+        if self._live:
+            ready = ready and keys.reason is None and credential.status not in ("rejected", "unreadable")
+        skew = round(self._clock_skew.seconds, 1)
+        return Readiness.of(ProviderReadiness(KIND.name, ready, keys, credential, skew))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether tokens can be verified now."""
+        return self.no_keys_reason() is None
 
     def no_keys_reason(self) -> str | None:
         """Why no token can be verified now, or None."""
@@ -125,6 +155,10 @@ class ProviderClient:
     async def exposition(self, own: Metrics) -> bytes:
         """Like `Provider.exposition`: one process is the whole."""
         return await own.exposition()
+
+    def _begin(self, endpoints: Endpoints) -> None:
+        self._begin_with_keys(endpoints)
+        self._credential_try.start()  # after the request for the keys, which must not wait for it
 
     def _begin_with_keys(self, endpoints: Endpoints) -> None:
         assert self._changes is not None  # noqa: S101 - `start` has set it
@@ -149,21 +183,22 @@ class NoProvider:
 
     tokens = None
     keys = None
+    has_keys = True  # of every provider
 
     async def start(self, _: ProviderChanges) -> None:
-        """Say what is missing."""
-        logger.warning("no provider is enabled: set AZURE_APP_CLIENT_ID, or AZURE_ENABLED=true")
+        """Say that there is none."""
+        logger.warning("no provider is enabled: AZURE_ENABLED is false")
 
     async def aclose(self) -> None:
         """Nothing runs in the background."""
 
-    async def readiness(self) -> str | None:
+    async def readiness(self) -> Readiness:
         """There is nothing to wait for."""
-        return None
+        return self.readiness_now()
 
-    def not_ready_reason(self) -> str | None:
+    def readiness_now(self) -> Readiness:
         """There is nothing to wait for."""
-        return None
+        return Readiness.of()
 
     def no_keys_reason(self) -> str | None:
         """There are no keys to fetch."""
@@ -178,9 +213,9 @@ class NoProvider:
         return await own.exposition()
 
 
-def _http_client(outbound: OutboundSettings, tracing: Tracing | None) -> HttpClient:
+def _http_client(outbound: OutboundSettings, tracing: Tracing | None, skew: ClockSkew) -> HttpClient:
     traces = () if tracing is None else (tracing.client_trace(),)
-    return HttpClient.from_settings(outbound, trace_configs=traces)
+    return HttpClient.from_settings(outbound, trace_configs=traces, answered=skew.observe)
 
 
 def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:

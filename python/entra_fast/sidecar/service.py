@@ -19,10 +19,13 @@ from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, ProviderSettings
 from entra_fast._validation import AsyncValidation, inactive
+from entra_fast.errors import KeysUnavailable
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Provider
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.policy import policy_for
+from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
+from entra_fast.sidecar.rejections import INVALID_REQUEST, Rejections
 from entra_fast.sidecar.tracing import Tracing
 
 
@@ -87,6 +90,8 @@ class Service:
         self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"), worker)
         self.cache = cache
         self.draining = False
+        self.rejections = Rejections(metrics)
+        self.start_up = StartUp(clocks.monotonic)
         self.validation: AsyncValidation | None = None
         self.fast_path: FastPath | None = None
         self._provider = provider
@@ -115,19 +120,30 @@ class Service:
         """The body of an introspection response (docs/endpoints.md). Never raises for a token or for absent
         keys."""
         if self.validation is not None:
-            body = await self.validation.introspect(token)
-        elif self.tokens is None:
-            body = inactive("identity_provider 'entra_id' is not enabled")
-        else:
-            # The sentence that the validator has for the same problem.
-            problem = await self._provider.keys_problem()
-            body = inactive(f"keys of the token issuer are not available: {problem}")
-        self.metrics.introspections.add("true" if body.startswith(b'{"active":true') else "false")
-        return body
+            body, error = await self.validation.introspect_with_error(token)
+            if error is None:
+                self.metrics.introspections.add("true")
+            else:
+                self.rejections.add(error)
+            return body
+        if self.tokens is None:
+            self.rejections.add_code(INVALID_REQUEST)
+            return inactive("identity_provider 'entra_id' is not enabled")
+        # The sentence that the validator has for the same problem.
+        problem = await self._provider.keys_problem()
+        unavailable = KeysUnavailable(
+            "keys_unavailable", f"keys of the token issuer are not available: {problem}"
+        )
+        self.rejections.add(unavailable)
+        return inactive(unavailable.message)
 
-    async def readiness(self) -> str | None:
+    async def readiness(self) -> Readiness:
         """See `Observed.readiness`."""
-        return "shutting down" if self.draining else await self._provider.readiness()
+        return SHUTTING_DOWN if self.draining else await self._provider.readiness()
+
+    def has_started(self) -> bool:
+        """See `Observed.has_started`."""
+        return self.start_up.is_over(has_keys=self._key_set is not None or self.tokens is None)
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
@@ -186,9 +202,7 @@ class Service:
                 if any(counts)
             }
         )
-        metrics.introspections.include(
-            lambda: dict(zip([("true",), ("false",)], map(float, native.introspections()), strict=True))
-        )
+        self.rejections.include(native)
         return FastPath(native, monotonic=self._clocks.monotonic, renew=tokens.renew)
 
 

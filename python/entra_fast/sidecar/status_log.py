@@ -9,16 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Self
 
 from entra_fast import _background
-from entra_fast._metrics import Metrics
+from entra_fast._metrics import Figures, Metric, Metrics
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast.sidecar.logs import SHORTEST_SILENCE, Silence, logger
+from entra_fast.sidecar.readiness import Readiness
+from entra_fast.sidecar.rejections import Example
 
 CHECK_INTERVAL = 1.0
 """Seconds."""
+MINUTE = 60.0
+"""Seconds over which introspections are judged."""
+MIN_INTROSPECTIONS = 3
+"""Minimum number of introspections in a minute that say something."""
 _Counts = dict[tuple[str, str], float]
 """Failed requests for tokens: by ("outcome", its name in metrics) and by ("code", of the provider)."""
+
+
+class Introspections(NamedTuple):
+    """The introspections of a sidecar until now.
+
+    Attributes:
+        answered: how many there were.
+        rejected: how many tokens were rejected, by error code.
+        examples: by error code: a token that was rejected since this was last asked for.
+    """
+
+    answered: float = 0
+    rejected: Mapping[str, float] = MappingProxyType({})
+    examples: Mapping[str, Example] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, metrics: Metrics, workers: Sequence[Figures], examples: Mapping[str, Example]) -> Self:
+        """Those of a process and of its workers."""
+
+        def counts(metric: Metric) -> dict[str, float]:
+            merged = metric.merged([figures.get(metric.name, ()) for figures in workers])
+            return {label: count for (label,), (count,) in merged.items()}
+
+        answered = sum(counts(metrics.introspections).values())
+        return cls(answered, counts(metrics.introspections_rejected), examples)
 
 
 class StatusLog:
@@ -26,17 +60,26 @@ class StatusLog:
 
     Args:
         metrics: what happened.
-        not_ready_reason: why the sidecar is not ready, or None.
+        readiness: returns whether the sidecar is ready.
+        introspections: returns those that were answered until now.
         monotonic: returns seconds of a clock that never jumps.
+        clock_tolerance: seconds by which the clock may differ from the provider's before a warning.
     """
 
     def __init__(
-        self, metrics: Metrics, not_ready_reason: Callable[[], str | None], monotonic: Callable[[], float]
+        self,
+        metrics: Metrics,
+        readiness: Callable[[], Readiness],
+        introspections: Callable[[], Introspections],
+        monotonic: Callable[[], float],
+        *,
+        clock_tolerance: float = ENTRA_ID.clock_tolerance,
     ) -> None:
         self._metrics = metrics
-        self._not_ready_reason = not_ready_reason
+        self._readiness = readiness
+        self._introspections = introspections
         self._monotonic = monotonic
-        self._reason: str | None = "not checked yet"
+        self._logged_state: tuple[bool, str | None] | None = None
         self._next_reason_at = -math.inf
         self._logged: _Counts = {}
         self._seen: _Counts = {}
@@ -44,6 +87,13 @@ class StatusLog:
         self._tokens_then = 0.0  # tokens received until the last failure was seen
         self._failing = False
         self._silence = Silence()
+        self._minute_ends: float | None = None  # None while there are no introspections
+        self._minute_began_with = Introspections()
+        self._examples: dict[str, Example] = {}
+        self._rejection_silence = Silence()
+        self._logged_rejection: str | None = None
+        self._clock_tolerance = clock_tolerance
+        self._skew_logged = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,6 +109,8 @@ class StatusLog:
         now = self._monotonic()
         self._check_readiness(now)
         self._check_provider(now)
+        self._check_introspections(now)
+        self._check_clock()
 
     async def _check_forever(self) -> None:
         while True:
@@ -66,15 +118,20 @@ class StatusLog:
             self.check()
 
     def _check_readiness(self, now: float) -> None:
-        reason = self._not_ready_reason()
-        if reason == self._reason or (reason is not None and now < self._next_reason_at):
+        readiness = self._readiness()
+        state = (readiness.ready, readiness.reason)
+        if state == self._logged_state or (readiness.reason is not None and now < self._next_reason_at):
             return
-        self._reason = reason
-        if reason is None:
+        self._logged_state = state
+        if readiness.reason is None:
             logger.info("ready")
+            return
+        self._next_reason_at = now + SHORTEST_SILENCE  # reasons may alternate
+        fields = {"reason": readiness.reason}
+        if readiness.ready:
+            logger.warning("ready, but in trouble", extra={"fields": fields})
         else:
-            self._next_reason_at = now + SHORTEST_SILENCE  # reasons may alternate
-            logger.warning("not ready", extra={"fields": {"reason": reason}})
+            logger.warning("not ready", extra={"fields": fields})
 
     def _check_provider(self, now: float) -> None:
         counts, tokens = self._counts()
@@ -106,3 +163,42 @@ class StatusLog:
         for (code,), (count,) in self._metrics.provider_errors.figures().items():
             failed[("code", code)] = count
         return failed, succeeded
+
+    def _check_introspections(self, now: float) -> None:
+        """Whether most of a minute's introspections were rejected for the same reason: then the reason is
+        rather in the settings than in the tokens."""
+        current = self._introspections()
+        self._examples |= current.examples
+        if self._minute_ends is None:
+            if current.answered > self._minute_began_with.answered:
+                self._minute_ends = now + MINUTE
+            return
+        if now < self._minute_ends:
+            return
+        before, self._minute_began_with, self._minute_ends = self._minute_began_with, current, None
+        examples, self._examples = self._examples, {}
+        answered = current.answered - before.answered
+        new = {code: count - before.rejected.get(code, 0) for code, count in current.rejected.items()}
+        code = max(new, key=new.__getitem__, default="")
+        if answered < MIN_INTROSPECTIONS or new.get(code, 0) <= answered / 2:
+            return
+        if code == self._logged_rejection and now < self._rejection_silence.until:
+            return
+        self._rejection_silence.begin(now)
+        self._logged_rejection = code
+        counts = {"rejected": int(new[code]), "introspections": int(answered)}
+        fields = {"code": code, **counts, **examples.get(code, {})}
+        logger.warning("most introspections reject the token", extra={"fields": fields})
+
+    def _check_clock(self) -> None:
+        """Whether this machine's clock differs from the provider's."""
+        skew = self._metrics.clock_skew.read()
+        if (abs(skew) >= self._clock_tolerance) == self._skew_logged:
+            return
+        self._skew_logged = not self._skew_logged
+        if self._skew_logged:
+            direction = "ahead of" if skew > 0 else "behind"
+            message = f"the clock is {abs(skew):.0f} s {direction} the provider's"
+            logger.warning(message, extra={"fields": {"clock_skew_seconds": round(skew, 1)}})
+        else:
+            logger.info("the clock agrees with the provider's again")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from entra_fast import _extras
 from entra_fast.sidecar.logs import logger
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
             trace.set_tracer_provider(_exporting_provider(environ))
     except ImportError:
         if wanted:
-            logger.warning("no traces: the extra entra-fast[otel] is not installed")
+            package = _extras.absent("otel") or "opentelemetry-sdk"
+            logger.warning("no traces: %s", _extras.sentence("otel", package, "OpenTelemetry"))
         return None
     provider = trace.get_tracer_provider()
     return Tracing(provider.get_tracer("entra_fast"), getattr(provider, "force_flush", None))

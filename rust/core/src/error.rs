@@ -149,28 +149,34 @@ pub const CODES: [(&str, &str); 19] = [
 ];
 
 impl Error {
-    const fn entry(&self) -> (&'static str, &'static str) {
+    /// The position of its code in [`CODES`].
+    #[must_use]
+    pub const fn index(&self) -> usize {
         match self {
-            Self::TooLarge { .. } => CODES[0],
-            Self::NotAJwt { .. } => CODES[1],
-            Self::Encrypted => CODES[2],
-            Self::HeaderNotAccepted { .. } => CODES[3],
-            Self::TypeNotAccepted => CODES[4],
-            Self::AlgorithmNotAllowed { .. } => CODES[5],
-            Self::UnknownKey { .. } => CODES[6],
-            Self::SignatureInvalid => CODES[7],
-            Self::ClaimsNotAnObject { .. } => CODES[8],
-            Self::ClaimMissing { .. } => CODES[9],
-            Self::ClaimMalformed { .. } => CODES[10],
-            Self::WrongIssuer { .. } => CODES[11],
-            Self::TenantNotAllowed { .. } => CODES[12],
-            Self::WrongAudience { .. } => CODES[13],
-            Self::Expired { .. } => CODES[14],
-            Self::NotYetValid { .. } => CODES[15],
-            Self::IssuedInTheFuture { .. } => CODES[16],
-            Self::TooOld { .. } => CODES[17],
-            Self::KeysUnavailable => CODES[18],
+            Self::TooLarge { .. } => 0,
+            Self::NotAJwt { .. } => 1,
+            Self::Encrypted => 2,
+            Self::HeaderNotAccepted { .. } => 3,
+            Self::TypeNotAccepted => 4,
+            Self::AlgorithmNotAllowed { .. } => 5,
+            Self::UnknownKey { .. } => 6,
+            Self::SignatureInvalid => 7,
+            Self::ClaimsNotAnObject { .. } => 8,
+            Self::ClaimMissing { .. } => 9,
+            Self::ClaimMalformed { .. } => 10,
+            Self::WrongIssuer { .. } => 11,
+            Self::TenantNotAllowed { .. } => 12,
+            Self::WrongAudience { .. } => 13,
+            Self::Expired { .. } => 14,
+            Self::NotYetValid { .. } => 15,
+            Self::IssuedInTheFuture { .. } => 16,
+            Self::TooOld { .. } => 17,
+            Self::KeysUnavailable => 18,
         }
+    }
+
+    const fn entry(&self) -> (&'static str, &'static str) {
+        CODES[self.index()]
     }
 
     /// The stable code.

@@ -9,7 +9,7 @@ use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
 use entra_core::validate::claims::{Claims as CoreClaims, Introspected};
-use entra_core::validate::verify::Verified;
+use entra_core::validate::verify::{Verified, unverified_issuer as issuer_of};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -316,10 +316,18 @@ fn introspected_claims(text: &str) -> PyResult<Claims> {
     Ok(Claims(Source::Introspection(Box::new(introspected))))
 }
 
+/// The issuer that a token names, not verified: it only chooses who verifies the token.
+#[pyfunction]
+fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResult<String> {
+    let issuer = token_argument(token)?.and_then(|token| issuer_of(token, max_token_bytes));
+    issuer.map_err(|error| refusal(&error))
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(introspected_claims, module)?)?;
     module.add_class::<Claims>()?;
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;
-    module.add_function(wrap_pyfunction!(unverified_claims, module)?)
+    module.add_function(wrap_pyfunction!(unverified_claims, module)?)?;
+    module.add_function(wrap_pyfunction!(unverified_issuer, module)?)
 }

@@ -171,9 +171,27 @@ impl FastPath {
         Ok(dict)
     }
 
-    /// How many introspections were answered with an active, and with an inactive token.
-    fn introspections(&self) -> (u64, u64) {
-        self.core.figures().introspections()
+    /// How many introspections were answered with an active token.
+    fn active(&self) -> u64 {
+        self.core.figures().active()
+    }
+
+    /// By error code: how many introspections were answered with an inactive token.
+    fn rejections<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (code, count) in self.core.figures().rejections().filter(|(_, count)| *count > 0) {
+            dict.set_item(code, count)?;
+        }
+        Ok(dict)
+    }
+
+    /// By error code: (what was expected, what came) of one token that was rejected since the last call.
+    fn take_examples<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for error in self.core.figures().take_examples() {
+            dict.set_item(error.code(), (error.expected(), error.actual()))?;
+        }
+        Ok(dict)
     }
 }
 

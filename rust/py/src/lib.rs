@@ -107,7 +107,7 @@ fn refuse_further_interpreters(_py: Python<'_>) -> PyResult<()> {
     Err(PyImportError::new_err("module entra_fast._native does not support loading in subinterpreters"))
 }
 
-#[pymodule]
+#[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     refuse_further_interpreters(py)?;

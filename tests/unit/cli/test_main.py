@@ -92,29 +92,6 @@ def test_an_unknown_option_shows_the_usage_of_its_command(
     assert said in error
 
 
-@pytest.mark.parametrize(
-    ("command", "package"),
-    [
-        (["dev"], "cryptography"),
-        (["emulator"], "pydantic"),
-        (["token-generator"], "jinja2"),
-        (["explain", "a", "b"], "yaml"),
-    ],
-)
-def test_a_missing_extra_is_one_line(
-    command: list[str],
-    package: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It names the package and the command that installs it; status 2."""
-    monkeypatch.setitem(sys.modules, package, None)
-    assert main(command) == 2
-    assert capsys.readouterr().err == (
-        f"entra-fast: this command needs the package '{package}': pip install 'entra-fast[dev]'\n"
-    )
-
-
 def test_no_command_shows_the_whole_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,7 +68,7 @@ def test_the_options_of_serve_take_precedence_over_the_environment(
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr("entra_fast.sidecar.run", run)
+    monkeypatch.setattr("entra_fast.sidecar.process.single.run", run)
     monkeypatch.setenv("BIND_ADDRESS", "127.0.0.1:1")
     for name, value in {
         "AZURE_APP_CLIENT_ID": "me",
@@ -89,12 +89,12 @@ def test_the_options_of_serve_take_precedence_over_the_environment(
 
 EARLY = """
 import os, signal, sys, time
-from entra_fast import sidecar
+from entra_fast.sidecar.process import single
 from entra_fast.cli.main import main
 def run(settings):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(30)
-sidecar.run = run
+single.run = run
 sys.exit(main(["serve", "--settings", "/"]))
 """
 

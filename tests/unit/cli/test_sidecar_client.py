@@ -1,4 +1,4 @@
-"""`entra-fast token`, `exchange` and `introspect`: the request, and what its answer means."""
+"""`entra-fast token`, `exchange`, `introspect` and `health`: the request, and what its answer means."""
 
 from __future__ import annotations
 
@@ -163,3 +163,37 @@ def test_a_server_that_does_not_speak_http_is_3(capsys: pytest.CaptureFixture[st
         assert main(["token", "t", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}/"]) == 3
         thread.join()
     assert capsys.readouterr().err.endswith(": not a sidecar?\n")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
+def test_health_asks_the_probe_listener_of_the_environment(
+    peer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    expected: int,
+) -> None:
+    """As a container's health check does, with the sidecar's own settings, wherever it listens."""
+    peer.status, peer.body = status, b"starting\n"
+    monkeypatch.setenv("BIND_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("PROBE_BIND_ADDRESS", f"0.0.0.0:{peer.server_port}")
+    assert main(["health"]) == expected
+    assert main(["health", "--ready"]) == expected
+    assert main(["health", "--ready", "--url", address(peer, "/")]) == expected
+    monkeypatch.setenv("PROBE_BIND_ADDRESS", "")
+    monkeypatch.setenv("BIND_ADDRESS", f"127.0.0.1:{peer.server_port}")
+    assert main(["health"]) == expected
+    assert [path for path, _ in peer.seen] == ["/healthz", "/readyz", "/readyz", "/healthz"]
+    assert capsys.readouterr().out == "starting\n" * 4
+
+
+def test_health_without_a_sidecar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line and status 3; a wrong setting is status 2."""
+    monkeypatch.setenv("PROBE_BIND_ADDRESS", "127.0.0.1:1")
+    assert main(["health"]) == 3
+    assert capsys.readouterr().err.startswith("entra-fast: no answer from a sidecar: ")
+    monkeypatch.setenv("PROBE_BIND_ADDRESS", "nowhere")
+    assert main(["health"]) == 2
+    assert capsys.readouterr().err.startswith("entra-fast: PROBE_BIND_ADDRESS must be an address")

@@ -18,9 +18,9 @@ from typing import Final
 
 from aiohttp import web
 
+from entra_fast import _extras
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
-from entra_fast._web.rendering import require_jinja2
 from entra_fast._web.responses import page
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
@@ -75,9 +75,9 @@ async def serve(
     """Bind and serve, until `stop` is called.
 
     Raises:
-        ConfigurationError: the address is taken, or Jinja2 is not installed.
+        ConfigurationError: the address is taken, or a package of the extra is not installed.
     """
-    require_jinja2()
+    _extras.need("dev", "the local Entra ID")
     # The base address has to be known before the application is built, so the socket comes first.
     loop = asyncio.get_running_loop()
     sockets = _bind(host, port)

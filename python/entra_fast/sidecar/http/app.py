@@ -31,12 +31,14 @@ from entra_fast.sidecar.http.requests import (
 )
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
+from entra_fast.sidecar.rejections import INVALID_REQUEST
 from entra_fast.sidecar.service import Service
 
 ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+PLAIN_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 UNCHECKED_PATHS = ("/", "/healthz")
-"""The kubelet requests these by the address of the pod."""
+"""On the API's listener. The kubelet requests these by the address of the pod."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -66,7 +68,7 @@ def build_probe_app(observed: Observed) -> web.Application:
     """Probes and metrics only, for a listener of their own."""
     around = _Around(observed, frozenset(), probe=True)
     app = web.Application(middlewares=[around.middleware], client_max_size=1024)
-    _add_probes(app, observed)
+    _add_probes(app, observed, root=True)
     return app
 
 
@@ -113,7 +115,7 @@ class _Around:
         try:
             if not request.raw_path.startswith("/"):
                 raise BadRequest("the request target must be a path")  # not absolute: Host decides
-            if request.path not in UNCHECKED_PATHS:
+            if self._probe or request.path not in UNCHECKED_PATHS:
                 reason = self._refusal(request.headers)
                 if reason is not None:
                     return error_response(403, reason)
@@ -171,7 +173,7 @@ class _Api:
         except BadRequest as exc:
             if exc.status == 415:
                 raise
-            self._service.metrics.introspections.add("false")
+            self._service.rejections.add_code(INVALID_REQUEST)
             return _closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
@@ -247,17 +249,17 @@ def _expectation(request: web.Request) -> str:
 # --- probes ---
 
 
-def _add_probes(app: web.Application, observed: Observed) -> None:
+def _add_probes(app: web.Application, observed: Observed, *, root: bool = False) -> None:
+    """`root`: whether `/` is another name of `/healthz`, as in Texas."""
     description = orjson.dumps(openapi.document())
 
     async def healthz(_: web.Request) -> web.Response:
-        return JsonResponse(200, b'{"status":"alive"}')
+        started = observed.has_started()
+        return JsonResponse(200 if started else 503, b"ok" if started else b"starting", PLAIN_TEXT)
 
     async def readyz(_: web.Request) -> web.Response:
-        reason = await observed.readiness()
-        if reason is None:
-            return JsonResponse(200, b'{"status":"ready"}')
-        return JsonResponse(503, orjson.dumps({"status": "not ready", "reason": reason}))
+        readiness = await observed.readiness()
+        return JsonResponse(200 if readiness.ready else 503, orjson.dumps(readiness.document()))
 
     async def metrics(_: web.Request) -> web.Response:
         return JsonResponse(200, await observed.exposition(), {"Content-Type": METRICS_CONTENT_TYPE})
@@ -265,5 +267,7 @@ def _add_probes(app: web.Application, observed: Observed) -> None:
     async def description_of_api(_: web.Request) -> web.Response:
         return JsonResponse(200, description)
 
+    if root:
+        app.router.add_get("/", healthz, expect_handler=_expect)
     for path, handler in zip(PROBE_PATHS, (healthz, readyz, metrics, description_of_api), strict=True):
         app.router.add_get(path, handler, expect_handler=_expect)

@@ -132,10 +132,10 @@ def _operation(
     }
 
 
-def _probe(operation_id: str, summary: str, media_type: str, *, fails: bool = False) -> Schema:
+def _probe(operation_id: str, summary: str, media_type: str, *, fails: str | None = None) -> Schema:
     responses = {"200": {"description": "OK", "content": {media_type: {}}}}
-    if fails:
-        responses["503"] = {"description": "Not ready, with the reason.", "content": {media_type: {}}}
+    if fails is not None:
+        responses["503"] = {"description": fails, "content": {media_type: {}}}
     # The listener that serves this document.
     servers = [{"url": "/", "description": "PROBE_BIND_ADDRESS, or BIND_ADDRESS where that is not set."}]
     operation = {"operationId": operation_id, "summary": summary, "servers": servers, "responses": responses}
@@ -181,8 +181,10 @@ def document() -> Schema:
                 "IntrospectionResponse",
                 _REFUSALS,
             ),
-            "/healthz": _probe("healthz", "The process is alive.", "application/json"),
-            "/readyz": _probe("readyz", "The sidecar is ready.", "application/json", fails=True),
+            "/healthz": _probe("healthz", "The start is over.", "text/plain", fails="Still starting."),
+            "/readyz": _probe(
+                "readyz", "Every provider is ready.", "application/json", fails="Not ready, with the reason."
+            ),
             "/metrics": _probe("metrics", "Metrics in the Prometheus text format.", "text/plain"),
             "/openapi.json": _probe("openapi", "This document.", "application/json"),
         },

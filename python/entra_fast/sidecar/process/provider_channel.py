@@ -24,6 +24,7 @@ from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
+from entra_fast.sidecar.readiness import Readiness
 
 ANSWER_TIMEOUT = 30.0
 """Seconds. The provider process enforces the usual deadlines; this one applies when that process hangs."""
@@ -91,14 +92,12 @@ class ProviderChannel:
         """See `Provider.aclose`. The channel stays open."""
         await self._keys.aclose()
 
-    async def readiness(self) -> str | None:
+    async def readiness(self) -> Readiness:
         """See `Provider.readiness`."""
         try:
-            answer = await self.ask("readiness")
+            return Readiness.from_fields(await self.ask("readiness"))
         except ProviderError as exc:
-            return exc.message
-        reason: str | None = answer["reason"]
-        return reason
+            return Readiness(ready=False, reason=exc.message)
 
     async def keys_problem(self) -> str | None:
         """See `Provider.keys_problem`."""

@@ -29,8 +29,10 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
+from entra_fast.sidecar.rejections import Example
 from entra_fast.sidecar.service import new_token_cache
-from entra_fast.sidecar.status_log import StatusLog
+from entra_fast.sidecar.status_log import Introspections, StatusLog
 from entra_fast.sidecar.tracing import begin as begin_tracing
 
 TICK = 0.05
@@ -111,11 +113,15 @@ class ProviderProcess:
                 clocks=self._clocks,
                 tracing=self.tracing,
             )
-        self._status_log = StatusLog(self.metrics, self.not_ready_reason, self._clocks.monotonic)
+        self._start_up = StartUp(self._clocks.monotonic)
+        self._examples: dict[str, Example] = {}
+        self._status_log = StatusLog(
+            self.metrics, self.readiness_now, self._introspections, self._clocks.monotonic
+        )
         self._checking: asyncio.Task[None] | None = None
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
-        self.metrics.ready.read_from(lambda: self.not_ready_reason() is None)
+        self.metrics.ready.read_from(lambda: self.readiness_now().ready)
         self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
 
@@ -161,7 +167,7 @@ class ProviderProcess:
                     Cause(fields["cause"]), _optional_text(fields, "kid"), _count(fields, "seen")
                 )
             case "readiness":
-                return {"reason": self.not_ready_reason()}
+                return self.readiness_now().fields()
             case "metrics":
                 return self._metrics()
             case "hello":
@@ -195,7 +201,7 @@ class ProviderProcess:
         worker.channel.send("cool_downs", until=self._cool_downs)
         if self._signatures_distrusted:
             worker.channel.send("signatures_distrusted")
-        worker.channel.send("serve")
+        worker.channel.send("serve", began=self._start_up.began)
 
     def _distrust_signatures(self) -> None:
         """A worker has found that rind and AWS-LC disagree: no worker uses rind from now on, including those
@@ -285,18 +291,23 @@ class ProviderProcess:
 
     # --- the whole sidecar ---
 
-    def not_ready_reason(self) -> str | None:
-        """Why the sidecar cannot do all of its work now, or None."""
+    def readiness_now(self) -> Readiness:
+        """Like `readiness`."""
         if self.draining:
-            return "shutting down"
-        reason = self._provider.not_ready_reason()
-        if reason is None and not any(worker.serving for worker in self.workers):
-            return "no worker is serving"
-        return reason
+            return SHUTTING_DOWN
+        readiness = self._provider.readiness_now()
+        if not any(worker.serving for worker in self.workers):
+            reason = readiness.reason or "no worker is serving"
+            return Readiness(ready=False, reason=reason, providers=readiness.providers)
+        return readiness
 
-    async def readiness(self) -> str | None:
+    async def readiness(self) -> Readiness:
         """See `Observed.readiness`."""
-        return self.not_ready_reason()
+        return self.readiness_now()
+
+    def has_started(self) -> bool:
+        """See `Observed.has_started`."""
+        return self._start_up.is_over(has_keys=self._provider.has_keys)
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
@@ -336,7 +347,14 @@ class ProviderProcess:
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
         worker.figures = answer["figures"]
+        self._examples |= answer.get("examples", {})
         return True
+
+    def _introspections(self) -> Introspections:
+        """Those that all workers have answered, the last second left out."""
+        every = [*self._past.values(), *(worker.figures for worker in self.workers)]
+        examples, self._examples = self._examples, {}
+        return Introspections.of(self.metrics, every, examples)
 
     async def _answer(
         self,

@@ -24,8 +24,9 @@ from entra_fast.sidecar.http.protocol import Limits
 from entra_fast.sidecar.http.server import HttpServer, Way, best_way, serve
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
-from entra_fast.sidecar.status_log import StatusLog
+from entra_fast.sidecar.status_log import Introspections, StatusLog
 
 PROBE_CONNECTIONS = 64
 """Maximum number of connections to the probe listener."""
@@ -157,16 +158,19 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
             probe_socket.close()
         raise
 
-    def not_ready_reason() -> str | None:
-        return "shutting down" if service.draining else provider.not_ready_reason()
+    def readiness() -> Readiness:
+        return SHUTTING_DOWN if service.draining else provider.readiness_now()
 
-    metrics.ready.read_from(lambda: not_ready_reason() is None)
+    def introspections() -> Introspections:
+        return Introspections.of(metrics, (), service.rejections.take_examples())
+
+    metrics.ready.read_from(lambda: readiness().ready)
     await service.start()
     api = await start_api(service, api_socket, way, probes=probe_socket is None)
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
     status_log = None
     if settings.provider is not None:
-        status_log = StatusLog(metrics, not_ready_reason, clocks.monotonic)
+        status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
         status_log.start()
     return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
 

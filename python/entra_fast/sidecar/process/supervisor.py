@@ -60,7 +60,7 @@ class Process:
         arguments = (number, os.getpid(), *sockets)
         self._process = subprocess.Popen(  # noqa: S603 - this program itself
             # -P: modules in the working directory are not part of this program.
-            [sys.executable, "-P", "-m", "entra_fast.sidecar.process.worker", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             pass_fds=sockets,
             env=_environment(os.environ),

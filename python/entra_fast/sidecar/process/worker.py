@@ -84,10 +84,12 @@ class Worker:
             raise ValueError("the first message must be 'start'")
         match name:
             case "figures":
-                return {"figures": service.metrics.figures()}
+                examples = service.rejections.take_examples()
+                return {"figures": service.metrics.figures(), "examples": examples}
             case "sync":
                 pass  # the answer itself says that everything before it has been applied
             case "serve":
+                service.start_up.began = fields["began"]  # that of the whole sidecar
                 self._may_serve.set()
             case "drain":
                 self._drain.set()
@@ -159,7 +161,3 @@ def _die() -> NoReturn:
 def _leave(status: int) -> NoReturn:
     logging.shutdown()
     os._exit(status)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -9,6 +9,7 @@
 //! (`http1`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, scope_for, with_fields};
@@ -18,7 +19,7 @@ use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
 use crate::digest::{Digest, of_parts};
-use crate::error::Error;
+use crate::error::{CODES, Error};
 use crate::validate::introspection;
 use crate::validate::validator::Validator;
 
@@ -127,7 +128,40 @@ pub struct Figures {
     bounds: Vec<f64>,
     durations: [Durations; 3],
     active: AtomicU64,
-    inactive: AtomicU64,
+    rejections: Rejections,
+}
+
+/// How many tokens were rejected for which reason, with an example of each reason for the log.
+///
+/// Counting takes one addition. An example is kept only if none was since the last look at them.
+#[derive(Debug)]
+struct Rejections {
+    /// In the order of [`CODES`].
+    counts: [AtomicU64; CODES.len()],
+    /// A bit for each code of which an example is wanted.
+    wanted: AtomicU64,
+    examples: Mutex<Vec<Error>>,
+}
+
+const _: () = assert!(CODES.len() <= 64, "a code has no bit in `Rejections::wanted`");
+
+impl Rejections {
+    fn new() -> Self {
+        Self {
+            counts: [const { AtomicU64::new(0) }; CODES.len()],
+            wanted: AtomicU64::new(u64::MAX),
+            examples: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn add(&self, error: &Error) {
+        let index = error.index();
+        self.counts[index].fetch_add(1, Relaxed);
+        let bit = 1 << index;
+        if self.wanted.load(Relaxed) & bit != 0 && self.wanted.fetch_and(!bit, Relaxed) & bit != 0 {
+            self.examples.lock().unwrap_or_else(PoisonError::into_inner).push(error.clone());
+        }
+    }
 }
 
 /// A histogram of one endpoint's durations.
@@ -144,7 +178,7 @@ impl Figures {
             nanoseconds: AtomicU64::new(0),
         };
         let durations = [durations(), durations(), durations()];
-        Self { bounds, durations, active: AtomicU64::new(0), inactive: AtomicU64::new(0) }
+        Self { bounds, durations, active: AtomicU64::new(0), rejections: Rejections::new() }
     }
 
     /// Record how long the requests of an outcome took and return the duration of each. They waited `waited` seconds
@@ -174,10 +208,23 @@ impl Figures {
         (buckets, Duration::from_nanos(durations.nanoseconds.load(Relaxed)).as_secs_f64())
     }
 
-    /// Introspections that were answered with an active, and with an inactive token.
+    /// Introspections that were answered with an active token.
     #[must_use]
-    pub fn introspections(&self) -> (u64, u64) {
-        (self.active.load(Relaxed), self.inactive.load(Relaxed))
+    pub fn active(&self) -> u64 {
+        self.active.load(Relaxed)
+    }
+
+    /// Introspections that were answered with an inactive token, by the code of its error.
+    pub fn rejections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CODES.iter().zip(&self.rejections.counts).map(|((code, _), count)| (*code, count.load(Relaxed)))
+    }
+
+    /// An example of each error since the last call.
+    #[must_use]
+    pub fn take_examples(&self) -> Vec<Error> {
+        let mut examples = self.rejections.examples.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rejections.wanted.store(u64::MAX, Relaxed);
+        std::mem::take(&mut examples)
     }
 }
 
@@ -310,7 +357,7 @@ impl FastPath {
             }
             Err(error) if self.new_keys_may_help(&error, token, validator, now) => return Answer::KeyNeeded,
             Err(error) => {
-                self.figures.inactive.fetch_add(1, Relaxed);
+                self.figures.rejections.add(&error);
                 let body = introspection::inactive(&error.to_string());
                 write_answer(out, now.unix, |out| out.extend_from_slice(&body));
             }
@@ -668,7 +715,24 @@ mod tests {
         assert_eq!(figures.record(&outcome, 8.0, Duration::from_secs(2)), Duration::from_secs(9));
         assert_eq!(fast_path.figures().durations(Endpoint::Token), (vec![0, 2, 2], 18.004));
         assert_eq!(fast_path.figures().durations(Endpoint::Introspect), (vec![0, 0, 0], 0.0));
-        assert_eq!(fast_path.figures().introspections(), (0, 0));
+        assert_eq!(fast_path.figures().active(), 0);
+        assert_eq!(fast_path.figures().rejections().filter(|(_, count)| *count > 0).count(), 0);
+    }
+
+    #[test]
+    fn rejected_tokens_are_counted_by_code_with_one_example_per_look() {
+        let rejections = Rejections::new();
+        let wrong = |actual: &str| Error::WrongAudience { expected: "mine".into(), actual: actual.into() };
+        let figures = Figures { rejections, ..Figures::new(vec![]) };
+        for error in [wrong("first"), wrong("second"), Error::SignatureInvalid] {
+            figures.rejections.add(&error);
+        }
+        let counted: Vec<_> = figures.rejections().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("signature_invalid", 1), ("wrong_audience", 2)]);
+        assert_eq!(figures.take_examples(), [wrong("first"), Error::SignatureInvalid]);
+        assert_eq!(figures.take_examples(), []);
+        figures.rejections.add(&wrong("third"));
+        assert_eq!(figures.take_examples(), [wrong("third")]);
     }
 
     #[test]

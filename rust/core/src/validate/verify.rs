@@ -1,8 +1,8 @@
 //! Verify a token: its signature with a key of the set, its claims against the policy, at a given time.
 //!
 //! The order matters. The signature comes before the claims are even decoded, so that what an attacker sends reaches the
-//! bounds and the header's parser, and nothing more. The one exception is [`unverified_could_pass`], which decides
-//! nothing about a token.
+//! bounds and the header's parser, and nothing more. The exceptions are [`unverified_could_pass`] and
+//! [`unverified_issuer`], which decide nothing about a token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -119,6 +119,18 @@ pub fn unverified_could_pass(token: &[u8], policy: &Policy, now: f64) -> bool {
     check_issuer(&checked, None, policy).is_ok()
         && check_audience(&checked, policy).is_ok()
         && checked.exp().is_ok_and(|exp| check_expiry(exp, policy, now).is_ok())
+}
+
+/// The issuer that a token names, not verified: it only chooses the policy and the key set that verify the token.
+///
+/// # Errors
+/// It is not a JWT of at most `limit` bytes, or its claims have no `iss` that is a string.
+pub fn unverified_issuer(token: &[u8], limit: usize) -> Result<String, Error> {
+    let compact = Compact::split(token, limit)?;
+    let claims = Claims::dangerous_unverified(compact.payload)?;
+    let iss = claims.get("iss").ok_or_else(|| missing("iss"))?;
+    let iss = iss.as_str().ok_or(Error::ClaimMalformed { name: "iss", expected: "a string" })?;
+    Ok(iss.into_owned())
 }
 
 /// Verify only the signature, and return the key that made it and who verified it. What is signed may be anything.

@@ -1,0 +1,364 @@
+"""The arguments of a validator: checked, and completed from the environment and by discovery documents.
+
+What belongs here: what each argument may be, the variables that stand for missing ones, and the requests for
+discovery documents. What must never be here: keys that change, and tokens. The public classes are in
+validate.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypedDict
+
+from entra_fast import _signatures
+from entra_fast._issuers import Issuer, IssuerChoice, P
+from entra_fast._native import MAX_TOKEN_BYTES, KeySet, Policy
+from entra_fast._native import Validator as NativeValidator
+from entra_fast._net import url_problem
+from entra_fast._provider.http_options import HttpOptions
+from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
+from entra_fast._provider.jwks_schedule import RefreshRules
+from entra_fast.errors import ConfigurationError, EntraFastError, KeysUnavailable
+
+if TYPE_CHECKING:
+    from entra_fast._provider.discovery_document import KeyDiscovery
+    from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that both validators take: see `Validator`."""
+
+    jwks_uri: str | None
+    jwks: str | bytes | Mapping[str, Any] | KeySet | None
+    algorithms: Iterable[str]
+    tenants: Iterable[str] | None
+    leeway: float
+    required_claims: Iterable[str]
+    max_age: float | None
+    max_token_bytes: int
+    signatures: str
+    cache_entries: int
+    cache_bytes: int
+    refresh: RefreshRules | None
+    clock: Callable[[], float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One key set, with the policy of the tokens that it verifies: the arguments of a validator, checked."""
+
+    issuers: Sequence[str]
+    native: NativeValidator
+    jwks_uri: str | None
+    http: HttpOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The arguments of a validator, checked."""
+
+    parts: list[Part]
+    rules: RefreshRules
+    clock: Callable[[], float] | None
+    max_token_bytes: int
+
+    def choice(self, parts: Sequence[P]) -> IssuerChoice[P]:
+        """The choice among what was made from each of `self.parts`."""
+        named = [(part.issuers, made) for part, made in zip(self.parts, parts, strict=True)]
+        return IssuerChoice(named, self.max_token_bytes)
+
+
+def configure(
+    issuer: str | Sequence[str] | None,
+    audience: str | Sequence[str] | None,
+    issuers: Sequence[Issuer] | None,
+    http: HttpOptions | None,
+    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
+    *,
+    jwks_uri: str | None = None,
+    jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
+    algorithms: Iterable[str] = ("RS256",),
+    tenants: Iterable[str] | None = None,
+    leeway: float = 60.0,
+    required_claims: Iterable[str] = ("iat",),
+    max_age: float | None = None,
+    max_token_bytes: int = MAX_TOKEN_BYTES,
+    signatures: str = "fast",
+    cache_entries: int = 20_000,
+    cache_bytes: int = 128 << 20,
+    refresh: RefreshRules | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Configured:
+    """Check the arguments of a validator, completed from the environment.
+
+    Args:
+        discover: fetches the discovery document at a URL, given the issuer where it is known already.
+
+    Raises:
+        ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
+        KeysUnavailable: a fixed key set has no usable key.
+    """
+    options = checked_options(http)
+    if issuers is not None:
+        if issuer is not None or jwks_uri is not None or jwks is not None:
+            message = "issuers replaces issuer, jwks_uri and jwks: each Issuer has its own"
+            raise ConfigurationError("setting_invalid", message, "issuers")
+        sources = [_discovered(each, options, discover) for each in checked_issuers(issuers)]
+    else:
+        if issuer is None and jwks_uri is None and jwks is None:
+            found = Environment.read(os.environ, audience)
+            if found.well_known is not None:
+                found = found.completed(discover(found.well_known, found.issuer, options))
+            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
+        if issuer is None:
+            message = "issuer is missing: pass the issuer whose tokens are accepted"
+            raise ConfigurationError("setting_missing", message, "issuer")
+        if audience is None:
+            raise _no_audience()
+        if (jwks_uri is None) == (jwks is None):
+            raise ConfigurationError("setting_missing", "pass exactly one of jwks_uri and jwks", "jwks_uri")
+        sources = [Issuer(issuer=issuer, jwks_uri=jwks_uri, jwks=jwks)]
+    size = _count("max_token_bytes", max_token_bytes)
+    # The limits hold for all parts together: each gets its share, rounded up so that none is without a cache.
+    shares = [
+        -(-_count(name, value) // len(sources))
+        for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
+    ]
+    algorithms, tenants = list(_names("algorithms", algorithms)), tenants and list(_names("tenants", tenants))
+    required = _names("required_claims", required_claims)
+    _signatures.log_distrust()
+    parts = []
+    for source in sources:
+        if source.jwks_uri is not None and (problem := url_problem(source.jwks_uri)) is not None:
+            raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
+        accepted = audience if source.audience is None else source.audience
+        if accepted is None:
+            raise _no_audience()
+        allowed = tenants if source.tenants is None else source.tenants
+        names = _names("issuer", source.issuer or ())
+        policy = Policy(
+            issuers=names,
+            audiences=_names("audience", accepted),
+            algorithms=algorithms if source.algorithms is None else _names("algorithms", source.algorithms),
+            tenants=None if allowed is None else _names("tenants", allowed),
+            leeway=leeway,
+            required_claims=required,
+            max_age=max_age,
+            max_token_bytes=size,
+            signatures=signatures,
+        )
+        native = NativeValidator(
+            policy,
+            None if source.jwks is None else _fixed_keys(source.jwks),
+            cache_entries=shares[0],
+            cache_bytes=shares[1],
+        )
+        fetching = options if source.http is None else checked_options(source.http)
+        if source.jwks_uri is not None:
+            fetching.check_environment()
+        parts.append(Part(names, native, source.jwks_uri, fetching))
+    return Configured(parts, refresh or RefreshRules(), clock, size)
+
+
+def _no_audience() -> ConfigurationError:
+    message = "audience is missing: pass the audience that tokens must have, such as your client id"
+    return ConfigurationError("setting_missing", message, "audience")
+
+
+def checked_options(http: HttpOptions | None) -> HttpOptions:
+    if http is None:
+        return HttpOptions()
+    if not isinstance(http, HttpOptions):
+        raise ConfigurationError("setting_invalid", "http must be an HttpOptions", "http")
+    return http
+
+
+def checked_issuers(issuers: Sequence[Issuer]) -> list[Issuer]:
+    found = list(issuers) if isinstance(issuers, Iterable) and not isinstance(issuers, str) else []
+    if not found or not all(isinstance(each, Issuer) for each in found):
+        raise ConfigurationError("setting_invalid", "issuers must be at least one Issuer(...)", "issuers")
+    return found
+
+
+def _first_name(issuer: str | Sequence[str] | None) -> str | None:
+    return issuer if issuer is None or isinstance(issuer, str) else next(iter(issuer), None)
+
+
+def _discovered(
+    issuer: Issuer, http: HttpOptions, discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
+) -> Issuer:
+    """The issuer, completed by its discovery document if it has one."""
+    if issuer.discovery is None:
+        return issuer
+    return _completed(issuer, discover(issuer.discovery, _first_name(issuer.issuer), issuer.http or http))
+
+
+async def discovered_async(issuer: Issuer, http: HttpOptions | AsyncHttpClient | None) -> Issuer:
+    """As `_discovered`."""
+    if issuer.discovery is None:
+        return issuer
+    named = _first_name(issuer.issuer)
+    return _completed(issuer, await fetch_discovery_async(issuer.discovery, issuer.http or http, named))
+
+
+def _completed(issuer: Issuer, found: KeyDiscovery) -> Issuer:
+    named = issuer.issuer or found.issuer
+    return dataclasses.replace(issuer, issuer=named, jwks_uri=found.jwks_uri, discovery=None)
+
+
+def new_http_client(options: HttpOptions) -> AsyncHttpClient:
+    try:
+        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is an extra
+    except ImportError:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient  # noqa: PLC0415
+
+        return ThreadedHttpClient(BlockingHttpClient.from_options(options))
+    return HttpClient.from_options(options)
+
+
+def _names(setting: str, value: Iterable[str]) -> list[str]:
+    """One name or several. A string is one name, not a list of characters."""
+    names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
+    return names
+
+
+def _count(setting: str, value: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= sys.maxsize:
+        raise ConfigurationError(
+            "setting_invalid", f"{setting} must be a whole number of at least 0", setting
+        )
+    return value
+
+
+def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
+    if isinstance(jwks, KeySet):
+        return jwks
+    if not isinstance(jwks, Mapping):
+        return KeySet(jwks)
+    import orjson  # noqa: PLC0415 - few programs have keys as objects
+
+    return KeySet(orjson.dumps(jwks, default=dict))
+
+
+def refuse_discovery(_: str, __: str | None, ___: HttpOptions) -> KeyDiscovery:
+    """A constructor cannot await the discovery document."""
+    message = (
+        "a constructor cannot fetch the discovery document that names the issuer or its keys: use "
+        "`await AsyncValidator.from_env()` or `from_issuers()`"
+    )
+    raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
+
+
+def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:
+    # Imported here, not in the thread that fetches: a fork while it imports would leave its locks held.
+    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
+
+    def fetch(url: str) -> HttpResponse:
+        return BlockingHttpClient.from_options(options).get(url, accept=KEY_SET_MEDIA_TYPES)
+
+    return fetch
+
+
+def fetch_discovery(url: str, issuer: str | None, http: HttpOptions) -> KeyDiscovery:
+    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
+
+    _check_discovery_url(url)
+    http.check_environment()
+    try:
+        answer = BlockingHttpClient.from_options(http).get(url)
+    except EntraFastError as error:
+        raise _not_fetched(error) from None
+    return _discovery(answer, url, issuer)
+
+
+async def fetch_discovery_async(
+    url: str, http: HttpOptions | AsyncHttpClient | None, issuer: str | None = None
+) -> KeyDiscovery:
+    _check_discovery_url(url)
+    if http is None or isinstance(http, HttpOptions):
+        options = checked_options(http)
+        options.check_environment()
+        own = new_http_client(options)
+        try:
+            answer = await _get(own, url)
+        finally:
+            await own.aclose()
+    else:
+        answer = await _get(http, url)
+    return _discovery(answer, url, issuer)
+
+
+async def _get(client: AsyncHttpClient, url: str) -> HttpResponse:
+    try:
+        return await client.get(url)
+    except EntraFastError as error:
+        raise _not_fetched(error) from None
+
+
+def _check_discovery_url(url: str) -> None:
+    if (problem := url_problem(url)) is not None:
+        raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
+
+
+def _not_fetched(error: EntraFastError) -> KeysUnavailable:
+    return KeysUnavailable("keys_unavailable", f"fetching failed: {error.message}")
+
+
+def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscovery:
+    from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
+
+    if answer.status != 200:
+        raise KeysUnavailable("keys_unavailable", f"the discovery document's URL {not_ok(url, answer)}")
+    try:
+        return parse_key_discovery(answer.body, url, issuer=issuer)
+    except DiscoveryError as error:
+        raise KeysUnavailable(error.code, f"{error.message} ({shown_url(url)})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The issuer, its key set and the audience, as the variables of NAIS name them."""
+
+    audience: str | Sequence[str]
+    issuer: str | None = None
+    jwks_uri: str | None = None
+    well_known: str | None = None
+    """URL of the discovery document, if it is needed to fill in missing values."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing; `setting` names it.
+        """
+
+        def value(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        client_id = audience or value("AZURE_APP_CLIENT_ID")
+        if client_id is None:
+            raise _not_set("AZURE_APP_CLIENT_ID")
+        issuer, jwks_uri = value("AZURE_OPENID_CONFIG_ISSUER"), value("AZURE_OPENID_CONFIG_JWKS_URI")
+        if issuer is not None and jwks_uri is not None:
+            return cls(client_id, issuer, jwks_uri)
+        well_known = value("AZURE_APP_WELL_KNOWN_URL")
+        if well_known is None:
+            raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
+        return cls(client_id, issuer, jwks_uri, well_known)
+
+    def completed(self, found: KeyDiscovery) -> Environment:
+        """Completed by the discovery document. Variables take precedence, as in the sidecar."""
+        return Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
+
+
+def _not_set(name: str) -> ConfigurationError:
+    message = f"{name} is not set: set it (NAIS does where azure is enabled), or pass arguments"
+    return ConfigurationError("setting_missing", message, name)

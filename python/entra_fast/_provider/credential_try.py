@@ -1,0 +1,102 @@
+"""Tries the application's credential, so that a wrong one is noticed before a caller needs a token.
+
+What belongs here: when it is tried. What must never be here: the request (token_endpoint.py), what the answer
+means (kinds.py), and what follows from it (credentials.py).
+
+The try is a request for a token that bypasses all caches and whose token is thrown away. It ends for good as
+soon as the provider accepts the credential, in a try or for a caller; a later rejection begins it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from entra_fast import _background
+from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.kinds import ProviderKind, proves_nothing
+from entra_fast._provider.token_endpoint import TokenEndpoint
+from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
+from entra_fast.errors import ProviderError
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until the next try after an answer that proves nothing: doubled each time, with jitter."""
+REJECTED_PAUSE = 300.0
+"""Seconds until the next try of a credential that the provider rejects. A changed one is tried at once."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks at the credential, which may be a file, while a try is pending."""
+
+
+class CredentialTry:
+    """Tries until the provider has judged the credential. Belongs to one event loop.
+
+    Args:
+        kind: of the provider.
+        endpoint: makes the request.
+        credentials: that the provider judges.
+        timeout: seconds for one try.
+        timing: time and chance.
+    """
+
+    def __init__(
+        self,
+        kind: ProviderKind,
+        endpoint: TokenEndpoint,
+        credentials: Credentials,
+        timeout: float,
+        timing: Timing,
+    ) -> None:
+        self._kind = kind
+        self._wanted = WantedToken(b"", CREDENTIAL_TRY, kind.tried_scope(endpoint.provider.client_id))
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._timeout = timeout
+        self._timing = timing
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to try in the background."""
+        self._task = _background.start(self._try_forever(), "credential try")
+
+    async def aclose(self) -> None:
+        """Stop trying."""
+        await _background.cancel(self._task)
+
+    async def _try_forever(self) -> None:
+        credentials, pause = self._credentials, FIRST_PAUSE
+        while True:
+            if credentials.are_accepted:
+                await credentials.until_rejected()
+                await self._wait(REJECTED_PAUSE, credentials.rejected_digests)
+                continue
+            digests = credentials.digests()
+            retry_after = await self._try()
+            if retry_after is None:
+                pause = FIRST_PAUSE
+                await self._wait(REJECTED_PAUSE, digests)
+            else:
+                jitter = self._timing.uniform(0.75, 1.25)  # so that many sidecars do not try in step
+                await self._wait(max(pause * jitter, retry_after), digests)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _try(self) -> int | None:
+        """Try once. None if the provider has judged the credential; otherwise the seconds for which it wants
+        to be left alone."""
+        try:
+            await self._endpoint.request(self._wanted, self._timing.monotonic() + self._timeout)
+        except ProviderError as error:
+            if proves_nothing(error):
+                self._credentials.not_judged(error.message)
+                return error.retry_after or 0
+            if not self._kind.rejects(error):
+                # The provider has authenticated the application, and refuses something else: such as a token
+                # for itself, where it requires an assignment (AADSTS501051).
+                self._credentials.accepted()
+        return None
+
+    async def _wait(self, seconds: float, digests: list[bytes]) -> None:
+        """Return after some time, or when the credential differs from these digests, or has been accepted."""
+        end = self._timing.monotonic() + seconds
+        while (left := end - self._timing.monotonic()) > 0:
+            if self._credentials.are_accepted or self._credentials.digests() != digests:
+                return
+            await self._timing.sleep(min(left, CHECK_INTERVAL))

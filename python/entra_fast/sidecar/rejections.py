@@ -1,0 +1,71 @@
+"""Which tokens introspection has rejected, by error code, with examples for the log.
+
+What belongs here: what the fast path and the slow path have counted, together, and what of an error may be
+logged. What must never be here: when it is logged (status_log.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from entra_fast import _native
+from entra_fast._metrics import Metrics
+from entra_fast.errors import EntraFastError, InvalidToken
+
+INVALID_REQUEST: Final = "invalid_request"
+"""The code of a request that has no token to verify."""
+
+Example = dict[str, str]
+"""What was `expected` of a token, and what was `received`, where each may be logged."""
+
+_RECEIVED_IS_LOGGED: Final = frozenset({"wrong_issuer", "wrong_audience"})
+"""Errors whose `actual` is a claim of a token with a verified signature. The core has cut and escaped it.
+Everything else about a token may be an attacker's choice."""
+
+
+def example_of(code: str, expected: str | None, actual: str | None) -> Example:
+    """What may be logged of an error."""
+    found = {"expected": expected, "received": actual if code in _RECEIVED_IS_LOGGED else None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class Rejections:
+    """Counts rejected tokens. The fast path counts its own, without a step of Python."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._examples: dict[str, Example] = {}
+        self._fast_path: _native.FastPath | None = None
+
+    def add(self, error: EntraFastError) -> None:
+        """The slow path rejected a token."""
+        self.add_code(error.code)
+        if isinstance(error, InvalidToken):
+            self._examples[error.code] = example_of(error.code, error.expected, error.actual)
+
+    def add_code(self, code: str) -> None:
+        """The slow path rejected a token, or a request for an introspection."""
+        self._metrics.introspections.add("false")
+        self._metrics.introspections_rejected.add(code)
+
+    def include(self, fast_path: _native.FastPath) -> None:
+        """Include what the fast path has counted."""
+        self._fast_path = fast_path
+
+        def answered() -> Mapping[tuple[str, ...], float]:
+            counts = {("true",): fast_path.active(), ("false",): sum(fast_path.rejections().values())}
+            return {active: count for active, count in counts.items() if count}
+
+        self._metrics.introspections.include(answered)
+        self._metrics.introspections_rejected.include(
+            lambda: {(code,): count for code, count in fast_path.rejections().items()}
+        )
+
+    def take_examples(self) -> dict[str, Example]:
+        """By error code: a token that was rejected since the last call."""
+        examples, self._examples = self._examples, {}
+        if self._fast_path is not None:
+            for code, (expected, actual) in self._fast_path.take_examples().items():
+                examples[code] = example_of(code, expected, actual)
+        return examples

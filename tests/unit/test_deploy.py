@@ -1,0 +1,130 @@
+"""deploy/ and the runbook fit the product: alerts name metrics, and manifests settings, that exist.
+
+`make check-deploy` checks the same files with the tools that read them in production.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from entra_fast._settings import catalogue
+from entra_fast._settings.kinds import Setting
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+GROUPS = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
+RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+CASES = [
+    case
+    for test in yaml.safe_load((DEPLOY / "monitoring" / "alerts_test.yaml").read_text())["tests"]
+    for case in test["alert_rule_test"]
+]
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+DOCUMENTED = set(re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
+def test_rules_use_metrics_that_exist(rule: dict[str, Any]) -> None:
+    """A renamed metric would make an alert silent for ever."""
+    used = set(re.findall(r"\b(?:entra_fast|process)[a-z0-9_:]*", rule["expr"]))
+    assert used
+    for name in used - RECORDED:
+        assert re.sub(r"_bucket$", "", name) in DOCUMENTED
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_has_a_test_and_a_section_in_the_runbook(alert: str) -> None:
+    """The section says how urgent it is, as the rule does; its link leads there."""
+    rule = ALERTS[alert]
+    section = RUNBOOK.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
+    assert section.strip().startswith(f"**{rule['labels']['severity']}.**")
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+    cases = [case["exp_alerts"] for case in CASES if case["alertname"] == alert]
+    assert [] in cases, "no case in which it is quiet"
+    assert any(cases), "no case in which it fires"
+
+
+def test_the_runbook_has_no_section_for_an_alert_that_does_not_exist() -> None:
+    """Sections are found by the names of alerts."""
+    assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
+
+
+def test_manifests_set_settings_that_exist() -> None:
+    """A misspelled variable would only be a warning in the log."""
+    settings = [value for value in vars(catalogue).values() if isinstance(value, Setting)]
+    known = {name for setting in settings for name in (setting.name, *setting.aliases)}
+    known |= {"TOKEN_GENERATOR_URL", "NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT"}
+    known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT"}
+    named = set()
+    for file in DEPLOY.glob("kubernetes/**/*.yaml"):
+        named |= set(re.findall(r"\b(?:name: |)([A-Z][A-Z0-9]+_[A-Z0-9_]+)\b", file.read_text()))
+    assert "ENTRA_FAST_WORKERS" in named
+    assert named <= known
+
+
+def test_every_container_is_as_the_restricted_standard_wants_it() -> None:
+    """Kubernetes' Pod Security Standard `restricted`, and a read-only root, which ours can do."""
+    for file in ("sidecar/sidecar.yaml", "token-generator/deployment.yaml"):
+        pod = yaml.safe_load((DEPLOY / "kubernetes" / file).read_text())["spec"]["template"]["spec"]
+        for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
+            own = {**pod.get("securityContext", {}), **container["securityContext"]}
+            assert own["runAsNonRoot"] is own["readOnlyRootFilesystem"] is True
+            assert own["runAsUser"] == own["runAsGroup"] == 65532
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert own["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert container["resources"]["limits"].keys() == {"memory"}
+
+
+def test_the_image_runs_as_the_user_of_the_manifests() -> None:
+    """And no layer of it runs as root at the end."""
+    lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 65532:65532"]
+    assert lines[-1] == 'CMD ["serve"]'
+
+
+DASHBOARD: dict[str, Any] = runpy.run_path(str(DEPLOY / "monitoring" / "dashboard.py"))["dashboard"]()
+EXPRESSIONS = [
+    (panel["title"], target["expr"].replace("$__rate_interval", "5m"))
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+
+
+def test_the_dashboard_is_what_its_source_says() -> None:
+    """`python deploy/monitoring/dashboard.py > deploy/monitoring/dashboard.json` writes it again."""
+    assert json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text()) == DASHBOARD
+
+
+@pytest.mark.parametrize(("title", "expression"), EXPRESSIONS)
+def test_panels_show_metrics_that_exist_of_the_chosen_pods(title: str, expression: str) -> None:
+    """A panel without data looks like a quiet night."""
+    used = re.findall(r"\b((?:entra_fast|process)_[a-z0-9_]+)(.)", expression)
+    assert used
+    for name, follows in used:
+        assert re.sub(r"_bucket$", "", name) in DOCUMENTED
+        assert follows == "{"
+    assert expression.count('namespace=~"$namespace", pod=~"$pod"') == len(used)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: apt install prometheus)")
+def test_prometheus_understands_every_panel(tmp_path: Path) -> None:
+    """As recording rules, which promtool parses as Prometheus does."""
+    rules = [{"record": f"panel:{index}", "expr": expr} for index, (_, expr) in enumerate(EXPRESSIONS)]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
