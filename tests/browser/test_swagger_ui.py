@@ -99,7 +99,9 @@ async def test_authorize_signs_in_and_the_operation_works(documentation: Page) -
     await page.get_by_role("button", name="GET /cases").first.click()
     await page.get_by_role("button", name="Try it out").click()
     await page.get_by_role("button", name="Execute").click()
-    await expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+    await expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text(
+        "200"
+    )
     await expect(page.locator(".live-responses-table")).to_contain_text("Ada Lovelace")
 
 
@@ -109,5 +111,7 @@ async def test_the_operation_shows_what_it_requires(documentation: Page) -> None
     await page.get_by_role("button", name="GET /cases").first.click()
     await page.get_by_role("button", name="Try it out").click()
     await page.get_by_role("button", name="Execute").click()
-    await expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("401")
+    await expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text(
+        "401"
+    )
     await expect(page.locator(".live-responses-table")).to_contain_text("Bearer realm=")

@@ -3,11 +3,8 @@ cycle."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import aiohttp
 import pytest
@@ -24,6 +21,7 @@ from support.bearer import (
     STEP_UP,
     Services,
     Situation,
+    aiohttp_server,
     async_validator,
     bearer,
     send,
@@ -65,34 +63,6 @@ def application(entra: EntraID) -> web.Application:
     app.router.add_get("/ws", socket)
     app.router.add_get("/{anything}", cases)
     return app
-
-
-@contextmanager
-def aiohttp_server(make: Callable[[], web.Application]) -> Iterator[str]:
-    """An application on its own loop, in a thread."""
-    loop = asyncio.new_event_loop()
-    started: Any = threading.Event()
-    url: list[str] = []
-    stop = asyncio.Event()
-
-    async def run() -> None:
-        runner = web.AppRunner(make())
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        started.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
-    assert started.wait(30)
-    try:
-        yield url[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
 
 
 @contextmanager

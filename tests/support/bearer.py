@@ -15,6 +15,7 @@ Each responds with JSON `{"oid": ...}`, null where there are no claims.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -362,3 +363,33 @@ def server_process(command: Sequence[str], **environ: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+@contextmanager
+def aiohttp_server(make: Callable[[], Any]) -> Iterator[str]:
+    """An application on its own loop, in a thread."""
+    from aiohttp import web
+
+    loop = asyncio.new_event_loop()
+    started: Any = threading.Event()
+    url: list[str] = []
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        runner = web.AppRunner(make())
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    assert started.wait(30)
+    try:
+        yield url[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

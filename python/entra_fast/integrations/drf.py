@@ -4,7 +4,7 @@
 
     class Cases(APIView):
         permission_classes = [needs(Require(scope="cases.read"))]
-        def get(self, request): return Response({"caller": request.auth.authorized_party})
+        def get(self, request): return Response({"caller": claims(request).authorized_party})
 
 What belongs here: authentication and permission classes. Settings are those of `django.py` (`ENTRA_ID`), and
 where its middleware runs, too, a token is verified once.
@@ -34,7 +34,7 @@ from entra_fast.integrations._bearer import is_preflight
 from entra_fast.integrations._refusal import Refusal, no_token
 from entra_fast.require import Require
 
-__all__ = ["EntraIDAuthentication", "EntraUser", "needs"]
+__all__ = ["EntraIDAuthentication", "EntraUser", "claims", "needs"]
 
 
 class EntraUser:
@@ -85,22 +85,37 @@ class EntraIDAuthentication(BaseAuthentication):
         guard.begin()
         plain = request._request
         verified = getattr(plain, "entra", None)
-        claims: Claims | None = verified.claims if isinstance(verified, django.Verified) else None
-        if claims is None:
+        found: Claims | None = verified.claims if isinstance(verified, django.Verified) else None
+        if found is None:
             incoming = django._incoming(plain)
             try:
                 token = guard.read_token(incoming, optional=True)
                 if token is None:
                     return None
-                claims = guard.verify(token, incoming)
+                found = guard.verify(token, incoming)
             except Refusal as refusal:
                 raise _Refused(refusal) from None
-            plain.entra = django.Verified(claims)  # type: ignore[attr-defined]
-        return EntraUser(claims), claims
+            plain.entra = django.Verified(found)  # type: ignore[attr-defined]
+        return EntraUser(found), found
 
     def authenticate_header(self, request: Request) -> str:
         """The challenge for a request without a token."""
         return no_token(django.guard().realm).challenge or ""
+
+
+def claims(request: Request) -> Claims | None:
+    """The claims of the token of a request: `request.auth`, with its type.
+
+    Args:
+        request: the framework's request.
+
+    Returns:
+        None if no token came, or another class has authenticated the request.
+    """
+    if not isinstance(request.successful_authenticator, EntraIDAuthentication):
+        return None
+    found: Any = request.auth
+    return found  # type: ignore[no-any-return]
 
 
 def needs(requirement: Require) -> type[BasePermission]:
@@ -129,11 +144,10 @@ def needs(requirement: Require) -> type[BasePermission]:
                 request.method or "", headers.get("Origin"), headers.get("Access-Control-Request-Method")
             ):
                 return True
-            if not isinstance(request.successful_authenticator, EntraIDAuthentication):
+            if claims(request) is None:
                 return False
-            claims: Any = request.auth
             try:
-                django.guard().check(claims, requirement, request.path_info)
+                django.guard().check(claims(request), requirement, request.path_info)
             except Refusal as refusal:
                 raise _Refused(refusal) from None
             return True
