@@ -12,7 +12,6 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from entra_fast import Claims
@@ -65,7 +64,11 @@ def sync_validator(given: TokenValidator | None) -> TokenValidator:
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
     if given is None:
-        return _from_environment() if not _needs_discovery(os.environ) else _Discovered()
+        from entra_fast._arguments import Environment  # noqa: PLC0415 - not needed beside a sidecar
+
+        # The discovery document must not be fetched while the application is imported.
+        needs_discovery = Environment.read(os.environ).well_known is not None
+        return _Discovered() if needs_discovery else _from_environment()
     validate = getattr(given, "validate", None)
     if not callable(validate) or inspect.iscoroutinefunction(validate):
         raise TypeError(f"validator is a Validator or a SidecarValidator, not {type(given).__name__}")
@@ -156,11 +159,3 @@ def _from_environment() -> TokenValidator:
     from entra_fast.validate import Validator  # noqa: PLC0415 - see above
 
     return Validator.from_env()
-
-
-def _needs_discovery(variables: Mapping[str, str]) -> bool:
-    """Whether the environment is complete, but only with the discovery document, which must not be fetched
-    while the application is imported."""
-    complete = all(variables.get(f"AZURE_OPENID_CONFIG_{name}") for name in ("ISSUER", "JWKS_URI"))
-    named = variables.get("AZURE_APP_WELL_KNOWN_URL") and variables.get("AZURE_APP_CLIENT_ID")
-    return bool(named) and not complete
