@@ -16,8 +16,9 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Never, TypedDict, Unpack, final
+from typing import Any, Final, Literal, NamedTuple, Never, TypedDict, Unpack, final
 
+from entra_fast._native import Claims
 from entra_fast.errors import Forbidden, StepUpRequired
 
 __all__ = ["Alternative", "Require"]
@@ -202,7 +203,8 @@ class Require:
             StepUpRequired: only the level of authentication is missing. The user can sign in again.
             TypeError: `claims` are no claims, such as None where a token is optional.
         """
-        if not isinstance(claims, Mapping):
+        # Claims first: the question whether something is a mapping is a slow one.
+        if not isinstance(claims, Claims) and not isinstance(claims, Mapping):
             raise TypeError(f"check() takes the claims of a verified token, not {type(claims).__name__}")
         token = _Token(claims)
         if not token.is_access_token:
@@ -293,8 +295,7 @@ class Require:
 _STEP_UP: Final = ("acr_too_low", "auth_context_missing")
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(NamedTuple):
     """A condition that a token fails."""
 
     code: str
@@ -305,23 +306,42 @@ class _Missing:
 class _Token:
     """The claims that conditions are compared with. A claim of an unexpected type counts as absent."""
 
-    __slots__ = ("_claims", "is_access_token", "kind", "roles", "scopes")
+    __slots__ = ("_get", "_scopes", "roles")
 
     def __init__(self, claims: Mapping[str, Any]) -> None:
-        self._claims = claims
-        tenant, idtyp = claims.get("tid"), claims.get("idtyp")
+        self._get = claims.get
+        self._scopes: list[str] | None = None
         self.roles = self._strings("roles")
-        scopes = claims.get("scp")
-        if tenant is None and scopes is None:
-            scopes = claims.get("scope")  # RFC 9068, section 2.2.3: what other providers call it
-        self.scopes = scopes.split(" ") if isinstance(scopes, str) else []
-        named = isinstance(claims.get("client_id"), str) and tenant is None
-        self.is_access_token = bool(
-            self.roles or any(self.scopes) or (idtyp and isinstance(idtyp, str)) or named
-        )
-        self.kind: str | None = "app" if idtyp == "app" else ("user" if any(self.scopes) else None)
-        if tenant is None and "scp" not in claims and self.kind == "user":
-            self.kind = None  # other providers' machines have a `scope`, too
+
+    @property
+    def is_access_token(self) -> bool:
+        """Whether it has what ID tokens do not have."""
+        if self.roles or self.scopes:
+            return True
+        if (idtyp := self._get("idtyp")) and isinstance(idtyp, str):
+            return True
+        return isinstance(self._get("client_id"), str) and self._get("tid") is None
+
+    @property
+    def scopes(self) -> list[str]:
+        """The words of `scp`; in tokens of other providers, of `scope` (RFC 9068, section 2.2.3)."""
+        if self._scopes is None:
+            self._scopes = self._words()
+        return self._scopes
+
+    def _words(self) -> list[str]:
+        scopes = self._get("scp")
+        if scopes is None and self._get("tid") is None:
+            scopes = self._get("scope")
+        return [word for word in scopes.split(" ") if word] if isinstance(scopes, str) else []
+
+    @property
+    def kind(self) -> str | None:
+        """`app`, `user`, or None where it cannot be known."""
+        if self._get("idtyp") == "app":
+            return "app"
+        # Other providers' machines have a `scope`, too.
+        return "user" if self.scopes and self._get("scp") is not None else None
 
     def __str__(self) -> str:
         unknown = "this token, with neither scp nor idtyp 'app',"
@@ -329,22 +349,22 @@ class _Token:
 
     def missing(self, wanted: Alternative) -> list[_Missing]:
         """What of the alternative the token lacks, in the order in which conditions are reported."""
-        missing = []
+        missing: list[_Missing] = []
         if wanted.kind is not None and wanted.kind != self.kind:
             missing.append(_Missing(f"{wanted.kind}_required", ""))
-        if wanted.tenant is not None and _lower(self._claims.get("tid")) != wanted.tenant:
+        if wanted.tenant is not None and _lower(self._get("tid")) != wanted.tenant:
             missing.append(_Missing("tenant_required", _named("tenant", wanted.tenant)))
-        missing += [
-            _Missing("role_missing", _named("role", r), r) for r in wanted.roles if r not in self.roles
-        ]
-        missing += [
-            _Missing("scope_missing", _named("scope", s), s) for s in wanted.scopes if s not in self.scopes
-        ]
+        for role in wanted.roles:
+            if role not in self.roles:
+                missing.append(_Missing("role_missing", _named("role", role), role))
+        for scope in wanted.scopes:
+            if scope not in self.scopes:
+                missing.append(_Missing("scope_missing", _named("scope", scope), scope))
         if wanted.groups:
             groups = [group.lower() for group in self._strings("groups")]
             code = "groups_overage" if not groups and self._has_groups_overage() else "group_missing"
             missing += [_Missing(code, _named("group", g), g) for g in wanted.groups if g not in groups]
-        if wanted.acr_at_least is not None and not _reaches(self._claims.get("acr"), wanted.acr_at_least):
+        if wanted.acr_at_least is not None and not _reaches(self._get("acr"), wanted.acr_at_least):
             missing.append(_Missing("acr_too_low", _named("acr", wanted.acr_at_least), wanted.acr_at_least))
         if wanted.auth_contexts:
             contexts = self._strings("acrs")
@@ -360,12 +380,12 @@ class _Token:
         return len(missing) - step_up + never, step_up
 
     def _strings(self, name: str) -> list[str]:
-        value = self._claims.get(name)
+        value = self._get(name)
         return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
     def _has_groups_overage(self) -> bool:
-        names = self._claims.get("_claim_names")
-        return (isinstance(names, Mapping) and "groups" in names) or self._claims.get("hasgroups") is True
+        names = self._get("_claim_names")
+        return (isinstance(names, Mapping) and "groups" in names) or self._get("hasgroups") is True
 
 
 # --- words ---

@@ -72,12 +72,17 @@ class Guard:
         self.realm = challenge.check_realm(realm)
         self.verified_only = True
 
-    def exempt(self, incoming: Incoming) -> bool:
-        """Whether the request needs no token: an excluded path, or a CORS preflight request."""
+    def exempt(self, incoming: Incoming, more: Exclusions | None = None) -> bool:
+        """Whether the request needs no token: an excluded path, or a CORS preflight request.
+
+        Args:
+            more: further exclusions.
+        """
         if incoming.preflight:
             self._count("preflight")
             return True
-        if self.exclusions.match(incoming.method, incoming.path):
+        every = (self.exclusions,) if more is None else (self.exclusions, more)
+        if any(one.match(incoming.method, incoming.path) for one in every):
             self._count("excluded")
             return True
         return False

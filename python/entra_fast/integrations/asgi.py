@@ -132,6 +132,7 @@ class _Middleware:
 
     def __init__(self, entra: EntraID, app: ASGIApp, exclude: Iterable[str]) -> None:
         self._entra = entra
+        self._guard = entra._guard
         self._app = app
         self._exclusions = Exclusions(exclude)
 
@@ -145,10 +146,8 @@ class _Middleware:
             return
         incoming = incoming_of(scope)
         try:
-            if self._exclusions.match(incoming.method, incoming.path):
-                scope[self._entra._scope_key] = None
-            else:
-                scope[self._entra._scope_key] = await self._entra._guard.admit(incoming)
+            exempt = self._guard.exempt(incoming, self._exclusions)
+            scope[self._entra._scope_key] = None if exempt else await self._guard.authenticate(incoming)
         except Refusal as refusal:
             await respond(refusal, orjson.dumps(self._entra.body(refusal)), scope, receive, send)
             return
