@@ -126,6 +126,16 @@ _ROWS: Final = (
         check="credential",
         remedy="use the federated token of this application",
     ),
+    Kind(
+        700025,
+        "invalid_client",
+        401,
+        text="Client is public so neither 'client_assertion' nor 'client_secret' should be presented.",
+        when="a single-page application sends a credential with a code or a refresh token",
+        check="credential",
+        remedy="send no credential from a single-page application; if the application has a back end that "
+        "signs users in, remove singlePageApplication: true from its manifest",
+    ),
     # The request
     Kind(
         900144,
@@ -230,9 +240,27 @@ _ROWS: Final = (
         "invalid_grant",
         400,  # status observed
         text="Assertion failed signature validation. [Reason - {reason}]",
-        when="the signature of the user's token is not valid, or the token is an application's own",
+        when="the signature of the user's token is not valid, or it is no token of this provider",
         check="assertion",
         remedy="send an access token that this provider issued to a user for the calling application",
+    ),
+    Kind(
+        7000114,
+        "unauthorized_client",
+        400,
+        text="Application '{client_id}' is not allowed to make application on-behalf-of calls.",
+        when="on behalf of: the token is an application's own, not a user's",
+        check="assertion",
+        remedy="send a user's access token; use client credentials where no user is involved",
+    ),
+    Kind(
+        240002,
+        "invalid_grant",
+        400,
+        text="Input id_token cannot be used as 'urn:ietf:params:oauth:grant-type:jwt-bearer' grant.",
+        when="on behalf of: the token is an ID token",
+        check="assertion",
+        remedy="send the user's access token for the calling application instead of the ID token",
     ),
     Kind(
         500133,
@@ -289,8 +317,17 @@ _ROWS: Final = (
         "invalid_grant",
         400,
         text="Provided grant is invalid or malformed. {reason}",
-        when="the code or refresh token belongs to another client or redirect URI",
+        when="the code or refresh token belongs to another client",
         check="code",
+    ),
+    Kind(
+        500112,
+        "invalid_client",
+        401,
+        text="The reply address '{redirect_uri}' does not match the reply address '{expected}' provided when requesting Authorization code.",
+        when="the `redirect_uri` of the token request is not that of the authorization request",
+        check="code",
+        remedy="repeat the redirect_uri of the authorization request exactly",
     ),
     Kind(
         70008,

@@ -19,6 +19,7 @@ from entra_fast._issuers import Issuer, IssuerChoice, P
 from entra_fast._native import MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import url_problem
+from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
 from entra_fast._provider.jwks_schedule import RefreshRules
@@ -55,6 +56,8 @@ class Part:
     native: NativeValidator
     jwks_uri: str | None
     http: HttpOptions
+    has_own_http: bool
+    """Whether `http` is the issuer's own, rather than the validator's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ def configure(
         fetching = options if source.http is None else checked_options(source.http)
         if source.jwks_uri is not None:
             fetching.check_environment()
-        parts.append(Part(names, native, source.jwks_uri, fetching))
+        parts.append(Part(names, native, source.jwks_uri, fetching, source.http is not None))
     return Configured(parts, refresh or RefreshRules(), clock, size)
 
 
@@ -208,16 +211,6 @@ async def discovered_async(issuer: Issuer, http: HttpOptions | AsyncHttpClient |
 def _completed(issuer: Issuer, found: KeyDiscovery) -> Issuer:
     named = issuer.issuer or found.issuer
     return dataclasses.replace(issuer, issuer=named, jwks_uri=found.jwks_uri, discovery=None)
-
-
-def new_http_client(options: HttpOptions) -> AsyncHttpClient:
-    try:
-        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - aiohttp is an extra
-    except ImportError:
-        from entra_fast._provider.blocking_http_client import BlockingHttpClient, ThreadedHttpClient  # noqa: PLC0415
-
-        return ThreadedHttpClient(BlockingHttpClient.from_options(options))
-    return HttpClient.from_options(options)
 
 
 def _names(setting: str, value: Iterable[str]) -> list[str]:
@@ -284,7 +277,7 @@ async def fetch_discovery_async(
     if http is None or isinstance(http, HttpOptions):
         options = checked_options(http)
         options.check_environment()
-        own = new_http_client(options)
+        own = transport.asynchronous(options)
         try:
             answer = await _get(own, url)
         finally:

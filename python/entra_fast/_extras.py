@@ -40,6 +40,7 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
     "litestar": {"litestar": "litestar"},
     "requests": {"requests": "requests"},
     "httpx": {"httpx": "httpx"},
+    "httpx2": {"httpx2": "httpx2"},
 }
 """For each extra the packages that must be there, with a module of each."""
 

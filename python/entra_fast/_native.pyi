@@ -35,7 +35,6 @@ __all__ = [
     "distrust_fast_signatures",
     "head_refusal",
     "host_name",
-    "introspected_claims",
     "is_form",
     "is_loopback_host",
     "is_own_page",
@@ -91,10 +90,6 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
     """The claims of a token, not verified. Never decide anything by them.
 
     Raises InvalidToken when it is not a JWT."""
-
-def introspected_claims(text: str) -> Claims:
-    """The claims of an introspection response (RFC 7662, section 2.2), from their JSON text. For responses of
-    a service that is trusted to have verified the token. Raises InvalidToken if they have no `exp`."""
 
 def unverified_issuer(token: str | bytes, max_token_bytes: int) -> str:
     """The issuer that a token names, not verified: it only chooses who verifies the token.

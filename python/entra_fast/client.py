@@ -1,166 +1,345 @@
-"""Lets a sidecar validate tokens, where it already holds the keys.
+"""Introspection of tokens by a sidecar (RFC 7662; docs/endpoints.md).
 
-    validator = AsyncSidecarValidator()    # NAIS_TOKEN_INTROSPECTION_ENDPOINT, as NAIS sets it
-    claims = await validator.validate(token)
+    from entra_fast.client import AsyncSidecarClient, SidecarClient
 
-What belongs here: the introspection endpoint of this project's sidecar and of Texas, behind the interface of
-a
-validator: the same claims, the same errors. What must never be here: verification.
+    sidecar = SidecarClient()                    # NAIS_TOKEN_INTROSPECTION_ENDPOINT
+    claims = sidecar.validate(token)             # raises InvalidToken, like a Validator
+    answer = sidecar.introspect(token)           # or: answer.active, answer.error
+
+What belongs here: the two clients and their result. Getting tokens from a sidecar belongs in
+`entra_fast.tokens`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
+import functools
 import os
-from typing import TYPE_CHECKING, Any, Final
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
-from entra_fast._native import ERROR_CODES, Claims, introspected_claims, parse_json
+import orjson
+
+from entra_fast import _native
+from entra_fast._claims import ClaimsView
 from entra_fast._net import url_problem
-from entra_fast._provider.blocking_http_client import BlockingHttpClient
-from entra_fast._provider.http_rules import HttpResponse
+from entra_fast._provider import transport
+from entra_fast._provider.http_options import HttpOptions
+from entra_fast._provider.http_rules import HttpFailure, HttpResponse, TokenTransport
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable
 
-if TYPE_CHECKING:
-    from entra_fast._provider.http_client import HttpClient
+__all__ = [
+    "AsyncSidecarClient",
+    "ConfigurationError",
+    "EntraFastError",
+    "IntrospectedClaims",
+    "Introspection",
+    "InvalidToken",
+    "KeysUnavailable",
+    "SidecarClient",
+]
 
-__all__ = ["AsyncSidecarValidator", "SidecarValidator"]
+INTROSPECTION_ENDPOINT: Final = "NAIS_TOKEN_INTROSPECTION_ENDPOINT"
+"""The variable that NAIS sets in an application with a sidecar."""
 
-VARIABLE: Final = "NAIS_TOKEN_INTROSPECTION_ENDPOINT"
+TIMEOUT: Final = 5.0
+"""Seconds. A sidecar needs less than a millisecond, unless it has to fetch keys first."""
+
+MAX_SHOWN: Final = 200
+"""Characters of a sidecar's own error that are shown."""
+
+ERROR_CODES = {
+    "token_inactive": "the sidecar says that the token is not active, for a reason without a code",
+    "sidecar_unavailable": "the sidecar could not be reached, or did not introspect the token",
+}
 
 
-class SidecarValidator:
-    """Validates tokens by asking the sidecar, from any number of threads.
+class IntrospectedClaims(ClaimsView):
+    """The claims of a token that a sidecar has verified: the interface of `Claims`."""
 
-    Args:
-        endpoint: URL of the sidecar's introspection endpoint; by default `NAIS_TOKEN_INTROSPECTION_ENDPOINT`.
-        identity_provider: the provider whose tokens are accepted, by its name in the sidecar's API.
+    __slots__ = ()
 
-    Raises:
-        ConfigurationError: the URL is missing or wrong; `setting` names it.
+
+@dataclass(frozen=True, slots=True)
+class Introspection:
+    """What a sidecar says about a token.
+
+    Attributes:
+        active: whether the token is valid.
+        claims: all its claims, if it is active.
+        error: why it is not active, as a sentence (docs/errors.md); it contains no part of the token.
+        code: the stable code of that reason.
     """
 
-    def __init__(self, endpoint: str | None = None, *, identity_provider: str = "entra_id") -> None:
-        self._request = _Request(endpoint, identity_provider)
-        self._http = BlockingHttpClient()
+    active: bool
+    claims: IntrospectedClaims | None = None
+    error: str | None = None
+    code: str | None = None
 
-    def validate(self, token: str | bytes) -> Claims:
-        """Have a token verified and return its claims.
+    def require_active(self) -> IntrospectedClaims:
+        """The claims of an active token.
+
+        Raises:
+            InvalidToken: it is not active.
+            KeysUnavailable: the sidecar has no keys to verify it with, which says nothing about the token.
+        """
+        if self.claims is not None:
+            return self.claims
+        code, message = self.code or "token_inactive", self.error or "token is not active"
+        if code == "keys_unavailable":
+            raise KeysUnavailable("keys_unavailable", message)
+        raise InvalidToken(code, message)
+
+
+class SidecarClient:
+    """Introspects tokens, from any number of threads. Needs the standard library only, and works after
+    `os.fork`.
+
+    Args:
+        introspection_endpoint: URL of `/api/v1/introspect`; by default `NAIS_TOKEN_INTROSPECTION_ENDPOINT`.
+        identity_provider: as the sidecar calls it.
+        timeout: maximum seconds for one introspection.
+
+    Raises:
+        ConfigurationError: the address is missing or wrong; `setting` names it.
+    """
+
+    def __init__(
+        self,
+        introspection_endpoint: str | None = None,
+        *,
+        identity_provider: str = "entra_id",
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._requests = _Requests(introspection_endpoint, identity_provider, timeout, os.environ)
+        self._http = transport.blocking(self._requests.http)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """A client for the sidecar that the environment names. The same as `SidecarClient()`.
+
+        Args:
+            environ: the environment; that of the process when None.
+
+        Raises:
+            ConfigurationError: `NAIS_TOKEN_INTROSPECTION_ENDPOINT` is missing or wrong.
+        """
+        return cls(_endpoint(environ))
+
+    def introspect(self, token: str | bytes) -> Introspection:
+        """What the sidecar says about a token.
 
         Args:
             token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: the token is rejected; the message is the sidecar's.
-            KeysUnavailable: the sidecar did not answer, which says nothing about the token.
+            KeysUnavailable: code `sidecar_unavailable`: the sidecar did not say anything about the token.
         """
-        fields = self._request.fields(token)
+        document = self._requests.document(token)
+        if document is None:
+            return TOO_LARGE
         try:
-            return _claims(self._http.post_form(self._request.url, fields))
-        except EntraFastError as error:
-            raise _translated(error) from None
+            return read(self._http.post_json(self._requests.url, document))
+        except HttpFailure as error:
+            raise _unavailable(error.message) from None
+
+    def validate(self, token: str | bytes) -> IntrospectedClaims:
+        """The claims of a token, like `Validator.validate`.
+
+        Args:
+            token: the token, without `Bearer `.
+
+        Raises:
+            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            KeysUnavailable: the sidecar cannot be reached, or has no keys.
+        """
+        return self.introspect(token).require_active()
+
+    def start(self) -> None:
+        """Nothing: for use in place of a `Validator`."""
+
+    def close(self) -> None:
+        """Nothing: no connection is kept open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-class AsyncSidecarValidator:
-    """Validates tokens by asking the sidecar, on an event loop. See `SidecarValidator`.
-
-    Args:
-        endpoint: as for `SidecarValidator`.
-        identity_provider: as for `SidecarValidator`.
+class AsyncSidecarClient:
+    """Introspects tokens, on any event loop. Arguments as for `SidecarClient`.
 
     Raises:
-        ConfigurationError: the URL is missing or wrong; `setting` names it.
+        ConfigurationError: the address is missing or wrong; `setting` names it.
     """
 
-    def __init__(self, endpoint: str | None = None, *, identity_provider: str = "entra_id") -> None:
-        self._request = _Request(endpoint, identity_provider)
-        self._pool: HttpClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_pool = importlib.util.find_spec("aiohttp") is not None
+    def __init__(
+        self,
+        introspection_endpoint: str | None = None,
+        *,
+        identity_provider: str = "entra_id",
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._requests = _Requests(introspection_endpoint, identity_provider, timeout, os.environ)
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TokenTransport] = WeakKeyDictionary()
 
-    async def validate(self, token: str | bytes) -> Claims:
-        """See `SidecarValidator.validate`."""
-        fields = self._request.fields(token)
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """A client for the sidecar that the environment names: see `SidecarClient.from_env`.
+
+        Args:
+            environ: the environment; that of the process when None.
+
+        Raises:
+            ConfigurationError: `NAIS_TOKEN_INTROSPECTION_ENDPOINT` is missing or wrong.
+        """
+        return cls(_endpoint(environ))
+
+    async def introspect(self, token: str | bytes) -> Introspection:
+        """See `SidecarClient.introspect`.
+
+        Args:
+            token: the token, without `Bearer `.
+
+        Raises:
+            KeysUnavailable: code `sidecar_unavailable`: the sidecar did not say anything about the token.
+        """
+        document = self._requests.document(token)
+        if document is None:
+            return TOO_LARGE
         try:
-            return _claims(await self._post(fields))
-        except EntraFastError as error:
-            raise _translated(error) from None
+            return read(await self._http().post_json(self._requests.url, document))
+        except HttpFailure as error:
+            raise _unavailable(error.message) from None
+
+    async def validate(self, token: str | bytes) -> IntrospectedClaims:
+        """See `SidecarClient.validate`.
+
+        Args:
+            token: the token, without `Bearer `.
+
+        Raises:
+            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            KeysUnavailable: the sidecar cannot be reached, or has no keys.
+        """
+        return (await self.introspect(token)).require_active()
+
+    async def start(self) -> None:
+        """Nothing: for use in place of an `AsyncValidator`."""
 
     async def aclose(self) -> None:
-        """Close the connections to the sidecar. They are opened again when another token comes."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._loop is asyncio.get_running_loop():
-            await pool.aclose()
+        """Close the connections of the running event loop. The client can be used again."""
+        http = self._clients.pop(asyncio.get_running_loop(), None)
+        if http is not None:
+            await http.aclose()
 
-    async def _post(self, fields: dict[str, str]) -> HttpResponse:
-        if not self._has_pool:
-            return await asyncio.to_thread(BlockingHttpClient().post_form, self._request.url, fields)
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _http(self) -> TokenTransport:
         loop = asyncio.get_running_loop()
-        if self._pool is None or self._loop is not loop:  # connections belong to the loop that made them
-            from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - loads aiohttp
+        http = self._clients.get(loop)
+        if http is None:
+            http = self._clients[loop] = transport.asynchronous(self._requests.http)
+        return http
 
-            self._pool, self._loop = HttpClient(), loop
-        return await self._pool.post_form(self._request.url, fields)
 
+class _Requests:
+    """What both clients send, and to where."""
 
-class _Request:
-    """Where and what to ask."""
-
-    def __init__(self, endpoint: str | None, identity_provider: str) -> None:
-        url = os.environ.get(VARIABLE) if endpoint is None else endpoint
-        if not url:
-            raise ConfigurationError(
-                "setting_missing", f"{VARIABLE} is not set: set it (NAIS does), or pass endpoint", VARIABLE
-            )
-        if (problem := url_problem(url)) is not None:
-            name = VARIABLE if endpoint is None else "endpoint"
+    def __init__(
+        self, endpoint: str | None, identity_provider: str, timeout: float, environ: Mapping[str, str]
+    ) -> None:
+        name = INTROSPECTION_ENDPOINT if endpoint is None else "introspection_endpoint"
+        self.url = _endpoint(environ) if endpoint is None else endpoint
+        if (problem := url_problem(self.url)) is not None:
             raise ConfigurationError("setting_invalid", f"{name} {problem}", name)
-        self.url = url
+        self.http = HttpOptions(timeout=timeout, proxy=False)  # loopback has no proxy
         self._identity_provider = identity_provider
 
-    def fields(self, token: str | bytes) -> dict[str, str]:
-        """The form (RFC 7662, section 2.1, with the sidecar's own field)."""
-        text = token.decode("ascii", "replace") if isinstance(token, bytes) else token
-        if not text.isascii():
-            raise InvalidToken("not_a_jwt", "token is not a JWT: expected base64url characters")
+    def document(self, token: str | bytes) -> dict[str, str] | None:
+        """The request for a token; None for one that no sidecar would read."""
+        if len(token) > _native.MAX_TOKEN_BYTES:
+            return None
+        text = token if isinstance(token, str) else token.decode("utf-8", "replace")
+        # A token has none of the characters that JSON cannot carry.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return {"identity_provider": self._identity_provider, "token": text}
 
 
-def _claims(response: HttpResponse) -> Claims:
-    """The claims in an introspection response.
+def _endpoint(environ: Mapping[str, str] | None) -> str:
+    url = (os.environ if environ is None else environ).get(INTROSPECTION_ENDPOINT, "").strip()
+    if not url:
+        raise ConfigurationError(
+            "setting_missing",
+            f"{INTROSPECTION_ENDPOINT} is not set: set it (NAIS does with a sidecar), or pass "
+            "introspection_endpoint",
+            INTROSPECTION_ENDPOINT,
+        )
+    return url
+
+
+def read(response: HttpResponse) -> Introspection:
+    """Read an introspection response.
 
     Raises:
-        InvalidToken: the token is not active.
-        KeysUnavailable: the response is another than that of a sidecar with keys.
+        KeysUnavailable: code `sidecar_unavailable`: it is none.
     """
-    document: Any = None
-    if response.status == 200:
-        try:
-            document = parse_json(response.body)
-        except ValueError:
-            document = None
-    if not isinstance(document, dict) or not isinstance(document.get("active"), bool):
-        raise KeysUnavailable(
-            "introspection_failed",
-            f"the sidecar did not answer the introspection, but with status {response.status}",
-        )
-    if document.pop("active"):
-        return introspected_claims(json.dumps(document))
-    reason = document.get("error")
-    message = reason if isinstance(reason, str) and reason.isprintable() else "the token is not active"
-    code = next(
-        (code for code, text in ERROR_CODES.items() if message.startswith(text.partition("{}")[0])), None
+    try:
+        document = _native.parse_json(response.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise _unavailable(f"it answered with status {response.status} and no JSON object")
+    active = document.pop("active", None)
+    if response.status != 200 or not isinstance(active, bool):
+        raise _unavailable(f"it answered with status {response.status}{_reason(document)}")
+    if active:
+        if not isinstance(document.get("exp"), int | float):
+            raise _unavailable("its answer has no 'exp'")
+        return Introspection(True, IntrospectedClaims(orjson.dumps(document).decode()))
+    error = document.get("error")
+    error = error if isinstance(error, str) and error else "token is not active"
+    return Introspection(False, None, error, _code(error))
+
+
+def _reason(document: dict[str, Any]) -> str:
+    """The sidecar's own words for a refusal."""
+    description = document.get("error_description")
+    if not isinstance(description, str) or not description.isprintable():
+        return ""
+    return f": {description[:MAX_SHOWN]}"
+
+
+def _unavailable(reason: str) -> KeysUnavailable:
+    return KeysUnavailable("sidecar_unavailable", f"the sidecar did not introspect the token: {reason}")
+
+
+@functools.cache
+def _sentences() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """The sentences of introspection, with their codes. A sentence may go on with details."""
+    return tuple(
+        (re.compile(re.escape(sentence).replace(r"\{\}", ".*") + r"(?:$|[:;,])"), code)
+        for code, sentence in _native.ERROR_CODES.items()
     )
-    if code == "keys_unavailable":
-        raise KeysUnavailable("keys_unavailable", message)
-    if code is None:
-        raise InvalidToken("token_inactive", message[:500])
-    raise InvalidToken(code, message[:500])
 
 
-def _translated(error: EntraFastError) -> EntraFastError:
-    """An error of the HTTP client as one of validation."""
-    if isinstance(error, InvalidToken | KeysUnavailable):
-        return error
-    return KeysUnavailable("introspection_failed", f"the sidecar could not be asked: {error.message}")
+def _code(error: str) -> str:
+    return next((code for pattern, code in _sentences() if pattern.match(error)), "token_inactive")
+
+
+TOO_LARGE: Final = Introspection(False, None, _native.ERROR_CODES["token_too_large"], "token_too_large")
+"""What a sidecar would say about a token that is too large to be sent."""

@@ -38,12 +38,12 @@ from entra_fast._arguments import (
     fetch_discovery,
     fetch_discovery_async,
     key_fetcher,
-    new_http_client,
     refuse_discovery,
 )
 from entra_fast._issuers import Issuer, IssuerChoice, P
 from entra_fast._native import Claims, KeySet, unverified_claims, unverified_header
 from entra_fast._native import Validator as NativeValidator
+from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys, jitter
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
@@ -486,7 +486,9 @@ class _LoopPart:
 
     @classmethod
     def of(cls, part: Part, configured: Configured, client: AsyncHttpClient | None) -> _LoopPart:
-        keys = None if part.jwks_uri is None else _LoopKeys(part, part.jwks_uri, configured.rules, client)
+        keys = None
+        if part.jwks_uri is not None:
+            keys = _LoopKeys(part, part.jwks_uri, configured.rules, None if part.has_own_http else client)
         return cls(part.issuers, part.native, keys, AsyncValidation(part.native, keys, configured.clock))
 
 
@@ -509,7 +511,7 @@ class _LoopKeys:
         self._forget_ended_loop()
         if self._keys is None:
             if self._http is None and self._own_http is None:
-                self._own_http = new_http_client(self._options)
+                self._own_http = transport.asynchronous(self._options)
             client = self._http or self._own_http
             assert client is not None  # noqa: S101 - for the type checker
             self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from support.provider import Provider
 from support.sidecars import Started, StartSidecar
-from support.wire import Answer, request_bytes
+from support.wire import Answer, read_answer, request_bytes
 
 BODY = json.dumps({"identity_provider": "entra_id", "target": "api://c.n.a/.default"}).encode()
 CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
@@ -154,11 +155,14 @@ async def test_probes_on_the_main_listener_obey_the_caller_check(
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
-        ("Cookie: canary=" + "x" * 8200 + "\r\n", "8190 bytes"),
-        ("X" * 8200 + ": canary\r\n", "8190 bytes"),
+        ("Cookie: canary=" + "x" * 32_768 + "\r\n", "32768 bytes"),
+        ("X" * 32_769 + ": canary\r\n", "32768 bytes"),
+        ("".join(f"X-{i}: {'x' * 8_000} canary\r\n" for i in range(5)), "32768 bytes"),
+        ("Cookie: canary=" + "x" * 400_000 + "\r\n", "32768 bytes"),
+        ("".join(f"X-{i}: {'x' * 30_000} canary\r\n" for i in range(10)), "32768 bytes"),
         ("".join(f"X-{i}: canary\r\n" for i in range(130)), "128 header fields"),
     ],
-    ids=["value", "name", "number"],
+    ids=["value", "name", "sum", "huge value", "huge sum", "number"],
 )
 async def test_too_large_header_fields_are_431(sidecar: Started, lines: str, named: str) -> None:
     """RFC 6585, section 5: the sentence says the limit."""
@@ -167,12 +171,43 @@ async def test_too_large_header_fields_are_431(sidecar: Started, lines: str, nam
     refused(await sidecar.call.send(request), 431, named, "canary", "xxxx")
 
 
+@pytest.mark.parametrize("pieces", [1, 7])
+async def test_header_fields_up_to_32_kib_together_are_accepted(sidecar: Started, pieces: int) -> None:
+    """Applications forward cookies and baggage: in one field or in several, up to the last byte."""
+    bare = request_bytes("POST", "/api/v1/token", BODY, {"Content-Type": "application/json"})
+    fields = bare.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n"
+    size = sum(len(line.replace(b": ", b":")) for line in fields.splitlines(keepends=True))
+    for count in (1, 4):
+        left = 32_768 - size
+        lines = b""
+        for i in range(count):
+            length = left if i == count - 1 else left // 2
+            lines += b"X-%d:%b\r\n" % (i, b"c" * (length - len("X-0:\r\n")))
+            left -= length
+        for extra, status in ((b"", 200), (b"c", 431)):
+            request = bare.replace(b"Host: ", lines.replace(b"X-0:", b"X-0:" + extra) + b"Host: ")
+            reader, writer = await sidecar.call.connect()
+            step = len(request) // pieces + 1
+            for at in range(0, len(request), step):
+                writer.write(request[at : at + step])
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            answer = await read_answer(reader)
+            writer.close()
+            assert answer.status == status, answer.body
+
+
+async def test_a_request_line_is_limited(sidecar: Started) -> None:
+    """431 with the limit, and nothing of the line."""
+    refused(await sidecar.call.get("/" + "canary" * 1500), 431, "8190 bytes", "canary")
+
+
 async def test_refused_heads_are_counted(sidecar: Started) -> None:
     """By status, as requests to no endpoint."""
     for headers, status in (
         ({"Host": "a@b"}, "400"),
         ({"Transfer-Encoding": "gzip"}, "415"),
-        ({"Cookie": "x" * 9000}, "431"),
+        ({"Cookie": "x" * 33_000}, "431"),
     ):
         series = f'entra_fast_requests_total{{endpoint="other",status="{status}"}}'
         before = await sidecar.metric(series)

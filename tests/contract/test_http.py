@@ -377,7 +377,7 @@ async def test_pipelined_requests_are_answered_in_order(sidecar: Started, provid
         (HEAD + b"X: a\r\n b\r\n\r\n", 400),
         (b"POST /api/v1/token HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
         (b"GET canary-4711 HTTP/1.1\r\nHo\x00st: canary-4711\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nX: " + b"canary-4711" * 2000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"canary-4711" * 3000 + b"\r\n\r\n", 431),
     ],
 )
 async def test_what_is_not_http_is_refused_without_an_echo(

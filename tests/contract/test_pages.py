@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from entra_fast._http.limits import MAX_FIELDS, MAX_FIELDS_BYTES, MAX_LINE_BYTES
 from entra_fast._metrics import Metrics
 from entra_fast._provider import oauth
 from entra_fast._provider.token_client import MAX_FETCHES, MAX_SUBJECT_TOKEN_BYTES
 from entra_fast._provider.tokens import LONG_MARGIN
 from entra_fast.sidecar.http import openapi, requests
-from entra_fast.sidecar.http.protocol import MAX_FIELD_BYTES, MAX_HEADER_FIELDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -67,9 +67,9 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
     assert f"at most {requests.MAX_BODY_BYTES} bytes" in page
     assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
     assert f"1 to {MAX_SUBJECT_TOKEN_BYTES} characters" in page
+    assert f"the request line is larger than {MAX_LINE_BYTES} bytes" in page
     assert (
-        f"larger than {MAX_FIELD_BYTES} bytes, or there are more than {MAX_HEADER_FIELDS} header fields"
-        in page
+        f"larger than {MAX_FIELDS_BYTES} bytes together, or there are more than {MAX_FIELDS} of them" in page
     )
     assert f"more than {MAX_FETCHES} different tokens" in page
     assert f"until {LONG_MARGIN:.0f} s before it expires" in page

@@ -31,8 +31,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 from entra_fast import _extras
-from entra_fast._arguments import new_http_client
 from entra_fast._native import SigningKey
+from entra_fast._provider import transport
 from entra_fast.validate import AsyncValidator, HttpOptions, InvalidToken, KeysUnavailable, Validator
 
 # RFC 8037, appendix A.1.
@@ -187,6 +187,15 @@ def check_modules() -> None:
         ("entra_fast", None),
         ("entra_fast.validate", None),
         ("entra_fast.errors", None),
+        ("entra_fast.client", None),
+        ("entra_fast.tokens", None),
+        ("entra_fast.tokens.aiohttp", None),
+        ("entra_fast.tokens.grpc", "grpc"),
+        ("entra_fast.tokens.httpx", "httpx"),
+        ("entra_fast.tokens.httpx2", "httpx2"),
+        ("entra_fast.tokens.requests", "requests"),
+        ("entra_fast.testing", None),
+        ("entra_fast.testing._local", "dev"),
         ("entra_fast.sidecar", None),
         ("entra_fast.generator", "dev"),
         ("entra_fast.emulator", "dev"),
@@ -254,7 +263,7 @@ def main() -> None:
     for kind in kinds:
         check_validation(kind)
     assert not has["aiohttp"] or "aiohttp" in sys.modules
-    client = type(new_http_client(HttpOptions())).__name__
+    client = type(transport.asynchronous(HttpOptions())).__name__
     assert client == ("HttpClient" if has["aiohttp"] else "ThreadedHttpClient")
     check_commands()
     check_modules()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from entra_fast.sidecar.http import internals
-from entra_fast.sidecar.http.internals import OVERRIDDEN, PRIVATE_NAMES, missing_parts
+from entra_fast._http import internals
+from entra_fast._http.internals import OVERRIDDEN, PRIVATE_NAMES, missing_parts
 from support.fast_path import Connection, fast_path_answers, introspection, status, token_request
 from support.provider import Provider, after
 from support.sidecars import Started, StartSidecar, eventually

@@ -11,9 +11,9 @@ import pytest
 from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from entra_fast import _native
-from entra_fast.sidecar.http import server
+from entra_fast._http import server
+from entra_fast._http.protocol import StrictProtocol
 from entra_fast.sidecar.http.fast_path import MAX_HELD_BYTES, FastPathProtocol
-from entra_fast.sidecar.http.protocol import SidecarProtocol
 from support.fast_path import (
     TARGET,
     TOKEN,
@@ -132,7 +132,7 @@ async def test_the_deadline_does_not_end_a_request_that_the_sidecar_does_not_rea
         connection.send(token_request())
         await slow.received(1)
         (protocol,) = [c for c in slow.running.api.connections if c._request_in_progress]
-        assert isinstance(protocol, SidecarProtocol)
+        assert isinstance(protocol, StrictProtocol)
         connection.send(b"".join(between) + introspection("a")[:-1])
         await eventually(lambda: _not_read(protocol))
         first = protocol._deadline
@@ -144,11 +144,11 @@ async def test_the_deadline_does_not_end_a_request_that_the_sidecar_does_not_rea
     assert await slow.metric("entra_fast_receive_timeouts_total") == 0
 
 
-async def _not_read(protocol: SidecarProtocol) -> bool:
+async def _not_read(protocol: StrictProtocol) -> bool:
     return protocol._buffer_paused and protocol._deadline is not None
 
 
-async def _has_another_deadline(protocol: SidecarProtocol, first: asyncio.TimerHandle | None) -> bool:
+async def _has_another_deadline(protocol: StrictProtocol, first: asyncio.TimerHandle | None) -> bool:
     return protocol._deadline not in (None, first)
 
 
@@ -169,7 +169,7 @@ async def test_a_deadline_means_nothing_on_a_connection_that_is_closing(
         connection.send(token_request())
         await slow.received(1)
         (protocol,) = [c for c in slow.running.api.connections if c._request_in_progress]
-        assert isinstance(protocol, SidecarProtocol)
+        assert isinstance(protocol, StrictProtocol)
         connection.send(token_request()[:20])
         await eventually(lambda: _has_another_deadline(protocol, None))
         stopping = asyncio.create_task(slow.running.stop())
@@ -180,7 +180,7 @@ async def test_a_deadline_means_nothing_on_a_connection_that_is_closing(
         await stopping
 
 
-async def _deadline_is_over(protocol: SidecarProtocol) -> bool:
+async def _deadline_is_over(protocol: StrictProtocol) -> bool:
     return protocol._deadline is None
 
 

@@ -320,7 +320,7 @@ def test_validators_of_the_wrong_kind() -> None:
     """One for threads would stop an event loop, and the other way round."""
     with pytest.raises(TypeError, match="AsyncValidator"):
         AsyncGuard("test", validator())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Validator or a SidecarValidator"):
+    with pytest.raises(TypeError, match="Validator or a SidecarClient"):
         SyncGuard("test", _validators.AsyncFromEnvironment())  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from entra_fast import Claims, Require
-from entra_fast.client import AsyncSidecarValidator
+from entra_fast.client import AsyncSidecarClient
 from entra_fast.integrations.fastapi import BearerToken, EntraID
 from entra_fast.validate import AsyncValidator
 from support.bearer import (
@@ -256,6 +256,6 @@ def test_mistakes() -> None:
 
 def test_a_sidecar_is_a_validator() -> None:
     """By one argument. See tests/integrations/test_sidecar.py for its answers."""
-    entra = EntraID(AsyncSidecarValidator("http://127.0.0.1:1/api/v1/introspect"))
+    entra = EntraID(AsyncSidecarClient("http://127.0.0.1:1/api/v1/introspect"))
     with uvicorn_server(application(entra)) as url:
         assert send(url, "/cases", bearer(token())).status == 503

@@ -22,7 +22,7 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.serving import make_server
 
 from entra_fast import ConfigurationError, Require
-from entra_fast.client import SidecarValidator
+from entra_fast.client import SidecarClient
 from entra_fast.integrations.flask import EntraID
 from entra_fast.validate import Validator
 from support.bearer import (
@@ -309,7 +309,7 @@ def test_wiring_mistakes_are_found_at_once(arguments: dict[str, Any], kind: type
 
 def test_another_validator_for_a_test_and_a_sidecar() -> None:
     """A sidecar is a validator, and `use` swaps one for the time being."""
-    entra = EntraID(validator=SidecarValidator("http://127.0.0.1:1/introspect"))
+    entra = EntraID(validator=SidecarClient("http://127.0.0.1:1/introspect"))
     client = application(entra).test_client()
     headers = dict([bearer(token(**USER, scp="x"))])
     assert client.get("/cases", headers=headers).status_code == 503

@@ -46,7 +46,7 @@ def who() -> bytes:
     return b"" if found is None else (found.object_id or "").encode()
 
 
-class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class Handlers(grpc.GenericRpcHandler):
     """Any method responds with the caller's object id; `Watch` and `Talk` are streams."""
 
     def service(self, call: Any) -> Any:

@@ -1,132 +1,82 @@
-"""Validation by a real sidecar, behind the interface of a validator."""
+"""Validation by a real sidecar, in a framework of threads and in one of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import pytest
+from fastapi import FastAPI
+from flask import Flask
 
-from entra_fast import Claims, ConfigurationError, InvalidToken, KeysUnavailable, Require
-from entra_fast.client import AsyncSidecarValidator, SidecarValidator
-from support.key_server import Answer, KeyServer
-from support.provider import CLIENT_ID, Provider
+from entra_fast import Claims, Require
+from entra_fast.client import AsyncSidecarClient, SidecarClient
+from entra_fast.integrations import fastapi, flask
+from support.bearer import bearer, send, uvicorn_server, waitress_server
+from support.provider import Provider
 from support.sidecars import StartSidecar
 
-Validate = Callable[[str], Awaitable[Claims]]
+
+@contextmanager
+def with_flask(endpoint: str) -> Iterator[str]:
+    app = Flask(__name__)
+    entra = flask.EntraID(app, SidecarClient(endpoint))
+
+    @app.get("/cases")
+    @entra.require(Require(app=True, role="reader"))
+    def cases() -> dict[str, Any]:
+        return {"roles": entra.claims and entra.claims.roles}
+
+    with waitress_server(app) as url:
+        yield url
 
 
-@pytest.fixture(params=["threads", "loop", "loop without aiohttp"])
-def validating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Both classes, behind one function."""
+@contextmanager
+def with_fastapi(endpoint: str) -> Iterator[str]:
+    entra = fastapi.EntraID(AsyncSidecarClient(endpoint))
+    app = FastAPI(lifespan=entra.lifespan)
 
-    def make(endpoint: str) -> Validate:
-        if request.param == "threads":
-            blocking = SidecarValidator(endpoint)
-            return lambda token: asyncio.to_thread(blocking.validate, token)
-        if request.param == "loop without aiohttp":
-            monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-        return AsyncSidecarValidator(endpoint).validate
+    async def cases(who: Any) -> dict[str, Any]:
+        return {"roles": who.roles}
 
-    return make
+    cases.__annotations__ = {"who": Annotated[Claims, entra(Require(app=True, role="reader"))]}
+    app.get("/cases")(cases)
+    with uvicorn_server(app) as url:
+        yield url
 
 
+@pytest.mark.parametrize("serve", [with_flask, with_fastapi])
 async def test_a_sidecar_validates(
-    provider: Provider, start: StartSidecar, validating: Callable[[str], Any]
+    provider: Provider, start: StartSidecar, serve: Callable[[str], Any]
 ) -> None:
-    """The claims are of the same type as those of the library, and meet the same requirements."""
+    """The same responses as with a validator, and claims with the same interface; the sidecar has the
+    keys."""
     sidecar = await start()
-    validate = validating(f"http://{sidecar.running.address}/api/v1/introspect")
-    claims = await validate(provider.mint(roles=["reader"], idtyp="app", big=2**70))
-    assert isinstance(claims, Claims)
-    assert claims.roles == ("reader",)
-    assert claims["big"] == 2**70
-    assert claims.expires_at > time.time()
-    assert "active" not in claims
-    claims.require(Require(app=True, role="reader"))
-    for token, code in (
-        (provider.mint(aud="other"), "wrong_audience"),
-        (provider.mint(exp=1, nbf=None, iat=1), "token_expired"),
-        (provider.mint()[:-8] + "AAAAAAAA", "signature_invalid"),
-        ("x.y.z", "not_a_jwt"),
-        ("æ", "not_a_jwt"),
-    ):
-        with pytest.raises(InvalidToken) as caught:
-            await validate(token)
-        assert caught.value.code == code
+    good = provider.mint(roles=["reader"], idtyp="app")
+    expected = (
+        (good, 200, None),
+        (provider.mint(roles=["other"], idtyp="app"), 403, "insufficient_scope"),
+        (provider.mint(nonce="an ID token"), 403, "insufficient_scope"),
+        (provider.mint(aud="other"), 401, "invalid_token"),
+        (good[:-8] + "AAAAAAAA", 401, "invalid_token"),
+        ("x.y.z", 401, "invalid_token"),
+    )
+    with serve(f"http://{sidecar.running.address}/api/v1/introspect") as url:
+        for token, status, error in expected:
+            response = await asyncio.to_thread(send, url, "/cases", bearer(token))
+            assert response.status == status, response
+            if error is None:
+                assert response.json == {"roles": ["reader"]}
+            else:
+                assert response.challenge["error"] == error
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Answer(status=500),
-        Answer(status=404, body="not found"),
-        Answer(body="{}"),
-        Answer(body="[]"),
-        Answer(body='{"active":"true","exp":9999999999}'),
-        Answer(body='{"active":true,"active":true}'),
-        Answer(body='{"active":false,"error":"keys of the token issuer are not available: x"}'),
-    ],
-    ids=["500", "404", "empty", "no object", "no boolean", "twice", "no keys"],
-)
-async def test_what_is_no_verdict_says_nothing_about_the_token(
-    answer: Answer, validating: Callable[[str], Any]
-) -> None:
-    """A broken sidecar is 503, never a rejected token and never an accepted one."""
-    with KeyServer() as server:
-        server.answers["/introspect"] = answer
-        with pytest.raises(KeysUnavailable):
-            await validating(f"{server.base_url}/introspect")("a.b.c")
-
-
-async def test_a_sidecar_that_is_not_there(validating: Callable[[str], Any]) -> None:
-    """The error says so, without the token."""
-    with pytest.raises(KeysUnavailable, match="the sidecar could not be asked") as caught:
-        await validating("http://127.0.0.1:1/introspect")("secret-token-secret-token")
-    assert caught.value.code == "introspection_failed"
-    assert "secret" not in str(caught.value)
-
-
-async def test_a_sentence_of_another_sidecar(validating: Callable[[str], Any]) -> None:
-    """Texas has sentences of its own; their code is `token_inactive`."""
-    with KeyServer() as server:
-        body = json.dumps({"active": False, "error": "invalid: ExpiredSignature"})
-        server.answers["/introspect"] = Answer(body)
-        with pytest.raises(InvalidToken, match="invalid: ExpiredSignature") as caught:
-            await validating(f"{server.base_url}/introspect")("a.b.c")
-        assert caught.value.code == "token_inactive"
-
-
-async def test_claims_without_an_expiry_are_not_accepted(validating: Callable[[str], Any]) -> None:
-    """An active token without `exp` is no token that we would have accepted."""
-    with KeyServer() as server:
-        server.answers["/introspect"] = Answer('{"active":true,"aud":"x"}')
-        with pytest.raises(InvalidToken) as caught:
-            await validating(f"{server.base_url}/introspect")("a.b.c")
-        assert caught.value.code == "claim_missing"
-
-
-@pytest.mark.parametrize("kind", [SidecarValidator, AsyncSidecarValidator])
-def test_the_endpoint_is_found_in_the_environment(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """NAIS names it. A missing or wrong one is found when the object is made."""
-    monkeypatch.delenv("NAIS_TOKEN_INTROSPECTION_ENDPOINT", raising=False)
-    with pytest.raises(ConfigurationError, match="NAIS_TOKEN_INTROSPECTION_ENDPOINT is not set"):
-        kind()
-    monkeypatch.setenv("NAIS_TOKEN_INTROSPECTION_ENDPOINT", "http://sidecar.example/introspect")
-    with pytest.raises(ConfigurationError, match="must be an https URL"):
-        kind()
-    monkeypatch.setenv("NAIS_TOKEN_INTROSPECTION_ENDPOINT", "http://127.0.0.1:7164/api/v1/introspect")
-    kind()
-
-
-async def test_connections_are_closed_and_opened_again(provider: Provider, start: StartSidecar) -> None:
-    """`aclose` belongs to the framework's life cycle; a token that comes later is validated all the same."""
-    sidecar = await start()
-    validator = AsyncSidecarValidator(f"http://{sidecar.running.address}/api/v1/introspect")
-    for _ in range(2):
-        assert (await validator.validate(provider.mint()))["aud"] == CLIENT_ID
-        await validator.aclose()
+@pytest.mark.parametrize("serve", [with_flask, with_fastapi])
+def test_a_sidecar_that_is_not_there(serve: Callable[[str], Any]) -> None:
+    """503, which says nothing about the token."""
+    with serve("http://127.0.0.1:1/api/v1/introspect") as url:
+        response = send(url, "/cases", bearer("a.b.c"))
+        assert response.status == 503
+        assert response.headers["Retry-After"]

@@ -244,12 +244,13 @@ class Caller:
 
     async def redeem(self, application: str, code: str, **changes: str | None) -> Answer:
         found = self.local.registry.find(self.name(application))
+        own = {"client_id": found.client_id} if found.single_page else self.credentials(application)
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": found.reply_urls[0],
             "code_verifier": VERIFIER,
-            **self.credentials(application),
+            **own,
             **changes,
         }
         kept = {name: value for name, value in form.items() if value is not None}

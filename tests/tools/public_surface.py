@@ -13,6 +13,7 @@ import importlib
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ PUBLIC = (
     "entra_fast.errors",
     "entra_fast.require",
     "entra_fast.challenge",
+    "entra_fast.tokens",
+    "entra_fast.tokens.aiohttp",
+    "entra_fast.tokens.grpc",
+    "entra_fast.tokens.httpx",
+    "entra_fast.tokens.httpx2",
+    "entra_fast.tokens.requests",
     "entra_fast.client",
     "entra_fast.integrations",
     "entra_fast.integrations.aiohttp",
@@ -35,6 +42,7 @@ PUBLIC = (
     "entra_fast.integrations.flask",
     "entra_fast.integrations.grpc",
     "entra_fast.integrations.starlette",
+    "entra_fast.testing",
     "entra_fast.emulator",
 )
 
@@ -130,7 +138,7 @@ def _members(path: str, kind: type) -> Iterator[str]:
             prefix = "async def" if inspect.iscoroutinefunction(value) else "def"
             yield f"  {prefix} {path}.{name}{_signature(value)}"
         else:
-            yield f"  {path}.{name}: {declared.get(name, type(value).__name__)}"
+            yield f"  {path}.{name}: {_Written.of(declared.get(name, type(value).__name__))}"
 
 
 def _signature(value: Any) -> str:
@@ -156,6 +164,8 @@ class _Written:
         """An annotation: text, as `from __future__ import annotations` leaves it."""
         if value is inspect.Parameter.empty:
             return value
+        if isinstance(value, typing.ForwardRef):  # of a NamedTuple
+            value = value.__forward_arg__
         return cls(value if isinstance(value, str) else repr(value))
 
     @classmethod

@@ -468,7 +468,7 @@ async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> N
     )
     async with local_system(options) as system:
         assert system.emulator.base_url.startswith("https://127.0.0.1:")
-        assert [await sidecar.running.service.readiness() for sidecar in system.sidecars] == [None]
+        assert all([(await sidecar.running.service.readiness()).ready for sidecar in system.sidecars])
         ready = f"{system.generator.base_url}/readyz"
         async with aiohttp.ClientSession() as client, client.get(ready) as response:
             assert response.status == 200

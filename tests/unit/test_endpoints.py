@@ -99,5 +99,5 @@ async def test_a_tenant_that_does_not_exist_is_named_by_its_code(
     http.failure, http.answer = None, HttpResponse(400, {}, body)
     with pytest.raises(ProviderError) as caught:
         await finder.find()
-    assert f"answered 400{shown} when asked" in caught.value.message
+    assert caught.value.message.endswith(f"answered 400 instead of 200{shown}")
     assert "canary" not in caught.value.message

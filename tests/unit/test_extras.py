@@ -24,6 +24,18 @@ COMMANDS = {
     "explain": ["explain", "dev-gcp:a:a", "dev-gcp:b:b"],
     "serve": ["serve"],
 }
+NOWHERE = ["--url", "http://127.0.0.1:1/"]
+WITHOUT_EXTRA = {
+    "validate": (["--issuer", "i", "--audience", "a", "--jwks-uri", "http://127.0.0.1:1/", "a.b.c"], 1),
+    "inspect": (["a.b.c"], 1),
+    "token": (["a:b:c", *NOWHERE], 3),
+    "exchange": (["a:b:c", "token", *NOWHERE], 3),
+    "introspect": (["token", *NOWHERE], 3),
+    "health": (NOWHERE, 3),
+    "env": (["a:b:c", *NOWHERE], 3),
+}
+"""Commands that need no extra: arguments, and the exit status with them."""
+
 SMALL = """
 import sys
 
@@ -87,6 +99,25 @@ def test_a_command_without_its_extra_is_one_line(command: str) -> None:
             f"entra-fast: this command needs the package '{package}': pip install 'entra-fast[{extra}]'\n"
         )
         assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_every_command_is_known_here() -> None:
+    """A new command belongs in one of the two lists above."""
+    shown = run("from entra_fast.cli.main import main; main(['--help'])", hidden=set()).stdout
+    listed = re.findall(r"^    ([a-z][a-z-]+)(?:  |$)", shown.partition("commands:")[2], re.MULTILINE)
+    assert set(listed) == set(COMMANDS) | set(WITHOUT_EXTRA)
+
+
+@pytest.mark.parametrize("command", WITHOUT_EXTRA)
+def test_other_commands_need_no_extra(command: str) -> None:
+    """They do what they can with the small library."""
+    arguments, status = WITHOUT_EXTRA[command]
+    hidden = {module for modules in _extras.EXTRAS.values() for module in modules.values()} | {"uvloop"}
+    program = "from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = run(program, command, *arguments, hidden=hidden)
+    assert done.returncode == status, done.stderr
+    assert "pip install" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

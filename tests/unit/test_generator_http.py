@@ -13,12 +13,16 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urljoin, urlsplit
 import aiohttp
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from entra_fast._native import unverified_claims
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.emulator import LocalEntraId, RunningEmulator
+from entra_fast.errors import ProviderError
 from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
 from entra_fast.generator import settings as settings_module
+from entra_fast.generator.login import Logins
+from entra_fast.generator.provider import Provider
 from entra_fast.generator.sessions import SessionStore
 from support.pages import Form
 
@@ -386,6 +390,46 @@ async def test_the_providers_errors_are_passed_on(browser: Browser) -> None:
         assert answer["error_codes"] == [code]
 
 
+async def test_a_provider_that_repeats_the_request_reveals_no_secret(world: World) -> None:
+    """What was sent as credential, code, verifier or assertion is removed from the provider's errors."""
+    sent: list[dict[str, str]] = []
+
+    async def echo(request: web.Request) -> web.Response:
+        sent.append({name: str(value) for name, value in (await request.post()).items()})
+        text = await request.text() + json.dumps(sent[-1])
+        return web.json_response({"error": "invalid_grant", "error_description": text}, status=400)
+
+    app = web.Application()
+    app.router.add_post("/token", echo)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/token"
+    provider = Provider(replace(world.settings.provider, token_endpoint=url), world.settings.outbound)
+    login = Logins().begin("start")
+    try:
+        for request in (
+            provider.client_credentials("api://a.b.c/.default"),
+            provider.on_behalf_of("api://a.b.c/.default", "canary.subject-token.signature"),
+            provider.redeem(login, "canary-code-0123", "http://127.0.0.1/oauth2/callback"),
+        ):
+            with pytest.raises(ProviderError) as caught:
+                await request
+            assert "client_id" in caught.value.message
+            for name in ("client_secret", "client_assertion", "assertion", "code", "code_verifier"):
+                secret = sent[-1].get(name)
+                assert secret is None or secret not in caught.value.message
+            assert "canary" not in caught.value.message
+    finally:
+        await provider.aclose()
+        await runner.cleanup()
+    assert [form["grant_type"].rpartition(":")[2] for form in sent] == [
+        "client_credentials",
+        "jwt-bearer",
+        "authorization_code",
+    ]
+
+
 async def test_a_browser_gets_a_page_that_explains_the_refusal(browser: Browser) -> None:
     """The provider's words, and what to change in which manifest."""
     await browser.log_in()
@@ -502,7 +546,7 @@ async def test_every_answer_is_guarded(path: str, browser: Browser) -> None:
     assert "Access-Control-Allow-Origin" not in headers
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "", "[::1"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "10.0.0.1"])
 async def test_a_foreign_host_is_refused(host: str, browser: Browser) -> None:
     """DNS rebinding: a page of evil.example that suddenly resolves to this machine reads no token."""
     status, _, body = await browser.go(

@@ -74,6 +74,7 @@ def test_the_library_loads_little() -> None:
         "entra_fast._provider.http_options",
         "entra_fast._provider.jwks",
         "entra_fast._provider.jwks_schedule",
+        "entra_fast._provider.transport",
         "entra_fast._signatures",
         "entra_fast._validation",
         "entra_fast.errors",

@@ -7,11 +7,12 @@ import gc
 import json
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytest_asyncio
 
+from entra_fast._provider.http_rules import HttpResponse
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable
 from entra_fast.validate import AsyncValidator, Claims, HttpOptions, Issuer, KeySet, Validator
 from support.key_server import Answer, KeyServer
@@ -312,6 +313,32 @@ async def test_a_token_of_another_issuer_causes_no_request(make: Make) -> None:
         validator = make(issuers=[Issuer(issuer=OURS, jwks_uri=server.keys_url)])
         assert await code(validator, SAME_KID[0].token(iss=THEIRS)) == "wrong_issuer"
         assert server.requests == []
+
+
+async def test_a_client_is_for_issuers_without_options_of_their_own() -> None:
+    """What an `Issuer` says about its requests holds also where the validator gets an HTTP client."""
+
+    class Client:
+        asked: ClassVar[list[str]] = []
+
+        async def get(self, url: str, *, accept: str = "") -> HttpResponse:
+            self.asked.append(url)
+            return HttpResponse(200, {}, jwks(SAME_KID[0]).encode())
+
+        async def aclose(self) -> None:
+            raise AssertionError("it belongs to the caller")
+
+    with KeyServer(jwks(SAME_KID[1])) as theirs:
+        issuers = [
+            Issuer(issuer=OURS, jwks_uri="https://keys.example"),
+            Issuer(issuer=THEIRS, jwks_uri=theirs.keys_url, http=HttpOptions()),
+        ]
+        async with AsyncValidator(
+            audience=AUDIENCE, issuers=issuers, http=Client(), clock=clock
+        ) as validator:
+            await validator.validate(SAME_KID[0].token(iss=OURS))
+            await validator.validate(SAME_KID[1].token(iss=THEIRS))
+        assert (Client.asked, theirs.fetches()) == (["https://keys.example"], 1)
 
 
 async def test_readiness_of_several_issuers() -> None:

@@ -9,10 +9,11 @@ import socket
 
 import pytest
 
+from entra_fast._http import listener as listener_module
+from entra_fast._http.limits import SPARE_FILES, possible_connections
+from entra_fast._http.listener import stop_accepting
 from entra_fast.errors import ConfigurationError
-from entra_fast.sidecar.http import listener as listener_module
-from entra_fast.sidecar.http.listener import listen, listen_together, stop_accepting
-from entra_fast.sidecar.process.running import SPARE_FILES, _possible_connections
+from entra_fast.sidecar.http.listener import listen, listen_together
 
 
 def test_an_address_without_an_ip_is_refused() -> None:
@@ -74,8 +75,8 @@ def test_the_limit_of_open_files_is_raised_as_far_as_possible() -> None:
     assert low + 100 <= hard or hard == resource.RLIM_INFINITY
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
-        assert _possible_connections(used + 50) == used + 50
+        assert possible_connections(used + 50) == used + 50
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == used + 50 + SPARE_FILES
-        assert _possible_connections(1) == 1
+        assert possible_connections(1) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

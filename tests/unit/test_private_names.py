@@ -1,5 +1,5 @@
-"""Private parts of aiohttp, uvloop and asyncio are used in sidecar/http only, and only those that its list
-names."""
+"""Private parts of aiohttp, uvloop and asyncio are used by the strict protocol and the fast path only,
+and only those that their list names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from types import ModuleType
 import pytest
 
 import entra_fast
-from entra_fast.sidecar.http.internals import PRIVATE_NAMES
+from entra_fast._http.internals import PRIVATE_NAMES
 
 PACKAGE = Path(entra_fast.__file__).parent
 FOREIGN = ("aiohttp", "asyncio", "uvloop")
-ALLOWED = "entra_fast.sidecar.http."
+ALLOWED = ("entra_fast._http.", "entra_fast.sidecar.http.fast_path")
 DOCUMENTED = frozenset({"_exit", "_replace"})
 """Public in spite of the underscore: `os._exit`, and `_replace` of named tuples."""
 
@@ -117,12 +117,12 @@ def uses_in(name: str) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(ALLOWED)])
 def test_no_other_module_uses_private_parts_of_aiohttp_uvloop_or_asyncio(name: str) -> None:
-    """Outside sidecar/http there is none, so an update of these libraries can break nothing else."""
+    """Elsewhere there is none, so an update of these libraries can break nothing else."""
     assert uses_in(name) == set()
 
 
 def test_the_list_is_complete_and_names_nothing_else() -> None:
-    """sidecar/http uses exactly the private names that internals.py lists, and so checks at start."""
+    """Those modules use exactly the private names that internals.py lists, and so checks at start."""
     found = {private for name in MODULES if name.startswith(ALLOWED) for private, _ in uses_in(name)}
     assert found == {each.name for each in PRIVATE_NAMES}
 
@@ -140,9 +140,9 @@ def test_each_private_name_is_explained() -> None:
         ("def f(loop): loop._ready.clear()", {"_ready"}),
         ("def f(server): return getattr(server, '_connections')", {"_connections"}),
         ("class Protocol:\n    def f(self): return self._waiter", set()),
-        ("class SidecarRunner:\n    async def _make_server(self): return None", {"_make_server"}),
-        ("class SidecarServer:\n    def f(self): return self._kwargs", {"_kwargs"}),
-        ("class SidecarServer:\n    def f(self): return super()._make_request", {"_make_request"}),
+        ("class StrictRunner:\n    async def _make_server(self): return None", {"_make_server"}),
+        ("class StrictServer:\n    def f(self): return self._kwargs", {"_kwargs"}),
+        ("class StrictServer:\n    def f(self): return super()._make_request", {"_make_request"}),
         ("from asyncio.sslproto import _SSLProtocolTransport", {"_SSLProtocolTransport"}),
         ("import aiohttp._websocket", {"_websocket"}),
         ("from aiohttp._websocket import mask", {"_websocket"}),
@@ -152,5 +152,5 @@ def test_each_private_name_is_explained() -> None:
 )
 def test_the_scanner_finds_what_it_should(code: str, expected: set[str]) -> None:
     """Uses through a variable, `getattr`, `self` of a subclass, an override and an import; nothing else."""
-    module = importlib.import_module("entra_fast.sidecar.http.protocol")
+    module = importlib.import_module("entra_fast._http.protocol")
     assert {name for name, _ in used(module, ast.parse(code))} == expected

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import entra_fast
-from entra_fast import _native
-from entra_fast.errors import Forbidden, InvalidToken, StepUpRequired
+from entra_fast.errors import Forbidden, StepUpRequired
 from entra_fast.require import MAX_ALTERNATIVES, Require
 from support.tokens import ABSENT, TENANT, signer, validator
 
@@ -342,13 +341,3 @@ def test_only_claims_are_checked(claims: Any) -> None:
     """None, where a token is optional, is no token with everything."""
     with pytest.raises(TypeError, match="check\\(\\) takes the claims"):
         Require.any_token().check(claims)
-
-
-def test_claims_of_an_introspection_meet_requirements() -> None:
-    """What a sidecar has verified is of the same type, and has its times."""
-    claims = _native.introspected_claims('{"exp":2000.5,"iat":1000,"scp":"cases.read","tid":"t"}')
-    claims.require(scope="cases.read")
-    assert (claims.expires_at, claims.issued_at) == (2000.5, 1000.0)
-    for text in ("[]", "{", '{"iat":1}', '{"exp":"soon"}'):
-        with pytest.raises(InvalidToken):
-            _native.introspected_claims(text)

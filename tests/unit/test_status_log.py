@@ -67,6 +67,13 @@ def test_readiness_is_logged_when_it_changes(recorded: Recorded) -> None:
     assert recorded.lines() == [("ready", {})]
 
 
+def test_a_start_that_takes_some_seconds_is_no_problem(recorded: Recorded) -> None:
+    """There is a line if it takes longer than that."""
+    recorded.reason = "no keys yet"
+    assert recorded.lines() == recorded.lines() == []
+    assert recorded.lines() == [("not ready", {"reason": "no keys yet"})]
+
+
 def test_reasons_that_alternate_do_not_fill_the_log(recorded: Recorded) -> None:
     """Not ready for an hour, with another reason each second: at most a line a minute."""
     logged = 0

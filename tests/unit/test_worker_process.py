@@ -149,7 +149,7 @@ async def test_a_worker_sends_its_last_spans_before_it_ends(ends: Ends, provider
         OTEL_BSP_SCHEDULE_DELAY="3600000",  # not by itself
     )
     await ends.greeted(provider)
-    ends.channel.send("serve")
+    ends.channel.send("serve", began=0.0)
     await ends.says("serving")
     body = json.dumps({"identity_provider": "entra_id", "token": "a"}).encode()
     headers = {"Content-Type": "application/json", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}

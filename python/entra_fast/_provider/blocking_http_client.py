@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import encodings.idna  # noqa: F401 - so that no thread imports it for the first name that it looks up
 import functools
 import http.client
@@ -26,7 +27,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from entra_fast._net import proxies_from
 from entra_fast._provider.http_options import HttpOptions
@@ -45,7 +46,13 @@ from entra_fast._provider.http_rules import (
     trusting_context,
 )
 
+if TYPE_CHECKING:
+    from entra_fast._settings.model import OutboundSettings  # not needed for validating tokens
+
 T = TypeVar("T")
+
+MAX_THREADS = 64
+"""Maximum number of simultaneous requests of a `ThreadedHttpClient`; further ones wait for a thread."""
 
 _PIECE = 65_536
 _MAX_PROXY_HEAD = 16_384
@@ -90,6 +97,12 @@ class BlockingHttpClient:
             proxies=options.proxies(),
             headers=options.headers,
         )
+
+    @classmethod
+    def from_settings(cls, settings: OutboundSettings) -> Self:
+        """See `HttpClient.from_settings`."""
+        limits = HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout)
+        return cls(limits, ca_bundle=settings.ca_bundle, proxies=settings.proxies)
 
     def get(self, url: str, *, accept: str = JSON, timeout: float | None = None) -> HttpResponse:
         """GET. Any status but a redirect is an answer.
@@ -205,17 +218,52 @@ class BlockingHttpClient:
 
 
 class ThreadedHttpClient:
-    """`HttpClient` where aiohttp is not installed: each request runs in a thread."""
+    """`HttpClient` where aiohttp is not installed: each request runs in a thread of its own pool."""
 
     def __init__(self, client: BlockingHttpClient | None = None) -> None:
         self._client = client or BlockingHttpClient()
+        # Threads are started when they are needed. asyncio's own executor has a handful of them, which slow
+        # requests would occupy.
+        self._threads = concurrent.futures.ThreadPoolExecutor(
+            MAX_THREADS, thread_name_prefix="entra_fast-http"
+        )
 
     async def get(self, url: str, *, accept: str = JSON) -> HttpResponse:
         """See `BlockingHttpClient.get`."""
-        return await asyncio.to_thread(self._client.get, url, accept=accept)
+        return await self._run(functools.partial(self._client.get, url, accept=accept))
+
+    async def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """See `BlockingHttpClient.post_form`."""
+        return await self._run(
+            functools.partial(self._client.post_form, url, fields, headers=headers, timeout=timeout)
+        )
+
+    async def post_json(
+        self,
+        url: str,
+        document: object,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """See `BlockingHttpClient.post_json`."""
+        return await self._run(functools.partial(self._client.post_json, url, document, timeout=timeout))
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Let the threads end. Requests in progress are bounded, and are not waited for."""
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, request: Callable[[], HttpResponse]) -> HttpResponse:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, request)
+        except RuntimeError:  # of the executor, after `aclose`
+            raise HttpFailure("connect_failed", "the HTTP client is closed") from None
 
 
 class _Patience:

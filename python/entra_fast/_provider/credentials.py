@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
 
 from entra_fast import _clock, _native
+from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
+
+ERROR_CODES = {"credential_unusable": "the application's credential cannot be read"}
+
+_Result = TypeVar("_Result")
 
 REJECTION_MEMORY = 300.0
 """Seconds for which a rejection counts if nothing tries the credential again (credential_try.py). Without
@@ -206,3 +211,48 @@ class Credentials:
         """Why no token can be requested with this credential, or None."""
         state, reason = self.state()
         return reason if state in ("rejected", "unreadable") else None
+
+
+async def authenticated(
+    credentials: Credentials,
+    kind: ProviderKind,
+    token_endpoint: str,
+    clock: Callable[[], float],
+    attempt: Callable[[dict[str, str]], Awaitable[_Result]],
+) -> _Result:
+    """The result of a request that proves who the application is; during a rotation of credentials, of one
+    attempt for each of them until one is accepted.
+
+    Args:
+        kind: which errors reject a credential.
+        clock: seconds since the epoch.
+        attempt: sends the request with these form fields, which are new for each attempt.
+
+    Raises:
+        ProviderError: that of the attempt, or `credential_unusable` if no credential can be read.
+    """
+    failure: ProviderError | None = None
+    for credential in credentials.in_order():
+        try:
+            fields = credentials.fields(credential, token_endpoint, clock())
+        except ConfigurationError as error:
+            # A missing successor must not hide why the current credential was rejected.
+            failure = failure or ProviderError("credential_unusable", error.message)
+            continue
+        try:
+            result = await attempt(fields)
+        except ProviderError as error:
+            if error.error != "invalid_client":
+                if kind.rejects(error):
+                    credentials.rejected(error)
+                raise
+            failure = ProviderError(*error.args)
+            continue
+        credentials.accepted(credential)
+        return result
+    assert failure is not None, "there is always a credential"  # noqa: S101
+    if kind.rejects(failure):
+        credentials.rejected(failure)
+    # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep the
+    # user's token until the garbage collector runs.
+    raise ProviderError(*failure.args)

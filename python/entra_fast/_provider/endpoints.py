@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,10 +29,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 RETRY_PAUSE = (0.05, 0.25)
 """Seconds before the single retry of a request that got no answer at all."""
 
-AADSTS = re.compile(rb"AADSTS[0-9]{1,8}")
-MAX_ERROR_BYTES = 16_384
-"""Maximum number of bytes of an error that are searched for a code."""
-
 COOL_DOWN = 1.0
 """Seconds after a failure within which callers get that failure instead of a new attempt."""
 
@@ -48,6 +43,23 @@ class Endpoints:
     issuer: str
     jwks_uri: str
     token_endpoint: str
+
+
+async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) -> Discovery:
+    """The discovery document, in one attempt.
+
+    Args:
+        issuer: according to the settings; None for that of the document.
+
+    Raises:
+        HttpFailure: there was no answer.
+        DiscoveryError: the answer is no usable document.
+    """
+    response = await http.get(url)
+    if response.status != 200:
+        # Entra ID says here that a tenant does not exist (AADSTS90002).
+        raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
+    return parse_discovery(response.body, url, issuer=issuer)
 
 
 class EndpointFinder:
@@ -101,6 +113,14 @@ class EndpointFinder:
             raise ProviderError(*self._failure.args)  # a new one for each caller: tracebacks would add up
         return await self._ask()
 
+    async def token_endpoint(self) -> str:
+        """The token endpoint, which needs no discovery where it is set.
+
+        Raises:
+            ProviderError: as `find`.
+        """
+        return self._settings.token_endpoint or (await self.find()).token_endpoint
+
     async def _ask(self) -> Endpoints:
         return await self._requests.join("document", self._fetch)
 
@@ -137,13 +157,7 @@ class EndpointFinder:
 
     async def _attempt(self, url: str) -> Discovery:
         try:
-            response = await self._http.get(url)
-            if response.status != 200:
-                # Entra ID says here that a tenant does not exist (AADSTS90002).
-                raise DiscoveryError(
-                    "discovery_failed", f"the discovery document's URL {not_ok(url, response)}"
-                )
-            document = parse_discovery(response.body, url, issuer=self._settings.issuer)
+            document = await fetch_document(self._http, url, self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

@@ -27,6 +27,7 @@ from entra_fast._provider.http_rules import (
     forget_frames,
     form_request,
     get_request,
+    json_request,
     trusting_context,
 )
 from entra_fast._settings.model import OutboundSettings
@@ -64,6 +65,7 @@ class HttpClient:
         self._headers = headers or {}
         self._trace_configs = list(trace_configs)
         self._answered = answered
+        self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -126,6 +128,16 @@ class HttpClient:
         """POST of form fields; otherwise like `get`."""
         return await self._request(form_request(url, fields, headers), timeout)
 
+    async def post_json(
+        self,
+        url: str,
+        document: object,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse:
+        """POST of a JSON document; otherwise like `get`."""
+        return await self._request(json_request(url, document), timeout)
+
     async def aclose(self) -> None:
         """Close all connections. The client cannot be used afterwards."""
         self._closed = True
@@ -155,6 +167,7 @@ class HttpClient:
                 headers=request.headers,
                 allow_redirects=False,
                 proxy=route.proxy.url if route.proxy is not None else None,
+                ssl=self._trusting(route),
                 timeout=aiohttp.ClientTimeout(
                     total=overall, connect=limits.connect_timeout, sock_read=limits.read_timeout
                 ),
@@ -201,20 +214,23 @@ class HttpClient:
         response.close()  # not worth reading to its end
         raise route.too_large(limit)
 
+    def _trusting(self, route: Route) -> ssl.SSLContext | bool:
+        """TLS of our own: never the context that aiohttp made when it was imported, which trusts nobody in a
+        sidecar (sidecar/process/aiohttp_import.py). Made when it is first needed, or to check the CA bundle:
+        it reads a file of many authorities."""
+        if self._context is None and (
+            self._ca_bundle is not None or route.tls or (route.proxy is not None and route.proxy.tls)
+        ):
+            self._context = trusting_context(self._ca_bundle)
+        return True if self._context is None else self._context
+
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             if self._closed:
                 raise HttpFailure("connect_failed", "the HTTP client is closed")
-            # Never the context that aiohttp made when it was imported: sidecar/process/aiohttp_import.py.
-            context = trusting_context(self._ca_bundle)
             options: dict[str, Any] = {"socket_factory": _Socket.of} if _VERSION >= (3, 12) else {}
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=context,
-                    limit=MAX_CONNECTIONS,
-                    keepalive_timeout=30,
-                    **options,
-                ),
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=30, **options),
                 cookie_jar=aiohttp.DummyCookieJar(),  # no state from one user's request to the next
                 auto_decompress=False,
                 trace_configs=self._trace_configs,

@@ -93,6 +93,28 @@ class AsyncHttpClient(Protocol):
     async def aclose(self) -> None: ...
 
 
+class TokenTransport(AsyncHttpClient, Protocol):
+    """The interface for callers that request tokens: `HttpClient`, or `ThreadedHttpClient` without
+    aiohttp."""
+
+    async def post_form(
+        self,
+        url: str,
+        fields: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse: ...
+
+    async def post_json(
+        self,
+        url: str,
+        document: object,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - lowers the client's own limit
+    ) -> HttpResponse: ...
+
+
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "entra-fast"}
 
 

@@ -12,7 +12,8 @@ import email.utils
 import math
 import re
 import secrets
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -309,3 +310,30 @@ def http_date(value: str) -> float | None:
         return None if moment is None else float(email.utils.mktime_tz(moment))
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
+
+
+def without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
+    """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
+    parts = {
+        part
+        for text in sent
+        for part in (text, urllib.parse.quote_plus(text), *text.split("."))
+        if len(part) >= 8
+    }
+    # The assertion type is no secret, and stays readable.
+    parts -= {JWT_BEARER_ASSERTION, urllib.parse.quote_plus(JWT_BEARER_ASSERTION)}
+
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            for part in parts:
+                value = value.replace(part, "[removed]")
+        return value
+
+    return ProviderError(
+        error.code,
+        str(clean(error.message)),
+        error.status,
+        str(clean(error.error)),
+        error.retry_after,
+        {name: clean(value) for name, value in error.details.items()},
+    )

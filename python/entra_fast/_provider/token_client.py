@@ -17,15 +17,14 @@ from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider.back_off import NotAsked
 from entra_fast._provider.expiring import ExpiringMap
-from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.renewal import RENEWAL_RETRY_PAUSE, Renewals
 from entra_fast._provider.replication import RenewalLeftToAnother, Replicas, Replication
 from entra_fast._provider.retry import Retrying
-from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import (
     CLIENT_CREDENTIALS,
     ON_BEHALF_OF,
     AcquiredToken,
+    ClientIdentity,
     Demand,
     Fetch,
     FetchedToken,
@@ -41,6 +40,8 @@ from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 
 MAX_SUBJECT_TOKEN_BYTES = 65_536
+MAX_CLAIMS_BYTES = 8192
+"""Maximum size of a claims challenge."""
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
 
@@ -48,6 +49,8 @@ PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
 MAX_IMPATIENT = 10_000
 """Maximum number of tokens for which it is remembered that their renewal fails or takes long."""
+MAX_CHALLENGED = 10_000
+"""Maximum number of tokens of which it is remembered when one was requested that meets a claims challenge."""
 REFUSAL_MEMORY = 1.0
 """Seconds for which a failed request is not repeated; its error answers in the meantime."""
 MAX_REFUSALS = 4096
@@ -58,6 +61,7 @@ NOT_REMEMBERED = frozenset({"endpoints_unknown", "credential_unusable"})
 ERROR_CODES = {
     "subject_token_expired": "the user's token has expired, so nothing is acquired on behalf of that user",
     "subject_token_invalid": "the user's token is empty, too large or has characters no token has",
+    "claims_invalid": "the claims challenge is not a JSON object, or is too large",
     "too_many_fetches": "too many different tokens are being fetched from the provider at once",
 }
 
@@ -79,24 +83,42 @@ class Acquirer(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Endpoint(Protocol):
+    """Where tokens are requested: the provider's token endpoint, or a sidecar."""
+
+    @property
+    def provider(self) -> ClientIdentity: ...
+
+    @property
+    def credential_rejected(self) -> bool: ...
+
+    def scope_for(self, target: str) -> str: ...
+
+    async def request(self, wanted: WantedToken, deadline: float, *, new: bool) -> FetchedToken:
+        """One attempt. `new`: a token from a cache does not do."""
+
+
 class TokenClient:
-    """Acquires and exchanges tokens through a cache. Belongs to one event loop.
+    """Acquires and exchanges tokens through a cache. Belongs to one event loop, except for `cached`.
 
     Args:
         replicas: the tokens of other replicas, where they share a cache.
+        subject_name: what callers call the user's token, in messages.
     """
 
     def __init__(
         self,
-        endpoint: TokenEndpoint,
+        endpoint: Endpoint,
         cache: TokenCache,
         outbound: OutboundSettings,
         *,
         metrics: Metrics,
         replicas: Replicas | None = None,
         timing: Timing,
+        subject_name: str = "user_token",
     ) -> None:
         self._endpoint = endpoint
+        self._subject_name = subject_name
         self._timing = timing
         self._metrics = metrics
         self._cache = TimedCache(cache, timing)
@@ -107,6 +129,7 @@ class TokenClient:
         )
         self._under_way: dict[bytes, Fetch] = {}
         self._failures: ExpiringMap[bytes, ProviderError] = ExpiringMap(MAX_REFUSALS, timing.monotonic)
+        self._challenged: ExpiringMap[bytes, float] = ExpiringMap(MAX_CHALLENGED, timing.monotonic)
         self._impatient: ExpiringMap[bytes, bool] = ExpiringMap(MAX_IMPATIENT, timing.monotonic)
         self._replication: Replication | None = None
         if replicas is not None:
@@ -125,28 +148,46 @@ class TokenClient:
         """How many tokens are being fetched now."""
         return len(self._fetches)
 
-    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
+    def cached(self, target: str, subject_token: str | None = None) -> tuple[AcquiredToken, bool] | None:
+        """The cached token, and whether its renewal is due; None if it must be fetched. May be called from
+        any thread.
+
+        Raises:
+            EntraFastError, ProviderError: as `exchange`.
+        """
+        cached = self._cache.get(self._wanted(target, subject_token).key)
+        if cached is None:
+            return None
+        return AcquiredToken(cached.access_token, cached.expires_in), cached.renewal_due
+
+    async def acquire(
+        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """A token for the application itself (client credentials).
 
         Args:
             target: see `oauth.scope_for`.
             skip_cache: fetch a new token, which replaces the cached one for every caller. A fetch that is in
                 flight already is joined: no caller waits for a second one.
+            claims: a claims challenge that the token has to meet: the text of a JSON object. No cached token
+            answers it; the new token replaces the cached one.
 
         Raises:
-            EntraFastError: code `target_invalid`.
+            EntraFastError: codes `target_invalid`, `claims_invalid`.
             ProviderError: no token was issued, and there is no valid one left in the cache.
         """
-        return await self._obtain(self._wanted(target, None), skip_cache)
+        return await self._obtain(self._wanted(target, None, claims), skip_cache)
 
-    async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
+    async def exchange(
+        self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """A token on behalf of the user whose token is `subject_token`.
 
         Raises:
-            EntraFastError: codes `target_invalid`, `subject_token_invalid`.
+            EntraFastError: codes `target_invalid`, `subject_token_invalid`, `claims_invalid`.
             ProviderError: as `acquire`; also code `subject_token_expired`.
         """
-        wanted = self._wanted(target, subject_token)
+        wanted = self._wanted(target, subject_token, claims)
         token = await self._obtain(wanted, skip_cache)
         self._refuse_expired(wanted.subject_expires_at)  # it may have expired while the provider was asked
         return token
@@ -169,13 +210,16 @@ class TokenClient:
 
     # --- which token ---
 
-    def _wanted(self, target: str, subject_token: str | None) -> WantedToken:
-        scope = scope_for(target)
+    def _wanted(self, target: str, subject_token: str | None, claims: str | None = None) -> WantedToken:
+        scope = self._endpoint.scope_for(target)
+        if claims is not None:
+            _check_claims(claims)
         if subject_token is None:
-            return WantedToken(token_key(self._endpoint.provider, scope), CLIENT_CREDENTIALS, scope)
+            key = token_key(self._endpoint.provider, scope)
+            return WantedToken(key, CLIENT_CREDENTIALS, scope, claims=claims)
         end = self._subject_end(subject_token)
         key = token_key(self._endpoint.provider, scope, subject_token)
-        return WantedToken(key, ON_BEHALF_OF, scope, subject_token, end)
+        return WantedToken(key, ON_BEHALF_OF, scope, subject_token, end, claims)
 
     def _subject_end(self, subject_token: str) -> float | None:
         """The `exp` of a user's token. It is not verified, but it suffices for refusing; a token that cannot
@@ -183,7 +227,8 @@ class TokenClient:
         if not (0 < len(subject_token) <= MAX_SUBJECT_TOKEN_BYTES and _is_visible_ascii(subject_token)):
             raise EntraFastError(
                 "subject_token_invalid",
-                f"user_token must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, without spaces",
+                f"{self._subject_name} must be a token of 1 to {MAX_SUBJECT_TOKEN_BYTES} characters, "
+                "without spaces",
             )
         try:
             end = _native.unverified_claims(subject_token).get("exp")
@@ -198,13 +243,19 @@ class TokenClient:
         if subject_end is not None and self._timing.clock() >= subject_end:
             # RFC 6749, section 5.2: the grant (here: the user's token) is expired.
             raise ProviderError(
-                "subject_token_expired", "user_token has expired", status=400, error="invalid_grant"
+                "subject_token_expired",
+                f"{self._subject_name} has expired",
+                status=400,
+                error="invalid_grant",
             )
 
     # --- from the cache or from a fetch ---
 
     async def _obtain(self, wanted: WantedToken, skip_cache: bool) -> AcquiredToken:
         self._renewals.asked_for(wanted.key)
+        if wanted.claims is not None:
+            # The API has refused the cached token, so that token is no answer when the provider fails.
+            return self._acquired(await self._fetch(wanted, Demand.NEW_TOKEN))
         if not skip_cache:
             cached = self._cache.get(wanted.key)
             if cached is not None:
@@ -255,10 +306,10 @@ class TokenClient:
         """
         self._refuse_again(wanted)
         fetch = self._fetch_of(wanted, demand)
-        return await self._fetches.join(wanted.key, lambda: self._run(fetch))
+        return await self._fetches.join(wanted.request_key, lambda: self._run(fetch))
 
     def _refuse_again(self, wanted: WantedToken) -> None:
-        failure = self._failures.get(wanted.key)
+        failure = self._failures.get(wanted.request_key)
         if failure is None:
             return
         # A new credential is tried at once.
@@ -288,7 +339,7 @@ class TokenClient:
         Raises:
             ProviderError: code `too_many_fetches`.
         """
-        fetch = self._under_way.get(wanted.key)
+        fetch = self._under_way.get(wanted.request_key)
         if fetch is not None:
             fetch.demand = max(fetch.demand, demand)
             return fetch
@@ -299,7 +350,7 @@ class TokenClient:
                 status=503,
                 retry_after=1,
             )
-        fetch = self._under_way[wanted.key] = Fetch(wanted, demand)
+        fetch = self._under_way[wanted.request_key] = Fetch(wanted, demand)
         return fetch
 
     async def _run(self, fetch: Fetch) -> FetchedToken:
@@ -311,16 +362,17 @@ class TokenClient:
             self._renewals.left_to_another(wanted)
             raise
         except BaseException as error:
-            self._renewals.failed(wanted, error)
+            if wanted.claims is None:  # a challenge that is not met says nothing about the cached token
+                self._renewals.failed(wanted, error)
             raise
         finally:
-            self._under_way.pop(wanted.key, None)
+            self._under_way.pop(wanted.request_key, None)
 
     async def _ask_provider(self, fetch: Fetch) -> FetchedToken:
         wanted = fetch.wanted
         try:
             token = await self._retrying.run(
-                wanted, lambda deadline: self._endpoint.request(wanted, deadline)
+                wanted, lambda deadline: self._endpoint.request(wanted, deadline, new=fetch.must_be_new)
             )
         except NotAsked:
             raise
@@ -329,15 +381,37 @@ class TokenClient:
                 # A copy that is never raised: a traceback keeps its frames alive, and with them the user's
                 # token.
                 kept = ProviderError(*error.args)
-                self._failures.put(wanted.key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
+                self._failures.put(wanted.request_key, kept, self._timing.monotonic() + REFUSAL_MEMORY)
             raise
         self._impatient.discard(wanted.key)
-        if token.cacheable:
+        if token.cacheable and not self._is_overtaken(wanted, token):
+            if wanted.claims is not None:
+                self._challenged.put(wanted.key, token.fetched_at, token.end)
             self._renewals.cache(wanted.key, token)
-            self._renewals.schedule(wanted, token)
+            self._renewals.schedule(wanted.without_claims(), token)
             if self._replication is not None:
                 self._replication.publish(fetch, token)
         return token
+
+    def _is_overtaken(self, wanted: WantedToken, token: FetchedToken) -> bool:
+        """Whether a token that meets a claims challenge was requested after this one and has come before it.
+        Only requests with different challenges, or with and without one, run beside each other."""
+        challenged_at = self._challenged.get(wanted.key)
+        return challenged_at is not None and token.fetched_at < challenged_at
+
+
+def _check_claims(claims: str) -> None:
+    """
+    Raises:
+        EntraFastError: code `claims_invalid`.
+    """
+    if len(claims) <= MAX_CLAIMS_BYTES:
+        with contextlib.suppress(ValueError):
+            if isinstance(_native.parse_json(claims), dict):
+                return
+    raise EntraFastError(
+        "claims_invalid", f"claims must be a JSON object of at most {MAX_CLAIMS_BYTES} bytes, as a string"
+    )
 
 
 def _is_visible_ascii(text: str) -> bool:

@@ -1,36 +1,31 @@
 """One request to the provider's token endpoint.
 
-What belongs here: finding the endpoint, authenticating the application, and removing what was sent from the
-provider's errors. What must never be here: whether to send a request, and whether to retry it (retry.py,
-token_client.py).
+What belongs here: finding the endpoint, authenticating the application, and counting. What must never be
+here: whether to send a request, and whether to retry it (retry.py, token_client.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
-from collections.abc import Iterable
 
 from entra_fast._metrics import Metrics
-from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure
+from entra_fast._provider.credentials import Credentials, authenticated
+from entra_fast._provider.endpoints import EndpointFinder
+from entra_fast._provider.http_rules import HttpFailure, TokenTransport
 from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
-    JWT_BEARER_ASSERTION,
     TokenResponse,
     aadsts_code,
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
+    scope_for,
+    without_secrets,
 )
 from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ConfigurationError, ProviderError
-
-ERROR_CODES = {"credential_unusable": "the application's credential cannot be read"}
+from entra_fast.errors import ProviderError
 
 
 class TokenEndpoint:
@@ -42,7 +37,7 @@ class TokenEndpoint:
         *,
         kind: ProviderKind,
         finder: EndpointFinder,
-        http: HttpClient,
+        http: TokenTransport,
         credentials: Credentials,
         metrics: Metrics,
         timing: Timing,
@@ -55,41 +50,31 @@ class TokenEndpoint:
         self._metrics = metrics
         self._timing = timing
 
+    def scope_for(self, target: str) -> str:
+        """See `oauth.scope_for`."""
+        return scope_for(target)
+
     @property
     def credential_rejected(self) -> bool:
         """Whether the provider rejects the present credential, as far as is known."""
         return self._credentials.rejection is not None
 
-    async def request(self, wanted: WantedToken, deadline: float) -> FetchedToken:
+    async def request(self, wanted: WantedToken, deadline: float, *, new: bool = True) -> FetchedToken:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them.
 
         Args:
             deadline: a time of the monotonic clock.
+            new: has no effect: the provider issues new tokens only.
 
         Raises:
             ProviderError: no token was issued.
         """
-        endpoints = await self._endpoints(deadline)
-        failure: ProviderError | None = None
-        for credential in self._credentials.in_order():
-            try:
-                fields = self._credentials.fields(credential, endpoints.token_endpoint, self._timing.clock())
-            except ConfigurationError as error:
-                # A missing successor must not hide why the current credential was rejected.
-                failure = failure or ProviderError("credential_unusable", error.message)
-                continue
-            sent_at = self._timing.monotonic()
-            try:
-                response = await self._post(wanted, endpoints.token_endpoint, fields, deadline - sent_at)
-            except ProviderError as error:
-                if error.error != "invalid_client":
-                    if self._kind.rejects(error):
-                        self._credentials.rejected(error)
-                    raise
-                failure = ProviderError(*error.args)
-                continue
-            self._credentials.accepted(credential)
+        token_endpoint = await self._url(deadline)
+
+        async def attempt(fields: dict[str, str]) -> FetchedToken:
             # The lifetime is counted from before the request: too short is better than too long.
+            sent_at = self._timing.monotonic()
+            response = await self._post(wanted, token_endpoint, fields, deadline - sent_at)
             return FetchedToken(
                 response.access_token,
                 response.expires_in,
@@ -97,17 +82,13 @@ class TokenEndpoint:
                 wanted.subject_expires_at,
                 response.cacheable and wanted.is_cacheable,
             )
-        assert failure is not None, "there is always a credential"  # noqa: S101
-        if self._kind.rejects(failure):
-            self._credentials.rejected(failure)
-        # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep
-        # the user's token until the garbage collector runs.
-        raise ProviderError(*failure.args)
 
-    async def _endpoints(self, deadline: float) -> Endpoints:
+        return await authenticated(self._credentials, self._kind, token_endpoint, self._timing.clock, attempt)
+
+    async def _url(self, deadline: float) -> str:
         try:
             async with asyncio.timeout(deadline - self._timing.monotonic()):
-                return await self._finder.find()
+                return await self._finder.token_endpoint()
         except TimeoutError:  # the request for them continues for other callers
             raise ProviderError(
                 "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
@@ -121,6 +102,8 @@ class TokenEndpoint:
             form = client_credentials_form(client_id, scope, credential)
         else:
             form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        if wanted.claims is not None:
+            form["claims"] = wanted.claims
         started = self._timing.monotonic()
         outcome = "cancelled"
         try:
@@ -135,35 +118,8 @@ class TokenEndpoint:
         except ProviderError as error:
             outcome = f"http_{error.status}" if error.code in ANSWERED else error.code
             self._metrics.provider_errors.add(aadsts_code(error) or error.error)
-            raise _without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
+            raise without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
         finally:
             self._metrics.upstream.add(wanted.grant, outcome)
             self._metrics.upstream_seconds.observe(self._timing.monotonic() - started, wanted.grant)
         return response
-
-
-def _without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
-    """The error without anything that was sent: a provider, or a proxy before it, may echo the request."""
-    secrets = {
-        part
-        for text in sent
-        for part in (text, urllib.parse.quote_plus(text), *text.split("."))
-        if len(part) >= 8
-    }
-    # The assertion type is no secret, and stays readable.
-    secrets -= {JWT_BEARER_ASSERTION, urllib.parse.quote_plus(JWT_BEARER_ASSERTION)}
-
-    def clean(value: object) -> object:
-        if isinstance(value, str):
-            for secret in secrets:
-                value = value.replace(secret, "[removed]")
-        return value
-
-    return ProviderError(
-        error.code,
-        str(clean(error.message)),
-        error.status,
-        str(clean(error.error)),
-        error.retry_after,
-        {name: clean(value) for name, value in error.details.items()},
-    )

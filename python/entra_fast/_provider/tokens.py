@@ -9,6 +9,7 @@ token; a subject token's expiry and client assertions use the wall clock.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import math
 import random
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from entra_fast import _clock, _native
-from entra_fast._settings.model import ProviderSettings
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
@@ -70,18 +70,36 @@ class FetchedToken:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WantedToken:
-    """What identifies a token, and what is needed to fetch it."""
+    """What identifies a token, and what is needed to fetch it.
+
+    Attributes:
+        key: of the token in the cache. `claims`, a claims challenge, is not a part of it: the token that
+        meets a challenge replaces the one that does not.
+    """
 
     key: bytes
     grant: str
     scope: str
     subject_token: str | None = None
     subject_expires_at: float | None = None
+    claims: str | None = None
 
     @property
     def is_cacheable(self) -> bool:
         """False if the expiry of the user's token is unknown: no token for that user may outlive it."""
         return self.subject_token is None or self.subject_expires_at is not None
+
+    @property
+    def request_key(self) -> bytes:
+        """The key of the request for it: requests with the same one have the same answer. A claims challenge
+        is a part of it."""
+        if self.claims is None:
+            return self.key
+        return _native.token_cache_key("claims_challenge", [self.key.hex(), self.claims])
+
+    def without_claims(self) -> WantedToken:
+        """The same token as any caller wants it."""
+        return self if self.claims is None else dataclasses.replace(self, claims=None)
 
 
 class Demand(enum.IntEnum):
@@ -92,7 +110,7 @@ class Demand(enum.IntEnum):
     TOKEN = 1
     """A caller waits for any token, including one that another replica has."""
     NEW_TOKEN = 2
-    """A caller waits for a token that is newer than the request (`skip_cache`)."""
+    """A caller waits for a token that is newer than the request (`skip_cache`, or a claims challenge)."""
 
 
 @dataclass(slots=True, repr=False)
@@ -189,7 +207,17 @@ class TimedCache:
         self._cache.renewal_failed(key, monotonic=self._timing.monotonic(), retry_in=retry_in)
 
 
-def token_key(provider: ProviderSettings, scope: str, subject_token: str | None = None) -> bytes:
+class ClientIdentity(Protocol):
+    """The part of `ProviderSettings` that identifies the application whose tokens are cached."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def client_id(self) -> str: ...
+
+
+def token_key(provider: ClientIdentity, scope: str, subject_token: str | None = None) -> bytes:
     """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
     the provider are not part of it.
 

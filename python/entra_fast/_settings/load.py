@@ -102,6 +102,20 @@ def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | 
     return Reader(environment, directory)
 
 
+def provider_client_settings(
+    environ: Mapping[str, str], directory: Path | None
+) -> tuple[ProviderSettings | None, OutboundSettings]:
+    """The settings that a client of the provider needs, without those of a sidecar: None if no provider is
+    enabled. Arguments as for `Settings.from_environment`.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    read = settings_reader(environ, directory)
+    is_named = read.get(catalogue.AZURE_ENABLED) is not None or read.names(catalogue.AZURE_APP_CLIENT_ID)
+    return _provider_settings(read) if is_named else None, _outbound_settings(read)
+
+
 def _unknown(names: Iterable[str]) -> Iterator[str]:
     for name in sorted(names):
         if name in _KNOWN or name in _NOT_MISSPELLED:

@@ -25,7 +25,7 @@ from entra_fast.cli.dev_system import (
 from entra_fast.cli.dev_welcome import describe
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.emulator import LocalEntraId, RunningEmulator
-from entra_fast.emulator.model.manifests import is_reply_url
+from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.settings import CALLBACK_PATH
 

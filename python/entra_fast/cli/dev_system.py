@@ -218,7 +218,7 @@ async def _until_ready(sidecars: Sequence[SidecarOf]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_SECONDS):
             for sidecar in sidecars:
-                while await sidecar.running.service.readiness() is not None:  # noqa: ASYNC110 - a question
+                while not (await sidecar.running.service.readiness()).ready:  # noqa: ASYNC110 - a question
                     await asyncio.sleep(0.01)
 
 

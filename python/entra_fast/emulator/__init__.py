@@ -14,8 +14,8 @@ from entra_fast import _extras
 
 with _extras.importing("dev", "the local Entra ID"):
     from entra_fast.emulator.model.directory import Directory, Group, User
+    from entra_fast.emulator.model.documents import SourceError
     from entra_fast.emulator.model.manifests import Manifest, Notice, Source
-    from entra_fast.emulator.model.yaml_source import SourceError
     from entra_fast.emulator.protocol.explanation import Explanation
     from entra_fast.emulator.protocol.policy import Decision, Reason
     from entra_fast.emulator.serving import LocalEntraId, RunningEmulator

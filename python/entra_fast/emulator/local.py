@@ -19,9 +19,10 @@ from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model.directory import Directory, User
+from entra_fast.emulator.model.documents import Mistakes
+from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice, Source
 from entra_fast.emulator.model.registry import Application, Registry, Tenant, build
-from entra_fast.emulator.model.yaml_source import Mistakes
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
@@ -187,7 +188,7 @@ class LocalProvider:
         Raises:
             ConfigurationError: no such application, or not a reply URL.
         """
-        if not manifest_files.is_reply_url(url):
+        if not is_reply_url(url):
             raise ConfigurationError("reply_url_invalid", f"{url!r} is not a reply URL", "replyURLs")
         name = self.registry.find(application).name
         with self._lock:

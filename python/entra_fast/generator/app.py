@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
-from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
 from entra_fast import _native
+from entra_fast._http import refusals
+from entra_fast._http.refusals import RequestTimedOut
+from entra_fast._http.responses import closing_if_unread, describe
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import PAGE_HEADERS, page
@@ -237,11 +238,17 @@ class Generator:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """The caller check, the headers of every response, and one shape for every failure."""
+        response: web.StreamResponse
         try:
-            refusal = self._refusal(request)
-            response = (
-                self._error(request, 403, "access_denied", refusal) if refusal else await handler(request)
-            )
+            if refusal := self._refusal(request):
+                response = self._error(request, 403, "access_denied", refusal)
+            elif refused := refusals.body_refusal(request):
+                status, sentence = refused
+                response = closing_if_unread(
+                    request, self._error(request, status, "invalid_request", sentence)
+                )
+            else:
+                response = await handler(request)
         except AudienceError as error:
             response = self._error(request, 400, "invalid_request", str(error))
         except LoginError as error:
@@ -257,9 +264,11 @@ class Generator:
             response = self._error(request, error.status, "invalid_request", f"{error.status} {error.reason}")
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
+        except (RequestTimedOut, web.RequestPayloadError, ConnectionError):
+            raise  # the server below answers, if there is still a client
         except Exception as error:
             # Neither the exception's text, which may quote its input, nor the path as it was sent.
-            _log.error("request failed: %s in %s", type(error).__name__, _places(error))
+            _log.error("request failed: %s", describe(error))
             response = self._error(request, 500, "server_error", "an internal error; the log has the details")
         headers = response.headers
         headers.update(PAGE_HEADERS)
@@ -319,12 +328,6 @@ class Generator:
         return web.Response(
             status=status, body=json.dumps(body, separators=(",", ":")).encode(), content_type=_JSON
         )
-
-
-def _places(error: BaseException) -> str:
-    """Where an exception came from, innermost first."""
-    frames = traceback.extract_tb(error.__traceback__)[:-6:-1]
-    return " <- ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 async def _audience_of_form_or_query(request: web.Request) -> Audience:

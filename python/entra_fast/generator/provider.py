@@ -16,13 +16,20 @@ from urllib.parse import urlencode
 import orjson
 
 from entra_fast import _clock
-from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.discovery_document import Discovery, parse_discovery
+from entra_fast._provider.credentials import Credentials, authenticated
+from entra_fast._provider.discovery_document import Discovery
+from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import client_credentials_form, on_behalf_of_form, parse_token_response
+from entra_fast._provider.kinds import ENTRA_ID
+from entra_fast._provider.oauth import (
+    client_credentials_form,
+    on_behalf_of_form,
+    parse_token_response,
+    without_secrets,
+)
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
-from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
 
@@ -30,6 +37,8 @@ ENDPOINTS_SECONDS = 24 * 3600.0
 """How long a discovery document is used; Entra ID sends `max-age=86400`."""
 
 MAX_NAME_CHARACTERS = 200
+_SECRET_FIELDS = ("code", "code_verifier", "assertion")
+"""Fields of a form that the provider's errors must not repeat, besides the credential."""
 _WELL_KNOWN = "/.well-known/openid-configuration"
 
 
@@ -192,28 +201,21 @@ class Provider:
 
     async def _request(self, token_endpoint: str, form: dict[str, str]) -> tuple[Token, bytes]:
         """One token request; during a rotation of the credential, a second one with the other credential."""
-        refusal: ProviderError | None = None
-        for credential in self._credentials.in_order():
+        secrets = [form[name] for name in _SECRET_FIELDS if name in form]
+
+        async def attempt(proof: dict[str, str]) -> tuple[Token, bytes]:
             try:
-                proof = self._credentials.fields(credential, token_endpoint, self._clock())
                 response = await self._http.post_form(token_endpoint, {**form, **proof})
                 answer = parse_token_response(
                     response.status, response.headers, response.body, now=self._clock()
                 )
             except HttpFailure as error:
                 raise ProviderError(error.code, f"no answer from the provider: {error.message}") from None
-            except ConfigurationError as error:
-                raise ProviderError(error.code, error.message) from None
             except ProviderError as error:
-                if error.error != "invalid_client":
-                    raise
-                refusal = error
-                continue
-            self._credentials.accepted(credential)
+                raise without_secrets(error, (*proof.values(), *secrets)) from None
             return Token(answer.access_token, int(answer.expires_in)), response.body
-        assert refusal is not None  # noqa: S101 - there is always a credential
-        self._credentials.rejected(refusal)
-        raise refusal
+
+        return await authenticated(self._credentials, ENTRA_ID, token_endpoint, self._clock, attempt)
 
     async def _find(self) -> _Endpoints:
         """The provider's endpoints. An outdated document is used while no newer one is available."""
@@ -237,12 +239,7 @@ class Provider:
 
     async def _discover(self) -> _Endpoints:
         url = self._settings.well_known_url or ""
-        response = await self._http.get(url)
-        if response.status != 200:
-            raise ProviderError(
-                "discovery_failed", f"the discovery document was answered with {response.status}"
-            )
-        discovery = parse_discovery(response.body, url)
+        discovery = await fetch_document(self._http, url, self._settings.issuer)
         if discovery.authorization_endpoint is None:
             raise ProviderError("discovery_malformed", "the discovery document has no authorization_endpoint")
         validator = AsyncValidator(

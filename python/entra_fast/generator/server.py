@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from entra_fast import _event_loop, _extras
+from entra_fast._http.limits import Limits, possible_connections
+from entra_fast._http.listener import bind
+from entra_fast._http.observing import LoggingObserver
+from entra_fast._http.server import HttpServer, best_way, serve
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
 from entra_fast.generator.login import Logins
@@ -29,12 +30,12 @@ class RunningGenerator:
     """
 
     base_url: str
-    _runner: web.AppRunner
+    _runner: HttpServer
     _provider: Provider
 
     async def stop(self) -> None:
         """Finish the requests in flight and close everything."""
-        await self._runner.cleanup()
+        await self._runner.aclose()
         await self._provider.aclose()
 
 
@@ -60,23 +61,22 @@ async def start_generator(
     host = settings.server.host if host is None else host
     port = settings.server.port if port is None else port
     # The routes need the public address, which may only be known once the port is: bind first.
-    listener = _bind(host, port)
+    listener = bind(host, port)
     name = f"[{host}]" if ":" in host else host
     base_url = settings.url or f"http://{name}:{listener.getsockname()[1]}"
     provider = Provider(settings.provider, settings.outbound)
     app = Generator(settings, base_url, provider, logins=logins, sessions=sessions).build()
-    runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=settings.server.idle_timeout, shutdown_timeout=5.0
+    limits = Limits(
+        possible_connections(settings.server.max_connections),
+        settings.server.request_timeout,
+        settings.server.idle_timeout,
     )
     try:
-        await runner.setup()
-        await web.SockSite(runner, listener, backlog=128).start()
+        server = await serve(app, [listener], limits, LoggingObserver(), best_way(), shutdown_time=5.0)
     except BaseException:
-        listener.close()
-        await runner.cleanup()
         await provider.aclose()
         raise
-    return RunningGenerator(base_url, runner, provider)
+    return RunningGenerator(base_url, server, provider)
 
 
 def run(settings: GeneratorSettings) -> int:
@@ -108,10 +108,3 @@ async def _serve(settings: GeneratorSettings) -> int:
     _event_loop.restore_stop_signals()  # a second signal stops at once
     await running.stop()
     return 0
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return socket.create_server(address[:2], family=family)

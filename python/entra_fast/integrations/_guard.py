@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from entra_fast import Claims, challenge
+from entra_fast._claims import ClaimsView, UnverifiedClaims
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Exclusions, Incoming, MalformedHeader, token_of
@@ -144,7 +145,8 @@ class Guard:
             Refusal: they do not.
             TypeError: the validator returned something else than verified claims.
         """
-        if self.verified_only and not isinstance(claims, Claims):
+        is_verified = isinstance(claims, Claims | ClaimsView) and not isinstance(claims, UnverifiedClaims)
+        if self.verified_only and not is_verified:
             raise TypeError(f"the validator returned {type(claims).__name__} instead of verified claims")
         # What a test has installed by use() counts as verified.
         verified: Claims = claims  # type: ignore[assignment]
@@ -193,7 +195,7 @@ class SyncGuard(Guard):
     """For frameworks of threads.
 
     Args:
-        validator: a `Validator` or a `SidecarValidator`; by default one from the environment, made when it is
+        validator: a `Validator` or a `SidecarClient`; by default one from the environment, made when it is
             first needed.
         options: as for `Guard`.
     """
@@ -256,7 +258,7 @@ class AsyncGuard(Guard):
     """For frameworks of an event loop.
 
     Args:
-        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
         options: as for `Guard`.
     """
 

@@ -15,6 +15,7 @@ import time
 from typing import Any, Final, Protocol
 
 from entra_fast import Claims
+from entra_fast._claims import ClaimsView
 from entra_fast.errors import KeysUnavailable
 
 __all__ = [
@@ -30,15 +31,15 @@ PAUSE: Final = 5.0
 
 
 class TokenValidator(Protocol):
-    """A `Validator` or a `SidecarValidator`."""
+    """A `Validator` or a `SidecarClient`."""
 
-    def validate(self, token: str | bytes) -> Claims: ...
+    def validate(self, token: str | bytes) -> Claims | ClaimsView: ...
 
 
 class AsyncTokenValidator(Protocol):
-    """An `AsyncValidator` or an `AsyncSidecarValidator`."""
+    """An `AsyncValidator` or an `AsyncSidecarClient`."""
 
-    async def validate(self, token: str | bytes) -> Claims: ...
+    async def validate(self, token: str | bytes) -> Claims | ClaimsView: ...
 
 
 def async_validator(given: AsyncTokenValidator | None) -> AsyncTokenValidator:
@@ -51,7 +52,7 @@ def async_validator(given: AsyncTokenValidator | None) -> AsyncTokenValidator:
         return AsyncFromEnvironment()
     if not inspect.iscoroutinefunction(getattr(given, "validate", None)):
         raise TypeError(
-            f"validator is an AsyncValidator or an AsyncSidecarValidator, not {type(given).__name__}"
+            f"validator is an AsyncValidator or an AsyncSidecarClient, not {type(given).__name__}"
         )
     return given
 
@@ -71,7 +72,7 @@ def sync_validator(given: TokenValidator | None) -> TokenValidator:
         return _Discovered() if needs_discovery else _from_environment()
     validate = getattr(given, "validate", None)
     if not callable(validate) or inspect.iscoroutinefunction(validate):
-        raise TypeError(f"validator is a Validator or a SidecarValidator, not {type(given).__name__}")
+        raise TypeError(f"validator is a Validator or a SidecarClient, not {type(given).__name__}")
     return given
 
 
@@ -114,7 +115,7 @@ class AsyncFromEnvironment:
         if validator is not None:
             await close(validator)
 
-    async def validate(self, token: str | bytes) -> Claims:
+    async def validate(self, token: str | bytes) -> Claims | ClaimsView:
         """See `AsyncValidator.validate`."""
         validator = self._validator
         return await (await self._get() if validator is None else validator).validate(token)

@@ -45,7 +45,7 @@ class EntraID:
     """Requires a token of every request of an application.
 
     Args:
-        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
         require: what every token must have; by default any access token.
         exclude: paths that need no token, as they stand in the URL: `/healthz`, `/static/*`. For GET and
             HEAD.

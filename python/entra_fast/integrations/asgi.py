@@ -43,7 +43,7 @@ class EntraID:
     """Requires a token of every request.
 
     Args:
-        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
         require: what every token must have; by default any access token.
         exclude: paths that need no token: `/healthz`, `/static/*`. For GET and HEAD.
         optional: let requests without a token through, too, with None for claims. A bad token is still

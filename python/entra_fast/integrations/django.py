@@ -14,7 +14,7 @@ What belongs here: settings, the middleware, and views with requirements of thei
 in a
 session: `LoginRequiredMiddleware` leaves them alone.
 
-`ENTRA_ID` can have `validator` (a `Validator` or a `SidecarValidator`, a function that makes one, or its
+`ENTRA_ID` can have `validator` (a `Validator` or a `SidecarClient`, a function that makes one, or its
 dotted path), `require`, `exclude`, `optional` and `realm`: see `entra_fast.integrations.flask.EntraID`.
 """
 

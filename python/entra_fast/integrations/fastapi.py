@@ -68,7 +68,7 @@ class EntraID(asgi.EntraID):
     """Requires tokens of operations, and describes them in OpenAPI.
 
     Args:
-        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
         scopes: the application's scopes with their descriptions, for *Authorize* in Swagger UI.
         require: what every token must have, unless an operation names its own requirement; by default any
             access token.

@@ -47,7 +47,7 @@ class EntraID:
 
     Args:
         app: an application to protect.
-        validator: a `Validator` or a `SidecarValidator`; by default one from the environment.
+        validator: a `Validator` or a `SidecarClient`; by default one from the environment.
         require: what every token must have; by default any access token.
         exclude: paths that need no token: `/healthz`, `/static/*`. For GET and HEAD.
         optional: let requests without a token through, too, with None for claims. A bad token is still

@@ -58,13 +58,13 @@ def claims() -> Claims | None:
         ) from None
 
 
-class EntraIDInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class EntraIDInterceptor(grpc.aio.ServerInterceptor):
     """Requires a token of every call.
 
     Args:
         methods: what to require, by method (`/cases.v1.Cases/Get`) or service (`/cases.v1.Cases/*`). A method
             wins over its service. Other methods need what `require` says.
-        validator: an `AsyncValidator` or an `AsyncSidecarValidator`; by default one from the environment.
+        validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
         require: what every token must have where `methods` has nothing; by default any access token.
         exclude: methods or services that need no token, in the same forms.
         optional: let calls without a token through, too, with None for claims. A bad token is still refused.
@@ -96,9 +96,9 @@ class EntraIDInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See `grpc.aio.ServerInterceptor`."""
         method = handler_call_details.method
         metadata = handler_call_details.invocation_metadata or ()

@@ -12,7 +12,7 @@ about tokens (validate.py, _validation.py) and requests to the provider (_provid
 | provider_client | the side that talks to the provider |
 | policy | what a token must be to be active |
 | clocks, logs, status_log, tracing | time, log lines, the status log, spans |
-| http/ | the application, the protocol below it, the fast path, listening sockets |
+| http/ | the application, the fast path, which setting a listening socket comes from |
 | process/ | one process or several: start, draining, signals, workers |
 
 Nothing is imported here: a process decides first how it imports aiohttp (process/aiohttp_import.py).

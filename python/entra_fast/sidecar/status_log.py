@@ -22,6 +22,8 @@ from entra_fast.sidecar.rejections import Example
 
 CHECK_INTERVAL = 1.0
 """Seconds."""
+START_TIME = 3.0
+"""Seconds that a start may take: what is missing until then is not worth a line."""
 MINUTE = 60.0
 """Seconds over which introspections are judged."""
 MIN_INTROSPECTIONS = 3
@@ -79,6 +81,7 @@ class StatusLog:
         self._readiness = readiness
         self._introspections = introspections
         self._monotonic = monotonic
+        self._began = monotonic()
         self._logged_state: tuple[bool, str | None] | None = None
         self._next_reason_at = -math.inf
         self._logged: _Counts = {}
@@ -120,6 +123,8 @@ class StatusLog:
     def _check_readiness(self, now: float) -> None:
         readiness = self._readiness()
         state = (readiness.ready, readiness.reason)
+        if self._logged_state is None and not readiness.ready and now < self._began + START_TIME:
+            return
         if state == self._logged_state or (readiness.reason is not None and now < self._next_reason_at):
             return
         self._logged_state = state

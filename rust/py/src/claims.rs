@@ -8,7 +8,7 @@ use std::sync::Arc;
 use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
-use entra_core::validate::claims::{Claims as CoreClaims, Introspected};
+use entra_core::validate::claims::Claims as CoreClaims;
 use entra_core::validate::verify::{Verified, unverified_issuer as issuer_of};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
@@ -20,24 +20,11 @@ use crate::{refusal, token_argument};
 
 /// The claims of a verified token: a read-only mapping, with typed helpers.
 #[pyclass(frozen, mapping, module = "entra_fast._native")]
-pub(crate) struct Claims(Source);
-
-/// Who verified the token.
-enum Source {
-    Here(Arc<Verified>),
-    Introspection(Box<Introspected>),
-}
+pub(crate) struct Claims(pub(crate) Arc<Verified>);
 
 impl Claims {
-    pub(crate) fn of(verified: Arc<Verified>) -> Self {
-        Self(Source::Here(verified))
-    }
-
     fn claims(&self) -> &CoreClaims {
-        match &self.0 {
-            Source::Here(verified) => verified.claims(),
-            Source::Introspection(introspected) => introspected.claims(),
-        }
+        self.0.claims()
     }
 
     fn find(&self, name: &Bound<'_, PyAny>) -> Option<Value<'_>> {
@@ -91,19 +78,13 @@ impl Claims {
     /// `exp`, in seconds since the epoch.
     #[getter]
     fn expires_at(&self) -> f64 {
-        match &self.0 {
-            Source::Here(verified) => verified.expires_at(),
-            Source::Introspection(introspected) => introspected.expires_at(),
-        }
+        self.0.expires_at()
     }
 
     /// `iat`, in seconds since the epoch.
     #[getter]
     fn issued_at(&self) -> Option<f64> {
-        match &self.0 {
-            Source::Here(verified) => verified.issued_at(),
-            Source::Introspection(introspected) => introspected.issued_at(),
-        }
+        self.0.issued_at()
     }
 
     /// The tenant (`tid`).
@@ -309,13 +290,6 @@ fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResul
     to_python(py, claims.map_err(|error: Error| refusal(&error))?.root())
 }
 
-/// The claims of an introspection response by a trusted service, from their JSON text.
-#[pyfunction]
-fn introspected_claims(text: &str) -> PyResult<Claims> {
-    let introspected = Introspected::parse(text).map_err(|error| refusal(&error))?;
-    Ok(Claims(Source::Introspection(Box::new(introspected))))
-}
-
 /// The issuer that a token names, not verified: it only chooses who verifies the token.
 #[pyfunction]
 fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResult<String> {
@@ -324,7 +298,6 @@ fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResu
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(introspected_claims, module)?)?;
     module.add_class::<Claims>()?;
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;

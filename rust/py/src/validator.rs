@@ -193,7 +193,7 @@ impl Validator {
     /// The claims, or `InvalidToken`. Code `unknown_key` asks for a refresh of the key set.
     #[pyo3(signature = (token, now = None))]
     fn validate(&self, py: Python<'_>, token: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<Claims> {
-        self.checked(py, token, now)?.map(Claims::of).map_err(|error| refusal(&error))
+        self.checked(py, token, now)?.map(Claims).map_err(|error| refusal(&error))
     }
 
     /// Whether a token could pass if its signature were valid: its `iss`, `aud` and `exp` are looked at.
@@ -218,7 +218,7 @@ impl Validator {
         let results = PyList::empty(py);
         for result in py.detach(|| self.0.validate_many(&tokens, now, cores)) {
             match result {
-                Ok(verified) => results.append(Claims::of(verified))?,
+                Ok(verified) => results.append(Claims(verified))?,
                 Err(error) => results.append(refusal(&error).into_value(py))?,
             }
         }

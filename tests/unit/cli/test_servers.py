@@ -103,6 +103,11 @@ def test_sigterm_before_the_sidecar_serves_ends_it_at_once() -> None:
     """To PID 1, an unhandled SIGTERM means nothing, so there is a handler while modules load and settings are
     read. No request is open yet."""
     ended = subprocess.run(
-        [sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", EARLY],
+        env={**os.environ, "AZURE_ENABLED": "false"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -258,7 +258,7 @@ async def test_user_in_no_group(entra: Caller) -> None:
 
 
 async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
-    """50013: tampered, signed with another key, an application's own token, or no token at all."""
+    """50013: tampered, signed with another key, or no token at all."""
     token = await entra.user_token("app-a", "ada")
     head, body, signature = token.split(".")
     tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"
@@ -266,11 +266,23 @@ async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
     stranger = Key.generate()
     forged = stranger.sign(json.dumps({"alg": "RS256", "kid": stranger.kid}).encode(), b"{}")
     expect(await entra.obo("app-a", "app-b", forged), 50013, "invalid_grant", 400)
-    machine = (await entra.m2m("app-a", "app-a")).json["access_token"]
-    expect(await entra.obo("app-a", "app-b", machine), 50013, "invalid_grant", 400)
     answer = await entra.obo("app-a", "app-b", "canary-assertion")
     expect(answer, 50013, "invalid_grant", 400)
     assert "canary" not in answer.text
+
+
+async def test_an_application_s_own_token_as_subject_assertion(entra: Caller) -> None:
+    """7000114: there is no user on whose behalf the caller could act."""
+    machine = (await entra.m2m("app-a", "app-a")).json["access_token"]
+    answer = await entra.obo("app-a", "app-b", machine)
+    expect(answer, 7000114, "unauthorized_client", 400)
+    assert f"Application '{entra.client_id('app-a')}' is not allowed" in answer.json["error_description"]
+
+
+async def test_an_id_token_as_subject_assertion(entra: Caller) -> None:
+    """240002: it has the right audience, but no API may take it for access."""
+    id_token = (await entra.login("app-a", "ada")).json["id_token"]
+    expect(await entra.obo("app-a", "app-b", id_token), 240002, "invalid_grant", 400)
 
 
 async def test_expired_subject_assertion(entra: Caller, clock: Clock) -> None:
@@ -365,6 +377,53 @@ async def test_secret_in_the_header(entra: Caller) -> None:
     assert refused.headers["WWW-Authenticate"].startswith("Basic ")
     for broken in ("Basic", "Basic !", "Basic AAAA"):
         assert (await entra.token(form, headers={"Authorization": broken})).status in (400, 401)
+
+
+async def test_more_than_one_way_to_authenticate(entra: Caller) -> None:
+    """9002313 for every two of secret, assertion and header, whether right or wrong: one request, one method
+    (RFC 6749, section 2.3). Nothing that was sent is in the answer."""
+    sent = entra.credentials("app-a")
+    basic = {"Authorization": aiohttp.encode_basic_auth(sent["client_id"], sent["client_secret"])}
+    form = {"grant_type": "client_credentials", "scope": entra.scope("app-b")}
+    for secret in (sent["client_secret"], "canary"):
+        for assertion in (entra.assertion("app-a"), "canary.canary.canary"):
+            both = await entra.token(with_assertion(entra, assertion, client_secret=secret))
+            expect(both, 9002313, "invalid_request", 400)
+            assert "canary" not in both.text
+    with_header = [
+        {"client_secret": "canary"},
+        {"client_assertion": entra.assertion("app-a"), "client_assertion_type": ASSERTION_TYPE},
+        {"client_assertion_type": ASSERTION_TYPE},
+        {"client_id": entra.client_id("app-c")},
+    ]
+    for fields in with_header:
+        answer = await entra.token({**form, **fields}, headers=basic)
+        expect(answer, 9002313, "invalid_request", 400)
+    two = [("Authorization", value) for value in (basic["Authorization"], "Basic Y2FuYXJ5OmNhbmFyeQ==")]
+    expect(await entra.token(form, headers=two), 9002313, "invalid_request", 400)
+    assert (await entra.token({**form, "client_id": sent["client_id"]}, headers=basic)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "named"),
+    [
+        ({"client_assertion_type": ""}, 900144, "client_assertion_type"),
+        ({"client_assertion": ""}, 900144, "client_assertion"),
+        (
+            {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"},
+            9002313,
+            "jwt",
+        ),
+        ({"client_assertion_type": ASSERTION_TYPE.upper()}, 9002313, "jwt"),
+    ],
+)
+async def test_an_assertion_needs_its_type(
+    entra: Caller, changes: dict[str, str], code: int, named: str
+) -> None:
+    """900144 names the missing one of the two; 9002313 for another type."""
+    answer = await entra.token(with_assertion(entra, entra.assertion("app-a"), **changes))
+    expect(answer, code, "invalid_request", 400)
+    assert named in answer.json["error_description"]
 
 
 async def test_credentials_and_scopes_are_bounded(entra: Caller) -> None:

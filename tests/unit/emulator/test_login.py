@@ -6,10 +6,21 @@ import re
 import urllib.parse
 from html import unescape
 
+import aiohttp
 import pytest
 
 from entra_fast._native import unverified_claims
-from support.local_entra import CHALLENGE, VERIFIER, Answer, Caller, Clock, local_entra, manifest, served
+from support.local_entra import (
+    ASSERTION_TYPE,
+    CHALLENGE,
+    VERIFIER,
+    Answer,
+    Caller,
+    Clock,
+    local_entra,
+    manifest,
+    served,
+)
 from support.pages import Form
 
 from .conftest import CALLBACK, DIRECTORY
@@ -99,7 +110,9 @@ async def test_a_code_is_for_its_client(entra: Caller) -> None:
 async def test_a_code_is_for_its_redirect_uri(entra: Caller) -> None:
     """RFC 6749, section 4.1.3: the redirect URI is repeated exactly."""
     code = (await entra.sign_in("app-a", "ada")).location["code"]
-    assert (await entra.redeem("app-a", code, redirect_uri=CALLBACK + "/")).code == 70000
+    assert (await entra.redeem("app-a", code, redirect_uri=CALLBACK + "/")).code == 500112
+    assert (await entra.redeem("app-a", code, redirect_uri=None)).code == 900144
+    assert (await entra.redeem("app-a", code)).status == 200
 
 
 @pytest.mark.parametrize("verifier", [None, "w" * 64, "short", VERIFIER + "="])
@@ -126,7 +139,7 @@ async def test_plain_challenges(entra: Caller) -> None:
 async def test_single_page_applications_are_public_clients(entra: Caller) -> None:
     """They need no secret but PKCE with S256, and may be asked from their own origin only."""
     answer = await entra.sign_in("spa", "ada")
-    tokens = await entra.redeem("spa", answer.location["code"], client_secret=None)
+    tokens = await entra.redeem("spa", answer.location["code"])
     assert tokens.claims["azpacr"] == "0"
     without = await authorize(entra, "spa", code_challenge=None, code_challenge_method=None)
     assert "AADSTS9002325" in without.location["error_description"]
@@ -379,6 +392,70 @@ async def test_a_replayed_code_withdraws_its_refresh_token(entra: Caller) -> Non
     assert (await entra.token(form)).status == 200
     assert (await entra.redeem("app-a", code)).code == 54005
     assert (await entra.token(form)).code == 70008
+
+
+async def test_a_replayed_code_withdraws_every_token_that_descends_from_it(entra: Caller) -> None:
+    """Rotated refresh tokens as well, of any generation, and by whomever the code is replayed; those of
+    another login stay (RFC 9700, section 4.14.2)."""
+    code = (await entra.sign_in("app-a", "ada")).location["code"]
+    tokens = [(await entra.redeem("app-a", code)).json["refresh_token"]]
+    other = (await entra.login("app-a", "ada")).json["refresh_token"]
+
+    async def refreshed(token: str) -> Answer:
+        form = {"grant_type": "refresh_token", "refresh_token": token, **entra.credentials("app-a")}
+        return await entra.token(form)
+
+    for _ in range(3):
+        tokens.append((await refreshed(tokens[-1])).json["refresh_token"])
+    tokens.append((await refreshed(tokens[0])).json["refresh_token"])  # a second branch
+    replay = await entra.redeem("app-a", code, **entra.credentials("app-c"))
+    assert replay.code == 54005
+    assert [(await refreshed(token)).code for token in tokens] == [70008] * 5
+    assert (await refreshed(other)).status == 200
+    assert (await entra.redeem("app-a", code)).code == 54005
+
+
+async def test_a_refresh_token_is_agreed_to_at_the_login(entra: Caller) -> None:
+    """Neither a code nor a refresh token gives more than the login: `offline_access` cannot be added later
+    (RFC 6749, section 6), and a permission needs the target's rule."""
+    scope = f"openid {entra.scope('app-a')}"
+    code = (await entra.sign_in("app-a", "ada", scope=scope)).location["code"]
+    tokens = (await entra.redeem("app-a", code, scope=f"{scope} offline_access")).json
+    assert "access_token" in tokens
+    assert "refresh_token" not in tokens
+    refresh = (await entra.login("app-a", "ada")).json["refresh_token"]
+    form = {"grant_type": "refresh_token", "refresh_token": refresh, **entra.credentials("app-a")}
+    wider = await entra.token({**form, "scope": "api://dev-gcp.team.app-b/other"})
+    assert (wider.code, wider.json["error"]) == (65001, "invalid_grant")
+    assert (await entra.token({**form, "scope": entra.scope("app-nobody")})).code == 65001
+
+
+async def test_a_single_page_application_sends_no_credential(entra: Caller) -> None:
+    """AADSTS700025 with a right secret, a wrong one, in a header or as an assertion: a browser has none to
+    keep. The code stays usable."""
+    code = (await entra.sign_in("spa", "ada")).location["code"]
+    own = entra.credentials("spa")
+    attempts: list[dict[str, str | None]] = [
+        {"client_secret": own["client_secret"]},
+        {"client_secret": "wrong"},
+        {"client_assertion": entra.assertion("spa")},
+        {"client_assertion_type": ASSERTION_TYPE},
+    ]
+    for changes in attempts:
+        answer = await entra.redeem("spa", code, **changes)
+        assert (answer.status, answer.code, answer.json["error"]) == (401, 700025, "invalid_client")
+    basic = {"Authorization": aiohttp.encode_basic_auth(own["client_id"], own["client_secret"])}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": "http://localhost:3002/",
+        "code_verifier": VERIFIER,
+    }
+    assert (await entra.token(form, entra.tenant_id("spa"), headers=basic)).code == 700025
+    tokens = await entra.redeem("spa", code)
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens.json["refresh_token"]}
+    assert (await entra.token({**refresh, **own})).code == 700025
+    assert (await entra.token({**refresh, "client_id": own["client_id"]})).status == 200
 
 
 async def test_repeated_parameters_are_refused(entra: Caller) -> None:

@@ -14,6 +14,7 @@ from entra_fast.emulator import LocalEntraId, Source, SourceError
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
 from entra_fast.emulator.model import yaml_source
+from entra_fast.emulator.model.documents import Document
 from support.local_entra import EXAMPLES, manifest
 
 HEAD = """\
@@ -73,7 +74,7 @@ def read(text: str) -> manifest_files.Manifest:
     return manifest_files.parse(document)
 
 
-def attempt(text: str, use: Callable[[yaml_source.Document], object]) -> SourceError | None:
+def attempt(text: str, use: Callable[[Document], object]) -> SourceError | None:
     """The only error that reading a text may raise; any other fails the test."""
     try:
         for document in yaml_source.documents(text, "x.yaml"):

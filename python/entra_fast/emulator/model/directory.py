@@ -8,77 +8,26 @@
       - {name: Ada Lovelace, username: ada@trygdeetaten.no, navIdent: A100001, groups: [team-b]}
 
 Membership is direct: groups have no member groups, because Entra ID ignores nested groups when it assigns
-users to applications.
+users to applications. The fields are defined in directory_schema.py, which needs pydantic and is imported
+with the first document.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AfterValidator, ValidationError
+from entra_fast.emulator.model import ids
+from entra_fast.emulator.model.documents import Document, Mistakes, Place, SourceError, dotted
+from entra_fast.emulator.model.wording import quoted
 
-from entra_fast.emulator.model import ids, yaml_source
-from entra_fast.emulator.model.validation import List, Section, findings, quoted
-from entra_fast.emulator.model.yaml_source import Document, Mistakes, Place, SourceError, dotted
+if TYPE_CHECKING:
+    from entra_fast.emulator.model.directory_schema import GroupEntry, UserEntry
 
 DEFAULT_TENANT: Final = "trygdeetaten.no"  # NAV's tenant for development clusters
-
-_USERNAME: Final = re.compile(r"[^\s@]{1,64}@[^\s@]{1,255}")
-_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
-
-
-def _domain(value: str) -> str:
-    if not _DOMAIN.fullmatch(value):
-        raise ValueError(f"{quoted(value)} is not a domain name in lower case")
-    return value
-
-
-def _guid(value: str) -> str:
-    if not _GUID.fullmatch(value.lower()):
-        raise ValueError(f"{quoted(value)} is not a GUID")
-    return value.lower()
-
-
-def _username(value: str) -> str:
-    if not _USERNAME.fullmatch(value):
-        raise ValueError(f"{quoted(value)} is not of the form name@domain")
-    return value
-
-
-Guid = Annotated[str, AfterValidator(_guid)]
-
-
-class GroupEntry(Section):
-    """One entry of `groups`."""
-
-    name: str
-    id: Guid | None = None
-    all_users: bool = False
-
-
-class UserEntry(Section):
-    """One entry of `users`."""
-
-    name: str
-    username: Annotated[str, AfterValidator(_username)]
-    nav_ident: str | None = None
-    groups: List[str] = ()
-    id: Guid | None = None
-
-
-class TenantEntry(Section):
-    """One document."""
-
-    tenant: Annotated[str, AfterValidator(_domain)]
-    id: Guid | None = None
-    groups: List[GroupEntry] = ()
-    users: List[UserEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +95,8 @@ def load(path: Path | None, mistakes: Mistakes) -> tuple[Directory, ...]:
     """
     tenants: tuple[Directory, ...] = ()
     if path is not None:
+        from entra_fast.emulator.model import yaml_source  # noqa: PLC0415 - see above
+
         with mistakes.collected():
             tenants = parse(yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path)))
     return tenants or (empty(DEFAULT_TENANT),)
@@ -189,6 +140,11 @@ class _Tenant:
 
     def read(self) -> Directory:
         """The tenant. Raises SourceError with all mistakes of the document."""
+        from pydantic import ValidationError  # noqa: PLC0415 - see above
+
+        from entra_fast.emulator.model.directory_schema import TenantEntry  # noqa: PLC0415 - see above
+        from entra_fast.emulator.model.validation import findings  # noqa: PLC0415 - see above
+
         try:
             entry = TenantEntry.model_validate(self._document.value)
         except ValidationError as error:

@@ -11,18 +11,16 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import Directory
-from entra_fast.emulator.model.manifests import (
-    DEFAULT_CLUSTER,
-    AzureApplication,
-    Manifest,
-    Notice,
-)
+from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
 from entra_fast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from entra_fast.emulator.model.manifest_schema import AzureApplication
 
 GENERATOR_NAMESPACE: Final = "nais"
 GENERATOR_NAME: Final = "azure-token-generator"
@@ -122,7 +120,7 @@ class Tenant:
             name: replace(item, reply_urls=tuple(dict.fromkeys((*item.reply_urls, *extra.get(name, ())))))
             for name, item in self.applications.items()
         }
-        return _tenant(self.directory, applications)
+        return make_tenant(self.directory, applications)
 
     def similar(self, name: str) -> str | None:
         """The name of the application that was probably meant."""
@@ -219,12 +217,13 @@ def build(
         generator = f"{generator_cluster}:{GENERATOR_NAMESPACE}:{GENERATOR_NAME}"
         if entry.tenant == default and generator not in everything and generator not in without_identity:
             applications[generator] = _generator(generator, entry, generator_reply_urls)
-        built.append(_tenant(entry, applications))
+        built.append(make_tenant(entry, applications))
         notices.extend(_rule_notices(built[-1], everything, without_identity))
     return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity))
 
 
-def _tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant:
+def make_tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant:
+    """A tenant with these applications, by name."""
     return Tenant(
         entry.tenant_id,
         entry.tenant,

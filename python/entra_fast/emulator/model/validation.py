@@ -1,14 +1,12 @@
 """Validates the values of a YAML document against a pydantic model, and describes mistakes in YAML's terms.
 
 Only the translation of pydantic's errors into places and sentences belongs here. The fields are defined in
-manifests.py and directory.py.
+manifest_schema.py and directory_schema.py.
 """
 
 from __future__ import annotations
 
-import difflib
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
@@ -16,11 +14,10 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError, model_valid
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from entra_fast.emulator.model.yaml_source import Place
+from entra_fast.emulator.model.documents import Place
+from entra_fast.emulator.model.wording import did_you_mean, shown
 
 MAX_FINDINGS: Final = 10_000
-MAX_SHOWN: Final = 60
-"""Characters of a wrong value that are shown."""
 
 
 class Section(BaseModel):
@@ -107,30 +104,6 @@ def _finding(kind: type[Section], details: ErrorDetails) -> Finding:
             if code == "string_type" and isinstance(value, int | float):
                 text += "; put it in quotes"
             return Finding(place, text)
-
-
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean '...'?` if one of the known names is similar, else nothing."""
-    guess = difflib.get_close_matches(name[:100], list(known), 1, cutoff)
-    return f"; did you mean {guess[0]!r}?" if guess else ""
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"the number {value!r:.{MAX_SHOWN}}"
-    if isinstance(value, str):
-        return f"the text {quoted(value)}"
-    if isinstance(value, list):
-        return "a list"
-    return "a mapping" if isinstance(value, dict) else "nothing"
-
-
-def quoted(text: str) -> str:
-    """A text in quotes, cut to what an error message can show."""
-    return repr(text[:MAX_SHOWN])
 
 
 def _fields_around(kind: type[Section], place: Place) -> list[str]:

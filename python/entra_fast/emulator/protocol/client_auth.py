@@ -16,6 +16,8 @@ from entra_fast.emulator.protocol.client_assertion import AssertionVerifier
 from entra_fast.emulator.protocol.token_request import Authentication
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SEVERAL_METHODS: Final = "more than one method of client authentication"
+CREDENTIAL_FIELDS: Final = ("client_secret", "client_assertion", "client_assertion_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,20 @@ class ClientVerifier:
 
     def authenticate(self, tenant: Tenant, client: Application, form: Mapping[str, str]) -> Authentication:
         """Verify the client's credential. Raises EntraError, which never holds a secret or an assertion."""
-        if assertion := form.get("client_assertion"):
-            if form.get("client_assertion_type") != ASSERTION_TYPE:
+        assertion, secret = form.get("client_assertion"), form.get("client_secret")
+        kind = form.get("client_assertion_type")
+        if assertion and secret:
+            # RFC 6749, section 2.3. Even if one of them is right: the other shows a client that is confused.
+            raise EntraError(9002313, reason=SEVERAL_METHODS)
+        if kind and not assertion:
+            raise EntraError(900144, parameter="client_assertion")
+        if assertion:
+            if not kind:
+                raise EntraError(900144, parameter="client_assertion_type")
+            if kind != ASSERTION_TYPE:
                 raise EntraError(9002313, reason=f"'client_assertion_type' must be '{ASSERTION_TYPE}'")
             return self.assertions.verify(tenant, client, assertion)
-        if secret := form.get("client_secret"):
+        if secret:
             expected = self.assertions.credentials.secret(client)
             if not hmac.compare_digest(secret.encode(), expected.encode()):
                 raise EntraError(7000215, client_id=client.client_id)

@@ -103,25 +103,14 @@ class GrantTypes:
         redirect_uri = request.required("redirect_uri")
         login = self.store.codes.get(code)
         if login is None:
-            raise self._unknown_code(code)
+            raise EntraError(54005 if self.store.was_redeemed(code) else 70008)
         _check_owner(request, client, login, "code")
         if login.redirect_uri != redirect_uri:
-            raise EntraError(
-                70000, reason="The 'redirect_uri' differs from the one of the authorization request."
-            )
+            raise EntraError(500112, redirect_uri=redirect_uri[:300], expected=login.redirect_uri)
         pkce.check_verifier(login, request.form.get("code_verifier", ""), required=client.single_page)
-        self.store.redeem(code)
+        self.store.redeem(code, login)
         request.passed("code", "the authorization code is valid")
-        authorized = _authorize_login(request, client, login)
-        return replace(authorized, code=code)
-
-    def _unknown_code(self, code: str) -> EntraError:
-        refresh_token = self.store.redeemed.get(code)
-        if refresh_token is None:
-            return EntraError(70008)
-        # The code has leaked: revoke the tokens that it was redeemed for, too (RFC 6749, section 4.1.2).
-        self.store.refresh_tokens.remove(refresh_token)
-        return EntraError(54005)
+        return _authorize_login(request, client, login)
 
     def _refresh_token(self, request: TokenRequest, client: Application) -> Authorized:
         login = self.store.refresh_tokens.get(request.required("refresh_token"))
@@ -141,7 +130,8 @@ def _authorize_login(request: TokenRequest, client: Application, login: Login) -
     scope = parse_scope(request.form.get("scope") or login.scope)
     agreed = parse_scope(login.scope)
     # The OpenID Connect scopes of the login still apply if they are not repeated here (MSAL omits some).
-    scope = replace(scope, openid=scope.openid | agreed.openid)
+    # Access that outlives the session is agreed to at the login only (RFC 6749, section 6).
+    scope = replace(scope, openid=scope.openid - {"offline_access"} | agreed.openid)
     request.user = _user(request, login.user_id)
     # A user who may no longer log in to the client gets no further tokens through it either.
     admission = admits_user(request.tenant, client, request.user)

@@ -12,15 +12,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING, Any, Final
 
 from entra_fast._native import SigningKey
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import rsa
 
 CERTIFICATE_DAYS: Final = 5 * 365  # as Entra ID's; clients do not check it
 
@@ -42,6 +39,8 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> PrivateKey:
         """A new key for RS256 whose `kid` is its thumbprint (RFC 7638). Takes a tenth of a second."""
+        from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - see above
+
         jwk = _new_jwk(rsa.generate_private_key(65537, 2048))
         return cls(jwk | {"kid": _thumbprint(jwk)})
 
@@ -88,6 +87,12 @@ def certified_key(common_name: str, now: float) -> tuple[PrivateKey, str]:
         The key, whose `kid` and `x5t` are the SHA-1 thumbprint of the certificate; and the certificate as
         base64 DER.
     """
+    from cryptography import x509  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - see above
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - see above
+
     private_key = rsa.generate_private_key(65537, 2048)
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

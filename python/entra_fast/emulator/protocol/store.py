@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 CODE_LIFETIME: Final = 600.0  # seconds; RFC 6749, section 4.1.2: at most 10 minutes
@@ -65,6 +65,7 @@ class Login:
 
     Attributes:
         scope: as requested at the authorization endpoint.
+        family: of the code and of all refresh tokens that descend from it; empty where there was no code.
         challenge: PKCE `code_challenge`, with its method.
     """
 
@@ -78,6 +79,7 @@ class Login:
     challenge: str = ""
     challenge_method: str = ""
     amr: str = "pwd"
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Store:
         self.clock = clock
         self.codes: ExpiringMap[Login] = ExpiringMap(MAX_CODES, clock)
         self.redeemed: ExpiringMap[str] = ExpiringMap(MAX_CODES, clock)
-        """Codes that were redeemed, each with the refresh token that it was redeemed for (or nothing)."""
+        """Codes that were redeemed, each with the family of its tokens (or nothing, once that is revoked)."""
         self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock)
         self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock)
         self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
@@ -104,17 +106,24 @@ class Store:
     def new_code(self, login: Login) -> str:
         """An authorization code."""
         code = "1." + secrets.token_urlsafe(48)
-        self.codes.put(code, login, CODE_LIFETIME)
+        self.codes.put(code, replace(login, family=secrets.token_hex(16)), CODE_LIFETIME)
         return code
 
-    def redeem(self, code: str, refresh_token: str = "") -> None:
-        """A code is used up: it can be redeemed once (RFC 6749, section 4.1.2).
-
-        Args:
-            refresh_token: what it was redeemed for, once that is issued.
-        """
+    def redeem(self, code: str, login: Login) -> None:
+        """A code is used up: it can be redeemed once (RFC 6749, section 4.1.2)."""
         self.codes.remove(code)
-        self.redeemed.put(code, refresh_token, CODE_LIFETIME)
+        self.redeemed.put(code, login.family, CODE_LIFETIME)
+
+    def was_redeemed(self, code: str) -> bool:
+        """Whether a code is used up. If so it has leaked, and every refresh token that descends from it is
+        revoked (RFC 6749, section 4.1.2; RFC 9700, section 4.14.2)."""
+        family = self.redeemed.get(code)
+        if family:
+            self.redeemed.put(code, "", CODE_LIFETIME)
+            for token, _, login in self.refresh_tokens.items():
+                if login.family == family:
+                    self.refresh_tokens.remove(token)
+        return family is not None
 
     def new_refresh_token(self, login: Login) -> str:
         """A refresh token. Earlier ones stay valid, as Entra ID's do."""

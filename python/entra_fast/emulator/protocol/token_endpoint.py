@@ -13,7 +13,7 @@ from typing import Any
 from entra_fast._native import unverified_claims
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.protocol.client_auth import ClientVerifier
+from entra_fast.emulator.protocol.client_auth import CREDENTIAL_FIELDS, ClientVerifier
 from entra_fast.emulator.protocol.faults import Fault, planned_error
 from entra_fast.emulator.protocol.grant_types import GRANT_NAMES, PUBLIC_CLIENT_GRANTS, GrantTypes
 from entra_fast.emulator.protocol.journal import Entry, Journal
@@ -76,14 +76,12 @@ class TokenService:
         request.azpacr = authentication.azpacr
         request.passed("credential", authentication.text)
         authorized = self.grant_types.authorize(grant_type, request, client)
-        response = self.issuer.respond(request, client, authorized)
-        if authorized.code:
-            self.grant_types.store.redeem(authorized.code, response.get("refresh_token", ""))
-        return response
+        return self.issuer.respond(request, client, authorized)
 
     def _authenticate(self, request: TokenRequest, client: Application, grant_type: str) -> Authentication:
-        has_credential = request.form.get("client_secret") or request.form.get("client_assertion")
-        if client.single_page and grant_type in PUBLIC_CLIENT_GRANTS and not has_credential:
+        if client.single_page and grant_type in PUBLIC_CLIENT_GRANTS:
+            if any(request.form.get(name) for name in CREDENTIAL_FIELDS):
+                raise EntraError(700025)
             return Authentication("0", "public client: none needed")
         return self.clients.authenticate(request.tenant, client, request.form)
 

@@ -90,11 +90,9 @@ class Authorized:
         target: None for a login without a target application.
         decision: the policy's decision about the target.
         login: what the user agreed to; None for client credentials.
-        code: the authorization code that was redeemed; empty for other grant types.
     """
 
     scope: Scope
     target: Application | None = None
     decision: Decision | None = None
     login: Login | None = None
-    code: str = ""

@@ -20,14 +20,20 @@ _REASONS: Final = {
 def verify(
     assertion: str, client: Application, issuer: Issuer, key_set: KeySet, now: float
 ) -> Mapping[str, Any]:
-    """The claims of a user's token for the client. Raises EntraError 50013, 500131 or 500133."""
+    """The claims of a user's token for the client.
+
+    Raises:
+        EntraError: 50013, 500131 or 500133; 7000114 for an application's own token, 240002 for an ID token.
+    """
     policy = Policy(issuers=[issuer.v2, issuer.v1], audiences=client.audiences, leeway=0.0)
     try:
         claims = Validator(policy, key_set, cache_entries=1).validate(assertion, now)
     except InvalidToken as error:
         raise _refusal(error, assertion, client, now) from None
-    if claims.get("idtyp") == "app" or "scp" not in claims:
-        raise EntraError(50013, reason="The assertion is an application's own token; a user's is needed.")
+    if claims.get("idtyp") == "app":
+        raise EntraError(7000114, client_id=client.client_id)
+    if "scp" not in claims:
+        raise EntraError(240002)
     return claims
 
 

@@ -14,8 +14,8 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import Section, findings
-from entra_fast.emulator.model.yaml_source import MAX_MISTAKES, dotted
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.web.handling import LOCAL, json_response

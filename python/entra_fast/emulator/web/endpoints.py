@@ -19,6 +19,7 @@ from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import discovery
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.authorize import is_single_page_origin
+from entra_fast.emulator.protocol.client_auth import CREDENTIAL_FIELDS, SEVERAL_METHODS
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason, failed
@@ -228,7 +229,10 @@ def _record(
 
 def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
     """client_secret_basic (RFC 6749, section 2.3.1): id and secret in the header, each form-encoded."""
-    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    sent = request.headers.getall("Authorization", [])
+    if len(sent) > 1:
+        raise EntraError(9002313, reason="more than one Authorization header")
+    scheme, _, value = "".join(sent).partition(" ")
     if scheme.lower() != "basic":
         return form
     try:
@@ -236,13 +240,9 @@ def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
     except ValueError:
         raise EntraError(9002313, reason="the Authorization header is malformed") from None
     client_id, secret = urllib.parse.unquote_plus(client_id), urllib.parse.unquote_plus(secret)
-    if (
-        form.get("client_secret")
-        or form.get("client_assertion")
-        or form.get("client_id", client_id) != client_id
-    ):
+    if any(form.get(name) for name in CREDENTIAL_FIELDS) or form.get("client_id", client_id) != client_id:
         # RFC 6749, section 2.3: not more than one authentication method in one request.
-        raise EntraError(9002313, reason="more than one method of client authentication")
+        raise EntraError(9002313, reason=SEVERAL_METHODS)
     return {**form, "client_id": client_id, "client_secret": secret}
 
 

@@ -19,6 +19,11 @@ from typing import Final
 from aiohttp import web
 
 from entra_fast import _extras
+from entra_fast._http import listener, refusals
+from entra_fast._http import server as http
+from entra_fast._http.limits import Limits, possible_connections
+from entra_fast._http.observing import LoggingObserver
+from entra_fast._http.responses import closing_if_unread, error_response
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import page
@@ -30,6 +35,9 @@ from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
 
 MAX_BODY_BYTES: Final = 128 * 1024
+MAX_CONNECTIONS: Final = 4096
+REQUEST_SECONDS: Final = 10.0
+"""Maximum time to receive a request, from its first byte to its last."""
 KEEPALIVE_SECONDS: Final = 75.0
 SAVE_INTERVAL: Final = 10.0
 
@@ -86,15 +94,15 @@ async def serve(
         shown = "localhost" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  compared, not bound
         shown = f"[{shown}]" if ":" in shown else shown
         local.base_url = f"{'https' if tls else 'http'}://{shown}:{bound[1]}"
-    runner = web.AppRunner(
+    server = await http.serve(
         build_app(local, allow_remote=allow_remote),
-        access_log=None,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=2.0,
+        sockets,
+        Limits(possible_connections(MAX_CONNECTIONS), REQUEST_SECONDS, KEEPALIVE_SECONDS),
+        LoggingObserver(),
+        http.best_way(),
+        tls=tls,
+        shutdown_time=2.0,
     )
-    await runner.setup()
-    for sock in sockets:
-        await web.SockSite(runner, sock, ssl_context=tls).start()
     tasks = [loop.create_task(_save_regularly(local))]
     if watch is not None:
         tasks.append(loop.create_task(_watch(local, watch)))
@@ -105,7 +113,7 @@ async def serve(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await runner.cleanup()
+        await server.aclose()
         await asyncio.to_thread(local.save)
 
     return RunningServer((str(bound[0]), int(bound[1])), stop)
@@ -126,24 +134,16 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 
 def _bind_one(host: str, port: int) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
+        return listener.bind(host, port)
+    except socket.gaierror as error:
         text = f"cannot listen on {host}: {error.strerror}"
         raise ConfigurationError("address_invalid", text, "host") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
     except OSError as error:
-        sock.close()
         taken = error.errno == errno.EADDRINUSE
         reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
         raise ConfigurationError(
             "address_taken", f"the address {host}:{port} {reason}; choose another port", "port"
         ) from None
-    return sock
 
 
 async def _save_regularly(local: LocalProvider) -> None:
@@ -188,7 +188,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         text = {
             404: "There is no page and no endpoint at this address.",
-            405: f"This address does not support the method {request.method[:20]}.",
+            405: "This address does not support the method of the request.",
         }.get(error.status, error.reason)
         response = _failure(request, error.status, f"{error.status} {error.reason}", text)
         if "Allow" in error.headers:
@@ -208,10 +208,10 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
     """Refuse requests that a page of another site could send from a developer's browser."""
     problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
-        return json_response({"error": "invalid_request", "error_description": problem}, 403)
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        text = "compressed bodies are not accepted"
-        return json_response({"error": "invalid_request", "error_description": text}, 415)
+        return error_response(403, problem)
+    refused = refusals.body_refusal(request)
+    if refused is not None:
+        return closing_if_unread(request, error_response(*refused))
     return await handler(request)
 
 

@@ -17,11 +17,13 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDictProxy
 
 from entra_fast import _native
+from entra_fast._http import refusals
+from entra_fast._http.refusals import RequestTimedOut
+from entra_fast._http.responses import JsonResponse, closing_if_unread, error_body, error_response
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
-from entra_fast.sidecar.http.protocol import JsonResponse, RequestTimedOut, error_response
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -39,6 +41,9 @@ PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 PLAIN_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 UNCHECKED_PATHS = ("/", "/healthz")
 """On the API's listener. The kubelet requests these by the address of the pod."""
+CLIENT_CLOSED = 499
+"""In metrics and the access log: the client disconnected before its request was answered. It is not a status
+of HTTP, and no client sees it; several servers count so."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,11 +55,7 @@ def build_app(service: Service, *, probes: bool = True) -> web.Application:
         service: answers the requests. The caller starts and closes it.
         probes: whether probes and metrics are served here; otherwise they have a listener of their own.
     """
-    app = web.Application(
-        client_max_size=MAX_BODY_BYTES,
-        # A compressed body is refused, so it must not be decompressed first.
-        handler_args={"auto_decompress": False},
-    )
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     api = _Api(service)
     app.middlewares.append(_Around(service, service.settings.server.allowed_hosts).middleware)
     for name, handler in (("token", api.token), ("exchange", api.exchange), ("introspect", api.introspect)):
@@ -70,11 +71,6 @@ def build_probe_app(observed: Observed) -> web.Application:
     app = web.Application(middlewares=[around.middleware], client_max_size=1024)
     _add_probes(app, observed, root=True)
     return app
-
-
-def error_body(error: str, description: str, details: dict[str, object] | None = None) -> bytes:
-    """RFC 6749, section 5.2."""
-    return orjson.dumps({"error": error, "error_description": description, **(details or {})})
 
 
 class _Around:
@@ -93,48 +89,52 @@ class _Around:
         route = "other" if resource is None else resource.canonical
         endpoint = ENDPOINT_NAMES.get(route, "other")
         tracing = self._observed.tracing
-        if tracing is None or endpoint == "other":
-            response = await self._answer(request, handler, endpoint)
-        else:
-            with tracing.server_span(request, route) as span:
+        try:
+            if tracing is None or endpoint == "other":
                 response = await self._answer(request, handler, endpoint)
-                tracing.answered(span, response.status)
-        seconds = time.perf_counter() - started
-        metrics = self._observed.metrics
-        metrics.requests.add(endpoint, str(response.status))
-        metrics.request_seconds.observe(seconds, endpoint)
+            else:
+                with tracing.server_span(request, route) as span:
+                    response = await self._answer(request, handler, endpoint)
+                    tracing.answered(span, response.status)
+        except ConnectionError:
+            self._record(request, endpoint, CLIENT_CLOSED, started)
+            raise
         if self._observed.draining:
             response.force_close()  # the client opens its next connection to another process
-        known = endpoint != "other" or request.path in PROBE_PATHS
-        self._observed.access_log.log(
-            request.method, request.path if known else "other", response.status, seconds
-        )
+        self._record(request, endpoint, response.status, started)
         return response
+
+    def _record(self, request: web.Request, endpoint: str, status: int, started: float) -> None:
+        seconds = time.perf_counter() - started
+        metrics = self._observed.metrics
+        metrics.requests.add(endpoint, str(status))
+        metrics.request_seconds.observe(seconds, endpoint)
+        known = endpoint != "other" or request.path in PROBE_PATHS
+        self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
     async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
         try:
-            if not request.raw_path.startswith("/"):
-                raise BadRequest("the request target must be a path")  # not absolute: Host decides
             if self._probe or request.path not in UNCHECKED_PATHS:
                 reason = self._refusal(request.headers)
                 if reason is not None:
                     return error_response(403, reason)
             if _expectation(request) not in ("", "100-continue"):
-                raise BadRequest("the only expectation that can be met is 100-continue", 417)
+                status, sentence = refusals.EXPECTATION
+                raise BadRequest(sentence, status)
             return await handler(request)
         except BadRequest as exc:
-            return _closing_if_unread(request, error_response(exc.status, exc.message))
+            return closing_if_unread(request, error_response(exc.status, exc.message))
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
             body = error_body("invalid_request", f"method not allowed: expected {allow}")
-            return _closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
+            return closing_if_unread(request, JsonResponse(405, body, {"Allow": allow}))
         except web.HTTPNotFound:  # perhaps a request for the other listener
             known = ", ".join(resource.canonical for resource in request.app.router.resources())
-            return _closing_if_unread(request, error_response(404, f"no such path; expected one of {known}"))
+            return closing_if_unread(request, error_response(404, f"no such path; expected one of {known}"))
         except RequestTimedOut:
-            response = error_response(408, "the request did not arrive in time")
-            response.force_close()
-            return response
+            return closing_if_unread(request, error_response(*refusals.NOT_IN_TIME))
+        except web.RequestPayloadError:  # also at introspection, where malformed contents are 200
+            return closing_if_unread(request, error_response(*refusals.NOT_FRAMED))
         except ConnectionError:
             raise  # the client is gone
         except Exception:
@@ -174,7 +174,7 @@ class _Api:
             if exc.status == 415:
                 raise
             self._service.rejections.add_code(INVALID_REQUEST)
-            return _closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
+            return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
@@ -208,30 +208,22 @@ class _Api:
 
     async def _body(self, request: web.Request) -> tuple[bytes, bool]:
         """The body, and whether it is a form."""
-        encodings = request.headers.getall(hdrs.CONTENT_ENCODING, [])
-        if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
-            raise BadRequest("compressed request bodies are not accepted", 415)
+        if refusals.is_compressed(request):
+            status, sentence = refusals.COMPRESSED
+            raise BadRequest(sentence, status)
         form = is_form(request.headers.getall(hdrs.CONTENT_TYPE, []))
         return await _read(request), form
 
 
 async def _read(request: web.Request) -> bytes:
-    too_large = BadRequest(f"request body is larger than {MAX_BODY_BYTES} bytes", 413)
+    status, sentence = refusals.too_large(MAX_BODY_BYTES)
+    too_large = BadRequest(sentence, status)
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise too_large
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
-    except web.RequestPayloadError:
-        raise BadRequest("request body is not framed as its headers say") from None
-
-
-def _closing_if_unread(request: web.Request, response: web.Response) -> web.Response:
-    """Do not wait for the rest of a body that no handler reads."""
-    if request.can_read_body and not request.content.is_eof():
-        response.force_close()
-    return response
 
 
 async def _expect(request: web.Request) -> None:

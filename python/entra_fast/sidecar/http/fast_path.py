@@ -7,8 +7,8 @@ native code knows where the next one begins. Once something arrives whose end on
 aiohttp handles the rest of the connection. What must never be here: any decision about the bytes of a request
 (rust/core/src/sidecar/http1.rs), and the content of responses.
 
-This uses private parts of aiohttp, which internals.py lists. If one is missing, every request takes the slow
-path.
+This uses private parts of aiohttp, which _http/internals.py lists. If one is missing, every request takes the
+slow path.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, cast
 from aiohttp.web import RequestHandler, Server
 
 from entra_fast import _native
-from entra_fast._metrics import Metrics
+from entra_fast._http.limits import Limits
+from entra_fast._http.protocol import Observer, StrictProtocol, StrictServer
 from entra_fast._native import Served, Stop
-from entra_fast.sidecar.http.protocol import Limits, SidecarProtocol, SidecarServer
 from entra_fast.sidecar.service import FastPath
 
 MAX_HELD_BYTES = 262_144
@@ -30,11 +30,11 @@ MAX_HELD_BYTES = 262_144
 Beyond that, reading stops."""
 
 
-class FastPathServer(SidecarServer):
+class FastPathServer(StrictServer):
     """Makes a `FastPathProtocol` for each connection."""
 
-    def __init__(self, fast_path: FastPath, plain: Server, limits: Limits, metrics: Metrics) -> None:
-        super().__init__(plain, limits, metrics)
+    def __init__(self, fast_path: FastPath, plain: Server, limits: Limits, observer: Observer) -> None:
+        super().__init__(plain, limits, observer)
         self.fast_path = fast_path
 
     def __call__(self) -> RequestHandler:
@@ -48,7 +48,7 @@ class FastPathServer(SidecarServer):
                 connection.leave_fast_path()
 
 
-class FastPathProtocol(SidecarProtocol):
+class FastPathProtocol(StrictProtocol):
     """aiohttp's protocol with the fast path in front.
 
     The transport gives its bytes to `_receiver`. Its flag `at_rest` is the whole condition for the fast path,
@@ -71,7 +71,7 @@ class FastPathProtocol(SidecarProtocol):
     )
 
     def __init__(
-        self, manager: SidecarServer, fast_path: FastPath, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
+        self, manager: StrictServer, fast_path: FastPath, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
     ) -> None:
         # Before aiohttp's own constructor, which assigns `_waiter` and `_request_count`: properties here.
         self._other_requests = 0
@@ -252,7 +252,7 @@ class FastPathProtocol(SidecarProtocol):
             self._needed = length
             self._hold(rest)
             if self._deadline is None:
-                timeout = self._sidecar.limits.request_timeout
+                timeout = self._server.limits.request_timeout
                 self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         elif (
             stop == Stop.KEY_NEEDED

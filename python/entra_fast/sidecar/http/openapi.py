@@ -94,7 +94,7 @@ _REFUSALS = {
     "408": "The request did not arrive in time.",
     "415": "The body is compressed.",
     "417": "`Expect` is anything but `100-continue`.",
-    "431": "A header field is too large, or there are too many.",
+    "431": "The header fields are too large together, or there are too many.",
     "501": "The transfer coding is not `chunked`.",
 }
 _TOKEN_REFUSALS = {

@@ -8,20 +8,24 @@ sockets, and finishing every request before exit. What must never be here: signa
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import gc
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from entra_fast._http.limits import Limits, possible_connections
+from entra_fast._http.listener import stop_accepting
+from entra_fast._http.protocol import StrictServer
+from entra_fast._http.server import HttpServer, Way, best_way, serve
 from entra_fast._metrics import Metrics
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
-from entra_fast.sidecar.http.listener import listen, stop_accepting
-from entra_fast.sidecar.http.protocol import Limits
-from entra_fast.sidecar.http.server import HttpServer, Way, best_way, serve
+from entra_fast.sidecar.http.fast_path import FastPathServer
+from entra_fast.sidecar.http.listener import listen
+from entra_fast.sidecar.http.observing import MetricsObserver
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
@@ -32,8 +36,6 @@ PROBE_CONNECTIONS = 64
 """Maximum number of connections to the probe listener."""
 QUIET_CHECKS, QUIET_PAUSE = 5, 0.02
 """While draining: this many checks in a row, this many seconds apart, must find no request in progress."""
-SPARE_FILES = 640
-"""File descriptors kept free for outbound HTTP."""
 
 
 class RunningSidecar:
@@ -186,13 +188,16 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
     """
     server = service.settings.server
     limits = Limits(
-        max_connections=_possible_connections(server.max_connections),
+        max_connections=possible_connections(server.max_connections),
         request_timeout=server.request_timeout,
         idle_timeout=server.idle_timeout,
     )
     service.access_log.start()
     app = build_app(service, probes=probes)
-    api = await serve(app, listener, limits, service.metrics, way, service.fast_path)
+    make: Callable[..., StrictServer] = StrictServer
+    if way is Way.FAST_PATH and service.fast_path is not None:
+        make = functools.partial(FastPathServer, service.fast_path)
+    api = await serve(app, [listener], limits, MetricsObserver(service.metrics), way, server=make)
     service.metrics.connections.read_from(lambda: len(api.connections))
     return api
 
@@ -206,7 +211,7 @@ async def start_probes(
         request_timeout=server.request_timeout,
         idle_timeout=server.idle_timeout,
     )
-    return await serve(build_probe_app(observed), listener, limits, observed.metrics, way)
+    return await serve(build_probe_app(observed), [listener], limits, MetricsObserver(observed.metrics), way)
 
 
 def freeze_garbage_collector() -> None:
@@ -224,19 +229,3 @@ def host_and_port(address: Sequence[object]) -> str:
     """host:port of a socket's own address."""
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _possible_connections(wanted: int) -> int:
-    """The requested number of connections, or fewer if the limit on open files is too low."""
-    try:
-        import resource  # noqa: PLC0415 - does not exist on Windows, which has no such limit
-    except ImportError:
-        return wanted
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + SPARE_FILES
-    if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(wanted, soft - SPARE_FILES))

@@ -21,10 +21,10 @@ import sys
 from collections.abc import Awaitable, Mapping
 
 from entra_fast import _background, _event_loop, _native
+from entra_fast._http.server import best_way
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
-from entra_fast.sidecar.http.server import best_way
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.process.channel import Channel, Fields
 from entra_fast.sidecar.process.provider_process import ConnectedWorker, ProviderProcess

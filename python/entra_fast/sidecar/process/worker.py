@@ -20,10 +20,10 @@ import sys
 from typing import NoReturn
 
 from entra_fast import _event_loop, _signatures
+from entra_fast._http.server import Way, best_way
 from entra_fast._metrics import Metrics
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.http.server import Way, best_way
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.channel import Channel, Fields
 from entra_fast.sidecar.process.provider_channel import ProviderChannel

@@ -10,8 +10,12 @@ use memchr::memchr;
 
 use super::contract::{ContentType, Endpoint, MAX_BODY_BYTES};
 
-/// Maximum length of a head (request line and headers). aiohttp allows 8190 bytes for a single line.
-pub const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// Maximum length of all header lines together, with their ends. The server has the same limit, but does not count white
+/// space around a value: what is accepted here is accepted there.
+pub const MAX_FIELDS_BYTES: usize = 32 * 1024;
+
+/// Maximum length of a head. The server allows 8190 bytes for the request line.
+pub const MAX_HEAD_BYTES: usize = 8190 + MAX_FIELDS_BYTES;
 
 /// Maximum number of header lines.
 pub const MAX_HEADERS: usize = 64;
@@ -53,6 +57,7 @@ pub enum Recognised<'b> {
 pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
     let mut head = Head::default();
     let mut at = 0;
+    let mut fields_at = 0;
     let mut lines = 0;
     loop {
         let rest = &bytes[at..];
@@ -70,7 +75,12 @@ pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
         if line.is_empty() {
             break;
         }
-        let understood = if lines == 0 { head.request_line(line) } else { head.header(line) };
+        let understood = if lines == 0 {
+            fields_at = at;
+            head.request_line(line)
+        } else {
+            head.header(line).filter(|()| at - fields_at <= MAX_FIELDS_BYTES)
+        };
         if understood.is_none() {
             return Recognised::Unknown;
         }
@@ -332,6 +342,21 @@ mod tests {
         assert_eq!(recognise(format!("POST /{}", "a".repeat(MAX_HEAD_BYTES)).as_bytes()), Recognised::Unknown);
         let many = "X: y\r\n".repeat(MAX_HEADERS);
         assert_eq!(recognise(with(&format!("{many}X: y")).as_bytes()), Recognised::Unknown);
+    }
+
+    #[test]
+    fn header_lines_may_have_32_kib_together() {
+        let fields = PLAIN.find("\r\n\r\n").unwrap() - PLAIN.find("Host").unwrap() + 2;
+        let spare = MAX_FIELDS_BYTES - fields - "Cookie: \r\n".len();
+        let request = |length: usize| with(&format!("Accept: */*\r\nCookie: {}", "c".repeat(length)));
+        assert!(matches!(recognise(request(spare).as_bytes()), Recognised::Request(..)));
+        assert_eq!(recognise(request(spare + 1).as_bytes()), Recognised::Unknown);
+        let (one, two) = (spare / 2, spare - spare / 2 - "Baggage: \r\n".len());
+        let split = |two: usize| with(&format!("A: {}\r\nB: {}", "c".repeat(one), "d".repeat(two)));
+        assert!(matches!(recognise(split(two).as_bytes()), Recognised::Request(..)));
+        assert_eq!(recognise(split(two + 64).as_bytes()), Recognised::Unknown);
+        let beginning = &request(spare)[..MAX_FIELDS_BYTES];
+        assert_eq!(recognise(beginning.as_bytes()), Recognised::Partial { needed: 0 });
     }
 
     #[test]

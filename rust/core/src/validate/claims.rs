@@ -1,7 +1,8 @@
 //! The claims of a token: the payload's own text, and the few values that are checked.
 //!
 //! One parse feeds both what is checked and what is handed out. [`Claims`] are made by verifying, so they can be trusted;
-//! the exceptions are [`Introspected`], which another service has verified, and one with danger in its name. Does not belong here: the checks of the policy (`verify`), and what a
+//! the
+//! one exception has danger in its name. Does not belong here: the checks of the policy (`verify`), and what a
 //! service requires of a verified token (`require.py`).
 
 use std::borrow::Cow;
@@ -105,47 +106,6 @@ impl Claims {
     }
 }
 
-/// The claims that another service has verified: those of an introspection response (RFC 7662, section 2.2).
-#[derive(Debug)]
-pub struct Introspected {
-    claims: Claims,
-    expires_at: f64,
-    issued_at: Option<f64>,
-}
-
-impl Introspected {
-    /// Read the claims. The caller has made sure that the response is that of a service which it trusts, and that the
-    /// token is active.
-    ///
-    /// # Errors
-    /// [`Error`] if the text is no JSON object, or a time is missing or malformed.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let claims = Claims::decode(base64url::encode(text.as_bytes()).as_bytes())?;
-        let exp = claims.get("exp").ok_or_else(|| Error::ClaimMissing { name: "exp".to_owned() })?;
-        let expires_at = numeric_date("exp", exp)?;
-        let issued_at = claims.get("iat").map(|iat| numeric_date("iat", iat)).transpose()?;
-        Ok(Self { claims, expires_at, issued_at })
-    }
-
-    /// The claims.
-    #[must_use]
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
-
-    /// When the token expires, in seconds since the epoch.
-    #[must_use]
-    pub fn expires_at(&self) -> f64 {
-        self.expires_at
-    }
-
-    /// When it was issued, in seconds since the epoch, if it says so.
-    #[must_use]
-    pub fn issued_at(&self) -> Option<f64> {
-        self.issued_at
-    }
-}
-
 /// Read a `NumericDate` (RFC 7519, section 2): seconds since the epoch, possibly with a fraction.
 ///
 /// # Errors
@@ -156,21 +116,4 @@ pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, 
         // Signed zero is a spelling of zero; NaN cannot be written in JSON.
         .filter(|seconds| (0.0..=MAX_NUMERIC_DATE).contains(seconds))
         .ok_or(Error::ClaimMalformed { name, expected: "a number of seconds since 1970, not beyond the year 9999" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn introspected_claims_have_their_times() {
-        let found = Introspected::parse(r#"{"exp":2000,"iat":1000,"scp":"a b"}"#).unwrap();
-        assert_eq!((found.expires_at(), found.issued_at()), (2000.0, Some(1000.0)));
-        assert_eq!(found.claims().scopes(), ["a", "b"]);
-        for (text, code) in
-            [("[]", "claims_not_an_object"), (r#"{"iat":1}"#, "claim_missing"), (r#"{"exp":"1"}"#, "claim_malformed")]
-        {
-            assert_eq!(Introspected::parse(text).unwrap_err().code(), code);
-        }
-    }
 }

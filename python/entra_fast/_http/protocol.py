@@ -1,8 +1,9 @@
-"""The server below aiohttp's application: one protocol object per connection.
+"""The server below an aiohttp application: one protocol object per connection.
 
-What belongs here: limits on connections, the deadline to receive a request, and errors of HTTP itself in the
-shape of the API. The fast path stands in front of it (fast_path.py). What must never be here: routes, tokens,
-and any decision about the bytes of a request: framing belongs to aiohttp's parser alone.
+What belongs here: limits on connections, the deadline to receive a request, and when errors of HTTP itself
+are answered (refusals.py has their sentences). The sidecar's fast path stands in front of it. What must never
+be here: routes, tokens, and any decision about the bytes of a request: framing belongs to aiohttp's parser
+alone.
 
 This uses private parts of aiohttp, which internals.py lists. If one is missing, server.py serves without this
 module.
@@ -13,120 +14,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import logging
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import orjson
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import HttpProcessingError
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Server
 
-from entra_fast import _native
-from entra_fast._metrics import Metrics
+from entra_fast._http import refusals
+from entra_fast._http.limits import MAX_HEAD_BYTES, Limits
+from entra_fast._http.refusals import BodyCutShort, RequestTimedOut, head_refusal, refusal_of_malformed
+from entra_fast._http.responses import closing_if_unread, describe, error_body, error_response
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http_parser import RawRequestMessage
 
 
-MAX_FIELD_BYTES, MAX_HEADER_FIELDS = 8190, 128
-"""The limits of aiohttp's parser: for the request line and for one header field, and for their number."""
-NOT_HTTP = "the request is not well-formed HTTP"
+_log = logging.getLogger("entra_fast")
 
 
-class RequestTimedOut(Exception):
-    """The request's body did not arrive in time."""
+class Observer(Protocol):
+    """Is told what happens below the application."""
+
+    def refused(self, status: int) -> None:
+        """A request got this status before an application saw it, or because an application failed."""
+
+    def connection_refused(self) -> None:
+        """A connection was refused, because the maximum number is open."""
+
+    def not_received_in_time(self) -> None:
+        """A request did not arrive in time."""
 
 
-class BodyCutShort(web.RequestPayloadError, TimeoutError):
-    """The client closed its side in the middle of a body. Also a TimeoutError, because aiohttp may be waiting
-    for a body that no handler reads, and treats that error as its end."""
+class StrictServer(Server):
+    """Makes a `StrictProtocol` for each connection."""
 
-
-class JsonResponse(web.Response):
-    """A response with the few headers that all responses have. The fast path sends the same."""
-
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(
-            status=status,
-            body=body,
-            # Exactly this type: a widely used client compares the whole value.
-            headers={"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
-        )
-
-    async def _prepare_headers(self) -> None:
-        await super()._prepare_headers()
-        self.headers.popall(hdrs.SERVER, None)  # do not reveal the version of the server
-
-
-def error_response(status: int, description: str, *, error: str = "invalid_request") -> JsonResponse:
-    """An error that the sidecar itself reports (RFC 6749, section 5.2)."""
-    return JsonResponse(status, orjson.dumps({"error": error, "error_description": description}))
-
-
-MAX_KEPT_HEAD_BYTES = 32_768
-"""With this many bytes of an incomplete head, no more are kept for choosing the sentence of a refusal."""
-
-
-def refusal_of_malformed(exc: BaseException | None, head: bytes) -> tuple[int, str]:
-    """Status and sentence for what aiohttp's parser refuses. Its own text repeats the offending bytes, so
-    only the beginning of that is looked at.
-
-    Args:
-        exc: the parser's error.
-        head: the bytes of the request, as far as they were kept.
-    """
-    reason = exc.message if isinstance(exc, HttpProcessingError) else ""
-    if isinstance(exc, LineTooLong):
-        return 431, f"the request line, or a header field, is larger than {MAX_FIELD_BYTES} bytes"
-    if reason.startswith("Too many headers"):
-        return 431, f"the request has more than {MAX_HEADER_FIELDS} header fields"
-    if reason.startswith(("Missing 'Host'", "Duplicate 'Host'")):
-        several = _native.head_refusal(hosts=["", ""], transfer_encodings=[])
-        return several or (400, NOT_HTTP)
-    if reason.startswith(("Request has invalid `Transfer-Encoding`", "Invalid `Transfer-Encoding`")):
-        return _native.transfer_coding_refusal(head) or (400, NOT_HTTP)
-    return 400, NOT_HTTP
-
-
-def head_refusal(request: web.BaseRequest) -> JsonResponse | None:
-    """The answer to a request whose head aiohttp accepts and RFC 9112 forbids, or None. It closes the
-    connection: where the body ends is in doubt."""
-    headers = request.headers
-    refusal = _native.head_refusal(
-        hosts=headers.getall(hdrs.HOST, []),
-        transfer_encodings=headers.getall(hdrs.TRANSFER_ENCODING, []),
-    )
-    if refusal is None:
-        return None
-    response = error_response(*refusal)
-    response.force_close()
-    return response
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of a listener.
-
-    Attributes:
-        max_connections: maximum number of open connections.
-        request_timeout: maximum time from the first byte of a request to its last, in seconds.
-        idle_timeout: maximum time between two requests of a connection, in seconds.
-    """
-
-    max_connections: int
-    request_timeout: float
-    idle_timeout: float
-
-
-class SidecarServer(Server):
-    """Makes a `SidecarProtocol` for each connection."""
-
-    def __init__(self, plain: Server, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, plain: Server, limits: Limits, observer: Observer) -> None:
         super().__init__(
             self._answer,
             request_factory=self._new_request,
@@ -136,26 +63,37 @@ class SidecarServer(Server):
         self._application = plain.request_handler
         self._plain_request = plain.request_factory
         self.limits = limits
-        self.metrics = metrics
+        self.observer = observer
 
     def __call__(self) -> RequestHandler:
-        return SidecarProtocol(self, loop=self._loop, **self._kwargs)
+        return StrictProtocol(self, loop=self._loop, **self._kwargs)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             refused = head_refusal(request)
             if refused is not None:
-                self.metrics.requests.add("other", str(refused.status))
+                self.observer.refused(refused.status)
                 return refused
             response = await self._application(request)
             protocol = request.protocol
-            if isinstance(protocol, SidecarProtocol) and not protocol.may_read_on():
+            if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
                 response.force_close()  # the response tells the client, and nothing more is read
             return response
+        except RequestTimedOut:
+            return self._refused(request, *refusals.NOT_IN_TIME)
+        except web.RequestPayloadError:
+            return self._refused(request, *refusals.NOT_FRAMED)
         except web.HTTPException as exc:
-            # Raised by aiohttp itself, for an expectation at an unknown path. Its text repeats the header.
-            self.metrics.requests.add("other", str(exc.status))
-            return error_response(exc.status, HTTPStatus(exc.status).phrase.lower())
+            if exc.status < 400:
+                raise
+            # Raised by aiohttp itself, for an expectation. Its text repeats the header.
+            expectation = exc.status == refusals.EXPECTATION[0]
+            sentence = refusals.EXPECTATION[1] if expectation else HTTPStatus(exc.status).phrase.lower()
+            return self._refused(request, exc.status, sentence)
+
+    def _refused(self, request: web.BaseRequest, status: int, sentence: str) -> web.StreamResponse:
+        self.observer.refused(status)
+        return closing_if_unread(request, error_response(status, sentence))
 
     def _new_request(
         self,
@@ -165,7 +103,7 @@ class SidecarServer(Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        if isinstance(protocol, SidecarProtocol):  # pragma: no branch - for the type checker
+        if isinstance(protocol, StrictProtocol):  # pragma: no branch - for the type checker
             protocol.current_message = message
         return self._plain_request(message, payload, protocol, writer, task)
 
@@ -175,10 +113,10 @@ class SidecarServer(Server):
     @property
     def busy(self) -> bool:
         """Whether any request is being received or answered."""
-        return any(isinstance(c, SidecarProtocol) and c.busy for c in self._connections)
+        return any(isinstance(c, StrictProtocol) and c.busy for c in self._connections)
 
 
-class SidecarProtocol(RequestHandler):
+class StrictProtocol(RequestHandler):
     """aiohttp's protocol, with a deadline to receive each request."""
 
     __slots__ = (
@@ -188,13 +126,13 @@ class SidecarProtocol(RequestHandler):
         "_half_closed",
         "_head",
         "_offer",
-        "_sidecar",
+        "_server",
         "current_message",
     )
 
-    def __init__(self, manager: SidecarServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+    def __init__(self, manager: StrictServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
-        self._sidecar = manager
+        self._server = manager
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
@@ -219,8 +157,8 @@ class SidecarProtocol(RequestHandler):
             with contextlib.suppress(OSError):
                 milliseconds = max(1, int(self._keepalive_timeout * 1000))
                 connection.setsockopt(socket.IPPROTO_TCP, user_timeout, milliseconds)
-        if len(self._sidecar._connections) > self._sidecar.limits.max_connections:
-            self._sidecar.metrics.connections_refused.add()
+        if len(self._server._connections) > self._server.limits.max_connections:
+            self._server.observer.connection_refused()
             self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -233,6 +171,8 @@ class SidecarProtocol(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends nothing more, but may still read (RFC 9293, section 3.6). Its requests are
         answered, then the connection closes. True keeps it open until then."""
+        if self.ssl_context is not None:
+            return False  # TLS connections cannot be half-closed here
         self._half_closed = True
         body, self._body = self._body, None
         if body is not None:
@@ -259,13 +199,22 @@ class SidecarProtocol(RequestHandler):
 
     def _parse(self, data: bytes) -> None:
         if data and self._deadline is None and not (self._close or self._force_close):
-            timeout = self._sidecar.limits.request_timeout
+            timeout = self._server.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
         if self._request_count == count:
-            if self._body is None and len(self._head) < MAX_KEPT_HEAD_BYTES:
+            if self._body is None and not (self._close or self._force_close):
                 self._head += data
+                if len(self._head) > MAX_HEAD_BYTES:
+                    self._head_too_large()
+        elif self._body is not None and not self._body.is_eof() and hasattr(self._messages[-1][0], "exc"):
+            # The rest of the body is malformed. aiohttp tells neither its reader nor its deadline, and would
+            # answer a request that there is not.
+            self._messages.pop()
+            self._body.set_exception(web.RequestPayloadError(refusals.NOT_FRAMED[1]))
+            self._received()
+            self.close()  # after the response
         else:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
@@ -303,9 +252,14 @@ class SidecarProtocol(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not HTTP. aiohttp's own handler repeats the offending bytes, which may be part of a
-        token, to the client and in the log."""
-        if request.writer.output_size > 0:  # pragma: no cover - responses here are sent in one piece
+        """Answer what is not HTTP, and for an application that failed. aiohttp's own handler repeats the
+        offending bytes, which may be part of a token, to the client and in the log."""
+        if isinstance(exc, ConnectionError) and self._client_is_gone():
+            raise exc  # there is no one to answer, and nothing has failed
+        if status >= 500:
+            what = "a timeout" if exc is None else describe(exc)
+            _log.error("unexpected error while answering a request: %s", what)
+        if request.writer.output_size > 0:
             raise ConnectionError("part of a response was sent already")
         if status < 500:
             status, sentence = refusal_of_malformed(exc, bytes(self._head))
@@ -313,8 +267,19 @@ class SidecarProtocol(RequestHandler):
         else:
             response = error_response(status, "unexpected error", error="server_error")
         response.force_close()
-        self._sidecar.metrics.requests.add("other", str(status))
+        self._server.observer.refused(status)
         return response
+
+    def _client_is_gone(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """aiohttp has met an exception outside of a handler, such as a malformed end of a body that no
+        handler reads. What it would log repeats the bytes."""
+        exc = kw.get("exc_info")
+        if not isinstance(exc, HttpProcessingError | web.RequestPayloadError | ConnectionError):
+            what = describe(exc) if isinstance(exc, BaseException) else "no exception"
+            _log.error("unexpected error on a connection: %s", what)
 
     def _process_keepalive(self) -> None:
         if self.busy:
@@ -329,16 +294,26 @@ class SidecarProtocol(RequestHandler):
             self._deadline.cancel()
             self._deadline = None
 
+    def _head_too_large(self) -> None:
+        """Receive no more of a head that will be refused."""
+        self._received()
+        self._head.clear()
+        if self._request_in_progress or self._messages:
+            self.close()  # after the responses that are owed
+        elif not self._force_close:
+            self._server.observer.refused(refusals.FIELDS_TOO_LARGE[0])
+            self._refuse(*refusals.FIELDS_TOO_LARGE)
+
     def _not_received_in_time(self) -> None:
         self._deadline = None
         if self._force_close or self.transport is None:
             return
         if self._buffer_paused:
             # The server does not read now, because requests wait for their responses.
-            timeout = self._sidecar.limits.request_timeout
+            timeout = self._server.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
             return
-        self._sidecar.metrics.receive_timeouts.add()
+        self._server.observer.not_received_in_time()
         body, self._body = self._body, None
         if body is not None and self._request_in_progress:
             self._lingering_time = 0.0  # otherwise aiohttp would wait for the rest of it, and log that
@@ -348,17 +323,17 @@ class SidecarProtocol(RequestHandler):
         elif self._request_in_progress or self._messages:
             self.close()  # after the responses that are owed
         else:
-            self._sidecar.metrics.requests.add("other", "408")
-            self._refuse(408, "the request did not arrive in time")
+            self._server.observer.refused(refusals.NOT_IN_TIME[0])
+            self._refuse(*refusals.NOT_IN_TIME)
 
     def _refuse(self, status: int, sentence: str) -> None:
         """Answer without a request, and close."""
         transport = self.transport
         if transport is not None:  # pragma: no branch - for the type checker
-            body = orjson.dumps({"error": "invalid_request", "error_description": sentence})
-            reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+            body = error_body("invalid_request", sentence)
             transport.write(
-                f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+                "Content-Type: application/json\r\nCache-Control: no-store\r\n"
                 f"Content-Length: {len(body)}\r\nDate: {email.utils.formatdate(usegmt=True)}\r\n"
                 "Connection: close\r\n\r\n".encode("ascii")
                 + body
@@ -366,8 +341,8 @@ class SidecarProtocol(RequestHandler):
         self.force_close()
 
 
-class SidecarRunner(web.AppRunner):
-    """Runs an application on a `SidecarServer`.
+class StrictRunner(web.AppRunner):
+    """Runs an application on a `StrictServer`.
 
     Args:
         server: makes it from aiohttp's own server, whose place it takes.
@@ -375,12 +350,12 @@ class SidecarRunner(web.AppRunner):
     """
 
     def __init__(
-        self, app: web.Application, server: Callable[[Server], SidecarServer], **options: Any
+        self, app: web.Application, server: Callable[[Server], StrictServer], **options: Any
     ) -> None:
         super().__init__(app, **options)
         self._new_server = server
-        self.sidecar_server: SidecarServer | None = None
+        self.strict_server: StrictServer | None = None
 
     async def _make_server(self) -> Server:
-        self.sidecar_server = self._new_server(await super()._make_server())
-        return self.sidecar_server
+        self.strict_server = self._new_server(await super()._make_server())
+        return self.strict_server

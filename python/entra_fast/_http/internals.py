@@ -1,11 +1,12 @@
 """Private parts of aiohttp that this package uses: every name, and what it is for.
 
 What belongs here: the complete list, and the check at start that this aiohttp has all of it. What must never
-be here: any use of these names (protocol.py, fast_path.py). tests/unit/test_private_names.py proves that the
-list is complete and that no other package uses private parts of aiohttp, uvloop or asyncio.
+be here: any use of these names (protocol.py, and the sidecar's fast_path.py).
+tests/unit/test_private_names.py proves that the list is complete and that no other module uses private parts
+of aiohttp, uvloop or asyncio.
 
-aiohttp promises nothing about these names, so its minor version is pinned, and the sidecar works without
-them: without those that only the fast path needs, every request takes the slow path; without any other, plain
+aiohttp promises nothing about these names, so its minor version is pinned, and servers work without them:
+without those that only the fast path needs, every request takes the slow path; without any other, plain
 aiohttp serves.
 """
 
@@ -77,6 +78,7 @@ OVERRIDDEN = (
     "eof_received",
     "force_close",
     "handle_error",
+    "log_exception",
     "pause_writing",
     "resume_writing",
     "start",

@@ -1,0 +1,247 @@
+"""The fields of NAIS manifests that concern Entra ID, for validating them with pydantic.
+
+What belongs here: names, types and forms of fields. What they mean belongs in registry.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from entra_fast.emulator.model.forms import NAME, is_reply_url
+from entra_fast.emulator.model.validation import List, Section
+from entra_fast.emulator.model.wording import quoted
+
+DEFAULT_NAMESPACE: Final = "default"  # as naiserator does
+CLUSTER_ANNOTATION: Final = "entra-fast/cluster"
+TOKEN_VERSION_ANNOTATION: Final = "entra-fast/access-token-version"
+
+_TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
+_PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
+_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+# Fields of the real resources that have no bearing on Entra ID. They are accepted as they are.
+_IGNORED_SPEC_FIELDS: Final = frozenset(
+    [
+        "activeDeadlineSeconds",
+        "alerts",
+        "backoffLimit",
+        "command",
+        "completions",
+        "concurrencyPolicy",
+        "elastic",
+        "env",
+        "envFrom",
+        "failedJobsHistoryLimit",
+        "filesFrom",
+        "frontend",
+        "gcp",
+        "idporten",
+        "image",
+        "influx",
+        "kafka",
+        "leaderElection",
+        "liveness",
+        "login",
+        "logformat",
+        "logtransform",
+        "maskinporten",
+        "observability",
+        "openSearch",
+        "parallelism",
+        "podMonitor",
+        "port",
+        "postgres",
+        "preStopHook",
+        "preStopHookPath",
+        "prometheus",
+        "readiness",
+        "redis",
+        "replicas",
+        "resources",
+        "restartPolicy",
+        "schedule",
+        "secureLogs",
+        "securityContext",
+        "service",
+        "skipCaBundle",
+        "startup",
+        "strategy",
+        "successfulJobsHistoryLimit",
+        "terminationGracePeriodSeconds",
+        "timeZone",
+        "tokenx",
+        "ttl",
+        "ttlSecondsAfterFinished",
+        "valkey",
+        "vault",
+        "webproxy",
+    ]
+)
+_IGNORED_METADATA_FIELDS: Final = frozenset(
+    [
+        "clusterName",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ]
+)
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(
+            f"{quoted(value)} is not a name: lower-case letters, digits and '-', at most 63 characters"
+        )
+    return value
+
+
+def _name_or_wildcard(value: str) -> str:
+    return value if value == "*" else _name(value)
+
+
+def _domain(value: str) -> str:
+    if not _TENANT.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is not a domain name")
+    return value
+
+
+def _group_id(value: str) -> str:
+    if not _GUID.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is not a GUID; groups are named by their object id")
+    return value
+
+
+def _reply_url(value: str) -> str:
+    if not is_reply_url(value):
+        raise ValueError(
+            f"{quoted(value)} is not a reply URL: https, or http on localhost, without fragment or wildcard"
+        )
+    return value
+
+
+def _permission(value: str) -> str:
+    if not _PERMISSION.fullmatch(value):
+        raise ValueError(f"{quoted(value)} does not match ^[a-z0-9-_./]+$")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+ConsumerName = Annotated[str, AfterValidator(_name_or_wildcard)]
+Permission = Annotated[str, AfterValidator(_permission)]
+
+
+class Permissions(Section):
+    """Custom permissions of one consumer (policy 6)."""
+
+    roles: List[Permission] = ()
+    scopes: List[Permission] = ()
+
+
+class InboundRule(Section):
+    """One entry of `spec.accessPolicy.inbound.rules`."""
+
+    application: ConsumerName
+    namespace: ConsumerName | None = None
+    cluster: ConsumerName | None = None
+    permissions: Permissions = Permissions()
+
+
+class Inbound(Section):
+    """`spec.accessPolicy.inbound`."""
+
+    rules: List[InboundRule] = ()
+
+
+class AccessPolicy(Section):
+    """`spec.accessPolicy`; `outbound` concerns the network only."""
+
+    ignored_fields = frozenset(["outbound"])
+
+    inbound: Inbound = Inbound()
+
+
+class GroupReference(Section):
+    """One entry of `claims.groups`."""
+
+    id: Annotated[str, AfterValidator(_group_id)]
+
+
+class Claims(Section):
+    """`spec.azure.application.claims`."""
+
+    groups: List[GroupReference] = ()
+    extra: List[str] = ()
+
+
+class AzureApplication(Section):
+    """`spec.azure.application`."""
+
+    enabled: bool
+    reply_urls: List[Annotated[str, AfterValidator(_reply_url)]] = Field((), alias="replyURLs")
+    tenant: Annotated[str, AfterValidator(_domain)] | None = None
+    claims: Claims = Claims()
+    single_page_application: bool = False
+    allow_all_users: bool = False
+
+
+class LoginProxy(Section, extra="ignore"):
+    """`spec.azure.sidecar`; its other fields do not matter here."""
+
+    enabled: bool = False
+
+
+class Azure(Section):
+    """`spec.azure`."""
+
+    application: AzureApplication | None = None
+    sidecar: LoginProxy = LoginProxy()
+
+
+class Spec(Section):
+    """The part of `spec` that concerns Entra ID."""
+
+    ignored_fields = _IGNORED_SPEC_FIELDS
+
+    access_policy: AccessPolicy = AccessPolicy()
+    azure: Azure = Azure()
+    ingresses: List[str] = ()
+
+
+class Annotations(Section, extra="allow"):
+    """`metadata.annotations`: two of ours, and any others; all values are text."""
+
+    __pydantic_extra__: dict[str, str]
+
+    cluster: Name | None = Field(None, alias=CLUSTER_ANNOTATION)
+    token_version: Literal["1", "2"] = Field("2", alias=TOKEN_VERSION_ANNOTATION)
+
+
+class Metadata(Section):
+    """The part of `metadata` that matters here."""
+
+    ignored_fields = _IGNORED_METADATA_FIELDS
+
+    name: Name
+    namespace: Name = DEFAULT_NAMESPACE
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotations = Annotations.model_validate({})
+
+
+class Resource(Section):
+    """An `Application` or `Naisjob`."""
+
+    ignored_fields = frozenset(["apiVersion", "kind", "status"])
+
+    metadata: Metadata
+    spec: Spec = Spec()
