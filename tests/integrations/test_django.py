@@ -109,6 +109,7 @@ def test_a_browser_gets_a_page(running: Services) -> None:
     """Its `Accept` names `text/html`."""
     response = send(running.urls["normal"], "/cases", ("Accept", "text/html,*/*;q=0.8"))
     assert response.headers["Content-Type"].startswith("text/html")
+    assert "<h1>401 Unauthorized</h1>" in response.body.decode()
     assert response.challenge == {"realm": "api"}
 
 

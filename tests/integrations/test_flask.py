@@ -113,7 +113,8 @@ def test_a_browser_gets_a_page(running: Services) -> None:
     response = send(running.urls["normal"], "/cases", accept)
     assert response.status == 401
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "<h1>401 Unauthorized</h1>" in response.body.decode()
+    assert "<h1>Unauthorized</h1>" in response.body.decode()
+    assert "needs an access token" in response.body.decode()
     assert response.challenge == {"realm": "api"}
 
 

@@ -6,9 +6,7 @@ What belongs here: from an error to the parts of a response. What must never be 
 from __future__ import annotations
 
 import contextlib
-import html
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any, Final
 
 from entra_fast import challenge
@@ -66,15 +64,6 @@ class Refusal(Exception):
     def body(self) -> dict[str, str]:
         """The JSON body."""
         return {"error": self.error, "error_description": self.description}
-
-    @property
-    def html(self) -> str:
-        """The body for browsers."""
-        title = f"{self.status} {HTTPStatus(self.status).phrase}"
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-            f"<h1>{title}</h1><p>{html.escape(self.description)}</p></html>"
-        )
 
 
 def prefers_html(accept: str) -> bool:

@@ -24,6 +24,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
 from entra_fast import _extras
@@ -35,7 +36,9 @@ with _extras.importing("django", "entra_fast.integrations.django"):
     from django.core.signals import setting_changed
     from django.http import HttpRequest, HttpResponse, JsonResponse
     from django.http.response import HttpResponseBase
+    from django.utils.html import escape
     from django.utils.module_loading import import_string
+    from django.views.defaults import ERROR_PAGE_TEMPLATE
 
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight
@@ -232,7 +235,9 @@ def response(refusal: Refusal, request: HttpRequest) -> HttpResponse:
     """A refusal: JSON, or a page for browsers."""
     headers = refusal.headers
     if prefers_html(request.headers.get("Accept", "")):
-        return HttpResponse(refusal.html, status=refusal.status, headers=headers)
+        title = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
+        page = ERROR_PAGE_TEMPLATE % {"title": title, "details": escape(refusal.description)}
+        return HttpResponse(page, status=refusal.status, headers=headers)
     return JsonResponse(refusal.body, status=refusal.status, headers=headers)
 
 

@@ -183,7 +183,9 @@ class _Refused(HTTPException):
         return [("Content-Type", kind), *self._refusal.headers.items()]
 
     def get_body(self, environ: WSGIEnvironment | None = None, scope: dict[str, Any] | None = None) -> str:
-        return self._refusal.html if self._is_page else orjson.dumps(self._refusal.body).decode()
+        if self._is_page:
+            return super().get_body(environ, scope)
+        return orjson.dumps(self._refusal.body).decode()
 
 
 class _BadRequest(_Refused, BadRequest): ...
