@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import random
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from benches.load import wrk
 from benches.load.__main__ import Bench, warm_up
 from benches.load.processes import SERVER_CORE, Server, start_sidecar, until_ready
 from benches.load.traffic import FORM, JSON, Traffic
+from benches.resampling import Ratio
 
 LIMIT = 0.97
 """A row may not fall below this share of the base version."""
@@ -53,6 +53,7 @@ LOAD = (
     ("exchange", FORM, 64),
 )
 SIDES = ("base", "new")
+CONCLUSIONS = {True: "not worse", False: "WORSE", None: "undecided: more turns are needed"}
 
 Turns = dict[str, dict[str, list[float]]]
 """Figures by row and side, one per turn; smaller is better."""
@@ -159,26 +160,17 @@ def _order(turn: int) -> Sequence[str]:
 
 def compared(figures: Turns) -> list[dict[str, Any]]:
     """A row with its ratio, interval and conclusion for each name."""
-    draw = random.Random(1)
     rows = []
     for name, sides in figures.items():
-        ratios = [base / new for base, new in zip(sides["base"], sides["new"], strict=True)]
-        medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
-        low, high = medians[50], medians[-51]
-        if low >= LIMIT:
-            conclusion = "not worse"
-        elif high < LIMIT:
-            conclusion = "WORSE"
-        else:
-            conclusion = "undecided: more turns are needed"
+        ratio = Ratio.of(base / new for base, new in zip(sides["base"], sides["new"], strict=True))
         rows.append(
             {
                 "row": name,
                 "base": round(statistics.median(sides["base"]), 3),
                 "new": round(statistics.median(sides["new"]), 3),
-                "ratio": round(statistics.median(ratios), 3),
-                "interval": [round(low, 3), round(high, 3)],
-                "conclusion": conclusion,
+                "ratio": round(ratio.median, 3),
+                "interval": ratio.interval,
+                "conclusion": CONCLUSIONS[ratio.reaches(LIMIT)],
             }
         )
     return rows

@@ -3,7 +3,7 @@
     python -m benches.report_micro RAW.json MEMORY.json IMPORTS.json benches/results/micro.json
 
 A ratio says how many times as fast as its reference the subject is. It is the median over the turns of the
-ratio within one turn, so that a machine that drifts disturbs it little. Timings of one run are comparable
+ratio within one turn, with an interval over the turns (resampling.py). Timings of one run are comparable
 with each other and with nothing else.
 """
 
@@ -17,6 +17,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from benches.resampling import Ratio, verdict
 
 COUNT = 1000
 """Tokens that a benchmark goes through."""
@@ -70,10 +72,10 @@ def read(raw: dict[str, Any]) -> Figures:
     return figures
 
 
-def ratio(figures: Figures, subject: str, reference: str) -> float | None:
+def ratio(figures: Figures, subject: str, reference: str) -> Ratio | None:
     ours, theirs = figures.get(subject, {}), figures.get(reference, {})
-    turns = ours.keys() & theirs.keys()
-    return statistics.median(theirs[turn] / ours[turn] for turn in turns) if turns else None
+    turns = sorted(ours.keys() & theirs.keys())
+    return Ratio.of(theirs[turn] / ours[turn] for turn in turns) if turns else None
 
 
 def median(figures: Figures, name: str) -> float | None:
@@ -111,13 +113,14 @@ def rows(figures: Figures) -> list[dict[str, Any]]:
     for row, subject, reference, target in plan:
         reached = ratio(figures, subject, reference)
         if reached is not None:
-            met = None if target is None else reached >= target
+            met = None if target is None else reached.reaches(target)
             out.append(
                 {
                     "row": row,
                     "subject": label(subject),
                     "reference": label(reference),
-                    "ratio": round(reached, 3),
+                    "ratio": round(reached.median, 3),
+                    "interval": reached.interval,
                     "target": None if target is None else round(target, 3),
                     "reached": met,
                     "subject_us": round(median(figures, subject) or 0, 3),
@@ -153,6 +156,7 @@ def main() -> int:
             "subject": "a cached verification",
             "reference": "its token",
             "ratio": round(memory["bytes_per_token"] / memory["token_bytes"], 3),
+            "interval": None,
             "target": None,
             "reached": None,
         }
@@ -182,12 +186,12 @@ def main() -> int:
         figure = median(figures, name)
         if figure is not None:
             print(f"  {label(name):58} {figure:9.2f}")
-    print(f"\n{'row':12} {'subject':44} {'reference':42} {'ratio':>7} {'target':>7}")
+    print(f"\n{'row':12} {'subject':44} {'reference':42} {'ratio':>7} {'95 % interval':>16} {'target':>7}")
     for row in table:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
-        mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
+        interval = "" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
         names = f"{row['row']:12} {row['subject']:44} {row['reference']:42}"
-        print(f"{names} {row['ratio']:7.2f} {target:>7} {mark}".rstrip())
+        print(f"{names} {row['ratio']:7.2f} {interval:>16} {target:>7} {verdict(row)}".rstrip())
     print(f"\n{memory['bytes_per_token']} bytes of memory for a cached verification")
     slope = memory["rss_slope_kib_per_10k"]
     print(f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} tokens")

@@ -390,7 +390,10 @@ def main() -> int:
     table = report.rows(bench.results)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({"machine": machine(), "rows": table}, indent=1) + "\n")
-    print(f"\n{machine()}; medians of {arguments.runs} turns; ratio: how many times as good as the reference")
+    print(
+        f"\n{machine()}; medians of {arguments.runs} turns with 95 % intervals; a ratio says how many "
+        "times as good as the reference"
+    )
     report.show(table)
     print(f"\nwritten to {arguments.out}")
     if rows >= {"P3", "P4"}:

@@ -9,6 +9,7 @@ from typing import Any
 
 from benches.load.flood import RATE, Outcome
 from benches.load.wrk import Run
+from benches.resampling import Ratio, both, verdict
 
 IDLE_BYTES, START_SECONDS, P99_FACTOR = 60e6, 0.4, 1.1
 MOST_LEFT = 0.97
@@ -78,36 +79,57 @@ def middle(runs: list[Run]) -> Run:
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """One row for each comparison; `ratio` of at least `target` reaches it."""
+    """One row for each comparison. `reached` says whether the interval of `ratio` is at or above `target`;
+    None also where more turns are needed to tell."""
     out = [row for name, servers in results.runs.items() for row in _throughput(results, name, servers)]
     if results.counting_us is not None:
-        fast = statistics.median(run.cpu for run in results.runs["introspect_seen/others"]["sidecar"])
+        counting = results.counting_us
+        each = [run.cpu for run in results.runs["introspect_seen/others"]["sidecar"]]
+        fast = statistics.median(each)
         out.append(
             _row(
                 "log",
-                f"CPU without what counting takes, {results.counting_us * 1e3:.0f} ns",
+                f"CPU without what counting takes, {counting * 1e3:.0f} ns",
                 f"a request on the fast path, {fast:.1f} us",
-                (fast - results.counting_us) / fast,
+                Ratio.of((cpu - counting) / cpu for cpu in each),
                 MOST_LEFT,
             )
         )
     if results.floods:
         out += _flood_rows(results)
     if results.idle_bytes:
-        idle, each = statistics.median(results.idle_bytes), statistics.median(results.bytes_per_token)
+        idle, grown = statistics.median(results.idle_bytes), statistics.median(results.bytes_per_token)
         allowed = results.token_bytes + 1024
         out.append(
-            _row("P7", "resident memory when idle", "60 MB", IDLE_BYTES / idle, 1.0)
+            _row(
+                "P7",
+                "resident memory when idle",
+                "60 MB",
+                Ratio.of(IDLE_BYTES / one for one in results.idle_bytes),
+                1.0,
+            )
             | {"subject_mb": round(idle / 1e6, 1)}
         )
         out.append(
-            _row("P7", "memory per cached token", "size of the token + 1 KB", allowed / each, 1.0)
-            | {"subject_bytes": round(each), "reference_bytes": allowed}
+            _row(
+                "P7",
+                "memory per cached token",
+                "size of the token + 1 KB",
+                Ratio.of(allowed / one for one in results.bytes_per_token),
+                1.0,
+            )
+            | {"subject_bytes": round(grown), "reference_bytes": allowed}
         )
     if results.start_seconds:
         seconds = statistics.median(results.start_seconds)
         out.append(
-            _row("P8", "start to ready", "400 ms", START_SECONDS / seconds, 1.0)
+            _row(
+                "P8",
+                "start to ready",
+                "400 ms",
+                Ratio.of(START_SECONDS / one for one in results.start_seconds),
+                1.0,
+            )
             | {"subject_ms": round(seconds * 1e3), "slowest_ms": round(max(results.start_seconds) * 1e3)}
         )
     return sorted(out, key=lambda row: row["row"])
@@ -117,8 +139,21 @@ def _throughput(results: Results, name: str, servers: dict[str, list[Run]]) -> l
     subject, kind, *rest = name.split("/")
     ours = servers["sidecar"]
     if subject == "access_log":
-        row = _pair("log", subject, "json", 64, ours, "no_access_log", servers["no_access_log"], MOST_LEFT)
-        return [row | {"reached": row["ratio"] >= MOST_LEFT}]  # throughput is what must be left
+        reference = servers["no_access_log"]
+        # Throughput is what must be left.
+        return [
+            _pair(
+                "log",
+                subject,
+                "json",
+                64,
+                ours,
+                "no_access_log",
+                reference,
+                MOST_LEFT,
+                by_throughput_only=True,
+            )
+        ]
     if not rest:
         return [
             _pair("P3", subject, "json", 64, ours, label, theirs, 20.0 if label == "aiohttp_pyjwt" else None)
@@ -147,20 +182,21 @@ def _pair(
     theirs: list[Run],
     target: float | None,
     added_us: float = 0.0,
+    *,
+    by_throughput_only: bool = False,
 ) -> dict[str, Any]:
-    """The median over the turns of the ratio within a turn: a machine that drifts disturbs it little."""
-    ratio = statistics.median(
-        a.per_second * (1e6 / b.per_second + added_us) / 1e6 for a, b in zip(ours, theirs, strict=True)
-    )
-    cpu = statistics.median((b.cpu + added_us) / a.cpu for a, b in zip(ours, theirs, strict=True))
+    turns = list(zip(ours, theirs, strict=True))
+    ratio = Ratio.of(a.per_second * (1e6 / b.per_second + added_us) / 1e6 for a, b in turns)
+    cpu = Ratio.of((b.cpu + added_us) / a.cpu for a, b in turns)
     plural = "" if connections == 1 else "s"
     conditions = f"{KINDS[kind]}, {connections} connection{plural}"
     made = _row(row, f"{NAMES[subject]}, {conditions}", NAMES[label], ratio, target)
-    if target is not None and connections > 1:
+    if target is not None and connections > 1 and not by_throughput_only:
         # With one connection both mostly wait for the client, and their CPU time is mostly that of waking.
-        made["reached"] = ratio >= target and cpu >= target
+        made["reached"] = both(ratio.reaches(target), cpu.reaches(target))
     return made | {
-        "cpu_ratio": round(cpu, 3),
+        "cpu_ratio": round(cpu.median, 3),
+        "cpu_interval": cpu.interval,
         "connections": connections,
         "subject_figures": _figures(middle(ours)),
         "reference_figures": _figures(middle(theirs)),
@@ -180,7 +216,7 @@ def _figures(run: Run) -> dict[str, float]:
 def _flood_rows(results: Results) -> list[dict[str, Any]]:
     steady = [turn for turn in results.floods if not turn.attack]
     attacks = [turn for turn in results.floods if turn.attack]
-    ratio = statistics.median(a.p99 / b.p99 for a, b in zip(steady, attacks, strict=True))
+    ratio = Ratio.of(a.p99 / b.p99 for a, b in zip(steady, attacks, strict=True))
     # An attack follows a second of known tokens.
     wrong = sum(turn.refused for turn in steady) + sum(abs(turn.accepted - RATE) for turn in attacks)
     wrong += sum(abs(turn.refused + RATE - turn.sent) for turn in attacks)
@@ -197,8 +233,8 @@ def _flood_rows(results: Results) -> list[dict[str, Any]]:
             "subject_figures": {name: round(_median(attacks, name)) for name in ("p50", "p99", "p99_9")},
             "reference_figures": {name: round(_median(steady, name)) for name in ("p50", "p99", "p99_9")},
         },
-        _row("P5", f"fetches in an attack: {most}", "1", 1 / max(most, 1), 1.0),
-        _row("P5", f"wrong answers: {wrong}", "0", 1.0 if wrong == 0 else 0.0, 1.0),
+        _row("P5", f"fetches in an attack: {most}", "1", Ratio.of([1 / max(most, 1)]), 1.0),
+        _row("P5", f"wrong answers: {wrong}", "0", Ratio.of([1.0 if wrong == 0 else 0.0]), 1.0),
     ]
 
 
@@ -206,26 +242,32 @@ def _median(turns: list[Flooded], name: str) -> float:
     return float(statistics.median(getattr(turn, name) for turn in turns))
 
 
-def _row(row: str, subject: str, reference: str, ratio: float, target: float | None) -> dict[str, Any]:
+def _row(row: str, subject: str, reference: str, ratio: Ratio, target: float | None) -> dict[str, Any]:
     return {
         "row": row,
         "subject": subject,
         "reference": reference,
-        "ratio": round(ratio, 3),
+        "ratio": round(ratio.median, 3),
+        "interval": ratio.interval,
         "target": None if target is None else round(target, 3),
-        "reached": None if target is None else ratio >= target,
+        "reached": None if target is None else ratio.reaches(target),
     }
 
 
 def show(table: list[dict[str, Any]]) -> None:
-    head = f"{'row':4} {'subject':48} {'reference':54} {'ratio':>7} {'by CPU':>7} {'target':>7}"
-    print(f"\n{head} {'':8} core share")
+    """Print the rows, with the 95 % interval of each ratio."""
+    head = f"{'row':4} {'subject':48} {'reference':54} {'ratio':>22} {'by CPU':>22} {'target':>7}"
+    print(f"\n{head} {'':9} core share")
     for row in table:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
-        mark = {True: "reached", False: "MISSED", None: ""}[row["reached"]]
-        cpu = f"{row['cpu_ratio']:7.2f}" if "cpu_ratio" in row else ""
+        ratio = _with_interval(row["ratio"], row["interval"])
+        cpu = _with_interval(row["cpu_ratio"], row["cpu_interval"]) if "cpu_ratio" in row else ""
         share = row.get("subject_figures", {}).get("core_share", "") if row.get("connections") == 64 else ""
         names = f"{row['row']:4} {row['subject']:48} {row['reference']:54}"
-        print(f"{names} {row['ratio']:7.2f} {cpu:7} {target:>7} {mark:8} {share}".rstrip())
+        print(f"{names} {ratio:>22} {cpu:>22} {target:>7} {verdict(row):9} {share}".rstrip())
     if any(row["subject_figures"]["core_share"] < 0.9 for row in table if row.get("connections") == 64):
         print("\nThe machine was busy: the server did not get its whole core with 64 connections.")
+
+
+def _with_interval(ratio: float, interval: list[float]) -> str:
+    return f"{ratio:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"

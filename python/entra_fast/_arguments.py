@@ -8,10 +8,12 @@ validate.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from entra_fast import _signatures
@@ -92,7 +94,7 @@ def configure(
     max_token_bytes: int = MAX_TOKEN_BYTES,
     signatures: str = "fast",
     cache_entries: int = 20_000,
-    cache_bytes: int = 128 << 20,
+    cache_bytes: int | EllipsisType = ...,
     refresh: RefreshRules | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Configured:
@@ -127,6 +129,8 @@ def configure(
         sources = [Issuer(issuer=issuer, jwks_uri=jwks_uri, jwks=jwks)]
     size = _count("max_token_bytes", max_token_bytes)
     # The limits hold for all parts together: each gets its share, rounded up so that none is without a cache.
+    if cache_bytes is ...:
+        cache_bytes = _default_cache_bytes()
     shares = [
         -(-_count(name, value) // len(sources))
         for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
@@ -219,6 +223,13 @@ def _names(setting: str, value: Iterable[str]) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
     return names
+
+
+@functools.cache
+def _default_cache_bytes() -> int:
+    from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
+
+    return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
 
 def _count(setting: str, value: int) -> int:

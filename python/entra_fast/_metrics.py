@@ -250,7 +250,7 @@ class Reading(Metric):
         return self._fill(of_kind(self.name, self.help, labels=()), workers)
 
 
-SHARED_OPERATIONS = ("get", "put", "lead", "ping")
+SHARED_OPERATIONS = ("get", "put", "lock", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
 """The ways in which Redis fails. Several failures in a row pause the shared cache."""
 SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused", "busy", *SHARED_FAILURES)
@@ -476,6 +476,12 @@ class Metrics:
         "entra_fast_shared_cache_announcements_total",
         "Announcements by other replicas that a token was replaced on request, by outcome.",
         Label("outcome", ("adopted", "ignored", "rejected")),
+    )
+    memory_limit = _Row(
+        _gauge,
+        "entra_fast_memory_limit_bytes",
+        "Memory limit of the container, or 0 without one.",
+        merge="own",
     )
     shared_interruptions = _Row(
         Counter,

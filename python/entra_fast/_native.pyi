@@ -237,6 +237,9 @@ class Validator:
     def explain(self, token: str | bytes, now: float | None = None) -> list[dict[str, Any]]:
         """Each check in turn: check, passed (None if it could not be made), value, code, message, expected,
         actual."""
+    def sweep(self, *, parts: int, now: float | None = None) -> int:
+        """Remove expired tokens, and those whose key is gone, from one of `parts` parts of the cache, each
+        time from the next one. Returns how many."""
     def stats(self) -> dict[str, int]:
         """cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions."""
 
@@ -304,6 +307,9 @@ class TokenCache:
         fails."""
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         """Make the renewal due again, `retry_in` seconds after `monotonic`."""
+    def sweep(self, *, monotonic: float, now: float, parts: int) -> int:
+        """Remove expired tokens from one of `parts` parts of the cache, each time from the next one. Returns
+        how many."""
     def remove(self, key: bytes) -> None: ...
     def stats(self) -> dict[str, int]:
         """entries, bytes, hits, misses, evictions, expired."""
@@ -335,7 +341,8 @@ class Stop:
     UNKNOWN: ClassVar[Stop]
     """The rest is for the slow path, and so is everything else that arrives on the connection."""
     FULL: ClassVar[Stop]
-    """The limit on the size of answers was reached; the rest was not examined."""
+    """The limit on the size of answers, or on the verifications of a call or a turn, was reached; the rest
+    waits for the next turn."""
 
 @final
 class Served:
@@ -358,6 +365,10 @@ class Served:
     @property
     def renewals(self) -> list[tuple[str, str | None]]:
         """Tokens to renew in the background: (target, subject token or None)."""
+    @property
+    def turn_due(self) -> bool:
+        """Whether `FastPath.begin_turn` should be called once the event loop has been through its other
+        work."""
 
 @final
 class FastPath:
@@ -385,6 +396,12 @@ class FastPath:
         """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
         answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
         whose signature fails under a known `kid`."""
+    def begin_turn(self) -> None:
+        """A new turn begins: the event loop has been through its other work."""
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether the turn's verifications are used up, so that tokens not seen before have to wait for the
+        next one."""
     def serve(self, data: bytes, waited: float = 0.0) -> Served:
         """Answer what can be answered of the bytes that a connection has. `waited`: how many seconds the
         bytes have waited before, for the metrics."""

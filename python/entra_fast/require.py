@@ -213,15 +213,13 @@ class Require:
                 f"{self}; this token has none of scp, roles and idtyp, so it is no access token "
                 "(an ID token?)",
             )
-        nearest: list[_Missing] | None = None
+        missing = []
         for alternative in self._alternatives:
-            missing = token.missing(alternative)
-            if not missing:
+            lacking = token.missing(alternative)
+            if not lacking:
                 return
-            if nearest is None or token.distance(missing) < token.distance(nearest):
-                nearest = missing
-        if nearest is not None:
-            self._refuse(token, nearest)
+            missing.append(lacking)
+        self._refuse(token, min(missing, key=token.distance))
 
     def describe(self) -> dict[str, Any]:
         """The requirement as JSON, for OpenAPI and other documentation: a sentence, and the alternatives."""

@@ -17,15 +17,18 @@ verification.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from entra_fast import _background
 from entra_fast._arguments import (
     Configured,
     Environment,
@@ -47,6 +50,7 @@ from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import AsyncKeys, ThreadKeys, jitter
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules
+from entra_fast._sweeping import ThreadSweeps
 from entra_fast._validation import AsyncValidation, ThreadValidation, inactive
 from entra_fast.errors import (
     ConfigurationError,
@@ -85,8 +89,9 @@ __all__ = [
 class Validator:
     """Validates tokens, from any number of threads.
 
-    A background thread fetches and refreshes the keys; a caller waits only when the signing key of its token
-    is unknown. Works after `os.fork`. Create one validator per issuer and audience, and keep it.
+    Threads that all validators of the process share fetch and refresh the keys; a caller waits only when the
+    signing key of its token is unknown. Works after `os.fork`. Create one validator per issuer and audience,
+    and keep it.
 
     Args:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
@@ -115,7 +120,8 @@ class Validator:
             processor supports it, and AWS-LC confirms a sample of its results; after a disagreement AWS-LC
             alone verifies, until the process ends. `"aws-lc"`: AWS-LC alone.
         cache_entries: maximum number of verified tokens in the cache; 0 turns the cache off.
-        cache_bytes: maximum size of the cache, in bytes.
+        cache_bytes: maximum size of the cache, in bytes; by default 128 MiB, or an eighth of the container's
+            memory limit if that is less.
         refresh: when keys are fetched.
         clock: returns seconds since the epoch; for tests.
 
@@ -138,7 +144,9 @@ class Validator:
         self._clock = configured.clock
         self._parts = [_thread_validation(part, configured) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
-        self._verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
+        verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
+        self._sweeps = ThreadSweeps([part.native for part in self._parts], configured.clock)
+        self._verify: _Verify = _FirstVerify(self, verify, self._sweeps)
 
     @classmethod
     def from_env(cls, *, http: HttpOptions | None = None, **options: Unpack[Options]) -> Self:
@@ -198,7 +206,9 @@ class Validator:
         try:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
-            return _part_for(token, self._parts, self._choice, error).validate_again(token, error)
+            claims = _part_for(token, self._parts, self._choice, error).validate_again(token, error)
+            self._sweeps.begin()
+            return claims
 
     def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """Verify many tokens, on all cores at once.
@@ -214,11 +224,14 @@ class Validator:
             TypeError: an item is neither str nor bytes.
         """
         if self._choice is None:
-            return self._parts[0].validate_many(tokens)
+            every = self._parts[0].validate_many(tokens)
+            self._sweeps.begin()
+            return every
         results, by_part = _divided(tokens, self._choice)
         for part, positions in by_part.items():
             some = part.validate_many([tokens[position] for position in positions])
             results.update(zip(positions, some, strict=True))
+        self._sweeps.begin()
         return [results[position] for position in range(len(tokens))]
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
@@ -256,6 +269,11 @@ class Validator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _use_keys(self, keys: KeySet | None) -> None:
+        """Replace fixed keys: for `entra_fast.testing`."""
+        for part in self._parts:
+            part.native.set_keys(keys)
 
     def stats(self) -> dict[str, int]:
         """Figures of the cache (cache_entries, cache_bytes, cache_hits, cache_misses, cache_evictions) and,
@@ -295,7 +313,9 @@ class AsyncValidator:
         self._clock = configured.clock
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
-        self._verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
+        verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
+        self._sweeps = ThreadSweeps([part.native for part in self._parts], configured.clock)
+        self._verify: _Verify = _FirstVerify(self, verify, self._sweeps)
 
     @classmethod
     async def from_env(
@@ -405,7 +425,9 @@ class AsyncValidator:
             return self._verify(token, None if self._clock is None else self._clock())
         except (InvalidToken, KeysUnavailable) as error:
             part = _part_for(token, self._parts, self._choice, error)
-            return await part.validation.validate_again(token, error)
+            claims = await part.validation.validate_again(token, error)
+            self._sweeps.begin()
+            return claims
 
     async def validate_many(self, tokens: Sequence[str | bytes]) -> list[Claims | EntraFastError]:
         """Verify many tokens, on all cores at once. The event loop keeps running.
@@ -420,11 +442,14 @@ class AsyncValidator:
             TypeError: an item is neither str nor bytes.
         """
         if self._choice is None:
-            return await self._parts[0].validation.validate_many(tokens)
+            every = await self._parts[0].validation.validate_many(tokens)
+            self._sweeps.begin()
+            return every
         results, by_part = _divided(tokens, self._choice)
         for part, positions in by_part.items():
             some = await part.validation.validate_many([tokens[position] for position in positions])
             results.update(zip(positions, some, strict=True))
+        self._sweeps.begin()
         return [results[position] for position in range(len(tokens))]
 
     async def introspect(self, token: str | bytes) -> bytes:
@@ -441,7 +466,9 @@ class AsyncValidator:
             part = self._parts[0] if self._choice is None else self._choice.of(token)
         except InvalidToken as error:
             return inactive(error.message)
-        return await part.validation.introspect(token)
+        body = await part.validation.introspect(token)
+        self._sweeps.begin()
+        return body
 
     def explain(self, token: str | bytes) -> list[dict[str, Any]]:
         """Run every check on a token and report the values: see `Validator.explain`.
@@ -470,9 +497,36 @@ class AsyncValidator:
                 return reason if self._choice is None else f"{part.issuers[0]}: {reason}"
         return None
 
+    def _use_keys(self, keys: KeySet | None) -> None:
+        """Replace fixed keys: for `entra_fast.testing`."""
+        for part in self._parts:
+            part.native.set_keys(keys)
+
     def stats(self) -> dict[str, int]:
         """Figures of the cache and of the keys: see `Validator.stats`."""
         return _summed([(part.native, part.keys) for part in self._parts])
+
+
+_Verify = Callable[[str | bytes, float | None], Claims]
+
+
+class _FirstVerify:
+    """A validator's `_verify` until it has accepted a token: then it is the native one, and sweeps of the
+    caches have begun. The constructor does not begin them, because the process may fork after that."""
+
+    __slots__ = ("_sweeps", "_validator", "_verify")
+
+    def __init__(self, validator: Validator | AsyncValidator, verify: _Verify, sweeps: ThreadSweeps) -> None:
+        self._validator = weakref.ref(validator)  # a cycle would keep dropped validators alive
+        self._verify = verify
+        self._sweeps = sweeps
+
+    def __call__(self, token: str | bytes, now: float | None) -> Claims:
+        claims = self._verify(token, now)
+        # The token may not have been cached: the cache is off, or another thread was using it.
+        if self._sweeps.begin() and (validator := self._validator()) is not None:
+            validator._verify = self._verify
+        return claims
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -505,6 +559,7 @@ class _LoopKeys:
         self._own_http: AsyncHttpClient | None = None
         self._keys: AsyncKeys | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._when_dropped: weakref.finalize[..., _LoopKeys] | None = None
 
     def running(self) -> AsyncKeys:
         """The keys that are being fetched on the running event loop."""
@@ -517,12 +572,19 @@ class _LoopKeys:
             self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
             self._keys.start()
             self._loop = asyncio.get_running_loop()
+            # Tasks of the loop hold the keys, so a validator that is dropped would leave them running.
+            self._when_dropped = weakref.finalize(
+                self, _close_dropped, self._loop, self._keys, self._own_http
+            )
+            self._when_dropped.atexit = False
         return self._keys
 
     async def aclose(self) -> None:
         """Stop fetching."""
         self._forget_ended_loop()
         keys, self._keys = self._keys, None
+        if self._when_dropped is not None:
+            self._when_dropped.detach()
         if keys is not None:
             await keys.aclose()
         client, self._own_http = self._own_http, None
@@ -555,6 +617,26 @@ class _LoopKeys:
         """Tasks and connections of a loop that has ended can neither be used nor closed."""
         if self._loop is not None and self._loop.is_closed():
             self._keys = self._own_http = self._loop = None
+
+
+def _close_dropped(loop: asyncio.AbstractEventLoop, keys: AsyncKeys, http: AsyncHttpClient | None) -> None:
+    """Stop fetching for a validator that was dropped. Called in any thread, at any point."""
+
+    async def close() -> None:
+        await keys.aclose()
+        if http is not None:
+            await http.aclose()
+
+    def begin() -> None:
+        task = _background.start(close(), "close of a dropped validator")
+        _closing.add(task)  # the loop itself would not keep it
+        task.add_done_callback(_closing.discard)
+
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and everything with it
+        loop.call_soon_threadsafe(begin)
+
+
+_closing: set[asyncio.Task[None]] = set()
 
 
 def _thread_validation(part: Part, configured: Configured) -> ThreadValidation:

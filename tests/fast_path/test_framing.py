@@ -529,7 +529,13 @@ async def test_a_second_opinion_ends_the_fast_path(fast: Started) -> None:
         (protocol,) = [c for c in connections(fast) if c._plain and c._request_count]
         one = request_bytes("GET", "/nowhere")
         wrong = SimpleNamespace(
-            answers=b"", answered=0, consumed=0, stop=Stop.FRAMED, length=2 * len(one), renewals=[]
+            answers=b"",
+            answered=0,
+            consumed=0,
+            stop=Stop.FRAMED,
+            length=2 * len(one),
+            renewals=[],
+            turn_due=False,
         )
         protocol._receive(one + one + token_request(), wrong)  # type: ignore[arg-type]
         assert [status(await connection.answer()) for _ in range(3)] == [404, 404, 200]

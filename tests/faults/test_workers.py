@@ -7,6 +7,7 @@ as are opened here, each worker gets some (that all 24 land in one of two has a 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -478,6 +479,91 @@ async def test_a_worker_that_hangs_is_replaced(serve: Serve, provider: Provider)
     )
     assert not alive(stopped)
     assert sidecar.pid_of(0) != stopped
+
+
+def without_signature(provider: Provider, count: int) -> list[str]:
+    """Distinct tokens that only their signature invalidates, each different."""
+    header, payload, signature = provider.mint(padding="x" * 600).split(".")
+    length = len(base64.urlsafe_b64decode(signature + "=="))
+    random = [base64.urlsafe_b64encode(os.urandom(length)).rstrip(b"=").decode() for _ in range(count)]
+    return [f"{header}.{payload}.{each}" for each in random]
+
+
+@pytest.mark.parametrize(("connections", "fast_path"), [(200, "true"), (40, "false")], ids=["fast", "slow"])
+async def test_overload_is_no_hang(
+    serve: Serve, provider: Provider, connections: int, fast_path: str
+) -> None:
+    """Hundreds of connections that send 150 invalid signatures each at once: each gets 150 answers, all
+    right; no connection is reset, no worker is replaced; a cached token and skip_cache are answered
+    meanwhile."""
+    requests = 150
+    sidecar = await start(serve, provider, ENTRA_FAST_FAST_PATH=fast_path)
+    assert (await sidecar.call.token()).status == 200
+    pids = sidecar.pids()
+    forged = [introspection(token) for token in without_signature(provider, 500)]
+    valid = introspection(provider.mint())
+    attacking, beside = True, []
+
+    async def attack(number: int) -> None:
+        chosen = [forged[(number * requests + each) % len(forged)] for each in range(requests - 1)]
+        reader, writer = await sidecar.call.connect()
+        writer.write(b"".join(chosen[:100]) + valid + b"".join(chosen[100:]))
+        active = [(await read_answer(reader)).json["active"] for _ in range(requests)]
+        assert [position for position, is_active in enumerate(active) if is_active] == [100]
+        writer.close()
+
+    async def keep_asking(*, skip_cache: bool) -> None:
+        while attacking:
+            answer = await sidecar.call.token(skip_cache=skip_cache)
+            beside.append(answer.status)
+
+    asking = [asyncio.create_task(keep_asking(skip_cache=skip_cache)) for skip_cache in (False, True)]
+    async with asyncio.timeout(120):
+        await asyncio.gather(*map(attack, range(connections)))
+        attacking = False
+        await asyncio.gather(*asking)
+    assert set(beside) == {200}
+    assert sidecar.pids() == pids
+    assert not sidecar.logged("worker does not respond")
+    metrics = await sidecar.metrics()
+    assert metrics['entra_fast_introspections_total{active="true"}'] == connections
+
+
+# A worker that never comes back from one kind of request. It uses all of its processor.
+SPINNING_WORKER = """#!{python}
+import runpy, sys
+from entra_fast.sidecar.service import Service
+answer = Service.introspect
+async def introspect(self, token):
+    while token == "spin":
+        pass
+    return await answer(self, token)
+Service.introspect = introspect
+module, sys.argv[1:] = sys.argv[3], sys.argv[4:]  # python -P -m MODULE ...
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+async def test_a_worker_that_spins_is_replaced(provider: Provider, tmp_path: Path) -> None:
+    """A worker in an endless loop uses its processor like an overloaded one, but does no work."""
+    program = tmp_path / "python"
+    program.write_text(SPINNING_WORKER.format(python=sys.executable))
+    program.chmod(0o755)
+    sidecar = await start_with(
+        provider,
+        f"import sys; sys.executable = {str(program)!r}",
+        ENTRA_FAST_FAST_PATH="false",
+    )
+    assert not (await sidecar.call.introspect("no spin")).json["active"]
+    pids = sidecar.pids()
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await sidecar.call.introspect("spin")
+    metrics = await sidecar.until(lambda m: m["entra_fast_workers"] == 2)
+    assert metrics['entra_fast_worker_restarts_total{reason="hung"}'] == 1
+    assert len(set(pids) & set(sidecar.pids())) == 1
+    assert (await sidecar.call.token()).status == 200
+    sidecar.process.signal(signal.SIGTERM)
+    assert await sidecar.process.ended() == 0
 
 
 async def test_sigterm_under_load_loses_nothing(serve: Serve, provider: Provider) -> None:

@@ -7,6 +7,7 @@ response or in the log."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -439,6 +440,9 @@ def test_a_client_that_goes_away_in_the_middle_is_no_error(
     with listener.connect() as connection:
         connection.sendall(request)
         time.sleep(0.05)
+        if end == "FIN" and isinstance(connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                connection.unwrap()  # the end of TLS, which the server answers with its own
         if end == "RST":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     time.sleep(0.05)

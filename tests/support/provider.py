@@ -244,12 +244,12 @@ def truncate() -> Script:
     return script
 
 
-def after(event: asyncio.Event, provider: Provider) -> Script:
-    """Issue a token once the event is set."""
+def after(event: asyncio.Event, provider: Provider, then: Script | None = None) -> Script:
+    """Issue a token, or do what `then` says, once the event is set."""
 
-    async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
+    async def script(request: web.Request, form: dict[str, str]) -> web.StreamResponse:
         await event.wait()
-        return web.json_response(provider.grant(form))
+        return web.json_response(provider.grant(form)) if then is None else await then(request, form)
 
     return script
 

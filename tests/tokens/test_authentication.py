@@ -638,7 +638,7 @@ async def test_clients_of_the_azure_sdk_take_it(entra: Provider, api: Api) -> No
 
     def call() -> int:
         with TokenClient.from_env(entra.environment()) as tokens:
-            policy: Any = BearerTokenCredentialPolicy(tokens, SCOPE)  # type: ignore[arg-type]
+            policy: Any = BearerTokenCredentialPolicy(tokens, SCOPE)
             with Pipeline(RequestsTransport(), [policy]) as pipeline:
                 request = HttpRequest("GET", url)
                 return int(pipeline.run(request, enforce_https=False).http_response.status_code)
@@ -648,7 +648,7 @@ async def test_clients_of_the_azure_sdk_take_it(entra: Provider, api: Api) -> No
     assert [request.form.get("claims") for request in entra.requests] == [None, CLAIMS]
     assert api.tokens[0] != api.tokens[1]
     async with AsyncTokenClient.from_env(entra.environment()) as tokens:
-        policy: Any = AsyncBearerTokenCredentialPolicy(tokens, SCOPE)  # type: ignore[arg-type]
+        policy: Any = AsyncBearerTokenCredentialPolicy(tokens, SCOPE)
         async with AsyncPipeline(AioHttpTransport(), [policy]) as pipeline:
             api.script = [challenge()]
             answer = await pipeline.run(HttpRequest("GET", url), enforce_https=False)
@@ -677,6 +677,7 @@ async def test_the_interface_of_azure_core(entra: Provider) -> None:
         info = await tokens.get_token_info(SCOPE, options={"enable_cae": True, "tenant_id": TENANT})
         assert first.token == info.token
         assert first.expires_on == info.expires_on
+        assert info.refresh_on is not None
         assert info.expires_on > info.refresh_on > info.expires_on - 3600
         assert first.token not in repr(first) + repr(info)
         user = tokens.for_user(entra.mint(sub="ada"))

@@ -207,6 +207,15 @@ async def test_a_sidecar_that_is_not_there(kind: Any) -> None:
     assert caught.value.code == "sidecar_unavailable"
 
 
+async def test_one_client_serves_many_requests(sidecar: dict[str, str], entra: Provider) -> None:
+    """At once, and one after the other; after it was closed, it can be used again."""
+    client = AsyncSidecarClient.from_env(sidecar)
+    for _ in range(2):
+        async with client:
+            found = await asyncio.gather(*(client.validate(entra.mint(sub=str(i))) for i in range(10)))
+            assert [claims["sub"] for claims in found] == [str(i) for i in range(10)]
+
+
 async def test_closing_a_client_that_was_not_used() -> None:
     """Does nothing."""
     await AsyncSidecarClient("http://127.0.0.1:1/").aclose()

@@ -110,6 +110,13 @@ def test_what_cannot_stand_in_a_challenge(arguments: dict[str, Any], kind: type[
         challenge.bearer(**arguments)
 
 
+def test_a_realm_is_checked_when_a_service_starts() -> None:
+    """By the same rule."""
+    assert challenge.check_realm("cases") == "cases"
+    with pytest.raises(ValueError, match="realm"):
+        challenge.check_realm("")
+
+
 @given(st.text(max_size=700))
 def test_a_description_injects_nothing(text: str) -> None:
     """Whatever an error says, it stays within its quotes and the header, in ASCII."""

@@ -134,7 +134,8 @@ try:
     import {module}
 except ImportError as error:
     from entra_fast.errors import ConfigurationError
-    print(isinstance(error, ConfigurationError), error.code, error, error.__suppress_context__)
+    shown = error.__context__ is not None and not error.__suppress_context__
+    print(isinstance(error, ConfigurationError), error.code, error, not shown)
 """
     done = run(program, hidden={"aiohttp", "pydantic", "yaml", "jinja2", "cryptography", "prometheus_client"})
     assert re.fullmatch(

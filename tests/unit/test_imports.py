@@ -58,7 +58,9 @@ def test_the_library_loads_little() -> None:
         "__future__",
         "copy",
         "dataclasses",
+        "_queue",
         "ipaddress",
+        "queue",
         "urllib",
         "urllib.parse",
     }
@@ -71,6 +73,8 @@ def test_the_library_loads_little() -> None:
         "entra_fast._native",
         "entra_fast._net",
         "entra_fast._provider",
+        "entra_fast._shared_threads",
+        "entra_fast._sweeping",
         "entra_fast._provider.http_options",
         "entra_fast._provider.jwks",
         "entra_fast._provider.jwks_schedule",

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -403,18 +404,22 @@ def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
     source.gate.set()
 
 
-def test_forgotten_keys_end_their_thread(source: Source) -> None:
-    """The thread does not keep an unused object alive."""
+def test_dropped_keys_are_not_fetched_any_more(source: Source) -> None:
+    """The shared threads do not keep an unused object alive, and end without it."""
     keys = ThreadKeys(
         "https://x/keys", source, lambda _: None, rules=RefreshRules(interval=0.001, min_interval=0)
     )
     keys.start()
-    thread = keys._thread
-    assert thread is not None
+    assert source.entered.acquire(timeout=60)
+    dropped = weakref.ref(keys)
     del keys
-    gc.collect()
-    thread.join(60)
-    assert not thread.is_alive()
+    deadline = time.monotonic() + 60
+    while dropped() is not None:  # a fetch that is in flight holds it
+        assert time.monotonic() < deadline
+        gc.collect()
+    fetched = source.calls
+    time.sleep(0.01)
+    assert source.calls == fetched
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

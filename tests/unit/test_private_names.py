@@ -20,8 +20,8 @@ from entra_fast._http.internals import PRIVATE_NAMES
 PACKAGE = Path(entra_fast.__file__).parent
 FOREIGN = ("aiohttp", "asyncio", "uvloop")
 ALLOWED = ("entra_fast._http.", "entra_fast.sidecar.http.fast_path")
-DOCUMENTED = frozenset({"_exit", "_replace"})
-"""Public in spite of the underscore: `os._exit`, and `_replace` of named tuples."""
+DOCUMENTED = frozenset({"_asdict", "_exit", "_replace"})
+"""Public in spite of the underscore: `os._exit`, and `_asdict` and `_replace` of named tuples."""
 
 
 def is_private(name: str) -> bool:

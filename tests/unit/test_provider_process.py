@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
@@ -47,7 +48,7 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
         async def end(_: str) -> None:
             raise AssertionError("no worker has done anything wrong")
 
-        worker = ConnectedWorker(number, end)
+        worker = ConnectedWorker(number, end, lambda: 0)
         worker.channel = Channel(lambda name, fields: process.handle(worker, name, fields), lambda: None)
         channel = Channel(lambda name, _: heard.append(name), lambda: None)
         await worker.channel.open(ours)
@@ -79,7 +80,9 @@ class Connected:
         self.channels: list[Channel] = []
         self.ended: list[tuple[int, str]] = []
 
-    async def connect(self, answer: Handler, *, hello: bool = True) -> tuple[ConnectedWorker, Channel]:
+    async def connect(
+        self, answer: Handler, *, hello: bool = True, progress: Callable[[], int] = lambda: 0
+    ) -> tuple[ConnectedWorker, Channel]:
         """A worker that answers the provider process as the test says, and runs its own checks."""
         number = len(self.workers)
 
@@ -91,7 +94,7 @@ class Connected:
             self.ended.append((number, reason))
             self.process.left(worker)
 
-        worker = ConnectedWorker(number, end)
+        worker = ConnectedWorker(number, end, progress)
         ours, theirs = socket.socketpair()
         worker.channel = Channel(lambda name, fields: self.process.handle(worker, name, fields), lambda: None)
         channel = Channel(healthy, lambda: None)
@@ -165,6 +168,30 @@ async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
     assert synced == ["sync"]
     assert connected.ended == [(2, "hung")]
     never.cancel()
+
+
+async def test_skip_cache_waits_for_a_worker_that_is_busy(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it works, it is not ended, however late it confirms; the answer comes after that."""
+    monkeypatch.setattr(provider_process, "SYNC_TIMEOUT", 0.01)
+    monkeypatch.setattr(provider_process, "TICK", 0.01)
+    confirmed: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    work = itertools.count()
+
+    def progress() -> int:
+        done = next(work)
+        if done == 20:
+            confirmed.set_result({})
+        return done
+
+    _, asking = await connected.connect(lambda *_: None)
+    await connected.connect(lambda name, _: confirmed if name == "sync" else None, progress=progress)
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
+    answer = await asking.call("token", **fields)
+    assert answer["token"]
+    assert confirmed.done()
+    assert connected.ended == []
 
 
 async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provider: Provider) -> None:
@@ -250,7 +277,7 @@ async def test_introspections_of_all_workers_are_judged_together(
     answers: dict[str, Fields] = {"figures": {"figures": counts, "examples": example}}
     workers = [(await connected.connect(lambda name, _: answers.get(name)))[0] for _ in range(2)]
     for worker in workers:
-        assert await process._ask_for_figures(worker, 30.0)
+        assert await process._ask_for_figures(worker, 30.0, 30.0)
     process._status_log.check()
     process.left(workers[0])
     now += 60
@@ -279,6 +306,26 @@ async def test_a_worker_that_does_not_answer_checks_is_ended(
     await eventually(ended)
     never.cancel()
     assert b"entra_fast_workers" in await connected.process.exposition()
+
+
+async def test_a_busy_worker_may_answer_checks_late_but_not_never(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that goes on shows that it does not hang; beyond any overload, only an answer does."""
+    never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+    work = itertools.count()
+    monkeypatch.setattr(provider_process, "HANG_TIMEOUT", 0.01)
+    monkeypatch.setattr(provider_process, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(provider_process, "LONGEST_SILENCE", 0.4)
+    monkeypatch.setattr(provider_process, "TICK", 0.01)
+    await connected.connect(lambda name, _: never if name == "figures" else None, progress=lambda: next(work))
+
+    async def ended() -> bool:
+        return (0, "hung") in connected.ended
+
+    await eventually(ended)
+    never.cancel()
+    assert next(work) >= 40, "its work did not count"
 
 
 @pytest.mark.parametrize(
@@ -322,7 +369,7 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     with pytest.raises(EntraFastError):
         await channel.call("token", target="a", subject_token=None, skip_cache=False)
     worker.channel = None
-    assert not await process._ask_for_figures(worker, 0.01)
+    assert not await process._ask_for_figures(worker, 0.01, 0.01)
     channel.abort()
     await process.aclose()
 

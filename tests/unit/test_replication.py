@@ -18,6 +18,8 @@ from entra_fast._provider.tokens import (
     Demand,
     Fetch,
     FetchedToken,
+    Leader,
+    Lookup,
     TimedCache,
     Timing,
     WantedToken,
@@ -33,10 +35,12 @@ class Others:
         self.gate = asyncio.Event()
         self.tokens: dict[bytes, FetchedToken] = {}
         self.announced: list[bytes] = []
+        self.leaders: list[Leader] = []
+        self.ended: list[bool] = []
 
-    async def get(self, digest: bytes) -> FetchedToken | None:
+    async def get(self, digest: bytes) -> Lookup:
         await self.gate.wait()
-        return self.tokens.get(digest)
+        return Lookup(self.tokens.get(digest))
 
     def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
         if announce:
@@ -47,6 +51,12 @@ class Others:
 
     async def lead(self, digest: bytes, seconds: float) -> bool:
         return True
+
+    async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
+        return self.leaders.pop(0), self.tokens.get(digest)
+
+    def end_lead(self, digest: bytes, *, failed: bool) -> None:
+        self.ended.append(failed)
 
 
 class World:
@@ -63,7 +73,7 @@ class World:
             renewals=self.renewals,
             fetches=self.fetches,
             overall_timeout=5.0,
-            monotonic=timing.monotonic,
+            timing=timing,
             metrics=self.metrics,
         )
 

@@ -303,6 +303,9 @@ def test_combinations() -> None:
     assert len({reader, Require(role="reader"), writer}) == 2
     many = Require(any_of=[Require(role=f"r{n}") for n in range(9)])
     assert len(many.alternatives) <= MAX_ALTERNATIVES
+    assert many != "needs role 'r0'"
+    with pytest.raises(ValueError, match="at most 64"):
+        _ = many | Require(any_of=[Require(scope=f"s{n}") for n in range(60)])
     with pytest.raises(ValueError, match="at most 64"):
         _ = many & Require(any_of=[Require(scope=f"s{n}") for n in range(9)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest_asyncio
 
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.process.channel import Channel
+from entra_fast.sidecar.process.progress import ProgressOfWorker
 from entra_fast.sidecar.process.provider_process import ConnectedWorker, ProviderProcess
 from entra_fast.sidecar.process.supervisor import Process, Supervisor, WorkerSlot
 
@@ -25,13 +27,14 @@ class Slot:
         self.supervisor = Supervisor(settings, ProviderProcess(settings), [self.listener])
         self.slot = WorkerSlot(0, self.listener)
         self.ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = Process(0, theirs, self.listener)
+        progress = ProgressOfWorker()
+        with theirs, contextlib.closing(progress):
+            self.process = Process(0, theirs, self.listener, progress)
 
         async def end(_: str) -> None:
             raise AssertionError("the provider process ends no worker here")
 
-        self.worker = ConnectedWorker(0, end)
+        self.worker = ConnectedWorker(0, end, progress.count)
         self.channel = self.worker.channel = Channel(lambda *_: None, lambda: None)
 
     async def reaped(self) -> int:

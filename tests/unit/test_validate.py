@@ -568,6 +568,70 @@ def test_claims_cannot_be_changed() -> None:
             found.require(role="admin")
 
 
+def test_tokens_share_what_recurs_and_nothing_of_a_user() -> None:
+    """Strings that the tokens of an application have in common exist once: issuer, audience, roles, names of
+    claims. What belongs to a user does not outlive the dict."""
+    key = signer()
+    one = validator(key)
+    made = {"roles": ["reader", "writer"], "oid": "some user", "custom": "some value"}
+    first, second = (
+        one.validate(key.token({**good_claims(), **made, "uti": str(number)})).as_dict()
+        for number in range(2)
+    )
+    assert first["iss"] is second["iss"]
+    assert first["aud"] is second["aud"]
+    assert first["roles"] is not second["roles"]
+    assert [a is b for a, b in zip(first["roles"], second["roles"], strict=True)] == [True, True]
+    assert next(name for name in first if name == "custom") is next(
+        name for name in second if name == "custom"
+    )
+    for name in ("oid", "custom"):
+        assert first[name] == second[name]
+        assert first[name] is not second[name]
+
+
+def test_what_recurs_is_bounded_and_comes_from_verified_tokens_only() -> None:
+    """Hundreds of other values and shapes displace a value that was kept. Tokens that were not verified
+    neither add to what is kept nor get any of it."""
+    key = signer()
+    one = validator(key)
+
+    def roles(*names: str) -> list[str]:
+        token = key.token({**good_claims(), "roles": list(names)})
+        found: list[str] = one.validate(token).as_dict()["roles"]
+        return found
+
+    kept = roles("kept role")[0]
+    assert roles("kept role")[0] is kept
+    many = [f"role {number}" for number in range(2000)]
+    unverified = key.token({**good_claims(), "roles": many, "iss": "someone"})
+    assert unverified_claims(unverified)["roles"] == many
+    assert unverified_claims(unverified)["roles"][0] is not unverified_claims(unverified)["roles"][0]
+    assert roles("kept role")[0] is kept, "a token that was not verified has displaced it"
+    for start in range(0, len(many), 100):
+        roles(*many[start : start + 100])
+    assert roles("kept role")[0] is not kept
+    assert roles("x" * 129)[0] is not roles("x" * 129)[0], "a long value is kept"
+    for number in range(100):  # more shapes than are kept
+        token = key.token({**good_claims(), f"claim {number}": number})
+        assert one.validate(token).as_dict()[f"claim {number}"] == number
+    wide = {f"claim {number}": number for number in range(100)}
+    assert one.validate(key.token({**good_claims(), **wide})).as_dict() == {**good_claims(), **wide}
+
+
+def test_threads_that_want_claims_at_once_get_the_right_ones() -> None:
+    """None waits for another, and none gets another's values."""
+    key = signer()
+    one = validator(key)
+    made = [one.validate(key.token({**good_claims(), "azp": f"client {number}"})) for number in range(8)]
+
+    def work(number: int) -> bool:
+        return all(made[number].as_dict()["azp"] == f"client {number}" for _ in range(2000))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
 def test_the_repr_of_claims_holds_no_values() -> None:
     """Claims are personal data, and reprs end in logs."""
     text = repr(claims_of(name="Kari Nordmann", **{"x\n\x1b[31m": 1}))

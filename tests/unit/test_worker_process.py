@@ -15,10 +15,11 @@ from aiohttp import web
 
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.process.channel import Channel, Fields
+from entra_fast.sidecar.process.progress import ProgressOfWorker
 from entra_fast.sidecar.process.worker_settings import for_worker
 from support.process import inherited
 from support.provider import Provider
-from support.wire import Caller, request_bytes
+from support.wire import Caller, read_answer, request_bytes
 
 
 class Ends:
@@ -31,6 +32,7 @@ class Ends:
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
         self.address = f"{host}:{port}"
+        self.progress = ProgressOfWorker()
         self.process: asyncio.subprocess.Process | None = None
 
     def _hear(self, name: str, _: Fields) -> Fields | None:
@@ -40,7 +42,11 @@ class Ends:
     async def start(
         self, *, supervisor: int | None = None, channel: int | None = None, **environ: str
     ) -> None:
-        fds = (self._theirs.fileno() if channel is None else channel, self._listener.fileno())
+        fds = (
+            self._theirs.fileno() if channel is None else channel,
+            self._listener.fileno(),
+            self.progress.file,
+        )
         arguments = (0, os.getpid() if supervisor is None else supervisor, *fds)
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)),
@@ -49,10 +55,10 @@ class Ends:
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def greeted(self, provider: Provider) -> None:
+    async def greeted(self, provider: Provider, **environ: str) -> None:
         """Give it its settings, and wait until it has said hello."""
         await self.channel.open(self.ours)
-        settings = Settings.from_environment(provider.environment(ENTRA_FAST_WORKERS="2"), None)
+        settings = Settings.from_environment(provider.environment(ENTRA_FAST_WORKERS="2", **environ), None)
         self.channel.send("start", **for_worker(settings))
         await self.says("hello")
 
@@ -73,6 +79,7 @@ class Ends:
         self.channel.abort()
         for each in (self.ours, self._theirs, self._listener):
             each.close()
+        self.progress.close()
 
 
 @pytest_asyncio.fixture
@@ -162,3 +169,29 @@ async def test_a_worker_sends_its_last_spans_before_it_ends(ends: Ends, provider
     assert (await ends.ended())[0] == 0
     assert b"POST /api/v1/introspect" in received
     await collector.cleanup()
+
+
+@pytest.mark.parametrize("fast_path", ["true", "false"])
+async def test_a_worker_shows_its_work_without_being_asked(
+    ends: Ends, provider: Provider, fast_path: str
+) -> None:
+    """Each time that it has handled bytes of a connection, on both paths: so the provider process can tell an
+    overloaded worker from one that hangs."""
+    await ends.start()
+    await ends.greeted(provider, ENTRA_FAST_FAST_PATH=fast_path)
+    ends.channel.send("serve", began=0.0)
+    await ends.says("serving")
+    assert ends.progress.count() == 0
+    seen = 0
+    body = json.dumps({"identity_provider": "entra_id", "token": "a"}).encode()
+    request = request_bytes("POST", "/api/v1/introspect", body, {"Content-Type": "application/json"})
+    caller = Caller(ends.address)
+    for _ in range(3):
+        reader, writer = await caller.connect()
+        writer.write(request * 2)
+        assert [(await read_answer(reader)).status for _ in range(2)] == [200, 200]
+        writer.close()
+        assert ends.progress.count() > seen
+        seen = ends.progress.count()
+    ends.channel.abort()
+    assert (await ends.ended())[0] == 1

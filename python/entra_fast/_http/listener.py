@@ -20,6 +20,9 @@ import struct
 import sys
 
 BACKLOG = 1024
+RECEIVE_BUFFER_BYTES = 32_768
+"""What a client can send before it is read, roughly: it is also the most that one read returns, and what a
+connection holds while it waits for its turn. The kernel's own limit is megabytes, for each connection."""
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not have it
 _ACCEPT_QUEUE = struct.Struct("=24xI")  # linux/tcp.h: tcp_info.tcpi_unacked is the queue's length here
@@ -57,6 +60,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Before `listen`: the window scale of a connection follows from it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         listener.bind(address)
         # Two sockets may be bound to an address with SO_REUSEADDR; only `listen` shows whether it is free.
         listener.listen(BACKLOG)

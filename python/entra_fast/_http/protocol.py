@@ -49,6 +49,9 @@ class Observer(Protocol):
     def not_received_in_time(self) -> None:
         """A request did not arrive in time."""
 
+    def worked(self) -> None:
+        """Bytes of a connection have been handled."""
+
 
 class StrictServer(Server):
     """Makes a `StrictProtocol` for each connection."""
@@ -186,6 +189,9 @@ class StrictProtocol(RequestHandler):
 
     async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
         answered = await super()._handle_request(*args)
+        self._server.observer.worked()
+        if self._messages:
+            await asyncio.sleep(0)  # other connections get their turn between two pipelined requests
         if self._half_closed and not self._messages:
             self.close()
         return answered
@@ -203,6 +209,7 @@ class StrictProtocol(RequestHandler):
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
         count, nothing_waits = self._request_count, not self._buffer_paused
         super().data_received(data)
+        self._server.observer.worked()
         if self._request_count == count:
             if self._body is None and not (self._close or self._force_close):
                 self._head += data
@@ -300,7 +307,7 @@ class StrictProtocol(RequestHandler):
         self._head.clear()
         if self._request_in_progress or self._messages:
             self.close()  # after the responses that are owed
-        elif not self._force_close:
+        else:
             self._server.observer.refused(refusals.FIELDS_TOO_LARGE[0])
             self._refuse(*refusals.FIELDS_TOO_LARGE)
 

@@ -148,6 +148,11 @@ class BackOffWindows:
         """The number of tokens whose windows are remembered."""
         return len(self._tokens)
 
+    def sweep(self) -> None:
+        """Forget the windows that have ended."""
+        self._tokens.sweep()
+        self._targets.sweep()
+
     async def run(self, wanted: WantedToken, deadline: float, attempt: Callable[[float], Awaitable[T]]) -> T:
         """The result of the attempt, which is made unless a window covers the token.
 

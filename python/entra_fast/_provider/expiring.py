@@ -43,7 +43,7 @@ class ExpiringMap(Generic[K, V]):
 
     def put(self, key: K, value: V, end: float) -> None:
         """Remember the value until `end`, a time of the monotonic clock."""
-        # Most keys are never looked up again, so entries that have expired are removed here.
+        # Most keys are never looked up again. Where ends are in order, this removes all that have expired.
         now = self._monotonic()
         while self._entries and next(iter(self._entries.values()))[0] <= now:
             self._entries.popitem(last=False)
@@ -51,6 +51,12 @@ class ExpiringMap(Generic[K, V]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
+
+    def sweep(self) -> None:
+        """Forget all values whose end has passed."""
+        now = self._monotonic()
+        for key in [key for key, (end, _) in self._entries.items() if end <= now]:
+            del self._entries[key]
 
     def discard(self, key: K) -> None:
         """Forget the value, if there is one."""

@@ -1,8 +1,8 @@
 """Fetching and refreshing the provider's key set.
 
 What belongs here: two owners of a key set that follow the schedule of jwks_schedule.py, `AsyncKeys` on an
-event loop and `ThreadKeys` with a background thread, and the interface `KeySource` through which a validator
-asks for new keys. What must never be here: a decision about a token, or how to read a JWK.
+event loop and `ThreadKeys` for threads, and the interface `KeySource` through which a validator asks for new
+keys. What must never be here: a decision about a token, or how to read a JWK.
 
 A caller whose signing key is known never waits for any of this.
 """
@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import logging
+import math
 import os
 import threading
 import weakref
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from entra_fast import _background, _clock
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules, max_age_of
+from entra_fast._shared_threads import requests, schedule
 from entra_fast.errors import EntraFastError, KeysUnavailable
 
 if TYPE_CHECKING:
@@ -371,10 +373,10 @@ class AsyncKeys(_Keys):
 
 
 class ThreadKeys(_Keys):
-    """A key set that is kept fresh by a background thread, for callers in any thread.
+    """A key set that is kept fresh in the background, for callers in any thread.
 
-    The thread is a daemon. It starts at the first use, and again after a fork. It holds this object weakly,
-    so that a validator that was dropped without `close` does not keep fetching forever.
+    All objects of a process share a few threads (_shared_threads.py), which hold them weakly: one that was
+    dropped without `close` fetches nothing. Fetching starts at the first use, and again after a fork.
 
     Args:
         jwks_uri: https URL of the key set (http for loopback only).
@@ -402,47 +404,37 @@ class ThreadKeys(_Keys):
     def _reset(self) -> None:
         """The locks and threads of a parent process do not exist in its child."""
         self._changed = threading.Condition()
-        self._in_flight = False
+        self._fetching = False
         self._finished = self.fetches
-        self._wanted = False
-        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to fetch and refresh in the background."""
-        with self._changed:
-            self._ensure_thread()
+        schedule.look_at(self)
 
     def close(self) -> None:
         """Stop refreshing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        schedule.forget(self)
 
     def refresh(self) -> None:
         """Fetch now, or join the fetch that is in flight, and wait for it. Never raises: see `error`."""
         with self._changed:
             self._refresh_locked()
 
-    @property
-    def _fetching(self) -> bool:
-        return self._in_flight or self._wanted
-
     def _refresh_locked(self) -> bool:
         """Whether the fetch has ended in time."""
-        done = self.fetches
-        if not self._in_flight:
-            done += 1
-            self._wanted = True
-            self._ensure_thread()
-            self._changed.notify_all()
-        limit = self.schedule.rules.max_wait
-        return self._changed.wait_for(lambda: self._finished >= done, timeout=limit)
+        if not self._fetching:
+            self._begin_fetch()
+        awaited, limit = self.fetches, self.schedule.rules.max_wait
+        return self._changed.wait_for(lambda: self._finished >= awaited or self._closed, timeout=limit)
 
     def refresh_for(self, cause: Cause, kid: str | None) -> bool:
         """See `AsyncKeys.refresh_for`."""
         with self._changed:
             if self._closed:
-                return False  # the thread that would fetch has ended
+                return False  # nothing is fetched any more
             before = self.keys
             if self._brought(cause, kid, before):
                 return True  # it arrived while the token was verified
@@ -461,39 +453,32 @@ class ThreadKeys(_Keys):
                 self.schedule.key_was_found(cause)
         return True
 
-    def _ensure_thread(self) -> None:
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(
-                target=_run, args=(weakref.ref(self),), name="entra_fast-keys", daemon=True
-            )
-            self._thread.start()
+    # --- in the shared threads ---
 
-    def _step(self) -> bool:
-        """Fetch if that is due, or wait for a while. False when the thread must end."""
+    def due_in(self) -> float | None:
+        """See `Recurring.due_in`."""
         with self._changed:
-            pause = self.schedule.next_refresh - self._monotonic()
-            if not self._wanted and pause > 0:
-                self._changed.wait(min(pause, 30.0))  # bounded: while it waits, the thread holds this object
             if self._closed:
-                return False
-            due = self._wanted or self.schedule.next_refresh <= self._monotonic()
-            if due:
-                self._wanted = False
-                self._in_flight = True
-                self.fetches += 1
-        if due:
-            try:
-                self._fetch()
-            finally:
-                with self._changed:
-                    self._in_flight = False
-                    self._finished = self.fetches
-                    self._changed.notify_all()
-        self.discard_when_too_old(self._monotonic())
-        return True
+                return None
+            # The end of a fetch makes the shared thread ask again.
+            return math.inf if self._fetching else self.schedule.next_refresh - self._monotonic()
+
+    def run(self) -> None:
+        """See `Recurring.run`."""
+        with self._changed:
+            if not self._fetching and not self._closed:
+                self._begin_fetch()
+
+    def _begin_fetch(self) -> None:
+        if not self._closed:
+            requests.start(self, ThreadKeys._fetch)
+            self._fetching = True
+            self.fetches += 1
 
     def _fetch(self) -> None:
         try:
+            if self._closed:
+                return
             response = self._fetch_response(self.jwks_uri)
             keys = read_key_set(self.jwks_uri, response)
             self._fetched(keys, response.body, response.headers.get("Cache-Control", ""))
@@ -501,14 +486,12 @@ class ThreadKeys(_Keys):
             self._failed_to_fetch(error)
         except Exception as error:  # an unexpected error must not end the thread
             self._failed_to_fetch(_unexpected(error))
-
-
-def _run(reference: weakref.ref[ThreadKeys]) -> None:
-    while True:
-        keys = reference()
-        if keys is None or not keys._step():
-            return
-        del keys
+        finally:
+            with self._changed:
+                self._fetching = False
+                self._finished = self.fetches
+                self._changed.notify_all()
+            schedule.look_at(self)
 
 
 _survives_fork: weakref.WeakSet[ThreadKeys] = weakref.WeakSet()
@@ -516,11 +499,10 @@ _survives_fork: weakref.WeakSet[ThreadKeys] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for keys in list(_survives_fork):
-        was_running = keys._thread is not None
         keys._reset()
-        if was_running:
-            # Without this, the child would not refresh as long as it meets no unknown key.
-            keys.start()
+    requests.reset_in_child()
+    # Without this, the child would not refresh as long as it meets no unknown key.
+    schedule.restart_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - only Windows has no fork

@@ -325,7 +325,7 @@ def without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
 
     def clean(value: object) -> object:
         if isinstance(value, str):
-            for part in parts:
+            for part in sorted(parts, key=len, reverse=True):  # the whole of a token before its parts
                 value = value.replace(part, "[removed]")
         return value
 

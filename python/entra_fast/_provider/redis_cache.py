@@ -23,10 +23,12 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis.exceptions
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -42,7 +44,7 @@ from entra_fast._provider.redis_entries import (
     pack,
     unpack,
 )
-from entra_fast._provider.tokens import FetchedToken
+from entra_fast._provider.tokens import FetchedToken, Leader, Lookup
 from entra_fast._settings.model import SharedCacheSettings
 
 MIN_LEFT = 1.0
@@ -61,8 +63,29 @@ LISTENER_PAUSE = (1.0, 30.0)
 HEARTBEAT = 30.0
 """Seconds of silence after which a listener checks that its connection still works."""
 
+LEASE = 1.0
+"""Seconds after which the lead in fetching a token expires, unless its holder extends it."""
+FAILURE_MEMORY = 1.0
+"""Seconds for which replicas are told that the leader has failed, so that none waits for another one."""
+FAILED = b"failed"
+
+# Redis runs a script as one step, so a lead is only ever ended or extended by its holder.
+_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call("
+_END = _IF_OURS + "'DEL', KEYS[1]) end"
+_EXTEND = _IF_OURS + "'PEXPIRE', KEYS[1], ARGV[2]) end"
+_FAIL = _IF_OURS + "'SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end"
+
 logger = logging.getLogger("entra_fast._provider.redis_cache")
 T = TypeVar("T")
+
+
+@dataclass(slots=True, repr=False)
+class _Lead:
+    """The lead of this replica in fetching a token: an entry with a value that only this replica knows."""
+
+    name: bytes
+    secret: bytes
+    extending: asyncio.Task[None] | None = None
 
 
 class Breaker:
@@ -153,6 +176,8 @@ class SharedCache:
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._calls: set[asyncio.Task[Any]] = set()
         self._writes: dict[bytes, asyncio.Task[None]] = {}
+        self._leads: dict[bytes, _Lead] = {}
+        self._ends: set[asyncio.Task[Any]] = set()
         self._listening: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._sender = os.urandom(16)
@@ -169,43 +194,46 @@ class SharedCache:
 
     async def aclose(self) -> None:
         """Give the last writes a moment, then close everything."""
-        if self._writes:
-            await asyncio.wait(self._writes.values(), timeout=self._timeout)
-        tasks = (self._listening, self._probing, *self._writes.values(), *self._calls)
+        if last := {*self._writes.values(), *self._ends}:
+            await asyncio.wait(last, timeout=self._timeout)
+        extending = (lead.extending for lead in self._leads.values())
+        tasks = (self._listening, self._probing, *last, *self._calls, *extending)
         await _background.cancel(*tasks)
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
             await self._pool.disconnect()
 
     # --- operations ---
 
-    async def get(self, digest: bytes) -> FetchedToken | None:
-        """The token that a replica has stored, or None."""
-        name = self._cipher.name(b"token", digest)
+    async def get(self, digest: bytes) -> Lookup:
+        """See `Replicas.get`."""
 
         async def command() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
-                # A range, so that a value of any size costs no more than the largest entry that is written.
-                pipe.getrange(name, 0, MAX_ENTRY_BYTES)
-                pipe.pttl(name)
+                self._add_read(pipe, digest)
                 return await pipe.execute(raise_on_error=False)
 
         outcome, answer = await self._ask("get", command)
         token = None
         if answer is not None:
-            outcome, token = self._read(digest, answer)
+            try:
+                outcome, token = self._read(digest, answer)
+            except EntryRejected as exc:
+                self._metrics.shared_rejected.add(exc.reason)
+                outcome = "rejected"
         self._metrics.shared.add("get", outcome)
-        return token
+        return Lookup(token, answer is not None and outcome != "refused")
 
     def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
-        """Store a token for the other replicas, in the background.
+        """Store a token for the other replicas, in the background. See `Replicas.put`.
 
         Args:
             announce: tell replicas that have the previous token, because it was to be replaced.
         """
         if len(self._writes) >= MAX_CALLS:
             self._metrics.shared.add("put", "busy")
+            self.end_lead(digest, failed=True)
             return
-        work = self._write(digest, token, announce, self._writes.get(digest))
+        work = self._write(digest, token, announce, self._take_lead(digest), self._writes.get(digest))
         task = _background.start(work, "write to the shared cache")
         self._writes[digest] = task
 
@@ -220,8 +248,8 @@ class SharedCache:
         return digest in self._writes
 
     async def lead(self, digest: bytes, seconds: float) -> bool:
-        """Whether this replica renews a token: False when another one has said, less than `seconds` ago, that
-        it does. Best effort: where the server cannot be asked, every replica renews."""
+        """See `Replicas.lead`: False when another replica has said, less than `seconds` ago, that it renews
+        it. Best effort: where the server cannot be asked, every replica renews."""
         name = self._cipher.name(b"renewal", digest)
 
         async def command() -> Any:
@@ -232,23 +260,89 @@ class SharedCache:
         self._metrics.shared.add("lead", "taken" if taken else outcome)
         return not taken
 
+    async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
+        """See `Replicas.lead_fetch`. The lead expires soon, so that a leader that dies stops no one; while it
+        lives, it extends its lead."""
+        lead = _Lead(self._cipher.name(b"fetch", digest), os.urandom(16).hex().encode("ascii"))
+
+        async def command() -> list[Any]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                # In this order: a leader stores the token before it ends its lead, so if there is no leader
+                # any more, its token is seen.
+                pipe.set(lead.name, lead.secret, nx=True, px=int(LEASE * 1000))
+                pipe.getrange(lead.name, 0, len(FAILED))
+                self._add_read(pipe, digest)
+                return await pipe.execute(raise_on_error=False)
+
+        outcome, answer = await self._ask("lock", command)
+        leader, token = Leader.NONE, None
+        if answer is not None and len(answer) == 4:
+            taken, value = answer[:2]
+            with contextlib.suppress(EntryRejected):  # `get` has counted it
+                outcome, token = self._read(digest, answer[2:])
+            if taken is True:
+                leader = Leader.THIS
+                self._begin_lead(digest, lead)
+            elif taken is None and value != FAILED:
+                leader = Leader.ANOTHER
+            if _is_refusal(taken):
+                outcome = "refused"
+            elif token is None and leader is not Leader.NONE:
+                outcome = "ok" if leader is Leader.THIS else "taken"
+        self._metrics.shared.add("lock", outcome)
+        return leader, token
+
+    def end_lead(self, digest: bytes, *, failed: bool) -> None:
+        """See `Replicas.end_lead`. In the background."""
+        lead = self._take_lead(digest)
+        if lead is not None:
+            script, arguments = (_FAIL, (FAILED, int(FAILURE_MEMORY * 1000))) if failed else (_END, ())
+            task = _background.start(self._call(lambda: self._run(lead, script, *arguments)), "end of a lead")
+            self._ends.add(task)
+            task.add_done_callback(self._ends.discard)
+
+    def _begin_lead(self, digest: bytes, lead: _Lead) -> None:
+        lead.extending = _background.start(self._extend(lead), "extension of a lead")
+        self._leads[digest] = lead
+
+    def _take_lead(self, digest: bytes) -> _Lead | None:
+        lead = self._leads.pop(digest, None)
+        if lead is not None and lead.extending is not None:
+            lead.extending.cancel()
+        return lead
+
+    async def _extend(self, lead: _Lead) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            await self._call(lambda: self._run(lead, _EXTEND, int(LEASE * 1000)))
+
+    async def _run(self, lead: _Lead, script: str, *arguments: bytes | int) -> Any:
+        return await self._redis.eval(script, 1, lead.name, lead.secret, *arguments)
+
     # --- entries ---
 
+    def _add_read(self, pipe: Pipeline, digest: bytes) -> None:
+        """Ask for what `_read` takes."""
+        name = self._cipher.name(b"token", digest)
+        # A range, so that a value of any size costs no more than the largest entry that is written.
+        pipe.getrange(name, 0, MAX_ENTRY_BYTES)
+        pipe.pttl(name)
+
     def _read(self, digest: bytes, answer: list[Any]) -> tuple[str, FetchedToken | None]:
-        """(outcome, token) of the answers to GETRANGE and PTTL."""
+        """(outcome, token) of the answers to GETRANGE and PTTL.
+
+        Raises:
+            EntryRejected: the entry is not what a replica has written there.
+        """
         if any(_is_refusal(each) for each in answer):
             return "refused", None
         entry, left_millis = answer if len(answer) == 2 else (None, None)
         if entry == b"" or left_millis == -2:
             return "miss", None
-        try:
-            if not isinstance(entry, bytes) or not isinstance(left_millis, int):
-                raise EntryRejected("type")
-            content = self._cipher.open(digest, entry)
-            token = unpack(content, now=self._clock(), monotonic=self._monotonic(), left_millis=left_millis)
-        except EntryRejected as exc:
-            self._metrics.shared_rejected.add(exc.reason)
-            return "rejected", None
+        if not isinstance(entry, bytes) or not isinstance(left_millis, int):
+            raise EntryRejected("type")
+        content = self._cipher.open(digest, entry)
+        token = unpack(content, now=self._clock(), monotonic=self._monotonic(), left_millis=left_millis)
         return ("miss" if token is None else "hit"), token
 
     async def _write(
@@ -256,6 +350,7 @@ class SharedCache:
         digest: bytes,
         token: FetchedToken,
         announce: bool,
+        lead: _Lead | None,
         earlier: asyncio.Task[None] | None,
     ) -> None:
         if earlier is not None:
@@ -273,7 +368,11 @@ class SharedCache:
                 pipe.set(self._cipher.name(b"token", digest), entry, px=millis)
                 if announce:
                     pipe.publish(CHANNEL, self._cipher.seal_announcement(self._sender, digest))
-                for answer in await pipe.execute(raise_on_error=False):
+                needed = 2 if announce else 1
+                if lead is not None:
+                    # Whether it ends now is not important: it expires soon.
+                    pipe.eval(_END, 1, lead.name, lead.secret)
+                for answer in (await pipe.execute(raise_on_error=False))[:needed]:
                     if isinstance(answer, Exception):
                         raise answer
 

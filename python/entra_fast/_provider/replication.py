@@ -1,4 +1,5 @@
-"""The messages between replicas of an application: tokens fetched, renewals in progress, tokens replaced.
+"""The messages between replicas of an application: tokens fetched, fetches and renewals in progress, tokens
+replaced.
 
 What belongs here: when a token from another replica is used, and when ours is published. What must never be
 here: the server between them (redis_cache.py).
@@ -15,9 +16,14 @@ from typing import Protocol
 from entra_fast import _background
 from entra_fast._metrics import Metrics
 from entra_fast._provider.renewal import RENEWAL_SPREAD, Renewals
-from entra_fast._provider.tokens import Fetch, FetchedToken, TimedCache
+from entra_fast._provider.tokens import Fetch, FetchedToken, Leader, Lookup, TimedCache, Timing
 from entra_fast._single_flight import SingleFlight
 
+FOLLOWERS_PATIENCE = 2.0
+"""Seconds for which a replica waits for a token that another one is fetching, before it asks the provider
+itself."""
+FOLLOWERS_PAUSE = (0.02, 0.2)
+"""Seconds between two looks at the shared cache in the meantime: at first, and at most."""
 LEAD_RESERVE = 1.0
 """Seconds beyond its own deadline for which a replica that renews a token keeps others from doing so."""
 MAX_REPLACEMENTS = 256
@@ -35,13 +41,22 @@ class Replicas(Protocol):
 
     on_replaced: Callable[[bytes], None]
 
-    async def get(self, digest: bytes) -> FetchedToken | None: ...
+    async def get(self, digest: bytes) -> Lookup:
+        """The token, if a replica has stored it."""
 
-    def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None: ...
+    def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
+        """Store a token, and end the lead of its fetch if this replica has it."""
 
     def is_writing(self, digest: bytes) -> bool: ...
 
-    async def lead(self, digest: bytes, seconds: float) -> bool: ...
+    async def lead(self, digest: bytes, seconds: float) -> bool:
+        """Whether this replica renews a token."""
+
+    async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
+        """Take the lead in fetching a token, if no replica has it. Whoever has it, the token may be there."""
+
+    def end_lead(self, digest: bytes, *, failed: bool) -> None:
+        """End the lead of a fetch, if this replica has it. If it failed, no replica waits for the token."""
 
 
 class RenewalLeftToAnother(Exception):
@@ -73,7 +88,7 @@ class Replication:
         renewals: Renewals,
         fetches: SingleFlight[bytes, FetchedToken],
         overall_timeout: float,
-        monotonic: Callable[[], float],
+        timing: Timing,
         metrics: Metrics,
     ) -> None:
         self._replicas = replicas
@@ -81,7 +96,8 @@ class Replication:
         self._renewals = renewals
         self._fetches = fetches
         self._lead_time = overall_timeout + LEAD_RESERVE
-        self._monotonic = monotonic
+        self._timing = timing
+        self._monotonic = timing.monotonic
         self._metrics = metrics
         self._replaced: OrderedDict[bytes, _Replaced] = OrderedDict()
         self._replacements: set[asyncio.Task[None]] = set()
@@ -91,7 +107,8 @@ class Replication:
         await _background.cancel(*self._replacements)
 
     async def find(self, fetch: Fetch) -> FetchedToken | None:
-        """A token that another replica has fetched. If it is None, this replica asks the provider.
+        """A token that another replica has fetched. If it is None, this replica asks the provider, and says
+        how that ended with `publish` or `ended`.
 
         Raises:
             RenewalLeftToAnother: no caller waits for the token, and another replica is renewing it.
@@ -99,27 +116,65 @@ class Replication:
         key = fetch.wanted.key
         if not fetch.wanted.is_cacheable or fetch.must_be_new:
             return None
-        token = await self._replicas.get(key)
-        # The demand may have risen in the meantime.
-        if token is not None and not fetch.must_be_new and not self._is_older(key, token):
-            # A renewal wants a token that is younger than the one whose renewal is due.
-            young = RENEWAL_SPREAD[0] if fetch.is_renewal else 1
-            if self._monotonic() - token.fetched_at < token.usable_for * young:
-                self._renewals.schedule(fetch.wanted, token)
-                self._renewals.cache(key, token)
-                return token
-            if not fetch.is_renewal and self._cache.get_stale(key) is None:
-                self._renewals.cache(key, token)  # for the case that the provider fails
+        found = await self._replicas.get(key)
+        token = self._adopt(fetch, found.token)
+        if token is not None:
+            return token
         if fetch.is_renewal:
             leads = await self._replicas.lead(key, self._lead_time)
             if not leads and fetch.is_renewal:
                 raise RenewalLeftToAnother
+            return None
+        return await self._follow(fetch) if found.answered else None
+
+    def _adopt(self, fetch: Fetch, token: FetchedToken | None) -> FetchedToken | None:
+        """The token of another replica, if it will do; it is in our cache then, too."""
+        key = fetch.wanted.key
+        # The demand may have risen in the meantime.
+        if token is None or fetch.must_be_new or self._is_older(key, token):
+            return None
+        # A renewal wants a token that is younger than the one whose renewal is due.
+        young = RENEWAL_SPREAD[0] if fetch.is_renewal else 1
+        if self._monotonic() - token.fetched_at < token.usable_for * young:
+            self._renewals.schedule(fetch.wanted, token)
+            self._renewals.cache(key, token)
+            return token
+        if not fetch.is_renewal and self._cache.get_stale(key) is None:
+            self._renewals.cache(key, token)  # for the case that the provider fails
         return None
+
+    async def _follow(self, fetch: Fetch) -> FetchedToken | None:
+        """The token that another replica is fetching; None if this one leads, if there is nothing to wait
+        for, or if it takes too long. So a fleet that starts with an empty cache makes one request, not one
+        for each replica."""
+        key = fetch.wanted.key
+        deadline = self._monotonic() + FOLLOWERS_PATIENCE
+        pause, longest = FOLLOWERS_PAUSE
+        while not fetch.must_be_new:
+            leader, token = await self._replicas.lead_fetch(key)
+            token = self._adopt(fetch, token)
+            if leader is Leader.THIS and (token is not None or fetch.must_be_new):
+                self._replicas.end_lead(key, failed=False)  # the last leader was just faster
+            if leader is not Leader.ANOTHER or token is not None:
+                return token
+            # With jitter, so that replicas that start together do not ask together.
+            delay = pause * self._timing.uniform(0.5, 1.5)
+            if self._monotonic() + delay > deadline:
+                break
+            await self._timing.sleep(delay)
+            pause = min(2 * pause, longest)
+        return None
+
+    def ended(self, fetch: Fetch, *, failed: bool) -> None:
+        """A fetch has ended without `publish`. If it failed, replicas that wait for it ask the provider
+        themselves; otherwise another one takes the lead."""
+        self._replicas.end_lead(fetch.wanted.key, failed=failed)
 
     def publish(self, fetch: Fetch, token: FetchedToken) -> None:
         """Offer a token to the other replicas. If it replaces one (`skip_cache`), replicas with the old one
         are notified."""
         if self._monotonic() >= token.end:
+            self.ended(fetch, failed=True)  # another replica gets nothing from this token
             return
         if fetch.must_be_new:
             self._remember_replacement(fetch.wanted.key, token)
@@ -141,7 +196,7 @@ class Replication:
             await asyncio.wait({fetch})  # it may bring the old one
         outcome = "ignored"
         if self._cache.get_stale(key) is not None and not self._replicas.is_writing(key):
-            token = await self._replicas.get(key)
+            token = (await self._replicas.get(key)).token
             # A token that was requested in the meantime is newer.
             overtaken = key in self._fetches or self._replicas.is_writing(key)
             if token is not None and not overtaken and not self._is_older(key, token):

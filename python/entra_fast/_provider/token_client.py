@@ -80,6 +80,9 @@ class Acquirer(Protocol):
 
     def renew(self, target: str, subject_token: str | None = None) -> None: ...
 
+    def sweep(self) -> None:
+        """Forget what has ended, except for tokens, which are in a cache that can be swept by itself."""
+
     async def aclose(self) -> None: ...
 
 
@@ -139,7 +142,7 @@ class TokenClient:
                 renewals=self._renewals,
                 fetches=self._fetches,
                 overall_timeout=outbound.overall_timeout,
-                monotonic=timing.monotonic,
+                timing=timing,
                 metrics=metrics,
             )
 
@@ -148,17 +151,17 @@ class TokenClient:
         """How many tokens are being fetched now."""
         return len(self._fetches)
 
-    def cached(self, target: str, subject_token: str | None = None) -> tuple[AcquiredToken, bool] | None:
-        """The cached token, and whether its renewal is due; None if it must be fetched. May be called from
-        any thread.
+    def cached(self, target: str, subject_token: str | None = None) -> _native.CachedToken | None:
+        """The cached token, or None if it must be fetched. May be called from any thread.
 
         Raises:
             EntraFastError, ProviderError: as `exchange`.
         """
-        cached = self._cache.get(self._wanted(target, subject_token).key)
-        if cached is None:
-            return None
-        return AcquiredToken(cached.access_token, cached.expires_in), cached.renewal_due
+        if subject_token is not None:
+            self._subject_end(subject_token)
+        key = token_key(self._endpoint.provider, self._endpoint.scope_for(target), subject_token)
+        self._renewals.asked_for(key)
+        return self._cache.get(key)
 
     async def acquire(
         self, target: str, *, skip_cache: bool = False, claims: str | None = None
@@ -199,6 +202,13 @@ class TokenClient:
             wanted = self._wanted(target, subject_token)
             self._renewals.asked_for(wanted.key)
             self._renew(wanted)
+
+    def sweep(self) -> None:
+        """Forget failures and back-off windows that no longer count."""
+        self._failures.sweep()
+        self._impatient.sweep()
+        self._challenged.sweep()
+        self._retrying.windows.sweep()
 
     async def aclose(self) -> None:
         """Cancel fetches in flight, and stop renewing."""
@@ -364,6 +374,7 @@ class TokenClient:
         except BaseException as error:
             if wanted.claims is None:  # a challenge that is not met says nothing about the cached token
                 self._renewals.failed(wanted, error)
+            self._end_lead(fetch, failed=isinstance(error, ProviderError))
             raise
         finally:
             self._under_way.pop(wanted.request_key, None)
@@ -391,7 +402,14 @@ class TokenClient:
             self._renewals.schedule(wanted.without_claims(), token)
             if self._replication is not None:
                 self._replication.publish(fetch, token)
+        else:
+            self._end_lead(fetch, failed=not token.cacheable)
         return token
+
+    def _end_lead(self, fetch: Fetch, *, failed: bool) -> None:
+        # A fetch with a claims challenge never leads; one without may run beside it.
+        if self._replication is not None and fetch.wanted.claims is None:
+            self._replication.ended(fetch, failed=failed)
 
     def _is_overtaken(self, wanted: WantedToken, token: FetchedToken) -> bool:
         """Whether a token that meets a claims challenge was requested after this one and has come before it.

@@ -102,6 +102,25 @@ class WantedToken:
         return self if self.claims is None else dataclasses.replace(self, claims=None)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Lookup:
+    """What the shared cache has for a token. `answered`: whether it could be asked."""
+
+    token: FetchedToken | None
+    answered: bool = True
+
+
+class Leader(enum.Enum):
+    """Who fetches a token for all replicas."""
+
+    THIS = "this"
+    """This replica: the others wait for it."""
+    ANOTHER = "another"
+    """Another replica: this one can wait for it."""
+    NONE = "none"
+    """No replica, because the leader has failed, or it is not known: each asks for itself."""
+
+
 class Demand(enum.IntEnum):
     """What callers expect of a fetch; rises while it is in flight, when another caller joins."""
 

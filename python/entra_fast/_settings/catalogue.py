@@ -258,7 +258,8 @@ CACHE_MAX_ENTRIES: Final = Integer(
 CACHE_MAX_BYTES: Final = Integer(
     "ENTRA_FAST_CACHE_MAX_BYTES",
     268_435_456,
-    "Maximum size of the token cache, in bytes.",
+    "Maximum size of the token cache, in bytes. If it is not set, it follows the container's memory limit "
+    "(operating.md).",
     low=65_536,
     high=1 << 40,
 )
@@ -268,6 +269,14 @@ VERIFIED_CACHE_ENTRIES: Final = Integer(
     "Maximum number of tokens in the verification cache.",
     low=1,
     high=100_000_000,
+)
+VERIFIED_CACHE_BYTES: Final = Integer(
+    "ENTRA_FAST_VERIFIED_CACHE_BYTES",
+    134_217_728,
+    "Maximum size of the verification cache, in bytes. If it is not set, it follows the container's memory "
+    "limit (operating.md).",
+    low=65_536,
+    high=1 << 40,
 )
 
 # --- the cache that replicas share ---

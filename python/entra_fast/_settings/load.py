@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entra_fast import _extras
+from entra_fast._memory import memory_limit
 from entra_fast._net import proxies_from
 from entra_fast._settings import catalogue
+from entra_fast._settings.cache_sizes import cache_settings
 from entra_fast._settings.kinds import FilePath
 from entra_fast._settings.model import (
     CacheSettings,
@@ -36,6 +38,7 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
+_ROOT = Path("/")
 _OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
 """Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
@@ -60,7 +63,11 @@ class Settings:
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        root: Path = _ROOT,
     ) -> Settings:
         """Read and check all settings.
 
@@ -68,20 +75,18 @@ class Settings:
             environ: the environment; `os.environ` when None. An empty variable counts as unset.
             directory: files with settings; by default `ENTRA_FAST_SETTINGS_DIRECTORY`, or the directory
                 where NAIS mounts them, if it exists.
+            root: where the container's memory limit is looked up; for tests.
 
         Raises:
             ConfigurationError: with the setting's name; its message never contains the value of a secret.
         """
         read = settings_reader(environ, directory)
+        server = _server_settings(read)
         return cls(
-            server=_server_settings(read),
+            server=server,
             provider=_provider_settings(read),
             outbound=_outbound_settings(read),
-            caches=CacheSettings(
-                max_entries=read.get(catalogue.CACHE_MAX_ENTRIES),
-                max_bytes=read.get(catalogue.CACHE_MAX_BYTES),
-                verified_entries=read.get(catalogue.VERIFIED_CACHE_ENTRIES),
-            ),
+            caches=cache_settings(read, server.workers, memory_limit(root)),
             shared_cache=_shared_cache_settings(read),
             unknown=(*_unknown(read.environ), *read.ignored),
         )

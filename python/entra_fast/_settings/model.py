@@ -88,11 +88,17 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """Limits of the caches."""
+    """Limits of the caches.
+
+    Attributes:
+        memory_limit: of the container, in bytes; None if there is none.
+    """
 
     max_entries: int = catalogue.CACHE_MAX_ENTRIES.default
     max_bytes: int = catalogue.CACHE_MAX_BYTES.default
     verified_entries: int = catalogue.VERIFIED_CACHE_ENTRIES.default
+    verified_bytes: int = catalogue.VERIFIED_CACHE_BYTES.default
+    memory_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

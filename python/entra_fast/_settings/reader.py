@@ -48,6 +48,15 @@ class Reader:
         Raises:
             ConfigurationError: code `setting_invalid` or `setting_unreadable`.
         """
+        value = self.explicit(setting)
+        return setting.default if value is None else value
+
+    def explicit(self, setting: Setting[V, D]) -> V | None:
+        """A setting's value if it is set.
+
+        Raises:
+            ConfigurationError: code `setting_invalid` or `setting_unreadable`.
+        """
         for name in (setting.name, *setting.aliases):
             text = self._text(name)
             if text:
@@ -59,7 +68,7 @@ class Reader:
                     if (value := setting.nearest(text)) is not None:
                         return value
                     self.ignored.append(f"{name} ({problem})")
-        return setting.default
+        return None
 
     def names(self, setting: Setting[Any, Any]) -> bool:
         """Whether the setting is set under its own name; other names do not count."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from entra_fast import _extras
 
 with _extras.importing("dev", "the local Entra ID"):
+    _extras.need("dev", "the local Entra ID")  # most of which is imported later
     from entra_fast.emulator.model.directory import Directory, Group, User
     from entra_fast.emulator.model.documents import SourceError
     from entra_fast.emulator.model.manifests import Manifest, Notice, Source

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -26,6 +26,7 @@ from entra_fast import _native
 from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
 from entra_fast._http.responses import closing_if_unread, describe
+from entra_fast._sweeping import LoopSweeps
 from entra_fast._web.caller_check import CallerCheck
 from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import PAGE_HEADERS, page
@@ -100,7 +101,15 @@ class Generator:
         app.router.add_post("/oauth2/logout", self._logout)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.cleanup_ctx.append(self._sweep_sessions)
         return app
+
+    async def _sweep_sessions(self, _: web.Application) -> AsyncIterator[None]:
+        """Sweep while the application runs."""
+        sweeps = LoopSweeps(self._sessions.sweep)
+        sweeps.start()
+        yield
+        await sweeps.aclose()
 
     # --- routes ------------------------------------------------------------------------------------------
 

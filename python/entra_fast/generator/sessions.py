@@ -66,6 +66,12 @@ class SessionStore:
         """Seconds until a session ends; never negative."""
         return max(0.0, session.expires - self._clock())
 
+    def sweep(self) -> None:
+        """Forget sessions that have ended: their tokens must not stay because no one comes back."""
+        now = self._clock()
+        for key in [key for key, session in self._sessions.items() if session.expires <= now]:
+            del self._sessions[key]
+
     def remove(self, cookie: str | None) -> None:
         """Forget a session; unknown ones are no error."""
         if cookie:

@@ -18,6 +18,7 @@ from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings, ProviderSettings
+from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast._validation import AsyncValidation, inactive
 from entra_fast.errors import KeysUnavailable
 from entra_fast.sidecar.clocks import Clocks
@@ -97,18 +98,22 @@ class Service:
         self._provider = provider
         self._clocks = clocks
         self._key_set: KeySet | None = None
+        self._sweeps = LoopSweeps(self._sweep, self._sweep_part)
         if settings.provider is not None and provider.tokens is not None and server.fast_path and fast_path:
             self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
         metrics.watch_token_cache(cache.stats)
+        metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
     async def start(self) -> None:
         """Begin to fetch what is needed, in the background. Does not fail when the provider is
         unavailable."""
         await self._provider.start(self)
+        self._sweeps.start()
 
     async def aclose(self) -> None:
         """Stop everything that runs in the background, and close the connections to the provider."""
+        await self._sweeps.aclose()
         await self._provider.aclose()
 
     @property
@@ -160,6 +165,7 @@ class Service:
             policy_for(issuer, provider, self.settings.server.signatures),
             self._key_set,
             cache_entries=self.settings.caches.verified_entries,
+            cache_bytes=self.settings.caches.verified_bytes,
         )
         _signatures.log_distrust()
         clock = None if self._clocks == Clocks() else self._clocks.wall
@@ -181,6 +187,17 @@ class Service:
             self.fast_path.native.set_cool_downs(
                 unknown_key=until[Cause.UNKNOWN_KEY], failed_signature=until[Cause.FAILED_SIGNATURE]
             )
+
+    def _sweep_part(self) -> None:
+        """Remove what has ended from a part of both caches."""
+        now = self._clocks.wall()
+        self.cache.sweep(monotonic=self._clocks.monotonic(), now=now, parts=LOOP_PARTS)
+        if self.validation is not None:
+            self.validation.native.sweep(parts=LOOP_PARTS, now=now)
+
+    def _sweep(self) -> None:
+        if self.tokens is not None:
+            self.tokens.sweep()
 
     def _make_fast_path(self, provider: ProviderSettings, tokens: Acquirer) -> FastPath:
         native = _native.FastPath(

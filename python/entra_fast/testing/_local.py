@@ -99,13 +99,13 @@ class LocalEntra:
         too."""
         self._keys_down = True
         for validator in self._validators:
-            _set_keys(validator, None)
+            validator._use_keys(None)
         try:
             yield
         finally:
             self._keys_down = False
             for validator in self._validators:
-                _set_keys(validator, self._key_set())
+                validator._use_keys(self._key_set())
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
@@ -202,14 +202,9 @@ class LocalEntra:
 
     def _watched(self, validator: V) -> V:
         if self._keys_down:
-            _set_keys(validator, None)
+            validator._use_keys(None)
         self._validators.add(validator)
         return validator
-
-
-def _set_keys(validator: Validator | AsyncValidator, keys: KeySet | None) -> None:
-    for part in validator._parts:
-        part.native.set_keys(keys)
 
 
 class _Server:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from entra_fast.errors import EntraFastError
 from entra_fast.tokens._token import AccessToken, Token
+
+if TYPE_CHECKING:  # so that type checkers accept a client as a credential, where azure-core is installed
+    from azure.core.credentials import AccessToken as AzureToken
+    from azure.core.credentials import AccessTokenInfo
 
 ERROR_CODES = {
     "scopes_invalid": "a token is for one scope, and another number of scopes was requested",
@@ -59,7 +63,7 @@ class AzureCredential(ABC):
 
     def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, **_: Any
-    ) -> AccessToken:
+    ) -> AzureToken:
         """A token for a client of azure-core.
 
         Args:
@@ -73,9 +77,9 @@ class AzureCredential(ABC):
         """
         check_tenant(tenant_id, self._tenant_id)
         token = self.token(scope_of(scopes), claims=claims)
-        return AccessToken(token.token, token.expires_on)
+        return cast("AzureToken", AccessToken(token.token, token.expires_on))
 
-    def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> Token:
+    def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
         """As `get_token`, for azure-core 1.31 and newer.
 
         Args:
@@ -84,7 +88,7 @@ class AzureCredential(ABC):
         """
         asked = options or {}
         check_tenant(asked.get("tenant_id"), self._tenant_id)
-        return self.token(scope_of(scopes), claims=asked.get("claims"))
+        return cast("AccessTokenInfo", self.token(scope_of(scopes), claims=asked.get("claims")))
 
 
 class AsyncAzureCredential(ABC):
@@ -101,14 +105,14 @@ class AsyncAzureCredential(ABC):
 
     async def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, **_: Any
-    ) -> AccessToken:
+    ) -> AzureToken:
         """See `AzureCredential.get_token`."""
         check_tenant(tenant_id, self._tenant_id)
         token = await self.token(scope_of(scopes), claims=claims)
-        return AccessToken(token.token, token.expires_on)
+        return cast("AzureToken", AccessToken(token.token, token.expires_on))
 
-    async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> Token:
+    async def get_token_info(self, *scopes: str, options: Mapping[str, Any] | None = None) -> AccessTokenInfo:
         """See `AzureCredential.get_token_info`."""
         asked = options or {}
         check_tenant(asked.get("tenant_id"), self._tenant_id)
-        return await self.token(scope_of(scopes), claims=asked.get("claims"))
+        return cast("AccessTokenInfo", await self.token(scope_of(scopes), claims=asked.get("claims")))

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from entra_fast._native import TokenCache
 from entra_fast._provider import transport
+from entra_fast._sweeping import ThreadTokenSweeps
 from entra_fast.errors import ProviderError
 from entra_fast.tokens import _background, _connections
 from entra_fast.tokens._azure import AsyncAzureCredential, AzureCredential
@@ -61,6 +62,7 @@ class AsyncTokenClient(AsyncAzureCredential):
     def _configure(self, connection: Connection) -> None:
         self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
+        self._sweeps = ThreadTokenSweeps(self._cache)
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = WeakKeyDictionary()
 
     @classmethod
@@ -126,7 +128,12 @@ class AsyncTokenClient(AsyncAzureCredential):
             EntraFastError: codes `target_invalid` and `claims_invalid`.
             ProviderError: no token was issued; `error`, `status`, `retry_after` and `details` say why.
         """
-        return public(await self._session().tokens.acquire(target, skip_cache=skip_cache, claims=claims))
+        tokens = self._session().tokens
+        if not skip_cache and claims is None:
+            cached = tokens.cached(target)
+            if cached is not None and not cached.renewal_due:
+                return public(cached)
+        return public(await tokens.acquire(target, skip_cache=skip_cache, claims=claims))
 
     async def on_behalf_of(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
@@ -143,9 +150,12 @@ class AsyncTokenClient(AsyncAzureCredential):
             EntraFastError: codes `target_invalid`, `subject_token_invalid` and `claims_invalid`.
             ProviderError: as for `client_credentials`; also code `subject_token_expired`.
         """
-        return public(
-            await self._session().tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
-        )
+        tokens = self._session().tokens
+        if not skip_cache and claims is None:
+            cached = tokens.cached(target, subject_token)
+            if cached is not None and not cached.renewal_due:
+                return public(cached)
+        return public(await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims))
 
     async def token(self, target: str, *, skip_cache: bool = False, claims: str | None = None) -> Token:
         """`client_credentials`, under the name that `for_user` has for it too: what authentication classes
@@ -198,6 +208,7 @@ class AsyncTokenClient(AsyncAzureCredential):
         if session is None:
             http = transport.asynchronous(self._connection.http)
             session = self._sessions[loop] = self._connection.open(http, self._cache)
+            self._sweeps.begin()
         return session
 
 
@@ -259,6 +270,7 @@ class TokenClient(AzureCredential):
     def _configure(self, connection: Connection) -> None:
         self._connection = connection
         self._cache = TokenCache(max_entries=CACHED_TOKENS, max_bytes=CACHE_BYTES)
+        self._sweeps = ThreadTokenSweeps(self._cache)
         self._sessions: dict[_background.BackgroundLoop, Session] = {}
 
     @classmethod
@@ -374,9 +386,11 @@ class TokenClient(AzureCredential):
 
     def close(self) -> None:
         """Cancel requests, and stop renewing tokens. Cached tokens stay, and the client can be used again."""
+        if not self._sessions:
+            return  # for which no thread is started
         background = _background.current()
         session = self._sessions.pop(background, None)
-        if session is not None:
+        if session is not None:  # pragma: no branch - a child process has none of its own yet
             background.run(session.aclose(), GRACE)
 
     def __enter__(self) -> Self:
@@ -403,12 +417,11 @@ class TokenClient(AzureCredential):
         background = _background.current()
         session = self._sessions.get(background) or self._open(background)
         if not skip_cache and claims is None:
-            found = session.tokens.cached(target, subject_token)
-            if found is not None:
-                token, renewal_due = found
-                if renewal_due:
+            cached = session.tokens.cached(target, subject_token)
+            if cached is not None:
+                if cached.renewal_due:
                     background.call(session.tokens.renew, target, subject_token)
-                return public(token)
+                return public(cached)
         if subject_token is None:
             request = session.tokens.acquire(target, skip_cache=skip_cache, claims=claims)
         else:
@@ -422,6 +435,7 @@ class TokenClient(AzureCredential):
         """The requests of this process: those of a parent process cannot be used after `os.fork`."""
         http = transport.threaded(self._connection.http)
         new = self._connection.open(http, self._cache)
+        self._sweeps.begin()
         # Of two threads, one wins: the other one's session has started nothing.
         session = self._sessions.setdefault(background, new)
         for other in [loop for loop in self._sessions if loop is not background]:

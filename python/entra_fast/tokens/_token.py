@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from entra_fast._native import CachedToken
 from entra_fast._provider.tokens import AcquiredToken
 
 
@@ -53,9 +54,9 @@ class Token:
         return f"Token(expires_at={self.expires_at:.0f})"
 
 
-def public(acquired: AcquiredToken) -> Token:
-    """The token that the token client of `_provider` has acquired."""
-    return Token(acquired.access_token, time.time() + acquired.expires_in, acquired.token_type)
+def public(acquired: AcquiredToken | CachedToken) -> Token:
+    """The token that the token client of `_provider` has acquired, or has in its cache."""
+    return Token(acquired.access_token, time.time() + acquired.expires_in)
 
 
 class AccessToken(NamedTuple):

@@ -61,7 +61,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let identity = Identity { tenant: String::new(), client_id: String::new() };
     let fast_path = FastPath::new(identity, CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
-    let answered = Outcome { consumed: 1, answered: 1, by_endpoint: [0, 0, 1], stop: Stop::Done, renewals: Vec::new() };
+    let answered = Outcome {
+        consumed: 1,
+        answered: 1,
+        by_endpoint: [0, 0, 1],
+        stop: Stop::Done,
+        renewals: Vec::new(),
+        turn_due: false,
+    };
 
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {

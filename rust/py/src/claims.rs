@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
+use crate::recurring::claims_to_dict;
 use crate::{refusal, token_argument};
 
 /// The claims of a verified token: a read-only mapping, with typed helpers.
@@ -127,7 +128,7 @@ impl Claims {
 
     /// All claims as a new dict.
     fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, self.claims().root())
+        claims_to_dict(py, self.claims().root())
     }
 
     /// The claims' JSON text, exactly as it was signed.
@@ -253,7 +254,7 @@ fn number<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// The names that Entra ID writes in nearly every token are made once per process.
-fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
+pub(crate) fn claim_name<'py>(py: Python<'py>, name: Value<'_>) -> Bound<'py, PyString> {
     // Patterns of bytes become a decision tree; patterns of str would be compared one after the other.
     macro_rules! interned {
         ($($bytes:literal $known:literal),* $(,)?) => {

@@ -85,6 +85,7 @@ pub(crate) struct Served {
     stop: Stop,
     length: usize,
     renewals: Vec<(String, Option<String>)>,
+    turn_due: bool,
 }
 
 impl Served {
@@ -98,8 +99,8 @@ impl Served {
             CoreStop::Full => (Stop::Full, 0),
         };
         let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
-        let (answered, consumed) = (outcome.answered, outcome.consumed);
-        Self { answers: answers.unbind(), answered, consumed, stop, length, renewals }
+        let Outcome { answered, consumed, turn_due, .. } = outcome;
+        Self { answers: answers.unbind(), answered, consumed, stop, length, renewals, turn_due }
     }
 }
 
@@ -154,6 +155,17 @@ impl FastPath {
     #[pyo3(signature = (*, unknown_key, failed_signature))]
     fn set_cool_downs(&self, unknown_key: f64, failed_signature: f64) {
         self.core.set_cool_downs(CoolDowns { unknown_key, failed_signature });
+    }
+
+    /// A new turn begins: the event loop has been through its other work.
+    fn begin_turn(&self) {
+        self.core.begin_turn();
+    }
+
+    /// Whether the turn's verifications are used up, so that tokens not seen before have to wait for the next one.
+    #[getter]
+    fn turn_is_over(&self) -> bool {
+        self.core.turn_is_over()
     }
 
     /// Answer what can be answered of the bytes that a connection has.

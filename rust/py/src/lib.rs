@@ -8,6 +8,7 @@ mod claims;
 mod clock;
 mod contract;
 mod fast_path;
+mod recurring;
 mod signatures;
 mod signing;
 mod token_cache;

@@ -1,6 +1,6 @@
 //! `CachedToken` and `TokenCache` for Python: converts in, calls `entra_core::cache::token_cache`, converts out.
 //!
-//! Every call takes about a microsecond at most, so the GIL is kept.
+//! Every call except a sweep takes about a microsecond at most, so the GIL is kept.
 
 use entra_core::cache::s3_fifo::Limits;
 use entra_core::cache::token_cache::{self, Now, Terms};
@@ -100,6 +100,12 @@ impl TokenCache {
     fn renewal_failed(&self, key: &[u8], monotonic: f64, retry_in: f64) -> PyResult<()> {
         self.0.renewal_failed(digest(key)?, monotonic, retry_in);
         Ok(())
+    }
+
+    /// Remove expired tokens from one of `parts` parts of the cache, each time from the next one; returns how many.
+    #[pyo3(signature = (*, monotonic, now, parts))]
+    fn sweep(&self, py: Python<'_>, monotonic: f64, now: f64, parts: usize) -> usize {
+        py.detach(|| self.0.sweep(Now { unix: now, monotonic }, parts))
     }
 
     /// Forget the token.

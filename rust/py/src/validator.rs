@@ -265,6 +265,14 @@ impl Validator {
         Ok(report)
     }
 
+    /// Remove what no longer counts from one of `parts` parts of the cache, each time from the next one; returns how
+    /// many.
+    #[pyo3(signature = (*, parts, now = None))]
+    fn sweep(&self, py: Python<'_>, parts: usize, now: Option<f64>) -> usize {
+        let now = now.unwrap_or_else(wall_clock);
+        py.detach(|| self.0.sweep(now, parts))
+    }
+
     /// Figures of the cache of verified tokens.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.0.stats();

@@ -23,11 +23,14 @@ from entra_fast import _native
 from entra_fast._http.limits import Limits
 from entra_fast._http.protocol import Observer, StrictProtocol, StrictServer
 from entra_fast._native import Served, Stop
+from entra_fast.sidecar.http.turns import Turns
 from entra_fast.sidecar.service import FastPath
 
 MAX_HELD_BYTES = 262_144
 """Maximum number of bytes that wait on one connection while aiohttp answers or the client does not read.
 Beyond that, reading stops."""
+MAX_WAITING_BYTES = 65_536
+"""The same while it waits for the key of its first token. Thousands of connections may wait at once."""
 
 
 class FastPathServer(StrictServer):
@@ -36,9 +39,10 @@ class FastPathServer(StrictServer):
     def __init__(self, fast_path: FastPath, plain: Server, limits: Limits, observer: Observer) -> None:
         super().__init__(plain, limits, observer)
         self.fast_path = fast_path
+        self.turns = Turns(fast_path.native)
 
     def __call__(self) -> RequestHandler:
-        return FastPathProtocol(self, self.fast_path, loop=self._loop, **self._kwargs)
+        return FastPathProtocol(self, self.fast_path, self.turns, loop=self._loop, **self._kwargs)
 
     def leave_fast_path(self) -> None:
         """From now on every request takes the slow path, which tells clients that this server is stopping."""
@@ -65,13 +69,21 @@ class FastPathProtocol(StrictProtocol):
         "_other_requests",
         "_passing",
         "_plain",
+        "_queued_since",
         "_receiver",
         "_stopped_reading",
+        "_turns",
         "_waiting_since",
     )
 
     def __init__(
-        self, manager: StrictServer, fast_path: FastPath, *, loop: asyncio.AbstractEventLoop, **kwargs: Any
+        self,
+        manager: StrictServer,
+        fast_path: FastPath,
+        turns: Turns,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        **kwargs: Any,
     ) -> None:
         # Before aiohttp's own constructor, which assigns `_waiter` and `_request_count`: properties here.
         self._other_requests = 0
@@ -80,6 +92,8 @@ class FastPathProtocol(StrictProtocol):
         )
         self._idle_waiter: asyncio.Future[None] | None = None
         self._fast_path = fast_path
+        self._turns = turns
+        self._queued_since: float | None = None  # the bytes held wait for their turn
         self._plain = fast_path.open  # everything so far was exactly framed
         self._passing = 0  # bytes of a framed request that have not arrived yet and go to aiohttp
         self._held = bytearray()  # bytes that have been given neither to native code nor to aiohttp
@@ -218,9 +232,27 @@ class FastPathProtocol(StrictProtocol):
 
     def _try_held(self) -> None:
         """Try the bytes held on the fast path, if it may take requests now."""
-        if self._waiting_since is None and self._may_try_held():
+        if self._waiting_since is None and self._queued_since is None and self._may_try_held():
             data = self._release_held()
             self._act_on(data, self._fast_path.native.serve(data))
+
+    def _wait_for_turn(self) -> None:
+        self._queued_since = self._fast_path.monotonic()
+        self._stop_reading()
+        self._turns.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        since, self._queued_since = self._queued_since, None
+        if since is not None and self.transport is not None and self._may_try_held():
+            data = self._release_held()
+            self._act_on(data, self._fast_path.native.serve(data, self._fast_path.monotonic() - since))
+
+    def _not_received_in_time(self) -> None:
+        if self._queued_since is None:
+            super()._not_received_in_time()
+        else:  # whether the request has arrived is not known before it is looked at
+            timeout = self._server.limits.request_timeout
+            self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
 
     def _may_try_held(self) -> bool:
         waiter = self._idle_waiter
@@ -238,6 +270,7 @@ class FastPathProtocol(StrictProtocol):
     def _act_on(self, data: bytes, served: Served, *, waited: bool = False) -> None:
         """Act on the result of a native call for `data`. Bytes that have `waited` for keys do not wait again
         here: the slow path limits that wait."""
+        self._server.observer.worked()
         answered, stop, length = served.answered, served.stop, served.length
         if answered and self.transport is not None:
             self.transport.write(served.answers)
@@ -245,6 +278,8 @@ class FastPathProtocol(StrictProtocol):
             self._request_count += answered
         for target, subject_token in served.renewals:
             self._fast_path.renew(target, subject_token)
+        if served.turn_due:
+            self._turns.due()
         rest = data[served.consumed :]
         if answered or not rest:
             self._received()  # ends the deadline of what was answered; what follows gets its own
@@ -271,7 +306,7 @@ class FastPathProtocol(StrictProtocol):
             self._pass_on(rest)
         elif stop == Stop.FULL:
             self._hold(rest)
-            self._loop.call_soon(self._try_held)
+            self._wait_for_turn()
         self._update_at_rest()
 
     def _pass_on(self, data: bytes, *, messages: int | None = None) -> None:
@@ -287,7 +322,13 @@ class FastPathProtocol(StrictProtocol):
     def _hold(self, data: bytes) -> None:
         self._held += data
         self._update_at_rest()
-        if len(self._held) > MAX_HELD_BYTES and not self._stopped_reading:
+        limit = MAX_HELD_BYTES if self._waiting_since is None else MAX_WAITING_BYTES
+        if len(self._held) > limit:
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Read no more until the bytes held are released."""
+        if not self._stopped_reading:
             self._stopped_reading = True
             self._pause_transport_reading()
 

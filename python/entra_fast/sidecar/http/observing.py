@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from entra_fast._metrics import Metrics
 
 
+def unobserved() -> None:
+    """Nobody has to know that a connection has been worked on."""
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsObserver:
-    """Counts it."""
+    """Counts it.
+
+    Attributes:
+        metrics: where.
+        worked: called whenever bytes of a connection have been handled.
+    """
 
     metrics: Metrics
+    worked: Callable[[], None] = unobserved
 
     def refused(self, status: int) -> None:
         self.metrics.requests.add("other", str(status))

@@ -182,6 +182,9 @@ class ChannelTokens:
         """See `TokenClient.renew`."""
         self._channel.tell("renew", target=target, subject_token=subject_token)
 
+    def sweep(self) -> None:
+        """See `Acquirer.sweep`. Nothing is remembered here."""
+
     async def aclose(self) -> None:
         """Nothing runs in the background."""
 

@@ -25,6 +25,7 @@ from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
+from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
@@ -39,13 +40,17 @@ TICK = 0.05
 """Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
 suspended, so was the worker, and it did not hang."""
 SYNC_TIMEOUT = 1.0
-"""Seconds within which a worker must acknowledge a replaced token; otherwise it counts as hung."""
+"""Seconds without any work after which a worker that has not acknowledged a replaced token counts as hung."""
 HANG_TIMEOUT = 5.0
-"""Seconds within which a worker must answer a check."""
+"""Seconds without any work after which a worker that has not answered a check counts as hung."""
+LONGEST_SILENCE = 60.0
+"""Seconds after which a worker that has not answered counts as hung, whatever it does."""
 CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker. Its counts since the last check are lost if it crashes."""
 SCRAPE_TIMEOUT = 0.5
 """Seconds for a worker's figures when metrics are read; after that its last ones are used."""
+LEAST_TOKEN_BYTES = 1024
+"""No token of a provider takes less in the cache, so terms of more tokens need not be remembered."""
 NOT_DUE_PAUSE = 20.0
 """Seconds after which a worker asks again for a renewal that was not due."""
 
@@ -57,6 +62,7 @@ class ConnectedWorker:
     Attributes:
         number: of its slot, from 0. Its replacement has the same number.
         end: ends the process for a reason, and returns when it is gone.
+        progress: returns a number that has changed if the worker has done any work.
         channel: to the process.
         greeted: whether it has said hello.
         serving: whether it accepts connections.
@@ -66,6 +72,7 @@ class ConnectedWorker:
 
     number: int
     end: Callable[[str], Awaitable[None]]
+    progress: Callable[[], int]
     channel: Channel | None = None
     greeted: bool = False
     serving: bool = False
@@ -98,7 +105,7 @@ class ProviderProcess:
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
             self._cache,
-            settings.caches.max_entries,
+            min(settings.caches.max_entries, max(1, settings.caches.max_bytes // LEAST_TOKEN_BYTES)),
             self._clocks,
             lambda fields: self.announce("token", **fields),
             lambda fields: self.announce("renewal_failed", **fields),
@@ -119,8 +126,10 @@ class ProviderProcess:
             self.metrics, self.readiness_now, self._introspections, self._clocks.monotonic
         )
         self._checking: asyncio.Task[None] | None = None
+        self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
+        self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         self.metrics.ready.read_from(lambda: self.readiness_now().ready)
         self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)
@@ -131,6 +140,7 @@ class ProviderProcess:
         if self._settings.provider is not None:
             self._status_log.start()
         self.access_log.start()
+        self._sweeps.start()
         self._checking = _background.start(self._check_workers(), "checks of workers")
 
     async def begin_draining(self) -> None:
@@ -141,9 +151,15 @@ class ProviderProcess:
     async def aclose(self) -> None:
         """Stop everything that runs in the background, and close the connections to the provider."""
         await self._status_log.aclose()
+        await self._sweeps.aclose()
         await _background.cancel(self._checking)
         await self._provider.aclose()
         self.access_log.close()
+
+    def _sweep(self) -> None:
+        self._tokens.sweep()
+        if self._provider.tokens is not None:
+            self._provider.tokens.sweep()
 
     # --- workers ---
 
@@ -237,7 +253,9 @@ class ProviderProcess:
         """Return when every worker has applied all tokens announced so far. The worker that asked reads the
         announcement before the answer."""
         others = [worker for worker in self.workers if worker is not asking]
-        taken = await asyncio.gather(*(self._answer(worker, "sync", SYNC_TIMEOUT) for worker in others))
+        taken = await asyncio.gather(
+            *(self._answer(worker, "sync", SYNC_TIMEOUT, LONGEST_SILENCE) for worker in others)
+        )
         hanging = [worker for worker, answer in zip(others, taken, strict=True) if answer is None]
         await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
@@ -311,7 +329,9 @@ class ProviderProcess:
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
-        await asyncio.gather(*(self._ask_for_figures(worker, SCRAPE_TIMEOUT) for worker in self.workers))
+        await asyncio.gather(
+            *(self._ask_for_figures(worker, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT) for worker in self.workers)
+        )
         workers = [worker.figures for worker in self.workers]
         return await self.metrics.exposition([*self._past.values(), *workers])
 
@@ -339,11 +359,12 @@ class ProviderProcess:
             await asyncio.sleep(CHECK_INTERVAL)
 
     async def _end_if_hung(self, worker: ConnectedWorker) -> None:
-        if not await self._ask_for_figures(worker, HANG_TIMEOUT) and worker in self.workers:
+        answered = await self._ask_for_figures(worker, HANG_TIMEOUT, LONGEST_SILENCE)
+        if not answered and worker in self.workers:
             await worker.end("hung")
 
-    async def _ask_for_figures(self, worker: ConnectedWorker, timeout: float) -> bool:  # noqa: ASYNC109 - in ticks
-        answer = await self._answer(worker, "figures", timeout)
+    async def _ask_for_figures(self, worker: ConnectedWorker, idle: float, silent: float) -> bool:
+        answer = await self._answer(worker, "figures", idle, silent)
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
         worker.figures = answer["figures"]
@@ -356,19 +377,18 @@ class ProviderProcess:
         examples, self._examples = self._examples, {}
         return Introspections.of(self.metrics, every, examples)
 
-    async def _answer(
-        self,
-        worker: ConnectedWorker,
-        name: str,
-        timeout: float,  # noqa: ASYNC109 - in ticks
-    ) -> Fields | None:
-        """The answer of a worker, or None if it takes too long or the worker is gone."""
+    async def _answer(self, worker: ConnectedWorker, name: str, idle: float, silent: float) -> Fields | None:
+        """The answer of a worker; None if the worker is gone, has done nothing for `idle` seconds, or has not
+        answered for `silent` seconds. An overloaded worker answers late, but works all the time."""
         if worker.channel is None:
             return None
         answer = worker.channel.call(name)
-        for _ in range(math.ceil(timeout / TICK)):
+        progress, idle_ticks = worker.progress(), 0
+        for _ in range(math.ceil(silent / TICK)):
             done, _ = await asyncio.wait((answer,), timeout=TICK)
-            if done:
+            before, progress = progress, worker.progress()
+            idle_ticks = idle_ticks + 1 if progress == before else 0
+            if done or idle_ticks >= idle / TICK:
                 break
         if not answer.done():
             answer.cancel()
@@ -444,8 +464,7 @@ class AnnouncedTokens:
         )
         self.announced += 1
         # Most users' tokens are never requested again: do not keep their terms until the limit is reached.
-        while self._terms and next(iter(self._terms.values())).has_ended(monotonic):
-            self._terms.popitem(last=False)
+        self._forget_ended(monotonic)
         terms = _Terms(self.announced, expires_in, monotonic, renew_in, subject_expires_at)
         self._terms[key] = terms
         self._terms.move_to_end(key)
@@ -456,6 +475,20 @@ class AnnouncedTokens:
     def renewal_failed(self, key: bytes, *, monotonic: float, retry_in: float) -> None:
         self._cache.renewal_failed(key, monotonic=monotonic, retry_in=retry_in)
         self._announce_failure({"key": key.hex(), "monotonic": monotonic, "retry_in": retry_in})
+
+    def sweep_part(self) -> None:
+        """Remove expired tokens from a part of the cache."""
+        now, wall = self._clocks.monotonic(), self._clocks.wall()
+        self._cache.sweep(monotonic=now, now=wall, parts=LOOP_PARTS)
+
+    def sweep(self) -> None:
+        """Forget the terms of expired tokens."""
+        self._forget_ended(self._clocks.monotonic())
+
+    def _forget_ended(self, now: float) -> None:
+        # The terms are nearly in the order of their ends.
+        while self._terms and next(iter(self._terms.values())).has_ended(now):
+            self._terms.popitem(last=False)
 
     def known(self, key: bytes, since: int) -> Fields | None:
         """The announcement of the key's current token; None if there is none, or if it was announced after

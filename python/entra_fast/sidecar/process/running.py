@@ -25,7 +25,7 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
 from entra_fast.sidecar.http.fast_path import FastPathServer
 from entra_fast.sidecar.http.listener import listen
-from entra_fast.sidecar.http.observing import MetricsObserver
+from entra_fast.sidecar.http.observing import MetricsObserver, unobserved
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
@@ -177,7 +177,14 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
 
 
-async def start_api(service: Service, listener: socket.socket, way: Way, *, probes: bool) -> HttpServer:
+async def start_api(
+    service: Service,
+    listener: socket.socket,
+    way: Way,
+    *,
+    probes: bool,
+    worked: Callable[[], None] = unobserved,
+) -> HttpServer:
     """Serve the API on a socket.
 
     Args:
@@ -185,6 +192,7 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
         listener: the socket.
         way: the result of `best_way`.
         probes: whether probes and metrics are served there too.
+        worked: see `MetricsObserver`.
     """
     server = service.settings.server
     limits = Limits(
@@ -197,7 +205,7 @@ async def start_api(service: Service, listener: socket.socket, way: Way, *, prob
     make: Callable[..., StrictServer] = StrictServer
     if way is Way.FAST_PATH and service.fast_path is not None:
         make = functools.partial(FastPathServer, service.fast_path)
-    api = await serve(app, [listener], limits, MetricsObserver(service.metrics), way, server=make)
+    api = await serve(app, [listener], limits, MetricsObserver(service.metrics, worked), way, server=make)
     service.metrics.connections.read_from(lambda: len(api.connections))
     return api
 

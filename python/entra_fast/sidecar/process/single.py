@@ -15,6 +15,7 @@ import signal
 
 from entra_fast import _event_loop, _native
 from entra_fast._settings.load import Settings
+from entra_fast._settings.model import CacheSettings
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.running import freeze_garbage_collector, start_sidecar
 
@@ -34,6 +35,7 @@ def run(settings: Settings) -> int:
     configure(settings.server.log_level)
     if settings.unknown:
         logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
+    _log_memory(settings.caches)
     if _event_loop.WITHOUT_UVLOOP is not None:
         logger.info(_event_loop.WITHOUT_UVLOOP)
     if settings.server.workers > 1:
@@ -43,6 +45,17 @@ def run(settings: Settings) -> int:
     else:
         serve = _serve
     return _event_loop.run(serve(settings))
+
+
+def _log_memory(caches: CacheSettings) -> None:
+    """How large the caches may be in all processes together, where the container has a memory limit."""
+    if caches.memory_limit is not None:
+        fields = {
+            "memory_limit": caches.memory_limit,
+            "token_cache_bytes": caches.max_bytes,
+            "verified_cache_bytes": caches.verified_bytes,
+        }
+        logger.info("memory limit", extra={"fields": fields})
 
 
 async def _serve(settings: Settings) -> int:

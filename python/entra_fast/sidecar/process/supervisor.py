@@ -27,6 +27,7 @@ from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.process.channel import Channel, Fields
+from entra_fast.sidecar.process.progress import ProgressOfWorker
 from entra_fast.sidecar.process.provider_process import ConnectedWorker, ProviderProcess
 from entra_fast.sidecar.process.running import freeze_garbage_collector, host_and_port, start_probes
 from entra_fast.sidecar.process.worker_settings import for_worker, share_of_each
@@ -55,14 +56,16 @@ _ENVIRONMENT_PREFIXES = ("COVERAGE_PROCESS", "LC_", "MALLOC_", "OTEL_", "PYTHON"
 class Process:
     """A worker's process. Only `Supervisor._reap` notices that it has ended."""
 
-    def __init__(self, number: int, channel: socket.socket, listener: socket.socket) -> None:
-        sockets = (channel.fileno(), listener.fileno())
-        arguments = (number, os.getpid(), *sockets)
+    def __init__(
+        self, number: int, channel: socket.socket, listener: socket.socket, progress: ProgressOfWorker
+    ) -> None:
+        files = (channel.fileno(), listener.fileno(), progress.file)
+        arguments = (number, os.getpid(), *files)
         self._process = subprocess.Popen(  # noqa: S603 - this program itself
             # -P: modules in the working directory are not part of this program.
             [sys.executable, "-P", "-m", "entra_fast.sidecar.process", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
-            pass_fds=sockets,
+            pass_fds=files,
             env=_environment(os.environ),
         )
         self.pid = self._process.pid
@@ -210,7 +213,9 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = Process(slot.number, theirs, slot.listener)
+                progress = ProgressOfWorker()
+                with contextlib.closing(progress):
+                    process = Process(slot.number, theirs, slot.listener, progress)
             except OSError:
                 ours.close()
                 raise
@@ -219,7 +224,9 @@ class Supervisor:
                     self._close_listener(slot)  # it is the last worker here, and has its own
         # Nothing is reaped before this coroutine waits for the first time: see `_reap`.
         self._processes[process.pid] = process
-        worker = ConnectedWorker(slot.number, lambda reason: self._end(slot, worker, process, reason))
+        worker = ConnectedWorker(
+            slot.number, lambda reason: self._end(slot, worker, process, reason), progress.count
+        )
         channel = worker.channel = Channel(
             lambda name, fields: self._handle(slot, worker, name, fields),
             process.kill,

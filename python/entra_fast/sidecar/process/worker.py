@@ -3,8 +3,8 @@
 What belongs here: the life of the process from start to exit, and its initial settings. What must never be
 here: the messages in between (provider_channel.py).
 
-Started by supervisor.py as a process of its own, with two sockets: a listening one,
-and one to the provider process. It does not outlive the process that started it.
+Started by supervisor.py as a process of its own, with two sockets: a listening one, and one to the provider
+process; and with memory in which it shows its progress. It does not outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.channel import Channel, Fields
+from entra_fast.sidecar.process.progress import Progress
 from entra_fast.sidecar.process.provider_channel import ProviderChannel
 from entra_fast.sidecar.process.running import RunningSidecar, freeze_garbage_collector, start_api
 from entra_fast.sidecar.process.worker_settings import settings_from
@@ -37,8 +38,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Worker:
     """The worker process, controlled by the provider process from start to exit."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, progress: Progress) -> None:
         self._number = number
+        self._progress = progress
         self._channel = Channel(self._handle, _die)
         self._provider: ProviderChannel | None = None
         self._service: Service | None = None
@@ -58,7 +60,13 @@ class Worker:
         self._channel.send("hello")
         await self._may_serve.wait()
         server = service.settings.server
-        api = await start_api(service, listener, self._way, probes=server.probe_host is None)
+        api = await start_api(
+            service,
+            listener,
+            self._way,
+            probes=server.probe_host is None,
+            worked=self._progress.worked,
+        )
         running = RunningSidecar(server, service, api, listener)
         freeze_garbage_collector()
         self._channel.send("serving")
@@ -120,9 +128,10 @@ def main(arguments: list[str]) -> NoReturn:
     """The process.
 
     Args:
-        arguments: its number, the supervisor's process id, and the file descriptors of the two sockets.
+        arguments: its number, the supervisor's process id, and the file descriptors of the two sockets and of
+            the shared memory.
     """
-    number, supervisor, provider_process, listener = map(int, arguments)
+    number, supervisor, provider_process, listener, memory = map(int, arguments)
     configure("info", worker=number)
     for name in (signal.SIGINT, signal.SIGTERM):
         # Terminals and service managers send these to all processes at once; the provider process says when
@@ -130,16 +139,16 @@ def main(arguments: list[str]) -> NoReturn:
         signal.signal(name, signal.SIG_IGN)
     _die_with(supervisor)
     try:
-        _event_loop.run(_serve(number, provider_process, listener))
+        _event_loop.run(_serve(number, provider_process, listener, memory))
     except Exception:
         logger.exception("worker failed")
     _leave(1)
 
 
-async def _serve(number: int, provider_process: int, listener: int) -> None:
+async def _serve(number: int, provider_process: int, listener: int, memory: int) -> None:
     listening = socket.socket(fileno=listener)
     listening.setblocking(False)
-    await Worker(number).serve(socket.socket(fileno=provider_process), listening)
+    await Worker(number, Progress(memory)).serve(socket.socket(fileno=provider_process), listening)
     _leave(0)  # without closing the channel first, which the provider process would take for a crash
 
 

@@ -39,6 +39,7 @@ def for_worker(settings: Settings) -> Fields:
         "caches": {
             **dataclasses.asdict(share_of_each(caches, server.workers)),
             "verified_entries": math.ceil(caches.verified_entries / server.workers),
+            "verified_bytes": max(1, caches.verified_bytes // server.workers),
         },
     }
 

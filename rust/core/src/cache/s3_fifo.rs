@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hashbrown::HashTable;
@@ -77,8 +76,6 @@ impl<const N: usize> Key for [u8; N] {
 pub struct S3Fifo<K, V> {
     shards: Box<[Mutex<Shard<K, V>>]>,
     seed: [u64; 2],
-    /// Where [`S3Fifo::sweep_one`] looks next.
-    hand: AtomicUsize,
 }
 
 impl<K: Key, V: Clone> S3Fifo<K, V> {
@@ -97,7 +94,7 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         let entries = (limits.entries / count).min(NONE as usize - 1);
         let limits = Limits { entries, bytes: limits.bytes / count };
         let shards = (0..count).map(|_| Mutex::new(Shard::new(limits))).collect();
-        Self { shards, seed, hand: AtomicUsize::new(0) }
+        Self { shards, seed }
     }
 
     /// The value, as a clone. Does not allocate.
@@ -183,20 +180,38 @@ impl<K: Key, V: Clone> S3Fifo<K, V> {
         }
     }
 
-    /// Look at one entry, each time another one, and remove it if it is `dead`. True when one was removed.
+    /// Look at one of `parts` parts of the entries, each time at the next one, and remove those that are `dead`. Returns
+    /// how many were removed.
     ///
-    /// Called once or twice for each insertion, it removes dead entries that are never looked up again,
-    /// without ever scanning the whole map.
-    pub fn sweep_one(&self, dead: impl FnOnce(&V) -> bool) -> bool {
-        let turn = self.hand.fetch_add(1, Ordering::Relaxed);
-        // The number of shards is a power of two, so the turn stays in step when the counter wraps around.
-        let shard = &self.shards[turn % self.shards.len()];
-        let Some((key, value, version)) = locked(shard).next_to_sweep() else { return false };
-        if !dead(&value) {
-            return false;
+    /// `parts` calls look at every entry, and twice as many do even while the map grows. So a caller that calls at
+    /// regular intervals bounds how long a dead entry stays that is never looked up again, and no call scans the whole
+    /// map. A shard that stays busy (see [`Self::get_unless_busy`]) is left out.
+    pub fn sweep(&self, parts: usize, dead: impl Fn(&V) -> bool) -> usize {
+        self.shards.iter().map(|shard| self.sweep_shard(shard, parts, &dead)).sum()
+    }
+
+    fn sweep_shard(&self, shard: &Mutex<Shard<K, V>>, parts: usize, dead: &impl Fn(&V) -> bool) -> usize {
+        let (mut seen, mut removed) = (0, 0);
+        let mut wanted = usize::MAX;
+        while seen < wanted {
+            let Some(mut held) = try_locked(shard) else { break };
+            wanted = wanted.min(held.slots.len().div_ceil(parts.max(1)));
+            let some = wanted.saturating_sub(seen).min(SWEPT_AT_ONCE);
+            let candidates = held.next_to_sweep(some);
+            drop(held);
+            seen += some;
+            let unwanted: Vec<_> = candidates.into_iter().filter(|(_, value, _)| dead(value)).collect();
+            if unwanted.is_empty() {
+                continue;
+            }
+            let Some(mut held) = try_locked(shard) else { break };
+            let taken =
+                unwanted.iter().filter_map(|(key, _, version)| held.take_version(self.hash(key), key, *version));
+            let gone: Vec<_> = taken.collect();
+            drop(held);
+            removed += gone.len();
         }
-        let removed = locked(shard).take_version(self.hash(&key), &key, version);
-        removed.is_some()
+        removed
     }
 
     /// Current contents and counts. Each shard is exact; the sum is consistent only while no thread writes. A shard
@@ -265,6 +280,9 @@ fn try_locked<K, V>(shard: &Mutex<Shard<K, V>>) -> Option<MutexGuard<'_, Shard<K
         }
     })
 }
+
+/// How many entries are looked at while a lock is held.
+const SWEPT_AT_ONCE: usize = 64;
 
 /// How often to try a busy shard. Its holder needs less than a microsecond, unless it was preempted.
 const PATIENCE: usize = 100;
@@ -600,14 +618,17 @@ impl<K: Key, V: Clone> Shard<K, V> {
         self.slots[index as usize].value.clone()
     }
 
-    /// The entry at the hand, which moves on by one slot.
-    fn next_to_sweep(&mut self) -> Option<(K, V, u64)> {
+    /// The entries in the next `count` slots. The hand moves on by as many.
+    fn next_to_sweep(&mut self, count: usize) -> Vec<(K, V, u64)> {
+        let start = if self.hand < self.slots.len() { self.hand } else { 0 };
+        self.hand = start + count;
+        let (before, after) = self.slots.split_at(start);
+        let next = after.iter().chain(before).take(count);
+        let entries = next.filter_map(|slot| slot.value.clone().map(|value| (slot.key, value, slot.version))).collect();
         if self.hand >= self.slots.len() {
-            self.hand = 0;
+            self.hand -= self.slots.len();
         }
-        let slot = self.slots.get(self.hand)?;
-        self.hand += 1;
-        slot.value.clone().map(|value| (slot.key, value, slot.version))
+        entries
     }
 }
 
@@ -688,7 +709,7 @@ mod tests {
         GetIf(u64, bool),
         Insert(u64, usize),
         Remove(u64),
-        Sweep(bool),
+        Sweep(usize, bool),
         Clear,
     }
 
@@ -700,7 +721,7 @@ mod tests {
             2 => (number.clone(), any::<bool>()).prop_map(|(number, fit)| Step::GetIf(number, fit)),
             8 => (number.clone(), 0..400_usize).prop_map(|(number, cost)| Step::Insert(number, cost)),
             2 => number.prop_map(Step::Remove),
-            1 => any::<bool>().prop_map(Step::Sweep),
+            1 => (0..5_usize, any::<bool>()).prop_map(|(parts, dead)| Step::Sweep(parts, dead)),
             1 => Just(Step::Clear),
         ]
     }
@@ -747,7 +768,12 @@ mod tests {
                         prop_assert!(removed.is_none_or(|value| model.get(&number) == Some(&value)));
                         model.remove(&number);
                     }
-                    Step::Sweep(dead) => { map.sweep_one(|_| dead); }
+                    Step::Sweep(parts, dead) => {
+                        let before = map.stats().entries;
+                        let removed = map.sweep(parts, |_| dead);
+                        prop_assert_eq!(map.stats().entries, before - removed);
+                        prop_assert!(parts > 1 || !dead || map.stats().entries == 0);
+                    }
                     Step::Clear => { map.clear(); model.clear(); prop_assert_eq!(map.stats().bytes, 0); }
                 }
                 for (found, value) in check(&map, limits) {
@@ -884,17 +910,48 @@ mod tests {
     }
 
     #[test]
-    fn sweeping_finds_every_dead_entry_in_one_round() {
+    fn as_many_calls_as_there_are_parts_sweep_every_dead_entry() {
         let map = map(20_000, 256 << 20);
         for number in 0..1000 {
             map.insert(&key(number), Arc::new(number), 0);
         }
-        let largest = map.shards.iter().map(|shard| locked(shard).slots.len()).max().unwrap();
-        let removed = (0..largest * map.shards.len()).filter(|_| map.sweep_one(|value| **value % 2 == 1)).count();
-        assert_eq!(removed, 500);
+        let removed: Vec<usize> = (0..60).map(|_| map.sweep(60, |value| **value % 2 == 1)).collect();
+        assert_eq!(removed.iter().sum::<usize>(), 500);
+        // Each call does its part: 1000 entries in 16 shards, of which it looks at one or two in each.
+        assert!(removed.iter().all(|removed| *removed <= 32), "{removed:?}");
         assert_eq!(map.stats().entries, 500);
         assert!((0..1000).all(|number| map.get(&key(number)).is_some() == (number % 2 == 0)));
-        assert!(!S3Fifo::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep_one(|_| true));
+        assert_eq!(S3Fifo::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, SEED).sweep(1, |_| true), 0);
+    }
+
+    #[test]
+    fn a_growing_map_is_swept_within_two_rounds() {
+        let map = map(100_000, 256 << 20);
+        for round in 0..=20 {
+            for number in round * 1000..round * 1000 + 1000 {
+                map.insert(&key(number), Arc::new(number), 0);
+            }
+            map.sweep(10, |value| **value < 1000);
+        }
+        assert!((0..1000).all(|number| map.peek(&key(number)).is_none()));
+        assert_eq!(map.stats().entries, 20_000);
+    }
+
+    #[test]
+    fn a_sweep_leaves_a_busy_shard_and_a_value_put_meanwhile() {
+        let map = map(10, 1 << 20);
+        map.insert(&key(1), Arc::new(1), 0);
+        {
+            let _held = locked(map.shard(map.hash(&key(1))));
+            assert_eq!(map.sweep(1, |_| true), 0);
+        }
+        let replace = |value: &Arc<u64>| {
+            map.insert(&key(1), Arc::new(**value + 1), 0);
+            true
+        };
+        assert_eq!(map.sweep(1, replace), 0);
+        assert_eq!(map.get(&key(1)), Some(Arc::new(2)));
+        assert_eq!(map.sweep(1, |_| true), 1);
     }
 
     #[test]
@@ -936,7 +993,7 @@ mod tests {
             cache.insert(&key(0), curious(), usize::MAX); // refuses
             cache.insert(&key(0), curious(), 0);
             cache.get_if(&key(0), |_| cache.stats().entries > 100);
-            cache.sweep_one(|_| cache.stats().entries > 0);
+            cache.sweep(1, |_| cache.stats().entries > 0);
             cache.remove(&key(99));
             cache.insert(&key(0), curious(), 0);
             cache.clear();
@@ -959,7 +1016,7 @@ mod tests {
                             0 => drop(map.insert(&key(number), Arc::new(number), 10)),
                             1 if round % 100 == 1 => drop(map.remove(&key(number))),
                             2 => drop(map.get_if(&key(number), |value| **value == number && round % 50 != 2)),
-                            3 => drop(map.sweep_one(|value| **value % 97 == 0)),
+                            3 if round % 50 == 3 => _ = map.sweep(100, |value| **value % 97 == 0),
                             _ => assert!(map.get(&key(number)).is_none_or(|value| *value == number)),
                         }
                     }

@@ -128,6 +128,11 @@ impl Entry {
         unix < self.subject_expires_at
     }
 
+    /// Neither it nor its subject token has expired.
+    fn lives(&self, now: Now) -> bool {
+        self.is_alive(now.monotonic) && self.subject_is_alive(now.unix)
+    }
+
     fn is_fresh(&self, monotonic: f64) -> bool {
         monotonic < self.fresh_until
     }
@@ -250,13 +255,6 @@ impl TokenCache {
         if !monotonic.is_finite() {
             return false;
         }
-        // Expired tokens that are never looked up again must not stay in memory until they are evicted. Checking two
-        // for each new token covers the cache faster than it can grow.
-        for _ in 0..2 {
-            if self.entries.sweep_one(|entry| !entry.is_alive(monotonic)) {
-                self.expired.fetch_add(1, Relaxed);
-            }
-        }
         if !(LEAST_LIFE..=MAX_LIFE).contains(&terms.expires_in) {
             return false;
         }
@@ -306,6 +304,14 @@ impl TokenCache {
         }
     }
 
+    /// Remove expired tokens from one of `parts` parts of the cache ([`S3Fifo::sweep`]), so that they do not stay in
+    /// memory because no one asks for them. Returns how many.
+    pub fn sweep(&self, now: Now, parts: usize) -> usize {
+        let removed = self.entries.sweep(parts, |entry| !entry.lives(now));
+        self.expired.fetch_add(removed as u64, Relaxed);
+        removed
+    }
+
     /// Remove the token.
     pub fn remove(&self, key: &Digest) {
         self.entries.remove(key);
@@ -331,7 +337,7 @@ impl TokenCache {
     /// The entry, if neither it nor its subject token has expired; otherwise it is removed.
     fn living(&self, key: &Digest, now: Now) -> Option<Arc<Entry>> {
         self.entries.get_if(key, |entry| {
-            let alive = entry.is_alive(now.monotonic) && entry.subject_is_alive(now.unix);
+            let alive = entry.lives(now);
             if !alive {
                 self.expired.fetch_add(1, Relaxed);
             }
@@ -644,15 +650,22 @@ mod tests {
     }
 
     #[test]
-    fn ended_tokens_leave_memory_while_others_come() {
+    fn expired_tokens_leave_memory_although_no_one_asks_for_them() {
         let cache = TokenCache::new(Limits { entries: 10_000, bytes: 64 << 20 }, [1, 2]);
         for number in 0..1000_u32 {
-            cache.put(&sha256(&number.to_le_bytes()), "token", lives(60.0), START);
+            let terms = match number % 4 {
+                0 => lives(60.0),
+                1 => Terms { subject_expires_at: Some(UNIX + 60.0), ..lives(3600.0) },
+                2 => Terms { subject_expires_at: Some(UNIX + 600.0), ..lives(3600.0) },
+                _ => lives(3600.0),
+            };
+            cache.put(&sha256(&number.to_le_bytes()), "token", terms, START);
         }
-        for number in 1000..2100_u32 {
-            cache.put(&sha256(&number.to_le_bytes()), "token", lives(6000.0), START + 100.0);
-        }
-        assert_eq!((cache.stats().entries, cache.stats().expired, cache.stats().evictions), (1100, 1000, 0));
+        assert_eq!((0..60).map(|_| cache.sweep(after(58.0), 60)).sum::<usize>(), 0);
+        assert_eq!((0..60).map(|_| cache.sweep(after(60.0), 60)).sum::<usize>(), 500);
+        assert_eq!((cache.stats().entries, cache.stats().expired, cache.stats().evictions), (500, 500, 0));
+        // Neither hits nor misses: nothing was asked for.
+        assert_eq!((cache.stats().hits, cache.stats().misses), (0, 0));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Does not belong here: what the fields of a request mean and who may send it (`contract`), where a request ends
 //! (`http1`).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,11 +21,19 @@ use crate::cache::token_cache::{Now, TokenCache};
 use crate::digest::{Digest, of_parts};
 use crate::error::{CODES, Error};
 use crate::validate::introspection;
-use crate::validate::validator::Validator;
+use crate::validate::validator::{Recalled, Validator};
 
 /// A call stops after this many bytes of responses, although there may be more requests: otherwise a client that sends
 /// thousands of requests at once and reads nothing would make the server hold all their responses.
 pub const MAX_ANSWERS_BYTES: usize = 64 * 1024;
+
+/// A call stops before it verifies more tokens than this: otherwise a client that sends hundreds of requests at once
+/// would keep all other connections waiting. This many RSA-2048 signatures take about half a millisecond.
+pub const MAX_VERIFICATIONS_PER_CALL: u32 = 32;
+
+/// All calls together verify at most this many tokens until [`FastPath::begin_turn`], so that the event loop gets to
+/// its timers and its other sockets within a few milliseconds, however many connections send at once.
+pub const MAX_VERIFICATIONS_PER_TURN: u32 = 128;
 
 /// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
@@ -74,7 +82,8 @@ pub enum Stop {
     KeyNeeded(usize),
     /// The rest is for the slow path, and so is everything else that arrives on this connection.
     Unknown,
-    /// There are [`MAX_ANSWERS_BYTES`] of answers; the rest was not looked at.
+    /// The call, or all calls of this turn, did as much as they may: [`MAX_ANSWERS_BYTES`],
+    /// [`MAX_VERIFICATIONS_PER_CALL`], [`MAX_VERIFICATIONS_PER_TURN`]. The rest waits for the next turn.
     Full,
 }
 
@@ -91,13 +100,16 @@ pub struct Outcome {
     pub stop: Stop,
     /// What should be renewed.
     pub renewals: Vec<Renewal>,
+    /// Whether [`FastPath::begin_turn`] should be called once the event loop has been through its other work: half of
+    /// the turn's verifications are used up.
+    pub turn_due: bool,
 }
 
 impl Outcome {
     /// Whether the bytes were exactly one request, and it was answered with nothing left to do.
     #[must_use]
     pub fn is_one_whole_answer(&self) -> bool {
-        self.answered == 1 && self.stop == Stop::Done && self.renewals.is_empty()
+        self.answered == 1 && self.stop == Stop::Done && self.renewals.is_empty() && !self.turn_due
     }
 }
 
@@ -109,6 +121,8 @@ enum Answer {
     RenewalDue(Renewal),
     /// Nothing was written: new keys may help.
     KeyNeeded,
+    /// Nothing was written: the token would have to be verified, and no verification is left.
+    Full,
 }
 
 /// Until when no keys are fetched for tokens that the known keys do not verify, in monotonic seconds. Until then such
@@ -242,6 +256,8 @@ pub struct FastPath {
     /// Monotonic seconds, as bits of a float: see [`CoolDowns`].
     unknown_key_until: AtomicU64,
     failed_signature_until: AtomicU64,
+    /// How many tokens may still be verified in this turn.
+    left_in_turn: AtomicU32,
 }
 
 impl FastPath {
@@ -259,6 +275,7 @@ impl FastPath {
             keys: S3Fifo::new(REMEMBERED_KEYS, seed),
             unknown_key_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
             failed_signature_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            left_in_turn: AtomicU32::new(MAX_VERIFICATIONS_PER_TURN),
         }
     }
 
@@ -274,11 +291,32 @@ impl FastPath {
         self.failed_signature_until.store(cool_downs.failed_signature.to_bits(), Relaxed);
     }
 
+    /// A new turn begins: the event loop has been through its other work.
+    pub fn begin_turn(&self) {
+        self.left_in_turn.store(MAX_VERIFICATIONS_PER_TURN, Relaxed);
+    }
+
+    /// Are the turn's verifications used up? Then tokens that were not seen before have to wait for the next one.
+    #[must_use]
+    pub fn turn_is_over(&self) -> bool {
+        self.left_in_turn.load(Relaxed) == 0
+    }
+
     /// Answer what can be answered of `bytes`, in order.
     pub fn serve(&self, bytes: &[u8], caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Outcome {
-        let mut outcome =
-            Outcome { consumed: 0, answered: 0, by_endpoint: [0; 3], stop: Stop::Done, renewals: Vec::new() };
+        let mut outcome = Outcome {
+            consumed: 0,
+            answered: 0,
+            by_endpoint: [0; 3],
+            stop: Stop::Done,
+            renewals: Vec::new(),
+            turn_due: false,
+        };
         let before = out.len();
+        // One thread calls at a time (`turn`), so the rest of the turn can be taken and given back.
+        let left_in_turn = self.left_in_turn.load(Relaxed);
+        let mut left = left_in_turn.min(MAX_VERIFICATIONS_PER_CALL);
+        let left_before = left;
         while outcome.consumed < bytes.len() {
             if out.len() - before >= MAX_ANSWERS_BYTES {
                 outcome.stop = Stop::Full;
@@ -286,11 +324,15 @@ impl FastPath {
             }
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
-                    match self.answer(&request, caches, now, out) {
+                    match self.answer(&request, caches, now, &mut left, out) {
                         Some(Answer::Written) => {}
                         Some(Answer::RenewalDue(renewal)) => outcome.renewals.push(renewal),
                         Some(Answer::KeyNeeded) => {
                             outcome.stop = Stop::KeyNeeded(length);
+                            break;
+                        }
+                        Some(Answer::Full) => {
+                            outcome.stop = Stop::Full;
                             break;
                         }
                         None => {
@@ -316,17 +358,30 @@ impl FastPath {
                 }
             }
         }
+        if left != left_before {
+            const HALF: u32 = MAX_VERIFICATIONS_PER_TURN / 2;
+            let now_left = left_in_turn - (left_before - left);
+            self.left_in_turn.store(now_left, Relaxed);
+            outcome.turn_due = left_in_turn > HALF && now_left <= HALF;
+        }
         outcome
     }
 
-    /// None declines; then nothing was written.
-    fn answer(&self, request: &Request<'_>, caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
+    /// None declines; then nothing was written. `left`: how many tokens may still be verified.
+    fn answer(
+        &self,
+        request: &Request<'_>,
+        caches: Caches<'_>,
+        now: Now,
+        left: &mut u32,
+        out: &mut Vec<u8>,
+    ) -> Option<Answer> {
         // `recognise` declines a request with any other header that the caller check looks at.
         if (self.tracing && request.sampled) || !self.callers.allows_host(request.host) {
             return None;
         }
         with_fields(request.content_type, request.body, |fields| {
-            self.answer_fields(request.endpoint, fields, caches, now, out)
+            self.answer_fields(request.endpoint, fields, caches, now, left, out)
         })
         .ok()?
     }
@@ -337,20 +392,29 @@ impl FastPath {
         fields: &Fields<'_>,
         caches: Caches<'_>,
         now: Now,
+        left: &mut u32,
         out: &mut Vec<u8>,
     ) -> Option<Answer> {
         match endpoint {
             Endpoint::Introspect => {
                 let token = fields.introspected_token(ONE_PROVIDER).ok()?;
-                Some(self.introspect(token, caches.validator?, now, out))
+                Some(self.introspect(token, caches.validator?, now, left, out))
             }
             Endpoint::Token => self.hand_out(fields.token_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
             Endpoint::Exchange => self.hand_out(fields.exchange_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
         }
     }
 
-    fn introspect(&self, token: &str, validator: &Validator, now: Now, out: &mut Vec<u8>) -> Answer {
-        match validator.validate(token.as_bytes(), now.unix) {
+    fn introspect(&self, token: &str, validator: &Validator, now: Now, left: &mut u32, out: &mut Vec<u8>) -> Answer {
+        let result = match validator.recall(token.as_bytes(), now.unix) {
+            Recalled::Known(result) => result,
+            Recalled::Unknown(_) if *left == 0 => return Answer::Full,
+            Recalled::Unknown(fingerprint) => {
+                *left -= 1;
+                validator.verify_and_cache(token.as_bytes(), fingerprint, now.unix)
+            }
+        };
+        match result {
             Ok(verified) => {
                 self.figures.active.fetch_add(1, Relaxed);
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
@@ -460,9 +524,13 @@ fn write_http_date(out: &mut Vec<u8>, unix: f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cache::s3_fifo::Limits;
     use crate::cache::token_cache::Terms;
+    use crate::jose::keyset::KeySet;
+    use crate::validate::policy::{Policy, Settings};
 
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
 
@@ -748,5 +816,52 @@ mod tests {
             write_http_date(&mut out, unix);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
+    }
+
+    fn validator() -> Validator {
+        let settings = Settings {
+            issuers: vec!["issuer".to_owned()],
+            audiences: vec!["audience".to_owned()],
+            ..Settings::default()
+        };
+        let validator = Validator::new(Policy::new(settings).unwrap(), Limits { entries: 10, bytes: 1 << 20 }, [1, 2]);
+        let private: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/keys/rfc7515_a_2.json")).unwrap();
+        let public = serde_json::json!({"keys": [{"kty": "RSA", "kid": "1", "n": private["n"], "e": private["e"]}]});
+        validator.set_keys(Some(Arc::new(KeySet::parse(public.to_string().as_bytes(), 1).unwrap())));
+        validator
+    }
+
+    #[test]
+    fn verifications_are_counted_for_each_call_and_each_turn() {
+        let (fast_path, tokens, validator) = (fast_path(), tokens(), validator());
+        let caches = Caches { validator: Some(&validator), tokens: &tokens };
+        let unseen = form("/api/v1/introspect", "identity_provider=entra_id&token=not.a.token");
+        let handed_out = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let serve = |bytes: &str| {
+            let outcome = fast_path.serve(bytes.as_bytes(), caches, NOW, &mut Vec::new());
+            assert_eq!(
+                outcome.consumed as u64,
+                outcome.by_endpoint[2] * unseen.len() as u64 + outcome.by_endpoint[0] * handed_out.len() as u64
+            );
+            (outcome.answered, outcome.stop, outcome.turn_due)
+        };
+        let (in_call, in_turn) = (u64::from(MAX_VERIFICATIONS_PER_CALL), u64::from(MAX_VERIFICATIONS_PER_TURN));
+        let many = unseen.repeat(1000);
+        // A cached token needs no verification, so it does not count.
+        assert_eq!(serve(&format!("{handed_out}{many}")), (1 + in_call, Stop::Full, false));
+        let mut used = in_call;
+        while used < in_turn {
+            assert!(!fast_path.turn_is_over());
+            // Exactly one call says that a turn is due: the one that uses up the first half.
+            assert_eq!(serve(&many), (in_call, Stop::Full, used + in_call == in_turn / 2));
+            used += in_call;
+        }
+        assert!(fast_path.turn_is_over());
+        assert_eq!(serve(&unseen), (0, Stop::Full, false));
+        assert_eq!(serve(&format!("{handed_out}{handed_out}{unseen}{handed_out}")), (2, Stop::Full, false));
+        fast_path.begin_turn();
+        assert!(!fast_path.turn_is_over());
+        assert_eq!(serve(&unseen), (1, Stop::Done, false));
     }
 }

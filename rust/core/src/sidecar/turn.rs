@@ -65,7 +65,7 @@ mod tests {
     use crate::sidecar::fast_path::{Renewal, Stop};
 
     fn outcome(answered: u64, stop: Stop) -> Outcome {
-        Outcome { consumed: 100, answered, by_endpoint: [answered, 0, 0], stop, renewals: Vec::new() }
+        Outcome { consumed: 100, answered, by_endpoint: [answered, 0, 0], stop, renewals: Vec::new(), turn_due: false }
     }
 
     #[test]
@@ -90,6 +90,7 @@ mod tests {
             outcome(2, Stop::Done),
             outcome(1, Stop::Full),
             Outcome { renewals: vec![renewal], ..outcome(1, Stop::Done) },
+            Outcome { turn_due: true, ..outcome(1, Stop::Done) },
         ] {
             assert!(!turn.completes(&other, 1.0), "{other:?}");
         }

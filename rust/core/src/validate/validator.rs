@@ -85,6 +85,18 @@ impl Validator {
         self.verified.stats()
     }
 
+    /// Remove from one of `parts` parts of the cache ([`S3Fifo::sweep`]) what no longer counts: expired tokens, those
+    /// whose key is gone, and those that only a library has verified that is no longer trusted. So their claims do not
+    /// stay in memory because no one presents them. Returns how many.
+    pub fn sweep(&self, now: f64, parts: usize) -> usize {
+        let keys = self.keys.load();
+        self.verified.sweep(parts, |verified| {
+            verified.check_times(&self.policy, now).is_err()
+                || !verified.signature_stands()
+                || keys.as_ref().is_some_and(|keys| !verified.key_is_in(keys))
+        })
+    }
+
     /// The cheap half of [`Self::validate`]: no signature is computed.
     #[inline]
     #[must_use]
@@ -219,14 +231,15 @@ mod tests {
         Ok(PreparedKey::with_aws_lc(material, algorithm)?.with_fast(Box::new(suspect), &TRUST))
     }
 
+    fn public_set(private: &str, generation: u64) -> Arc<KeySet> {
+        let jwk: serde_json::Value = serde_json::from_str(private).unwrap();
+        let public = json!({"keys": [{"kty": "RSA", "kid": "1", "n": jwk["n"], "e": jwk["e"]}]});
+        Arc::new(KeySet::prepared_by(public.to_string().as_bytes(), generation, prepare).unwrap())
+    }
+
     fn key_set() -> Arc<KeySet> {
         static KEYS: OnceLock<Arc<KeySet>> = OnceLock::new();
-        let keys = KEYS.get_or_init(|| {
-            let jwk: serde_json::Value = serde_json::from_str(PRIVATE).unwrap();
-            let public = json!({"keys": [{"kty": "RSA", "kid": "1", "n": jwk["n"], "e": jwk["e"]}]});
-            Arc::new(KeySet::prepared_by(public.to_string().as_bytes(), 1, prepare).unwrap())
-        });
-        Arc::clone(keys)
+        Arc::clone(KEYS.get_or_init(|| public_set(PRIVATE, 1)))
     }
 
     fn validator(signatures: Signatures) -> Validator {
@@ -287,5 +300,25 @@ mod tests {
             validator.validate(token.as_bytes(), NOW).unwrap();
         }
         assert_eq!(cached(&validator), 20);
+    }
+
+    #[test]
+    fn a_sweep_removes_what_no_longer_counts_and_nothing_else() {
+        let swept = |validator: &Validator, now| (0..60).map(|_| validator.sweep(now, 60)).sum::<usize>();
+        let validator = validator(Signatures::AwsLc);
+        for serial in 0..50 {
+            validator.validate(token(serial).as_bytes(), NOW).unwrap();
+        }
+        // The tokens live for 60 s, and the policy allows 60 s more.
+        assert_eq!((swept(&validator, NOW + 119.0), validator.stats().entries), (0, 50));
+        validator.set_keys(None);
+        assert_eq!(swept(&validator, NOW), 0, "without keys, nothing is known about the key");
+        validator.set_keys(Some(key_set()));
+        assert_eq!((swept(&validator, NOW + 121.0), validator.stats().entries), (50, 0));
+        for serial in 0..50 {
+            validator.validate(token(serial).as_bytes(), NOW).unwrap();
+        }
+        validator.set_keys(Some(public_set(include_str!("../../tests/keys/rfc7520_3_4.json"), 2)));
+        assert_eq!((swept(&validator, NOW), validator.stats().entries), (50, 0), "their key was withdrawn");
     }
 }

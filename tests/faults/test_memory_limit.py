@@ -1,0 +1,60 @@
+"""A sidecar in a real control group: its caches follow the limit, however much it is asked to remember."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import uuid
+
+from support.cgroup import memory_group
+from support.process import served
+from support.provider import Provider, granting
+
+LIMIT = 80 << 20
+TOKENS = 1500
+"""Of 20 KB each. If both caches kept all of them, the process would need more than the limit."""
+CALLERS = 8
+
+
+async def test_full_caches_stay_within_the_limit(provider: Provider) -> None:
+    """1,500 acquired and 1,500 verified tokens of 20 KB: some are evicted, and the process is not killed."""
+    groups = [str(uuid.uuid4()) for _ in range(380)]
+    tokens = [provider.mint(groups=groups, jti=str(number)) for number in range(TOKENS)]
+    assert 18_000 < len(tokens[0]) < 25_000
+    provider.always = granting(provider, access_token="x" * 20_000)
+    with memory_group(LIMIT) as group:
+        async with served(group.program) as serve:
+            environ = provider.environment(BIND_ADDRESS="127.0.0.1:0", PROBE_BIND_ADDRESS="127.0.0.1:0")
+            process = await serve(environ)
+            call = await process.listening()
+            (line,) = (json.loads(line) for line in process.lines if "memory limit" in line)
+            assert line["memory_limit"] == LIMIT
+
+            async def ask(number: int) -> None:
+                for serial in range(number, TOKENS, CALLERS):
+                    assert (await call.token(f"api://a{serial}/.default")).status == 200
+                    assert (await call.introspect(tokens[serial])).json["active"]
+
+            await asyncio.gather(*map(ask, range(CALLERS)))
+            figures = (await process.probes().get("/metrics")).body.decode()
+            values = dict(line.rsplit(" ", 1) for line in figures.splitlines() if not line.startswith("#"))
+            assert float(values["entra_fast_memory_limit_bytes"]) == LIMIT
+            for name in ("token", "verified"):
+                assert float(values[f"entra_fast_{name}_cache_evictions_total"]) > 0
+                assert 0 < float(values[f"entra_fast_{name}_cache_bytes"]) <= line[f"{name}_cache_bytes"]
+            assert group.usage <= LIMIT
+            process.signal(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
+async def test_sizes_that_cannot_fit_stop_the_start(provider: Provider) -> None:
+    """Exit status 2, and one sentence with both numbers."""
+    with memory_group(LIMIT) as group:
+        async with served(group.program) as serve:
+            environ = provider.environment(BIND_ADDRESS="127.0.0.1:0")
+            process = await serve({**environ, "ENTRA_FAST_CACHE_MAX_BYTES": "268435456"})
+            assert await process.ended() == 2
+            (line,) = process.lines
+            assert "ENTRA_FAST_CACHE_MAX_BYTES is 268435456 bytes" in line
+            assert f"memory limit of {LIMIT} bytes" in line

@@ -1,0 +1,228 @@
+"""What has ended leaves memory within a minute, although no one asks for it: tokens, verified tokens,
+failures, sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from entra_fast import _clock, _shared_threads, _sweeping
+from entra_fast._native import TokenCache, token_cache_key
+from entra_fast._provider.expiring import ExpiringMap
+from entra_fast._settings.load import Settings
+from entra_fast._sweeping import LIMIT, LOOP_PARTS, THREAD_PARTS, LoopSweeps
+from entra_fast.errors import InvalidToken
+from entra_fast.generator.sessions import SessionStore
+from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ProviderProcess
+from entra_fast.validate import AsyncValidator, Validator
+from support.key_server import KeyServer
+from support.tokens import AUDIENCE, ISSUER, NOW, Clock, jwks, signer
+
+ROOT = Path(__file__).parents[2]
+LATER = 100_000
+"""Seconds after which every token here has expired."""
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that a test can wait for."""
+    monkeypatch.setattr(_sweeping, "LIMIT", 0.1)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it stays in memory"
+        time.sleep(0.001)
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def test_the_documented_limit_is_the_one_that_holds() -> None:
+    """SECURITY.md promises it."""
+    promise = " ".join((ROOT / "SECURITY.md").read_text().split())
+    found = re.search(r"within ([0-9]+) seconds of their end", promise)
+    assert found is not None
+    assert float(found[1]) == LIMIT == 60
+
+
+# --- the library -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_validator_does_not_keep_expired_tokens() -> None:
+    """Their claims go although the validator is not used any more. Others stay."""
+    clock = Clock()
+    one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), clock=clock)
+    for serial in range(100):
+        one.validate(signer().token(exp=NOW + (10 if serial % 2 else LATER), jti=str(serial)))
+    assert one.stats()["cache_entries"] == 100
+    clock.now = NOW + 71  # the leeway is a minute
+    eventually(lambda: one.stats()["cache_entries"] == 50)
+    clock.now = NOW + 2 * LATER
+    eventually(lambda: one.stats()["cache_entries"] == 0)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_tokens_verified_together_are_swept_too() -> None:
+    """Whichever method has put them there."""
+    clock = Clock()
+    one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), clock=clock)
+    one.validate_many([signer().token(jti=str(serial)) for serial in range(10)])
+    assert one.stats()["cache_entries"] == 10
+    clock.now = NOW + LATER
+    eventually(lambda: one.stats()["cache_entries"] == 0)
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("how", ["validate", "validate_many", "introspect"])
+async def test_an_async_validator_does_not_keep_expired_tokens(how: str) -> None:
+    """Also the very first one, for which the keys had to be fetched."""
+    clock = Clock()
+    with KeyServer(jwks(signer())) as server:
+        async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=clock) as one:
+            token = signer().token()
+            if how == "validate":
+                await one.validate(token)
+            elif how == "validate_many":
+                await one.validate_many([token])
+            else:
+                await one.introspect(token)
+            assert one.stats()["cache_entries"] == 1
+            clock.now = NOW + LATER
+            await soon(lambda: one.stats()["cache_entries"] == 0)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_tokens_of_a_withdrawn_key_are_swept() -> None:
+    """They are rejected already; their claims go, too."""
+    with KeyServer(jwks(signer())) as server:
+        one = Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW)
+        one.validate(signer().token())
+        server.publish(jwks(signer("key-2")))
+        with pytest.raises(InvalidToken, match="unknown key"):
+            one.validate(signer("key-3").token())
+        eventually(lambda: one.stats()["cache_entries"] == 0)
+        one.close()
+
+
+def test_a_cache_that_is_off_needs_no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is started for it."""
+
+    def refuse(_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(_shared_threads.schedule, "look_at", refuse)
+    one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), clock=lambda: NOW, cache_entries=0)
+    one.validate(signer().token())
+    one.validate(signer().token())
+
+
+def test_a_large_cache_is_swept_in_parts() -> None:
+    """No call looks at all of it, and a round looks at everything."""
+    cache = TokenCache()
+    for number in range(6000):
+        cache.put(token_cache_key("test", [str(number)]), "token", 60.0, monotonic=0.0)
+    removed = [cache.sweep(monotonic=61.0, now=NOW, parts=LOOP_PARTS) for _ in range(LOOP_PARTS)]
+    assert sum(removed) == 6000
+    assert max(removed) < 6000 / LOOP_PARTS * 2
+    assert cache.stats()["expired"] == 6000
+    one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), clock=lambda: NOW)
+    one.validate(signer().token())
+    native = one._parts[0].native
+    assert sum(native.sweep(parts=THREAD_PARTS, now=NOW + LATER) for _ in range(THREAD_PARTS)) == 1
+
+
+# --- the processes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_parts_and_rounds_on_an_event_loop() -> None:
+    """A round is `LOOP_PARTS` parts; small caches are swept once in a round; nothing after `aclose`."""
+    seen: list[str] = []
+    sweeps = LoopSweeps(lambda: seen.append("all"), lambda: seen.append("part"))
+    sweeps.start()
+    await soon(lambda: seen.count("all") == 2)
+    await sweeps.aclose()
+    rounds = [*["part"] * LOOP_PARTS, "all"]
+    assert seen[: 2 * len(rounds)] == rounds * 2
+    seen.clear()
+    await asyncio.sleep(0.01)
+    assert not seen
+
+
+def test_the_provider_process_keeps_no_expired_tokens() -> None:
+    """Neither the tokens nor the terms under which they were announced."""
+    now = [1000.0]
+    clocks = Clocks(wall=lambda: NOW, monotonic=lambda: now[0])
+    cache = TokenCache()
+    tokens = AnnouncedTokens(cache, 100_000, clocks, lambda _: None, lambda _: None)
+    for number in range(1000):
+        key = token_cache_key("test", [str(number)])
+        tokens.put(key, "token", 60.0 if number < 700 else 3600.0, monotonic=now[0])
+    now[0] += 61
+    for _ in range(LOOP_PARTS):
+        tokens.sweep_part()
+    tokens.sweep()
+    assert (cache.stats()["entries"], len(tokens._terms)) == (300, 300)
+
+
+def test_what_an_expiring_map_holds_goes_at_its_end() -> None:
+    """Even behind entries that end later, which `put` does not look past."""
+    clock = Clock(0)
+    entries: ExpiringMap[str, int] = ExpiringMap(10, clock)
+    entries.put("long", 1, 100)
+    entries.put("short", 2, 1)
+    clock.now = 1
+    assert len(entries) == 2
+    entries.sweep()
+    assert (len(entries), entries.get("long")) == (1, 1)
+
+
+def test_sessions_of_the_token_generator_go_at_their_end() -> None:
+    """A session holds the user's token, and most users never come back."""
+    clock = Clock(0)
+    sessions = SessionStore(clock=clock)
+    ended = sessions.create("ada", "token", 60.0)
+    lasting = sessions.create("bob", "token", 600.0)
+    clock.now = 61
+    sessions.sweep()
+    assert len(sessions) == 1
+    assert sessions.find(ended) is None
+    assert sessions.find(lasting) is not None
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_the_provider_process_sweeps_while_it_runs() -> None:
+    """Although its workers answer all requests."""
+    now = [1000.0]
+    clocks = Clocks(wall=lambda: NOW, monotonic=lambda: now[0])
+    process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}), clocks=clocks)
+    await process.start()
+    process._tokens.put(token_cache_key("test", ["1"]), "token", 60.0, monotonic=now[0])
+    now[0] += 61
+    await soon(lambda: process._cache.stats()["entries"] == 0 and not process._tokens._terms)
+    await process.aclose()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_token_client_does_not_keep_expired_tokens() -> None:
+    """Although nothing is asked for any more."""
+    cache = TokenCache()
+    sweeps = _sweeping.ThreadTokenSweeps(cache)
+    sweeps.begin()
+    ended, lasting = (token_cache_key("test", [name]) for name in ("ended", "lasting"))
+    cache.put(ended, "token", 60.0, monotonic=_clock.monotonic() - 61)
+    cache.put(lasting, "token", 60.0, monotonic=_clock.monotonic())
+    eventually(lambda: cache.stats()["entries"] == 1)
+    assert cache.get_stale(lasting, monotonic=_clock.monotonic(), now=time.time()) is not None
