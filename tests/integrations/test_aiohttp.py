@@ -47,6 +47,7 @@ def application(entra: EntraID) -> web.Application:
         response = web.WebSocketResponse()
         await response.prepare(request)
         await response.send_str(OID)
+        await response.close()
         return response
 
     async def preflight(_: web.Request) -> web.Response:
