@@ -10,6 +10,7 @@ try:
     from entra_fast._native import (
         ALGORITHMS,
         ERROR_CODES,
+        Agent,
         Claims,
         __version__,
         cache_key,
@@ -38,6 +39,7 @@ from entra_fast.require import Require
 __all__ = [
     "ALGORITHMS",
     "ERROR_CODES",
+    "Agent",
     "Claims",
     "ConfigurationError",
     "EntraFastError",

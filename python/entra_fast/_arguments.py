@@ -11,14 +11,14 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from entra_fast import _signatures
 from entra_fast._issuers import Issuer, IssuerChoice, P
-from entra_fast._native import MAX_TOKEN_BYTES, KeySet, Policy
+from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import url_problem
 from entra_fast._provider import transport
@@ -135,7 +135,7 @@ def configure(
         -(-_count(name, value) // len(sources))
         for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
     ]
-    algorithms, tenants = list(_names("algorithms", algorithms)), tenants and list(_names("tenants", tenants))
+    algorithms, tenants = _in_order(algorithms), tenants and list(_names("tenants", tenants))
     required = _names("required_claims", required_claims)
     _signatures.log_distrust()
     parts = []
@@ -150,7 +150,7 @@ def configure(
         policy = Policy(
             issuers=names,
             audiences=_names("audience", accepted),
-            algorithms=algorithms if source.algorithms is None else _names("algorithms", source.algorithms),
+            algorithms=algorithms if source.algorithms is None else _in_order(source.algorithms),
             tenants=None if allowed is None else _names("tenants", allowed),
             leeway=leeway,
             required_claims=required,
@@ -222,6 +222,14 @@ def _names(setting: str, value: Iterable[str]) -> list[str]:
     names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError("setting_invalid", f"{setting} must be a string or several strings", setting)
+    return names
+
+
+def _in_order(algorithms: Iterable[str]) -> list[str]:
+    """The names of algorithms. A set has no order, but the first one counts: it gets that of `ALGORITHMS`."""
+    names = _names("algorithms", algorithms)
+    if isinstance(algorithms, Set):
+        names.sort(key=lambda name: ALGORITHMS.index(name) if name in ALGORITHMS else -1)
     return names
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_TOKEN_BYTES",
     "PROVIDERS",
     "AccessLog",
+    "Agent",
     "CachedToken",
     "CallerCheck",
     "Claims",
@@ -59,7 +60,7 @@ ERROR_CODES: dict[str, str]
 """Every code that InvalidToken can carry, with the sentence it starts from."""
 
 ALGORITHMS: tuple[str, ...]
-"""The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037)."""
+"""The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037; RFC 9864; RFC 9964)."""
 
 MAX_TOKEN_BYTES: int
 """Default limit of a token's size in bytes; a longer one is refused before it is parsed."""
@@ -109,6 +110,30 @@ def when_fast_signatures_are_distrusted(callback: Callable[[], object]) -> None:
     The first callback stays."""
 
 @final
+class Agent:
+    """What a token says about the agent identity behind it (Microsoft Entra Agent ID). For attribution and
+    audit: authorize by roles and scopes, as for any other caller.
+
+    Source: Microsoft, "Token claims reference for agents"."""
+
+    @property
+    def blueprint_id(self) -> str | None:
+        """Client id of the blueprint that the agent identity was made from (`xms_par_app_azp`)."""
+    @property
+    def actor_kinds(self) -> tuple[int, ...]:
+        """Kinds of the actor (`xms_act_fct`), in the order of the token; 11 is an agent identity."""
+    @property
+    def subject_kinds(self) -> tuple[int, ...]:
+        """Kinds of the subject (`xms_sub_fct`), in the order of the token; 11 is an agent identity, 13 an
+        agent's user account."""
+    @property
+    def is_subject(self) -> bool:
+        """Whether the agent acts for itself, without a user."""
+    @property
+    def is_user(self) -> bool:
+        """Whether the user of the token is the agent's own user account, not a person."""
+
+@final
 class Claims(Mapping[str, Any]):
     """The claims of a verified token: a read-only mapping, with typed helpers."""
 
@@ -147,6 +172,10 @@ class Claims(Mapping[str, Any]):
     @property
     def name(self) -> str | None:
         """The user's display name (`name`). For display, never for decisions."""
+    @property
+    def agent(self) -> Agent | None:
+        """The agent identity behind the token; None if there is none. Entra ID writes kinds of actors and
+        subjects into other tokens, too, so only those of agents, or a blueprint, count."""
     def require(self, requirement: Require | None = None, /, **conditions: Unpack[Conditions]) -> None:
         """Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as
         `role="reader"` or `any_of=[...]`. Naming none, or a value that is None because a setting is missing,
@@ -186,6 +215,7 @@ class KeySet:
 class Policy:
     """The conditions for accepting a token; complete when constructed, and immutable.
 
+    `algorithms`: the preferred ones first; a key without `alg` serves the first one of its type.
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
     lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
@@ -249,7 +279,7 @@ class SigningKey:
 
     @staticmethod
     def from_jwk(jwk: str | bytes) -> SigningKey:
-        """A private JWK (RSA, EC P-256/P-384, OKP Ed25519). Raises ConfigurationError (code
+        """A private JWK (RSA, EC P-256/P-384, OKP Ed25519, AKP ML-DSA). Raises ConfigurationError (code
         `signing_key_invalid`) with a sentence that never contains key material."""
     @property
     def kid(self) -> str | None: ...
@@ -464,10 +494,10 @@ def is_form(content_types: Sequence[str]) -> bool:
 
 def parse_token_request(
     body: bytes, *, form: bool, exchange: bool, one_provider: bool
-) -> tuple[str, bool, str | None]:
-    """(target, skip_cache, the user's token) of a request to a token endpoint. The user's token is None
-    unless it is an `exchange`. With `one_provider`, exactly one is enabled, and `identity_provider` may be
-    left out.
+) -> tuple[str, bool, str | None, str | None]:
+    """(target, skip_cache, the user's token, the claims challenge) of a request to a token endpoint. The
+    user's token is None unless it is an `exchange`; the challenge is the text of a JSON object, or None. With
+    `one_provider`, exactly one is enabled, and `identity_provider` may be left out.
 
     Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 

@@ -109,7 +109,10 @@ class Validator:
         http: how keys are fetched: certificate authorities, web proxy, header fields, time limits.
         jwks_uri: https URL at which the provider publishes its keys (http for loopback only).
         jwks: a fixed key set instead of a URL: its JSON text, the decoded object, or a `KeySet`.
-        algorithms: accepted signature algorithms. A token's header only selects one of them.
+        algorithms: accepted signature algorithms (`entra_fast.ALGORITHMS`), the preferred ones first. A
+            token's header only selects one of them. Each key verifies one algorithm: that of its `alg`, or
+            without one the first of these that suits its type. `EdDSA` and `Ed25519` are two names of one
+            algorithm; only names that are listed are accepted.
         tenants: allowed tenant ids, or `["*"]` for any (then check the tenant yourself). A token's `tid` must
             be one of them, and be the tenant in its issuer's path.
         leeway: clock skew allowed on `exp`, `nbf` and `iat`, in seconds from 0 to 600.

@@ -13,6 +13,7 @@ import pytest
 from support.keys import Key
 from support.provider import CLIENT_ID, TENANT, Provider
 from support.sidecars import Started, StartSidecar
+from support.tokens import jwks, signer
 
 PATH = "/api/v1/introspect"
 
@@ -334,3 +335,39 @@ async def test_nothing_of_a_token_that_was_not_verified_is_logged(
         {"code": "unknown_key", "rejected": 6, "introspections": 6, "expected": "one of 1 known keys"}
     ]
     assert "canary" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.parametrize("algorithm", ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87", "Ed25519", "PS256"])
+async def test_other_algorithms_are_accepted_where_the_operator_says_so(
+    start: StartSidecar, provider: Provider, algorithm: str
+) -> None:
+    """ENTRA_FAST_ALGORITHMS lists them, the preferred ones first; signatures of 6 KB fit in both bodies."""
+    key = signer("other", algorithm)
+    provider.key_set = jwks(key).encode()
+    now = int(time.time())
+    claims = {"iss": provider.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 600, "x": "y" * 20_000}
+    token = key.token(claims)
+    sidecar = await start(ENTRA_FAST_ALGORITHMS=f"{algorithm},RS256")
+    for _ in range(2):
+        assert (await sidecar.call.introspect(token)).json == {"active": True, **claims}
+        answer = await sidecar.call.form("/api/v1/introspect", {"token": token})
+        assert answer.json["active"] is True
+    forged = key.token({**claims, "sub": "other"}).rsplit(".", 1)[0] + "." + token.rsplit(".", 1)[1]
+    assert (await sidecar.call.introspect(forged)).json == {
+        "active": False, "error": "token signature is invalid",
+    }  # fmt: skip
+    if algorithm == "PS256":  # the key has no `alg`: it serves the first one only
+        refused = (await sidecar.call.introspect(key.using("RS256").token(claims))).json
+        assert refused["error"] == "token algorithm 'RS256' is not allowed"
+
+
+async def test_by_default_nothing_but_rs256_is_accepted(start: StartSidecar, provider: Provider) -> None:
+    """Whatever the key set holds."""
+    keys = [signer(name, name) for name in ("ML-DSA-44", "Ed25519", "PS256", "ES256")]
+    provider.key_set = jwks(*keys).encode()
+    sidecar = await start()
+    now = int(time.time())
+    claims = {"iss": provider.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 600}
+    for key in keys:
+        answer = (await sidecar.call.introspect(key.token(claims))).json
+        assert answer == {"active": False, "error": f"token algorithm '{key.algorithm}' is not allowed"}

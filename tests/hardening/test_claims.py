@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from entra_fast import Agent
 from entra_fast.validate import ConfigurationError, Validator
 from support.tokens import (
     ABSENT,
@@ -357,3 +358,27 @@ def test_id_token_as_access_token() -> None:
     """An ID token is a JWT by the same key: its audience is the client, not this application."""
     token = signer().token(aud="cccccccc-0000-0000-0000-000000000000", nonce="n", at_hash="h", roles=ABSENT)
     assert refusal(validator(), token).code == "wrong_audience"
+
+
+# --- agents ----------------------------------------------------------------------------------------------
+
+
+def test_the_agent_behind_a_token() -> None:
+    """Microsoft's example of an agent that acts for itself, typed; a managed identity is none."""
+    kinds = {"xms_act_fct": "3 9 11", "xms_sub_fct": "9 3 11"}
+    key = signer()
+    claims = validator(key).validate(key.token(**kinds, xms_par_app_azp="30cf4c22"))
+    agent = claims.agent
+    assert isinstance(agent, Agent)
+    assert (agent.actor_kinds, agent.subject_kinds) == ((3, 9, 11), (9, 3, 11))
+    assert (agent.blueprint_id, agent.is_subject, agent.is_user) == ("30cf4c22", True, False)
+    assert agent == claims.agent
+    assert repr(agent) == "<Agent: actor [3, 9, 11], subject [9, 3, 11]>"
+    own_account = validator(key).validate(key.token(xms_act_fct="11", xms_sub_fct="13")).agent
+    assert own_account is not None
+    assert (own_account.is_user, own_account.blueprint_id) == (True, None)
+    assert own_account != agent
+    assert validator(key).validate(key.token()).agent is None
+    assert validator(key).validate(key.token(xms_act_fct="3 9", xms_sub_fct="9 3")).agent is None
+    for junk in (11, ["11"], {"11": 11}, None, "", "x", "99999999999999999999", "1" * 10_000):
+        assert validator(key).validate(key.token(xms_act_fct=junk, xms_sub_fct=junk)).agent is None

@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from entra_fast import _native
-from entra_fast.validate import ConfigurationError, InvalidToken, KeySet, KeysUnavailable, Validator
+from entra_fast.validate import ConfigurationError, InvalidToken, Issuer, KeySet, KeysUnavailable, Validator
 from support.key_server import KEYS_PATH, KeyServer
 from support.tokens import (
+    ABSENT,
     AUDIENCE,
     ISSUER,
     NOW,
+    MlDsaKey,
     Signer,
     b64,
     good_claims,
@@ -114,9 +116,9 @@ def test_hmac_with_the_public_key(spelling: str) -> None:
         for name in (f"HS{bits}", f"RS{bits}"):
             signed = f"{segment(key.header(alg=name))}.{segment(good_claims())}"
             token = f"{signed}.{b64(hmac.digest(secret, signed.encode(), f'sha{bits}'))}"
-            known = "signature_invalid" if name.startswith("RS") else "algorithm_not_allowed"
-            assert refusal(lax, token).code == known
-            assert refusal(strict, token).code == (known if name == "RS256" else "algorithm_not_allowed")
+            # Of the algorithms that the lax one accepts, a key without `alg` serves the first of its type.
+            known = "signature_invalid" if name == "RS256" else "algorithm_not_allowed"
+            assert refusal(lax, token).code == refusal(strict, token).code == known
 
 
 def test_a_symmetric_key_in_the_key_set() -> None:
@@ -157,6 +159,141 @@ def test_an_allowed_algorithm_of_another_key_type() -> None:
         assert refusal(lax, token).code == "algorithm_not_allowed"
 
 
+@pytest.mark.parametrize("first", ["RS256", "PS256", "PS384"])
+def test_one_key_one_algorithm(first: str) -> None:
+    """An RSA key without `alg` verifies the first accepted algorithm and no other
+    (draft-ietf-oauth-rfc8725bis, section 3.1), in whatever order its tokens come."""
+    key = signer()
+    order = [first, *(name for name in ("PS256", "RS256", "PS384", "RS512") if name != first)]
+    one = validator(key, algorithms=["ES256", *order])
+    for _ in range(2):
+        for name in reversed(order):
+            token = key.using(name).token()
+            if name == first:
+                one.validate(token)
+                continue
+            error = refusal(one, token)
+            assert (error.code, error.expected, error.actual) == ("algorithm_not_allowed", first, name)
+    for name in order:
+        validator(key.jwk(alg=name), algorithms=order).validate(key.using(name).token())
+
+
+def test_one_key_under_two_names_serves_one_algorithm() -> None:
+    """Two entries of one key, for different algorithms: the first accepted one counts for both."""
+    key = signer()
+    entries = key.jwk(kid="rs", alg="RS256"), key.jwk(kid="ps", alg="PS256")
+    rs, ps = key.named("rs").token(), key.named("ps").using("PS256").token()
+    for keys in (entries, entries[::-1]):
+        validator(*keys, algorithms=["RS256", "PS256"]).validate(rs)
+        assert refusal(validator(*keys, algorithms=["RS256", "PS256"]), ps).code == "algorithm_not_allowed"
+        validator(*keys, algorithms=["PS256", "RS256"]).validate(ps)
+        assert refusal(validator(*keys, algorithms=["PS256", "RS256"]), rs).code == "algorithm_not_allowed"
+        validator(*keys).validate(rs)  # the default accepts nothing but RS256
+
+
+def test_algorithms_in_a_set_have_a_fixed_order() -> None:
+    """A set has no order of its own, so the documented one counts: the same in every process."""
+    key = signer()
+    for algorithms in ({"PS256", "RS256"}, frozenset({"RS512", "PS256", "RS256"}), {"RS256": 1, "PS256": 2}):
+        one = validator(key, algorithms=algorithms)
+        one.validate(key.token())
+        assert refusal(one, key.using("PS256").token()).code == "algorithm_not_allowed"
+    issuer = Issuer(issuer=ISSUER, jwks=jwks(key), algorithms={"PS256", "RS256"})
+    Validator(audience=AUDIENCE, issuers=[issuer], clock=lambda: NOW).validate(key.token())
+    with pytest.raises(ConfigurationError, match="algorithms must be among RS256"):
+        validator(key, algorithms={"RS256", "Ed448"})
+
+
+def test_the_two_names_of_ed25519() -> None:
+    """`Ed25519` (RFC 9864) and `EdDSA` are one algorithm: a key serves both, whichever its `alg` says. The
+    configuration lists the names that a header may have."""
+    key = signer("ed", "Ed25519")
+    old, new = key.using("EdDSA").token(), key.token()
+    for changes in ({}, {"alg": "EdDSA"}, {"alg": "Ed25519"}):
+        jwk = key.jwk(**changes)
+        both = validator(jwk, algorithms=["Ed25519", "EdDSA"])
+        both.validate(old)
+        both.validate(new)
+        validator(jwk, algorithms=["Ed25519"]).validate(new)
+        validator(jwk, algorithms=["EdDSA"]).validate(old)
+        error = refusal(validator(jwk, algorithms=["Ed25519"]), old)
+        assert (error.code, error.expected, error.actual) == ("algorithm_not_allowed", "Ed25519", "EdDSA")
+        assert refusal(validator(jwk, algorithms=["EdDSA"]), new).actual == "Ed25519"
+
+
+def test_ed448_is_not_offered() -> None:
+    """Neither name of EdDSA ever means Ed448: not by configuration, by a header, or by a key."""
+    key = signer("ed", "Ed25519")
+    lax = validator(key, algorithms=EVERY_ALGORITHM)
+    error = refusal(lax, key.token(header={"alg": "Ed448"}))
+    assert (error.code, error.actual) == ("algorithm_not_allowed", "Ed448")
+    with pytest.raises(ConfigurationError):
+        validator(key, algorithms=["Ed448"])
+    curve = ed448.Ed448PrivateKey.generate()
+    jwk = {"kty": "OKP", "crv": "Ed448", "kid": "ed", "x": b64(curve.public_key().public_bytes_raw())}
+    for changes in ({}, {"alg": "EdDSA"}, {"alg": "Ed448"}, {"alg": "Ed25519"}):
+        with pytest.raises(KeysUnavailable, match="curve"):
+            validator({**jwk, **changes}, algorithms=EVERY_ALGORITHM)
+        header = segment({"typ": "JWT", "kid": "ed", "alg": changes.get("alg", "EdDSA")})
+        signed = f"{header}.{segment(good_claims())}"
+        refusal(lax, f"{signed}.{b64(curve.sign(signed.encode()))}")
+    with pytest.raises(KeysUnavailable, match="alg"):
+        validator(key.jwk(alg="Ed448"), algorithms=EVERY_ALGORITHM)
+
+
+# --- ML-DSA ----------------------------------------------------------------------------------------------
+
+ML_DSA = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
+
+
+@pytest.mark.parametrize("algorithm", ML_DSA)
+def test_ml_dsa(algorithm: str) -> None:
+    """Tokens that OpenSSL has signed with ML-DSA (RFC 9964) are accepted where the algorithm is, and a change
+    of any part is noticed."""
+    key = signer("pq", algorithm)
+    one = validator(key, algorithms=[algorithm, "RS256"])
+    token = key.token()
+    for _ in range(2):
+        assert dict(one.validate(token)) == good_claims()
+    assert one.stats()["cache_hits"] == 1
+    assert dict(one.validate(key.token(groups=["g" * 36] * 1000))) == good_claims(groups=["g" * 36] * 1000)
+    signed, signature = token.rsplit(".", 1)
+    raw = unb64(signature)
+    for wrong in (raw[:-1], raw + b"\0", b"", bytes(len(raw)), raw[:100] + bytes([raw[100] ^ 1]) + raw[101:]):
+        assert refusal(one, f"{signed}.{b64(wrong)}").code == "signature_invalid"
+    assert refusal(one, f"{signed}.{b64(bytes(10_000))}").code == "not_a_jwt"
+    assert refusal(one, f"{key.token(jti='x').rsplit('.', 1)[0]}.{signature}").code == "signature_invalid"
+    assert isinstance(key.key, MlDsaKey)
+    context = key.key.sign(signed.encode(), b"context")
+    assert refusal(one, f"{signed}.{b64(context)}").code == "signature_invalid"
+    # Nothing accepts it that was not told to.
+    error = refusal(validator(key), token)
+    assert (error.code, error.expected, error.actual) == ("algorithm_not_allowed", "RS256", algorithm)
+
+
+def test_ml_dsa_keys_are_for_their_own_algorithm() -> None:
+    """An AKP key is what its `alg` says (RFC 9964, section 3): the header cannot choose another one."""
+    keys = [signer(name, name) for name in ML_DSA]
+    lax = validator(*keys, algorithms=EVERY_ALGORITHM)
+    for actual, claimed in itertools.permutations(keys, 2):
+        assert refusal(lax, actual.named(claimed.kid).token()).code == "algorithm_not_allowed"
+        assert refusal(lax, actual.using(claimed.algorithm).token()).code == "algorithm_not_allowed"
+    good = keys[0].jwk()
+    for changes, reason in (
+        ({"alg": ABSENT}, "lacks an alg"),
+        ({"alg": "ML-DSA-65"}, "wrong length"),
+        ({"alg": "ML-DSA-99"}, "alg"),
+        ({"alg": "RS256"}, "alg"),
+        ({"pub": ABSENT}, "parameter"),
+        ({"pub": b64(unb64(good["pub"])[:-1])}, "wrong length"),
+        ({"pub": b64(keys[0].public_bytes(serialization.Encoding.DER))}, "wrong length"),
+        ({"priv": b64(bytes(32))}, "private"),
+        ({"kty": "OKP"}, "curve"),
+    ):
+        with pytest.raises(KeysUnavailable, match=reason):
+            validator(keys[0].jwk(**changes), algorithms=EVERY_ALGORITHM)
+
+
 def test_the_alg_of_a_jwk_binds() -> None:
     """A JWK that says PS256 verifies no RS256, whatever the policy allows."""
     key = signer()
@@ -169,14 +306,18 @@ def test_a_header_seen_before_does_not_skip_the_policy() -> None:
     """Two policies on one key set: what one of them learned about a header must not serve the other."""
     key, keys = signer(), _native.KeySet(jwks(signer()))
     settings: dict[str, Any] = {"issuers": [ISSUER], "audiences": [AUDIENCE]}
-    lax = _native.Validator(_native.Policy(**settings, algorithms=["RS256", "PS256"]), keys)
-    strict = _native.Validator(_native.Policy(**settings, algorithms=["RS256"]), keys)
+    pss = _native.Validator(_native.Policy(**settings, algorithms=["PS256", "RS256"]), keys)
+    others = [
+        _native.Validator(_native.Policy(**settings, algorithms=algorithms), keys)
+        for algorithms in (["RS256"], ["RS256", "PS256"])
+    ]
     for count in range(3):
         token = key.using("PS256").token(count=count)
-        lax.validate(token, NOW)
-        with pytest.raises(InvalidToken) as caught:
-            strict.validate(token, NOW)
-        assert caught.value.code == "algorithm_not_allowed"
+        pss.validate(token, NOW)
+        for other in others:
+            with pytest.raises(InvalidToken) as caught:
+                other.validate(token, NOW)
+            assert caught.value.code == "algorithm_not_allowed"
 
 
 # --- keys that the token brings along --------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from entra_fast.validate import InvalidToken, Validator
@@ -38,7 +38,14 @@ class _Absent:
 ABSENT: Final[Any] = _Absent()
 """As the value of a claim or a header parameter: leave it out. (None is null.)"""
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | MlDsaKey
+
+_ML_DSA: Final[dict[str, type[MlDsaKey]]] = {
+    "ML-DSA-44": mldsa.MLDSA44PrivateKey,
+    "ML-DSA-65": mldsa.MLDSA65PrivateKey,
+    "ML-DSA-87": mldsa.MLDSA87PrivateKey,
+}
 
 _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "256": hashes.SHA256(),
@@ -86,9 +93,9 @@ class Signer:
         return replace(self, algorithm=algorithm)
 
     def signature(self, message: bytes) -> bytes:
-        """Sign as RFC 7518, section 3 says."""
+        """Sign as RFC 7518, section 3, RFC 8037, section 3.1, and RFC 9964, section 5 say."""
         key = self.key
-        if isinstance(key, ed25519.Ed25519PrivateKey):
+        if isinstance(key, ed25519.Ed25519PrivateKey | MlDsaKey):
             return key.sign(message)
         algorithm = _HASHES[self.algorithm[2:]]
         if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -125,7 +132,7 @@ class Signer:
         return self.sign(segment(head), segment(good_claims(**changes) if claims is None else claims))
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
-        """The public key as Entra ID publishes it: no `alg`."""
+        """The public key as Entra ID publishes it: no `alg`, except where its type demands one."""
         public: dict[str, Any]
         key = self.key
         if isinstance(key, rsa.RSAPrivateKey):
@@ -136,6 +143,8 @@ class Signer:
             point = key.public_key().public_numbers()
             x, y = (b64(part.to_bytes(size, "big")) for part in (point.x, point.y))
             public = {"kty": "EC", "crv": f"P-{key.curve.key_size}", "x": x, "y": y}
+        elif isinstance(key, MlDsaKey):
+            public = {"kty": "AKP", "alg": self.algorithm, "pub": b64(key.public_key().public_bytes_raw())}
         else:
             raw = key.public_key().public_bytes_raw()
             public = {"kty": "OKP", "crv": "Ed25519", "x": b64(raw)}
@@ -162,7 +171,9 @@ def signer(
     key: PrivateKey
     if algorithm in _CURVES:
         key = ec.generate_private_key(_CURVES[algorithm])
-    elif algorithm == "EdDSA":
+    elif algorithm in _ML_DSA:
+        key = _ML_DSA[algorithm].generate()
+    elif algorithm in ("EdDSA", "Ed25519"):
         key = ed25519.Ed25519PrivateKey.generate()
     else:
         key = rsa.generate_private_key(exponent, bits)

@@ -224,7 +224,12 @@ async def test_a_user_token_is_exchanged_by_the_provider_process(ends: Ends) -> 
     assert ends.service.tokens is not None
     token = await ends.service.tokens.exchange("api://c.n.a/.default", "user", skip_cache=True)
     assert (token.access_token, token.expires_in <= 45) == ("exchanged", True)
-    fields = {"target": "api://c.n.a/.default", "subject_token": "user", "skip_cache": True}
+    fields = {
+        "target": "api://c.n.a/.default",
+        "subject_token": "user",
+        "skip_cache": True,
+        "claims": None,
+    }
     assert asked == [("token", fields)]
 
 
@@ -243,6 +248,29 @@ async def test_an_error_of_the_provider_reaches_the_caller(ends: Ends) -> None:
     with pytest.raises(ProviderError) as caught:
         await ends.service.tokens.acquire("api://c.n.a/.default", skip_cache=True)
     assert (caught.value.code, caught.value.status) == ("invalid_scope", 400)
+
+
+async def test_a_challenge_is_answered_by_the_provider_process_alone(ends: Ends) -> None:
+    """The token in this worker's cache is the one that the API refused: it answers neither a challenge nor
+    its failure, but callers without one still get it."""
+    asked: list[object] = []
+
+    async def answer(_: str, fields: Fields) -> Fields:
+        asked.append(fields["claims"])
+        raise ProviderError("hub_unavailable", "the provider process does not respond", status=503)
+
+    ends.answer = answer  # type: ignore[assignment]
+    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    announced = {"key": key.hex(), "token": "old", "expires_in": 3600.0, "monotonic": time.monotonic()}
+    assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
+    tokens = ends.service.tokens
+    assert tokens is not None
+    with pytest.raises(ProviderError) as caught:
+        await tokens.acquire("api://c.n.a/.default", claims="{}")
+    assert caught.value.code == "hub_unavailable"
+    assert (await tokens.acquire("api://c.n.a/.default")).access_token == "old"
+    assert (await tokens.acquire("api://c.n.a/.default", skip_cache=True)).access_token == "old"
+    assert asked == ["{}", None]
 
 
 async def test_a_renewal_that_failed_is_not_asked_for_again_at_once(ends: Ends) -> None:

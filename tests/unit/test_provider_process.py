@@ -132,7 +132,7 @@ async def test_a_token_is_fetched_once_and_announced_to_every_worker(
     _, first = await connected.connect(hears(0))
     _, second = await connected.connect(hears(1))
     asked = len(provider.requests)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
     answer = await first.call("token", **fields)
     assert len(provider.requests) == asked + 1
     assert (0, "token") in heard
@@ -145,10 +145,14 @@ async def test_a_token_is_fetched_once_and_announced_to_every_worker(
     assert exchanged["token"] != answer["token"]
 
 
-async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
-    connected: Connected, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "wanted", [{"skip_cache": True, "claims": None}, {"skip_cache": False, "claims": '{"access_token":{}}'}]
+)
+async def test_a_new_token_waits_for_every_worker_and_ends_one_that_hangs(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, object]
 ) -> None:
-    """The answer comes after each other worker has confirmed the new token, or is gone."""
+    """With `skip_cache`, or a claims challenge, the answer comes after each other worker has confirmed the
+    new token, or is gone."""
     monkeypatch.setattr(provider_process, "SYNC_TIMEOUT", 0.01)
     synced: list[str] = []
     never: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
@@ -163,8 +167,7 @@ async def test_skip_cache_waits_for_every_worker_and_ends_one_that_hangs(
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(confirm)
     await connected.connect(hang)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
-    await asking.call("token", **fields)
+    await asking.call("token", target="api://c.n.a/.default", subject_token=None, **wanted)
     assert synced == ["sync"]
     assert connected.ended == [(2, "hung")]
     never.cancel()
@@ -187,7 +190,7 @@ async def test_skip_cache_waits_for_a_worker_that_is_busy(
 
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(lambda name, _: confirmed if name == "sync" else None, progress=progress)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True, "claims": None}
     answer = await asking.call("token", **fields)
     assert answer["token"]
     assert confirmed.done()
@@ -203,7 +206,7 @@ async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provid
 
     _, channel = await connected.connect(hear)
     target = {"target": "api://c.n.a/.default", "subject_token": None}
-    await channel.call("token", **target, skip_cache=False)
+    await channel.call("token", **target, skip_cache=False, claims=None)
     asked = len(provider.requests)
     channel.send("renew", **target)
     await channel.call("readiness")
@@ -333,9 +336,10 @@ async def test_a_busy_worker_may_answer_checks_late_but_not_never(
     [
         ("unheard of", {}),
         ("hello", {}),
-        ("token", {"target": 1, "subject_token": None, "skip_cache": False}),
-        ("token", {"target": "a", "subject_token": 1, "skip_cache": False}),
-        ("token", {"target": "a", "subject_token": None, "skip_cache": "true"}),
+        ("token", {"target": 1, "subject_token": None, "skip_cache": False, "claims": None}),
+        ("token", {"target": "a", "subject_token": 1, "skip_cache": False, "claims": None}),
+        ("token", {"target": "a", "subject_token": None, "skip_cache": "true", "claims": None}),
+        ("token", {"target": "a", "subject_token": None, "skip_cache": False, "claims": {}}),
         ("keys", {"cause": "unknown_key", "kid": 1, "seen": 0}),
         ("keys", {"cause": "curiosity", "kid": "a", "seen": 0}),
         ("keys", {"cause": "unknown_key", "kid": "a", "seen": "0"}),
@@ -367,7 +371,7 @@ async def test_without_a_provider_no_token_can_be_asked_for() -> None:
     }
     channel.send("renew", target="a", subject_token=None)
     with pytest.raises(EntraFastError):
-        await channel.call("token", target="a", subject_token=None, skip_cache=False)
+        await channel.call("token", target="a", subject_token=None, skip_cache=False, claims=None)
     worker.channel = None
     assert not await process._ask_for_figures(worker, 0.01, 0.01)
     channel.abort()
@@ -387,7 +391,7 @@ def test_terms_of_tokens_are_bounded() -> None:
 async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
     """The token is cached all the same, and nothing is sent to a worker without a channel."""
     worker, channel = await connected.connect(lambda *_: None)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False}
+    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
     asked = connected.process.handle(worker, "token", fields)
     assert isinstance(asked, Awaitable)
     channel.abort()

@@ -296,6 +296,10 @@ def test_the_authority_is_a_host(text: str, host: str | None) -> None:
             {"ENTRA_FAST_ALLOWED_TENANTS": "*,12345678-1234-1234-1234-123456789abc"},
             "ENTRA_FAST_ALLOWED_TENANTS",
         ),
+        ({"ENTRA_FAST_ALGORITHMS": "RS256,HS256"}, "ENTRA_FAST_ALGORITHMS"),
+        ({"ENTRA_FAST_ALGORITHMS": "rs256"}, "ENTRA_FAST_ALGORITHMS"),
+        ({"ENTRA_FAST_ALGORITHMS": ","}, "ENTRA_FAST_ALGORITHMS"),
+        ({"ENTRA_FAST_CLIENT_CAPABILITIES": "cp2"}, "ENTRA_FAST_CLIENT_CAPABILITIES"),
         ({"ENTRA_FAST_CA_BUNDLE": "/nonexistent.pem"}, "ENTRA_FAST_CA_BUNDLE"),
         ({"HTTPS_PROXY": "socks5://user:hunter2@proxy"}, "HTTPS_PROXY"),
         ({"HTTPS_PROXY": "http://user:hunter2@proxy example:8080"}, "HTTPS_PROXY"),
@@ -308,6 +312,17 @@ def test_a_missing_or_wrong_setting_is_named(changes: dict[str, str | None], set
     assert setting in error.message
     assert "\n" not in error.message
     assert "hunter2" not in error.message
+
+
+def test_algorithms_keep_their_order() -> None:
+    """The first one that suits a key counts, so the order is that of the setting; spaces and repetitions are
+    nothing."""
+    provider = read(ENTRA_FAST_ALGORITHMS=" PS256, RS256,PS256 ,ML-DSA-65").provider
+    assert provider is not None
+    assert provider.algorithms == ("PS256", "RS256", "ML-DSA-65")
+    unset = read().provider
+    assert unset is not None
+    assert (unset.algorithms, unset.client_capabilities) == (("RS256",), ())
 
 
 def test_a_broken_key_is_refused_without_being_shown() -> None:

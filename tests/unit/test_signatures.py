@@ -18,7 +18,7 @@ from entra_fast._metrics import Metrics
 from entra_fast.validate import AsyncValidator, ConfigurationError, InvalidToken, Validator
 from support.tokens import AUDIENCE, ISSUER, jwks, signer, validator
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+ALGORITHMS = _native.ALGORITHMS
 KEY = signer()
 
 DISTRUSTED = """
@@ -45,6 +45,7 @@ import asyncio, os, socket, sys, threading
 from entra_fast import _native
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.process.channel import Channel
+from entra_fast.sidecar.process.progress import Progress, ProgressOfWorker
 from entra_fast.sidecar.process.worker import Worker
 from entra_fast.sidecar.process.worker_settings import for_worker
 
@@ -55,7 +56,8 @@ async def run(reported_by):
     await provider_process.open(ours)
     provider_process.send("start", **for_worker(Settings.from_environment({"AZURE_ENABLED": "false"}, None)))
     listener = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(Worker(3).serve(theirs, listener))
+    progress = ProgressOfWorker()
+    serving = asyncio.create_task(Worker(3, Progress(progress.file)).serve(theirs, listener))
     assert await heard.get() == "hello"
     if reported_by == "worker":
         threading.Thread(target=_native.distrust_fast_signatures).start()

@@ -342,6 +342,62 @@ async def test_a_request_that_was_not_sent_is_no_failure() -> None:
     assert (await world.client.acquire("a:b:c")).access_token == "token-1"
 
 
+CHALLENGE = '{"access_token":{"acrs":{"value":"c1"}}}'
+
+
+async def test_a_token_that_meets_a_challenge_is_renewed_without_it() -> None:
+    """What the cache hands out is renewed as for any caller: the challenge was that of one request."""
+    world = World()
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    (_, fire) = world.later.due.pop()
+    world.pass_time(0.9 * 3480)
+    fire()
+    await world.settle()
+    assert [form.get("claims") for form in world.http.forms] == [CHALLENGE, None]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-2"
+
+
+async def test_a_refused_challenge_does_not_disturb_the_cached_token() -> None:
+    """A renewal that is due is not put off."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.pass_time(0.75 * 3480)
+    world.http.script = [REFUSED]
+    with pytest.raises(ProviderError):
+        await world.client.acquire("a:b:c", claims=CHALLENGE)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    await world.settle()
+    assert [form.get("claims") for form in world.http.forms] == [None, CHALLENGE, None]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-3"
+
+
+async def test_an_older_request_does_not_replace_the_token_that_meets_a_challenge() -> None:
+    """A request without the challenge that began earlier and ends later serves its own callers only."""
+    world = World()
+    slow, world.http.gate = asyncio.Event(), None
+    world.http.gate = slow
+    plain = asyncio.ensure_future(world.client.acquire("a:b:c", skip_cache=True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(world.http.forms) == 1
+    world.pass_time(1)
+    world.http.gate = None
+    world.http.script = [granted("challenged")]
+    assert (await world.client.acquire("a:b:c", claims=CHALLENGE)).access_token == "challenged"
+    slow.set()
+    assert (await plain).access_token == "token-2"
+    assert (await world.client.acquire("a:b:c")).access_token == "challenged"
+
+
+async def test_a_later_request_replaces_the_token_that_meets_a_challenge() -> None:
+    """The newest token is the one that everybody gets."""
+    world = World()
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    world.pass_time(1)
+    new = await world.client.acquire("a:b:c", skip_cache=True)
+    assert (await world.client.acquire("a:b:c")).access_token == new.access_token == "token-2"
+
+
 class _Unreadable:
     def __init__(self, readable: Credentials) -> None:
         self.readable = readable

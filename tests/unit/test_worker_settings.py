@@ -18,6 +18,7 @@ ENVIRON = {
     "ENTRA_FAST_MAX_CONNECTIONS": "1000",
     "ENTRA_FAST_ALLOWED_HOSTS": "b.example,a.example",
     "ENTRA_FAST_ALLOWED_TENANTS": TENANT,
+    "ENTRA_FAST_ALGORITHMS": "PS256,RS256",
 }
 
 
@@ -37,6 +38,7 @@ def test_a_worker_gets_its_part_and_no_secret() -> None:
     assert received.provider.client_id == settings.provider.client_id
     assert received.provider.tenant_id == settings.provider.tenant_id
     assert received.provider.allowed_tenants == settings.provider.allowed_tenants == (TENANT,)
+    assert received.provider.algorithms == settings.provider.algorithms == ("PS256", "RS256")
 
 
 def test_a_worker_without_a_provider() -> None:

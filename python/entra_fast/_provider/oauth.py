@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import json
 import math
 import re
 import secrets
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,24 @@ def on_behalf_of_form(
         "scope": scope,
         **credential,
     }
+
+
+def claims_field(claims: str | None, capabilities: Sequence[str]) -> dict[str, str]:
+    """The `claims` parameter (OpenID Connect Core 1.0, section 5.5): the challenge as it was received,
+    together with the application's capabilities (`xms_cc`), as Microsoft's libraries send them.
+
+    Args:
+        claims: a claims challenge: the text of a JSON object.
+        capabilities: such as `cp1`.
+    """
+    if capabilities:
+        # Not orjson: the numbers of a challenge may be larger than it can hold.
+        wanted = {} if claims is None else json.loads(claims)
+        of_token = wanted.get("access_token")
+        own = {"xms_cc": {"values": list(capabilities)}}
+        wanted["access_token"] = {**(of_token if isinstance(of_token, dict) else {}), **own}
+        claims = json.dumps(wanted, separators=(",", ":"))
+    return {} if claims is None else {"claims": claims}
 
 
 def secret_fields(client_secret: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from entra_fast._provider.oauth import (
     ANSWERED,
     TokenResponse,
     aadsts_code,
+    claims_field,
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
@@ -102,8 +103,7 @@ class TokenEndpoint:
             form = client_credentials_form(client_id, scope, credential)
         else:
             form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
-        if wanted.claims is not None:
-            form["claims"] = wanted.claims
+        form |= claims_field(wanted.claims, self.provider.client_capabilities)
         started = self._timing.monotonic()
         outcome = "cancelled"
         try:

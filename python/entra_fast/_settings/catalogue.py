@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from entra_fast import _net
+from entra_fast._native import ALGORITHMS as OFFERED_ALGORITHMS
 from entra_fast._settings.kinds import (
     Address,
     Authority,
     Boolean,
     Choice,
+    Choices,
     FilePath,
     HostNames,
     HostPort,
@@ -81,6 +83,20 @@ ALLOWED_TENANTS: Final = Tenants(
     tuple[str, ...](),
     "Tenants whose tokens are accepted; `*` means any. Required for introspection where the issuer stands "
     "for any tenant (`{tenantid}`, as in the discovery documents of `common` and `organizations`).",
+)
+ALGORITHMS: Final = Choices(
+    "ENTRA_FAST_ALGORITHMS",
+    ("RS256",),
+    "Accepted signature algorithms of introspected tokens, the preferred ones first: a key without `alg` "
+    "serves the first one of its type. Entra ID signs with RS256.",
+    choices=OFFERED_ALGORITHMS,
+)
+CLIENT_CAPABILITIES: Final = Choices(
+    "ENTRA_FAST_CLIENT_CAPABILITIES",
+    tuple[str, ...](),
+    "Capabilities of the application, which token requests announce. `cp1`: it handles claims challenges. "
+    "Entra ID then issues tokens that live up to 28 hours for APIs with continuous access evaluation.",
+    choices=("cp1",),
 )
 AZURE_OPENID_CONFIG_JWKS_URI: Final = Url(
     "AZURE_OPENID_CONFIG_JWKS_URI",

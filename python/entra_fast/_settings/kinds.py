@@ -280,10 +280,41 @@ class Boolean(Setting[bool, D_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Setting[str, D_co]):
-    """One of several words."""
+class _OfWords(Setting[V_co, D_co]):
+    """Words from a list."""
 
     choices: tuple[str, ...] = ()
+
+
+class Choices(_OfWords[tuple[str, ...], D_co]):
+    """Several words, separated by commas, in an order that may matter."""
+
+    __slots__ = ()
+
+    @property
+    def form(self) -> str:
+        listed = ", ".join(f"`{choice}`" for choice in self.choices)
+        return f"comma-separated, of: {listed}" if len(self.choices) > 1 else listed
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if not words or not all(word in self.choices for word in words):
+            listed = ", ".join(self.choices)
+            raise Unsuitable(
+                f"must be a comma-separated list of: {listed}"
+                if len(self.choices) > 1
+                else f"must be {listed}"
+            )
+        return words
+
+    def shown_default(self) -> str:
+        return ",".join(self.default) if isinstance(self.default, tuple) else ""
+
+
+class Choice(_OfWords[str, D_co]):
+    """One of several words."""
+
+    __slots__ = ()
 
     @property
     def form(self) -> str:

@@ -267,6 +267,8 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
         token_endpoint=token_endpoint,
         credentials=_credential_settings(read),
         allowed_tenants=read.get(catalogue.ALLOWED_TENANTS),
+        algorithms=read.get(catalogue.ALGORITHMS),
+        client_capabilities=read.get(catalogue.CLIENT_CAPABILITIES),
     )
 
 

@@ -45,6 +45,8 @@ class ProviderSettings:
     token_endpoint: str | None
     credentials: CredentialSettings
     allowed_tenants: tuple[str, ...] = catalogue.ALLOWED_TENANTS.default
+    algorithms: tuple[str, ...] = catalogue.ALGORITHMS.default
+    client_capabilities: tuple[str, ...] = catalogue.CLIENT_CAPABILITIES.default
 
     @property
     def needs_discovery(self) -> bool:

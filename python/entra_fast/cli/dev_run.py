@@ -26,6 +26,7 @@ from entra_fast.cli.dev_welcome import describe
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.forms import is_reply_url
+from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.settings import CALLBACK_PATH
 
@@ -36,6 +37,7 @@ class EmulatorOptions:
 
     Attributes:
         generator_url: the address of a token generator, which is allowed as redirect URI.
+        signing_algorithm: what the provider signs with.
         state: a directory that keeps keys, secrets and sessions; None keeps them in memory.
         tls: as in `Options`.
         public_url: the address that clients use, if it differs from the one it listens on (containers).
@@ -47,6 +49,7 @@ class EmulatorOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     generator_url: str = "http://127.0.0.1:8081"
+    signing_algorithm: str = "RS256"
     state: str | None = None
     tls: str | None = None
     public_url: str | None = None
@@ -91,9 +94,15 @@ async def _run_emulator(options: EmulatorOptions) -> int:
             "--generator-url must be an https URL (http is allowed for loopback addresses only)",
             "--generator-url",
         )
+    if options.signing_algorithm not in SIGNING_ALGORITHMS:
+        listed = ", ".join(SIGNING_ALGORITHMS)
+        raise ConfigurationError(
+            "setting_invalid", f"--signing-algorithm must be one of {listed}", "--signing-algorithm"
+        )
     local = LocalEntraId.from_files(
         *find_sources(options.manifests, options.directory),
         generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
+        signing_algorithm=options.signing_algorithm,
         state_directory=Path(options.state) if options.state is not None else None,
         public_url=options.public_url,
     )

@@ -74,6 +74,7 @@ def _emulator(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         generator_url=arguments.generator_url,
+        signing_algorithm=arguments.signing_algorithm,
         state=arguments.state,
         tls=arguments.tls,
         public_url=arguments.public_url,
@@ -215,6 +216,12 @@ examples:
     )
     add_manifest_options(parser)
     parser.add_argument("--state", metavar="DIR", help="directory that keeps keys, secrets and sessions")
+    parser.add_argument(
+        "--signing-algorithm",
+        metavar="NAME",
+        default="RS256",
+        help="algorithm that tokens are signed with: RS256, or ML-DSA-44, -65 or -87 (default: %(default)s)",
+    )
     parser.add_argument(
         "--generator-url",
         metavar="URL",

@@ -141,17 +141,18 @@ class Server:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    fields = {"target": arguments.target, "skip_cache": arguments.skip_cache}
-    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", fields)
+    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", _wanted(arguments))
 
 
 def _exchange(arguments: argparse.Namespace) -> int:
-    fields = {
-        "target": arguments.target,
-        "user_token": read_token(arguments.token),
-        "skip_cache": arguments.skip_cache,
-    }
+    fields = {**_wanted(arguments), "user_token": read_token(arguments.token)}
     return _print_token(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
+
+
+def _wanted(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields that both token endpoints have."""
+    fields: dict[str, object] = {"target": arguments.target, "skip_cache": arguments.skip_cache}
+    return fields if arguments.claims is None else {**fields, "claims": arguments.claims}
 
 
 def _introspect(arguments: argparse.Namespace) -> int:
@@ -273,6 +274,9 @@ examples:
     for parser in (token, exchange):
         parser.add_argument(
             "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
+        )
+        parser.add_argument(
+            "--claims", metavar="JSON", help="fetch a new token that meets this claims challenge of the API"
         )
         parser.add_argument(
             "--json", action="store_true", help="print the complete response of the sidecar, including errors"

@@ -56,6 +56,8 @@ class LocalProvider:
         generator_reply_urls: where the built-in token generator receives its logins.
         strict_assertions: refuse a client assertion that is used twice also from clients that do so by design
             (MSAL).
+        signing_algorithm: what the provider signs with: `RS256`, as Entra ID does, `ML-DSA-44`, `ML-DSA-65`
+            or `ML-DSA-87`.
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
@@ -69,6 +71,7 @@ class LocalProvider:
         clock: Callable[[], float] = time.time,
         generator_reply_urls: Sequence[str] = (),
         strict_assertions: bool = False,
+        signing_algorithm: str = "RS256",
         state_directory: Path | None = None,
         public_url: str | None = None,
     ) -> None:
@@ -89,7 +92,7 @@ class LocalProvider:
         """The result of `watched_files` when the registry was loaded."""
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
-        self.keyring = Keyring(self.now)
+        self.keyring = Keyring(self.now, signing_algorithm)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
         self.journal = Journal()
@@ -337,12 +340,13 @@ class LocalProvider:
     def stray_key(self) -> PrivateKey:
         """A key that is published nowhere."""
         if self._stray_key is None:
-            self._stray_key = PrivateKey.generate()
+            self._stray_key = PrivateKey.generate(self.keyring.algorithm)
         return self._stray_key
 
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
-        return discovery.document(self.base_url, tenant.id, Issuer(self.base_url, tenant), version)
+        issuer = Issuer(self.base_url, tenant)
+        return discovery.document(self.base_url, tenant.id, issuer, version, self.keyring.algorithm)
 
     def key_set(self, issuer: str) -> dict[str, Any]:
         """The key set document."""

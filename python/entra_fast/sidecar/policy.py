@@ -30,7 +30,7 @@ def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast"
     return Policy(
         issuers=[issuer],
         audiences=[provider.client_id],
-        algorithms=["RS256"],
+        algorithms=provider.algorithms,
         tenants=provider.allowed_tenants or None,
         required_claims=["iat"],
         signatures=signatures,

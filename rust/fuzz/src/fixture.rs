@@ -6,7 +6,9 @@
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, ML_DSA_44_SIGNING, PqdsaKeyPair,
+};
 use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::keyset::KeySet;
@@ -32,6 +34,9 @@ pub const P256: [&str; 3] = [
 pub const ED25519: [&str; 2] =
     ["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"];
 
+/// RFC 9964, appendix A: the seed that is all zeros.
+pub const ML_DSA_SEED: [u8; 32] = [0; 32];
+
 /// RSA's exponent.
 const EXPONENT: u64 = 65_537;
 
@@ -45,14 +50,21 @@ static ED_PAIR: LazyLock<Ed25519KeyPair> = LazyLock::new(|| {
     Ed25519KeyPair::from_seed_and_public_key(&d, &x).expect("an example")
 });
 
-/// The public keys, as the issuer publishes them: `rsa`, `ec` and `ed`.
+static ML_PAIR: LazyLock<PqdsaKeyPair> =
+    LazyLock::new(|| PqdsaKeyPair::from_seed(&ML_DSA_44_SIGNING, &ML_DSA_SEED).expect("an example"));
+
+/// The public key of [`ML_DSA_SEED`] for ML-DSA-44.
+pub static ML_DSA_44: LazyLock<String> = LazyLock::new(|| base64url::encode(ML_PAIR.public_key().as_ref()));
+
+/// The public keys, as the issuer publishes them: `rsa`, `ec`, `ed` and `ml`.
 pub static JWKS: LazyLock<String> = LazyLock::new(|| {
     let n = base64url::encode(&MODULI[0].n.to_bytes_be());
     let ([x, y, _], [ed, _]) = (P256, ED25519);
     [
         format!(r#"{{"keys":[{{"kty":"RSA","use":"sig","kid":"rsa","n":"{n}","e":"AQAB"}},"#),
         format!(r#"{{"kty":"EC","use":"sig","kid":"ec","crv":"P-256","x":"{x}","y":"{y}"}},"#),
-        format!(r#"{{"kty":"OKP","use":"sig","kid":"ed","crv":"Ed25519","x":"{ed}"}}]}}"#),
+        format!(r#"{{"kty":"OKP","use":"sig","kid":"ed","crv":"Ed25519","x":"{ed}"}},"#),
+        format!(r#"{{"kty":"AKP","use":"sig","kid":"ml","alg":"ML-DSA-44","pub":"{}"}}]}}"#, *ML_DSA_44),
     ]
     .concat()
 });
@@ -60,12 +72,16 @@ pub static JWKS: LazyLock<String> = LazyLock::new(|| {
 /// The same, prepared. It remembers headers of tokens that verified, as in a running process.
 pub static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::parse(JWKS.as_bytes(), 1).expect("usable keys"));
 
+/// What the policy accepts. The RSA key has no `alg`, so it serves RS256 and never PS256.
+pub const ALGORITHMS: [Algorithm; 6] =
+    [Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Ed25519, Algorithm::MlDsa44];
+
 /// What the tokens must be.
 pub static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     Policy::new(Settings {
         issuers: vec![ISSUER.to_owned()],
         audiences: vec![AUDIENCE.to_owned(), "another".to_owned()],
-        algorithms: vec![Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa],
+        algorithms: ALGORITHMS.to_vec(),
         leeway: LEEWAY,
         ..Settings::default()
     })
@@ -88,6 +104,11 @@ pub fn sign(kid: &str, header: &[u8], payload: &[u8]) -> Vec<u8> {
             base64url::encode(signature.as_ref())
         }
         "ed" => base64url::encode(ED_PAIR.sign(signed.as_bytes()).as_ref()),
+        "ml" => {
+            let mut signature = vec![0; ML_DSA_44_SIGNING.signature_len()];
+            ML_PAIR.sign(signed.as_bytes(), &mut signature).expect("AWS-LC signs");
+            base64url::encode(&signature)
+        }
         _ => base64url::encode(b"signature"),
     };
     format!("{signed}.{signature}").into_bytes()

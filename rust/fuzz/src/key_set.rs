@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use entra_core::jose::algorithm::Algorithm;
+use entra_core::jose::algorithm::{Accepted, Algorithm, AlgorithmSet};
 use entra_core::jose::keyset::{KeySet, KeySetError, MAX_KEYS};
 use entra_core::jose::signature::Signatures;
 use serde_json::{Value, json};
@@ -57,6 +57,18 @@ fn assert_consistent(set: &KeySet) {
             }
         }
     }
+    // One key, one algorithm, under however many ids (draft-ietf-oauth-rfc8725bis, section 3.1).
+    for accepted in [Accepted::new(Algorithm::ALL.to_vec()), Accepted::new(Algorithm::ALL.into_iter().rev().collect())]
+    {
+        let mut served: BTreeMap<[u8; 32], AlgorithmSet> = BTreeMap::new();
+        for key in set.keys() {
+            let all = served.entry(*key.thumbprint()).or_default();
+            *all = all.union(key.served(&accepted));
+        }
+        for all in served.into_values() {
+            assert!(all.iter().all(|algorithm| all.iter().all(|other| algorithm.names().contains(other))), "{all}");
+        }
+    }
     assert_eq!(set.find(None).is_some(), set.keys().len() == 1, "without kid only an only key is meant");
     for dropped in set.dropped() {
         assert!(!dropped.reason.is_empty());
@@ -107,13 +119,14 @@ fn assert_complete(set: &KeySet, document: &Value) {
 
 /// What every usable entry must be, read by other software.
 fn assert_strong(entry: &Value) {
-    assert!(entry.get("d").is_none(), "a private key was taken");
+    assert!(entry.get("d").is_none() && entry.get("priv").is_none(), "a private key was taken");
     assert!(entry.get("use").is_none_or(|usage| usage == "sig"));
     match entry["kty"].as_str().expect("a key type") {
         // 2048 bits are 342 characters of base64url, leading zeros left out.
         "RSA" => assert!(entry["n"].as_str().is_some_and(|n| n.trim_start_matches('A').len() >= 341)),
         "EC" => assert!(entry["crv"] == "P-256" || entry["crv"] == "P-384"),
         "OKP" => assert!(entry["crv"] == "Ed25519"),
+        "AKP" => assert!(entry["alg"].as_str().is_some_and(|alg| alg.starts_with("ML-DSA-"))),
         other => panic!("a key of type {other}"),
     }
 }
@@ -137,6 +150,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         json!({ "keys": [with(0, "alg", json!("PS256")), with(1, "alg", json!("RS256")), with(2, "kid", json!(7))] }),
         json!({ "keys": [with(0, "issuer", json!("https://issuer.example/{tenantid}/v2.0"))] }),
         json!({ "keys": [with(1, "key_ops", json!(["verify"])), with(2, "key_ops", json!(["sign"]))] }),
+        json!({ "keys": [with(2, "alg", json!("Ed25519")), with(2, "alg", json!("Ed448")), keys[3]] }),
+        json!({ "keys": [with(3, "alg", json!("ML-DSA-65")), with(3, "priv", json!("AAAA")), with(3, "pub", json!("AAAA"))] }),
+        json!({ "keys": [with(0, "alg", json!("RS256")), { "kty": "RSA", "kid": "again", "alg": "PS256", "n": keys[0]["n"], "e": "AQAB" }] }),
         json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }),
         json!({ "keys": [] }),
         json!({ "keys": {} }),

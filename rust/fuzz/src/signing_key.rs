@@ -7,7 +7,7 @@ use entra_core::jose::signature::Signatures;
 use entra_core::jose::signing_key::SigningKey;
 use serde_json::{Value, json};
 
-use crate::fixture::{ED25519, P256};
+use crate::fixture::{ED25519, ML_DSA_44, ML_DSA_SEED, P256};
 use crate::{Outcome, strict_json};
 
 /// Shortest run of base64url characters that counts as a leak: nine bytes of a key.
@@ -85,8 +85,11 @@ fn assert_works(key: &SigningKey, jwk: &Value) {
     let token = key.sign(header.as_bytes(), b"payload").expect("it signs");
     let (signed, signature) = token.rsplit_once('.').expect("three segments");
     let signature = base64url::decode(signature.as_bytes()).expect("base64url");
-    let public = ["kty", "crv", "x", "y", "n", "e"].into_iter().filter_map(|name| Some((name, jwk.get(name)?)));
-    let public: serde_json::Map<_, _> = public.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    let public = ["kty", "crv", "x", "y", "n", "e", "pub"].into_iter().filter_map(|name| Some((name, jwk.get(name)?)));
+    let mut public: serde_json::Map<_, _> = public.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    if jwk["kty"] == "AKP" {
+        public.insert("alg".to_owned(), jwk["alg"].clone()); // a part of such a key
+    }
     // The verifying side is stricter: it accepts no weak exponents.
     if let Ok(set) = KeySet::parse(json!({ "keys": [public] }).to_string().as_bytes(), 1) {
         let [own] = set.keys() else { panic!("one key") };
@@ -101,6 +104,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let rsa: Value = serde_json::from_str(include_str!("../../core/tests/keys/rfc7515_a_2.json")).expect("JSON");
     let ec = json!({ "kty": "EC", "crv": "P-256", "x": P256[0], "y": P256[1], "d": P256[2], "kid": "ec" });
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519[0], "d": ED25519[1], "use": "sig" });
+    let seed = base64url::encode(&ML_DSA_SEED);
+    let ml = json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": *ML_DSA_44, "priv": seed, "kid": "ml" });
     let changed = |key: &Value, name: &str, value: Value| {
         let mut key = key.clone();
         key[name] = value;
@@ -119,6 +124,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         changed(&ec, "x5t", json!("AAAAAAAAAAAAAAAAAAAAAAAAAAA")),
         changed(&ed, "use", json!("enc")),
         changed(&ed, "key_ops", json!(["sign"])),
+        changed(&ed, "alg", json!("Ed25519")),
+        ml.clone(),
+        changed(&ml, "alg", json!("ML-DSA-87")),
+        changed(&ml, "priv", json!(ED25519[1])),
         json!({ "keys": [ed] }),
         json!({ "kty": "oct", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQ" }),
     ];

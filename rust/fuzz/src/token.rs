@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use entra_core::cache::s3_fifo::Limits;
+use entra_core::jose::algorithm::Algorithm;
 use entra_core::jose::base64url;
 use entra_core::jose::keyset::KeySet;
 use entra_core::jose::token::{Compact, Header, MAX_TOKEN_BYTES};
@@ -15,7 +16,7 @@ use entra_core::validate::introspection;
 use entra_core::validate::validator::{Recalled, Validator};
 use entra_core::validate::verify::{Verified, verify};
 
-use crate::fixture::{AUDIENCE, ISSUER, JWKS, KEYS, LEEWAY, POLICY, sign};
+use crate::fixture::{ALGORITHMS, AUDIENCE, ISSUER, JWKS, KEYS, LEEWAY, POLICY, sign};
 use crate::{Outcome, strict_json};
 
 /// The time of every check: 2026-01-01.
@@ -79,7 +80,9 @@ fn assert_rightly_accepted(token: &[u8], signer: Option<&str>, verified: &Verifi
     // A number beyond the floats, in a member that is not read, is the one thing that `serde_json` cannot read.
     if let Ok(header) = strict_json::read(header) {
         assert!(!header.duplicates);
-        assert!(["RS256", "ES256", "EdDSA"].iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
+        let accepted = ALGORITHMS.into_iter().filter(|algorithm| *algorithm != Algorithm::Ps256);
+        let names: Vec<_> = accepted.map(Algorithm::name).collect();
+        assert!(names.iter().any(|alg| header.value["alg"] == *alg), "{}", header.value);
         assert!(header.value.get("crit").is_none(), "an extension was ignored");
         assert!(signer.is_none_or(|signer| header.value["kid"] == signer), "another key signed it");
     } else {
@@ -141,13 +144,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let claims =
         |rest: &str| format!(r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","exp":1767229200,"iat":1767225600{rest}}}"#);
     let mut seeds = Vec::new();
-    for (kid, alg) in [("rsa", "RS256"), ("ec", "ES256"), ("ed", "EdDSA")] {
+    let signers =
+        [("rsa", "RS256"), ("rsa", "PS256"), ("ec", "ES256"), ("ed", "EdDSA"), ("ed", "Ed25519"), ("ml", "ML-DSA-44")];
+    for (kid, alg) in signers {
         let header = format!(r#"{{"typ":"JWT","alg":"{alg}","kid":"{kid}"}}"#);
         seeds.push(format!("sign:{kid}\n{header}\n{}", claims("")).into_bytes());
         seeds.push(sign(kid, header.as_bytes(), claims("").as_bytes()));
     }
     for header in [
         r#"{"alg":"none"}"#,
+        r#"{"alg":"Ed448","kid":"ed"}"#,
+        r#"{"alg":"ML-DSA-65","kid":"ml"}"#,
         r#"{"alg":"HS256","kid":"rsa"}"#,
         r#"{"alg":"EdDSA","kid":"ed","crit":["exp"]}"#,
         r#"{"alg":"EdDSA","kid":"ed","b64":false}"#,

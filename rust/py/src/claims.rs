@@ -8,7 +8,7 @@ use std::sync::Arc;
 use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
-use entra_core::validate::claims::Claims as CoreClaims;
+use entra_core::validate::claims::{Agent as CoreAgent, Claims as CoreClaims};
 use entra_core::validate::verify::{Verified, unverified_issuer as issuer_of};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
@@ -39,6 +39,48 @@ impl Claims {
 
     fn strings<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.claims().strings(name).collect::<Vec<_>>())
+    }
+}
+
+/// What a token says about the agent identity behind it.
+#[pyclass(frozen, eq, module = "entra_fast._native")]
+#[derive(PartialEq, Eq)]
+pub(crate) struct Agent(CoreAgent);
+
+#[pymethods]
+impl Agent {
+    /// Client id of the blueprint that the agent identity was made from (`xms_par_app_azp`).
+    #[getter]
+    fn blueprint_id(&self) -> Option<&str> {
+        self.0.blueprint.as_deref()
+    }
+
+    /// Kinds of the actor (`xms_act_fct`).
+    #[getter]
+    fn actor_kinds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.actor_kinds)
+    }
+
+    /// Kinds of the subject (`xms_sub_fct`).
+    #[getter]
+    fn subject_kinds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.subject_kinds)
+    }
+
+    /// Whether the agent acts for itself, without a user.
+    #[getter]
+    fn is_subject(&self) -> bool {
+        self.0.is_subject()
+    }
+
+    /// Whether the user of the token is the agent's own user account, not a person.
+    #[getter]
+    fn is_user(&self) -> bool {
+        self.0.is_user()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Agent: actor {:?}, subject {:?}>", self.0.actor_kinds, self.0.subject_kinds)
     }
 }
 
@@ -110,6 +152,13 @@ impl Claims {
     #[getter]
     fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         self.string(py, "name")
+    }
+
+    /// The agent identity behind the token; None if there is none. Entra ID writes kinds of actors and subjects into
+    /// other tokens, too, so only those of agents, or a blueprint, count.
+    #[getter]
+    fn agent(&self) -> Option<Agent> {
+        self.claims().agent().map(Agent)
     }
 
     /// Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as `role="reader"`
@@ -299,6 +348,7 @@ fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResu
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Agent>()?;
     module.add_class::<Claims>()?;
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;

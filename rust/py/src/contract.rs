@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 pyo3::import_exception!(entra_fast.errors, EntraFastError);
 
-/// (target, `skip_cache`, the user's token).
-type TokenRequest = (String, bool, Option<String>);
+/// (target, `skip_cache`, the user's token, the claims challenge).
+type TokenRequest = (String, bool, Option<String>, Option<String>);
 
 /// The text; where it has no UTF-8 form (a lone surrogate), one that no rule accepts.
 fn text<'a>(value: &'a Bound<'_, PyString>) -> &'a str {
@@ -48,7 +48,8 @@ fn parse_token_request(body: &[u8], form: bool, exchange: bool, one_provider: bo
     contract::with_fields(content_type(form), body, |fields| {
         let request =
             if exchange { fields.exchange_request(one_provider) } else { fields.token_request(one_provider) }?;
-        Ok((request.target.to_owned(), request.skip_cache, request.user_token.map(str::to_owned)))
+        let [user_token, claims] = [request.user_token, request.claims].map(|text| text.map(str::to_owned));
+        Ok((request.target.to_owned(), request.skip_cache, user_token, claims))
     })
     .flatten()
     .map_err(|refusal| refused(&refusal))

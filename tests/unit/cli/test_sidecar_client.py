@@ -34,6 +34,16 @@ def test_token_prints_the_bare_token(peer: Recorder, capsys: pytest.CaptureFixtu
     assert peer.seen == [("/api", expected)]
 
 
+def test_a_claims_challenge_is_sent_as_it_is(peer: Recorder) -> None:
+    """`--claims`, for both commands that fetch tokens; without it there is no such field."""
+    peer.body = b'{"access_token":"a.b.c","expires_in":3599,"token_type":"Bearer"}'
+    challenge = '{"access_token":{"acrs":{"value":"c1"}}}'
+    for command in (["token", "t"], ["exchange", "t", "user"]):
+        assert main([*command, "--claims", challenge, "--url", address(peer)]) == 0
+        assert main([*command, "--url", address(peer)]) == 0
+    assert [fields.get("claims") for _, fields in peer.seen] == [challenge, None] * 2
+
+
 def test_the_environment_says_where_the_sidecar_is(
     peer: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,11 @@ import jwt
 import pytest
 
 from entra_fast._native import unverified_header
-from support.local_entra import Caller, Clock, local_entra, manifest, served
+from entra_fast.errors import ConfigurationError, InvalidToken
+from entra_fast.validate import AsyncValidator, Validator
+from support.local_entra import Caller, Clock, local_entra, manifest, served, signing_keys
 
-from .conftest import CALLBACK, GROUP_B
+from .conftest import CALLBACK, DIRECTORY, GROUP_B, MANIFESTS
 
 COMMON = {
     "aud",
@@ -98,6 +100,51 @@ async def test_groups_overage() -> None:
             claims = (await entra.login("app", "u@t.no")).claims
             assert len(claims.get("groups", [])) == (200 if count == 200 else 0)
             assert ("_claim_names" in claims) == (count == 201)
+
+
+@pytest.mark.parametrize("algorithm", ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"])
+async def test_signing_with_ml_dsa(algorithm: str) -> None:
+    """By option, tokens are signed with ML-DSA (RFC 9964): the document names it, the key set has the key
+    with its `alg`, and validators, exchanges and userinfo accept it, but nothing that was not told to."""
+    async with served(local_entra(MANIFESTS, DIRECTORY, signing_algorithm=algorithm)) as entra:
+        root = f"/{entra.tenant_id('app-a')}"
+        document = (await entra.request("GET", f"{root}/v2.0/.well-known/openid-configuration")).json
+        assert document["id_token_signing_alg_values_supported"] == [algorithm]
+        keys = (await entra.request("GET", document["jwks_uri"])).json["keys"]
+        answer = await entra.m2m("app-a", "app-b")
+        token = answer.json["access_token"]
+        header = unverified_header(token)
+        (key,) = (key for key in keys if key["kid"] == header["kid"])
+        assert (header["alg"], key["kty"], key["alg"]) == (algorithm, "AKP", algorithm)
+        assert set(key) == {"kty", "use", "kid", "alg", "pub", "x5t", "x5c", "issuer"}
+        # The key that is published beside it is the next one to sign.
+        assert [key["kty"] for key in keys].count("AKP") == 2
+        audience, jwks_uri = entra.client_id("app-b"), document["jwks_uri"]
+        allowing = AsyncValidator(
+            document["issuer"], audience, jwks_uri=jwks_uri, algorithms=["RS256", algorithm]
+        )
+        async with allowing:
+            assert (await allowing.validate(token))["azp"] == entra.client_id("app-a")
+        with pytest.raises(InvalidToken) as caught:
+            Validator(document["issuer"], audience, jwks={"keys": keys}).validate(token)
+        assert caught.value.code == "algorithm_not_allowed"
+        user = await entra.user_token("app-a", "ada")
+        assert (await entra.obo("app-a", "app-b", user)).claims["NAVident"] == "A100001"
+        login = await entra.login("app-a", "ada", scope="openid profile")
+        bearer = {"Authorization": f"Bearer {login.json['access_token']}"}
+        assert (await entra.request("GET", "/oidc/userinfo", headers=bearer)).json["name"] == "Ada Lovelace"
+
+
+def test_another_algorithm_than_before_keeps_the_older_keys() -> None:
+    """Keys that were kept in a state directory stay published; new ones sign, and so does the next one."""
+    local = local_entra(MANIFESTS, DIRECTORY, signing_algorithm="ML-DSA-44")
+    older = [entry["jwk"]["kid"] for entry in signing_keys()]
+    assert [kid for kid, _ in local.keyring.describe()][:2] == older
+    assert local.keyring.active.algorithm == "ML-DSA-44"
+    local.rotate_keys()
+    assert local.keyring.active.algorithm == "ML-DSA-44"
+    with pytest.raises(ConfigurationError, match="signing_algorithm must be one of RS256, ML-DSA-44"):
+        local_entra(MANIFESTS, DIRECTORY, signing_algorithm="HS256")
 
 
 async def test_v1_tokens(entra: Caller) -> None:

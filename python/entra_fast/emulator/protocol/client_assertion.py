@@ -73,7 +73,7 @@ class AssertionVerifier:
         except InvalidToken:
             raise _not_verified(client, "The assertion is not a signed JWT.") from None
         if str(claims.get("iss", "")).startswith(f"{self.base_url}/clusters/"):
-            return self._federated(client, assertion, claims)
+            return self._federated(client, assertion, header, claims)
         return self._private_key(tenant, client, assertion, header, claims)
 
     def _private_key(
@@ -98,26 +98,38 @@ class AssertionVerifier:
         wrong_audience = EntraError(700023, token_endpoint=audiences[0], issuer=audiences[1])
         by_kid = "kid" in header
         expected = _Expected(client, key, client.client_id, audiences, wrong_audience, by_kid)
-        self._verify(assertion, claims, expected)
+        self._verify(assertion, header, claims, expected)
         if claims["exp"] > self.clock() + MAX_LIFETIME + LEEWAY:
             raise self._out_of_range(claims)
         self._check_single_use(client, claims, by_kid=by_kid)
         named_by = "kid" if by_kid else "certificate thumbprint"
         return Authentication("2", f"client assertion, its key named by {named_by}")
 
-    def _federated(self, client: Application, assertion: str, claims: Mapping[str, Any]) -> Authentication:
+    def _federated(
+        self, client: Application, assertion: str, header: Mapping[str, Any], claims: Mapping[str, Any]
+    ) -> Authentication:
         cluster = client.name.partition(":")[0]
         issuer, subject = cluster_issuer(self.base_url, cluster), workload_subject(client)
         mismatch = EntraError(700213, subject=str(claims.get("sub"))[:200])
         if claims.get("sub") != subject or claims.get("iss") != issuer:
             raise mismatch
         key = self.credentials.cluster_key(cluster)
-        self._verify(assertion, claims, _Expected(client, key, issuer, [FEDERATED_AUDIENCE], mismatch, True))
+        self._verify(
+            assertion, header, claims, _Expected(client, key, issuer, [FEDERATED_AUDIENCE], mismatch, True)
+        )
         return Authentication("2", f"federated credential of {subject}")
 
-    def _verify(self, assertion: str, claims: Mapping[str, Any], expected: _Expected) -> None:
+    def _verify(
+        self, assertion: str, header: Mapping[str, Any], claims: Mapping[str, Any], expected: _Expected
+    ) -> None:
+        # A key serves one algorithm. Which one, the application decides: MSAL signs with one certificate by
+        # RS256 or PS256, depending on how it names it.
+        named = header.get("alg")
         policy = Policy(
-            issuers=[expected.issuer], audiences=expected.audiences, algorithms=ALGORITHMS, leeway=LEEWAY
+            issuers=[expected.issuer],
+            audiences=expected.audiences,
+            algorithms=sorted(ALGORITHMS, key=lambda algorithm: algorithm != named),
+            leeway=LEEWAY,
         )
         public = expected.key.public_jwk()
         if not expected.kid_required:

@@ -8,8 +8,16 @@ from typing import Any
 from entra_fast.emulator.protocol.claims import Issuer
 
 
-def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> dict[str, Any]:
-    """A discovery document in Entra's form. `path`: tenant id, or `common`."""
+def document(
+    base_url: str, path: str, issuer: Issuer | str, version: int, algorithm: str = "RS256"
+) -> dict[str, Any]:
+    """A discovery document in Entra's form.
+
+    Args:
+        path: tenant id, or `common`.
+        version: 1 or 2.
+        algorithm: what the provider signs with.
+    """
     root = f"{base_url}/{path}"
     middle = "/v2.0" if version == 2 else ""
     name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
@@ -23,7 +31,7 @@ def document(base_url: str, path: str, issuer: Issuer | str, version: int) -> di
         "jwks_uri": f"{root}/discovery{middle}/keys",
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": [algorithm],
         "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
         "response_types_supported": ["code"],
         "grant_types_supported": [

@@ -86,7 +86,7 @@ class GrantTypes:
         assertion = request.required("assertion")
         scope = request.scope()
         issuer = Issuer(self.base_url, request.tenant)
-        claims = user_assertion.verify(assertion, client, issuer, self.keyring.key_set, self.clock())
+        claims = user_assertion.verify(assertion, client, issuer, self.keyring, self.clock())
         request.user = user = _user(request, str(claims.get("oid", "")))
         request.passed("assertion", f"a token of {user.username} for {client.name}")
         requested = request.form.get("scope", "")

@@ -13,16 +13,24 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from entra_fast._native import KeySet
-from entra_fast.emulator.protocol.private_key import PrivateKey, certified_key
-from entra_fast.errors import EntraFastError
+from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS, PrivateKey, certified_key
+from entra_fast.errors import ConfigurationError, EntraFastError
 
 MAX_PUBLISHED_KEYS: Final = 12
 
 
 class Keyring:
-    """Signing keys. Thread-safe. Keys are generated when they are first needed."""
+    """Signing keys. Thread-safe. Keys are generated when they are first needed.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        algorithm: what new keys sign with: one of `private_key.SIGNING_ALGORITHMS`.
+    """
+
+    def __init__(self, clock: Callable[[], float], algorithm: str = "RS256") -> None:
+        if algorithm not in SIGNING_ALGORITHMS:
+            message = f"signing_algorithm must be one of {', '.join(SIGNING_ALGORITHMS)}"
+            raise ConfigurationError("setting_invalid", message, "signing_algorithm")
+        self.algorithm = algorithm
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: list[tuple[PrivateKey, str]] = []
@@ -31,7 +39,8 @@ class Keyring:
         self._key_set: KeySet | None = None
 
     def _generate(self) -> tuple[PrivateKey, str]:
-        return certified_key("entra-fast local Entra ID, not for production", self._clock())
+        name = "entra-fast local Entra ID, not for production"
+        return certified_key(name, self._clock(), self.algorithm)
 
     def _ensure(self) -> None:
         while len(self._keys) < 2:
@@ -53,23 +62,21 @@ class Keyring:
                 self._key_set = KeySet(json.dumps({"keys": [key.public_jwk() for key, _ in self._keys]}))
             return self._key_set
 
-    def published(self, issuer: str) -> list[dict[str, Any]]:
-        """Entries of the key set document: `kty use kid x5t n e x5c issuer`, and no `alg`."""
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What the published keys sign with."""
         with self._lock:
             self._ensure()
-            entries = []
-            for key, certificate in self._keys:
-                public = key.public_jwk()
-                entry = {
-                    "kty": "RSA",
-                    "use": "sig",
-                    "kid": key.kid,
-                    "x5t": key.x5t,
-                    "n": public["n"],
-                    "e": public["e"],
-                }
-                entries.append(entry | {"x5c": [certificate], "issuer": issuer})
-            return entries
+            return tuple(dict.fromkeys(key.algorithm for key, _ in self._keys))
+
+    def published(self, issuer: str) -> list[dict[str, Any]]:
+        """Entries of the key set document: `kty use kid x5t n e x5c issuer`, and no `alg`, for RSA."""
+        with self._lock:
+            self._ensure()
+            return [
+                {**key.public_jwk(), "x5t": key.x5t, "x5c": [certificate], "issuer": issuer}
+                for key, certificate in self._keys
+            ]
 
     def describe(self) -> list[tuple[str, str]]:
         """(kid, state) of each key, the withdrawn ones at the end."""
@@ -141,3 +148,7 @@ class Keyring:
             self._keys = keys
             self._active = next((place for place, entry in enumerate(exported) if entry["active"]), 0)
             self._key_set = None
+            if keys and keys[self._active][0].algorithm != self.algorithm:
+                # Sign with new keys; what was signed with the older ones stays valid.
+                self._keys += [self._generate(), self._generate()]
+                self._active = len(self._keys) - 2

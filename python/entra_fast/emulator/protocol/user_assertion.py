@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from entra_fast._native import KeySet, Policy, Validator, unverified_claims
+from entra_fast._native import Policy, Validator, unverified_claims
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol.aadsts import EntraError, format_time
 from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.errors import InvalidToken
 
 _REASONS: Final = {
@@ -18,16 +19,21 @@ _REASONS: Final = {
 
 
 def verify(
-    assertion: str, client: Application, issuer: Issuer, key_set: KeySet, now: float
+    assertion: str, client: Application, issuer: Issuer, keyring: Keyring, now: float
 ) -> Mapping[str, Any]:
     """The claims of a user's token for the client.
 
     Raises:
         EntraError: 50013, 500131 or 500133; 7000114 for an application's own token, 240002 for an ID token.
     """
-    policy = Policy(issuers=[issuer.v2, issuer.v1], audiences=client.audiences, leeway=0.0)
+    policy = Policy(
+        issuers=[issuer.v2, issuer.v1],
+        audiences=client.audiences,
+        algorithms=keyring.algorithms,
+        leeway=0.0,
+    )
     try:
-        claims = Validator(policy, key_set, cache_entries=1).validate(assertion, now)
+        claims = Validator(policy, keyring.key_set, cache_entries=1).validate(assertion, now)
     except InvalidToken as error:
         raise _refusal(error, assertion, client, now) from None
     if claims.get("idtyp") == "app":

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from entra_fast._native import KeySet, Policy, Validator
+from entra_fast._native import Policy, Validator
 from entra_fast.emulator.model.registry import Registry
 from entra_fast.emulator.protocol.claims import GRAPH_CLIENT_ID, Issuer
+from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.errors import InvalidToken
 
 
-def user_claims(token: str, registry: Registry, base_url: str, key_set: KeySet, now: float) -> dict[str, Any]:
+def user_claims(
+    token: str, registry: Registry, base_url: str, keyring: Keyring, now: float
+) -> dict[str, Any]:
     """The claims about the user of a token. Raises InvalidToken."""
     issuers = [Issuer(base_url, tenant).v2 for tenant in registry.tenants]
-    policy = Policy(issuers=issuers, audiences=[GRAPH_CLIENT_ID])
+    policy = Policy(issuers=issuers, audiences=[GRAPH_CLIENT_ID], algorithms=keyring.algorithms)
     try:
-        claims = Validator(policy, key_set, cache_entries=1).validate(token, now)
+        claims = Validator(policy, keyring.key_set, cache_entries=1).validate(token, now)
     except InvalidToken as error:
         if error.code != "wrong_audience":
             raise

@@ -102,7 +102,11 @@ def _discovery(version: int) -> Handler:
             issuer = (
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
             )
-            return json_response(discovery.document(local.base_url, name, issuer, version), 200, headers)
+            return json_response(
+                discovery.document(local.base_url, name, issuer, version, local.keyring.algorithm),
+                200,
+                headers,
+            )
         return json_response(local.discovery(tenant_of(request), version), 200, headers)
 
     return handler
@@ -299,7 +303,7 @@ async def _userinfo(request: web.Request) -> web.Response:
     try:
         if scheme.lower() != "bearer":
             raise InvalidToken("token_missing", "a bearer token is required")
-        answer = user_claims(token, local.registry, local.base_url, local.keyring.key_set, local.now())
+        answer = user_claims(token, local.registry, local.base_url, local.keyring, local.now())
     except InvalidToken as error:
         challenge = f'Bearer error="invalid_token", error_description="{error.message}"'
         refusal = {"error": "invalid_token", "error_description": error.message}

@@ -185,9 +185,13 @@ class _Api:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:
             if wanted.user_token is not None:
-                token = await tokens.exchange(wanted.target, wanted.user_token, skip_cache=wanted.skip_cache)
+                token = await tokens.exchange(
+                    wanted.target, wanted.user_token, skip_cache=wanted.skip_cache, claims=wanted.claims
+                )
             else:
-                token = await tokens.acquire(wanted.target, skip_cache=wanted.skip_cache)
+                token = await tokens.acquire(
+                    wanted.target, skip_cache=wanted.skip_cache, claims=wanted.claims
+                )
         except ProviderError as exc:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})

@@ -33,6 +33,12 @@ _WANTED = {
         "default": False,
         "description": "Fetch a new token, which replaces the cached one for every caller.",
     },
+    "claims": {
+        "type": ["string", "null"],
+        "contentMediaType": "application/json",
+        "description": "A claims challenge of the API, decoded from base64: the text of a JSON object. It is "
+        "passed to the provider, and the new token replaces the cached one.",
+    },
 }
 _SCHEMAS: dict[str, Schema] = {
     "IdentityProvider": {

@@ -33,6 +33,7 @@ class TokenRequest:
     target: str
     skip_cache: bool
     user_token: str | None = None
+    claims: str | None = None
 
 
 def is_form(content_types: Iterable[str]) -> bool:

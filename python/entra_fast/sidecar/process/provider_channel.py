@@ -170,13 +170,17 @@ class ChannelTokens:
         self._metrics = metrics
         self._clocks = clocks
 
-    async def acquire(self, target: str, *, skip_cache: bool = False) -> AcquiredToken:
+    async def acquire(
+        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """See `TokenClient.acquire`."""
-        return await self._obtain(target, None, skip_cache)
+        return await self._obtain(target, None, skip_cache, claims)
 
-    async def exchange(self, target: str, subject_token: str, *, skip_cache: bool = False) -> AcquiredToken:
+    async def exchange(
+        self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
+    ) -> AcquiredToken:
         """See `TokenClient.exchange`."""
-        return await self._obtain(target, subject_token, skip_cache)
+        return await self._obtain(target, subject_token, skip_cache, claims)
 
     def renew(self, target: str, subject_token: str | None = None) -> None:
         """See `TokenClient.renew`."""
@@ -188,9 +192,11 @@ class ChannelTokens:
     async def aclose(self) -> None:
         """Nothing runs in the background."""
 
-    async def _obtain(self, target: str, subject_token: str | None, skip_cache: bool) -> AcquiredToken:
+    async def _obtain(
+        self, target: str, subject_token: str | None, skip_cache: bool, claims: str | None
+    ) -> AcquiredToken:
         key = token_key(self._provider, scope_for(target), subject_token)
-        if not skip_cache:
+        if not skip_cache and claims is None:
             cached = self._cache.get(key, **self._now())
             if cached is not None:
                 if cached.renewal_due:
@@ -198,11 +204,11 @@ class ChannelTokens:
                 return AcquiredToken(cached.access_token, cached.expires_in)
         try:
             answer = await self._channel.ask(
-                "token", target=target, subject_token=subject_token, skip_cache=skip_cache
+                "token", target=target, subject_token=subject_token, skip_cache=skip_cache, claims=claims
             )
         except ProviderError as exc:
             # The provider process itself hands out a token that is still valid when the provider fails.
-            if exc.code != "hub_unavailable":
+            if exc.code != "hub_unavailable" or claims is not None:
                 raise
             stale = self._cache.get_stale(key, **self._now())
             if stale is None:

@@ -175,7 +175,12 @@ class ProviderProcess:
         program."""
         match name:
             case "token":
-                return self._token(worker, *_wanted(fields), skip_cache=_flag(fields, "skip_cache"))
+                return self._token(
+                    worker,
+                    *_wanted(fields),
+                    skip_cache=_flag(fields, "skip_cache"),
+                    claims=_optional_text(fields, "claims"),
+                )
             case "renew":
                 self._renew(worker, *_wanted(fields))
             case "keys":
@@ -229,18 +234,24 @@ class ProviderProcess:
     # --- tokens ---
 
     async def _token(
-        self, worker: ConnectedWorker, target: str, subject_token: str | None, *, skip_cache: bool
+        self,
+        worker: ConnectedWorker,
+        target: str,
+        subject_token: str | None,
+        *,
+        skip_cache: bool,
+        claims: str | None,
     ) -> Fields:
         tokens, provider = self._provider.tokens, self._settings.provider
         if tokens is None or provider is None:
             raise ValueError("no provider is enabled")
         announced_before = self._tokens.announced
         if subject_token is None:
-            token = await tokens.acquire(target, skip_cache=skip_cache)
+            token = await tokens.acquire(target, skip_cache=skip_cache, claims=claims)
         else:
-            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache)
+            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
         answered_at = self._clocks.monotonic()
-        if skip_cache:
+        if skip_cache or claims is not None:
             await self._until_taken(worker)
         elif worker.channel is not None:
             key = token_key(provider, scope_for(target), subject_token)

@@ -35,6 +35,7 @@ def for_worker(settings: Settings) -> Fields:
             "client_id": provider.client_id,
             "tenant_id": provider.tenant_id,
             "allowed_tenants": provider.allowed_tenants,
+            "algorithms": provider.algorithms,
         },
         "caches": {
             **dataclasses.asdict(share_of_each(caches, server.workers)),
@@ -60,6 +61,7 @@ def settings_from(fields: Fields) -> Settings:
             token_endpoint=None,
             credentials=CredentialSettings(),
             allowed_tenants=tuple(provider["allowed_tenants"]),
+            algorithms=tuple(provider["algorithms"]),
         ),
         outbound=OutboundSettings(),
         caches=CacheSettings(**fields["caches"]),

@@ -1,8 +1,8 @@
-//! The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037).
+//! The closed set of signature algorithms (RFC 7518, section 3.1; RFC 8037; RFC 9864; RFC 9964).
 //!
 //! Symmetric algorithms and `none` do not exist here, so no confusion of a public key with a secret is
 //! possible (CVE-2024-33663). A token's header only selects among the algorithms that the policy allows and
-//! the key supports.
+//! the key supports. Each key verifies one algorithm ([`Accepted::serves`]).
 
 use std::fmt;
 
@@ -26,13 +26,22 @@ pub enum Algorithm {
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
-    /// `EdDSA` with Ed25519.
+    /// `EdDSA`, which RFC 9864 deprecates: the name does not say which curve. Here it always means Ed25519; Ed448 is
+    /// not offered.
     EdDsa,
+    /// `Ed25519`: the same under its fully specified name (RFC 9864, section 2.2).
+    Ed25519,
+    /// ML-DSA-44 (FIPS 204) with an empty context (RFC 9964).
+    MlDsa44,
+    /// ML-DSA-65.
+    MlDsa65,
+    /// ML-DSA-87.
+    MlDsa87,
 }
 
 impl Algorithm {
-    /// All of them, in the order of RFC 7518.
-    pub const ALL: [Self; 9] = [
+    /// All of them, in the order of their RFCs.
+    pub const ALL: [Self; 13] = [
         Self::Rs256,
         Self::Rs384,
         Self::Rs512,
@@ -42,6 +51,10 @@ impl Algorithm {
         Self::Es256,
         Self::Es384,
         Self::EdDsa,
+        Self::Ed25519,
+        Self::MlDsa44,
+        Self::MlDsa65,
+        Self::MlDsa87,
     ];
 
     /// The name in the `alg` header parameter.
@@ -57,6 +70,10 @@ impl Algorithm {
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
+            Self::MlDsa44 => "ML-DSA-44",
+            Self::MlDsa65 => "ML-DSA-65",
+            Self::MlDsa87 => "ML-DSA-87",
         }
     }
 
@@ -71,6 +88,22 @@ impl Algorithm {
     pub const fn is_rsa(self) -> bool {
         matches!(self, Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512)
     }
+
+    /// True for the three ML-DSA algorithms.
+    #[must_use]
+    pub const fn is_ml_dsa(self) -> bool {
+        matches!(self, Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87)
+    }
+
+    /// Both names of an algorithm that has two, else the one: `EdDSA` with a key on Ed25519 and `Ed25519` are the same
+    /// operation with the same key (RFC 9864, section 2.2).
+    #[must_use]
+    pub const fn names(self) -> AlgorithmSet {
+        match self {
+            Self::EdDsa | Self::Ed25519 => AlgorithmSet::of(Self::EdDsa).union(AlgorithmSet::of(Self::Ed25519)),
+            other => AlgorithmSet::of(other),
+        }
+    }
 }
 
 /// A set of algorithms, as small as a number.
@@ -82,6 +115,18 @@ impl AlgorithmSet {
     #[must_use]
     pub const fn of(algorithm: Algorithm) -> Self {
         Self(1 << algorithm as u8)
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Is it in the set?
@@ -126,6 +171,50 @@ impl fmt::Debug for AlgorithmSet {
     }
 }
 
+/// The algorithms that a policy accepts, in the order of its preference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    order: Vec<Algorithm>,
+    set: AlgorithmSet,
+}
+
+impl Accepted {
+    /// These algorithms. Where a key could serve several of them, the first one counts.
+    #[must_use]
+    pub fn new(order: Vec<Algorithm>) -> Self {
+        Self { set: order.iter().copied().collect(), order }
+    }
+
+    /// Is it accepted at all?
+    #[must_use]
+    pub const fn contains(&self, algorithm: Algorithm) -> bool {
+        self.set.contains(algorithm)
+    }
+
+    /// May a key that could do all of `possible` verify this algorithm? A key serves one algorithm, whatever its tokens
+    /// say: the first accepted one that it can do (draft-ietf-oauth-rfc8725bis, section 3.1). So an RSA key without
+    /// `alg` does not verify both RS256 and PS256.
+    #[inline]
+    #[must_use]
+    pub fn serves(&self, algorithm: Algorithm, possible: AlgorithmSet) -> bool {
+        self.contains(algorithm) && self.of_key(possible).contains(algorithm)
+    }
+
+    /// What a key serves that could do all of `possible`: one algorithm under its accepted names, or none.
+    #[inline]
+    #[must_use]
+    pub fn of_key(&self, possible: AlgorithmSet) -> AlgorithmSet {
+        let first = self.order.iter().find(|algorithm| possible.contains(**algorithm));
+        first.map_or(AlgorithmSet::default(), |first| first.names().intersection(self.set).intersection(possible))
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.set.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +224,9 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
-        for name in ["none", "None", "NONE", "HS256", "rs256", "RS256 ", "ES512", "ES256K", ""] {
+        for name in
+            ["none", "None", "NONE", "HS256", "rs256", "RS256 ", "ES512", "ES256K", "Ed448", "ed25519", "ML-DSA-66", ""]
+        {
             assert_eq!(Algorithm::from_name(name), None, "{name}");
         }
     }
@@ -146,5 +237,28 @@ mod tests {
         assert!(set.contains(Algorithm::Rs256) && set.contains(Algorithm::EdDsa));
         assert!(!set.contains(Algorithm::Ps256) && !set.is_empty());
         assert_eq!(set.to_string(), "RS256, EdDSA");
+    }
+
+    #[test]
+    fn a_key_serves_the_first_accepted_algorithm_that_it_can_do() {
+        let rsa: AlgorithmSet = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_rsa()).collect();
+        let accepted = Accepted::new(vec![Algorithm::Es256, Algorithm::Ps256, Algorithm::Rs256]);
+        assert!(accepted.serves(Algorithm::Ps256, rsa) && !accepted.serves(Algorithm::Rs256, rsa));
+        assert!(accepted.serves(Algorithm::Rs256, AlgorithmSet::of(Algorithm::Rs256)), "its alg says so");
+        assert!(!accepted.serves(Algorithm::Es256, rsa), "not a key for it");
+        assert!(!accepted.serves(Algorithm::Rs384, AlgorithmSet::of(Algorithm::Rs384)), "not accepted");
+        assert!(accepted.of_key(AlgorithmSet::of(Algorithm::EdDsa)).is_empty());
+        assert_eq!(accepted.to_string(), "RS256, PS256, ES256");
+    }
+
+    #[test]
+    fn the_two_names_of_ed25519_are_one_algorithm_but_only_accepted_names_count() {
+        let key = Algorithm::Ed25519.names();
+        let both = Accepted::new(vec![Algorithm::EdDsa, Algorithm::Ed25519]);
+        assert!(both.serves(Algorithm::EdDsa, key) && both.serves(Algorithm::Ed25519, key));
+        for (accepted, other) in [(Algorithm::EdDsa, Algorithm::Ed25519), (Algorithm::Ed25519, Algorithm::EdDsa)] {
+            let one = Accepted::new(vec![accepted]);
+            assert!(one.serves(accepted, key) && !one.serves(other, key), "{accepted:?}");
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! One public key: a JWK (RFC 7517, RFC 7518 section 6, RFC 8037) becomes a key prepared for verification.
+//! One public key: a JWK (RFC 7517; RFC 7518, section 6; RFC 8037; RFC 9964) becomes a key prepared for verification.
 //!
 //! Every property of a key is checked here, once, so that verifying a token is only the public operation. A key
 //! that is weak, made for another use or ambiguous never gets into a set.
 
 use crate::digest::{Digest, sha256};
-use crate::jose::algorithm::{Algorithm, AlgorithmSet};
+use crate::jose::algorithm::{Accepted, Algorithm, AlgorithmSet};
 use crate::jose::base64url;
 use crate::jose::json::{Kind, Value};
 use crate::jose::signature::{Material, PreparedKey, Signatures, VerifiedBy};
@@ -14,6 +14,8 @@ pub const MAX_KID_BYTES: usize = 512;
 
 const MIN_MODULUS_BITS: usize = 2048;
 const MAX_MODULUS_BITS: usize = 8192;
+
+const WRONG_ALG: &str = "has an alg that is not offered or does not fit the key";
 
 /// Prepares a key's numbers for verifying signatures of one algorithm.
 pub(crate) type Prepare = fn(&Material, Algorithm) -> Result<PreparedKey, &'static str>;
@@ -26,6 +28,8 @@ pub struct PublicKey {
     issuers: Vec<String>,
     thumbprint: Digest,
     algorithms: AlgorithmSet,
+    /// What any entry of the set allows for the same key, under whatever `kid`.
+    of_same_key: AlgorithmSet,
     prepared: Vec<(Algorithm, PreparedKey)>,
 }
 
@@ -50,7 +54,8 @@ impl PublicKey {
         if !jwk.get("key_ops").is_none_or(|ops| ops.elements().any(|op| op.is_str("verify"))) {
             return Err("is not for verifying (key_ops)"); // RFC 7517, section 4.3
         }
-        if jwk.get("d").is_some() {
+        // `priv` is the private part of an AKP key (RFC 9964, section 3), `d` that of all other types.
+        if jwk.get("d").is_some() || jwk.get("priv").is_some() {
             return Err("contains a private key, so anyone who reads it can sign");
         }
         let issuers = match jwk.get("issuer") {
@@ -61,6 +66,7 @@ impl PublicKey {
             Some("RSA") => rsa(jwk)?,
             Some("EC") => ec(jwk)?,
             Some("OKP") => okp(jwk)?,
+            Some("AKP") => akp(jwk)?,
             Some("oct") => return Err("is symmetric, and symmetric algorithms do not exist here"),
             _ => return Err("has no known key type (kty)"),
         };
@@ -69,7 +75,7 @@ impl PublicKey {
             .iter()
             .map(|algorithm| prepare(&material, algorithm).map(|key| (algorithm, key)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { kid, issuers, thumbprint, algorithms, prepared })
+        Ok(Self { kid, issuers, thumbprint, algorithms, of_same_key: algorithms, prepared })
     }
 
     /// The key's id, where it has one.
@@ -91,8 +97,14 @@ impl PublicKey {
         self.issuers.extend(other.issuers);
         self.issuers.sort();
         self.issuers.dedup();
-        self.algorithms = self.algorithms.iter().filter(|algorithm| other.algorithms.contains(*algorithm)).collect();
+        self.algorithms = self.algorithms.intersection(other.algorithms);
+        self.of_same_key = self.algorithms;
         self.prepared.retain(|(algorithm, _)| other.algorithms.contains(*algorithm));
+    }
+
+    /// Another entry of the set has the same key under another `kid`, and allows these algorithms.
+    pub(crate) fn share_with(&mut self, algorithms: AlgorithmSet) {
+        self.of_same_key = self.of_same_key.union(algorithms);
     }
 
     /// SHA-256 thumbprint (RFC 7638): keys with the same thumbprint are the same key.
@@ -109,12 +121,27 @@ impl PublicKey {
             && self.kid == other.kid
             && self.issuers == other.issuers
             && self.algorithms == other.algorithms
+            && self.of_same_key == other.of_same_key
     }
 
-    /// What the key can verify.
+    /// What the key can do, by its type and its `alg`. Which of them it serves is decided by the policy: [`Self::serves`].
     #[must_use]
     pub fn algorithms(&self) -> AlgorithmSet {
         self.algorithms
+    }
+
+    /// Does it verify this algorithm where these are accepted? A key serves one algorithm, even if several entries of
+    /// its set have it under different ids and for different algorithms.
+    #[must_use]
+    #[inline]
+    pub fn serves(&self, algorithm: Algorithm, accepted: &Accepted) -> bool {
+        self.algorithms.contains(algorithm) && accepted.serves(algorithm, self.of_same_key)
+    }
+
+    /// The names under which it serves its one algorithm where these are accepted; none if it serves none of them.
+    #[must_use]
+    pub fn served(&self, accepted: &Accepted) -> AlgorithmSet {
+        accepted.of_key(self.of_same_key).intersection(self.algorithms)
     }
 
     /// Verify a signature. None means that it is not valid, or that the key cannot do that algorithm.
@@ -153,8 +180,8 @@ fn narrowed(jwk: Value<'_>, possible: AlgorithmSet) -> Result<AlgorithmSet, &'st
     alg.as_str()
         .and_then(|name| Algorithm::from_name(&name))
         .filter(|algorithm| possible.contains(*algorithm))
-        .map(AlgorithmSet::of)
-        .ok_or("has an alg that is not offered or does not fit the key")
+        .map(Algorithm::names)
+        .ok_or(WRONG_ALG)
 }
 
 /// A key's numbers, its thumbprint, and what it could verify.
@@ -213,7 +240,25 @@ fn okp(jwk: Value<'_>) -> Result<Read, &'static str> {
         return Err("is a point of small order, for which anybody can sign");
     }
     let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(&x));
-    Ok((Material::Point(x), sha256(canonical.as_bytes()), AlgorithmSet::of(Algorithm::EdDsa)))
+    Ok((Material::Point(x), sha256(canonical.as_bytes()), Algorithm::Ed25519.names()))
+}
+
+/// RFC 9964, sections 3 to 6. The type is not ML-DSA's alone: what `pub` holds follows from `alg`.
+fn akp(jwk: Value<'_>) -> Result<Read, &'static str> {
+    let algorithm = jwk.get("alg").ok_or("lacks an alg, which its key type demands")?.as_str();
+    let algorithm = algorithm.and_then(|name| Algorithm::from_name(&name));
+    let (length, algorithm) = match algorithm {
+        Some(algorithm @ Algorithm::MlDsa44) => (1312, algorithm),
+        Some(algorithm @ Algorithm::MlDsa65) => (1952, algorithm),
+        Some(algorithm @ Algorithm::MlDsa87) => (2592, algorithm),
+        _ => return Err(WRONG_ALG),
+    };
+    let public = parameter(jwk, "pub")?;
+    if public.len() != length {
+        return Err("has a public key of the wrong length"); // FIPS 204, table 2
+    }
+    let canonical = format!(r#"{{"alg":"{}","kty":"AKP","pub":"{}"}}"#, algorithm.name(), base64url::encode(&public));
+    Ok((Material::MlDsa(public), sha256(canonical.as_bytes()), AlgorithmSet::of(algorithm)))
 }
 
 /// Is this encoded point of Ed25519 one of the eight of small order? With such a key S = 0 and R the
@@ -273,6 +318,8 @@ fn is_roca(modulus: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::signature::{KeyPair as _, ML_DSA_44_SIGNING, PqdsaKeyPair, PqdsaSigningAlgorithm};
+
     use super::*;
     use crate::jose::json::Document;
 
@@ -328,6 +375,51 @@ mod tests {
             assert!(x(low, middle, top | 0x80).unwrap_err().contains("small order"), "{low}, negative");
         }
         assert_eq!(x(0x58, 0x66, 0x66), Ok(()), "the base point");
+    }
+
+    fn ml_dsa(algorithm: &'static PqdsaSigningAlgorithm) -> String {
+        let pair = PqdsaKeyPair::from_seed(algorithm, &[0; 32]).unwrap();
+        base64url::encode(pair.public_key().as_ref())
+    }
+
+    #[test]
+    fn the_thumbprint_of_an_ml_dsa_key_is_that_of_rfc_9964() {
+        let text = format!(r#"{{"kty":"AKP","alg":"ML-DSA-44","pub":"{}"}}"#, ml_dsa(&ML_DSA_44_SIGNING));
+        let key = key(&text).unwrap();
+        assert_eq!(base64url::encode(key.thumbprint()), "T4xl70S7MT6Zeq6r9V9fPJGVn76wfnXJ21-gyo0Gu6o"); // appendix A
+        assert_eq!(key.algorithms(), AlgorithmSet::of(Algorithm::MlDsa44));
+    }
+
+    #[test]
+    fn an_akp_key_says_what_it_is_for_and_has_the_size_of_that() {
+        let public = ml_dsa(&ML_DSA_44_SIGNING);
+        let refused = |members: &str| key(&format!(r#"{{"kty":"AKP",{members}}}"#)).unwrap_err();
+        assert!(refused(&format!(r#""pub":"{public}""#)).contains("lacks an alg"));
+        assert!(refused(&format!(r#""alg":"ML-DSA-65","pub":"{public}""#)).contains("wrong length"));
+        assert!(refused(&format!(r#""alg":"ML-DSA-44","pub":"{}AAAA""#, &public)).contains("wrong length"));
+        assert!(refused(&format!(r#""alg":"EdDSA","pub":"{public}""#)).contains("alg"));
+        assert!(refused(&format!(r#""alg":"SLH-DSA-SHA2-128s","pub":"{public}""#)).contains("alg"));
+        assert!(refused(&format!(r#""alg":44,"pub":"{public}""#)).contains("alg"));
+        assert!(refused(r#""alg":"ML-DSA-44""#).contains("parameter"));
+        let private = format!(r#""alg":"ML-DSA-44","pub":"{public}","priv":"{}""#, base64url::encode(&[0; 32]));
+        assert!(refused(&private).contains("private"));
+    }
+
+    #[test]
+    fn an_ed25519_key_serves_both_of_its_names_and_never_ed448() {
+        let with = |members: &str| {
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037, appendix A.2
+            key(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"{members}}}"#))
+        };
+        for members in ["", r#","alg":"EdDSA""#, r#","alg":"Ed25519""#] {
+            assert_eq!(with(members).unwrap().algorithms().to_string(), "EdDSA, Ed25519", "{members}");
+        }
+        assert!(with(r#","alg":"Ed448""#).unwrap_err().contains("alg"));
+        let x = base64url::encode(&[9; 57]);
+        for alg in ["EdDSA", "Ed448", "Ed25519"] {
+            let text = format!(r#"{{"kty":"OKP","crv":"Ed448","alg":"{alg}","x":"{x}"}}"#);
+            assert!(key(&text).unwrap_err().contains("curve"), "{alg}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::digest::Digest;
 use crate::error::shown;
-use crate::jose::algorithm::Algorithm;
+use crate::jose::algorithm::{Algorithm, AlgorithmSet};
 use crate::jose::json::{Document, JsonError, Kind};
 use crate::jose::jwk::{Prepare, PublicKey, kid_of};
 use crate::jose::signature::PreparedKey;
@@ -160,12 +160,18 @@ impl KeySet {
                 None => taken.push(key),
             }
         }
-        for key in taken {
+        let mut of_same_key: HashMap<Digest, AlgorithmSet> = HashMap::new();
+        for key in &taken {
+            let union = of_same_key.entry(*key.thumbprint()).or_default();
+            *union = union.union(key.algorithms());
+        }
+        for mut key in taken {
             if key.algorithms().is_empty() {
                 let reason = "is listed twice, for different algorithms";
                 self.dropped.push(Dropped { kid: key.kid().map(shown), reason });
                 continue;
             }
+            key.share_with(of_same_key[key.thumbprint()]);
             if let Some(kid) = key.kid() {
                 self.by_kid.insert(kid.to_owned(), self.keys.len());
             }
@@ -254,6 +260,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::jose::algorithm::Accepted;
 
     fn entry(kid: &str, member: &str, value: &str) -> Value {
         let jwk: Value = serde_json::from_str(include_str!("../../tests/keys/rfc7515_a_2.json")).unwrap();
@@ -286,6 +293,22 @@ mod tests {
             let error = set(&entries.map(Clone::clone)).unwrap_err();
             assert!(error.to_string().contains("different algorithms"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_under_two_ids_serves_one_algorithm_all_the_same() {
+        let accepted = Accepted::new(vec![Algorithm::Rs256, Algorithm::Ps256]);
+        let serves = |set: &KeySet, kid: &str, algorithm| set.find(Some(kid)).unwrap().serves(algorithm, &accepted);
+        for (member, value) in [("alg", "RS256"), ("use", "sig")] {
+            let set = set(&[entry("a", member, value), entry("b", "alg", "PS256")]).unwrap();
+            assert!(serves(&set, "a", Algorithm::Rs256) && !serves(&set, "a", Algorithm::Ps256));
+            assert!(!serves(&set, "b", Algorithm::Ps256) && !serves(&set, "b", Algorithm::Rs256));
+        }
+        let alone = set(&[entry("b", "alg", "PS256")]).unwrap();
+        assert!(serves(&alone, "b", Algorithm::Ps256));
+        // So a verification by `b` from before ends when `a` appears.
+        let both = set(&[entry("a", "alg", "RS256"), entry("b", "alg", "PS256")]).unwrap();
+        assert!(!both.has(alone.find(Some("b")).unwrap()));
     }
 
     #[test]

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
-    RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
 };
 
 use crate::jose::algorithm::Algorithm;
@@ -88,6 +88,8 @@ pub enum Material {
     },
     /// An uncompressed point (SEC 1, section 2.3.3), or the 32 bytes of an Ed25519 key.
     Point(Vec<u8>),
+    /// ML-DSA: the encoded public key (FIPS 204, algorithm 22).
+    MlDsa(Vec<u8>),
 }
 
 /// One key, ready to verify, in a library that is faster than AWS-LC.
@@ -167,6 +169,15 @@ impl PreparedKey {
                     _ => &ED25519,
                 };
                 ParsedPublicKey::new(scheme, point)
+            }
+            // An empty context, as RFC 9964, section 5, demands: AWS-LC has no other in this interface.
+            Material::MlDsa(public) => {
+                let scheme = match algorithm {
+                    Algorithm::MlDsa44 => &ML_DSA_44,
+                    Algorithm::MlDsa65 => &ML_DSA_65,
+                    _ => &ML_DSA_87,
+                };
+                ParsedPublicKey::new(scheme, public)
             }
         };
         prepared

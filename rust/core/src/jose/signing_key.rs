@@ -1,6 +1,6 @@
 //! Private keys and compact JWS (RFC 7515): the sidecar signs its client assertions with them.
 //!
-//! Belongs here: reading a private JWK (RFC 7517, RFC 7518 section 6, RFC 8037), and signing bytes that the caller has
+//! Belongs here: reading a private JWK (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 9964), and signing bytes that the caller has
 //! put together. Does not belong here: what a header or a claim set should say, verification (`validate::verify`),
 //! public key sets (`keyset`), files and environment variables; generating keys and writing them down, which only the
 //! local Entra ID and tests do, in Python.
@@ -13,8 +13,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPairComponents, PublicKeyComponents};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    Ed25519KeyPair, KeyPair, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, ML_DSA_87_SIGNING, PqdsaKeyPair, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use zeroize::Zeroizing;
 
@@ -76,6 +76,7 @@ enum Pair {
     Rsa { pair: RsaKeyPair, padding: &'static dyn RsaEncoding },
     Ec(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
+    MlDsa(PqdsaKeyPair),
 }
 
 /// What JOSE and AWS-LC call one elliptic curve.
@@ -111,10 +112,11 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Read a private JWK: RSA with all its CRT members, EC on P-256 or P-384, or OKP with Ed25519.
+    /// Read a private JWK: RSA with all its CRT members, EC on P-256 or P-384, OKP with Ed25519, or AKP with ML-DSA.
     ///
     /// The public members must belong to the private ones; `use`, `key_ops` and `alg` must allow signing. For RSA,
-    /// `alg` chooses among RS256 (default), RS384, RS512, PS256, PS384 and PS512.
+    /// `alg` chooses among RS256 (default), RS384, RS512, PS256, PS384 and PS512; for OKP, between the two names of one
+    /// algorithm, `EdDSA` (default) and `Ed25519`.
     ///
     /// # Errors
     /// `InvalidKey` with a sentence that names the member and what was expected.
@@ -143,8 +145,9 @@ impl SigningKey {
             "RSA" => rsa_from_jwk(jwk)?,
             "EC" => ec_from_jwk(jwk)?,
             "OKP" => ed25519_from_jwk(jwk)?,
-            "oct" => return Err(invalid("'kty' is 'oct', a symmetric key; expected RSA, EC or OKP")),
-            _ => return Err(invalid("'kty' is unknown, expected RSA, EC or OKP")),
+            "AKP" => ml_dsa_from_jwk(jwk)?,
+            "oct" => return Err(invalid("'kty' is 'oct', a symmetric key; expected RSA, EC, OKP or AKP")),
+            _ => return Err(invalid("'kty' is unknown, expected RSA, EC, OKP or AKP")),
         };
         let kid = jwk.text("kid")?;
         if let Some(kid) = &kid
@@ -230,6 +233,11 @@ impl SigningKey {
                 Ok(signature.as_ref().to_vec())
             }
             Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Pair::MlDsa(pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(message, &mut signature).map_err(|_| SignError::Failed)?;
+                Ok(signature)
+            }
         }
     }
 }
@@ -316,7 +324,7 @@ fn rsa_padding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
         Algorithm::Ps256 => &RSA_PSS_SHA256,
         Algorithm::Ps384 => &RSA_PSS_SHA384,
         Algorithm::Ps512 => &RSA_PSS_SHA512,
-        Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => return None,
+        _ => return None,
     })
 }
 
@@ -398,7 +406,7 @@ fn ed25519_from_jwk(jwk: &Jwk<'_>) -> Result<(Pair, Algorithm), SignError> {
     if jwk.required_text("crv")? != "Ed25519" {
         return Err(invalid("'crv' is not supported, expected Ed25519"));
     }
-    let algorithm = jwk.algorithm(&[Algorithm::EdDsa])?;
+    let algorithm = jwk.algorithm(&[Algorithm::EdDsa, Algorithm::Ed25519])?;
     let x = jwk.bytes_of_width("x", 32)?;
     if jwk.0.get("d").is_none() {
         return Err(invalid("'d' is missing: it is a public key, expected a private one"));
@@ -406,6 +414,27 @@ fn ed25519_from_jwk(jwk: &Jwk<'_>) -> Result<(Pair, Algorithm), SignError> {
     let d = jwk.bytes_of_width("d", 32)?;
     let pair = Ed25519KeyPair::from_seed_and_public_key(&d, &x).map_err(|_| invalid("'x' does not belong to 'd'"))?;
     Ok((Pair::Ed25519(pair), algorithm))
+}
+
+/// RFC 9964, sections 3 and 4: `alg` is required, and the private key is the seed.
+fn ml_dsa_from_jwk(jwk: &Jwk<'_>) -> Result<(Pair, Algorithm), SignError> {
+    jwk.required_text("alg")?;
+    let algorithm = jwk.algorithm(&[Algorithm::MlDsa44, Algorithm::MlDsa65, Algorithm::MlDsa87])?;
+    let signing = match algorithm {
+        Algorithm::MlDsa44 => &ML_DSA_44_SIGNING,
+        Algorithm::MlDsa65 => &ML_DSA_65_SIGNING,
+        _ => &ML_DSA_87_SIGNING,
+    };
+    let public = jwk.bytes_of_width("pub", signing.public_key_len())?;
+    if jwk.0.get("priv").is_none() {
+        return Err(invalid("'priv' is missing: it is a public key, expected a private one"));
+    }
+    let seed = jwk.bytes_of_width("priv", signing.seed_len())?;
+    let pair = PqdsaKeyPair::from_seed(signing, &seed).map_err(|_| SignError::Failed)?;
+    if pair.public_key().as_ref() != public.as_slice() {
+        return Err(invalid("'pub' does not belong to 'priv'")); // RFC 9964, section 7.4
+    }
+    Ok((Pair::MlDsa(pair), algorithm))
 }
 
 /// RFC 7518, section 2 forbids leading zeros in a `Base64urlUInt`, but there are producers that write one.
@@ -424,8 +453,8 @@ mod tests {
 
     use aws_lc_rs::encoding::AsBigEndian as _;
     use aws_lc_rs::signature::{
-        self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, KeyPair as _, RsaParameters,
-        RsaPublicKeyComponents, UnparsedPublicKey,
+        self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RsaParameters, RsaPublicKeyComponents,
+        UnparsedPublicKey,
     };
     use serde_json::{Value as Json, json};
 
@@ -461,6 +490,18 @@ mod tests {
             "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
             "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
         })
+    }
+
+    /// The key of the seed that is all zeros, as in RFC 9964, appendix A.
+    fn ml_dsa(name: &str) -> Json {
+        let signing = match name {
+            "ML-DSA-44" => &ML_DSA_44_SIGNING,
+            "ML-DSA-65" => &ML_DSA_65_SIGNING,
+            _ => &ML_DSA_87_SIGNING,
+        };
+        let pair = PqdsaKeyPair::from_seed(signing, &[0; 32]).unwrap();
+        let public = base64url::encode(pair.public_key().as_ref());
+        json!({"kty": "AKP", "alg": name, "pub": public, "priv": base64url::encode(&[0; 32])})
     }
 
     /// RFC 7515, appendix A.2.1.
@@ -523,7 +564,16 @@ mod tests {
             "PS512" => rsa(&signature::RSA_PSS_2048_8192_SHA512),
             "ES256" => ec(&ECDSA_P256_SHA256_FIXED),
             "ES384" => ec(&ECDSA_P384_SHA384_FIXED),
-            "EdDSA" => UnparsedPublicKey::new(&ED25519, member("x")).verify(message, &signature).is_ok(),
+            "EdDSA" | "Ed25519" => UnparsedPublicKey::new(&ED25519, member("x")).verify(message, &signature).is_ok(),
+            "ML-DSA-44" => {
+                UnparsedPublicKey::new(&signature::ML_DSA_44, member("pub")).verify(message, &signature).is_ok()
+            }
+            "ML-DSA-65" => {
+                UnparsedPublicKey::new(&signature::ML_DSA_65, member("pub")).verify(message, &signature).is_ok()
+            }
+            "ML-DSA-87" => {
+                UnparsedPublicKey::new(&signature::ML_DSA_87, member("pub")).verify(message, &signature).is_ok()
+            }
             _ => unreachable!("{alg}"),
         }
     }
@@ -536,6 +586,8 @@ mod tests {
                 Algorithm::Es256 => p256(),
                 Algorithm::Es384 => p384(),
                 Algorithm::EdDsa => ed25519(),
+                Algorithm::Ed25519 => changed(&ed25519(), "alg", json!("Ed25519")),
+                ml_dsa_algorithm if ml_dsa_algorithm.is_ml_dsa() => ml_dsa(ml_dsa_algorithm.name()),
                 rsa_algorithm => changed(&rsa, "alg", json!(rsa_algorithm.name())),
             };
             let key = load(&jwk).unwrap();
@@ -550,6 +602,17 @@ mod tests {
             let forged = format!("{}.{}.{}", segments[0], base64url::encode(b"{}"), segments[2]);
             assert!(!verify(&jwk, algorithm.name(), &forged), "{}", algorithm.name());
         }
+    }
+
+    #[test]
+    fn a_key_of_ml_dsa_says_which_and_belongs_together() {
+        let key = ml_dsa("ML-DSA-44");
+        assert!(refusal(&without(&key, "alg")).contains("'alg' is missing"));
+        assert!(refusal(&changed(&key, "alg", json!("ML-DSA-65"))).contains("'pub' has 1312 bytes, expected 1952"));
+        assert!(refusal(&changed(&key, "alg", json!("EdDSA"))).contains("'alg' does not fit the key"));
+        assert!(refusal(&without(&key, "priv")).contains("'priv' is missing"));
+        assert!(refusal(&changed(&key, "priv", json!(base64url::encode(&[0; 64])))).contains("expected 32"));
+        assert!(refusal(&changed(&key, "priv", json!(base64url::encode(&[1; 32])))).contains("does not belong"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 /// Registered names that are not offered but worth repeating in an error (RFC 7518, RFC 8812, RFC 9864).
 /// Other names are untrusted text and are not repeated.
-const NAMED_IN_ERRORS: [&str; 9] = ["none", "HS256", "HS384", "HS512", "ES512", "ES256K", "Ed25519", "Ed448", "dir"];
+const NAMED_IN_ERRORS: [&str; 8] = ["none", "HS256", "HS384", "HS512", "ES512", "ES256K", "Ed448", "dir"];
 
 /// A token's three segments, each still encoded.
 #[derive(Debug, Clone, Copy)]

@@ -24,6 +24,9 @@ pub const MAX_FIELDS: usize = 256;
 /// Maximum length of a target.
 pub const MAX_TARGET_BYTES: usize = 4096;
 
+/// Maximum length of a claims challenge.
+pub const MAX_CLAIMS_BYTES: usize = 8192;
+
 /// The provider's name and its older name. They share everything, cache entries included.
 pub const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
 
@@ -120,6 +123,8 @@ pub enum Field {
     UserToken,
     /// Whether to fetch a new token.
     SkipCache,
+    /// The claims challenge that a new token has to meet.
+    Claims,
 }
 
 impl Field {
@@ -132,6 +137,7 @@ impl Field {
             Self::Token => "token",
             Self::UserToken => "user_token",
             Self::SkipCache => "skip_cache",
+            Self::Claims => "claims",
         }
     }
 
@@ -142,6 +148,7 @@ impl Field {
             b"token" => Some(Self::Token),
             b"user_token" => Some(Self::UserToken),
             b"skip_cache" => Some(Self::SkipCache),
+            b"claims" => Some(Self::Claims),
             _ => None,
         }
     }
@@ -170,6 +177,8 @@ pub enum Refusal {
     Empty(Field),
     /// `skip_cache` is not a flag.
     NotAFlag(ContentType),
+    /// `claims` is not the text of a JSON object, or too long.
+    Claims,
     /// The provider is not known.
     UnknownProvider,
     /// The target is no scope, or too long.
@@ -211,6 +220,11 @@ impl fmt::Display for Refusal {
             Self::Empty(field) => write!(f, "{} must not be empty", field.name()),
             Self::NotAFlag(ContentType::Json) => f.write_str("skip_cache must be true or false, as a JSON boolean"),
             Self::NotAFlag(ContentType::Form) => f.write_str("skip_cache must be 'true' or 'false'"),
+            Self::Claims => write!(
+                f,
+                "claims must be the text of a JSON object of at most {MAX_CLAIMS_BYTES} bytes: the claims challenge of \
+                 an API, decoded from base64"
+            ),
             Self::UnknownProvider => f.write_str("identity_provider must be 'entra_id' (or its older name 'azuread')"),
             Self::Target => f.write_str(
                 "target must be 'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', \
@@ -293,6 +307,7 @@ pub struct Fields<'b> {
     target: Text<'b>,
     token: Text<'b>,
     user_token: Text<'b>,
+    claims: Text<'b>,
     skip_cache: bool,
     /// What is wrong with `skip_cache`, for the endpoints that look at it.
     wrong_flag: Option<ContentType>,
@@ -307,6 +322,8 @@ pub struct TokenRequest<'f> {
     pub user_token: Option<&'f str>,
     /// Whether to fetch a new token.
     pub skip_cache: bool,
+    /// The claims challenge that a new token has to meet: the text of a JSON object. No cached token answers it.
+    pub claims: Option<&'f str>,
 }
 
 /// Read the fields of a body and hand them to `answer`; they may point into a document that does not outlive the call.
@@ -339,7 +356,7 @@ impl<'b> Fields<'b> {
     pub fn token_request(&self, one_provider: bool) -> Result<TokenRequest<'_>, Refusal> {
         self.check_provider(one_provider)?;
         let target = self.target.checked(Field::Target)?;
-        Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()? })
+        Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()?, claims: self.challenge()? })
     }
 
     /// The request to `/api/v1/token/exchange`.
@@ -372,12 +389,23 @@ impl<'b> Fields<'b> {
         self.wrong_flag.map_or(Ok(self.skip_cache), |content_type| Err(Refusal::NotAFlag(content_type)))
     }
 
+    /// A claims challenge: the `claims` parameter of `OpenID` Connect Core 1.0, section 5.5, as Microsoft uses it.
+    fn challenge(&self) -> Result<Option<&str>, Refusal> {
+        if self.claims == Text::Missing {
+            return Ok(None);
+        }
+        let text = self.claims.checked(Field::Claims)?;
+        let is_object = || Document::parse(text).is_ok_and(|document| document.root().kind() == Kind::Object);
+        if text.len() <= MAX_CLAIMS_BYTES && is_object() { Ok(Some(text)) } else { Err(Refusal::Claims) }
+    }
+
     fn set_text(&mut self, field: Field, text: Text<'b>) {
         match field {
             Field::IdentityProvider => self.identity_provider = text,
             Field::Target => self.target = text,
             Field::Token => self.token = text,
             Field::UserToken => self.user_token = text,
+            Field::Claims => self.claims = text,
             Field::SkipCache => {}
         }
     }
@@ -925,6 +953,50 @@ mod tests {
     }
 
     #[test]
+    fn a_claims_challenge_is_the_text_of_an_object() {
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CLAIMS_BYTES));
+        let longest = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CLAIMS_BYTES - 8));
+        let wrong = || Err(Refusal::Claims);
+        for (claims, expected) in [
+            (
+                r#""{\"access_token\":{\"nbf\":{\"value\":\"1\"}}}""#,
+                Ok(Some(r#"{"access_token":{"nbf":{"value":"1"}}}"#)),
+            ),
+            ("\" {} \"", Ok(Some(" {} "))),
+            ("null", Ok(None)),
+            (r#""""#, Err(Refusal::Empty(Field::Claims))),
+            (r#"{"access_token":{}}"#, Err(Refusal::NotAString(Field::Claims))),
+            ("true", Err(Refusal::NotAString(Field::Claims))),
+            (r#""[]""#, wrong()),
+            (r#""eyJhY2Nlc3NfdG9rZW4iOnt9fQ""#, wrong()),
+            (r#""{} x""#, wrong()),
+            (r#""{\"a\":1,\"a\":2}""#, wrong()),
+            (&json_string(&long), wrong()),
+            (&json_string(&longest), Ok(Some(&*longest))),
+        ] {
+            let body = format!(r#"{{"identity_provider":"entra_id","target":"t","claims":{claims}}}"#);
+            let found = with_fields(ContentType::Json, body.as_bytes(), |fields| {
+                fields.token_request(false).map(|request| request.claims.map(str::to_owned))
+            });
+            assert_eq!(found.flatten(), expected.map(|claims| claims.map(str::to_owned)), "{claims}");
+        }
+        let form = b"target=t&user_token=u&claims=%7B%22a%22:1%7D";
+        let found = with_fields(ContentType::Form, form, |fields| {
+            let request = fields.exchange_request(true)?;
+            Ok((request.user_token.map(str::to_owned), request.claims.map(str::to_owned)))
+        });
+        assert_eq!(found.flatten(), Ok((Some("u".to_owned()), Some(r#"{"a":1}"#.to_owned()))));
+        // The introspection endpoint has no such field, so whatever is in it is ignored.
+        assert_eq!(asked_of(Endpoint::Introspect, ContentType::Form, b"token=a&claims=x", true), Ok("a".to_owned()));
+    }
+
+    fn json_string(text: &str) -> String {
+        let mut out = Vec::new();
+        crate::jose::json::write_string(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
     fn other_forms_are_read_by_the_same_rules() {
         let known = |name: &str| name == "aud" || name == "x";
         let fields = |body: &'static str| form_fields(body.as_bytes(), known);
@@ -1072,7 +1144,7 @@ mod tests {
         /// What is read without the parser is what the parser reads; and what it refuses is refused.
         #[test]
         fn plain_json_is_read_as_the_parser_reads_it(
-            body in r#"\{("(token|target|skip_cache|x|)" ?: ?("[ab\\\\é]{0,2}"|true|false|null|1)(,|, |)){0,4}\}[ x]?"#,
+            body in r#"\{("(token|target|skip_cache|claims|x|)" ?: ?("[ab\\\\é]{0,2}"|true|false|null|1)(,|, |)){0,4}\}[ x]?"#,
         ) {
             if let Some(fields) = Fields::of_plain_json(body.as_bytes()) {
                 let document = Document::parse_with_repeated_members(body.as_str()).unwrap();

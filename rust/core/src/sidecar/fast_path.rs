@@ -441,8 +441,8 @@ impl FastPath {
     }
 
     fn hand_out(&self, request: TokenRequest<'_>, tokens: &TokenCache, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
-        let TokenRequest { target, user_token, skip_cache } = request;
-        if skip_cache {
+        let TokenRequest { target, user_token, skip_cache, claims } = request;
+        if skip_cache || claims.is_some() {
             return None;
         }
         // Only a request without a user's token has an empty one here, so the two purposes never share a fingerprint.
@@ -646,6 +646,9 @@ mod tests {
             "identity_provider=entra_id&target=c:n:b",
             "identity_provider=entra_id&target=c:n:a&skip_cache=true",
             "identity_provider=entra_id&target=c:n:a&skip_cache=1",
+            "identity_provider=entra_id&target=c:n:a&claims=%7B%22access_token%22:%7B%7D%7D",
+            "identity_provider=entra_id&target=c:n:a&claims=x",
+            "identity_provider=entra_id&target=c:n:a&claims=",
             "identity_provider=entra_id&target=c:n:a&target=c:n:a",
             "identity_provider=maskinporten&target=c:n:a",
             "identity_provider=entra_id&target=c:n:a&%74arget=c:n:a",

@@ -11,6 +11,36 @@ use crate::error::Error;
 use crate::jose::base64url;
 use crate::jose::json::{Document, Kind, Value};
 
+/// What a token says about the agent identity behind it (Microsoft, "Token claims reference for agents").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Client id of the blueprint that the agent identity was made from (`xms_par_app_azp`).
+    pub blueprint: Option<String>,
+    /// Kinds of the actor (`xms_act_fct`).
+    pub actor_kinds: Vec<u32>,
+    /// Kinds of the subject (`xms_sub_fct`).
+    pub subject_kinds: Vec<u32>,
+}
+
+impl Agent {
+    /// The kind of an agent identity.
+    pub const IDENTITY: u32 = 11;
+    /// The kind of the user account of an agent.
+    pub const USER: u32 = 13;
+
+    /// Does the agent act for itself, without a user?
+    #[must_use]
+    pub fn is_subject(&self) -> bool {
+        self.subject_kinds.contains(&Self::IDENTITY)
+    }
+
+    /// Is the user of the token the agent's own user account, not a person?
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        self.subject_kinds.contains(&Self::USER)
+    }
+}
+
 /// Latest time that is accepted in a claim: the end of the year 9999.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 
@@ -91,6 +121,25 @@ impl Claims {
         self.get("idtyp").is_some_and(|idtyp| idtyp.is_str("app"))
     }
 
+    /// The agent identity behind the token (Entra Agent ID); None if there is none. Entra ID writes kinds of actors and
+    /// subjects into tokens of other applications, too, so their presence alone means nothing.
+    #[must_use]
+    pub fn agent(&self) -> Option<Agent> {
+        let agent = Agent {
+            blueprint: self.string("xms_par_app_azp").map(Cow::into_owned),
+            actor_kinds: self.kinds("xms_act_fct"),
+            subject_kinds: self.kinds("xms_sub_fct"),
+        };
+        let kinds = [agent.actor_kinds.as_slice(), agent.subject_kinds.as_slice()].concat();
+        let is_agent = kinds.iter().any(|kind| [Agent::IDENTITY, Agent::USER].contains(kind));
+        (is_agent || agent.blueprint.is_some()).then_some(agent)
+    }
+
+    /// The numbers in a claim that is a string of words; other words are skipped, as Microsoft may add some.
+    fn kinds(&self, name: &str) -> Vec<u32> {
+        self.string(name).unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect()
+    }
+
     /// Are the groups left out because there are too many of them (`_claim_names`, or `hasgroups` in the
     /// implicit flow)? Then the absence of a group means nothing.
     #[must_use]
@@ -116,4 +165,32 @@ pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, 
         // Signed zero is a spelling of zero; NaN cannot be written in JSON.
         .filter(|seconds| (0.0..=MAX_NUMERIC_DATE).contains(seconds))
         .ok_or(Error::ClaimMalformed { name, expected: "a number of seconds since 1970, not beyond the year 9999" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jose::base64url::encode;
+
+    #[test]
+    fn an_agent_is_told_by_its_kind_or_its_blueprint() {
+        let agent = |text: &str| Claims::decode(encode(text.as_bytes()).as_bytes()).unwrap().agent();
+        // Microsoft's example of an agent that acts for itself.
+        let own = agent(r#"{"xms_act_fct":"3 9 11","xms_sub_fct":"9 3 11","xms_par_app_azp":"30cf4c22"}"#).unwrap();
+        assert_eq!((&own.actor_kinds[..], &own.subject_kinds[..]), (&[3, 9, 11][..], &[9, 3, 11][..]));
+        assert_eq!((own.blueprint.as_deref(), own.is_subject(), own.is_user()), (Some("30cf4c22"), true, false));
+        let for_person = agent(r#"{"xms_act_fct":"11","xms_sub_fct":"1"}"#).unwrap();
+        assert_eq!((for_person.is_subject(), for_person.is_user(), for_person.blueprint), (false, false, None));
+        assert!(agent(r#"{"xms_act_fct":"11","xms_sub_fct":"13"}"#).unwrap().is_user());
+        assert!(agent(r#"{"xms_par_app_azp":"b"}"#).is_some());
+        // A managed identity, junk, and nothing.
+        for none in [
+            r#"{"xms_act_fct":"3 9","xms_sub_fct":"9 3"}"#,
+            r#"{"xms_act_fct":"111 -11 1.1 eleven","xms_sub_fct":11,"xms_par_app_azp":null}"#,
+            r#"{"xms_act_fct":["11"],"xms_par_app_azp":{}}"#,
+            "{}",
+        ] {
+            assert_eq!(agent(none), None, "{none}");
+        }
+    }
 }

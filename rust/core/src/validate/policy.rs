@@ -3,7 +3,7 @@
 //! Asking for a check makes its claim required: a policy always has an issuer and an audience, so a token
 //! without `iss` or `aud` is refused; `exp` is always required.
 
-use crate::jose::algorithm::{Algorithm, AlgorithmSet};
+use crate::jose::algorithm::{Accepted, Algorithm};
 use crate::jose::signature::Signatures;
 use crate::jose::token::MAX_TOKEN_BYTES;
 
@@ -102,7 +102,7 @@ pub struct Settings {
     pub issuers: Vec<String>,
     /// Accepted audiences.
     pub audiences: Vec<String>,
-    /// Accepted algorithms.
+    /// Accepted algorithms, the preferred ones first: a key without `alg` serves the first one of its type.
     pub algorithms: Vec<Algorithm>,
     /// Which libraries may verify signatures.
     pub signatures: Signatures,
@@ -142,7 +142,7 @@ impl Default for Settings {
 pub struct Policy {
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) audiences: Vec<String>,
-    pub(crate) algorithms: AlgorithmSet,
+    pub(crate) algorithms: Accepted,
     pub(crate) signatures: Signatures,
     pub(crate) tenants: Tenants,
     pub(crate) leeway: f64,
@@ -202,7 +202,7 @@ impl Policy {
         Ok(Self {
             issuers,
             audiences: settings.audiences,
-            algorithms: settings.algorithms.into_iter().collect(),
+            algorithms: Accepted::new(settings.algorithms),
             signatures: settings.signatures,
             tenants,
             leeway: settings.leeway,

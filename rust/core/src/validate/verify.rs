@@ -17,8 +17,11 @@ use crate::jose::token::{Compact, Header, NamedAlgorithm};
 use crate::validate::claims::{Claims, numeric_date};
 use crate::validate::policy::{Issuer, Policy, Tenants, is_guid};
 
-/// Room for the longest signature: RSA with 8192 bits.
+/// Room for the longest signature but ML-DSA's: RSA with 8192 bits.
 const MAX_SIGNATURE_BYTES: usize = 1024 + 2;
+
+/// Room for the longest signature of all: ML-DSA-87 (FIPS 204, table 2).
+const MAX_ML_DSA_SIGNATURE_BYTES: usize = 4627 + 2;
 
 /// A token that was verified against one policy.
 #[derive(Debug)]
@@ -144,7 +147,8 @@ pub fn verify_signature(
 ) -> Result<(Selected, VerifiedBy), Error> {
     if let Some(selected) = keys.remembered(compact.header) {
         // The set may serve other policies as well, so these checks are never skipped.
-        if policy.algorithms.contains(selected.algorithm) && (selected.named || !policy.kid_required) {
+        let served = selected.key.serves(selected.algorithm, &policy.algorithms);
+        if served && (selected.named || !policy.kid_required) {
             let by = check_signature(compact, selected, policy)?;
             return Ok((selected.clone(), by));
         }
@@ -174,11 +178,12 @@ pub(crate) fn select(header: &Header, keys: &KeySet, policy: &Policy) -> Result<
     let Some(key) = keys.find(header.kid.as_deref()).filter(|_| named || !policy.kid_required) else {
         return Err(Error::UnknownKey { kid: header.kid.as_deref().map(shown), known: keys.keys().len() });
     };
-    if key.algorithms().contains(algorithm) {
-        Ok(Selected { key: Arc::clone(key), algorithm, named })
-    } else {
-        Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: key.algorithms().to_string() })
+    if key.serves(algorithm, &policy.algorithms) {
+        return Ok(Selected { key: Arc::clone(key), algorithm, named });
     }
+    let served = key.served(&policy.algorithms);
+    let allowed = if served.is_empty() { key.algorithms() } else { served };
+    Err(Error::AlgorithmNotAllowed { name: Some(algorithm.name()), allowed: allowed.to_string() })
 }
 
 pub(crate) fn check_signature(
@@ -186,9 +191,22 @@ pub(crate) fn check_signature(
     selected: &Selected,
     policy: &Policy,
 ) -> Result<VerifiedBy, Error> {
-    let mut buffer = [0_u8; MAX_SIGNATURE_BYTES];
+    if selected.algorithm.is_ml_dsa() {
+        // On the heap: clearing so much of the stack for every RSA signature would take measurable time.
+        return check_decoded(compact, selected, policy, &mut vec![0; MAX_ML_DSA_SIGNATURE_BYTES]);
+    }
+    check_decoded(compact, selected, policy, &mut [0; MAX_SIGNATURE_BYTES])
+}
+
+#[inline]
+fn check_decoded(
+    compact: &Compact<'_>,
+    selected: &Selected,
+    policy: &Policy,
+    buffer: &mut [u8],
+) -> Result<VerifiedBy, Error> {
     let not_base64 = Error::NotAJwt { expected: "a base64url signature", found: "other characters or too many" };
-    let signature = base64url::decode_into(compact.signature, &mut buffer).map_err(|_| not_base64)?;
+    let signature = base64url::decode_into(compact.signature, buffer).map_err(|_| not_base64)?;
     let Selected { key, algorithm, .. } = selected;
     key.verify(*algorithm, policy.signatures, compact.signed, signature).ok_or(Error::SignatureInvalid)
 }
