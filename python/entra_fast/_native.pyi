@@ -5,9 +5,10 @@ clock; where they may be left out, the native module reads the clock itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 from entra_fast.errors import EntraFastError
+from entra_fast.require import Conditions, Require
 
 __all__ = [
     "ALGORITHMS",
@@ -181,9 +182,10 @@ class Claims(Mapping[str, Any]):
     def agent(self) -> Agent | None:
         """The agent identity behind the token; None if there is none. Entra ID writes kinds of actors and
         subjects into other tokens, too, so only those of agents, or a blueprint, count."""
-    def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
-        none is a `TypeError`: a name that is None because a setting is missing must not admit every token."""
+    def require(self, requirement: Require | None = None, /, **conditions: Unpack[Conditions]) -> None:
+        """Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as
+        `role="reader"` or `any_of=[...]`. Naming none, or a value that is None because a setting is missing,
+        is a `TypeError`: it must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:
