@@ -49,6 +49,7 @@ __all__ = [
     "signature_figures",
     "token_cache_key",
     "transfer_coding_refusal",
+    "unverified_agent",
     "unverified_claims",
     "unverified_header",
     "unverified_issuer",
