@@ -32,7 +32,9 @@ from entra_fast.errors import (
     InvalidToken,
     KeysUnavailable,
     ProviderError,
+    StepUpRequired,
 )
+from entra_fast.require import Require
 
 __all__ = [
     "ALGORITHMS",
@@ -45,6 +47,8 @@ __all__ = [
     "InvalidToken",
     "KeysUnavailable",
     "ProviderError",
+    "Require",
+    "StepUpRequired",
     "__version__",
     "cache_key",
     "unverified_claims",

@@ -8,11 +8,12 @@ belongs to the subclasses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import orjson
 
-from entra_fast.errors import Forbidden
+from entra_fast._native import Agent, unverified_agent
+from entra_fast.require import Conditions, Require, check_claims
 
 
 class ClaimsView(Mapping[str, Any]):
@@ -97,31 +98,23 @@ class ClaimsView(Mapping[str, Any]):
         return self._string("appid") if azp is None else azp
 
     @property
+    def agent(self) -> Agent | None:
+        """The agent identity behind the token (Microsoft Entra Agent ID); None if there is none."""
+        return unverified_agent(self._text)
+
+    @property
     def name(self) -> str | None:
         """The user's display name (`name`). For display, never for decisions."""
         return self._string("name")
 
-    def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has everything that is named: see `Claims.require`.
+    def require(self, requirement: Require | None = None, /, **conditions: Unpack[Conditions]) -> None:
+        """Raise Forbidden unless the claims have what is required: see `Claims.require`.
 
         Raises:
-            Forbidden: codes `role_missing`, `scope_missing`, `group_missing` and `groups_overage`.
-            TypeError: nothing is named.
+            Forbidden: they do not; `code` says what is missing.
+            TypeError: nothing is named, or a value is None.
         """
-        if role is None and scope is None and group is None:
-            raise TypeError("require() needs a role, a scope or a group")
-        if role is not None and role not in self.roles:
-            raise Forbidden("role_missing", f"token lacks the role '{role}'")
-        if scope is not None and scope not in self.scopes:
-            raise Forbidden("scope_missing", f"token lacks the scope '{scope}'")
-        if group is not None and group not in self.groups:
-            if self.has_groups_overage:
-                raise Forbidden(
-                    "groups_overage",
-                    "token leaves its groups out because there are too many, so it cannot show the group "
-                    f"'{group}'",
-                )
-            raise Forbidden("group_missing", f"token lacks the group '{group}'")
+        check_claims(self, requirement, **conditions)
 
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""

@@ -37,6 +37,7 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
     "django": {"django": "django"},
     "drf": {"django": "django", "djangorestframework": "rest_framework"},
     "grpc": {"grpcio": "grpc"},
+    "litestar": {"litestar": "litestar"},
     "requests": {"requests": "requests"},
     "httpx": {"httpx": "httpx"},
     "httpx2": {"httpx2": "httpx2"},

@@ -5,9 +5,10 @@ clock; where they may be left out, the native module reads the clock itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 from entra_fast.errors import EntraFastError
+from entra_fast.require import Conditions, Require
 
 __all__ = [
     "ALGORITHMS",
@@ -48,6 +49,7 @@ __all__ = [
     "signature_figures",
     "token_cache_key",
     "transfer_coding_refusal",
+    "unverified_agent",
     "unverified_claims",
     "unverified_header",
     "unverified_issuer",
@@ -90,6 +92,12 @@ def unverified_claims(token: str | bytes) -> dict[str, Any]:
     """The claims of a token, not verified. Never decide anything by them.
 
     Raises InvalidToken when it is not a JWT."""
+
+def unverified_agent(claims: str) -> Agent | None:
+    """The agent identity in claims that somebody else has verified, or nobody: their JSON text.
+
+    Raises:
+        InvalidToken: code `claims_not_an_object`."""
 
 def unverified_issuer(token: str | bytes, max_token_bytes: int) -> str:
     """The issuer that a token names, not verified: it only chooses who verifies the token.
@@ -175,9 +183,10 @@ class Claims(Mapping[str, Any]):
     def agent(self) -> Agent | None:
         """The agent identity behind the token; None if there is none. Entra ID writes kinds of actors and
         subjects into other tokens, too, so only those of agents, or a blueprint, count."""
-    def require(self, *, role: str | None = None, scope: str | None = None, group: str | None = None) -> None:
-        """Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming
-        none is a `TypeError`: a name that is None because a setting is missing must not admit every token."""
+    def require(self, requirement: Require | None = None, /, **conditions: Unpack[Conditions]) -> None:
+        """Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as
+        `role="reader"` or `any_of=[...]`. Naming none, or a value that is None because a setting is missing,
+        is a `TypeError`: it must not admit every token."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidToken",
     "KeysUnavailable",
     "ProviderError",
+    "StepUpRequired",
 ]
 
 
@@ -58,7 +59,34 @@ class InvalidToken(EntraFastError):
 
 
 class Forbidden(EntraFastError):
-    """A valid token lacks a role, scope or group. HTTP services answer 403 (insufficient_scope)."""
+    """A valid token does not have what the service requires. HTTP services answer 403
+    (insufficient_scope)."""
+
+
+class StepUpRequired(Forbidden):
+    """A valid token has everything but the level of authentication. The user can sign in again and come back
+    with another token: HTTP services answer 401 with a challenge (`entra_fast.challenge.for_step_up`), not
+    403.
+
+    Attributes:
+        acr_at_least: the lowest accepted `acr`, if that is missing.
+        auth_contexts: the missing authentication contexts of Conditional Access (`acrs`).
+    """
+
+    acr_at_least: str | None
+    auth_contexts: tuple[str, ...]
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        acr_at_least: str | None = None,
+        auth_contexts: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(code, message)
+        self.args = (code, message, acr_at_least, auth_contexts)  # keeps the exception picklable
+        self.acr_at_least = acr_at_least
+        self.auth_contexts = auth_contexts
 
 
 class KeysUnavailable(EntraFastError):

@@ -58,7 +58,9 @@ from entra_fast.errors import (
     Forbidden,
     InvalidToken,
     KeysUnavailable,
+    StepUpRequired,
 )
+from entra_fast.require import Require
 
 if TYPE_CHECKING:
     from entra_fast._provider.http_rules import AsyncHttpClient
@@ -75,6 +77,8 @@ __all__ = [
     "KeySet",
     "KeysUnavailable",
     "RefreshRules",
+    "Require",
+    "StepUpRequired",
     "Validator",
     "unverified_claims",
     "unverified_header",

@@ -116,6 +116,10 @@ class KeyServer:
                     self.wfile.write(body)
                 self.close_connection = True
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.do_GET()
+
             def finish(self) -> None:
                 with contextlib.suppress(ConnectionError):
                     super().finish()

@@ -192,11 +192,16 @@ class Authority:
         self.bundle = directory / "ca.pem"
         self.bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, *names: str) -> ssl.SSLContext:
-        """The server's side of TLS, with a certificate for these names."""
+    def server(self, *names: str, days: float = 1 / 24) -> ssl.SSLContext:
+        """The server's side of TLS, with a certificate for these names that ends in so many days; negative
+        for one that has ended."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), key.public_key(), names, ca=False
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]),
+            key.public_key(),
+            names,
+            ca=False,
+            days=days,
         )
         file = self._directory / "server.pem"
         file.write_bytes(
@@ -212,7 +217,13 @@ class Authority:
         return context
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, names: tuple[str, ...] | None, *, ca: bool
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        names: tuple[str, ...] | None,
+        *,
+        ca: bool,
+        days: float = 365,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -221,8 +232,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - datetime.timedelta(days=3))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(

@@ -64,9 +64,10 @@ def server(kind: Any, api: Api) -> Sidecar:
     return Sidecar(kind(f"{api.origin}/introspect"))
 
 
+GROUP = "aaaaaaaa-0000-0000-0000-00000000000"
 CLAIMS: dict[str, Any] = {
     "azp": "consumer",
-    "groups": ["g1", 2, "g2"],
+    "groups": [f"{GROUP}1", 2, f"{GROUP}2"],
     "name": "Ada",
     "oid": "user",
     "roles": ["reader"],
@@ -110,10 +111,10 @@ def test_the_claims_have_every_member_that_claims_have(entra: Provider, sidecar:
 @pytest.mark.parametrize(
     ("required", "code"),
     [
-        ({"role": "reader", "scope": "cases.read", "group": "g2"}, None),
+        ({"role": "reader", "scope": "cases.read", "group": f"{GROUP}2"}, None),
         ({"role": "writer"}, "role_missing"),
         ({"scope": "cases.write"}, "scope_missing"),
-        ({"group": "g3"}, "group_missing"),
+        ({"group": f"{GROUP}3"}, "group_missing"),
     ],
 )
 async def test_what_may_be_required(
@@ -131,10 +132,10 @@ async def test_what_may_be_required(
 
 async def test_groups_that_were_left_out(client: Sidecar, entra: Provider) -> None:
     """Are not the same as groups that are missing; nothing required is a mistake."""
-    claims = await client.validate(entra.mint(_claim_names={"groups": "src1"}, iat=int(time.time())))
+    claims = await client.validate(entra.mint(scp="x", _claim_names={"groups": "src1"}, iat=int(time.time())))
     assert claims.has_groups_overage
     with pytest.raises(Forbidden) as caught:
-        claims.require(group="g1")
+        claims.require(group=f"{GROUP}1")
     assert caught.value.code == "groups_overage"
     with pytest.raises(TypeError):
         claims.require()

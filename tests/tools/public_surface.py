@@ -24,6 +24,8 @@ PUBLIC = (
     "entra_fast",
     "entra_fast.validate",
     "entra_fast.errors",
+    "entra_fast.require",
+    "entra_fast.challenge",
     "entra_fast.tokens",
     "entra_fast.tokens.aiohttp",
     "entra_fast.tokens.grpc",
@@ -31,6 +33,15 @@ PUBLIC = (
     "entra_fast.tokens.httpx2",
     "entra_fast.tokens.requests",
     "entra_fast.client",
+    "entra_fast.integrations",
+    "entra_fast.integrations.aiohttp",
+    "entra_fast.integrations.asgi",
+    "entra_fast.integrations.django",
+    "entra_fast.integrations.drf",
+    "entra_fast.integrations.fastapi",
+    "entra_fast.integrations.flask",
+    "entra_fast.integrations.grpc",
+    "entra_fast.integrations.starlette",
     "entra_fast.testing",
     "entra_fast.emulator",
 )
@@ -78,6 +89,8 @@ def describe(where: str, holder: Any, name: str, described: dict[int, str]) -> I
         native = value.__module__ == "entra_fast._native"
         yield f"class {path}{_bases(value)}" if native else f"class {path}{_bases(value)}{_signature(value)}"
         yield from _native_members(path, name) if native else (*_options(path, value), *_members(path, value))
+    elif hasattr(value, "__supertype__"):
+        yield f"type {path} = {value.__supertype__.__name__}"
     elif inspect.isbuiltin(value):
         stub = next(one for one in _stub().body if isinstance(one, ast.FunctionDef) and one.name == name)
         yield _stub_line(where, stub)

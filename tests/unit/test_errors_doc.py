@@ -111,9 +111,6 @@ def raised_by_the_native_module() -> Codes:
         text = path.read_text()
         for error, code in re.findall(r'(\w+)::new_err\(\(\s*"(\w+)"', text):
             found[code].add(error)
-    required = (ROOT / "rust/core/src/validate/claims.rs").read_text()
-    for code in re.findall(r'Self::\w+\(_\) => "(\w+)"', required):
-        found[code].add("Forbidden")
     contract = (ROOT / "rust/core/src/sidecar/contract.rs").read_text()
     for code in re.findall(r'=> "(\w+_invalid)"', contract):
         found[code].add("EntraFastError")

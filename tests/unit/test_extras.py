@@ -23,6 +23,7 @@ COMMANDS = {
     "token-generator": ["token-generator"],
     "explain": ["explain", "dev-gcp:a:a", "dev-gcp:b:b"],
     "serve": ["serve"],
+    "doctor": ["doctor"],
 }
 NOWHERE = ["--url", "http://127.0.0.1:1/"]
 WITHOUT_EXTRA = {
@@ -89,7 +90,7 @@ def test_the_readme_lists_every_extra() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_without_its_extra_is_one_line(command: str) -> None:
     """Without all of its packages or any one: the command that installs it; status 2."""
-    extra = "server" if command == "serve" else "dev"
+    extra = "server" if command in ("serve", "doctor") else "dev"
     modules = set(_extras.EXTRAS[extra].values())
     for hidden in [modules, *({module} for module in modules)]:
         program = "from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"

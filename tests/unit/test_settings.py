@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -484,3 +485,92 @@ def test_an_address_is_written_as_it_is_read() -> None:
     """With brackets around an IPv6 address."""
     for text in ("127.0.0.1:3000", "[::1]:0", "localhost:65535"):
         assert str(BIND_ADDRESS.parse(text)) == text
+
+
+# --- everything that is wrong ---
+
+
+def examined(changes: Mapping[str, str | None], directory: Path = NOWHERE) -> list[str]:
+    """The sentences about everything that is wrong."""
+    environ = {name: value for name, value in {**BASE, **changes}.items() if value is not None}
+    return [problem.message for problem in Settings.examined(environ, directory)[1]]
+
+
+def test_nothing_is_wrong_with_settings_that_can_be_served() -> None:
+    """The settings are the same as those of a start."""
+    settings, problems = Settings.examined(BASE, NOWHERE)
+    assert problems == []
+    assert (settings.server, settings.outbound, settings.caches) == (
+        ServerSettings(),
+        OutboundSettings(),
+        CacheSettings(),
+    )
+
+
+def test_every_wrong_setting_is_reported() -> None:
+    """Where a start ends with the first problem, `examined` goes on, in every group of settings."""
+    wrong = {
+        "BIND_ADDRESS": "nowhere",
+        "ENTRA_FAST_WORKERS": "0",
+        "AZURE_APP_WELL_KNOWN_URL": "http://login.example/",
+        "AZURE_APP_JWK": "{}",
+        "ENTRA_FAST_CA_BUNDLE": "/nonexistent.pem",
+        "HTTPS_PROXY": "ftp://proxy.example",
+        "HTTP_PROXY": "ftp://proxy.example",
+        "ENTRA_FAST_CACHE_MAX_BYTES": "much",
+        "ENTRA_FAST_REDIS_URL": "http://redis.example",
+        "ENTRA_FAST_REDIS_KEY": "short",
+    }
+    found = examined(wrong)
+    assert sorted(message.split()[0].rstrip(":") for message in found) == sorted(wrong)
+    assert refused(**wrong).message == found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"AZURE_APP_CLIENT_ID": None}, ["AZURE_APP_CLIENT_ID"]),
+        (
+            {"AZURE_APP_CLIENT_ID": None, "AZURE_ENABLED": "true", "AZURE_APP_JWK": None},
+            ["AZURE_APP_CLIENT_ID", "AZURE_APP_JWK"],
+        ),
+        (
+            {"AZURE_APP_WELL_KNOWN_URL": None, "AZURE_APP_JWK": None},
+            ["AZURE_APP_WELL_KNOWN_URL", "AZURE_APP_JWK"],
+        ),
+        ({"ENTRA_FAST_REDIS_URL": "redis://redis.example"}, ["ENTRA_FAST_REDIS_KEY"]),
+    ],
+)
+def test_every_missing_setting_is_reported(changes: dict[str, str | None], missing: list[str]) -> None:
+    """Also where one of them alone would stop the start."""
+    assert [message.split()[0].rstrip(",") for message in examined(changes)] == missing
+
+
+def test_a_wrong_setting_is_not_missing_as_well() -> None:
+    """It is reported once, under the name that the user wrote."""
+    (message,) = examined(
+        {"AZURE_ENABLED": "true", "AZURE_APP_CLIENT_ID": None, "AZURE_CLIENT_ID": "with a space"}
+    )
+    assert message == "AZURE_CLIENT_ID must be a client id without spaces"
+
+
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
+    """All of them, whatever they hold."""
+    for name in ("AZURE_APP_CLIENT_ID", "AZURE_APP_JWK", "ENTRA_FAST_LOG_LEVEL"):
+        (tmp_path / name).write_bytes(b"\xff")
+    found = examined({"AZURE_APP_CLIENT_ID": None, "AZURE_APP_JWK": None}, tmp_path)
+    assert sorted(found) == [
+        "AZURE_APP_CLIENT_ID: its file is not text in UTF-8",
+        "AZURE_APP_JWK: its file is not text in UTF-8",
+        "ENTRA_FAST_LOG_LEVEL: its file is not text in UTF-8",
+    ]
+
+
+def test_nothing_is_missing_from_a_directory_that_does_not_exist() -> None:
+    """What it would hold is not known."""
+    environ = {"ENTRA_FAST_SETTINGS_DIRECTORY": "/nonexistent", "ENTRA_FAST_WORKERS": "0"}
+    _, problems = Settings.examined(environ)
+    assert [problem.setting for problem in problems] == [
+        "ENTRA_FAST_SETTINGS_DIRECTORY",
+        "ENTRA_FAST_WORKERS",
+    ]

@@ -35,6 +35,7 @@ from entra_fast.validate import (
     KeySet,
     KeysUnavailable,
     RefreshRules,
+    Require,
     Validator,
     _SharedValidator,
     unverified_claims,
@@ -59,6 +60,7 @@ from support.tokens import (
 )
 
 KEY = signer()
+GROUP = "aaaaaaaa-0000-0000-0000-000000000001"
 VARIABLES = (
     "AZURE_APP_CLIENT_ID",
     "AZURE_APP_WELL_KNOWN_URL",
@@ -441,7 +443,7 @@ def test_helpers_do_not_trust_types() -> None:
     assert (odd.name, odd.object_id, odd.tenant_id, odd.authorized_party) == (None, None, None, None)
     assert not odd.is_app
     assert claims_of(roles=["a", 1, None, ["b"]]).roles == ("a",)
-    for role in ("admin", "a", "d", ""):
+    for role in ("admin", "a", "d"):
         with pytest.raises(Forbidden):
             odd.require(role=role)
 
@@ -459,15 +461,16 @@ def test_groups_overage(overage: dict[str, Any]) -> None:
     claims = claims_of(groups=ABSENT, **overage)
     assert (claims.groups, claims.has_groups_overage) == ((), True)
     with pytest.raises(Forbidden) as caught:
-        claims.require(group="g1")
+        claims.require(group=GROUP)
     assert caught.value.code == "groups_overage"
 
 
-@pytest.mark.parametrize("nothing", [{}, {"role": None}, {"role": None, "scope": None, "group": None}])
-def test_requiring_nothing_is_a_mistake(nothing: dict[str, None]) -> None:
-    """`require(role=settings.role)` without the setting must not allow every caller."""
-    with pytest.raises(TypeError, match="needs a role, a scope or a group"):
-        claims_of(roles=["reader"]).require(**nothing)
+@pytest.mark.parametrize("nothing", [{}, {"role": None}, {"role": None, "scope": "read"}, {"role": ""}])
+def test_requiring_nothing_is_a_mistake(nothing: dict[str, Any]) -> None:
+    """`require(role=settings.role)` without the setting must not allow every caller, whatever else is
+    named."""
+    with pytest.raises((TypeError, ValueError), match=r"name a condition|is a setting missing"):
+        claims_of(roles=["reader"], scp="read").require(**nothing)
 
 
 def test_claims_can_be_copied_and_not_pickled() -> None:
@@ -479,24 +482,32 @@ def test_claims_can_be_copied_and_not_pickled() -> None:
 
 
 def test_require() -> None:
-    """All that is named must be there; the code says what was missing, and a framework answers 403."""
-    claims = claims_of(roles=["reader"], scp="read write", groups=["g1"])
-    claims.require(role="reader", scope="write", group="g1")
-    for wanted, code in (
+    """All that is named must be there; the code says what was missing, and a framework answers 403. A whole
+    requirement is accepted, too (tests/unit/test_require.py)."""
+    claims = claims_of(roles=["reader"], scp="read write", groups=[GROUP], idtyp=ABSENT)
+    other = GROUP.replace("a", "b")
+    claims.require(role="reader", scope="write", group=GROUP)
+    claims.require(Require(role="writer") | Require(scope="read"))
+    claims.require(any_of=[Require(role="writer"), Require(scope="read")])
+    wanted: tuple[tuple[dict[str, Any], str], ...] = (
         ({"role": "writer"}, "role_missing"),
         ({"role": "read"}, "role_missing"),
-        ({"role": ""}, "role_missing"),
-        ({"scope": "read write"}, "scope_missing"),
-        ({"scope": ""}, "scope_missing"),
-        ({"group": "g"}, "group_missing"),
+        ({"scope": "rea"}, "scope_missing"),
+        ({"group": other}, "group_missing"),
         ({"role": "reader", "scope": "admin"}, "scope_missing"),
-        ({"role": "reader", "scope": "read", "group": "g2"}, "group_missing"),
-    ):
+        ({"role": "reader", "scope": "read", "group": other}, "group_missing"),
+        ({"any_of": [Require(role="writer"), Require(scope="admin")]}, "role_missing"),
+    )
+    for conditions, code in wanted:
         with pytest.raises(Forbidden) as caught:
-            claims.require(**wanted)
+            claims.require(**conditions)
         assert caught.value.code == code
     with pytest.raises(TypeError):
-        claims.require("reader")  # type: ignore[call-arg]
+        claims.require(Require(role="reader"), role="reader")
+    with pytest.raises(TypeError):
+        claims.require(role="reader", user=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        claims.require("reader")  # type: ignore[arg-type]
 
 
 def test_claims_are_a_mapping() -> None:

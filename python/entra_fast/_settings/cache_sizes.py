@@ -32,7 +32,8 @@ def cache_settings(read: Reader, workers: int, memory_limit: int | None) -> Cach
     token_bytes, verified_bytes = read.explicit(tokens), read.explicit(verified)
     if memory_limit is not None:
         room = max(0, memory_limit - idle_bytes(workers))
-        _check_fit({tokens.name: token_bytes, verified.name: verified_bytes}, room, memory_limit)
+        with read.reporting():
+            _check_fit({tokens.name: token_bytes, verified.name: verified_bytes}, room, memory_limit)
         free = (room - (token_bytes or 0) - (verified_bytes or 0)) * 3 // 4
         # In the proportion of the defaults, unless the other one has its size already.
         for_tokens = free if verified_bytes is not None else free * 2 // 3

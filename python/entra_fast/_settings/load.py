@@ -38,7 +38,7 @@ _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCI
 _SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS = 0.9
-_ROOT = Path("/")
+ROOT = Path("/")
 _OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
 """Switches of providers that Texas has, and this sidecar has not."""
 _NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
@@ -67,7 +67,7 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         *,
-        root: Path = _ROOT,
+        root: Path = ROOT,
     ) -> Settings:
         """Read and check all settings.
 
@@ -80,7 +80,36 @@ class Settings:
         Raises:
             ConfigurationError: with the setting's name; its message never contains the value of a secret.
         """
-        read = settings_reader(environ, directory)
+        return cls._read(settings_reader(environ, directory), root)
+
+    @classmethod
+    def examined(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        root: Path = ROOT,
+    ) -> tuple[Settings, list[ConfigurationError]]:
+        """All settings with everything that is wrong with them, where `from_environment` raises the first
+        problem. A setting that is wrong has its default here: do not serve with it.
+
+        Args:
+            environ: as for `from_environment`.
+            directory: as for `from_environment`.
+            root: as for `from_environment`.
+        """
+        problems: list[ConfigurationError] = []
+        try:
+            read = settings_reader(environ, directory, problems)
+        except ConfigurationError as error:
+            # What the directory holds is not known, so nothing can be said to be missing.
+            read = Reader(os.environ if environ is None else environ, None, problems)
+            settings = cls._read(read, root)
+            return settings, [error, *(each for each in problems if each.code != "setting_missing")]
+        return cls._read(read, root), problems
+
+    @classmethod
+    def _read(cls, read: Reader, root: Path) -> Settings:
         server = _server_settings(read)
         return cls(
             server=server,
@@ -92,8 +121,15 @@ class Settings:
         )
 
 
-def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Reader:
+def settings_reader(
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    problems: list[ConfigurationError] | None = None,
+) -> Reader:
     """A reader of an environment and of the directory that holds settings as files.
+
+    Args:
+        problems: see `Reader`.
 
     Raises:
         ConfigurationError: ENTRA_FAST_SETTINGS_DIRECTORY is not a directory.
@@ -104,7 +140,7 @@ def settings_reader(environ: Mapping[str, str] | None = None, directory: Path | 
         directory = Reader(environment, None).get(row)
         if environment.get(row.name) and not directory.is_dir():
             raise ConfigurationError("setting_invalid", f"{row.name} must be an existing directory", row.name)
-    return Reader(environment, directory)
+    return Reader(environment, directory, problems)
 
 
 def provider_client_settings(
@@ -138,8 +174,10 @@ def _server_settings(read: Reader) -> ServerSettings:
     address = read.get(catalogue.BIND_ADDRESS)
     probe = read.get(catalogue.PROBE_BIND_ADDRESS)
     if probe is not None and probe == address and probe.port != 0:
-        raise ConfigurationError(
-            "setting_invalid", "PROBE_BIND_ADDRESS must differ from BIND_ADDRESS", "PROBE_BIND_ADDRESS"
+        read.refuse(
+            ConfigurationError(
+                "setting_invalid", "PROBE_BIND_ADDRESS must differ from BIND_ADDRESS", "PROBE_BIND_ADDRESS"
+            )
         )
     return ServerSettings(
         host=address.host,
@@ -165,30 +203,45 @@ def _workers(read: Reader) -> int:
     workers = read.get(catalogue.WORKERS)
     if workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
         message = "ENTRA_FAST_WORKERS must be 1: several workers need SO_REUSEPORT, which this system lacks"
-        raise ConfigurationError("setting_invalid", message, "ENTRA_FAST_WORKERS")
+        read.refuse(ConfigurationError("setting_invalid", message, "ENTRA_FAST_WORKERS"))
     return workers
 
 
 def _outbound_settings(read: Reader) -> OutboundSettings:
     ca_bundle = read.get(catalogue.CA_BUNDLE)
     if ca_bundle is not None:
-        import ssl  # noqa: PLC0415 - needed only if there is a bundle, and slow to import
-
-        try:
-            ssl.create_default_context(cafile=ca_bundle)
-        except (OSError, ssl.SSLError):
-            name = catalogue.CA_BUNDLE.name
-            raise ConfigurationError(
-                "setting_invalid", f"{name} must name a readable PEM file with CA certificates", name
-            ) from None
+        with read.reporting():
+            _check_ca_bundle(ca_bundle)
     return OutboundSettings(
         connect_timeout=read.get(catalogue.HTTP_CONNECT_TIMEOUT),
         read_timeout=read.get(catalogue.HTTP_READ_TIMEOUT),
         overall_timeout=read.get(catalogue.HTTP_OVERALL_TIMEOUT),
         max_retries=read.get(catalogue.HTTP_MAX_RETRIES),
         ca_bundle=None if ca_bundle is None else str(ca_bundle),
-        proxies=proxies_from(read.environ),
+        proxies=_proxies(read),
     )
+
+
+def _check_ca_bundle(path: Path) -> None:
+    import ssl  # noqa: PLC0415 - needed only if there is a bundle, and slow to import
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError):
+        name = catalogue.CA_BUNDLE.name
+        raise ConfigurationError(
+            "setting_invalid", f"{name} must name a readable PEM file with CA certificates", name
+        ) from None
+
+
+def _proxies(read: Reader) -> dict[str, str]:
+    proxies: dict[str, str] = {}
+    for name in ("https_proxy", "http_proxy", "no_proxy"):  # one at a time: each may be wrong
+        with read.reporting():
+            proxies |= proxies_from(
+                {key: value for key, value in read.environ.items() if key.lower() == name}
+            )
+    return proxies
 
 
 def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
@@ -200,11 +253,14 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
     if key is None and key_file is not None:
         key = Secret(catalogue.REDIS_KEY_FILE.name, path=key_file)
     if key is None:
-        raise missing(
-            catalogue.REDIS_KEY,
-            f" or {catalogue.REDIS_KEY_FILE.name} must be set, so that tokens are encrypted before they are "
-            "sent to Redis",
+        read.refuse(
+            missing(
+                catalogue.REDIS_KEY,
+                f" or {catalogue.REDIS_KEY_FILE.name} must be set, so that tokens are encrypted before they "
+                "are sent to Redis",
+            )
         )
+        return None
     settings = SharedCacheSettings(
         url=url,
         key=key,
@@ -213,11 +269,12 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
         timeout=timeout,
         connect_timeout=connect_timeout,
     )
-    settings.location()
-    settings.encryption_key()
+    for check in (settings.location, settings.encryption_key):
+        with read.reporting():
+            check()
     if (package := _extras.absent("redis")) is not None:
         message = _extras.sentence("redis", package, url.setting)
-        raise ConfigurationError("setting_invalid", message, url.setting)
+        read.refuse(ConfigurationError("setting_invalid", message, url.setting))
     return settings
 
 
@@ -236,14 +293,17 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
         others = {read.environ.get(name) for name in _OTHER_PROVIDERS}
         if "false" in others and "true" not in others:
             return None  # whoever says it of other providers has not forgotten to configure this one
-        raise missing(
-            catalogue.AZURE_APP_CLIENT_ID,
-            " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, "
-            "or AZURE_ENABLED=false to start without a provider",
+        read.refuse(
+            missing(
+                catalogue.AZURE_APP_CLIENT_ID,
+                " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with "
+                "AZURE_CLIENT_ID, or AZURE_ENABLED=false to start without a provider",
+            )
         )
+        return None
     client_id = read.get(catalogue.AZURE_APP_CLIENT_ID)
     if client_id is None:
-        raise missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true")
+        read.refuse(missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true"))
     tenant_id = read.get(catalogue.AZURE_APP_TENANT_ID) or ""
     issuer = read.get(catalogue.AZURE_OPENID_CONFIG_ISSUER)
     well_known_url = read.get(catalogue.AZURE_APP_WELL_KNOWN_URL)
@@ -251,15 +311,17 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
     token_endpoint = read.get(catalogue.AZURE_OPENID_CONFIG_TOKEN_ENDPOINT)
     if well_known_url is None and not (issuer and jwks_uri and token_endpoint):
         if not tenant_id:
-            raise missing(
-                catalogue.AZURE_APP_WELL_KNOWN_URL,
-                " must be set (or AZURE_APP_TENANT_ID, or all of AZURE_OPENID_CONFIG_ISSUER, _JWKS_URI and "
-                "_TOKEN_ENDPOINT)",
+            read.refuse(
+                missing(
+                    catalogue.AZURE_APP_WELL_KNOWN_URL,
+                    " must be set (or AZURE_APP_TENANT_ID, or all of AZURE_OPENID_CONFIG_ISSUER, _JWKS_URI "
+                    "and _TOKEN_ENDPOINT)",
+                )
             )
         authority = read.get(catalogue.AZURE_AUTHORITY_HOST)
         well_known_url = f"{authority}/{tenant_id}/v2.0/.well-known/openid-configuration"
     return ProviderSettings(
-        client_id=client_id,
+        client_id=client_id or "",
         tenant_id=tenant_id,
         well_known_url=well_known_url,
         issuer=issuer,
@@ -274,9 +336,10 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
 
 def _credential_settings(read: Reader) -> CredentialSettings:
     for row in (catalogue.AZURE_APP_JWK, catalogue.AZURE_APP_NEXT_JWK):
-        secret = read.secret(row)
-        if secret is not None:
-            signing_key(secret.setting, secret.reveal())
+        with read.reporting(row):
+            secret = read.secret(row)
+            if secret is not None:
+                signing_key(secret.setting, secret.reveal())
     jwk, client_secret = read.secret(catalogue.AZURE_APP_JWK), read.secret(catalogue.AZURE_APP_CLIENT_SECRET)
     federated_token = _file(read, catalogue.AZURE_FEDERATED_TOKEN_FILE)
     if not (jwk or federated_token or client_secret):
@@ -290,10 +353,12 @@ def _credential_settings(read: Reader) -> CredentialSettings:
         next_client_secret=read.successor(catalogue.AZURE_APP_NEXT_CLIENT_SECRET, client_secret),
     )
     if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
-        raise missing(
-            catalogue.AZURE_APP_JWK,
-            ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH must "
-            "be set",
+        read.refuse(
+            missing(
+                catalogue.AZURE_APP_JWK,
+                ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH "
+                "must be set",
+            )
         )
     return credentials
 

@@ -6,7 +6,8 @@ setting as the user wrote it. What must never be here: the meaning of a setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,18 +36,27 @@ class Reader:
     Attributes:
         environ: the environment.
         ignored: settings of Texas without a usable value that were read, with what they must be.
+        problems: collects what is wrong, in the order in which it is found; None where the first problem is
+            raised.
     """
 
-    def __init__(self, environ: Mapping[str, str], directory: Path | None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        directory: Path | None,
+        problems: list[ConfigurationError] | None = None,
+    ) -> None:
         self.environ = environ
         self.ignored: list[str] = []
+        self.problems = problems
+        self._wrong: set[str] = set()
         self._directory = directory if directory is not None and directory.is_dir() else None
 
     def get(self, setting: Setting[V, D]) -> V | D:
         """A setting's value; its default if the setting is unset. An empty text counts as unset.
 
         Raises:
-            ConfigurationError: code `setting_invalid` or `setting_unreadable`.
+            ConfigurationError: code `setting_invalid` or `setting_unreadable`, unless problems are collected.
         """
         value = self.explicit(setting)
         return setting.default if value is None else value
@@ -55,24 +65,49 @@ class Reader:
         """A setting's value if it is set.
 
         Raises:
-            ConfigurationError: code `setting_invalid` or `setting_unreadable`.
+            ConfigurationError: as for `get`.
         """
         for name in (setting.name, *setting.aliases):
-            text = self._text(name)
-            if text:
-                try:
-                    return setting.parse(text)
-                except Unsuitable as problem:
-                    if not name.startswith(TEXAS):
-                        raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
-                    if (value := setting.nearest(text)) is not None:
-                        return value
-                    self.ignored.append(f"{name} ({problem})")
+            with self.reporting(setting):
+                text = self._text(name)
+                if text:
+                    try:
+                        return setting.parse(text)
+                    except Unsuitable as problem:
+                        if not name.startswith(TEXAS):
+                            raise ConfigurationError("setting_invalid", f"{name} {problem}", name) from None
+                        if (value := setting.nearest(text)) is not None:
+                            return value
+                        self.ignored.append(f"{name} ({problem})")
         return None
+
+    def refuse(self, error: ConfigurationError, setting: Setting[Any, Any] | None = None) -> None:
+        """Raise the error, or collect it where problems are collected: then the setting counts as unset. What
+        follows from a setting that is already known to be wrong is not collected.
+
+        Args:
+            setting: that is wrong, where the error may name it by an alias.
+        """
+        if self.problems is None:
+            raise error
+        name = error.setting if setting is None else setting.name
+        if name not in self._wrong:
+            self._wrong.add(name)
+            self.problems.append(error)
+
+    @contextlib.contextmanager
+    def reporting(self, setting: Setting[Any, Any] | None = None) -> Iterator[None]:
+        """Pass a ConfigurationError of the block to `refuse`."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self.refuse(error, setting)
 
     def names(self, setting: Setting[Any, Any]) -> bool:
         """Whether the setting is set under its own name; other names do not count."""
-        return bool(self._text(setting.name))
+        with self.reporting(setting):
+            return bool(self._text(setting.name))
+        return True  # it is there, and cannot be read
 
     def secret(self, setting: SecretText[None]) -> Secret | None:
         """A secret, which is re-read at each use if it comes from a file; None if it is unset."""
@@ -81,8 +116,9 @@ class Reader:
             if value:
                 return Secret(name, value)
             path = self._file(name)
-            if path is not None and read_setting_file(path, name):
-                return Secret(name, path=path)
+            with self.reporting(setting):
+                if path is not None and read_setting_file(path, name):
+                    return Secret(name, path=path)
         return None
 
     def successor(self, setting: SecretText[None], current: Secret | None) -> Secret | None:

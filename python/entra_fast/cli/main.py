@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from entra_fast.cli import emulator_tools, servers, sidecar_client, token_tools
+from entra_fast.cli.doctor import command as doctor
 from entra_fast.cli.terminal import (
     INTERRUPTED,
     OK,
@@ -27,6 +28,7 @@ from entra_fast.cli.terminal import (
     Run,
     discard_output,
     fail,
+    print_json,
     reason,
 )
 from entra_fast.errors import ConfigurationError, EntraFastError, Forbidden, InvalidToken
@@ -49,9 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given:
         parser.print_help(sys.stderr)
         return USAGE
-    arguments, unknown = parser.parse_known_args(given)
-    if unknown:
-        _refuse_unknown(arguments.parser, unknown)
+    try:
+        arguments, unknown = parser.parse_known_args(given)
+        if unknown:
+            _refuse_unknown(arguments.parser, unknown)
+    except _UsageError as error:
+        if "--json" in given:
+            _print_error("usage", str(error))
+        error.parser.print_usage(sys.stderr)
+        error.parser.exit(USAGE, f"{error.parser.prog}: error: {error}\n")
     try:
         status = _run(arguments.run, arguments)
         sys.stdout.flush()
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(run: Run, arguments: argparse.Namespace) -> int:
     try:
-        return run(arguments)
+        return _with_json_errors(run, arguments)
     except (InvalidToken, Forbidden) as error:
         return fail(REFUSED, str(error))
     except ConfigurationError as error:
@@ -79,6 +87,20 @@ def _run(run: Run, arguments: argparse.Namespace) -> int:
         return fail(UNAVAILABLE, str(error))
     except CommandError as error:
         return fail(error.status, str(error))
+
+
+def _with_json_errors(run: Run, arguments: argparse.Namespace) -> int:
+    """Run the command. With --json, an error is an object on standard output as well."""
+    try:
+        return run(arguments)
+    except (EntraFastError, CommandError) as error:
+        if getattr(arguments, "json", False):
+            _print_error(error.code if isinstance(error, EntraFastError) else "command_failed", str(error))
+        raise
+
+
+def _print_error(code: str, message: str) -> None:
+    print_json({"error": {"code": code, "message": message}})
 
 
 def _prepare_streams() -> None:
@@ -100,6 +122,21 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> 
     parser.error(f"unrecognized arguments: {' '.join(hints)}")
 
 
+class _UsageError(Exception):
+    """A wrong command line, and the parser that has found it."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `main` how an error is shown."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(self, message)
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps descriptions and examples as they are written, with room for the longest command's name."""
 
@@ -119,7 +156,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="entra-fast",
         description="Validate Entra ID tokens, serve tokens to NAIS applications, and run a local Entra ID\n"
         "for development.",
@@ -147,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, parser=added)
         return added
 
-    for module in (servers, token_tools, sidecar_client, emulator_tools):
+    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools):
         module.add_commands(add_command)
     return parser
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from entra_fast.cli.terminal import USAGE, CommandError
 
 
 def add_manifest_options(parser: argparse.ArgumentParser) -> None:
@@ -21,3 +24,24 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="users and groups (default: directory.yaml next to the manifests, or the packaged example)",
     )
+
+
+def add_settings_option(parser: argparse.ArgumentParser) -> None:
+    """Where files with settings are."""
+    parser.add_argument(
+        "--settings",
+        metavar="DIR",
+        help="directory with files for settings that are not in the environment (default: "
+        "$ENTRA_FAST_SETTINGS_DIRECTORY, or /var/run/secrets/nais.io/azure)",
+    )
+
+
+def settings_directory(given: str | None) -> Path | None:
+    """The directory of --settings; None leaves the choice to the settings themselves.
+
+    Raises:
+        CommandError: it is no directory.
+    """
+    if given is not None and not Path(given).is_dir():
+        raise CommandError(USAGE, f"--settings: '{given}' is not a directory")
+    return None if given is None else Path(given)

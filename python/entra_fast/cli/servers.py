@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from pathlib import Path
 
 from entra_fast import _extras
-from entra_fast.cli.options import add_manifest_options
+from entra_fast.cli.options import add_manifest_options, add_settings_option, settings_directory
 from entra_fast.cli.terminal import OK, USAGE, AddCommand, CommandError
 
 
@@ -34,6 +33,13 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        from entra_fast.cli.doctor import command
+
+        environ, directory = _sidecar_environment(arguments), settings_directory(arguments.settings)
+        return command.run(environ, directory, as_json=arguments.json)
+    if arguments.json:
+        raise CommandError(USAGE, "--json needs --check")
     _extras.need("server")
     # Until the sidecar handles signals itself, there is nothing to drain. As PID 1, a process without a
     # handler would ignore SIGTERM (signal(7)).
@@ -48,9 +54,16 @@ def _run_sidecar(arguments: argparse.Namespace) -> int:
     from entra_fast.sidecar.process.aiohttp_import import import_aiohttp
 
     import_aiohttp()
-    from entra_fast._settings import catalogue
     from entra_fast._settings.load import Settings
     from entra_fast.sidecar.process import single
+
+    directory = settings_directory(arguments.settings)
+    return single.run(Settings.from_environment(_sidecar_environment(arguments), directory))
+
+
+def _sidecar_environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """The environment, with the options in place of the variables."""
+    from entra_fast._settings import catalogue
 
     environ = dict(os.environ)
     for setting, value in (
@@ -61,7 +74,7 @@ def _run_sidecar(arguments: argparse.Namespace) -> int:
     ):
         if value:
             environ[setting.name] = value
-    return single.run(Settings.from_environment(environ, _settings_directory(arguments.settings)))
+    return environ
 
 
 def _emulator(arguments: argparse.Namespace) -> int:
@@ -95,15 +108,8 @@ def _token_generator(arguments: argparse.Namespace) -> int:
     ):
         if value:
             environ[name] = value
-    settings = generator.GeneratorSettings.from_environment(environ, _settings_directory(arguments.settings))
+    settings = generator.GeneratorSettings.from_environment(environ, settings_directory(arguments.settings))
     return generator.run(settings)
-
-
-def _settings_directory(given: str | None) -> Path | None:
-    """The directory of --settings; None leaves the choice to the settings themselves."""
-    if given is not None and not Path(given).is_dir():
-        raise CommandError(USAGE, f"--settings: '{given}' is not a directory")
-    return None if given is None else Path(given)
 
 
 def _port(text: str) -> int:
@@ -174,11 +180,16 @@ names in a directory; docs/settings.md lists them.
 examples:
   BIND_ADDRESS=127.0.0.1:7164 PROBE_BIND_ADDRESS=0.0.0.0:7165 entra-fast serve
   entra-fast serve --settings /var/run/secrets/nais.io/azure
+  entra-fast serve --check     # what is wrong? like entra-fast doctor
 
 SIGTERM finishes the requests in progress and exits with 0; a second signal stops at once.
 """,
     )
-    _add_settings_option(parser)
+    add_settings_option(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="do not serve: check everything that the sidecar needs, and exit"
+    )
+    parser.add_argument("--json", action="store_true", help="with --check: print one JSON object")
     overrides = parser.add_argument_group("options that take precedence over settings")
     overrides.add_argument(
         "--bind", metavar="HOST:PORT", help="address of the API: BIND_ADDRESS (default: 127.0.0.1:3000)"
@@ -262,7 +273,7 @@ example:
   TOKEN_GENERATOR_URL=https://token-generator.example entra-fast token-generator --bind 0.0.0.0:8080
 """,
     )
-    _add_settings_option(parser)
+    add_settings_option(parser)
     overrides = parser.add_argument_group("options that take precedence over settings")
     overrides.add_argument("--bind", metavar="HOST:PORT", help="address to listen on: BIND_ADDRESS")
     overrides.add_argument("--url", help="address that browsers use: TOKEN_GENERATOR_URL")
@@ -283,13 +294,4 @@ def _add_tls_option(parser: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help="serve the local Entra ID over https, with a certificate authority stored in DIR "
         "(default: a directory in the user's cache); prints how to trust it",
-    )
-
-
-def _add_settings_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--settings",
-        metavar="DIR",
-        help="directory with files for settings that are not in the environment (default: "
-        "$ENTRA_FAST_SETTINGS_DIRECTORY, or /var/run/secrets/nais.io/azure)",
     )

@@ -8,17 +8,16 @@ use std::sync::Arc;
 use entra_core::error::Error;
 use entra_core::jose::json::{Kind, Value};
 use entra_core::jose::token::{Compact, MAX_TOKEN_BYTES, decode_header};
-use entra_core::validate::claims::{Agent as CoreAgent, Claims as CoreClaims, Lacking, Required};
+use entra_core::validate::claims::{Agent as CoreAgent, Claims as CoreClaims};
 use entra_core::validate::verify::{Verified, unverified_issuer as issuer_of};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
 use crate::recurring::claims_to_dict;
 use crate::{refusal, token_argument};
-
-pyo3::import_exception!(entra_fast.errors, Forbidden);
 
 /// The claims of a verified token: a read-only mapping, with typed helpers.
 #[pyclass(frozen, mapping, module = "entra_fast._native")]
@@ -162,14 +161,18 @@ impl Claims {
         self.claims().agent().map(Agent)
     }
 
-    /// Raise Forbidden unless the token has everything that is named: a role, a scope, a group. Naming none is a
-    /// `TypeError`: a name that is None because a setting is missing must not admit every token.
-    #[pyo3(signature = (*, role = None, scope = None, group = None))]
-    fn require(&self, role: Option<&str>, scope: Option<&str>, group: Option<&str>) -> PyResult<()> {
-        let required = Required::new(role, scope, group)
-            .ok_or_else(|| PyTypeError::new_err("require() needs a role, a scope or a group"))?;
-        let forbidden = |lacking: Lacking<'_>| Forbidden::new_err((lacking.code(), lacking.to_string()));
-        self.claims().require(required).map_err(forbidden)
+    /// Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as `role="reader"`
+    /// or `any_of=[...]`. Naming none, or a value that is None because a setting is missing, is a `TypeError`: it must
+    /// not admit every token.
+    #[pyo3(signature = (requirement = None, /, **conditions))]
+    fn require(
+        slf: &Bound<'_, Self>,
+        requirement: Option<&Bound<'_, PyAny>>,
+        conditions: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let check = CHECK.import(slf.py(), "entra_fast.require", "check_claims")?;
+        check.call((slf, requirement), conditions).map(drop)
     }
 
     /// All claims as a new dict.
@@ -337,6 +340,13 @@ fn unverified_claims<'py>(py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResul
     to_python(py, claims.map_err(|error: Error| refusal(&error))?.root())
 }
 
+/// The agent identity in claims that somebody else has verified, or nobody: their JSON text.
+#[pyfunction]
+fn unverified_agent(claims: &str) -> PyResult<Option<Agent>> {
+    let claims = CoreClaims::dangerous_from_text(claims).map_err(|error| refusal(&error))?;
+    Ok(claims.agent().map(Agent))
+}
+
 /// The issuer that a token names, not verified: it only chooses who verifies the token.
 #[pyfunction]
 fn unverified_issuer(token: &Bound<'_, PyAny>, max_token_bytes: usize) -> PyResult<String> {
@@ -350,5 +360,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     PyMapping::register::<Claims>(module.py())?;
     module.add_function(wrap_pyfunction!(unverified_header, module)?)?;
     module.add_function(wrap_pyfunction!(unverified_claims, module)?)?;
+    module.add_function(wrap_pyfunction!(unverified_agent, module)?)?;
     module.add_function(wrap_pyfunction!(unverified_issuer, module)?)
 }

@@ -17,6 +17,7 @@ from support.process import inherited
 COMMANDS = (
     "dev",
     "serve",
+    "doctor",
     "emulator",
     "token-generator",
     "validate",

@@ -146,6 +146,7 @@ async def test_single_page_applications_are_public_clients(entra: Caller) -> Non
     path = f"/{entra.tenant_id('spa')}/oauth2/v2.0/token"
     own = await entra.request("OPTIONS", path, headers={"Origin": "http://localhost:3002"})
     assert own.headers["Access-Control-Allow-Origin"] == "http://localhost:3002"
+    assert "x-requested-with" in own.headers["Access-Control-Allow-Headers"], "Swagger UI sends it"
     foreign = await entra.request("OPTIONS", path, headers={"Origin": "http://localhost:9999"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
 

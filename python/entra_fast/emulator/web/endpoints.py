@@ -266,7 +266,7 @@ def _cross_origin_headers(request: web.Request) -> dict[str, str]:
         "Access-Control-Allow-Methods": "POST, OPTIONS",
         "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, x-client-ver, "
         "x-client-os, x-client-cpu, x-client-current-telemetry, x-client-last-telemetry, "
-        "x-ms-lib-capability",
+        "x-ms-lib-capability, x-requested-with",  # the last one: Swagger UI
         "Access-Control-Max-Age": "600",
         "Vary": "Origin",
     }

@@ -1,11 +1,11 @@
-//! The claims of a token: the payload's own text, the few values that are checked, and what callers may require of
-//! them.
+//! The claims of a token: the payload's own text, and the few values that are checked.
 //!
-//! One parse feeds both what is checked and what is handed out. [`Claims`] are only made by verifying, so they can be
-//! trusted; the one exception has danger in its name. Does not belong here: the checks of the policy (`verify`).
+//! One parse feeds both what is checked and what is handed out. [`Claims`] are made by verifying, so they can be trusted;
+//! the
+//! one exception has danger in its name. Does not belong here: the checks of the policy (`verify`), and what a
+//! service requires of a verified token (`require.py`).
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::error::Error;
 use crate::jose::base64url;
@@ -56,6 +56,10 @@ impl Claims {
     pub(crate) fn decode(segment: &[u8]) -> Result<Self, Error> {
         let text = base64url::decode(segment)
             .map_err(|_| Error::NotAJwt { expected: "a base64url payload", found: "other characters" })?;
+        Self::parse(text)
+    }
+
+    fn parse(text: Vec<u8>) -> Result<Self, Error> {
         let document = Document::parse(text).map_err(|error| Error::ClaimsNotAnObject { found: error.reason() })?;
         if document.root().kind() == Kind::Object {
             let has_active = document.root().get("active").is_some();
@@ -71,6 +75,14 @@ impl Claims {
     /// [`Error::NotAJwt`] or [`Error::ClaimsNotAnObject`].
     pub fn dangerous_unverified(segment: &[u8]) -> Result<Self, Error> {
         Self::decode(segment)
+    }
+
+    /// Claims that somebody else has verified, or nobody: their JSON text.
+    ///
+    /// # Errors
+    /// [`Error::ClaimsNotAnObject`].
+    pub fn dangerous_from_text(text: &str) -> Result<Self, Error> {
+        Self::parse(text.as_bytes().to_vec())
     }
 
     /// The claims' JSON text, exactly as it was signed.
@@ -148,89 +160,10 @@ impl Claims {
         named || self.get("hasgroups").is_some_and(|has| has.kind() == Kind::Bool(true))
     }
 
-    /// Check that the token has everything that is required.
-    ///
-    /// # Errors
-    /// The first thing that it lacks.
-    pub fn require<'r>(&self, required: Required<'r>) -> Result<(), Lacking<'r>> {
-        if let Some(role) = required.role
-            && !self.strings("roles").any(|own| own == role)
-        {
-            return Err(Lacking::Role(role));
-        }
-        if let Some(scope) = required.scope
-            && !self.scopes().iter().any(|own| own == scope)
-        {
-            return Err(Lacking::Scope(scope));
-        }
-        if let Some(group) = required.group
-            && !self.strings("groups").any(|own| own == group)
-        {
-            return Err(if self.has_groups_overage() { Lacking::Groups(group) } else { Lacking::Group(group) });
-        }
-        Ok(())
-    }
-
     /// How many bytes the claims occupy on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.document.heap_bytes()
-    }
-}
-
-/// What [`Claims::require`] asks for: at least one of the three.
-#[derive(Debug, Clone, Copy)]
-pub struct Required<'r> {
-    role: Option<&'r str>,
-    scope: Option<&'r str>,
-    group: Option<&'r str>,
-}
-
-impl<'r> Required<'r> {
-    /// None if nothing is required: a name that is absent because a setting is missing must not allow every token.
-    #[must_use]
-    pub const fn new(role: Option<&'r str>, scope: Option<&'r str>, group: Option<&'r str>) -> Option<Self> {
-        if role.is_none() && scope.is_none() && group.is_none() { None } else { Some(Self { role, scope, group }) }
-    }
-}
-
-/// What a verified token lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lacking<'r> {
-    /// An application role (`roles`).
-    Role(&'r str),
-    /// A delegated permission (`scp`).
-    Scope(&'r str),
-    /// A group (`groups`).
-    Group(&'r str),
-    /// A group that it cannot show, because Entra ID left out all of them.
-    Groups(&'r str),
-}
-
-impl Lacking<'_> {
-    /// The stable code.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Role(_) => "role_missing",
-            Self::Scope(_) => "scope_missing",
-            Self::Group(_) => "group_missing",
-            Self::Groups(_) => "groups_overage",
-        }
-    }
-}
-
-impl fmt::Display for Lacking<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Role(role) => write!(f, "token lacks the role '{role}'"),
-            Self::Scope(scope) => write!(f, "token lacks the scope '{scope}'"),
-            Self::Group(group) => write!(f, "token lacks the group '{group}'"),
-            Self::Groups(group) => write!(
-                f,
-                "token leaves its groups out because there are too many, so it cannot show the group '{group}'"
-            ),
-        }
     }
 }
 
@@ -250,34 +183,6 @@ pub(crate) fn numeric_date(name: &'static str, value: Value<'_>) -> Result<f64, 
 mod tests {
     use super::*;
     use crate::jose::base64url::encode;
-
-    #[test]
-    fn what_a_token_lacks_is_named() {
-        let claims = |text: &str| Claims::decode(encode(text.as_bytes()).as_bytes()).unwrap();
-        let user = claims(r#"{"roles":["r"],"scp":"s t","groups":["g"]}"#);
-        let many = claims(r#"{"_claim_names":{"groups":"src1"}}"#);
-        let require = |claims: &Claims, role, scope, group| {
-            claims
-                .require(Required::new(role, scope, group).unwrap())
-                .map_err(|lacking| (lacking.code(), lacking.to_string()))
-        };
-        let refused = |code, sentence: &str| Err((code, sentence.to_owned()));
-        assert_eq!(require(&user, Some("r"), Some("t"), Some("g")), Ok(()));
-        assert_eq!(require(&user, Some("R"), Some("x"), None), refused("role_missing", "token lacks the role 'R'"));
-        assert_eq!(
-            require(&user, Some("r"), Some("s t"), None),
-            refused("scope_missing", "token lacks the scope 's t'")
-        );
-        assert_eq!(require(&user, None, None, Some("h")), refused("group_missing", "token lacks the group 'h'"));
-        assert_eq!(
-            require(&many, None, None, Some("g")),
-            refused(
-                "groups_overage",
-                "token leaves its groups out because there are too many, so it cannot show the group 'g'"
-            )
-        );
-        assert!(Required::new(None, None, None).is_none());
-    }
 
     #[test]
     fn an_agent_is_told_by_its_kind_or_its_blueprint() {
