@@ -84,6 +84,21 @@ def test_on_behalf_of(entra: Served) -> None:
     assert silent["token_source"] == "cache"
 
 
+@pytest.mark.parametrize("scope", ["User.Read", "user.read", "https://graph.microsoft.com/.default"])
+def test_microsoft_graph(entra: Served, scope: str) -> None:
+    """A token for Graph on behalf of the user works there; MSAL finds it in its cache in any spelling."""
+    app = client(entra)
+    result = app.acquire_token_on_behalf_of(entra.user_token("ada"), [scope])
+    assert "error" not in result, result
+    bearer = {"Authorization": f"Bearer {result['access_token']}"}
+    me = requests.get(f"{entra.base_url}/v1.0/me", headers=bearer, timeout=10).json()
+    assert me["userPrincipalName"] == "ada@trygdeetaten.no"
+    (account,) = app.get_accounts()
+    silent = app.acquire_token_silent([scope], account)
+    assert silent is not None
+    assert silent["token_source"] == "cache"
+
+
 def test_on_behalf_of_a_user_who_is_not_admitted(entra: Served) -> None:
     """AADSTS50105."""
     result = client(entra).acquire_token_on_behalf_of(entra.user_token("ola"), [SCOPE_B])
