@@ -221,13 +221,13 @@ def admit(request: HttpRequest, requirement: Require | None = None) -> None:
     guarding.begin()
     verified = getattr(request, "entra", None)
     if not isinstance(verified, Verified):
-        verified = Verified(guarding.admit(_incoming(request), requirement))
+        verified = Verified(guarding.admit(incoming_of(request), requirement))
         request.entra = verified  # type: ignore[attr-defined]
         if verified.claims is not None:
             request.csrf_processing_done = True  # type: ignore[attr-defined] # no other site can send the token
         if verified.claims is not None or requirement is None:
             return
-    if requirement is not None and not _incoming(request).preflight:
+    if requirement is not None and not incoming_of(request).preflight:
         guarding.check(verified.claims, requirement, request.path_info)
 
 
@@ -241,7 +241,7 @@ def response(refusal: Refusal, request: HttpRequest) -> HttpResponse:
     return JsonResponse(refusal.body, status=refusal.status, headers=headers)
 
 
-def _incoming(request: HttpRequest) -> Incoming:
+def incoming_of(request: HttpRequest) -> Incoming:
     authorization = request.META.get("HTTP_AUTHORIZATION")
     headers = request.headers
     method = request.method or "GET"

@@ -87,7 +87,7 @@ class EntraIDAuthentication(BaseAuthentication):
         verified = getattr(plain, "entra", None)
         found: Claims | None = verified.claims if isinstance(verified, django.Verified) else None
         if found is None:
-            incoming = django._incoming(plain)
+            incoming = django.incoming_of(plain)
             try:
                 token = guard.read_token(incoming, optional=True)
                 if token is None:
