@@ -332,7 +332,10 @@ def waitress_server(app: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.trigger.pull_trigger(server.close)  # its loop ends when it has no socket left
+        # Its loop ends when it has no socket left. It may be awake already, and close the trigger's pipe
+        # before the trigger is pulled.
+        with suppress(OSError):
+            server.trigger.pull_trigger(server.close)
         thread.join()
         server.task_dispatcher.shutdown()
 
