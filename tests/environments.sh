@@ -30,7 +30,7 @@ for row in "${ENVIRONMENTS[@]}"; do
   extra=$([[ $name == \[* ]] && echo "$name" || true)
   venv=$folder/venv
   "$python" -m venv --clear --without-pip "$venv"
-  # shellcheck disable=SC2086 - several words
+  # shellcheck disable=SC2086 # several words
   "$python" -m pip --python "$venv/bin/python" install --quiet --disable-pip-version-check "$wheel$extra" $packages
   # Away from the sources, so that nothing but the installed package can be imported.
   # shellcheck disable=SC2086
