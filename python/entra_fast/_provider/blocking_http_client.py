@@ -176,14 +176,20 @@ class BlockingHttpClient:
         try:
             if proxy is not None:
                 if proxy.tls:
-                    connection = _TlsConnection(connection, self._tls, proxy.host)
+                    connection = self._secured(connection, proxy.host, route)
                 _open_tunnel(connection, proxy, route)
             if route.tls:
-                connection = _TlsConnection(connection, self._tls, route.host)
+                connection = self._secured(connection, route.host, route)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _secured(self, under: _Connection, host: str, route: Route) -> _Connection:
+        try:
+            return _TlsConnection(under, self._tls, host)
+        except ConnectionResetError:  # closed with our first message unread
+            raise route.handshake_cut_off() from None
 
     def _exchange(
         self, request: HttpRequest, route: Route, connection: _Connection, patience: _Patience

@@ -193,7 +193,10 @@ class HttpClient:
             cause = error.os_error
             if isinstance(cause, socket.gaierror):
                 raise route.not_resolved() from None
-            if isinstance(cause, ConnectionError) and cause.errno is None:
+            # A reset: closed with our first message unread. A port that is closed refuses instead.
+            if (isinstance(cause, ConnectionError) and cause.errno is None) or (
+                route.tls and isinstance(cause, ConnectionResetError)
+            ):
                 raise route.handshake_cut_off() from None
             raise route.not_connected(cause) from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError):
