@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benches.resampling import Ratio, verdict
+from benches.resampling import Ratio, conclusion
 
 COUNT = 1000
 """Tokens that a benchmark goes through."""
@@ -191,7 +191,7 @@ def main() -> int:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
         interval = "" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
         names = f"{row['row']:12} {row['subject']:44} {row['reference']:42}"
-        print(f"{names} {row['ratio']:7.2f} {interval:>16} {target:>7} {verdict(row)}".rstrip())
+        print(f"{names} {row['ratio']:7.2f} {interval:>16} {target:>7} {conclusion(row)}".rstrip())
     print(f"\n{memory['bytes_per_token']} bytes of memory for a cached verification")
     slope = memory["rss_slope_kib_per_10k"]
     print(f"{slope:+.2f} KiB of resident memory for 10,000 further tokens, over {memory['tokens']} tokens")

@@ -54,7 +54,7 @@ class Ratio:
 VERDICTS = {True: "reached", False: "MISSED", None: "undecided"}
 
 
-def verdict(row: dict[str, object]) -> str:
+def conclusion(row: dict[str, object]) -> str:
     """The word for a row of a result file; nothing where there is no target."""
     reached = row["reached"]
     assert reached is None or isinstance(reached, bool)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benches.load.flood import RATE, Outcome
 from benches.load.wrk import Run
-from benches.resampling import Ratio, both, verdict
+from benches.resampling import Ratio, both, conclusion
 
 IDLE_BYTES, START_SECONDS, P99_FACTOR = 60e6, 0.4, 1.1
 MOST_LEFT = 0.97
@@ -264,7 +264,7 @@ def show(table: list[dict[str, Any]]) -> None:
         cpu = _with_interval(row["cpu_ratio"], row["cpu_interval"]) if "cpu_ratio" in row else ""
         share = row.get("subject_figures", {}).get("core_share", "") if row.get("connections") == 64 else ""
         names = f"{row['row']:4} {row['subject']:48} {row['reference']:54}"
-        print(f"{names} {ratio:>22} {cpu:>22} {target:>7} {verdict(row):9} {share}".rstrip())
+        print(f"{names} {ratio:>22} {cpu:>22} {target:>7} {conclusion(row):9} {share}".rstrip())
     if any(row["subject_figures"]["core_share"] < 0.9 for row in table if row.get("connections") == 64):
         print("\nThe machine was busy: the server did not get its whole core with 64 connections.")
 

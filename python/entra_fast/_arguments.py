@@ -324,7 +324,7 @@ def _not_fetched(error: EntraFastError) -> KeysUnavailable:
 
 def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscovery:
     from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
-    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded once something was fetched
 
     if answer.status != 200:
         raise KeysUnavailable("keys_unavailable", f"the discovery document's URL {not_ok(url, answer)}")

@@ -100,7 +100,7 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ByThr
 
 @pytest_asyncio.fixture
 async def host(authority: Authority) -> AsyncIterator[KeyHost]:
-    """A key set on loopback that only the test's authority vouches for."""
+    """A key set on loopback whose certificate only the test's authority has issued."""
     async with KeyHost(authority.server("localhost")) as host:
         yield host
 

@@ -200,7 +200,7 @@ async def test_a_sidecar_without_keys(
 
 
 async def test_a_sidecar_that_is_not_there(kind: Any) -> None:
-    """Is no verdict on the token."""
+    """Says nothing about the token."""
     client = Sidecar(kind("http://127.0.0.1:1/api/v1/introspect"))
     with pytest.raises(KeysUnavailable, match="the sidecar did not introspect the token") as caught:
         await client.introspect("token")

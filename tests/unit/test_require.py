@@ -30,7 +30,7 @@ TOKENX: dict[str, Any] = {
 }
 
 
-def verdict(requirement: Require, **claims: Any) -> str:
+def outcome(requirement: Require, **claims: Any) -> str:
     """`ok`, or the code that a verified token is refused with."""
     try:
         requirement.check(validator().validate(signer().token(**claims)))
@@ -123,7 +123,7 @@ def sentence(requirement: Require, **claims: Any) -> str:
 )
 def test_what_a_token_must_have(requirement: Require, claims: dict[str, Any], expected: str) -> None:
     """A condition holds by the claim of its own, of the expected type; ID tokens meet no requirement."""
-    assert verdict(requirement, **claims) == expected
+    assert outcome(requirement, **claims) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from benches.compare import compared
 from benches.load import report
 from benches.load.wrk import Run
-from benches.resampling import Ratio, verdict
+from benches.resampling import Ratio, conclusion
 
 
 def test_an_interval_contains_the_median_and_narrows_with_more_turns() -> None:
@@ -35,8 +35,8 @@ def test_a_target_is_judged_by_the_whole_interval(
 ) -> None:
     """A median above the target with turns below it proves nothing."""
     assert Ratio.of(turns).reaches(1.1) is reached
-    assert verdict({"target": 1.1, "reached": reached}) == word
-    assert verdict({"target": None, "reached": None}) == ""
+    assert conclusion({"target": 1.1, "reached": reached}) == word
+    assert conclusion({"target": None, "reached": None}) == ""
 
 
 def test_versions_are_compared_by_the_same_interval() -> None:

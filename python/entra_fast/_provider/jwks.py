@@ -92,7 +92,7 @@ def read_key_set(url: str, response: HttpResponse) -> KeySet:
     Raises:
         KeysUnavailable: the status is not 200, or the body has no usable key.
     """
-    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded by whoever fetched
+    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded once something was fetched
 
     if response.status != 200:
         raise KeysUnavailable("keys_unavailable", f"the key set endpoint {not_ok(url, response)}")

@@ -147,7 +147,7 @@ class Authority(Url[D_co]):
         return "URL or host name"
 
     def parse(self, text: str) -> str:
-        # Explicit for super(): a class with slots is made anew, so the short form has the wrong class.
+        # Not super(): a class with slots is created a second time, and the short form has the wrong class.
         url = Url.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
         if url.count("/") != 2 or "?" in url:
             raise Unsuitable("must be the URL of a host without a path, such as https://login.example")

@@ -292,7 +292,7 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
     if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
         others = {read.environ.get(name) for name in _OTHER_PROVIDERS}
         if "false" in others and "true" not in others:
-            return None  # whoever says it of other providers has not forgotten to configure this one
+            return None  # a statement about other providers: this one was not forgotten
         read.refuse(
             missing(
                 catalogue.AZURE_APP_CLIENT_ID,

@@ -38,7 +38,7 @@ __all__ = ["EntraIDAuthentication", "EntraUser", "claims", "needs"]
 
 
 class EntraUser:
-    """`request.user`: whoever the token was issued to. There is no row in the database.
+    """`request.user`: the subject of the token. There is no row in the database.
 
     Attributes:
         claims: those of the token.

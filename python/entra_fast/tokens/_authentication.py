@@ -214,6 +214,6 @@ class Authentication:
 
 def _with_challenge(error: ProviderError, claims: str | None) -> ProviderError:
     """The error with the challenge that the token was requested for, unless the provider has sent its own:
-    whoever can send the user to a login needs it."""
+    a caller that can send the user to a login needs it."""
     details = error.details if claims is None else {"claims": claims, **error.details}
     return ProviderError(error.code, error.message, error.status, error.error, error.retry_after, details)

@@ -226,7 +226,7 @@ class AsyncUserTokens(AsyncAzureCredential):
         )
 
     async def close(self) -> None:
-        """Nothing: the client belongs to whoever made it."""
+        """Nothing: the client belongs to the caller that made it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -455,7 +455,7 @@ class UserTokens(AzureCredential):
         return self._client.on_behalf_of(target, self._subject_token, skip_cache=skip_cache, claims=claims)
 
     def close(self) -> None:
-        """Nothing: the client belongs to whoever made it."""
+        """Nothing: the client belongs to the caller that made it."""
 
     def __enter__(self) -> Self:
         return self
