@@ -15,6 +15,7 @@ __all__ = [
     "ENDPOINT_PATHS",
     "ERROR_CODES",
     "MAX_BODY_BYTES",
+    "MAX_CLAIMS_BYTES",
     "MAX_TOKEN_BYTES",
     "PROVIDERS",
     "AccessLog",
@@ -487,6 +488,9 @@ PROVIDERS: tuple[str, ...]
 
 MAX_BODY_BYTES: int
 """A larger body is refused before it is parsed."""
+
+MAX_CLAIMS_BYTES: int
+"""A larger claims challenge is refused."""
 
 def scope_for(target: str) -> str:
     """The scope that a target means. `<cluster>:<namespace>:<app>` becomes

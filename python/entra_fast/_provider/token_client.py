@@ -40,8 +40,6 @@ from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
 
 MAX_SUBJECT_TOKEN_BYTES = 65_536
-MAX_CLAIMS_BYTES = 8192
-"""Maximum size of a claims challenge."""
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
 
@@ -425,12 +423,13 @@ def _check_claims(claims: str) -> None:
     Raises:
         EntraFastError: code `claims_invalid`.
     """
-    if len(claims) <= MAX_CLAIMS_BYTES:
+    if len(claims) <= _native.MAX_CLAIMS_BYTES:
         with contextlib.suppress(ValueError):
             if isinstance(_native.parse_json(claims), dict):
                 return
     raise EntraFastError(
-        "claims_invalid", f"claims must be a JSON object of at most {MAX_CLAIMS_BYTES} bytes, as a string"
+        "claims_invalid",
+        f"claims must be a JSON object of at most {_native.MAX_CLAIMS_BYTES} bytes, as a string",
     )
 
 

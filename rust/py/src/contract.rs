@@ -1,8 +1,8 @@
 //! The contract of the endpoints for Python: converts in, calls `entra_core::sidecar`'s `contract` and `head`, converts out.
 
 use entra_core::sidecar::contract::{
-    self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES, PROVIDERS,
-    Refusal,
+    self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES,
+    MAX_CLAIMS_BYTES, PROVIDERS, Refusal,
 };
 use entra_core::sidecar::head;
 use pyo3::prelude::*;
@@ -167,6 +167,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add("ENDPOINT_PATHS", paths)?;
     module.add("MAX_BODY_BYTES", MAX_BODY_BYTES)?;
+    module.add("MAX_CLAIMS_BYTES", MAX_CLAIMS_BYTES)?;
     module.add("PROVIDERS", PyTuple::new(module.py(), PROVIDERS)?)?;
     module.add_class::<CallerCheck>()?;
     module.add_function(wrap_pyfunction!(scope_for, module)?)?;
