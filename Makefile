@@ -142,7 +142,7 @@ $(STAMPS)/tools: requirements/dev.txt $(STAMPS)/run
 
 $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@echo '==> Building the extension in release mode (the first time takes minutes)'
-	@VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
+	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
 
 wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, reproducibly, and try them (TARGET=Rust target)
