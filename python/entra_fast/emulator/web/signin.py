@@ -124,7 +124,7 @@ def sign_in_page(wanted: LoginRequest, action: str, unknown: str | None = None) 
     return PAGES.render(
         "sign_in.html",
         client=wanted.client.name,
-        target=wanted.target.name,
+        target=(wanted.final_target or wanted.target).name,
         tenant=tenant,
         action=action,
         parameters=wanted.parameters,
