@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from entra_fast import _event_loop
+from entra_fast.cli.dev_failures import printed
 from entra_fast.cli.dev_system import (
     NO_APPLICATION,
     RELOAD_SECONDS,
@@ -86,7 +87,8 @@ async def _run(options: Options, as_json: bool) -> int:
     async with local_system(options) as system:
         _warn(system.emulator)
         print(json.dumps(addresses(system)) if as_json else describe(system), flush=True)
-        await stop.wait()
+        async with printed(system.emulator, system.sidecars):
+            await stop.wait()
         print("stopping", file=sys.stderr, flush=True)
     return 0
 
@@ -127,7 +129,8 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anyone can sign in as any user", file=sys.stderr)
     print(emulator.base_url, flush=True)
-    await stop.wait()
+    async with printed(emulator):
+        await stop.wait()
     await emulator.stop()
     return 0
 

@@ -128,8 +128,8 @@ class Calls:
         for pair, granted in last.items():
             known = all(name in tenant.applications for name in pair)
             if known and not granted and pair not in written and pair[0] != pair[1]:
-                ends = (self._place(tenant, name) for name in pair)
-                self._calls.append(Call(*ends, "none", refused=True))
+                consumer = self._place(tenant, pair[0])
+                self._calls.append(Call(consumer, self._place(tenant, pair[1]), "none", refused=True))
 
     def applications(self) -> tuple[str, ...]:
         """Names for `of_application`."""

@@ -6,7 +6,6 @@ Holds decoded claims at most; never a secret, an assertion, a code or a signed t
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ from typing import Any, Final
 from entra_fast.emulator.protocol.policy import Reason
 
 MAX_ENTRIES: Final = 500
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +46,6 @@ class Entry:
     claims: Mapping[str, Any] = field(default_factory=dict)
 
 
-def refusal_line(entry: Entry) -> str:
-    """`#3 AADSTS501051 client credentials: dev-gcp:team:a -> dev-gcp:team:b`, for a log.
-
-    The names may be what anyone has sent.
-    """
-    code = "refused" if entry.code is None else f"AADSTS{entry.code}"
-    names = [name for name in (entry.client, entry.target) if name]
-    user = f" for {entry.user}" if entry.user else ""
-    line = f"#{entry.number} {code} {entry.grant}: {' -> '.join(names) or 'unknown application'}{user}"
-    return "".join(character if character.isprintable() else "?" for character in line)
-
-
 class Journal:
     """The last entries, newest first."""
 
@@ -73,10 +58,8 @@ class Journal:
         return next(self._numbers)
 
     def add(self, entry: Entry) -> None:
-        """Add an entry; the oldest one is dropped when there are too many. Refusals are logged, too."""
+        """Add an entry; the oldest one is dropped when there are too many."""
         self._entries.appendleft(entry)
-        if not entry.granted:
-            _log.info("%s", refusal_line(entry))
 
     def entries(self) -> tuple[Entry, ...]:
         """Newest first."""
