@@ -22,6 +22,9 @@ from entra_fast._native import __version__
 if TYPE_CHECKING:
     import jinja2
 
+MAX_JSON_CHARACTERS: Final = 30_000
+"""Maximum length of JSON on a page."""
+
 _STATIC: Final = importlib.resources.files(__name__.rpartition(".")[0]) / "static"
 STYLE: Final = (_STATIC / "style.css").read_text("utf-8")
 SCRIPT: Final = (_STATIC / "script.js").read_text("utf-8")
@@ -102,4 +105,5 @@ class Pages:
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value if isinstance(value, list) else dict(value), indent=2, ensure_ascii=False)
+    text = json.dumps(value if isinstance(value, list) else dict(value), indent=2, ensure_ascii=False)
+    return text if len(text) <= MAX_JSON_CHARACTERS else f"{text[:MAX_JSON_CHARACTERS]}..."

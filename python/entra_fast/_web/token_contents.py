@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-MAX_VALUE_CHARACTERS: Final = 2000
-MAX_MEMBERS: Final = 100
+MAX_VALUE_CHARACTERS: Final = 1000
+MAX_MEMBERS: Final = 50
 
 HEADER_MEANINGS: Final = {
     "alg": "Algorithm of the signature",
@@ -47,7 +47,7 @@ CLAIM_MEANINGS: Final = {
     "_claim_sources": "Where to ask for the claims that are not in the token",
     "iat": "Issued at",
     "idp": "Identity provider that authenticated the user",
-    "idtyp": "Kind of token: `app` for an application's own",
+    "idtyp": "Kind of token: app for an application's own",
     "ipaddr": "IP address that the user signed in from",
     "iss": "Issuer: who issued and signed the token",
     "jti": "ID of the token",

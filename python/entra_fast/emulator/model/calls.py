@@ -5,6 +5,7 @@ No HTTP and no drawing. What the last requests were is an argument.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from entra_fast.emulator.model.registry import Registry, Tenant
 
 MAX_PLACES: Final = 80
 """Maximum number of places in one picture. Where there are more applications, it shows their namespaces."""
-MAX_CALLS: Final = 320
-MAX_NAME_CHARACTERS: Final = 25_000
-"""Maximum length of all names in the calls of one picture together: a page has each of them several times."""
+MAX_BYTES: Final = 120_000
+"""Maximum size of all calls of one picture on a page of HTML."""
+CALL_BYTES: Final = 260
+"""What a call takes on a page beside its names."""
 
 Kind = Literal["application", "missing", "namespace"]
 """`missing`: a name in a rule that no application of the tenant has."""
@@ -65,6 +67,12 @@ class Call:
     location: str = ""
     refused: bool = False
     count: int = 1
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes on a page: its names are in the drawing, in links, in a table."""
+        consumer, target = len(self.consumer.name), len(self.target.name)
+        return CALL_BYTES + 2 * consumer + 3 * target + 2 * len(self.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ class Calls:
 
     def everything(self) -> Picture:
         """All applications, or all namespaces where that is too much for one picture."""
-        if len(self._places) <= MAX_PLACES and len(self._calls) <= MAX_CALLS:
+        if len(self._places) <= MAX_PLACES and sum(call.size for call in self._calls) <= MAX_BYTES:
             return _picture(list(self._places.values()), self._calls)
         spaces = {space.key: space for place in self._places.values() for space in [self._namespace(place)]}
         return _picture(list(spaces.values()), self._folded(lambda place: True))
@@ -236,12 +244,7 @@ def _limited(columns: Sequence[Sequence[Place]], calls: Sequence[Call], more_pla
     shown = {place.key for column in columns for place in column}
     between = [call for call in calls if call.consumer.key in shown and call.target.key in shown]
     between.sort(key=lambda call: (not call.refused, -call.count))
-    kept: list[Call] = []
-    characters = 0
-    for call in between[:MAX_CALLS]:
-        characters += len(call.consumer.name) + len(call.target.name)
-        if characters > MAX_NAME_CHARACTERS:
-            break
-        kept.append(call)
+    total = itertools.accumulate(call.size for call in between)
+    kept = [call for call, size in zip(between, total, strict=True) if size <= MAX_BYTES]
     kept.sort(key=lambda call: (call.target.name, call.consumer.name))
     return Picture(tuple(map(tuple, columns)), tuple(kept), more_places, len(calls) - len(kept))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Final
+
+from entra_fast.emulator.model.yaml_source import label
 
 CONTEXT: Final = 8
 """Lines before and after the place."""
@@ -22,20 +25,23 @@ class Line:
     here: bool
 
 
-def excerpt(location: str, files: Container[str]) -> tuple[Line, ...]:
+def excerpt(location: str, files: Iterable[str]) -> tuple[Line, ...]:
     """The lines around a location; empty if there is no such file.
 
     Args:
         location: `<file>:<line>`.
-        files: those that may be read.
+        files: paths of those that may be read.
     """
     found = re.fullmatch(r"(.+):(\d+)", location)
-    if found is None or found[1] not in files:
+    path = (
+        None if found is None else next((path for path in map(Path, files) if label(path) == found[1]), None)
+    )
+    if found is None or path is None:
         return ()
     wanted = int(found[2])
     first = max(1, wanted - CONTEXT)
     try:
-        with open(found[1], encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             lines = [line.rstrip("\r\n") for line in islice(file, first - 1, wanted + CONTEXT)]
     except OSError:
         return ()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Registry, Rule, Tenant
 
-MAX_ROWS: Final = 200
+MAX_ROWS: Final = 100
 MAX_GROUPS: Final = 100
 MAX_NAMES: Final = 5
 """Maximum number of names in a cell."""

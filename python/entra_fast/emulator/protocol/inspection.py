@@ -19,7 +19,7 @@ from entra_fast.emulator.protocol.keyring import Keyring
 
 Checks = Sequence[Mapping[str, Any]]
 
-MAX_VERDICTS: Final = 50
+MAX_VERDICTS: Final = 30
 
 _PREFIX: Final = re.compile(r"(authorization:\s*)?(bearer\s+)?", re.IGNORECASE)
 _SIGNATURE_CHECKS: Final = ("form", "header", "key", "signature")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
@@ -22,7 +23,8 @@ from entra_fast.emulator.web.handling import LOCAL
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.errors import ConfigurationError
 
-ROOT = "/map"
+ROOT: Final = "/map"
+MAX_SUGGESTIONS: Final = 100
 
 
 def add_routes(app: web.Application) -> None:
@@ -62,8 +64,8 @@ async def _map(request: web.Request) -> web.Response:
         application=application,
         namespace=namespace,
         problem=problem,
-        application_names=calls.applications()[: overview.MAX_ROWS],
-        namespace_names=calls.namespaces()[: overview.MAX_ROWS],
+        application_names=calls.applications()[:MAX_SUGGESTIONS],
+        namespace_names=calls.namespaces()[:MAX_SUGGESTIONS],
         place_path=_place_path,
         call_path=lambda call: _call_path(call, last),
     )
