@@ -25,7 +25,7 @@ from entra_fast.cli.dev_system import (
     local_tls,
 )
 from entra_fast.cli.dev_welcome import addresses, describe
-from entra_fast.cli.manifest_sources import find_sources
+from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS
@@ -106,13 +106,14 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         raise ConfigurationError(
             "setting_invalid", f"--signing-algorithm must be one of {listed}", "--signing-algorithm"
         )
-    local = LocalEntraId.from_files(
-        *find_sources(options.manifests, options.directory),
-        generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
-        signing_algorithm=options.signing_algorithm,
-        state_directory=Path(options.state) if options.state is not None else None,
-        public_url=options.public_url,
-    )
+    with no_garbage_collection():
+        local = LocalEntraId.from_files(
+            *find_sources(options.manifests, options.directory),
+            generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
+            signing_algorithm=options.signing_algorithm,
+            state_directory=Path(options.state) if options.state is not None else None,
+            public_url=options.public_url,
+        )
     host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
     tls = local_tls(options.tls, [host_name] if host_name else [])
     emulator = await local.start(
