@@ -397,23 +397,24 @@ def _blocks(fence: str, page: str = "README.md") -> list[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_commands_in_the_readme_work(running: Running) -> None:
-    """Its first three commands give the documented results, and are the commands that are printed."""
-    sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
-    commands = [
-        line[2:].replace("http://127.0.0.1:7164", sidecar)
-        for block in _blocks("console")
-        for line in block.splitlines()
-        if line.startswith("$ ")
-    ]
-    assert len(commands) == 4
-    answers = [
-        json.loads(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
-        for command in commands[:3]
-    ]
-    assert answers[0]["token_type"] == "Bearer"
-    assert answers[1]["active"] is True
-    assert answers[2]["error_codes"] == [501051]
-    assert set(commands[1:3]) <= set(running.commands())
+    """Pasted one after another, they give the documented results, and are the commands that are printed."""
+    addresses = {}
+    for name, port in (("local Entra ID", 8080), ("sidecar", 7164)):
+        printed = next(line for line in running.lines if line.startswith(f"  {name}"))
+        addresses[f"http://127.0.0.1:{port}"] = re.findall(r"http://\S+", printed)[0]
+    text = "\n".join(_blocks("console"))
+    for documented, real in addresses.items():
+        text = text.replace(documented, real)
+    commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+    assert set(commands) == set(running.commands())
+    script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True)
+    token, introspected, refused, received, exchanged = map(json.loads, done.stdout.splitlines())
+    assert token["token_type"] == "Bearer"
+    assert introspected["active"] is True
+    assert refused["error_codes"] == [501051]
+    assert (received["active"], received["name"], received["scp"]) == (True, "Ada Lovelace", "defaultaccess")
+    assert unverified_claims(exchanged["access_token"])["preferred_username"] == "ada@trygdeetaten.no"
 
 
 def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> None:
