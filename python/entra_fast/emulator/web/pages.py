@@ -16,7 +16,7 @@ NAVIGATION: Final = (
     ("/log", "Log"),
     ("/explain", "Explain"),
     ("/mint", "Get a token"),
-    ("/token", "Inspect a token"),
+    ("/inspect", "Inspect a token"),
     ("/faults", "Faults and time"),
     ("/endpoints", "Endpoints and keys"),
 )
