@@ -171,9 +171,7 @@ def test_a_port_that_is_taken(option: str) -> None:
         port = taken.getsockname()[1]
         others = [one for one in ("--port", "--entra-port") if one != option]
         command = [*COMMAND, option, str(port), *others, "0"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"make example: port {port} is not available; choose another with {option}\n"
 
