@@ -1,5 +1,5 @@
-"""docs/tutorial.md, followed literally: each file is written and each command is typed as they stand there, in
-the terminals that it names, in a folder of their own; what it shows is compared; the last step is clicked.
+"""docs/tutorial.md, followed literally: each file is written and each command is typed as they stand there,
+in the terminals that it names, in a folder of their own; what it shows is compared; the last step is clicked.
 
 Only ports are replaced by free ones, and `pip install` by a check that it would install what is tested here.
 """
@@ -85,8 +85,8 @@ class Terminal:
         return place
 
     def until(self, place: int, lines: list[str], seconds: float) -> str | None:
-        """The output from a place on, once it has these lines (or lines that contain them), in this order; None
-        if that takes too long."""
+        """The output from a place on, once it has these lines (or parts of them) in this order; None if that
+        takes too long."""
         with self._changed:
             if not self._changed.wait_for(lambda: _shows(self._output[place:], lines), seconds):
                 return None

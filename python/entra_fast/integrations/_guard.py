@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from entra_fast import Claims, challenge
+from entra_fast import Claims, challenge, metrics
 from entra_fast._claims import ClaimsView, UnverifiedClaims
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 from entra_fast.integrations import _validators
@@ -186,9 +185,7 @@ class Guard:
         return refusal
 
     def _count(self, outcome: str) -> None:
-        decisions = _decisions()
-        if decisions is not None:
-            decisions.labels(self.framework, outcome).inc()
+        metrics.count(metrics.BEARER_DECISIONS, self.framework, outcome)
 
 
 class SyncGuard(Guard):
@@ -293,7 +290,7 @@ class AsyncGuard(Guard):
         return self.admitted(claims, requirement, incoming.path)
 
 
-# --- log lines and metrics ---
+# --- log lines ---
 
 
 class _Lines:
@@ -323,21 +320,3 @@ class _Lines:
 
 
 _lines = _Lines()
-_counter: Any = None
-_counter_lock = threading.Lock()
-
-
-def _decisions() -> Any:
-    """The counter of decisions; None in an application that has not loaded prometheus-client itself."""
-    global _counter  # noqa: PLW0603 - one counter for each process
-    if _counter is None and "prometheus_client" in sys.modules:
-        from prometheus_client import Counter  # noqa: PLC0415 - loaded by the application, or not needed
-
-        with _counter_lock:
-            if _counter is None:
-                _counter = Counter(
-                    "entra_fast_bearer_decisions",
-                    "Decisions about requests with or without a bearer token, by framework and outcome.",
-                    ("framework", "outcome"),
-                )
-    return _counter
