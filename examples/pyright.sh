@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS=1
-if ! problem=$("$bin/pyright" --version 2>&1); then
+if ! problem=$(timeout 120 "$bin/pyright" --version 2>&1); then
   printf '%s\n' "$problem" | tail -n 3 >&2
   echo '==> NOT CHECKED: pyright cannot run here, so the types of examples/ were not checked with it (needs Node.js and the npm registry)' >&2
   [ "${STRICT:-}" != 1 ]

@@ -25,6 +25,7 @@ from entra_fast.errors import EntraFastError
 HERE = Path(__file__).parent
 WEB, CASES, REPORT = (f"dev-gcp:team-cases:{name}" for name in ("cases-web", "cases", "report"))
 PERSONS = "dev-gcp:team-persons:persons"
+DJANGO = ["--factory", "django.core.asgi:get_asgi_application"]
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 
@@ -90,16 +91,16 @@ async def main(entra_port: int, port: int) -> None:
         entra = await local.start(HOST, entra_port, watch=1.0)
         stack.push_async_callback(entra.stop)
         local.add_reply_url(WEB, f"{web}/oauth2/callback")
-        django = ("--factory", "django.core.asgi:get_asgi_application")
-        services = [
-            await serve(entra, WEB, web, "web:app", WEB_URL=web, CASES_URL=cases),
-            await serve(entra, CASES, cases, "cases:app", PERSONS_URL=persons),
-            await serve(entra, PERSONS, persons, *django, DJANGO_SETTINGS_MODULE="persons.settings"),
-        ]
-        for service in services:
-            stack.push_async_callback(end, service)
+        services: dict[str, asyncio.subprocess.Process] = {}
+        for application, url, app, more in (
+            (WEB, web, ["web:app"], {"WEB_URL": web, "CASES_URL": cases}),
+            (CASES, cases, ["cases:app"], {"PERSONS_URL": persons}),
+            (PERSONS, persons, DJANGO, {"DJANGO_SETTINGS_MODULE": "persons.settings"}),
+        ):
+            services[application] = await serve(url, app, entra.environment(application) | more)
+            stack.push_async_callback(end, services[application])
         stopping = asyncio.ensure_future(stop.wait())
-        ended = [asyncio.ensure_future(service.wait()) for service in services]
+        ended = [asyncio.ensure_future(service.wait()) for service in services.values()]
         starting = asyncio.ensure_future(all_ready(web, cases, persons))
         await asyncio.wait([stopping, starting, *ended], return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and not stop.is_set():
@@ -109,17 +110,17 @@ async def main(entra_port: int, port: int) -> None:
             await asyncio.wait([stopping, *ended], return_when=asyncio.FIRST_COMPLETED)
         starting.cancel()
         if not stop.is_set():
-            raise Problem("a service ended: the reason is above")
+            for name, service in services.items():
+                if service.returncode is not None:
+                    raise Problem(f"{name} ended with status {service.returncode}; its messages are above")
         print("stopping", file=sys.stderr)
 
 
-async def serve(
-    entra: RunningEmulator, application: str, url: str, *app: str, **more: str
-) -> asyncio.subprocess.Process:
+async def serve(url: str, app: list[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     """Start a service on uvicorn."""
     port = url.rpartition(":")[2]
     command = ["-m", "uvicorn", "--host", HOST, "--port", port, "--log-level", "warning", *app]
-    return await start(command, entra.environment(application) | more)
+    return await start(command, environment)
 
 
 async def run_job(entra: RunningEmulator, cases: str) -> str:
