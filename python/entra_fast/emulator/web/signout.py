@@ -75,6 +75,7 @@ def _signed_out(wanted: SignOut, tenant: Tenant, frames: Sequence[str]) -> web.R
         problem=wanted.problem,
         frames=frames,
         return_to=wanted.return_to,
+        refresh=f"0; url={wanted.return_to}",
     )
     response = page(html, popup=True)
     if frames:
