@@ -21,7 +21,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class Applications:
-    """Applications on one port: each has a callback and a front-channel logout URL, and records what arrives."""
+    """Applications on one port: each has a callback and a front-channel logout URL; what ends is recorded."""
 
     def __init__(self) -> None:
         self.url = ""
