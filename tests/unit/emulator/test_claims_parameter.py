@@ -68,7 +68,7 @@ async def test_the_whole_challenge(entra: Caller) -> None:
         '{"access_token":{"acrs":{"value":"c1 c2"}}}',
         '{"access_token":{"acrs":{"values":"c1"}}}',
         json.dumps({"access_token": {"acrs": {"values": [f"c{number}" for number in range(26)]}}}),
-        '{"access_token":{"acrs":{"value":"' + "c" * 4096 + '"}}}',
+        '{"access_token":{"acrs":{"value":"' + "c" * 8192 + '"}}}',
         "[" * 4000,
     ],
 )
@@ -101,11 +101,12 @@ async def test_other_claims_are_ignored(entra: Caller, claims: str) -> None:
 
 
 async def test_claims_of_the_id_token(entra: Caller) -> None:
-    """`auth_time` and `login_hint` come on request."""
-    wanted = '{"id_token":{"auth_time":{"essential":true},"login_hint":null}}'
+    """`auth_time`, `login_hint` and authentication contexts come on request."""
+    wanted = '{"id_token":{"auth_time":{"essential":true},"login_hint":null,"acrs":{"value":"c2"}}}'
     tokens = (await entra.login("app-a", "ada", claims=wanted)).json
     claims = unverified_claims(tokens["id_token"])
     assert claims["auth_time"] == int(entra.local.now())
     assert claims["login_hint"].startswith("O.")
+    assert claims["acrs"] == ["c2"]
     usual = unverified_claims((await entra.login("app-a", "ada")).json["id_token"])
     assert not {"auth_time", "login_hint"} & set(usual)

@@ -296,6 +296,9 @@ async def test_max_age(entra: Caller, clock: Clock) -> None:
     clock.now += 60
     parts = fragment(await entra.request("GET", path, params=parameters))
     assert unverified_claims(parts["id_token"])["auth_time"] == signed_in
+    code = await entra.request("GET", path, params=parameters | {"response_type": "code"})
+    later = unverified_claims((await entra.redeem("app", code.location["code"])).json["id_token"])
+    assert later["auth_time"] == signed_in
     clock.now += 1
     assert (await entra.request("GET", path, params=parameters)).status == 200
     silent = await entra.request("GET", path, params=parameters | {"prompt": "none"})

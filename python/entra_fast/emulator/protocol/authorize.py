@@ -132,7 +132,7 @@ class LoginRequest:
             nonce=self.parameters.get("nonce", ""),
             challenge=self.parameters.get("code_challenge", ""),
             challenge_method=self.parameters.get("code_challenge_method", "") or "plain",
-            claims=self.parameters.get("claims", ""),
+            claims=self.claims.text(),
             auth_time=session.auth_time,
             started=now,
             address=address,
