@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import Section, findings
 from entra_fast.emulator.protocol.faults import Fault
-from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
 
@@ -72,8 +71,6 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{ROOT}/keys", _keys)
     routes.add_post(f"{ROOT}/keys/rotate", _rotate)
     routes.add_delete(f"{ROOT}/keys/{{kid}}", _withdraw)
-    routes.add_get(f"{ROOT}/log", _log)
-    routes.add_delete(f"{ROOT}/log", _clear_log)
     routes.add_post(f"{ROOT}/reload", _reload)
 
 
@@ -198,38 +195,10 @@ async def _withdraw(request: web.Request) -> web.Response:
     return await _keys(request)
 
 
-async def _log(request: web.Request) -> web.Response:
-    return json_response([entry_json(entry) for entry in request.app[LOCAL].journal.entries()])
-
-
-async def _clear_log(request: web.Request) -> web.Response:
-    request.app[LOCAL].journal.clear()
-    return web.Response(status=204)
-
-
 async def _reload(request: web.Request) -> web.Response:
     local = request.app[LOCAL]
     await asyncio.to_thread(local.reload)
     return json_response({"notices": [str(notice) for notice in local.notices]})
-
-
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """An entry of the journal as JSON."""
-    return {
-        "number": entry.number,
-        "time": entry.time,
-        "granted": entry.granted,
-        "grant": entry.grant,
-        "tenant": entry.tenant,
-        "client": entry.client,
-        "target": entry.target,
-        "user": entry.user or None,
-        "code": entry.code,
-        "message": entry.message,
-        "checks": [dataclasses.asdict(reason) for reason in entry.reasons],
-        "correlation_id": entry.correlation_id,
-        "claims": dict(entry.claims),
-    }
 
 
 def _fault_json(fault: Fault) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), graph.py (Microsoft Graph's),
-console.py and admin.py.
+console.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from entra_fast._web.responses import page
 from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.web import admin, console, endpoints, graph, signin
+from entra_fast.emulator.web import admin, console, endpoints, graph, journal, signin
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -63,6 +63,7 @@ def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Applic
     for part in (
         console,
         admin,
+        journal,
         graph,
         endpoints,
         signin,
