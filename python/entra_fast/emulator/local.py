@@ -34,6 +34,7 @@ from entra_fast.emulator.protocol.client_auth import ClientVerifier
 from entra_fast.emulator.protocol.credentials import Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
+from entra_fast.emulator.protocol.forge import AgentKind, Forge, ForgedToken, ForgeRequest, KeyChoice
 from entra_fast.emulator.protocol.grant_types import GrantTypes
 from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.journal import Entry, Journal
@@ -322,6 +323,81 @@ class LocalProvider:
         if error is not None:
             return explanation, None
         return explanation, token_claims.sign(self.keyring.active, dict(explanation.claims))
+
+    def forge(
+        self,
+        application: str | None = None,
+        *,
+        user: str | None = None,
+        audience: str | None = None,
+        version: int | None = None,
+        claims: Mapping[str, Any] | None = None,
+        lifetime: float | None = None,
+        not_before: float | None = None,
+        algorithm: str | None = None,
+        key: KeyChoice = "active",
+        issuer: str | None = None,
+        groups: int | None = None,
+        agent: AgentKind | None = None,
+    ) -> ForgedToken:
+        """Any token to order, for testing what verifies tokens. No policy is asked; the journal has it as
+        forged.
+
+        Args:
+            application: the client that the token names; by default the audience.
+            user: on whose behalf; None for the application itself.
+            audience: an application, Microsoft Graph, or any text for `aud`; by default the client.
+            version: 1 or 2; by default the audience's.
+            claims: further claims, or others in place of those; None leaves one out.
+            lifetime: seconds until it expires, from now or from `not_before`; negative: it has expired.
+            not_before: seconds from now until it becomes valid, or that moment in seconds since the epoch.
+            algorithm: `alg`: any that this package knows, `none`, or `HS256` (`HS384`, `HS512`) keyed with
+                the public key.
+            key: `active`; `unknown`, which is published nowhere; `wrong`, which is that key under the kid of
+                the active one; or `none`, for no signature.
+            issuer: `iss`. Hosts of real providers are refused.
+            groups: number of group ids in `groups`.
+            agent: `identity` or `user`: the claims of an agent identity (Microsoft Entra Agent ID).
+
+        Raises:
+            ConfigurationError: an argument cannot be used (code `forge_invalid`, `issuer_is_real`, or that
+                of an unknown application or user).
+        """
+        wanted = ForgeRequest(
+            application=application,
+            user=user,
+            audience=audience,
+            version=version,
+            claims=claims or {},
+            lifetime=lifetime,
+            not_before=not_before,
+            algorithm=algorithm,
+            key=key,
+            issuer=issuer,
+            groups=groups,
+            agent=agent,
+        )
+        forged = Forge(self.base_url, self.registry, self.keyring, self.now, self.stray_key).make(wanted)
+        text = "made to order; no policy was asked"
+        self.journal.add(
+            Entry(
+                number=self.journal.next_number(),
+                time=self.now(),
+                tenant=forged.tenant,
+                grant="forged token",
+                client=forged.client,
+                target=forged.target,
+                user=forged.user,
+                granted=True,
+                code=None,
+                message="",
+                reasons=(Reason("forged", True, "; ".join((text, *forged.forged))),),
+                correlation_id=new_trace_id(),
+                claims=forged.claims,
+                forged=True,
+            )
+        )
+        return forged
 
     def _person(self, tenant: Tenant, user: str | None) -> User | None:
         if not user:

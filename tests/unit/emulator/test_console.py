@@ -15,7 +15,7 @@ from support.local_entra import Caller, local_entra, manifest, served
 from .conftest import DIRECTORY
 
 A, B = "dev-gcp:team:app-a", "dev-gcp:team:app-b"
-PAGES = ["/", f"/applications/{B}", "/users", "/log", "/explain", "/mint", "/faults", "/endpoints"]
+PAGES = ["/", f"/applications/{B}", "/users", "/log", "/explain", "/mint", "/forge", "/faults", "/endpoints"]
 
 
 def text_of(html: str) -> str:

@@ -59,7 +59,7 @@ async def numbers(entra: Caller, query: str = "") -> list[int]:
 
 
 async def test_filters_select_entries(entra: Caller, clock: Clock) -> None:
-    """By application (client or target, by any of its names), outcome, code, time and number; all must hold."""
+    """By application (client or target, by any of its names), outcome, code, time and number; all hold."""
     await entra.m2m("app-a", "app-b")  # 1
     clock.now += 100
     await entra.m2m("app-c", "app-b")  # 2: refused, AADSTS501051

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import Section, findings
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
+
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.forge import AgentKind, ForgedToken, KeyChoice
 
 ROOT: Final = "/admin/api"
 
@@ -54,6 +57,23 @@ class TokenRequest(Section):
     user: str | None = None
 
 
+class ForgeBody(Section):
+    """Body of `POST /admin/api/forge`: the fields of `ForgeRequest`."""
+
+    application: str | None = None
+    user: str | None = None
+    audience: str | None = None
+    version: int | None = None
+    claims: dict[str, Any] = Field(default_factory=dict)
+    lifetime: float | None = None
+    not_before: float | None = Field(None, alias="not_before")
+    algorithm: str | None = None
+    key: str = "active"
+    issuer: str | None = None
+    groups: int | None = None
+    agent: str | None = None
+
+
 def add_routes(app: web.Application) -> None:
     """Add the API."""
     routes = app.router
@@ -62,6 +82,7 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{ROOT}/applications/{{name}}/federated-token", _federated_token)
     routes.add_get(f"{ROOT}/explain", _explain)
     routes.add_post(f"{ROOT}/tokens", _mint)
+    routes.add_post(f"{ROOT}/forge", _forge)
     routes.add_get(f"{ROOT}/faults", _faults)
     routes.add_post(f"{ROOT}/faults", _add_fault)
     routes.add_delete(f"{ROOT}/faults", _clear_faults)
@@ -137,6 +158,26 @@ async def _mint(request: web.Request) -> web.Response:
     explanation, token = request.app[LOCAL].mint(wanted.consumer, wanted.target, wanted.user)
     answer = explanation.document()
     return json_response(answer | {"access_token": token}, 200 if token is not None else 403)
+
+
+async def _forge(request: web.Request) -> web.Response:
+    wanted = await _body(request, ForgeBody)
+    # The names of keys and agents are checked there, together with everything else.
+    key, agent = cast("KeyChoice", wanted.key), cast("AgentKind | None", wanted.agent)
+    fields = dict(wanted) | {"key": key, "agent": agent}
+    forged = await asyncio.to_thread(request.app[LOCAL].forge, **fields)  # it may generate a key
+    return json_response(forge_document(forged))
+
+
+def forge_document(forged: ForgedToken) -> dict[str, Any]:
+    """A forged token for programs."""
+    return {
+        "token": forged.token,
+        "header": dict(forged.header),
+        "claims": dict(forged.claims),
+        "forged": True,
+        "ordered": list(forged.forged),
+    }
 
 
 async def _faults(request: web.Request) -> web.Response:

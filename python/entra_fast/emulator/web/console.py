@@ -10,8 +10,9 @@ import asyncio
 import json
 import shlex
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
+import orjson
 from aiohttp import web
 
 from entra_fast._native import unverified_header
@@ -21,10 +22,14 @@ from entra_fast.emulator.model import overview
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
+from entra_fast.emulator.protocol.forge import AGENTS, FORGED_ALGORITHMS, KEYS, ForgedToken
 from entra_fast.emulator.protocol.journal import MAX_ENTRIES
 from entra_fast.emulator.web.handling import LOCAL, read_form
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.forge import AgentKind, KeyChoice
 
 LIVE_SECONDS: Final = 3
 _SHOWN_ENDPOINTS: Final = (
@@ -47,6 +52,8 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/explain", _explain)
     app.router.add_get("/mint", _mint_form)
     app.router.add_post("/mint", _mint)
+    app.router.add_get("/forge", _forge_form)
+    app.router.add_post("/forge", _forge)
     app.router.add_get("/faults", _faults)
     app.router.add_post("/faults", _change_faults)
     app.router.add_get("/endpoints", _endpoints)
@@ -195,6 +202,58 @@ def _command(local: LocalProvider, explanation: Explanation) -> str:
     }
     data = " ".join(f"-d {shlex.quote(f'{name}={value}')}" for name, value in fields.items())
     return f"curl -s {local.base_url}/{client.tenant_id}/oauth2/v2.0/token {data}"
+
+
+# Forging
+
+
+async def _forge_form(request: web.Request) -> web.Response:
+    return page(_forge_page(request.app[LOCAL], request.query))
+
+
+async def _forge(request: web.Request) -> web.Response:
+    local, form = request.app[LOCAL], await read_form(request)
+    try:
+        claims = orjson.loads(form.get("claims", "").strip() or b"{}")
+    except orjson.JSONDecodeError:
+        return page(_forge_page(local, form, problem="claims: this is not JSON"), 400)
+    if not isinstance(claims, dict):
+        return page(_forge_page(local, form, problem="claims: expected a JSON object"), 400)
+    try:
+        forged = await asyncio.to_thread(  # it may generate a key
+            local.forge,
+            form.get("application") or None,
+            user=form.get("user") or None,
+            audience=form.get("audience") or None,
+            version=_whole_number(form, "version"),
+            claims=claims,
+            lifetime=_number(form, "lifetime"),
+            not_before=_number(form, "not_before"),
+            algorithm=form.get("algorithm") or None,
+            key=cast("KeyChoice", form.get("key") or "active"),
+            issuer=form.get("issuer") or None,
+            groups=_whole_number(form, "groups"),
+            agent=cast("AgentKind | None", form.get("agent") or None),
+        )
+    except ConfigurationError as error:
+        return page(_forge_page(local, form, problem=error.message), 400)
+    return page(_forge_page(local, form, forged=forged))
+
+
+def _forge_page(
+    local: LocalProvider, values: Mapping[str, str], *, problem: str = "", forged: ForgedToken | None = None
+) -> str:
+    return PAGES.render(
+        "forge.html",
+        values=values,
+        problem=problem,
+        forged=forged,
+        version_options=[("", "as the API has it"), ("2", "2.0"), ("1", "1.0")],
+        algorithm_options=[("", local.keyring.algorithm), *((name, name) for name in FORGED_ALGORITHMS)],
+        key_options=[(name, f"{name}: {text}") for name, text in KEYS.items()],
+        agent_options=[("", "no agent"), *((name, f"{name}: {text}") for name, text in AGENTS.items())],
+        **_suggestions(local),
+    )
 
 
 # Faults and time

@@ -14,6 +14,7 @@ NAVIGATION: Final = (
     ("/log", "Log"),
     ("/explain", "Explain"),
     ("/mint", "Get a token"),
+    ("/forge", "Forge a token"),
     ("/faults", "Faults and time"),
     ("/endpoints", "Endpoints and keys"),
 )
