@@ -1,7 +1,7 @@
 """LocalProvider: the local Entra ID in one object, without HTTP.
 
-Puts the parts together and owns what changes: the registry (replaced when manifests change), the clock's
-offset, the planned faults. HTTP belongs in web/; serving.py joins the two.
+Puts the parts together and owns what changes: the registry (replaced when manifests change), the clock, the
+planned faults. HTTP belongs in web/; serving.py joins the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from entra_fast.emulator import state
 from entra_fast.emulator.model import directory as directories
@@ -31,6 +31,7 @@ from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_assertion import AssertionVerifier
 from entra_fast.emulator.protocol.client_auth import ClientVerifier
+from entra_fast.emulator.protocol.clock import ProviderClock
 from entra_fast.emulator.protocol.credentials import Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
@@ -46,8 +47,6 @@ from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
 from entra_fast.emulator.protocol.token_response import TokenIssuer
 from entra_fast.errors import ConfigurationError
-
-MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
 
 
 class LocalProvider:
@@ -80,7 +79,7 @@ class LocalProvider:
         public_url: str | None = None,
     ) -> None:
         self._wall_clock = clock
-        self.clock_offset = 0.0
+        self.clock = ProviderClock(clock)
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
         self._state_directory = state_directory
@@ -141,16 +140,42 @@ class LocalProvider:
     # Time, registry, reload
 
     def now(self) -> float:
-        """Seconds since the epoch as this provider sees it, its offset included."""
-        return self._wall_clock() + self.clock_offset
+        """Seconds since the epoch as this provider sees it."""
+        return self.clock()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the provider's clock is ahead."""
+        return self.clock.offset
 
     def set_clock_offset(self, seconds: float) -> None:
         """Move the provider's clock. Raises ConfigurationError when the offset is too large."""
-        if not -MAX_CLOCK_OFFSET <= seconds <= MAX_CLOCK_OFFSET:
-            raise ConfigurationError(
-                "offset_invalid", f"offset: at most {MAX_CLOCK_OFFSET:g} seconds either way", "offset"
-            )
-        self.clock_offset = seconds
+        self.clock.set_offset(seconds)
+
+    def freeze_clock(self, moment: float | None = None) -> None:
+        """Stop the provider's clock: everything that it signs and checks has the same time.
+
+        Args:
+            moment: seconds since the epoch; by default where the clock is.
+
+        Raises:
+            ConfigurationError: the moment is more than ten years away (code `offset_invalid`).
+        """
+        if moment is not None:
+            self.clock.set(moment)
+        self.clock.freeze()
+
+    def advance_clock(self, seconds: float) -> None:
+        """Move the provider's clock on, whether it runs or stands; back, if negative.
+
+        Raises:
+            ConfigurationError: that is more than ten years away (code `offset_invalid`).
+        """
+        self.clock.advance(seconds)
+
+    def release_clock(self) -> None:
+        """Run with the system's clock again."""
+        self.clock.release()
 
     @property
     def notices(self) -> tuple[Notice, ...]:

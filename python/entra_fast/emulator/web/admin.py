@@ -15,7 +15,8 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
-from entra_fast.emulator.model.validation import Section, findings
+from entra_fast.emulator.model.validation import List, Section, findings
+from entra_fast.emulator.protocol.clock import parse_moment
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
@@ -35,12 +36,29 @@ class FaultRequest(Section):
     value: float | None = None
     count: int | None = None
     seconds: float | None = None
+    probability: float | None = None
+    seed: int | None = None
+    sequence: List[int] | None = None
 
 
 class ClockRequest(Section):
-    """Body of `PUT /admin/api/clock`. `offset`: seconds by which the provider's clock is ahead."""
+    """Body of `PUT /admin/api/clock`.
 
-    offset: float
+    Attributes:
+        offset: seconds by which the provider's clock is ahead.
+        time: where it is instead: seconds since the epoch, or a date and time (RFC 3339).
+        frozen: whether it stands; None leaves that as it is.
+    """
+
+    offset: float | None = None
+    time: float | str | None = None
+    frozen: bool | None = None
+
+
+class AdvanceRequest(Section):
+    """Body of `POST /admin/api/clock/advance`: seconds, backwards if negative."""
+
+    seconds: float
 
 
 class RotateRequest(Section):
@@ -89,6 +107,8 @@ def add_routes(app: web.Application) -> None:
     routes.add_delete(f"{ROOT}/faults/{{id}}", _remove_fault)
     routes.add_get(f"{ROOT}/clock", _clock)
     routes.add_put(f"{ROOT}/clock", _set_clock)
+    routes.add_delete(f"{ROOT}/clock", _release_clock)
+    routes.add_post(f"{ROOT}/clock/advance", _advance_clock)
     routes.add_get(f"{ROOT}/keys", _keys)
     routes.add_post(f"{ROOT}/keys/rotate", _rotate)
     routes.add_delete(f"{ROOT}/keys/{{kid}}", _withdraw)
@@ -194,6 +214,9 @@ async def _add_fault(request: web.Request) -> web.Response:
         value=wanted.value,
         count=wanted.count,
         seconds=wanted.seconds,
+        probability=wanted.probability,
+        seed=wanted.seed,
+        sequence=wanted.sequence,
     )
     return json_response(_fault_json(fault), 201)
 
@@ -210,12 +233,42 @@ async def _remove_fault(request: web.Request) -> web.Response:
 
 
 async def _clock(request: web.Request) -> web.Response:
-    local = request.app[LOCAL]
-    return json_response({"offset": local.clock_offset, "now": local.now()})
+    clock = request.app[LOCAL].clock
+    return json_response({"offset": clock.offset, "now": clock(), "frozen": clock.frozen})
 
 
 async def _set_clock(request: web.Request) -> web.Response:
-    request.app[LOCAL].set_clock_offset((await _body(request, ClockRequest)).offset)
+    clock, wanted = request.app[LOCAL].clock, await _body(request, ClockRequest)
+    if wanted.offset is not None and wanted.time is not None:
+        raise _Invalid("pass either 'offset' or 'time'")
+    if wanted.offset is None and wanted.time is None and wanted.frozen is None:
+        raise _Invalid("pass 'offset', 'time' or 'frozen'")
+    if wanted.frozen is False:
+        clock.thaw()
+    if wanted.offset is not None:
+        clock.set_offset(wanted.offset)
+    if wanted.time is not None:
+        clock.set(_moment(wanted.time))
+    if wanted.frozen:
+        clock.freeze()
+    return await _clock(request)
+
+
+def _moment(time: float | str) -> float:
+    try:
+        return parse_moment(time) if isinstance(time, str) else time
+    except (ValueError, OverflowError):
+        text = f"time: {str(time)[:50]!r} is neither a time such as 2026-01-31T12:00:00Z nor a number"
+        raise _Invalid(text) from None
+
+
+async def _advance_clock(request: web.Request) -> web.Response:
+    request.app[LOCAL].clock.advance((await _body(request, AdvanceRequest)).seconds)
+    return await _clock(request)
+
+
+async def _release_clock(request: web.Request) -> web.Response:
+    request.app[LOCAL].clock.release()
     return await _clock(request)
 
 

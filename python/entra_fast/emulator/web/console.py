@@ -275,7 +275,8 @@ def _faults_page(local: LocalProvider, values: Mapping[str, str], problem: str =
         values=values,
         problem=problem,
         now=local.now(),
-        offset=local.clock_offset,
+        offset=local.clock.offset,
+        frozen=local.clock.frozen,
     )
 
 
@@ -291,11 +292,20 @@ async def _change_faults(request: web.Request) -> web.Response:
                     value=_number(form, "value"),
                     count=_whole_number(form, "count"),
                     seconds=_number(form, "seconds"),
+                    probability=_number(form, "probability"),
+                    seed=_whole_number(form, "seed"),
+                    sequence=_places(form),
                 )
             case "remove":
                 local.faults.remove(form.get("id", ""))
             case "clock":
-                local.set_clock_offset(_number(form, "offset") or 0.0)
+                local.clock.set_offset(_number(form, "offset") or 0.0)
+            case "freeze":
+                local.clock.freeze()
+            case "advance":
+                local.clock.advance(_number(form, "advance") or 0.0)
+            case "release":
+                local.clock.release()
     except ConfigurationError as error:
         return page(_faults_page(local, form, error.message), 400)
     return see_other("/faults")
@@ -335,6 +345,14 @@ async def _reload(request: web.Request) -> web.Response:
 
 
 # Numbers in forms
+
+
+def _places(form: Mapping[str, str]) -> list[int] | None:
+    words = form.get("sequence", "").replace(",", " ").split()
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        text = "sequence: expected whole numbers separated by commas, such as 2, 3"
+        raise ConfigurationError("form_invalid", text, "sequence")
+    return [int(word) for word in words] or None
 
 
 def _number(form: Mapping[str, str], name: str) -> float | None:

@@ -39,6 +39,8 @@ from entra_fast.errors import InvalidToken
 
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
+_SLOW_DOWN: Final = "The device polls too often: wait 5 seconds longer between two requests. (planned fault)"
+
 
 def add_routes(app: web.Application) -> None:
     """Add the endpoints."""
@@ -69,6 +71,9 @@ async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.R
             case "status":
                 text = f"<html><body><h1>{int(fault.value)}</h1>planned fault {fault.id}</body></html>"
                 return web.Response(text=text, status=int(fault.value), content_type="text/html")
+            case "slow_down":
+                # Entra ID has no code for it, and documents that it never says this.
+                return json_response({"error": "slow_down", "error_description": _SLOW_DOWN}, 400)
             case "garbage":
                 return web.Response(text='{"access_token": "eyJ', content_type="application/json")
             case "redirect":
@@ -143,7 +148,7 @@ def _token(version: int) -> Handler:
             # anything.
             client = tenant.application(form.get("client_id", ""))
             name = client.name if client is not None else None
-            faults = local.faults.take("token", name)
+            faults = local.faults.take("token", name, grant=form.get("grant_type", ""))
             transport = tuple(
                 fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
             )

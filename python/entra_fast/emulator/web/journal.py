@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 from typing import Final
 
 import orjson
 from aiohttp import web
 
+from entra_fast.emulator.protocol.clock import parse_moment
 from entra_fast.emulator.protocol.journal import OUTCOMES, Entry, Selection
 from entra_fast.emulator.web.handling import LOCAL, NO_STORE, json_response
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -172,14 +172,8 @@ def _whole_number(name: str, text: str) -> int:
 
 
 def _moment(text: str) -> float:
-    """Seconds since the epoch from such a number, or from a date and time (RFC 3339)."""
     try:
-        if text.replace(".", "", 1).isdigit():
-            return float(text)
-        moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))  # a form's blank is a plus
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment.timestamp()
+        return parse_moment(text.replace(" ", "+"))  # in a query, a blank may have been a plus
     except (ValueError, OverflowError):
         raise _invalid(
             f"since: {text[:50]!r} is neither a time such as 2026-01-31T12:00:00Z nor seconds since 1970"
