@@ -204,7 +204,7 @@ class LocalProvider:
 
     def watched_files(self) -> dict[str, tuple[int, int]]:
         """Every file that `reload` would read, with its time of change and its size."""
-        paths = [path for source in self._sources for path in manifest_files.files(source.path)]
+        paths = [path for source in self._sources for path in manifest_files.watched(source.path)]
         if self._directory_file is not None:
             paths.append(self._directory_file)
         found: dict[str, tuple[int, int]] = {}
@@ -300,7 +300,7 @@ class LocalProvider:
                 decision,
                 azpacr="2",
                 now=int(self.now()),
-                lifetime=token_claims.random_lifetime(),
+                lifetime=token_claims.lifetime_for(resource),
                 version=resource.token_version,
             )
         return Explanation(client.name, resource.name, username, decision, claims)

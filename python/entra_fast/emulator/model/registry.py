@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import ids
-from entra_fast.emulator.model.directory import Directory
+from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
+from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Application:
         location: `<file>:<line>` of its manifest, or `built in`.
         graph_scopes: delegated permissions for Microsoft Graph beside those that every application has.
         graph_roles: its own permissions for Microsoft Graph.
+        registration: what its manifest cannot say.
     """
 
     name: str
@@ -82,6 +84,17 @@ class Application:
     groups_location: str
     graph_scopes: tuple[str, ...] = ()
     graph_roles: tuple[str, ...] = ()
+    registration: Registration = NOTHING
+
+    def groups_in_tokens(self, user: User) -> tuple[str, ...]:
+        """Object ids of the user's groups that tokens for this application have."""
+        match self.registration.group_membership:
+            case "None":
+                return ()
+            case "ApplicationGroup":
+                return tuple(group for group in user.groups if group in self.group_ids)
+            case _:
+                return user.groups
 
     @property
     def identifier_uris(self) -> tuple[str, str]:
@@ -289,6 +302,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         groups_location=manifest.location("spec", "azure", "application"),
         graph_scopes=tuple(manifest.metadata.annotations.graph_scopes.split()),
         graph_roles=tuple(manifest.metadata.annotations.graph_roles.split()),
+        registration=manifest.registration,
     )
 
 

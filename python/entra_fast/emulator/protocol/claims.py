@@ -15,6 +15,7 @@ from typing import Any, Final
 from entra_fast.emulator.model import graph, ids
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.protocol.optional_claims import Facts, extended
 from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.private_key import PrivateKey
 
@@ -48,6 +49,11 @@ def random_lifetime() -> int:
     hour.
     """
     return SHORTEST_LIFETIME + secrets.randbelow(LONGEST_LIFETIME - SHORTEST_LIFETIME + 1)
+
+
+def lifetime_for(application: Application) -> int:
+    """Lifetime of a token for an application in seconds: as it is registered, or at random."""
+    return application.registration.access_token_lifetime or random_lifetime()
 
 
 def access_token(
@@ -109,7 +115,9 @@ def access_token(
         claims["sub"] = ids.pairwise_subject(tenant.id, target.client_id, user.id)
         if user.nav_ident is not None:
             claims["NAVident"] = user.nav_ident
-    return claims | {"tid": tenant.id, "uti": _opaque(22), "ver": f"{version}.0"}
+    claims |= {"tid": tenant.id, "uti": _opaque(22), "ver": f"{version}.0"}
+    facts = Facts(tenant, target, user, session)
+    return extended(claims, target.registration.access_token, facts)
 
 
 def graph_token(
@@ -198,7 +206,7 @@ def id_token(
         claims["nonce"] = nonce
     if user.nav_ident is not None:
         claims["NAVident"] = user.nav_ident
-    return claims
+    return extended(claims, client.registration.id_token, Facts(tenant, client, user, session))
 
 
 def client_info(tenant: Tenant, user: User) -> str:

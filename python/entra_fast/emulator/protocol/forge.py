@@ -184,7 +184,8 @@ class Forge:
         user: User | None,
     ) -> dict[str, Any]:
         issuer, now = Issuer(self.base_url, tenant), int(self.clock())
-        common: dict[str, Any] = {"azpacr": "2", "now": now, "lifetime": token_claims.random_lifetime()}
+        lifetime = token_claims.lifetime_for(target or client)
+        common: dict[str, Any] = {"azpacr": "2", "now": now, "lifetime": lifetime}
         if wanted.audience is not None and target is None and graph.is_graph(wanted.audience, self.base_url):
             scopes = graph.DEFAULT_SCOPES
             claims = token_claims.graph_token(
@@ -281,7 +282,7 @@ def _permissions(tenant: Tenant, client: Application, target: Application, user:
     decision = decide(tenant, client, target, user)
     if decision.granted:
         return decision
-    groups = () if user is None else tuple(group for group in user.groups if group in target.group_ids)
+    groups = () if user is None else target.groups_in_tokens(user)
     return Decision(True, (), roles=(DEFAULT_ROLE,), scopes=(DEFAULT_SCOPE,), groups=groups)
 
 
