@@ -14,6 +14,7 @@ from typing import Any, Final
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registrations import OptionalClaim
 from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.protocol.login import Login
 
 REGION: Final = "EU"
 _NAMES_OF_GROUPS: Final = frozenset(
@@ -33,17 +34,13 @@ class Facts:
     Attributes:
         audience: the application that the token is for.
         user: None for an application's own token.
-        session: `sid` of the user's session; empty if there is none.
-        auth_time: when the user signed in, seconds since the epoch; 0 if that is not known.
-        address: of the browser in which the user signed in; empty if that is not known.
+        login: what the user has agreed to; None if there was no login.
     """
 
     tenant: Tenant
     audience: Application
     user: User | None
-    session: str = ""
-    auth_time: float = 0.0
-    address: str = ""
+    login: Login | None
 
 
 def extended(claims: dict[str, Any], wanted: Iterable[OptionalClaim], facts: Facts) -> dict[str, Any]:
@@ -74,11 +71,12 @@ def _value(claim: OptionalClaim, claims: dict[str, Any], facts: Facts) -> Any:
 
 
 def _user_value(name: str, user: User, facts: Facts) -> Any:
+    login = facts.login
     match name:
         case "acct":
             return 0  # a member of the tenant; there are no guests
         case "auth_time":
-            return int(facts.auth_time) or None
+            return (int(login.auth_time) or None) if login is not None else None
         case "email":
             return user.mail
         case "verified_primary_email":
@@ -90,9 +88,9 @@ def _user_value(name: str, user: User, facts: Facts) -> Any:
         case "upn" | "preferred_username":
             return user.username
         case "ipaddr":
-            return facts.address or None
+            return (login.address or None) if login is not None else None
         case "sid":
-            return facts.session or None
+            return (login.session or None) if login is not None else None
         case "login_hint":
             return login_hint(facts.tenant, user)
         case _:
@@ -100,7 +98,7 @@ def _user_value(name: str, user: User, facts: Facts) -> Any:
 
 
 def login_hint(tenant: Tenant, user: User) -> str:
-    """The claim `login_hint`: opaque to clients."""
+    """The claim `login_hint`: opaque to clients, who send it back as `login_hint` or `logout_hint`."""
     data = uuid.UUID(tenant.id).bytes + uuid.UUID(user.id).bytes
     return "O." + base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 

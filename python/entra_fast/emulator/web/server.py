@@ -1,7 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
-The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), graph.py (Microsoft Graph's),
-console.py, admin.py and journal.py.
+The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
+graph.py (Microsoft Graph's), console.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.base_url import check_base_url
-from entra_fast.emulator.web import admin, console, endpoints, graph, journal, signin
+from entra_fast.emulator.web import admin, console, device, endpoints, graph, journal, signin, signout
 from entra_fast.emulator.web.admin_access import AdminAccess
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
@@ -71,7 +71,8 @@ def build_app(
     for part in (console, admin, journal):
         part.add_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
-    for other in (graph, endpoints, signin):  # the tenants' paths last: they begin with anything
+    # The tenants' paths last: they begin with anything.
+    for other in (graph, endpoints, signin, signout, device):
         other.add_routes(app)
     return app
 
@@ -235,6 +236,9 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _is_harmless(request: web.Request) -> bool:
     """Whether any page may send a request: it changes nothing, or needs a credential of its own."""
-    if request.path.endswith(("/token", "/userinfo")) or request.path.startswith(f"{routes.ROOT}/"):
+    # Signing out asks first, unless a hint shows that the request comes from an application of the session.
+    if request.path.endswith(("/token", "/userinfo", "/devicecode", "/logout")) or request.path.startswith(
+        f"{routes.ROOT}/"
+    ):
         return True
     return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
