@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from entra_fast.emulator import state
+from entra_fast.emulator import snapshot, state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model import manifests as manifest_files
@@ -103,12 +103,10 @@ class LocalProvider:
         self.credentials = Credentials(self.now)
         self.journal = Journal()
         self.faults = Faults(self._wall_clock)
-        self.registry: Registry = build(
-            manifests,
-            directories,
-            generator_reply_urls=generator_reply_urls,
-            generator_cluster=DEFAULT_CLUSTER,
-        )
+        self._manifests: tuple[Manifest, ...] = tuple(manifests)
+        self._tenants: tuple[Directory, ...] = tuple(directories)
+        self._imported: tuple[Directory, ...] | None = None
+        self.registry: Registry = self._built()
         self._skipped: tuple[Notice, ...] = ()
         if state_directory is not None:
             state.load(state_directory, self.keyring, self.credentials, self.store)
@@ -186,24 +184,31 @@ class LocalProvider:
         return (*self._skipped, *self.registry.notices)
 
     def reload(self) -> None:
-        """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
+        """Read manifests and directory again, if they come from files. Raises SourceError; the registry then
+        stays as it was."""
+        if not self._sources and self._directory_file is None:
+            return
         # Before they are read, so that a change in the meantime is noticed afterwards.
         files = self.watched_files()
         mistakes = Mistakes()
         loaded = manifest_files.load(self._sources, mistakes)
         tenants = directories.load(self._directory_file, mistakes)
         mistakes.raise_if_any()
-        registry = build(
-            loaded.manifests,
-            tenants,
-            generator_reply_urls=self._generator_reply_urls,
-            generator_cluster=self._generator_cluster,
-        )
         with self._lock:
             self.loaded_files = files
             self._skipped = loaded.warnings
-            self.registry = _with_reply_urls(registry, self._extra_reply_urls)
+            self._manifests, self._tenants = loaded.manifests, tenants
+            self.registry = self._built()
             self.load_error = None
+
+    def _built(self) -> Registry:
+        registry = build(
+            self._manifests,
+            self._tenants if self._imported is None else self._imported,
+            generator_reply_urls=self._generator_reply_urls,
+            generator_cluster=self._generator_cluster,
+        )
+        return _with_reply_urls(registry, self._extra_reply_urls)
 
     def watched_files(self) -> dict[str, tuple[int, int]]:
         """Every file that `reload` would read, with its time of change and its size."""
@@ -493,6 +498,54 @@ class LocalProvider:
                 name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
             )
         )
+
+    # State
+
+    def export_state(self, *, secrets: bool = False) -> dict[str, Any]:
+        """Directory and sessions as one JSON document, for `import_state`.
+
+        Args:
+            secrets: include private keys, and the seed of the applications' secrets.
+        """
+        tenants = [tenant.directory for tenant in self.registry.tenants]
+        return snapshot.write(tenants, self.store, self.keyring, self.credentials, secrets=secrets)
+
+    def import_state(self, document: Mapping[str, Any]) -> None:
+        """Take over an exported state in place of directory and sessions, until `reset`. Whoever was signed
+        in is signed in again. Manifests stay as they are.
+
+        Args:
+            document: the result of `export_state`, of any provider.
+
+        Raises:
+            ConfigurationError: it cannot be used (code `snapshot_invalid`); nothing has changed then.
+        """
+        store, keyring = Store(self.now), Keyring(self.now, self.keyring.algorithm)
+        read = snapshot.read(document, store, keyring, Credentials(self.now))
+        with self._lock:
+            before, self._imported = self._imported, read.tenants
+            try:
+                self.registry = self._built()
+            except Exception:
+                self._imported = before
+                raise
+            self.store = read.store
+        if read.secrets is not None:
+            self.keyring.restore(read.secrets[0])
+            self.credentials.restore(read.secrets[1])
+
+    def reset(self) -> None:
+        """Forget what has happened since the start, for test suites: sessions, codes and tokens, planned
+        faults, the journal, an imported state, and where the clock was moved to. Keys and secrets stay, so
+        that clients need no new ones.
+        """
+        with self._lock:
+            self._imported = None
+            self.registry = self._built()
+            self.store = Store(self.now)
+        self.faults.clear()
+        self.clock.release()
+        self.journal.clear()
 
     def rotate_keys(self, *, announced: bool = True) -> str:
         """Sign with another key from now on; see Keyring.rotate."""

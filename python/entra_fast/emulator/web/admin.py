@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from entra_fast.emulator.protocol.forge import AgentKind, ForgedToken, KeyChoice
 
 ROOT: Final = "/admin/api"
+MAX_STATE_BYTES: Final = 16 << 20
+"""Maximum size of an imported state: 50,000 users or so."""
 
 
 class FaultRequest(Section):
@@ -92,6 +94,12 @@ class ForgeBody(Section):
     agent: str | None = None
 
 
+def with_own_limit(request: web.Request) -> web.Request:
+    """The request, with the limit of its body that its path has."""
+    is_state = request.method == "PUT" and request.path == f"{ROOT}/state"
+    return request.clone(client_max_size=MAX_STATE_BYTES) if is_state else request
+
+
 def add_routes(app: web.Application) -> None:
     """Add the API."""
     routes = app.router
@@ -113,6 +121,9 @@ def add_routes(app: web.Application) -> None:
     routes.add_post(f"{ROOT}/keys/rotate", _rotate)
     routes.add_delete(f"{ROOT}/keys/{{kid}}", _withdraw)
     routes.add_post(f"{ROOT}/reload", _reload)
+    routes.add_get(f"{ROOT}/state", _export)
+    routes.add_put(f"{ROOT}/state", _import)
+    routes.add_post(f"{ROOT}/reset", _reset)
 
 
 T = TypeVar("T", bound=Section)
@@ -293,6 +304,28 @@ async def _reload(request: web.Request) -> web.Response:
     local = request.app[LOCAL]
     await asyncio.to_thread(local.reload)
     return json_response({"notices": [str(notice) for notice in local.notices]})
+
+
+async def _export(request: web.Request) -> web.Response:
+    wanted = request.query.get("secrets", "false")
+    if wanted not in ("true", "false"):
+        raise _Invalid(f"secrets: expected true or false, got {wanted[:50]!r}")
+    return json_response(request.app[LOCAL].export_state(secrets=wanted == "true"))
+
+
+async def _import(request: web.Request) -> web.Response:
+    local = request.app[LOCAL]
+    try:
+        document = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        raise _Invalid("the body is not JSON") from None
+    await asyncio.to_thread(local.import_state, document)
+    return json_response({"notices": [str(notice) for notice in local.notices]})
+
+
+async def _reset(request: web.Request) -> web.Response:
+    request.app[LOCAL].reset()
+    return web.Response(status=204)
 
 
 def _fault_json(fault: Fault) -> dict[str, Any]:

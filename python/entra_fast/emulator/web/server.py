@@ -224,6 +224,7 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
     problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
         return error_response(403, problem)
+    request = admin.with_own_limit(request)
     refused = refusals.body_refusal(request)
     if refused is not None:
         return closing_if_unread(request, error_response(*refused))
