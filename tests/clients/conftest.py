@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from entra_fast.emulator import LocalEntraId, RunningEmulator, tls
-from support.local_entra import EXAMPLES
+from support.local_entra import EXAMPLES, manifest
 
 APP_A = "dev-gcp:team-a:app-a"
 APP_B = "dev-gcp:team-b:app-b"
+HYBRID = "dev-gcp:team:hybrid"
 CALLBACK = "http://localhost:3001/oauth2/callback"
 SCOPE_A = "api://dev-gcp.team-a.app-a/.default"
 SCOPE_B = "api://dev-gcp.team-b.app-b/.default"
@@ -66,7 +67,11 @@ class Served:
 def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The provider, and its certificate authority trusted by whatever reads the environment."""
     prepared = tls.prepare(tmp_path_factory.mktemp("tls"))
-    local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")
+    own = tmp_path_factory.mktemp("manifests")
+    switches = {"entra-fast/allow-id-token-implicit-flow": "true"}
+    text = manifest("hybrid", all_users=True, replyURLs=[CALLBACK], annotations=switches)
+    (own / "hybrid.yaml").write_text(text)
+    local = LocalEntraId.from_files([EXAMPLES / "manifests", own], EXAMPLES / "directory.yaml")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -201,6 +201,7 @@ impl Claims {
     ///         `graph_response_invalid` and `groups_too_many`.
     ///     ConfigurationError: an argument cannot be used; `graph` is required for this issuer.
     ///     TypeError: these are not the tokens of a user.
+    #[expect(clippy::doc_markdown, reason = "`help` shows it, in the form of Python's docstrings")]
     #[pyo3(signature = (tokens, /, **options))]
     fn groups_complete<'py>(
         slf: &Bound<'py, Self>,

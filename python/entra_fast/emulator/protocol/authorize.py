@@ -132,7 +132,7 @@ class LoginRequest:
             nonce=self.parameters.get("nonce", ""),
             challenge=self.parameters.get("code_challenge", ""),
             challenge_method=self.parameters.get("code_challenge_method", "") or "plain",
-            claims=self.parameters.get("claims", ""),
+            claims=self.claims.text(),
             auth_time=session.auth_time,
             started=now,
             address=address,
@@ -336,8 +336,8 @@ def sign_in_choices(request: LoginRequest) -> SignIn:
     """The users to choose from for a request, and the decision about each."""
     hinted = request.hinted
     users = list(request.tenant.directory.users.values())
-    domain = "@" + request.parameters.get("domain_hint", "").lower()
-    users = [user for user in users if user.username.lower().endswith(domain)] or users
+    if domain := request.parameters.get("domain_hint", "").lower():
+        users = [user for user in users if user.username.lower().endswith(f"@{domain}")] or users
     if hinted is not None:
         users = [hinted, *(user for user in users if user is not hinted)]
     shown = users[:MAX_USERS_SHOWN]

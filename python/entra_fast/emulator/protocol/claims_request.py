@@ -1,8 +1,8 @@
 """The `claims` parameter (OpenID Connect Core 1.0, section 5.5): how clients answer a claims challenge.
 
-Honored are authentication contexts (`acrs`) and client capabilities (`xms_cc`) for access tokens, and
-individual claims for ID tokens. There is no second factor here, so that an authentication context is taken as
-given; a refusal can be planned as a fault (AADSTS50076). Everything else is accepted and ignored.
+Honored are authentication contexts (`acrs`), client capabilities (`xms_cc`), and individual claims of ID
+tokens. There is no second factor here, so that an authentication context is taken as given; a refusal can be
+planned as a fault (AADSTS50076). Everything else is accepted and ignored.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import orjson
 
 from entra_fast.emulator.protocol.aadsts import EntraError
 
-MAX_LENGTH: Final = 4096
+MAX_LENGTH: Final = 8192
 MAX_VALUES: Final = 25
 
 _VALUE: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
-_ACCESS_TOKEN_CLAIMS: Final = ("acrs", "xms_cc")
+_CLAIMS_WITH_VALUES: Final = ("acrs", "xms_cc")
 _MEMBERS: Final = ("access_token", "id_token", "userinfo")
 
 
@@ -39,11 +39,22 @@ class ClaimsRequest:
     @property
     def access_token_claims(self) -> dict[str, list[str]]:
         """The claims that an access token has because of this request."""
-        return {
-            name: list(self.access_token[name])
-            for name in _ACCESS_TOKEN_CLAIMS
-            if self.access_token.get(name)
+        return _with_values(self.access_token)
+
+    @property
+    def id_token_claims(self) -> dict[str, list[str]]:
+        """The same for an ID token; those without values are the token's own business."""
+        return _with_values(self.id_token)
+
+    def text(self) -> str:
+        """As a `claims` parameter; empty for nothing."""
+        members = {"access_token": self.access_token, "id_token": self.id_token}
+        document = {
+            member: {name: {"values": list(values)} if values else None for name, values in claims.items()}
+            for member, claims in members.items()
+            if claims
         }
+        return orjson.dumps(document).decode() if document else ""
 
     def and_also(self, other: ClaimsRequest) -> ClaimsRequest:
         """Both: what was requested at the login, and what is requested now."""
@@ -94,13 +105,17 @@ def _values(claim: str, request: Any) -> tuple[str, ...]:
     values = request.get("values", [])
     if "value" in request:
         values = [request["value"]]
-    if claim not in _ACCESS_TOKEN_CLAIMS:
+    if claim not in _CLAIMS_WITH_VALUES:
         return ()  # ignored, so that its values may be of any kind
     if not isinstance(values, list) or len(values) > MAX_VALUES:
         raise _malformed(f"requests {shown} with 'values' that are not an array of at most {MAX_VALUES}")
     if not all(isinstance(value, str) and _VALUE.fullmatch(value) for value in values):
         raise _malformed(f"requests {shown} with a value that is not a name such as c1 or cp1")
     return tuple(dict.fromkeys(values))
+
+
+def _with_values(claims: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    return {name: list(claims[name]) for name in _CLAIMS_WITH_VALUES if claims.get(name)}
 
 
 def _merged(

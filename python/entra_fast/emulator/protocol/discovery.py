@@ -110,6 +110,8 @@ def document(
         "msgraph_host": host,
         "rbac_url": base_url,
     }
+    if version == 1:
+        found["microsoft_multi_refresh_token"] = True
     return {name: value for name, value in found.items() if not (exact and name in _ADDITIONS)}
 
 

@@ -161,7 +161,9 @@ class TokenIssuer:
             front_channel=front_channel is not None,
             requested=request.requested.id_token,
         )
-        return token_claims.sign(self.keyring.active, claims | dict(front_channel or {}))
+        return token_claims.sign(
+            self.keyring.active, claims | request.requested.id_token_claims | dict(front_channel or {})
+        )
 
     def _signed(self, request: TokenRequest) -> str:
         """The access token, corrupted as planned faults require."""

@@ -25,15 +25,21 @@ def session_of(request: web.Request, tenant: Tenant) -> Session | None:
 
 
 def set_cookie(request: web.Request, response: web.StreamResponse, tenant: Tenant, value: str) -> None:
-    """Begin a session."""
+    """Begin a session.
+
+    Over https the cookie is sent to frames in pages of other sites, too, as Entra ID's is: single-page
+    applications renew their sign-in in one, with `prompt=none`. Forms of such pages are refused anyway
+    (server.py), and pages cannot be framed.
+    """
+    secure = request.app[LOCAL].base_url.startswith("https:")
     response.set_cookie(
         _cookie_name(tenant),
         value,
         max_age=int(SESSION_LIFETIME),
         httponly=True,
         path="/",
-        samesite="Lax",
-        secure=request.app[LOCAL].base_url.startswith("https:"),
+        samesite="None" if secure else "Lax",
+        secure=secure,
     )
 
 

@@ -7,7 +7,7 @@ application gets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -27,6 +27,13 @@ from entra_fast.emulator.web.endpoints import apply_faults
 from entra_fast.emulator.web.handling import LOCAL, Handler, correlation_id, read_form, tenant_of
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.emulator.web.sessions import cookie_of, session_of, set_cookie
+
+_OPENID_SCOPES: Final = {
+    "openid": "sign the user in",
+    "profile": "read the user's name and user name",
+    "email": "read the user's email address",
+    "offline_access": "keep this access after the user has left",
+}
 
 
 def add_routes(app: web.Application) -> None:
@@ -194,7 +201,7 @@ def _consent_page(wanted: LoginRequest, action: str, user: User, decision: Decis
         username=user.username,
         action=action,
         parameters=wanted.parameters,
-        openid=sorted(wanted.scope.openid),
+        openid=[(name, text) for name, text in _OPENID_SCOPES.items() if name in wanted.scope.openid],
         permissions=decision.scopes if wanted.scope.resource is not None else (),
     )
 
