@@ -377,15 +377,18 @@ async def _error_reference(request: web.Request) -> web.Response:
     if kind is None:
         text = "This provider does not know that code."
         return page(error_page("Unknown error code", text), 404)
+    # The error's own text has places for values: the last request that it refused shows it with them.
+    entries = request.app[LOCAL].journal.entries()
+    last = next((entry for entry in entries if entry.code == kind.code), None)
     html = error_page(
         f"AADSTS{kind.code}",
-        kind.text.replace("{", "<").replace("}", ">"),
+        f"{kind.when.replace('`', '')}.",
         advice=[kind.remedy or "The log names what to change for each refused request."],
-        details=[
-            ("When", kind.when.replace("`", "")),
-            ("OAuth error", kind.error),
-            ("Status", str(kind.status)),
+        details=[("OAuth error", kind.error), ("Status", str(kind.status))],
+        actions=[
+            *([] if last is None else [("Open the last such request", f"/log/{last.number}")]),
+            ("Open the refused requests", f"/log?code={kind.code}"),
+            ("Open the console", "/"),
         ],
-        actions=[("Open the refused requests", "/log?outcome=refused"), ("Open the console", "/")],
     )
     return page(html)

@@ -1,7 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
-graph.py (Microsoft Graph's), console.py, admin.py and journal.py.
+graph.py (Microsoft Graph's), console.py, access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,18 @@ from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.base_url import check_base_url
-from entra_fast.emulator.web import admin, console, device, endpoints, graph, journal, signin, signout
+from entra_fast.emulator.web import (
+    access_map,
+    admin,
+    console,
+    device,
+    endpoints,
+    graph,
+    journal,
+    log,
+    signin,
+    signout,
+)
 from entra_fast.emulator.web.admin_access import AdminAccess
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
@@ -68,7 +79,7 @@ def build_app(
         "start it with --public-url to give it another name",
     )
     app[_ADMIN] = AdminAccess(admin_token, secure=local.base_url.startswith("https:"))
-    for part in (console, admin, journal):
+    for part in (console, access_map, log, admin, journal):
         part.add_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
     # The tenants' paths last: they begin with anything.
