@@ -471,7 +471,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
 def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
     blocks = _blocks("python", "docs/library.md")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):
