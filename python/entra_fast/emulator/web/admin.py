@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 from pydantic import Field, ValidationError
 
+from entra_fast._web.negotiation import preferred
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import List, Section, findings
 from entra_fast.emulator.protocol.clock import parse_moment
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ROOT: Final = "/admin/api"
 MAX_STATE_BYTES: Final = 16 << 20
 """Maximum size of an imported state: 50,000 users or so."""
+
+_TEXT: Final = "text/plain"
 
 
 class FaultRequest(Section):
@@ -187,6 +190,8 @@ async def _explain(request: web.Request) -> web.Response:
 async def _mint(request: web.Request) -> web.Response:
     wanted = await _body(request, TokenRequest)
     explanation, token = request.app[LOCAL].mint(wanted.consumer, wanted.target, wanted.user)
+    if token is not None and preferred(request.headers.get("Accept"), ("application/json", _TEXT)) == _TEXT:
+        return web.Response(text=token, headers={"Cache-Control": "no-store"})
     answer = explanation.document()
     return json_response(answer | {"access_token": token}, 200 if token is not None else 403)
 
