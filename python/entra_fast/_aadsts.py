@@ -89,7 +89,8 @@ _ROWS: Final = (
         text="The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
         when="neither secret nor assertion was sent",
         check="credential",
-        remedy="send client_secret, or client_assertion with client_assertion_type",
+        remedy="send client_secret, or client_assertion with client_assertion_type; a public client needs "
+        'the annotation entra-fast/allow-public-client: "true"',
     ),
     Kind(
         700027,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from entra_fast.emulator import LocalEntraId, RunningEmulator, tls
 from support.local_entra import EXAMPLES, manifest
@@ -55,6 +56,12 @@ class Served:
 
     def secret(self, application: str) -> str:
         return self.local.credentials.secret(self.local.registry.find(application))
+
+    def enter_device_code(self, code: str, answer: str = "continue") -> None:
+        """What the user Ada does at the page for device codes."""
+        browser, page = requests.Session(), f"{self.base_url}/devicelogin"
+        for fields in ({"username": "ada"}, {"answer": answer}):
+            assert browser.post(page, data={"code": code, **fields}, timeout=10).status_code == 200
 
     def user_token(self, user: str, application: str = APP_A) -> str:
         """A user's token for an application, without the login that other tests cover."""

@@ -137,13 +137,6 @@ def test_authorization_code_and_silent_renewal(entra: Served) -> None:
     assert unverified_claims(silent["access_token"])["aud"] == entra.client_id("dev-gcp:team-b:app-b")
 
 
-def enter(entra: Served, code: str, answer: str = "continue") -> None:
-    """What a user does at the page for device codes."""
-    browser, page = requests.Session(), f"{entra.base_url}/devicelogin"
-    for fields in ({"username": "ada"}, {"answer": answer}):
-        assert browser.post(page, data={"code": code, **fields}, timeout=10).status_code == 200
-
-
 def public(entra: Served) -> msal.PublicClientApplication:
     return msal.PublicClientApplication(
         entra.client_id(APP_A), authority=entra.authority, instance_discovery=False
@@ -157,7 +150,7 @@ def test_device_code(entra: Served) -> None:
     assert flow["user_code"] in flow["message"], flow
     pending = app.acquire_token_by_device_flow(flow, exit_condition=lambda _: True)
     assert pending["error"] == "authorization_pending"
-    enter(entra, flow["user_code"])
+    entra.enter_device_code(flow["user_code"])
     result = app.acquire_token_by_device_flow(flow)
     assert "error" not in result, result
     assert result["id_token_claims"]["preferred_username"] == "ada@trygdeetaten.no"
@@ -171,7 +164,7 @@ def test_a_declined_device_code(entra: Served) -> None:
     """MSAL stops polling."""
     app = public(entra)
     flow = app.initiate_device_flow([SCOPE_A])
-    enter(entra, flow["user_code"], "cancel")
+    entra.enter_device_code(flow["user_code"], "cancel")
     assert app.acquire_token_by_device_flow(flow)["error"] == "authorization_declined"
 
 

@@ -207,6 +207,36 @@ async def test_more_than_one_target(entra: Caller) -> None:
     expect(await entra.obo("app-a", "app-b", token, scope=scope), 28000, "invalid_scope", 400)
 
 
+async def test_a_refresh_token_takes_the_first_of_two_targets(entra: Caller) -> None:
+    """28000 for a code, as on behalf of; a refresh token gets the first one."""
+    two = f"{entra.scope('app-b')} {entra.scope('app-c')} openid"
+    code = (await entra.sign_in("app-a", "ada")).location["code"]
+    expect(await entra.redeem("app-a", code, scope=two), 28000, "invalid_scope", 400)
+    refresh = (await entra.login("app-a", "ada")).json["refresh_token"]
+    form = {"grant_type": "refresh_token", "refresh_token": refresh, "scope": two}
+    answer = await entra.token({**form, **entra.credentials("app-a")})
+    assert answer.claims["aud"] == entra.client_id("app-b")
+    assert answer.json["scope"].startswith("api://dev-gcp.team.app-b/")
+
+
+@pytest.mark.parametrize("other", ["api://dev-gcp.team.app-b/custom.scope", "openid", "offline_access"])
+async def test_default_stands_alone(entra: Caller, other: str) -> None:
+    """70011 for another permission beside it; OpenID Connect's may join."""
+    token = await entra.user_token("app-a", "ada")
+    answer = await entra.obo("app-a", "app-b", token, scope=f"{entra.scope('app-b')} {other}")
+    if "/" in other:
+        expect(answer, 70011, "invalid_scope", 400)
+    else:
+        assert answer.status == 200
+
+
+async def test_requests_of_another_version(entra: Caller) -> None:
+    """901002 for `resource` at v2.0, 700038 for the client id that empty configuration has."""
+    expect(await entra.m2m("app-a", "app-b", resource="https://x"), 901002, "invalid_request", 400)
+    nil = "00000000-0000-0000-0000-000000000000"
+    expect(await entra.m2m("app-a", "app-b", client_id=nil), 700038, "unauthorized_client", 400)
+
+
 @pytest.mark.parametrize("scope", ["api://dev-gcp.team.app-b/read", "api://dev-gcp.team.app-b", "openid"])
 async def test_client_credentials_need_default_scope(entra: Caller, scope: str) -> None:
     """1002012: a machine asks for `/.default`."""

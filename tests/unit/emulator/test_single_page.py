@@ -93,6 +93,9 @@ async def test_who_may_read_the_response(entra: Caller) -> None:
     assert answer.headers[allowed] == ORIGIN["Origin"]
     refused = await redeemed(entra, PAGE, ORIGIN, code="unknown")
     assert (refused.code, refused.headers[allowed]) == (70008, ORIGIN["Origin"])
+    entra.local.faults.add("throttle", count=1)
+    throttled = await redeemed(entra, PAGE, ORIGIN)
+    assert (throttled.status, throttled.headers[allowed]) == (429, ORIGIN["Origin"])
     foreign = await redeemed(entra, PAGE, OTHER)
     assert allowed not in foreign.headers
     assert "Origin" in foreign.headers["Vary"]
@@ -134,6 +137,15 @@ async def test_refresh_tokens_end_a_day_after_the_login(entra: Caller, clock: Cl
         late = await refreshed(entra, token, ORIGIN)
         assert (late.code, late.json["error"]) == (700084, "invalid_grant")
         assert "1.00:00:00" in late.json["error_description"]
+
+
+def test_a_misspelled_annotation_is_noticed() -> None:
+    """It would have no effect; other annotations are none of ours."""
+    names = dict.fromkeys(("entra-fast/single-page-reply-url", "example.com/entra-fast/x"), "https://x/")
+    local = local_entra([manifest("app", annotations=names)])
+    (notice,) = (str(one) for one in local.notices if "annotation" in one.text)
+    assert notice.startswith("0.yaml:1: ")
+    assert "did you mean 'entra-fast/single-page-reply-urls'?" in notice
 
 
 def test_malformed_redirect_uris_in_the_annotation() -> None:

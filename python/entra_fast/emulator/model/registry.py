@@ -19,6 +19,7 @@ from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
 from entra_fast.emulator.model.registrations import NOTHING, Registration
+from entra_fast.emulator.model.wording import did_you_mean, quoted
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -330,6 +331,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
                 )
             )
     annotations = manifest.metadata.annotations
+    notices.extend(_annotation_notices(manifest))
     reply_urls = azure.reply_urls or tuple(
         ingress.rstrip("/") + CALLBACK_PATH for ingress in manifest.spec.ingresses
     )
@@ -364,6 +366,15 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         logout_callbacks=tuple(base + PROXY_LOGOUT_CALLBACK_PATH for base in behind_proxy),
         registration=manifest.registration,
     )
+
+
+def _annotation_notices(manifest: Manifest) -> Iterable[Notice]:
+    annotations = manifest.metadata.annotations
+    for name in annotations.model_extra or ():
+        if name.startswith("entra-fast/"):
+            location = manifest.location("metadata", "annotations", name)
+            hint = did_you_mean(name, annotations.field_names())
+            yield Notice(location, f"there is no annotation {quoted(name)}: it has no effect{hint}")
 
 
 def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:

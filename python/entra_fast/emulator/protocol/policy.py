@@ -119,8 +119,9 @@ def with_permissions(
     """
     if not decision.granted:
         return decision
+    known = {scope.lower() for scope in (DEFAULT_PERMISSION, *decision.scopes)}  # Entra ID ignores their case
     for permission in permissions:
-        if permission not in (DEFAULT_PERMISSION, *decision.scopes):
+        if permission.lower() not in known:
             text = f"{target.name} has not granted the scope {permission[:100]!r} to {consumer.name}"
             remedy = (
                 f"add it to permissions.scopes of its rule for {consumer.name}, or ask for "

@@ -188,7 +188,10 @@ def _granted_scope(authorized: Authorized) -> str:
     if target is None:
         return _granted_graph_scope(authorized, decision)
     # Entra ID repeats `.default` among the granted scopes; otherwise MSAL misses the token in its cache.
-    granted = (*decision.scopes, *([DEFAULT] if DEFAULT in scope.permissions else []))
+    # In the spelling of the request: MSAL for Go takes a scope that it does not find for a declined one.
+    spelled = {permission.lower(): permission for permission in scope.permissions}
+    granted = [spelled.get(name.lower(), name) for name in decision.scopes]
+    granted += [DEFAULT] if DEFAULT in scope.permissions else []
     prefix = scope.resource or target.identifier_uris[0]
     return " ".join(f"{prefix}/{name}" for name in granted)
 
@@ -202,7 +205,6 @@ def _graph_scopes(authorized: Authorized) -> list[str]:
 
 
 def _granted_graph_scope(authorized: Authorized, decision: Decision) -> str:
-    # In the spelling of the request: MSAL for Go takes a scope that it does not find for a declined one.
     resource, asked = authorized.scope.resource or graph.CLIENT_ID, authorized.scope.permissions
     prefix = "" if resource == graph.CLIENT_ID else f"{resource}/"
     names = [*decision.scopes, DEFAULT] if asked == (DEFAULT,) else dict.fromkeys(asked)

@@ -194,6 +194,7 @@ def _token(version: int) -> Handler:
             )
             _record_faults(request, tenant, form, transport)
             if (broken := await apply_faults(request, transport)) is not None:
+                broken.headers.update(cross_origin)
                 return broken
             answer = local.token_service().answer(
                 tenant,
