@@ -102,7 +102,7 @@ async def inspected(system: System, page: Page) -> None:
 
 async def not_a_token(system: System, page: Page) -> None:
     """Text that is no token."""
-    await page.goto(system[1].base_url + "/token")
+    await page.goto(system[1].base_url + "/inspect")
     await page.get_by_label("Token", exact=True).fill("not a token")
     await page.get_by_role("button", name="Inspect").click()
 
@@ -144,7 +144,7 @@ PAGES: dict[str, Open] = {
     "explain": at(f"/explain?consumer={NOBODY}&target={APP_B}"),
     "minted": minted,
     "mint-refused": mint_refused,
-    "token": at("/token"),
+    "token": at("/inspect"),
     "token-inspected": inspected,
     "token-invalid": not_a_token,
     "forge": at("/forge"),

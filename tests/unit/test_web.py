@@ -40,7 +40,7 @@ ENTRA_PAGES = [
     f"/applications/{APP}",
     f"/applications/{TARGET}/rules/1",
     f"/applications/{TARGET}/rules/2",
-    "/token",
+    "/inspect",
     "/users",
     "/log",
     "/log?live=1&outcome=refused",

@@ -96,7 +96,7 @@ class Pages:
         environment.globals |= {
             "style": Markup(STYLE),  # noqa: S704
             "script": Markup(SCRIPT),  # noqa: S704
-            "logo": Markup(LOGO.replace("<svg ", '<svg class="logo" aria-hidden="true" ')),  # noqa: S704
+            "logo": Markup(LOGO),  # noqa: S704
             "icon": f"data:image/svg+xml,{urllib.parse.quote(LOGO)}",
             "version": __version__,
         }

@@ -18,7 +18,7 @@ A, B = "dev-gcp:team:app-a", "dev-gcp:team:app-b"
 PAGES = [
     "/",
     "/map",
-    "/token",
+    "/inspect",
     f"/applications/{B}",
     "/users",
     "/log",
@@ -227,6 +227,7 @@ async def test_faults_clock_and_keys_by_clicking(entra: Caller) -> None:
     [
         ("POST", "/faults"),
         ("POST", "/mint"),
+        ("POST", "/inspect"),
         ("POST", "/endpoints"),
         ("POST", "/reload"),
         ("POST", "/admin/api/faults"),

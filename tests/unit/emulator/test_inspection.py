@@ -95,7 +95,7 @@ def test_tokens_are_found_in_what_people_paste(pasted: str) -> None:
 async def test_the_page(entra: Caller) -> None:
     """Claims with meaning and readable times, the signature, and the answer of each application."""
     token = (await entra.m2m("app-a", "app-b")).json["access_token"]
-    answer = await entra.request("POST", "/token", data={"token": f"Bearer {token}"})
+    answer = await entra.request("POST", "/inspect", data={"token": f"Bearer {token}"})
     assert answer.status == 200
     page = text_of(answer.text)
     assert "✓ valid Signed with a key of this provider" in page
@@ -110,7 +110,7 @@ async def test_the_page(entra: Caller) -> None:
 @pytest.mark.parametrize("token", ["", "  ", "x", "a.b.c", "eyJhbGciOiJub25lIn0.bm9qc29u.", "<b>.<b>.<b>"])
 async def test_what_is_no_token_is_said(entra: Caller, token: str) -> None:
     """400, with a sentence at the field, and what was sent as text."""
-    answer = await entra.request("POST", "/token", data={"token": token})
+    answer = await entra.request("POST", "/inspect", data={"token": token})
     assert answer.status == 400
     assert 'role="alert"' in answer.text
     assert "<b>" not in answer.text
@@ -120,13 +120,13 @@ async def test_a_token_leaves_no_trace(entra: Caller, caplog: pytest.LogCaptureF
     """Neither in a log, nor in the journal, nor in an address; addresses with a token are not answered."""
     token = (await entra.m2m("app-a", "app-b")).json["access_token"]
     with caplog.at_level(logging.DEBUG):
-        answer = await entra.request("POST", "/token", data={"token": token})
+        answer = await entra.request("POST", "/inspect", data={"token": token})
     parts = token.split(".")
     assert not [part for part in parts if part in caplog.text]
     log = (await entra.request("GET", "/admin/api/log")).text
     assert not [part for part in parts if part in log]
-    assert 'method="post" action="/token"' in answer.text
-    ignored = (await entra.request("GET", "/token", params={"token": token})).text
+    assert 'method="post" action="/inspect"' in answer.text
+    ignored = (await entra.request("GET", "/inspect", params={"token": token})).text
     assert parts[1] not in ignored
 
 
@@ -135,6 +135,6 @@ async def test_large_tokens_make_no_large_pages(entra: Caller, members: int) -> 
     """A token of 60 KB, in one claim or in many."""
     token = (await entra.m2m("app-a", "app-b")).json["access_token"]
     large = changed(token, **{f"claim{number}": "x" * (44_000 // members) for number in range(members)})
-    answer = await entra.request("POST", "/token", data={"token": large})
+    answer = await entra.request("POST", "/inspect", data={"token": large})
     assert answer.status == 200
     assert len(answer.text.encode()) < MAX_PAGE_BYTES

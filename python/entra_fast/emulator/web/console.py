@@ -55,8 +55,8 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post("/mint", _mint)
     app.router.add_get("/forge", _forge_form)
     app.router.add_post("/forge", _forge)
-    app.router.add_get("/token", _inspect_form)
-    app.router.add_post("/token", _inspect)
+    app.router.add_get("/inspect", _inspect_form)
+    app.router.add_post("/inspect", _inspect)
     app.router.add_get("/faults", _faults)
     app.router.add_post("/faults", _change_faults)
     app.router.add_get("/endpoints", _endpoints)
@@ -169,7 +169,7 @@ def _mint_page(
 
 
 async def _inspect_form(request: web.Request) -> web.Response:
-    return page(PAGES.render("token.html", token="", problem="", inspection=None))
+    return page(PAGES.render("inspect.html", token="", problem="", inspection=None))
 
 
 async def _inspect(request: web.Request) -> web.Response:
@@ -177,7 +177,7 @@ async def _inspect(request: web.Request) -> web.Response:
     local = request.app[LOCAL]
     token = inspection.token_in((await read_form(request)).get("token", ""))
     if not token:
-        html = PAGES.render("token.html", token="", problem="paste a token first", inspection=None)
+        html = PAGES.render("inspect.html", token="", problem="paste a token first", inspection=None)
         return page(html, 400)
     now = local.now()
     try:
@@ -186,10 +186,10 @@ async def _inspect(request: web.Request) -> web.Response:
         )
     except InvalidToken as error:
         expected = f" (expected {error.expected}, found {error.actual})" if error.expected else ""
-        html = PAGES.render("token.html", token=token, problem=error.message + expected, inspection=None)
+        html = PAGES.render("inspect.html", token=token, problem=error.message + expected, inspection=None)
         return page(html, 400)
     html = PAGES.render(
-        "token.html",
+        "inspect.html",
         token=token,
         problem="",
         inspection=found,

@@ -17,7 +17,7 @@ NAVIGATION: Final = (
     ("/explain", "Explain"),
     ("/mint", "Get a token"),
     ("/forge", "Forge a token"),
-    ("/token", "Inspect a token"),
+    ("/inspect", "Inspect a token"),
     ("/faults", "Faults and time"),
     ("/endpoints", "Endpoints and keys"),
 )
