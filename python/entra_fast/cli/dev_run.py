@@ -45,6 +45,7 @@ class EmulatorOptions:
         tls: as in `Options`.
         public_url: the address that clients use, if it differs from the one it listens on (containers).
         allow_remote: allow an address other than loopback.
+        admin_token: what the console and the admin API demand; None for a new one where they need one.
     """
 
     manifests: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class EmulatorOptions:
     tls: str | None = None
     public_url: str | None = None
     allow_remote: bool = False
+    admin_token: str | None = None
 
 
 def run(options: Options, *, as_json: bool = False) -> int:
@@ -124,6 +126,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         options.port,
         tls=tls.context if tls is not None else None,
         allow_remote=options.allow_remote,
+        admin_token=options.admin_token,
         watch=RELOAD_SECONDS,
     )
     _warn(emulator)
@@ -132,6 +135,9 @@ async def _run_emulator(options: EmulatorOptions) -> int:
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anyone can sign in as any user", file=sys.stderr)
+    if emulator.admin_token is not None:
+        print(f"console: {emulator.base_url}/?token={emulator.admin_token}", file=sys.stderr)
+        print(f"admin API: send 'Authorization: Bearer {emulator.admin_token}'", file=sys.stderr, flush=True)
     print(emulator.base_url, flush=True)
     async with printed(emulator):
         await stop.wait()
