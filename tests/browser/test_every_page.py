@@ -84,6 +84,16 @@ async def mint_refused(system: System, page: Page) -> None:
     await minted(system, page, "ola")
 
 
+async def forged(system: System, page: Page) -> None:
+    """A forged token, beside the form that made it."""
+    await page.goto(system[1].base_url + "/forge")
+    await page.get_by_label("Client", exact=True).fill(APP_A)
+    await page.get_by_label("Lifetime in seconds").fill("-60")
+    await page.get_by_label("Claims", exact=True).fill('{"roles": ["admin"]}')
+    await page.get_by_role("button", name="Forge the token").click()
+    await page.get_by_role("heading", name="Header").wait_for()
+
+
 async def inspected(system: System, page: Page) -> None:
     """A token taken apart, from the page where it was made."""
     await minted(system, page)
@@ -137,6 +147,8 @@ PAGES: dict[str, Open] = {
     "token": at("/inspect"),
     "token-inspected": inspected,
     "token-invalid": not_a_token,
+    "forge": at("/forge"),
+    "forged": forged,
     "faults": at("/faults"),
     "endpoints": at("/endpoints"),
     "error": at("/error?code=50105"),

@@ -316,6 +316,34 @@ async def test_an_emulator_without_applications_says_so(
     assert await running == 0
 
 
+async def test_an_emulator_for_others_prints_the_token_of_its_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the address to open, and as the header field for scripts; without, the console refuses."""
+    options = dev_run.EmulatorOptions(manifests=(str(tmp_path),), port=0, allow_remote=True)
+    running = asyncio.create_task(dev_run._run_emulator(options))
+    said: list[str] = []
+
+    async def serving() -> bool:
+        said.append(capsys.readouterr().err)
+        return "admin API: send " in "".join(said)
+
+    await eventually(serving)
+    console = re.search(r"console: (http://127\.0\.0\.1:\d+/)\?token=(\S+)\n", "".join(said))
+    assert console is not None
+    assert f"'Authorization: Bearer {console[2]}'" in "".join(said)
+    async with aiohttp.ClientSession() as session:
+        for query, headers, status in (
+            ("", {}, 401),
+            (f"?token={console[2]}", {}, 303),
+            ("", {"Authorization": f"Bearer {console[2]}"}, 200),
+        ):
+            async with session.get(console[1] + query, headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+
+
 def test_the_examples_of_the_current_folder_come_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,7 +472,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
 def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
     blocks = _blocks("python", "docs/library.md")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):

@@ -24,6 +24,7 @@ PAGES = [
     "/log",
     "/explain",
     "/mint",
+    "/forge",
     "/faults",
     "/endpoints",
 ]

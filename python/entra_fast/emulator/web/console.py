@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote, urlencode
 
+import orjson
 from aiohttp import web
 
 from entra_fast._web import commands
@@ -24,9 +25,13 @@ from entra_fast.emulator.protocol import inspection
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
+from entra_fast.emulator.protocol.forge import AGENTS, FORGED_ALGORITHMS, KEYS, ForgedToken
 from entra_fast.emulator.web.handling import LOCAL, read_form
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.errors import ConfigurationError, InvalidToken
+
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.forge import AgentKind, KeyChoice
 
 MAX_QUERY_CHARACTERS: Final = 200
 MAX_NOTICES: Final = 50
@@ -48,6 +53,8 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/explain", _explain)
     app.router.add_get("/mint", _mint_form)
     app.router.add_post("/mint", _mint)
+    app.router.add_get("/forge", _forge_form)
+    app.router.add_post("/forge", _forge)
     app.router.add_get("/inspect", _inspect_form)
     app.router.add_post("/inspect", _inspect)
     app.router.add_get("/faults", _faults)
@@ -220,6 +227,58 @@ def _commands(local: LocalProvider, explanation: Explanation) -> tuple[commands.
     return commands.post_form(f"{local.base_url}/{client.tenant_id}/oauth2/v2.0/token", fields)
 
 
+# Forging
+
+
+async def _forge_form(request: web.Request) -> web.Response:
+    return page(_forge_page(request.app[LOCAL], request.query))
+
+
+async def _forge(request: web.Request) -> web.Response:
+    local, form = request.app[LOCAL], await read_form(request)
+    try:
+        claims = orjson.loads(form.get("claims", "").strip() or b"{}")
+    except orjson.JSONDecodeError:
+        return page(_forge_page(local, form, problem="claims: this is not JSON"), 400)
+    if not isinstance(claims, dict):
+        return page(_forge_page(local, form, problem="claims: expected a JSON object"), 400)
+    try:
+        forged = await asyncio.to_thread(  # it may generate a key
+            local.forge,
+            form.get("application") or None,
+            user=form.get("user") or None,
+            audience=form.get("audience") or None,
+            version=_whole_number(form, "version"),
+            claims=claims,
+            lifetime=_number(form, "lifetime"),
+            not_before=_number(form, "not_before"),
+            algorithm=form.get("algorithm") or None,
+            key=cast("KeyChoice", form.get("key") or "active"),
+            issuer=form.get("issuer") or None,
+            groups=_whole_number(form, "groups"),
+            agent=cast("AgentKind | None", form.get("agent") or None),
+        )
+    except ConfigurationError as error:
+        return page(_forge_page(local, form, problem=error.message), 400)
+    return page(_forge_page(local, form, forged=forged))
+
+
+def _forge_page(
+    local: LocalProvider, values: Mapping[str, str], *, problem: str = "", forged: ForgedToken | None = None
+) -> str:
+    return PAGES.render(
+        "forge.html",
+        values=values,
+        problem=problem,
+        forged=forged,
+        version_options=[("", "as the API has it"), ("2", "2.0"), ("1", "1.0")],
+        algorithm_options=[("", local.keyring.algorithm), *((name, name) for name in FORGED_ALGORITHMS)],
+        key_options=[(name, f"{name}: {text}") for name, text in KEYS.items()],
+        agent_options=[("", "no agent"), *((name, f"{name}: {text}") for name, text in AGENTS.items())],
+        **_suggestions(local),
+    )
+
+
 # Faults and time
 
 
@@ -239,7 +298,8 @@ def _faults_page(local: LocalProvider, values: Mapping[str, str], problem: str =
         values=values,
         problem=problem,
         now=local.now(),
-        offset=local.clock_offset,
+        offset=local.clock.offset,
+        frozen=local.clock.frozen,
     )
 
 
@@ -255,11 +315,20 @@ async def _change_faults(request: web.Request) -> web.Response:
                     value=_number(form, "value"),
                     count=_whole_number(form, "count"),
                     seconds=_number(form, "seconds"),
+                    probability=_number(form, "probability"),
+                    seed=_whole_number(form, "seed"),
+                    sequence=_places(form),
                 )
             case "remove":
                 local.faults.remove(form.get("id", ""))
             case "clock":
-                local.set_clock_offset(_number(form, "offset") or 0.0)
+                local.clock.set_offset(_number(form, "offset") or 0.0)
+            case "freeze":
+                local.clock.freeze()
+            case "advance":
+                local.clock.advance(_number(form, "advance") or 0.0)
+            case "release":
+                local.clock.release()
     except ConfigurationError as error:
         return page(_faults_page(local, form, error.message), 400)
     return see_other("/faults")
@@ -299,6 +368,14 @@ async def _reload(request: web.Request) -> web.Response:
 
 
 # Numbers in forms
+
+
+def _places(form: Mapping[str, str]) -> list[int] | None:
+    words = form.get("sequence", "").replace(",", " ").split()
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        text = "sequence: expected whole numbers separated by commas, such as 2, 3"
+        raise ConfigurationError("form_invalid", text, "sequence")
+    return [int(word) for word in words] or None
 
 
 def _number(form: Mapping[str, str], name: str) -> float | None:

@@ -16,6 +16,7 @@ NAVIGATION: Final = (
     ("/log", "Log"),
     ("/explain", "Explain"),
     ("/mint", "Get a token"),
+    ("/forge", "Forge a token"),
     ("/inspect", "Inspect a token"),
     ("/faults", "Faults and time"),
     ("/endpoints", "Endpoints and keys"),
