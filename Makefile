@@ -39,7 +39,7 @@ test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to ch
 test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tutorial in a real browser (Debian: chromium)
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-clients: build $(STAMPS)/tools ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
+clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
 	@$(BIN)/pytest tests/clients $(ARGS)
 
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
@@ -140,6 +140,11 @@ $(STAMPS)/venv:
 $(STAMPS)/run: requirements/run.txt $(STAMPS)/venv
 	@echo '==> Installing the dependencies (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(STAMPS)/clients: requirements/clients.txt $(STAMPS)/tools
+	@echo '==> Installing the packages of services that sign users in (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
 	@touch $@
 
 # In an environment of their own: what they need would hold back what the product needs.
