@@ -412,6 +412,12 @@ class Metrics:
         "Seconds by which the clock of this machine is ahead of the provider's; negative where it is behind.",
         merge="own",
     )
+    insecure_hosts = _Row(
+        _gauge,
+        "entra_fast_insecure_provider_hosts",
+        "Hosts of providers that may be asked over plain http (ENTRA_FAST_INSECURE_PROVIDER_HOSTS).",
+        merge="own",
+    )
     renewals = _Row(
         Counter,
         "entra_fast_renewals_total",

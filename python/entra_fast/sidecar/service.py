@@ -103,6 +103,7 @@ class Service:
             self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
         metrics.watch_token_cache(cache.stats)
         metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
+        metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
         metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
 
     async def start(self) -> None:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import Final
 
+from entra_fast._net import is_real_provider
 from entra_fast.errors import ConfigurationError
-
-# Tokens with an issuer of the real Entra ID could be mistaken for real ones.
-_REAL_HOSTS: Final = (
-    "microsoftonline.com",
-    "microsoftonline.us",
-    "microsoftonline.cn",
-    "microsoftonline-p.com",
-    "microsoft.com",
-    "microsoft.us",
-    "windows.net",
-    "chinacloudapi.cn",
-    "ciamlogin.com",
-    "b2clogin.com",
-    "microsoftonline.de",
-)
 
 
 def check_base_url(url: str) -> str:
-    """The origin of a provider's address; the real Entra ID's are refused.
+    """The origin of a provider's address. Those of real providers are refused: tokens with such an issuer
+    could be mistaken for real ones.
 
     Raises:
-        ConfigurationError: it is not an origin, or belongs to the real Entra ID.
+        ConfigurationError: it is not an origin, or belongs to a real provider.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -37,8 +23,8 @@ def check_base_url(url: str) -> str:
     rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     if parts.scheme not in ("http", "https") or not host or port == 0 or rest:
         raise _not_an_origin(url)
-    if any(host == real or host.endswith("." + real) for real in _REAL_HOSTS):
-        text = f"{host} belongs to the real Entra ID; the local one never signs in its name"
+    if is_real_provider(host):
+        text = f"{host} belongs to a real provider; the local one never signs in its name"
         raise ConfigurationError("issuer_is_real", text, "public_url")
     return f"{parts.scheme}://{parts.netloc}".rstrip("/")
 
