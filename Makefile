@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-deploy test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -43,6 +43,11 @@ test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython fro
 test-environments: $(STAMPS)/build ## Install the wheel into clean environments (no aiohttp, 3.9 to 3.14, other uvloops), and check it there
 	@tests/environments.sh $(abspath $(BIN))/maturin $(abspath $(BIN))/python
 
+test-deploy: build $(STAMPS)/tools ## Build the wheel, install it from nothing, and run it as containers do (root, for most of it)
+	@rm -rf target/test-deploy
+	@$(BIN)/maturin build --quiet --release --locked --interpreter $(abspath $(BIN))/python --out target/test-deploy
+	@ENTRA_FAST_WHEEL="$$(echo target/test-deploy/*.whl)" $(BIN)/pytest tests/deploy $(ARGS)
+
 test-apache: build $(STAMPS)/tools ## Run the library in mod_wsgi behind a real Apache (skipped, with the reason, where there is none)
 	@$(BIN)/pytest tests/apache
 
@@ -66,8 +71,8 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 
-check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
-	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
+check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests, charts and alerts (STRICT=1 to fail on what cannot be checked, HELM=build to build helm)
+	@STRICT='$(STRICT)' HELM='$(HELM)' deploy/check.sh $(VENV)/deploy/bin
 
 bench: bench-micro bench-load ## Run all benchmarks
 
