@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-deploy test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -170,6 +170,9 @@ fuzz-smoke: ## Run every fuzz target for at most 20,000 inputs and 10 seconds
 
 audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1 to fail on what cannot be checked)
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
+
+test-audit: $(STAMPS)/tools ## Prove that `make audit` finds what it should: planted vulnerable lock files, recorded databases
+	@AUDIT_TESTED=1 $(BIN)/pytest tests/audit $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf target dist $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
