@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -155,6 +155,9 @@ wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, repr
 
 sdist: $(STAMPS)/run ## Build the source distribution
 	@$(BIN)/maturin sdist --out dist
+
+licences: ## Write THIRD-PARTY-LICENSES.txt again, after a change of Cargo.lock
+	@$(PYTHON) deploy/release/licences.py wheel > THIRD-PARTY-LICENSES.txt
 
 release-check: ## Check that version, tag and changelog fit (TAG=v1.2.3)
 	@TAG='$(TAG)' deploy/release/release_check.sh

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ def test_the_first_token_takes_seconds(
             f"pip install {installed - began:.1f} s, entra-fast dev {ended - installed:.1f} s"
         )
     assert ended - began < BOUND
+
+
+def test_the_wheel_has_the_licences_and_the_bill_of_materials(wheel: Path) -> None:
+    """Of the crates in its library: the texts, and a CycloneDX document that names the same crates."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (texts,) = (name for name in names if name.endswith(".dist-info/licenses/THIRD-PARTY-LICENSES.txt"))
+        (bill,) = (name for name in names if ".dist-info/sboms/" in name)
+        listed = archive.read(texts).decode()
+        components = json.loads(archive.read(bill))["components"]
+    shipped = {(each["name"], each["version"]) for each in components}
+    lines = listed.partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    crates = {(name, version) for name, version, _ in (line.split(" ", 2) for line in lines)}
+    assert {"aws-lc-sys", "pyo3", "rind"} <= {name for name, _ in crates}
+    assert crates <= shipped
 
 
 def _posted(url: str, fields: dict[str, str]) -> Any:

@@ -122,6 +122,14 @@ def test_the_example_of_the_chart_is_a_local_entra_id(tmp_path: Path) -> None:
     assert local.explain(generator, "dev-gcp:team-a:app-a", "ada").granted
 
 
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="needs cargo")
+def test_the_licences_are_those_of_the_crates_in_the_library() -> None:
+    """`make licences` writes them again after a change of Cargo.lock."""
+    licences = runpy.run_path(str(DEPLOY / "release" / "licences.py"))
+    listed = (ROOT / "THIRD-PARTY-LICENSES.txt").read_text().partition("\n\n")[2].partition("\n\n")[0]
+    assert listed.splitlines() == [licences["title"](crate) for crate in licences["crates"]()]
+
+
 def test_the_image_runs_as_the_user_of_the_manifests() -> None:
     """And no layer of it runs as root at the end."""
     lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()

@@ -176,7 +176,7 @@ def test_what_runs_is_a_gauge_with_labels() -> None:
     for worker in workers:
         worker.build_info.read_from(lambda: {**labels, "fast_path": "true"})
     expected = (
-        'entra_fast_build_info{{version="1.2.3",python="3.11.7",rust="1.95.0",rsa="{}",fast_path="{}"}}'
+        'entra_fast_build_info{{fast_path="{1}",python="3.11.7",rsa="{0}",rust="1.95.0",version="1.2.3"}}'
     )
     found = scrape(metrics, [worker.figures() for worker in workers])
     assert found[expected.format("rind", "true")] == 1
