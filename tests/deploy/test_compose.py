@@ -156,7 +156,7 @@ def test_every_published_port_has_a_listener(composition: Composition) -> None:
         assert found is not None, "published on loopback only"
         assert found[1] == found[2]
         asked = f"http://{composition.pods[name].address}:{found[2]}/healthz"
-        assert until(lambda asked=asked: composition.pods["emulator"].request(asked)[0])  # type: ignore[misc]
+        assert until(lambda asked=asked: composition.pods["emulator"].request(asked)[0])
 
 
 def test_browsers_and_containers_see_one_issuer(composition: Composition) -> None:
