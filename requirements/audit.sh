@@ -24,8 +24,10 @@ log=$(mktemp)
 trap 'rm -rf "$log"*' EXIT
 config=$PWD/deny.toml
 if [ -n "${AUDIT_RUST_DB:-}" ]; then
-    config=$log.deny.toml
-    sed "/^\[advisories\]/a db-urls = [\"$AUDIT_RUST_DB\"]\ndb-path = \"$log.db\"" deny.toml > "$config"
+    # cargo-deny wants a URL with a domain; git is told what that stands for.
+    stand_in=https://advisories.invalid/db config=$log.deny.toml
+    export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0="url.$AUDIT_RUST_DB.insteadOf" GIT_CONFIG_VALUE_0=$stand_in
+    sed "/^\[advisories\]/a db-urls = [\"$stand_in\"]\ndb-path = \"$log.db\"\ngit-fetch-with-cli = true" deny.toml > "$config"
 fi
 
 deny() { cargo deny --manifest-path "$1" --config "$config" --locked --log-level error "${@:2}"; }
