@@ -53,7 +53,10 @@ say "Building for $target: ${#interpreters[@]} interpreters (takes minutes)"
 if [ "$target" != "$host" ]; then
   status=0
   case $target in
-    aarch64-*-linux-gnu) deploy/release/try_aarch64.sh "$(find "$out" -name 'entra_fast-*cp311-*aarch64.whl' | sort | tail -n 1)" || status=$? ;;
+    aarch64-*-linux-gnu)
+      wheel=$(find "$out" -name 'entra_fast-*cp311-*aarch64.whl' | sort | tail -n 1)
+      deploy/release/try_aarch64.sh "${wheel:?there is no wheel for CPython 3.11, which is the one to try}" || status=$?
+      ;;
     *) status=3 ;;
   esac
   [ "$status" -ne 3 ] || say "NOT TRIED: this machine is $host"
