@@ -74,7 +74,7 @@ def is_loopback_host(host: str) -> bool:
 
 def is_real_provider(host: str) -> bool:
     """Whether a host name belongs to one of `REAL_PROVIDERS`."""
-    name = host.rstrip(".").lower()
+    name = host.strip(".").lower()
     return any(name == real or name.endswith(f".{real}") for real in REAL_PROVIDERS)
 
 
