@@ -17,6 +17,8 @@ from support.containerfile import image
 from support.containers import USER, Container, Image, Machine, Pod, machine, until
 
 FILE = Path(__file__).resolve().parents[2] / "deploy" / "compose" / "compose.yaml"
+DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
+"""A variable of the engine's environment, and its default."""
 PORTS = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 UNDERSTOOD = {
     *("image", "build", "command", "entrypoint", "environment", "volumes", "networks", "network_mode"),
@@ -29,7 +31,7 @@ class Composition:
     """The services of the file, started in their order."""
 
     def __init__(self, host: Machine, environment: Path) -> None:
-        document = yaml.safe_load(FILE.read_text())
+        document = yaml.safe_load(DEFAULT.sub(r"\1", FILE.read_text()))
         self.services: dict[str, dict[str, Any]] = document["services"]
         self.running: dict[str, Container] = {}
         self.pods: dict[str, Pod] = {}

@@ -24,10 +24,14 @@ TARGET = "dev-gcp:team-b:app-b"
 def settings(machine: Machine, environment: Path) -> dict[str, str]:
     """The variables of an application, whose local Entra ID runs in a container of its own."""
     emulator = machine.pod("emulator")
-    container = emulator.run(image("emulator", environment), ["--public-url=http://emulator:8080"])
+    token = "a-token-for-the-admin-api"
+    container = emulator.run(
+        image("emulator", environment), ["--public-url=http://emulator:8080", f"--admin-token={token}"]
+    )
     url = "http://emulator:8080/admin/api/applications/dev-gcp:team-a:app-a/environment"
-    until(lambda: _runs(container) and emulator.request(url)[0] == 200)
-    found: dict[str, str] = json.loads(emulator.request(url)[1])
+    credential = {"Authorization": f"Bearer {token}"}
+    until(lambda: _runs(container) and emulator.request(url, None, credential)[0] == 200)
+    found: dict[str, str] = json.loads(emulator.request(url, None, credential)[1])
     return {
         **found,
         "BIND_ADDRESS": "127.0.0.1:7164",

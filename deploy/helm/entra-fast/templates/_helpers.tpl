@@ -40,6 +40,17 @@ seccompProfile: {type: RuntimeDefault}
 {{- default (printf "http://%s:8080" (include "entra-fast.emulatorHost" .)) .Values.emulator.publicUrl -}}
 {{- end -}}
 
+{{/* The token of the local Entra ID's console and admin API, which hand out the secrets of applications. */}}
+{{- define "entra-fast.adminSecret" -}}
+{{- .Values.emulator.adminSecretName | default (include "entra-fast.name" (dict "root" . "part" "emulator")) -}}
+{{- end -}}
+
+{{- define "entra-fast.adminToken" -}}
+- name: ADMIN_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ include "entra-fast.adminSecret" . }}, key: token}
+{{- end -}}
+
 {{/* An init container that fetches an application's settings from the local Entra ID, as files. */}}
 {{- define "entra-fast.settingsContainer" -}}
 - name: entra-fast-settings
@@ -48,8 +59,11 @@ seccompProfile: {type: RuntimeDefault}
     - env
     - {{ .application | quote }}
     - --url=http://{{ include "entra-fast.emulatorHost" .root }}:8080
+    - --admin-token=$(ADMIN_TOKEN)
     - --format=files
     - --output=/var/run/secrets/nais.io/azure
+  env:
+    {{- include "entra-fast.adminToken" .root | nindent 4 }}
   volumeMounts:
     - {name: azure, mountPath: /var/run/secrets/nais.io/azure}
   resources:
