@@ -67,7 +67,7 @@ def test_manifests_set_settings_that_exist() -> None:
     settings = [value for value in vars(catalogue).values() if isinstance(value, Setting)]
     known = {name for setting in settings for name in (setting.name, *setting.aliases)}
     known |= {"TOKEN_GENERATOR_URL", "NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT"}
-    known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT", "TOKEN_GENERATOR_AUDIENCES"}
+    known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT", "TOKEN_GENERATOR_AUDIENCES", "ADMIN_TOKEN"}
     named = set()
     files = [file for part in ("kubernetes", "helm", "compose") for file in (DEPLOY / part).rglob("*.*")]
     for file in files:
