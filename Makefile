@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -69,6 +69,22 @@ check-python: build $(STAMPS)/tools
 check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
 	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
 
+docs: build $(STAMPS)/docs ## Build the documentation site in target/site, and check every link in it
+	@docs/tools/build.sh $(abspath $(BIN)) $(abspath $(VENV))/docs/bin
+
+docs-serve: build $(STAMPS)/docs ## Show the documentation site on http://127.0.0.1:8000 while you write
+	@$(BIN)/python docs/tools/prepare.py
+	@trap 'kill 0' INT TERM EXIT; $(BIN)/python docs/tools/prepare.py --watch & $(VENV)/docs/bin/zensical serve --dev-addr 127.0.0.1:8000
+
+docs-reference: build $(STAMPS)/tools ## Write the reference pages that follow from the code again
+	@$(BIN)/python -m docs.tools.reference
+
+screenshots: build $(STAMPS)/tools ## Take the pictures of the pages in docs/pictures again (needs Chromium)
+	@$(BIN)/python -m docs.tools.screenshots
+
+test-docs: build $(STAMPS)/tools ## Run every block of every page of the documentation
+	@$(BIN)/pytest tests/docs tests/integrations/test_guides.py tests/unit/test_docs_tokens.py $(ARGS)
+
 bench: bench-micro bench-load ## Run all benchmarks
 
 bench-micro: ## Time the library against other libraries and lower bounds, and print ratios
@@ -128,6 +144,12 @@ $(STAMPS)/deploy: requirements/deploy.txt $(STAMPS)/venv
 	@echo '==> Installing the tools that check deploy/ (locked)'
 	@$(PYTHON) -m venv --clear $(VENV)/deploy
 	@$(VENV)/deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@touch $@
+
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/venv
+	@echo '==> Installing the tools that build the documentation (locked)'
+	@$(PYTHON) -m venv --clear $(VENV)/docs
+	@$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch $@
 
 $(STAMPS)/release: requirements/release.txt $(STAMPS)/run

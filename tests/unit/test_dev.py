@@ -394,7 +394,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
 
 def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
-    blocks = _blocks("python", "docs/library.md")
+    blocks = _blocks("python", "docs/guides/library.md")
     assert len(blocks) == 5
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
@@ -402,14 +402,15 @@ def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) 
                 module = importlib.import_module(node.module or "")
                 assert all(hasattr(module, alias.name) for alias in node.names), block
     monkeypatch.chdir(ROOT)
-    exec(compile(blocks[-1], "docs/library.md", "exec"), {})
+    exec(compile(blocks[-1], "docs/guides/library.md", "exec"), {})
 
 
 def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
     """From the README to each page of docs/; within all pages to files that exist."""
     pages = [
         *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/*.md"),
         *ROOT.glob("benches/*.md"),
         *ROOT.glob("examples/*.md"),
     ]

@@ -1,6 +1,6 @@
 """The conditions under which the sidecar reports a token as active.
 
-What belongs here: the policy of introspection (docs/endpoints.md). What must never be here: verification
+What belongs here: the policy of introspection (docs/reference/endpoints.md). What must never be here: verification
 itself.
 """
 

@@ -1,6 +1,6 @@
 """The description of the API (OpenAPI 3.1), as served at /openapi.json.
 
-What belongs here: what docs/endpoints.md says, for machines. What must never be here: anything computed from
+What belongs here: what docs/reference/endpoints.md says, for machines. What must never be here: anything computed from
 settings: the document is the same for every sidecar of a version.
 """
 
