@@ -77,10 +77,10 @@ docs-serve: build $(STAMPS)/docs ## Show the documentation site on http://127.0.
 	@trap 'kill 0' INT TERM EXIT; $(BIN)/python docs/tools/prepare.py --watch & $(VENV)/docs/bin/zensical serve --dev-addr 127.0.0.1:8000
 
 docs-reference: build $(STAMPS)/tools ## Write the reference pages that follow from the code again
-	@$(BIN)/python -m docs.tools.reference
+	@PYTHONPATH=tests $(BIN)/python -m docs.tools.reference
 
 screenshots: build $(STAMPS)/tools ## Take the pictures of the pages in docs/pictures again (needs Chromium)
-	@$(BIN)/python -m docs.tools.screenshots
+	@PYTHONPATH=tests $(BIN)/python -m docs.tools.screenshots
 
 test-docs: build $(STAMPS)/tools ## Run every block of every page of the documentation
 	@$(BIN)/pytest tests/docs tests/integrations/test_guides.py tests/unit/test_docs_tokens.py $(ARGS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entra_fast.cli.main import _parser
-from tests.tools.public_surface import PUBLIC
+from tools.public_surface import PUBLIC
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 GENERATED = "<!-- Written by docs/tools/reference.py: make docs-reference -->\n"
@@ -38,7 +38,9 @@ def command_line(parser: argparse.ArgumentParser) -> str:
         _sentence(parser.description),
         "Tokens are also read from standard input, which keeps them out of the shell's history.",
         "| command | what it does |\n|---|---|\n"
-        + "\n".join(f"| [`{name}`](#{_anchor(name)}) | {_cell(summaries[name])} |" for name in commands.choices),
+        + "\n".join(
+            f"| [`{name}`](#{_anchor(name)}) | {_cell(summaries[name])} |" for name in commands.choices
+        ),
     ]
     lines += _epilog(parser.epilog)
     for name, command in commands.choices.items():
@@ -58,7 +60,9 @@ def _command(name: str, parser: argparse.ArgumentParser, level: int) -> Iterator
         rows = [_row(one, parser.prog) for one in actions if not isinstance(one, argparse._HelpAction)]
         if rows:
             title = "argument" if group.title == "positional arguments" else group.title
-            yield f"| {title if title != 'options' else 'option'} | description |\n|---|---|\n" + "\n".join(rows)
+            yield f"| {title if title != 'options' else 'option'} | description |\n|---|---|\n" + "\n".join(
+                rows
+            )
     yield from _epilog(parser.epilog)
 
 

@@ -18,7 +18,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_of_metrics_lists_exactly_what_is_rendered() -> None:
     """Name, kind, labels with their values, meaning."""
     rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", (DOCS / "reference" / "metrics.md").read_text(), re.MULTILINE
+        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$",
+        (DOCS / "reference" / "metrics.md").read_text(),
+        re.MULTILINE,
     )
     expected = []
     for family in Metrics().families():

@@ -31,7 +31,9 @@ CASES = [
     for case in test["alert_rule_test"]
 ]
 RUNBOOK = (ROOT / "docs" / "guides" / "runbook.md").read_text()
-DOCUMENTED = set(re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE))
+DOCUMENTED = set(
+    re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE)
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])

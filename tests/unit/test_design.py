@@ -181,7 +181,13 @@ PATHS = re.compile(
     r"/[\w./-]*|_?[a-z_]+\.py|[a-z_0-9]+\.rs)`"
 )
 WRITTEN_BY_RUNS = ("rust/fuzz/corpus", "rust/fuzz/artifacts")
-PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/explanation/architecture.md", "docs/contributing/testing.md", "docs/contributing/fuzzing.md")
+PAGES = (
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/explanation/architecture.md",
+    "docs/contributing/testing.md",
+    "docs/contributing/fuzzing.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
