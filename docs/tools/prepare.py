@@ -1,8 +1,9 @@
 """Copies the pages of the site into one folder, which Zensical builds from: `make docs`.
 
-What belongs here: where a page of the repository stands in the site, and how its links change. A link to a page of
-the site leads to that page. A link to another file of the repository leads to the repository where one is named
-(`DOCS_REPOSITORY_URL`), and otherwise to a copy of the file in the site. The text of pages is never changed.
+What belongs here: where a page of the repository stands in the site, and how its links change. A link to a
+page of the site leads to that page. A link to another file of the repository leads to the repository where
+one is named (`DOCS_REPOSITORY_URL`), and otherwise to a copy of the file in the site. The text of pages is
+never changed.
 
     python docs/tools/prepare.py [--watch]
 """

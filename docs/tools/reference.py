@@ -1,8 +1,8 @@
 """Writes the reference pages that follow from the code: docs/reference/cli.md and docs/reference/python/.
 
-What belongs here: the shape of these pages. Every word of the command line's page is in its parser, and the pages
-of the Python interface only say which object stands where: mkdocstrings fills them in when the site is built. Run
-`make docs-reference` after a change; tests/docs/test_reference.py fails until then.
+What belongs here: the shape of these pages. Every word of the command line's page is in its parser, and the
+pages of the Python interface only say which object stands where: mkdocstrings fills them in when the site is
+built. Run `make docs-reference` after a change; tests/docs/test_reference.py fails until then.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def python_pages() -> dict[Path, str]:
         pages[REFERENCE / "python" / f"{name}.md"] = "\n\n".join(lines) + "\n"
     index = [
         GENERATED + "# Python",
-        "The public interface: what `__all__` lists in these modules. Everything else can change in any release.",
+        "The public interface: what `__all__` lists in these modules. The rest can change in any release.",
         "| module | for |\n|---|---|\n" + "\n".join(rows),
     ]
     pages[REFERENCE / "python" / "index.md"] = "\n\n".join(index) + "\n"

@@ -71,7 +71,7 @@ class Introspection:
     Attributes:
         active: whether the token is valid.
         claims: all its claims, if it is active.
-        error: why it is not active, as a sentence (docs/reference/errors.md); it contains no part of the token.
+        error: why it is not active, as a sentence (docs/reference/errors.md); it has no part of the token.
         code: the stable code of that reason.
     """
 

@@ -1,4 +1,4 @@
-"""The servers that the documentation talks about: those of `entra-fast dev`, and an API at the place of `app-b`."""
+"""The servers that the documentation talks about: those of `entra-fast dev`, and an API in app-b's place."""
 
 from __future__ import annotations
 

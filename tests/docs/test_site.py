@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from docs.tools import prepare, reference
+
 from support.pages_that_run import ROOT
 
 NAV = prepare.pages(prepare.configuration()["nav"])
@@ -18,7 +18,7 @@ def test_every_page_is_in_the_navigation() -> None:
     pages = {prepare.origin(page) for page in NAV}
     assert sorted(set(NAV)) == sorted(NAV)
     assert [page for page in pages if not page.is_file()] == []
-    assert {path for path in (ROOT / "docs").rglob("*.md")} <= pages
+    assert set((ROOT / "docs").rglob("*.md")) <= pages
 
 
 def test_the_pages_that_follow_from_the_code_are_up_to_date() -> None:
@@ -30,7 +30,7 @@ def test_the_pages_that_follow_from_the_code_are_up_to_date() -> None:
 
 
 def test_links_become_links_of_the_site() -> None:
-    """To pages that stand elsewhere in the repository, and to copies of files; blocks of code stay as they are."""
+    """To pages that stand elsewhere, and to copies of files; blocks of code stay as they are."""
     site = prepare.Site()
     files = {str(name): content.decode(errors="replace") for name, content in site.files().items()}
     assert "](../../SECURITY.md)" not in files["explanation/decisions/README.md"]

@@ -1,4 +1,4 @@
-"""docs/guides/frameworks.md: every block of Python runs, as a service behind a real server where it is one."""
+"""docs/guides/frameworks.md: every block of Python runs, as a service behind a real server if it is one."""
 
 from __future__ import annotations
 

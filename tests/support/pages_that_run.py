@@ -1,8 +1,8 @@
-"""Runs the blocks of code of the documentation, each as readers would: Python in one namespace per page, shell in one
-shell per page, output compared with what is shown.
+"""Runs the blocks of code of the documentation, each as readers would: Python in one namespace per page,
+shell in one shell per page, output compared with what is shown.
 
-What belongs here: what becomes of a block of each language. Which pages there are, and which servers they talk to,
-is in tests/docs.
+What belongs here: what becomes of a block of each language. Which pages there are, and which servers they
+talk to, is in tests/docs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def blocks(page: Path) -> list[Block]:
 
 @dataclass
 class World:
-    """What a page finds: variables, files, names in Python, and addresses that lead elsewhere than they say."""
+    """What a page finds: variables, files, names in Python, and addresses that lead elsewhere."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -199,9 +199,8 @@ class Shell:
         shims.mkdir(exist_ok=True)
         for name in ("entra-fast", "make", "pip"):
             shim = shims / name
-            shim.write_text(
-                f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {Path(__file__).with_name("shims.py")} {name} "$@"\n'
-            )
+            program = shlex.join([sys.executable, str(Path(__file__).with_name("shims.py")), name])
+            shim.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
             shim.chmod(0o755)
         environment = {**world.environment, "PATH": f"{shims}{os.pathsep}{os.environ['PATH']}"}
         self._process = subprocess.Popen(
@@ -252,6 +251,6 @@ def refused_by_the_parser(arguments: list[str]) -> str | None:
         _, unknown = _parser().parse_known_args(arguments)
     except SystemExit as ended:  # --help, --version
         return None if ended.code in (0, None) else str(ended)
-    except Exception as error:  # noqa: BLE001 - the parser's own, which is private
+    except Exception as error:
         return str(error)
     return f"unknown: {unknown}" if unknown else None

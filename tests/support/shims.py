@@ -2,8 +2,8 @@
 
 - `make TARGET...` looks the targets up in the Makefile (`make --dry-run`).
 - `pip install 'entra-fast[EXTRA]'` looks the extras up in the metadata.
-- `entra-fast dev`, `serve`, `emulator` and `token-generator` start on free ports, and are stopped when they serve;
-  all other commands run as they are.
+- `entra-fast dev`, `serve`, `emulator` and `token-generator` start on free ports, and are stopped when they
+  serve; all other commands run as they are.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def entra_fast(arguments: list[str]) -> int:
     command = [sys.executable, "-c", PROGRAM, *arguments]
     if arguments[:1] == ["env"] and "--url" not in arguments:
         command += ["--url", os.environ["LOCAL_ENTRA_ID"]]
+    if arguments[0] == "bench":
+        command += ["--seconds", "1"]
     if arguments[0] not in FREE_PORTS or {"--help", "--check"} & set(arguments):
         return subprocess.run(command, check=False).returncode
     process = subprocess.Popen(
