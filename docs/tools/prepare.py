@@ -89,7 +89,7 @@ class Site:
         """All files of the site's source."""
         made = {page: self.text(file).encode() for file, page in self.pages.items()}
         for folder in ("pictures", "stylesheets"):
-            for file in (ROOT / "docs" / folder).rglob("*.*"):
+            for file in (ROOT / "docs" / folder).glob("*.*"):
                 made[PurePosixPath(file.relative_to(ROOT / "docs").as_posix())] = file.read_bytes()
         for file, copy in self.copied.items():
             made[copy] = file.read_bytes()

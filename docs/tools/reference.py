@@ -2,7 +2,7 @@
 
 What belongs here: the shape of these pages. Every word of the command line's page is in its parser, and the
 pages of the Python interface only say which object stands where: mkdocstrings fills them in when the site is
-built. Run `make docs-reference` after a change; tests/docs/test_reference.py fails until then.
+built. Run `make docs-reference` after a change; tests/docs/test_site.py fails until then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def files() -> dict[Path, str]:
     return {REFERENCE / "cli.md": command_line(_parser()), **python_pages()}
 
 
-# -- the command line -----------------------------------------------------------------------------------------
+# --- the command line ---------------------------------------------------------------------------------------
 
 
 def command_line(parser: argparse.ArgumentParser) -> str:
@@ -103,7 +103,7 @@ def _anchor(name: str) -> str:
     return name.lower()
 
 
-# -- the Python interface -------------------------------------------------------------------------------------
+# --- the Python interface -----------------------------------------------------------------------------------
 
 
 def python_pages() -> dict[Path, str]:
@@ -115,7 +115,8 @@ def python_pages() -> dict[Path, str]:
         module = importlib.import_module(name)
         intro = _intro(module)
         rows.append(f"| [`{name}`]({name}.md) | {intro} |")
-        own, others = [], []
+        own: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []
         for public in module.__all__:
             home = homes.setdefault(_key(module, public), name)
             (own if home == name else others).append((public, home))
