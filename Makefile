@@ -189,4 +189,4 @@ audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
 
 clean: ## Remove everything that was built
-	rm -rf target dist $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf target dist .cache $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

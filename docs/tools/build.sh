@@ -8,5 +8,6 @@ tools=$2
 rm -rf target/site
 "$project/python" docs/tools/prepare.py
 PATH="$tools:$PATH" "$tools/zensical" build --clean --strict
+"$project/python" docs/tools/check_site.py
 "$tools/lychee" --offline --include-fragments --index-files index.html --no-progress --root-dir "$PWD/target/site" 'target/site/**/*.html'
 echo "==> target/site/index.html"

@@ -45,8 +45,10 @@ def configuration() -> dict[str, Any]:
 
 def origin(page: str) -> Path:
     """The file in the repository that a page of the site is made from."""
-    in_docs = ROOT / "docs" / page
-    return in_docs if in_docs.is_file() else ROOT / page
+    # A README is the first page of its section to Zensical: that of another folder gets the folder's name.
+    readme = page.removesuffix(".md") + "/README.md"
+    places = (ROOT / "docs" / page, ROOT / page, ROOT / readme)
+    return next((place for place in places if place.is_file()), places[0])
 
 
 class Site:

@@ -1,8 +1,9 @@
 """Takes the pictures of the pages that the documentation shows: `make screenshots`.
 
-What belongs here: which pages there are, how they look (window, colour scheme), and their landmarks: the words
-by which a reader finds the way, which stand in docs/pictures/landmarks.json for the time of the picture. A test
-compares them with the pages as they are now, so that a picture cannot show a page that no longer exists.
+What belongs here: which pages there are, how they look (window, colour scheme), and their landmarks: the
+words by which a reader finds the way, which stand in docs/pictures/landmarks.json for the time of the
+picture. A test compares them with the pages as they are now, so that a picture cannot show a page that no
+longer exists.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ async def take(system: LocalSystem) -> None:
 
 
 async def main() -> None:
-    """Pictures and landmarks, from one system with the addresses that the documentation names, if they are free."""
+    """Pictures and landmarks, from one system: with the addresses of the documentation, if they are free."""
     examples = (str(ROOT / "examples" / "manifests"),)
     for options in (Options(examples), Options(examples, emulator_port=0, generator_port=0, sidecar_port=0)):
         try:

@@ -66,7 +66,7 @@ def names(value: Any) -> Any:
 
 
 def test_the_documents_in_the_page_of_endpoints_are_real(system: LocalSystem, world: World) -> None:
-    """`/readyz` and a token have these members; the claims challenge is taken; an error has them among others."""
+    """`/readyz` and a token have these members; the claims challenge is taken; an error has them, too."""
     ready, token, challenge, error = [json.loads(block.text) for block in blocks(ENDPOINTS)]
     sidecar = system.sidecars[0].running
     with urllib.request.urlopen(f"{sidecar.probe_url}/readyz") as response:

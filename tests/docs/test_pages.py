@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from docs.tools import prepare
 
+from docs.tools import prepare
 from support.pages_that_run import (
     LANGUAGES,
     ROOT,

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from docs.tools import prepare, reference
 
+from docs.tools import check_site, prepare, reference
 from support.pages_that_run import ROOT
 
 NAV = prepare.pages(prepare.configuration()["nav"])
@@ -66,3 +66,18 @@ def test_pictures_load_nothing_and_are_small() -> None:
             text = path.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")
             assert not re.search(r"https?:|<script|@import|url\((?!#)", text), path.name
     assert sum(path.stat().st_size for path in pictures) < 600_000
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example/x.css">',
+        '<img src="https://badge.example/x.svg">',
+        '<pre class="mermaid"><code>flowchart</code></pre>',
+    ],
+)
+def test_a_page_that_loads_something_from_elsewhere_stops_the_build(html: str) -> None:
+    """Scripts, styles, pictures, and diagrams that a script of others would draw."""
+    assert len(check_site.problems(html)) == 1
+    assert check_site.problems('<a href="https://elsewhere.example">a link</a><img src="../x.svg">') == []
