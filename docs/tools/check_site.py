@@ -32,7 +32,7 @@ class _Loads(HTMLParser):
         if re.match(r"(?:\w+:)?//", address):
             self.found.append(f"<{tag}> loads {address}")
         if strange := FROM_ELSEWHERE & set(given.get("class", "").split()):
-            self.found.append(f'class="{strange.pop()}" loads a script of others')
+            self.found.append(f'class="{min(strange)}" loads a script of others')
 
 
 def problems(html: str) -> list[str]:
