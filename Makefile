@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -95,6 +95,9 @@ chaos: build $(STAMPS)/tools ## Inject faults of all kinds into sidecars under l
 
 bench-tokens: build $(STAMPS)/tools ## Time the token clients against MSAL for Python, and count their requests
 	@$(BIN)/python -m benches.token_clients $(ARGS)
+
+bench-peers: build $(STAMPS)/tools ## Compare the integrations with other libraries: lines, answers, requests per second (needs wrk)
+	@benches/peers/run.sh $(VENV) $(ARGS)
 
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
 	@cargo build --quiet --release --locked --package entra-core --example floor

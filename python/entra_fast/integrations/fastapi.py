@@ -124,9 +124,8 @@ class EntraID(asgi.EntraID):
         """
         if require is not None and not isinstance(require, Require):
             raise TypeError(f"a dependency takes a Require, not {type(require).__name__}")
-        return params.Depends(
-            _Guarded(self, self._guard.requirement if require is None else require, optional)
-        )
+        guarded = _Guarded(self, self._guard.requirement if require is None else require, optional)
+        return params.Security(guarded, scopes=guarded.scopes)
 
     @property
     def token(self) -> Any:
@@ -134,14 +133,14 @@ class EntraID(asgi.EntraID):
         guarded = _Guarded(self, self._guard.requirement, optional=False)
 
         async def token(
-            connection: HTTPConnection, _: Annotated[Claims, params.Depends(guarded)]
+            connection: HTTPConnection, _: Annotated[Claims, params.Security(guarded, scopes=guarded.scopes)]
         ) -> BearerToken:
             return BearerToken(token_of(connection.headers.getlist("authorization")) or "")
 
         # FastAPI reads annotations; as strings it could not resolve the names of this function.
         token.__annotations__ = {
             "connection": HTTPConnection,
-            "_": Annotated[Any, params.Depends(guarded)],
+            "_": Annotated[Any, params.Security(guarded, scopes=guarded.scopes)],
             "return": str,
         }
         return params.Depends(token)
@@ -254,30 +253,47 @@ class _Scheme(SecurityBase):
         """Nothing: see the class."""
 
 
-class _Guarded:
-    """The dependency of an operation. Its parameters are made here, so that OpenAPI shows the schemes that
-    suffice."""
+class _Guarded(SecurityBase):
+    """The dependency of an operation, and for OpenAPI the first scheme that suffices. A second one is a
+    dependency of it: FastAPI solves each at every request, which takes longer than verifying the token.
+
+    Attributes:
+        scheme_name: name of the scheme.
+        scopes: what it is asked for.
+    """
 
     def __init__(self, entra: EntraID, requirement: Require, optional: bool) -> None:
         self.entra = entra
         self.requirement = requirement
         self.optional = optional
-        alternatives = requirement.alternatives
+        schemes = _sufficient_schemes(entra, requirement)
+        self._scheme, self.scopes = schemes[0]
+        self.scheme_name = self._scheme.scheme_name
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter("connection", keyword, annotation=HTTPConnection)]
-        if users := [one for one in alternatives if _is_for_users(one)]:
-            scopes = dict.fromkeys(
-                full_scope(scope, entra._client_id) for one in users for scope in one.scopes
-            )
-            scheme: Any = Annotated[None, Security(entra._user_scheme, scopes=list(scopes))]
-            parameters.append(inspect.Parameter("users", keyword, annotation=scheme))
-        if any(_is_for_applications(one) for one in alternatives):
-            scheme = Annotated[None, Security(entra._app_scheme, scopes=entra._default_scope())]
-            parameters.append(inspect.Parameter("applications", keyword, annotation=scheme))
+        for scheme, scopes in schemes[1:]:
+            annotation: Any = Annotated[None, Security(scheme, scopes=scopes)]
+            parameters.append(inspect.Parameter("other", keyword, annotation=annotation))
         self.__signature__ = inspect.Signature(parameters)
+
+    @property
+    def model(self) -> OAuth2:  # type: ignore[override]
+        """That of the scheme."""
+        return self._scheme.model
 
     async def __call__(self, connection: HTTPConnection, **_: None) -> Claims | None:
         return await self.entra._admit(connection, self.requirement, self.optional)
+
+
+def _sufficient_schemes(entra: EntraID, requirement: Require) -> list[tuple[_Scheme, list[str]]]:
+    """The schemes whose tokens can meet a requirement, with the scopes to ask for: that of users first."""
+    found = []
+    if users := [one for one in requirement.alternatives if _is_for_users(one)]:
+        scopes = dict.fromkeys(full_scope(scope, entra._client_id) for one in users for scope in one.scopes)
+        found.append((entra._user_scheme, list(scopes)))
+    if any(_is_for_applications(one) for one in requirement.alternatives):
+        found.append((entra._app_scheme, entra._default_scope()))
+    return found
 
 
 def _is_for_users(alternative: Alternative) -> bool:
