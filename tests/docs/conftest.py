@@ -87,6 +87,7 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
         **own,
         "HOME": str(tmp_path),
         "LOCAL_ENTRA_ID": emulator.base_url,
+        "SERVERS_SEEN": str(tmp_path.parent / "servers-seen"),
         "TOKEN_GENERATOR_AUDIENCES": APP,
         "NAIS_TOKEN_ENDPOINT": f"{sidecar.base_url}/api/v1/token",
         "NAIS_TOKEN_EXCHANGE_ENDPOINT": f"{sidecar.base_url}/api/v1/token/exchange",

@@ -220,7 +220,7 @@ class Shell:
         assert stdin is not None
         assert stdout is not None
         # Not `set -e`, which would end the shell: a trap keeps the first failure.
-        trap = "__failed=0; trap '[ $__failed != 0 ] || __failed=$?' ERR"
+        trap = "__failed=0; trap '__status=$?; [ $__failed != 0 ] || __failed=$__status' ERR"
         stdin.write(f"{trap}\n{text}\ntrap - ERR; printf '\\n%s %d\\n' {END} $__failed\n")
         stdin.flush()
         lines: list[str] = []

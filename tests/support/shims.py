@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,10 @@ def entra_fast(arguments: list[str]) -> int:
         command += ["--seconds", "1"]
     if arguments[0] not in FREE_PORTS or {"--help", "--check"} & set(arguments):
         return subprocess.run(command, check=False).returncode
+    # Several pages start the same server: once is enough.
+    seen = Path(os.environ["SERVERS_SEEN"])
+    if shlex.join(arguments) in (seen.read_text().splitlines() if seen.is_file() else []):
+        return 0
     process = subprocess.Popen(
         [*command, *FREE_PORTS[arguments[0]]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -71,6 +76,8 @@ def entra_fast(arguments: list[str]) -> int:
         if SERVES.search(line):
             process.send_signal(signal.SIGTERM)
             process.communicate()
+            with seen.open("a") as file:
+                file.write(shlex.join(arguments) + "\n")
             return 0
     print("".join(lines))
     return process.wait() or 1
