@@ -31,7 +31,7 @@ from entra_fast.errors import ConfigurationError, EntraFastError, KeysUnavailabl
 from entra_fast.sidecar.policy import policy_for
 
 DOCS = "docs/guides/troubleshooting.md#find-out-what-is-wrong"
-TROUBLESHOOTING = "docs/guides/troubleshooting.md#log-lines-and-symptoms"
+TROUBLESHOOTING = "docs/guides/troubleshooting.md#symptoms"
 INTROSPECTION = "docs/reference/endpoints.md#introspection"
 
 CHECKS = ("dns", "tcp", "proxy", "tls", "discovery", "keys", "credential", "clock", "introspection")
