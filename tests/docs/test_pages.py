@@ -25,6 +25,7 @@ PAGES = sorted(
 
 # Pages with tests of their own, which run these languages.
 ELSEWHERE = {
+    "docs/tutorial.md": (("python", "sh", "console", "yaml", "html"), "tests/browser/test_tutorial.py"),
     "docs/guides/frameworks.md": (("python",), "tests/integrations/test_guides.py"),
     "docs/guides/tokens.md": (("python",), "tests/unit/test_docs_tokens.py"),
     "docs/guides/testing-your-service.md": (("python", "ini"), "tests/unit/test_docs_tokens.py"),

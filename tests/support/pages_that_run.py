@@ -30,7 +30,7 @@ from entra_fast.cli.main import _parser
 from support.local_entra import local_entra
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("python", "sh", "console", "json", "yaml", "text", "ini", "apache", "markdown")
+LANGUAGES = ("python", "sh", "console", "json", "yaml", "text", "ini", "apache", "html", "markdown")
 SHOWN = ("text", "markdown")
 """Not run: output, drawings and Markdown itself."""
 

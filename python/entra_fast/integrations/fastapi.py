@@ -33,7 +33,9 @@ with _extras.importing("fastapi", "entra_fast.integrations.fastapi"):
         OAuthFlows,
     )
     from fastapi.security.base import SecurityBase
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 import orjson
 
@@ -43,6 +45,7 @@ from entra_fast._provider.blocking_http_client import ThreadedHttpClient
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
+from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, full_scope
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Alternative, Require
@@ -55,6 +58,7 @@ BearerToken = NewType("BearerToken", str)
 USER_SCHEME: Final = "EntraID"
 APP_SCHEME: Final = "EntraIDApplication"
 
+_METADATA_ROUTE: Final = "entra_fast_resource_metadata"
 _WELL_KNOWN: Final = "/v2.0/.well-known/openid-configuration"
 _RESPONSES: Final = {
     400: "The Authorization header cannot be read.",
@@ -75,6 +79,7 @@ class EntraID(asgi.EntraID):
         exclude: paths that need no token, for the middleware.
         optional: let requests without a token through the middleware, with None for claims.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: metadata of the API to serve without a token, and to name in challenges (RFC 9728).
         client_id: the application's client id, for the names of its scopes and for *Authorize*; by default
             `AZURE_APP_CLIENT_ID`.
         discovery_url: URL of the provider's discovery document, which says where users sign in; by default
@@ -96,10 +101,18 @@ class EntraID(asgi.EntraID):
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
         client_id: str | None = None,
         discovery_url: str | None = None,
     ) -> None:
-        super().__init__(validator, require=require, exclude=exclude, optional=optional, realm=realm)
+        super().__init__(
+            validator,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
+            resource_metadata=resource_metadata,
+        )
         self._scopes = dict(scopes or {})
         for scope in self._scopes:
             Require(scope=scope)  # the same rules
@@ -161,14 +174,16 @@ class EntraID(asgi.EntraID):
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Fetch keys while the application runs, and describe requirements in its OpenAPI document: for
-        `lifespan`.
+        """Fetch keys while the application runs, describe requirements in its OpenAPI document, and serve
+        its metadata: for `lifespan`.
 
         Args:
             app: the application. FastAPI passes it.
         """
         if isinstance(app, FastAPI) and not isinstance(app.openapi, functools.partial):
             app.openapi = functools.partial(_documented, app, app.openapi)  # type: ignore[method-assign]
+        if isinstance(app, FastAPI):
+            self._serve_metadata(app)
         async with super().lifespan(app):
             discovery = asyncio.ensure_future(self._sign_in.discover())
             try:
@@ -213,6 +228,19 @@ class EntraID(asgi.EntraID):
             raise HTTPException(refusal.status, refusal.description, refusal.headers) from None
         scope[self._scope_key] = claims
         return claims
+
+    def _serve_metadata(self, app: FastAPI) -> None:
+        """A route for the metadata: dependencies cover no path of their own."""
+        metadata = self._guard.metadata
+        if metadata is None or any(getattr(route, "name", "") == _METADATA_ROUTE for route in app.routes):
+            return
+
+        async def serve(request: Request) -> Response:
+            body = self._guard.metadata_for(asgi.incoming_of(request.scope))
+            return Response(body, headers=HEADERS, media_type="application/json")
+
+        # In front: a route of the application may match any path.
+        app.router.routes.insert(0, Route(metadata.path, serve, name=_METADATA_ROUTE))
 
     def _default_scope(self) -> list[str]:
         """What applications ask for on their own behalf: all that they were granted."""
