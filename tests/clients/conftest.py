@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from entra_fast.emulator import LocalEntraId, RunningEmulator, tls
-from support.local_entra import EXAMPLES
+from support.local_entra import EXAMPLES, manifest
 
 APP_A = "dev-gcp:team-a:app-a"
 APP_B = "dev-gcp:team-b:app-b"
+HYBRID = "dev-gcp:team:hybrid"
 CALLBACK = "http://localhost:3001/oauth2/callback"
 SCOPE_A = "api://dev-gcp.team-a.app-a/.default"
 SCOPE_B = "api://dev-gcp.team-b.app-b/.default"
@@ -55,6 +57,12 @@ class Served:
     def secret(self, application: str) -> str:
         return self.local.credentials.secret(self.local.registry.find(application))
 
+    def enter_device_code(self, code: str, answer: str = "continue") -> None:
+        """What the user Ada does at the page for device codes."""
+        browser, page = requests.Session(), f"{self.base_url}/devicelogin"
+        for fields in ({"username": "ada"}, {"answer": answer}):
+            assert browser.post(page, data={"code": code, **fields}, timeout=10).status_code == 200
+
     def user_token(self, user: str, application: str = APP_A) -> str:
         """A user's token for an application, without the login that other tests cover."""
         _, token = self.local.mint(application, application, user)
@@ -66,7 +74,11 @@ class Served:
 def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The provider, and its certificate authority trusted by whatever reads the environment."""
     prepared = tls.prepare(tmp_path_factory.mktemp("tls"))
-    local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")
+    own = tmp_path_factory.mktemp("manifests")
+    switches = {"entra-fast/allow-id-token-implicit-flow": "true"}
+    text = manifest("hybrid", all_users=True, replyURLs=[CALLBACK], annotations=switches)
+    (own / "hybrid.yaml").write_text(text)
+    local = LocalEntraId.from_files([EXAMPLES / "manifests", own], EXAMPLES / "directory.yaml")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -16,7 +16,7 @@ import pytest
 from entra_fast._native import unverified_claims
 from support.local_entra import hex_of, pem_of
 
-from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, SCOPE_NOBODY, Served
+from .conftest import APP_A, APP_B, CALLBACK, HYBRID, SCOPE_B, SCOPE_NOBODY, Served
 
 FOLDER = Path(__file__).parent / "node"
 
@@ -69,6 +69,21 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr.decode()
     result: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
     return result
+
+
+def test_msal_node_device_code(entra: Served) -> None:
+    """Its own spelling of the grant type; it polls until the user has confirmed."""
+    result = run(entra, "msal-device-code")
+    assert result["username"] == "ada@trygdeetaten.no"
+    assert unverified_claims(result["token"])["azpacr"] == "0"
+
+
+@pytest.mark.parametrize("command", ["openid-client-hybrid", "openid-client-implicit"])
+def test_openid_client_front_channel(entra: Served, command: str) -> None:
+    """`code id_token` with its `c_hash`, and `id_token` alone, are verified by the client."""
+    own = {"CLIENT_ID": entra.client_id(HYBRID), "CLIENT_SECRET": entra.secret(HYBRID)}
+    claims = run(entra, command, **own)["claims"]
+    assert (claims["aud"], claims["name"]) == (own["CLIENT_ID"], "Ada Lovelace")
 
 
 def test_msal_node_client_credentials(entra: Served) -> None:

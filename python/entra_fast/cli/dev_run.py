@@ -39,6 +39,7 @@ class EmulatorOptions:
     Attributes:
         generator_url: the address of a token generator, which is allowed as redirect URI.
         signing_algorithm: what the provider signs with.
+        exact_discovery: leave out of the discovery document what Entra ID's does not have.
         state: a directory that keeps keys, secrets and sessions; None keeps them in memory.
         tls: as in `Options`.
         public_url: the address that clients use, if it differs from the one it listens on (containers).
@@ -51,6 +52,7 @@ class EmulatorOptions:
     port: int = 8080
     generator_url: str = "http://127.0.0.1:8081"
     signing_algorithm: str = "RS256"
+    exact_discovery: bool = False
     state: str | None = None
     tls: str | None = None
     public_url: str | None = None
@@ -108,6 +110,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         *find_sources(options.manifests, options.directory),
         generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
         signing_algorithm=options.signing_algorithm,
+        exact_discovery=options.exact_discovery,
         state_directory=Path(options.state) if options.state is not None else None,
         public_url=options.public_url,
     )

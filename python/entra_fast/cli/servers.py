@@ -88,6 +88,7 @@ def _emulator(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         generator_url=arguments.generator_url,
         signing_algorithm=arguments.signing_algorithm,
+        exact_discovery=arguments.exact_discovery,
         state=arguments.state,
         tls=arguments.tls,
         public_url=arguments.public_url,
@@ -235,6 +236,11 @@ examples:
         metavar="NAME",
         default="RS256",
         help="algorithm that tokens are signed with: RS256, or ML-DSA-44, -65 or -87 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--exact-discovery",
+        action="store_true",
+        help="leave out of the discovery document what Entra ID's does not have, such as PKCE methods",
     )
     parser.add_argument(
         "--generator-url",

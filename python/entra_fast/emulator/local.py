@@ -61,6 +61,7 @@ class LocalProvider:
             (MSAL).
         signing_algorithm: what the provider signs with: `RS256`, as Entra ID does, `ML-DSA-44`, `ML-DSA-65`
             or `ML-DSA-87`.
+        exact_discovery: leave out of the discovery document what Entra ID's does not have.
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
@@ -75,6 +76,7 @@ class LocalProvider:
         generator_reply_urls: Sequence[str] = (),
         strict_assertions: bool = False,
         signing_algorithm: str = "RS256",
+        exact_discovery: bool = False,
         state_directory: Path | None = None,
         public_url: str | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class LocalProvider:
         self.clock_offset = 0.0
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
+        self.exact_discovery = exact_discovery
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None
@@ -370,7 +373,9 @@ class LocalProvider:
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
         issuer = Issuer(self.base_url, tenant)
-        return discovery.document(self.base_url, tenant.id, issuer, version, self.keyring.algorithm)
+        return discovery.document(
+            self.base_url, tenant.id, issuer, version, self.keyring.algorithm, exact=self.exact_discovery
+        )
 
     def key_set(self, issuer: str) -> dict[str, Any]:
         """The key set document."""

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from entra_fast.emulator.protocol.credentials import Credentials
+from entra_fast.emulator.protocol.device_codes import DeviceRequest
+from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
-from entra_fast.emulator.protocol.store import ExpiringMap, Login, Session, Store
+from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.store import Session, Store
 from entra_fast.errors import ConfigurationError
 
 FILE_NAME: Final = "local-entra-id.json"
@@ -28,6 +31,7 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
         "refresh_tokens": _entries(store.refresh_tokens),
         "sessions": _entries(store.sessions),
+        "device_codes": _entries(store.device_codes.requests),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
     }
     try:
@@ -72,7 +76,12 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         for key, end, value in content["refresh_tokens"]:
             store.refresh_tokens.put(key, Login(**value), end - clock())
         for key, end, value in content["sessions"]:
+            value["clients"] = tuple(value.get("clients", ()))
             store.sessions.put(key, Session(**value), end - clock())
+        for key, _, value in content.get("device_codes", []):  # a file of an earlier release has none
+            login = value["login"]
+            value["login"] = None if login is None else Login(**login)
+            store.device_codes.put(key, DeviceRequest(**value))
         for key, end, _ in content["assertion_ids"]:
             store.assertion_ids.put(key, True, end - clock())
     except (KeyError, TypeError, ValueError, AttributeError):

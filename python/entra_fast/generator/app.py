@@ -176,7 +176,9 @@ class Generator:
                 raise LoginError("The provider's token for this sign-in has expired already. Sign in again.")
             # A new name for every login: an earlier cookie never becomes a signed-in one (session fixation).
             self._sessions.remove(request.cookies.get(self._session_cookie))
-            cookie = self._sessions.create(user.name, user.access_token, user.expires_in)
+            cookie = self._sessions.create(
+                user.name, user.access_token, user.expires_in, logout_hint=user.logout_hint
+            )
             response = web.Response(
                 status=302, headers={"Location": _path_of(login.destination, login.audience)}
             )
@@ -187,9 +189,11 @@ class Generator:
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
         self._sessions.remove(request.cookies.get(self._session_cookie))
         # Without the provider's own logout, the next click would sign the same user in again without asking.
-        location = await self._provider.logout_url(f"{self._base_url}/") or "/"
+        hint = "" if session is None else session.logout_hint
+        location = await self._provider.logout_url(f"{self._base_url}/", hint) or "/"
         response = web.Response(status=303, headers={"Location": location})
         self._del_cookie(response, self._session_cookie)
         return response

@@ -19,6 +19,14 @@ async function login(url) {
   return new URL(answer.headers.get("location"));
 }
 
+// The page for device codes: the account, then the confirmation, with the cookie in between.
+async function enterCode({ userCode, verificationUri }) {
+  const post = (fields, headers = {}) =>
+    fetch(verificationUri, { method: "POST", headers, body: new URLSearchParams({ code: userCode, ...fields }) });
+  const cookie = (await post({ username: USER })).headers.get("set-cookie").split(";")[0];
+  await post({ answer: "continue" }, { cookie });
+}
+
 const commands = {
   async "msal-client-credentials"() {
     const app = await msal({ clientSecret: CLIENT_SECRET });
@@ -46,6 +54,31 @@ const commands = {
     const code = (await login(url)).searchParams.get("code");
     const result = await app.acquireTokenByCode({ ...wanted, code, codeVerifier: verifier });
     return { token: result.accessToken, username: result.account.username };
+  },
+  async "msal-device-code"() {
+    const { PublicClientApplication } = await import("@azure/msal-node");
+    const app = new PublicClientApplication({
+      auth: { clientId: CLIENT_ID, authority: AUTHORITY, knownAuthorities: [new URL(AUTHORITY).host] },
+    });
+    const result = await app.acquireTokenByDeviceCode({ scopes: [SCOPE], deviceCodeCallback: enterCode });
+    return { token: result.accessToken, username: result.account.username };
+  },
+  async "openid-client-hybrid"() {
+    const client = await import("openid-client");
+    const config = await client.discovery(new URL(ISSUER), CLIENT_ID, CLIENT_SECRET);
+    client.useCodeIdTokenResponseType(config);
+    const [state, nonce] = [client.randomState(), client.randomNonce()];
+    const url = client.buildAuthorizationUrl(config, { redirect_uri: REDIRECT_URI, scope: "openid profile", state, nonce });
+    const tokens = await client.authorizationCodeGrant(config, await login(url), { expectedState: state, expectedNonce: nonce });
+    return { claims: tokens.claims() };
+  },
+  async "openid-client-implicit"() {
+    const client = await import("openid-client");
+    const config = await client.discovery(new URL(ISSUER), CLIENT_ID, CLIENT_SECRET);
+    client.useIdTokenResponseType(config);
+    const [state, nonce] = [client.randomState(), client.randomNonce()];
+    const url = client.buildAuthorizationUrl(config, { redirect_uri: REDIRECT_URI, scope: "openid profile", state, nonce });
+    return { claims: await client.implicitAuthentication(config, await login(url), nonce, { expectedState: state }) };
   },
   async "openid-client-login"() {
     const client = await import("openid-client");

@@ -24,6 +24,7 @@ KINDS_OF_FAULT: Final[Mapping[str, str]] = {
     "throttle": "429 with Retry-After: 'value' seconds (AADSTS90055)",
     "status": "respond with the status 'value' and an HTML page, as an intermediate proxy would",
     "aadsts": "refuse with the AADSTS code 'value'",
+    "slow_down": "400 with the OAuth error slow_down, for clients that poll with a device code",
     "reset": "close the connection without a response",
     "truncate": "close the connection in the middle of the response",
     "garbage": "200 with a body that is not JSON",

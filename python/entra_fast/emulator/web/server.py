@@ -1,7 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
-The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), graph.py (Microsoft Graph's),
-console.py and admin.py.
+The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
+graph.py (Microsoft Graph's), console.py and admin.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from entra_fast._web.responses import page
 from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.web import admin, console, endpoints, graph, signin
+from entra_fast.emulator.web import admin, console, device, endpoints, graph, signin, signout
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -66,6 +66,8 @@ def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Applic
         graph,
         endpoints,
         signin,
+        signout,
+        device,
     ):  # the tenants' paths last: they begin with anything
         part.add_routes(app)
     return app
@@ -225,6 +227,9 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _is_harmless(request: web.Request) -> bool:
     """Whether any page may send a request: it changes nothing, or needs a credential of its own."""
-    if request.path.endswith(("/token", "/userinfo")) or request.path.startswith(f"{routes.ROOT}/"):
+    # Signing out asks first, unless a hint shows that the request comes from an application of the session.
+    if request.path.endswith(("/token", "/userinfo", "/devicecode", "/logout")) or request.path.startswith(
+        f"{routes.ROOT}/"
+    ):
         return True
     return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")
