@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev example build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -115,6 +115,9 @@ soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check 
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)
+
+bench-emulator: build $(STAMPS)/tools ## Time the start of the local Entra ID with 1,000 applications, and its pages
+	@$(BIN)/python -m benches.emulator $(ARGS)
 
 bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
 	@$(BIN)/python -m benches.pictures

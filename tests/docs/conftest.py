@@ -107,6 +107,7 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
     names: dict[str, Any] = {
         "token": token,
         "user_token": users,
+        "users_token": users,
         "issuer": own["AZURE_OPENID_CONFIG_ISSUER"],
         "audience": own["AZURE_APP_CLIENT_ID"],
         "client_id": own["AZURE_APP_CLIENT_ID"],

@@ -27,7 +27,8 @@ from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 from entra_fast.cli.main import _parser
-from support.local_entra import local_entra
+from entra_fast.emulator import LocalEntraId
+from support.local_entra import local_entra, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("python", "sh", "console", "json", "yaml", "text", "ini", "apache", "html", "markdown")
@@ -160,12 +161,22 @@ class Runner:
             assert isinstance(document, dict), example.path
             if str(document.get("apiVersion", "")).startswith("nais.io/"):
                 local_entra([yaml.safe_dump(document)])  # strict: an unknown field is an error
+            elif "optionalClaims" in document:
+                self._registration(text)
             elif "components" in document:
                 for component in document["components"]:
                     folder = ROOT / component.removeprefix("../entra_fast/")
                     assert (folder / "kustomization.yaml").is_file(), component
             else:
                 assert {"apiVersion", "kind", "metadata"} <= set(document), example.path
+
+    def _registration(self, text: str) -> None:
+        """What stands beside a manifest: read with one, as strictly."""
+        folder = self._world.folder / "registration"
+        folder.mkdir(exist_ok=True)
+        (folder / "app.yaml").write_text(manifest("app"))
+        (folder / "app.entra.yaml").write_text(text)
+        LocalEntraId.from_files([folder])
 
     def _session(self) -> Shell:
         if self._shell is None:

@@ -56,7 +56,7 @@ def pip(arguments: list[str]) -> int:
 
 def entra_fast(arguments: list[str]) -> int:
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    if arguments[:1] == ["env"] and "--url" not in arguments:
+    if arguments[0] in ("env", "forge") and "--url" not in arguments:
         command += ["--url", os.environ["LOCAL_ENTRA_ID"]]
     if arguments[0] == "bench":
         command += ["--seconds", "1"]

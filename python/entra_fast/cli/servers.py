@@ -93,6 +93,7 @@ def _emulator(arguments: argparse.Namespace) -> int:
         tls=arguments.tls,
         public_url=arguments.public_url,
         allow_remote=arguments.allow_remote,
+        admin_token=arguments.admin_token,
     )
     return dev_run.run_emulator(options)
 
@@ -257,6 +258,12 @@ examples:
         "--allow-remote",
         action="store_true",
         help="allow an address other than loopback: anyone who reaches it can sign in as any user",
+    )
+    addresses.add_argument(
+        "--admin-token",
+        metavar="TOKEN",
+        help="what the console and /admin/api demand: at least 16 letters and digits (default: with "
+        "--allow-remote, a new one, which is printed; otherwise nothing)",
     )
     addresses.add_argument(
         "--public-url", metavar="URL", help="address that clients use, if it differs from --host and --port"

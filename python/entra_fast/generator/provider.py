@@ -30,6 +30,7 @@ from entra_fast._provider.oauth import (
 )
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.generator.audience import parse_audience
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
 
@@ -130,6 +131,9 @@ class Provider:
             "code_challenge": login.challenge,
             "code_challenge_method": "S256",
         }
+        if login.destination == "obo":
+            # The local Entra ID says at the sign-in which users this target will refuse; Entra ID ignores it.
+            query["entra_fast_target"] = parse_audience([login.audience]).scope
         if prompt is not None:
             query["prompt"] = prompt
         return _with_query(endpoint, query)

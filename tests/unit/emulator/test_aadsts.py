@@ -289,7 +289,7 @@ async def test_subject_assertions_that_do_not_verify(entra: Caller) -> None:
     """50013: tampered, signed with another key, or no token at all."""
     token = await entra.user_token("app-a", "ada")
     head, body, signature = token.split(".")
-    tampered = f"{head}.{body}.{'A' if signature[40] != 'A' else 'B'}{signature[1:]}"
+    tampered = f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
     expect(await entra.obo("app-a", "app-b", tampered), 50013, "invalid_grant", 400)
     stranger = Key.generate()
     forged = stranger.sign(json.dumps({"alg": "RS256", "kid": stranger.kid}).encode(), b"{}")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import ids
-from entra_fast.emulator.model.directory import Directory
+from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
+from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.emulator.model.wording import did_you_mean, quoted
 from entra_fast.errors import ConfigurationError
 
@@ -79,6 +80,7 @@ class Application:
         logout_url: where its part of a user's session is ended, in a frame (OpenID Connect Front-Channel
             Logout 1.0); empty for nowhere.
         logout_callbacks: where signing out may return to, besides its redirect URIs.
+        registration: what its manifest cannot say.
     """
 
     name: str
@@ -102,6 +104,17 @@ class Application:
     public_client: bool | None = None
     logout_url: str = ""
     logout_callbacks: tuple[str, ...] = ()
+    registration: Registration = NOTHING
+
+    def groups_in_tokens(self, user: User) -> tuple[str, ...]:
+        """Object ids of the user's groups that tokens for this application have."""
+        match self.registration.group_membership:
+            case "None":
+                return ()
+            case "ApplicationGroup":
+                return tuple(group for group in user.groups if group in self.group_ids)
+            case _:
+                return user.groups
 
     def is_single_page_url(self, url: str) -> bool:
         """Whether a redirect URI is registered as a single-page application's."""
@@ -351,6 +364,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         public_client=None if annotations.public_client is None else annotations.public_client == "true",
         logout_url=logout_url,
         logout_callbacks=tuple(base + PROXY_LOGOUT_CALLBACK_PATH for base in behind_proxy),
+        registration=manifest.registration,
     )
 
 

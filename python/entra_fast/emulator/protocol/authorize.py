@@ -28,6 +28,7 @@ from entra_fast.emulator.protocol.scope import DEFAULT, Scope, parse_scope
 from entra_fast.emulator.protocol.store import Session
 
 MAX_USERS_SHOWN: Final = 50
+MAX_GROUPS_SHOWN: Final = 10
 MAX_PARAMETER_LENGTH: Final = 4096
 RESPONSE_MODES: Final = ("query", "fragment", "form_post")
 PROMPTS: Final = ("", "none", "login", "select_account", "consent")
@@ -54,6 +55,7 @@ _PARAMETERS: Final = [
     "max_age",
     "claims",
     "client_info",
+    "entra_fast_target",
 ]
 
 
@@ -97,6 +99,16 @@ class LoginRequest:
     def prompt(self) -> str:
         """The value of `prompt`."""
         return self.parameters.get("prompt", "")
+
+    @property
+    def final_target(self) -> Application | None:
+        """What the client will exchange the user's token for afterwards, if it says so and there is such an
+        application. Entra ID ignores parameters that it does not know. It decides nothing: the sign-in page
+        warns of users whom that target will refuse.
+        """
+        scope = self.parameters.get("entra_fast_target", "")
+        found = self.tenant.resource(scope.removesuffix("/.default")) if scope else None
+        return None if found in (self.client, self.target) else found
 
     @property
     def hint(self) -> str:
@@ -304,8 +316,8 @@ class Candidate:
     """A user who may be chosen at sign-in.
 
     Attributes:
-        groups: names of the user's groups.
-        allowed: whether the sign-in would succeed.
+        groups: names of the user's groups, the first MAX_GROUPS_SHOWN; `more_groups`: how many others.
+        allowed: whether the sign-in would succeed, and the exchange for the final target after it.
         reason: why it would be refused; empty when it would not.
     """
 
@@ -313,6 +325,7 @@ class Candidate:
     username: str
     nav_ident: str | None
     groups: tuple[str, ...]
+    more_groups: int
     allowed: bool
     reason: str
 
@@ -350,12 +363,17 @@ def sign_in_choices(request: LoginRequest) -> SignIn:
 
 def _candidate(request: LoginRequest, user: User) -> Candidate:
     decision = request.decide(user)
+    final = request.final_target
+    if decision.granted and final is not None:
+        decision = decide(request.tenant, request.client, final, user)
     failed = (reason.text for reason in decision.reasons if not reason.passed)
+    groups = request.tenant.directory.groups
     return Candidate(
         user.name,
         user.username,
         user.nav_ident,
-        tuple(request.tenant.directory.groups[group].name for group in user.groups),
+        tuple(groups[group].name for group in user.groups[:MAX_GROUPS_SHOWN]),
+        max(0, len(user.groups) - MAX_GROUPS_SHOWN),
         decision.granted,
         "" if decision.granted else next(failed, "refused"),
     )

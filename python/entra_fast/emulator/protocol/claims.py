@@ -19,6 +19,7 @@ from entra_fast.emulator.model import graph, ids
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.optional_claims import Facts, extended, login_hint
 from entra_fast.emulator.protocol.policy import Decision
 from entra_fast.emulator.protocol.private_key import PrivateKey
 
@@ -58,6 +59,11 @@ def random_lifetime() -> int:
     return SHORTEST_LIFETIME + secrets.randbelow(LONGEST_LIFETIME - SHORTEST_LIFETIME + 1)
 
 
+def lifetime_for(application: Application) -> int:
+    """Lifetime of a token for an application in seconds: as it is registered, or at random."""
+    return application.registration.access_token_lifetime or random_lifetime()
+
+
 def access_token(
     issuer: Issuer,
     client: Application,
@@ -70,7 +76,7 @@ def access_token(
     lifetime: int,
     version: int = 2,
     audience: str | None = None,
-    session: str = "",
+    login: Login | None = None,
 ) -> dict[str, Any]:
     """Claims of an access token.
 
@@ -80,6 +86,7 @@ def access_token(
         lifetime: seconds from now.
         version: 1 or 2.
         audience: `aud` of a v1.0 token, which may be an App ID URI; a v2.0 token's is always the client id.
+        login: what the user has agreed to, if there was a login.
     """
     tenant = issuer.tenant
     claims: dict[str, Any] = {
@@ -112,12 +119,13 @@ def access_token(
         claims |= {"name": user.name, "oid": user.id}
         claims |= {"preferred_username": user.username} if version == 2 else _v1_names(user)
         claims |= {"rh": "1." + _opaque(36), "scp": " ".join(decision.scopes)}
-        if session:
-            claims["sid"] = session
+        if login is not None and login.session:
+            claims["sid"] = login.session
         claims["sub"] = ids.pairwise_subject(tenant.id, target.client_id, user.id)
         if user.nav_ident is not None:
             claims["NAVident"] = user.nav_ident
-    return claims | {"tid": tenant.id, "uti": _opaque(22), "ver": f"{version}.0"}
+    claims |= {"tid": tenant.id, "uti": _opaque(22), "ver": f"{version}.0"}
+    return extended(claims, target.registration.access_token, Facts(tenant, target, user, login))
 
 
 def graph_token(
@@ -223,12 +231,8 @@ def id_token(
     on_request: dict[str, Any] = {"login_hint": login_hint(tenant, user)}
     if login.auth_time:
         on_request["auth_time"] = int(login.auth_time)
-    return claims | {name: value for name, value in on_request.items() if name in requested}
-
-
-def login_hint(tenant: Tenant, user: User) -> str:
-    """The claim `login_hint`: opaque to clients, who send it back as `login_hint` or `logout_hint`."""
-    return "O." + _base64url(uuid.UUID(tenant.id).bytes + uuid.UUID(user.id).bytes)
+    claims |= {name: value for name, value in on_request.items() if name in requested}
+    return extended(claims, client.registration.id_token, Facts(tenant, client, user, login))
 
 
 def hinted_user(tenant: Tenant, hint: str) -> User | None:

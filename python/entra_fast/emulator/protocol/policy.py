@@ -107,7 +107,7 @@ def decide(tenant: Tenant, consumer: Application, target: Application, user: Use
         return Decision(False, tuple(trail.reasons), error)
     scopes = (DEFAULT_SCOPE, *dict.fromkeys(scope for scope in rule.scopes if scope != DEFAULT_SCOPE))
     trail.passed("scopes", "scopes: " + " ".join(scopes), rule.location)
-    groups = tuple(group for group in user.groups if group in target.group_ids)
+    groups = target.groups_in_tokens(user)
     return Decision(True, tuple(trail.reasons), scopes=scopes, groups=groups)
 
 

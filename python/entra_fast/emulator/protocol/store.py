@@ -50,11 +50,11 @@ class Store:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.codes: ExpiringMap[Login] = ExpiringMap(MAX_CODES, clock)
-        self.redeemed: ExpiringMap[str] = ExpiringMap(MAX_CODES, clock)
+        self.codes: ExpiringMap[Login] = ExpiringMap(MAX_CODES, clock, secret_keys=True)
+        self.redeemed: ExpiringMap[str] = ExpiringMap(MAX_CODES, clock, secret_keys=True)
         """Codes that were redeemed, each with the family of its tokens (or nothing, once that is revoked)."""
-        self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock)
-        self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock)
+        self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock, secret_keys=True)
+        self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock, secret_keys=True)
         self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
         self.device_codes = DeviceCodes(clock)
 
@@ -75,9 +75,9 @@ class Store:
         family = self.redeemed.get(code)
         if family:
             self.redeemed.put(code, "", CODE_LIFETIME)
-            for token, _, login in self.refresh_tokens.items():
+            for name, _, login in self.refresh_tokens.items():
                 if login.family == family:
-                    self.refresh_tokens.remove(token)
+                    self.refresh_tokens.discard(name)
         return family is not None
 
     def new_refresh_token(self, login: Login, *, fixed: bool = False) -> tuple[str, int]:

@@ -47,7 +47,9 @@ class TokenIssuer:
 
     def respond(self, request: TokenRequest, client: Application, authorized: Authorized) -> dict[str, Any]:
         """The JSON object of the response. Raises EntraError 70011 where there is nothing to issue."""
-        now, lifetime = int(self.clock()), token_claims.random_lifetime()
+        target = authorized.target
+        lifetime = token_claims.random_lifetime() if target is None else token_claims.lifetime_for(target)
+        now = int(self.clock())
         scope = authorized.scope
         request.claims = self._access_token(request, client, authorized, now, lifetime)
         response: dict[str, Any] = {
@@ -63,7 +65,13 @@ class TokenIssuer:
             response |= {name: str(value) for name, value in times.items()} | {"resource": scope.resource}
         if request.user is not None and authorized.login is not None:
             response |= self._login_members(
-                request, client, authorized, request.user, authorized.login, now, lifetime
+                request,
+                client,
+                authorized,
+                request.user,
+                authorized.login,
+                now,
+                token_claims.lifetime_for(client),
             )
         return response
 
@@ -85,7 +93,7 @@ class TokenIssuer:
                 lifetime=lifetime,
                 version=1 if request.version == 1 else target.token_version,
                 audience=authorized.scope.resource,
-                session=login.session if login is not None else "",
+                login=login,
             )
         if request.user is None and decision is None:
             raise EntraError(70011, scope=request.form.get("scope", "")[:200])

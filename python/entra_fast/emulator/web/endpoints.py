@@ -48,6 +48,8 @@ _PREFLIGHT: Final = {
     "Access-Control-Max-Age": "600",
 }
 
+_SLOW_DOWN: Final = "The device polls too often: wait 5 seconds longer between two requests. (planned fault)"
+
 
 def add_routes(app: web.Application) -> None:
     """Add the endpoints."""
@@ -100,13 +102,13 @@ async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.R
             case "status":
                 text = f"<html><body><h1>{int(fault.value)}</h1>planned fault {fault.id}</body></html>"
                 return web.Response(text=text, status=int(fault.value), content_type="text/html")
+            case "slow_down":
+                # Entra ID has no code for it, as it never says this.
+                return json_response({"error": "slow_down", "error_description": _SLOW_DOWN}, 400)
             case "garbage":
                 return web.Response(text='{"access_token": "eyJ', content_type="application/json")
             case "redirect":
                 return web.Response(status=302, headers={"Location": "https://elsewhere.invalid/"})
-            case "slow_down":
-                text = "The client polls too often. Add 5 seconds to the interval."  # RFC 8628, section 3.5
-                return json_response({"error": "slow_down", "error_description": text}, 400)
             case "reset" | "truncate":
                 await _cut(request, fault)
     return None
@@ -186,7 +188,7 @@ def _token(version: int) -> Handler:
             client = tenant.application(form.get("client_id", ""))
             cross_origin = _cross_origin_headers(request, client)
             name = client.name if client is not None else None
-            faults = local.faults.take("token", name)
+            faults = local.faults.take("token", name, grant=form.get("grant_type", ""))
             transport = tuple(
                 fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
             )
@@ -376,15 +378,18 @@ async def _error_reference(request: web.Request) -> web.Response:
     if kind is None:
         text = "This provider does not know that code."
         return page(error_page("Unknown error code", text), 404)
+    # The error's own text has places for values: the last request that it refused shows it with them.
+    entries = request.app[LOCAL].journal.entries()
+    last = next((entry for entry in entries if entry.code == kind.code), None)
     html = error_page(
         f"AADSTS{kind.code}",
-        kind.text.replace("{", "<").replace("}", ">"),
+        f"{kind.when.replace('`', '')}.",
         advice=[kind.remedy or "The log names what to change for each refused request."],
-        details=[
-            ("When", kind.when.replace("`", "")),
-            ("OAuth error", kind.error),
-            ("Status", str(kind.status)),
+        details=[("OAuth error", kind.error), ("Status", str(kind.status))],
+        actions=[
+            *([] if last is None else [("Open the last such request", f"/log/{last.number}")]),
+            ("Open the refused requests", f"/log?code={kind.code}"),
+            ("Open the console", "/"),
         ],
-        actions=[("Open the refused requests", "/log?outcome=refused"), ("Open the console", "/")],
     )
     return page(html)

@@ -165,7 +165,7 @@ def sign_in_page(
     return PAGES.render(
         "sign_in.html",
         client=wanted.client.name,
-        target=wanted.target.name,
+        target=(wanted.final_target or wanted.target).name,
         tenant=tenant,
         action=action,
         parameters=wanted.parameters if parameters is None else parameters,

@@ -15,7 +15,7 @@ from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import Tenant, origin
 from entra_fast.emulator.protocol import sign_out
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.protocol.claims import login_hint
+from entra_fast.emulator.protocol.optional_claims import login_hint
 from entra_fast.emulator.protocol.sign_out import SignOut
 from entra_fast.emulator.web.handling import LOCAL, read_form, tenant_of
 from entra_fast.emulator.web.pages import PAGES
