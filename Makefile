@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev example build test test-rust test-python coverage public-surface test-browser clients test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -29,9 +29,18 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 	@echo '==> Rust tests'
 	@cargo test --locked --package entra-core
 
+# Suites with targets of their own: each takes minutes.
+APART = --ignore tests/docs --ignore tests/browser --ignore tests/clients
+
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(APART) $(ARGS)
+
+test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tutorial in a real browser (Debian: chromium)
+	@$(BIN)/pytest tests/browser $(ARGS)
+
+clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
+	@$(BIN)/pytest tests/clients $(ARGS)
 
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
 coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
@@ -87,7 +96,7 @@ screenshots: build $(STAMPS)/tools ## Take the pictures of the pages in docs/pic
 	@PYTHONPATH=tests $(BIN)/python -m docs.tools.screenshots
 
 test-docs: build $(STAMPS)/tools ## Run every block of every page of the documentation
-	@$(BIN)/pytest tests/docs tests/integrations/test_guides.py tests/unit/test_docs_tokens.py $(ARGS)
+	@$(BIN)/pytest tests/docs $(ARGS)
 
 bench: bench-micro bench-load ## Run all benchmarks
 
@@ -147,6 +156,11 @@ $(STAMPS)/venv:
 $(STAMPS)/run: requirements/run.txt $(STAMPS)/venv
 	@echo '==> Installing the dependencies (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(STAMPS)/clients: requirements/clients.txt $(STAMPS)/tools
+	@echo '==> Installing the packages of services that sign users in (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
 	@touch $@
 
 # In an environment of their own: what they need would hold back what the product needs.

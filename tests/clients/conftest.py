@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from support.local_entra import EXAMPLES, manifest
 APP_A = "dev-gcp:team-a:app-a"
 APP_B = "dev-gcp:team-b:app-b"
 HYBRID = "dev-gcp:team:hybrid"
+WEB = "dev-gcp:team:web"
+"""A service that signs users in, at one of these addresses."""
+WEB_PATHS = ("/login/oauth2/code/entra", "/callback", "/auth/redirect", "/oauth2/callback", "/redirect")
 CALLBACK = "http://localhost:3001/oauth2/callback"
 SCOPE_A = "api://dev-gcp.team-a.app-a/.default"
 SCOPE_B = "api://dev-gcp.team-b.app-b/.default"
@@ -30,6 +35,7 @@ class Served:
 
     running: RunningEmulator
     authority_file: Path
+    web_ports: tuple[int, ...]
 
     @property
     def local(self) -> LocalEntraId:
@@ -70,6 +76,14 @@ class Served:
         return token
 
 
+def _free_ports(number: int) -> tuple[int, ...]:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return tuple(each.getsockname()[1] for each in taken)
+
+
 @pytest.fixture(scope="session")
 def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The provider, and its certificate authority trusted by whatever reads the environment."""
@@ -78,6 +92,10 @@ def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     switches = {"entra-fast/allow-id-token-implicit-flow": "true"}
     text = manifest("hybrid", all_users=True, replyURLs=[CALLBACK], annotations=switches)
     (own / "hybrid.yaml").write_text(text)
+    ports = _free_ports(3)
+    addresses = [f"http://localhost:{port}{path}" for port in ports for path in WEB_PATHS]
+    text = manifest("web", all_users=True, replyURLs=addresses, annotations=switches)
+    (own / "web.yaml").write_text(text)
     local = LocalEntraId.from_files([EXAMPLES / "manifests", own], EXAMPLES / "directory.yaml")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -88,7 +106,7 @@ def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         name: os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
     }
     os.environ.update(dict.fromkeys(before, str(prepared.authority)))
-    yield Served(running, prepared.authority)
+    yield Served(running, prepared.authority, ports)
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)

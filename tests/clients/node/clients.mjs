@@ -1,7 +1,7 @@
 // Each command runs one real client against the provider that the environment names and prints one line of JSON.
 // Errors of the provider are printed as well, as the client gives them to its caller.
 
-const { ISSUER, AUTHORITY, CLIENT_ID, CLIENT_SECRET, AUDIENCE, SCOPE, USER_TOKEN, USER, REDIRECT_URI, JWK, PEM, X5T_S256 } =
+const { TENANT, ASSERTION, ISSUER, AUTHORITY, CLIENT_ID, CLIENT_SECRET, AUDIENCE, SCOPE, USER_TOKEN, USER, REDIRECT_URI, JWK, PEM, X5T_S256 } =
   process.env;
 
 async function msal(auth) {
@@ -10,6 +10,8 @@ async function msal(auth) {
     auth: { clientId: CLIENT_ID, authority: AUTHORITY, knownAuthorities: [new URL(AUTHORITY).host], ...auth },
   });
 }
+
+const azure = () => ({ authorityHost: new URL(AUTHORITY).origin, disableInstanceDiscovery: true });
 
 // The login page's form, as a browser would send it.
 async function login(url) {
@@ -106,6 +108,33 @@ const commands = {
     const first = await client.clientCredentialsGrant(config, { scope: SCOPE });
     await client.clientCredentialsGrant(config, { scope: SCOPE });
     return { token: first.access_token };
+  },
+  async "azure-identity-secret"() {
+    const { ClientSecretCredential } = await import("@azure/identity");
+    const credential = new ClientSecretCredential(TENANT, CLIENT_ID, CLIENT_SECRET, azure());
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "azure-identity-assertion"() {
+    const { ClientAssertionCredential } = await import("@azure/identity");
+    const credential = new ClientAssertionCredential(TENANT, CLIENT_ID, async () => ASSERTION, azure());
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "azure-identity-on-behalf-of"() {
+    const { OnBehalfOfCredential } = await import("@azure/identity");
+    const credential = new OnBehalfOfCredential({
+      tenantId: TENANT, clientId: CLIENT_ID, clientSecret: CLIENT_SECRET, userAssertionToken: USER_TOKEN, ...azure(),
+    });
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "graph-client"() {
+    const { Client } = await import("@microsoft/microsoft-graph-client");
+    const client = Client.init({
+      baseUrl: new URL(ISSUER).origin, customHosts: new Set(["localhost"]),
+      authProvider: (done) => done(null, USER_TOKEN),
+    });
+    const me = await client.api("/me").select("displayName,mail").get();
+    const groups = await client.api("/me/memberOf/microsoft.graph.group").select("id").top(1).get();
+    return { me, groups: groups.value.length, more: "@odata.nextLink" in groups };
   },
   async "jose-verify"() {
     const { createRemoteJWKSet, jwtVerify } = await import("jose");
