@@ -37,6 +37,7 @@ def pages(system: LocalSystem) -> dict[str, str]:
     query = urllib.parse.urlencode({"consumer": APP_A, "target": APP_B, "user": "ola"})
     return {
         "console": f"{entra}/",
+        "map": f"{entra}/map",
         "refusal": f"{entra}/explain?{query}",
         "faults": f"{entra}/faults",
         "login": f"{generator}/oauth2/login",
