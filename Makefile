@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage public-surface test-browser clients test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev example build test test-rust test-python coverage public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -55,6 +55,11 @@ test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython fro
 test-environments: $(STAMPS)/build ## Install the wheel into clean environments (no aiohttp, 3.9 to 3.14, other uvloops), and check it there
 	@tests/environments.sh $(abspath $(BIN))/maturin $(abspath $(BIN))/python
 
+test-deploy: build $(STAMPS)/tools ## Build the wheel, install it from nothing, and run it as containers do (root, for most of it)
+	@rm -rf target/test-deploy
+	@$(BIN)/maturin build --quiet --release --locked --interpreter $(abspath $(BIN))/python --out target/test-deploy
+	@ENTRA_FAST_WHEEL="$$(echo target/test-deploy/*.whl)" $(BIN)/pytest tests/deploy $(ARGS)
+
 test-apache: build $(STAMPS)/tools ## Run the library in mod_wsgi behind a real Apache (skipped, with the reason, where there is none)
 	@$(BIN)/pytest tests/apache
 
@@ -79,8 +84,8 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 	@STRICT='$(STRICT)' examples/pyright.sh $(BIN)
 
-check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
-	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
+check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests, charts and alerts (STRICT=1 to fail on what cannot be checked, HELM=build to build helm)
+	@STRICT='$(STRICT)' HELM='$(HELM)' deploy/check.sh $(VENV)/deploy/bin
 
 docs: build $(STAMPS)/docs ## Build the documentation site in target/site, and check every link in it
 	@docs/tools/build.sh $(abspath $(BIN)) $(abspath $(VENV))/docs/bin
@@ -202,6 +207,9 @@ wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, repr
 sdist: $(STAMPS)/run ## Build the source distribution
 	@$(BIN)/maturin sdist --out dist
 
+licences: ## Write THIRD-PARTY-LICENSES.txt again, after a change of Cargo.lock
+	@$(PYTHON) deploy/release/licences.py wheel > THIRD-PARTY-LICENSES.txt
+
 release-check: ## Check that version, tag and changelog fit (TAG=v1.2.3)
 	@TAG='$(TAG)' deploy/release/release_check.sh
 
@@ -216,6 +224,9 @@ fuzz-smoke: ## Run every fuzz target for at most 20,000 inputs and 10 seconds
 
 audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1 to fail on what cannot be checked)
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
+
+test-audit: $(STAMPS)/tools ## Prove that `make audit` finds what it should: planted vulnerable lock files, recorded databases
+	@AUDIT_TESTED=1 $(BIN)/pytest tests/audit $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf target dist .cache $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -58,6 +58,8 @@ __all__ = [
     "when_fast_signatures_are_distrusted",
 ]
 
+RUST_VERSION: str
+"""Of the compiler that built this module."""
 __version__: str
 ERROR_CODES: dict[str, str]
 """Every code that InvalidToken can carry, with the sentence it starts from."""

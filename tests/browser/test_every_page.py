@@ -126,6 +126,41 @@ async def login_refused(system: System, page: Page) -> None:
     await page.get_by_role("button", name="Ola Nordmann").click()
 
 
+async def device_code(system: System, page: Page) -> str:
+    """A code that a device shows, and the page where it is entered."""
+    caller = system[1]
+    form = {"client_id": caller.client_id(APP_A), "scope": f"openid {caller.scope(APP_A)}"}
+    path = f"/{caller.tenant_id(APP_A)}/oauth2/v2.0/devicecode"
+    answer = (await caller.request("POST", path, data=form)).json
+    await page.goto(answer["verification_uri"])
+    return str(answer["user_code"])
+
+
+async def device_confirm(system: System, page: Page) -> None:
+    """Whether this device is meant."""
+    await page.get_by_label("Code").fill(await device_code(system, page))
+    await page.get_by_role("button", name="Next").click()
+    await page.get_by_role("button", name="Ada Lovelace").click()
+
+
+async def device_done(system: System, page: Page) -> None:
+    """The device has its tokens."""
+    await device_confirm(system, page)
+    await page.get_by_role("button", name="Continue").click()
+
+
+async def consent(system: System, page: Page) -> None:
+    """The permissions that an application asks for."""
+    await login(redirect_uri=CALLBACK, prompt="consent")(system, page)
+    await page.get_by_role("button", name="Ada Lovelace").click()
+
+
+async def sign_out(system: System, page: Page) -> None:
+    """Which account, where the request does not say it."""
+    await device_done(system, page)
+    await page.goto(f"{system[1].base_url}/{system[1].tenant_id(APP_A)}/oauth2/v2.0/logout")
+
+
 CALLBACK = "http://localhost:3001/oauth2/callback"
 PAGES: dict[str, Open] = {
     "applications": at("/"),
@@ -156,6 +191,11 @@ PAGES: dict[str, Open] = {
     "sign-in": login(redirect_uri=CALLBACK),
     "sign-in-refused": login_refused,
     "sign-in-failed": login(redirect_uri="http://localhost:9/"),
+    "device-code": device_code,
+    "device-confirm": device_confirm,
+    "device-done": device_done,
+    "consent": consent,
+    "sign-out": sign_out,
     "signed-out": at("/common/oauth2/v2.0/logout"),
     "generator": generator("/"),
     "generator-sign-in": generator(f"/api/obo?aud={APP_B}"),

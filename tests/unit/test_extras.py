@@ -39,6 +39,7 @@ WITHOUT_EXTRA = {
     "forge": (["a:b:c", *NOWHERE], 3),
     "env": (["a:b:c", *NOWHERE], 3),
     "bench": (["token", "a:b:c", *NOWHERE], 3),
+    "forge": (["a:b:c", *NOWHERE], 3),
 }
 """Commands that need no extra: arguments, and the exit status with them."""
 

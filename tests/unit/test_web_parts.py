@@ -141,6 +141,22 @@ def test_the_start_page_of_the_token_generator_stays_small() -> None:
     assert "No audience matches." in none
 
 
+def test_a_token_that_cannot_be_read_is_shown_all_the_same() -> None:
+    """Some APIs have tokens that only they can read."""
+    page = pages.token_page(
+        pages.Visitor("Ada", 1, "?to=obo&aud=a"),
+        base_url="http://x",
+        audience="https://graph.microsoft.com/.default",
+        on_behalf=True,
+        token="opaque",
+        expires_in=120,
+        now=0.0,
+    )
+    assert ">opaque</pre>" in page
+    assert "only the audience can read this token" in page
+    assert "1970-01-01 00:02:00 UTC, in 2 minutes" in page
+
+
 async def test_pages_stay_small_with_many_users() -> None:
     """Users and groups, sign-in, and a form with suggestions."""
     groups = [f"  - {{name: {'g' * 80}{n}, id: 00000000-0000-4000-8000-{n:012}}}\n" for n in range(400)]

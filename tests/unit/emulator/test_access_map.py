@@ -190,6 +190,7 @@ async def test_an_arrow_leads_to_the_line_of_its_rule(tmp_path: Path) -> None:
         (tmp_path / "a.yaml").unlink()
         assert "cannot be shown" in (await entra.request("GET", link)).text
         assert (await entra.request("GET", f"{link}0")).status == 404
+        assert (await entra.request("GET", "/applications/unknown/rules/1")).status == 404
 
 
 async def test_the_map_shows_what_was_refused(entra: Caller) -> None:

@@ -186,6 +186,19 @@ async def test_minting_by_clicking(entra: Caller) -> None:
     assert "there is no application" in text_of(unknown.text)
 
 
+async def test_a_minted_token_for_graph_comes_with_its_command(entra: Caller) -> None:
+    """The admin API gets the same token, on behalf of a user or for the application itself."""
+    for user in ("", "ada"):
+        form = {"consumer": A, "target": "https://graph.microsoft.com", "user": user}
+        page = text_of((await entra.request("POST", "/mint", data=form)).text)
+        body = re.search(r"/admin/api/tokens -H 'Content-Type: application/json' -d '(\{.*?\})'", page)
+        assert body
+        answer = await entra.request("POST", "/admin/api/tokens", data=body[1])
+        claims = unverified_claims(answer.json["access_token"])
+        assert claims["aud"] == "https://graph.microsoft.com"
+        assert ("scp" in claims) is bool(user)
+
+
 async def test_minting_by_the_api(entra: Caller) -> None:
     """On behalf of a user without a login, for scripts; refusals are 403 with the checks."""
     answer = await entra.request(

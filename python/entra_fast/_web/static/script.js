@@ -55,11 +55,15 @@ if (live) {
     } catch {
       live.textContent = "Not connected. Trying again.";
     }
+    await new Promise((resolve) => { setTimeout(resolve, 200); }); // a burst of requests is one update
     busy = false;
     if (again) { again = false; refresh(); }
   };
-  setInterval(refresh, Number(live.dataset.live) * 1000);
-  refresh();
+  const events = new EventSource(live.dataset.live);
+  events.addEventListener("message", refresh);
+  // Also after a reconnection: what happened in the meantime is on the page.
+  events.addEventListener("open", refresh);
+  events.addEventListener("error", () => { live.textContent = "Not connected. Trying again."; });
 }
 
 // The access map: the rules of the application under the pointer stand out.

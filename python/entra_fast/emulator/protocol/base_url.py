@@ -6,31 +6,17 @@ from __future__ import annotations
 import re
 import unicodedata
 import urllib.parse
-from typing import Final
 
+from entra_fast._net import is_real_provider
 from entra_fast.errors import ConfigurationError
-
-# Tokens with an issuer of the real Entra ID could be mistaken for real ones.
-_REAL_HOSTS: Final = (
-    "microsoftonline.com",
-    "microsoftonline.us",
-    "microsoftonline.cn",
-    "microsoftonline-p.com",
-    "microsoft.com",
-    "microsoft.us",
-    "windows.net",
-    "chinacloudapi.cn",
-    "ciamlogin.com",
-    "b2clogin.com",
-    "microsoftonline.de",
-)
 
 
 def check_base_url(url: str) -> str:
-    """The origin of a provider's address; the real Entra ID's are refused.
+    """The origin of a provider's address. Those of real providers are refused: tokens with such an issuer
+    could be mistaken for real ones.
 
     Raises:
-        ConfigurationError: it is not an origin, or belongs to the real Entra ID.
+        ConfigurationError: it is not an origin, or belongs to a real provider.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -40,8 +26,8 @@ def check_base_url(url: str) -> str:
     rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     if parts.scheme not in ("http", "https") or not host or port == 0 or rest:
         raise _not_an_origin(url)
-    if _is_real(host):
-        text = f"{host} belongs to the real Entra ID; the local one never signs in its name"
+    if is_real_provider(host):
+        text = f"{host} belongs to a real provider; the local one never signs in its name"
         raise ConfigurationError("issuer_is_real", text, "public_url")
     return f"{parts.scheme}://{parts.netloc}".rstrip("/")
 
@@ -64,18 +50,13 @@ def check_issuer(issuer: str) -> None:
     start = re.split(r"[/?#]", text.lstrip("/"), maxsplit=1)[0]
     for part in (authority, start):
         for host in re.split("[@:,;]", part):
-            if _is_real(host.strip("[]").replace("\u3002", ".")):
+            if is_real_provider(host.strip("[]").replace("\u3002", ".")):
                 raise ConfigurationError(
                     "issuer_is_real",
                     f"issuer: {issuer[:200]!r} is on a host of a real provider, and no token is ever issued "
                     "in its name here",
                     "issuer",
                 )
-
-
-def _is_real(host: str) -> bool:
-    name = host.strip(".").lower()
-    return any(name == real or name.endswith("." + real) for real in _REAL_HOSTS)
 
 
 def _not_an_origin(url: str) -> ConfigurationError:

@@ -14,10 +14,10 @@ from entra_fast._web.responses import page
 from entra_fast._web.token_contents import claim_members
 from entra_fast.emulator.model import overview
 from entra_fast.emulator.protocol.journal import MAX_ENTRIES, Entry
+from entra_fast.emulator.web import journal
 from entra_fast.emulator.web.handling import LOCAL
 from entra_fast.emulator.web.pages import PAGES, error_page
 
-LIVE_SECONDS: Final = 2
 OUTCOMES: Final = (("all", "all"), ("granted", "granted"), ("refused", "refused"))
 
 
@@ -71,7 +71,7 @@ async def _log(request: web.Request) -> web.Response:
             codes=codes,
             application_names=overview.application_names(local.registry),
             live=live,
-            live_seconds=LIVE_SECONDS,
+            events=f"{journal.ROOT}/events",
             other=urlencode(chosen if live else {**chosen, "live": "1"}),
             here=urlencode({**chosen, "live": "1"} if live else chosen),
         )
