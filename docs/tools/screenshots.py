@@ -55,12 +55,15 @@ class _Words(HTMLParser):
         self.found: list[str] = []
         self._open: list[str] = []
         self._text: list[str] = []
+        self._drawings = 0  # the titles in a drawing are those of what it shows at the moment
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in self.TAGS and not self._open:
+        self._drawings += tag == "svg"
+        if tag in self.TAGS and not self._open and not self._drawings:
             self._open, self._text = [tag], []
 
     def handle_endtag(self, tag: str) -> None:
+        self._drawings -= tag == "svg"
         if self._open == [tag]:
             text = " ".join("".join(self._text).split())
             self.found.append(f"{tag}: {re.sub(r'[0-9]+', '0', text)}")

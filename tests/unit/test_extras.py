@@ -36,7 +36,6 @@ WITHOUT_EXTRA = {
     "exchange": (["a:b:c", "token", *NOWHERE], 3),
     "introspect": (["token", *NOWHERE], 3),
     "health": (NOWHERE, 3),
-    "forge": (["a:b:c", *NOWHERE], 3),
     "env": (["a:b:c", *NOWHERE], 3),
     "bench": (["token", "a:b:c", *NOWHERE], 3),
     "forge": (["a:b:c", *NOWHERE], 3),
