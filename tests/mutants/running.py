@@ -1,0 +1,272 @@
+"""Running the tests of a part against its mutants.
+
+What belongs here: a plugin for pytest that collects the tests once, notes which functions each of them calls,
+and forks for each mutant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mutants import applying
+from mutants.mutations import Mutant
+
+PATIENCE = 20.0
+"""Seconds that the tests of a mutant may take beyond ten times what they take without it."""
+CPU_SECONDS = 60
+"""Processor time of a mutant: an endless loop is found whatever else the machine does."""
+MEMORY = 8 << 30
+TESTS_SECONDS = 10.0
+"""Of the tests that call a function, the fastest run, until they take this long together."""
+
+
+class Verdict(enum.StrEnum):
+    """What became of a mutant."""
+
+    KILLED = "killed"
+    TIMED_OUT = "timed out"
+    SURVIVED = "survived"
+    UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A test without a mutant: the functions that it calls, as (path of the module, name), and its time."""
+
+    functions: frozenset[tuple[str, str]]
+    seconds: float
+
+
+class Runner:
+    """Judges mutants, one after the other.
+
+    Args:
+        package: the directory of the package.
+        judged: called with each mutant and its verdict.
+        minutes: after that, no further mutant is begun.
+        directory: for the files of tests; emptied after each mutant.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        mutants: list[Mutant],
+        judged: Callable[[Mutant, Verdict, float], None],
+        *,
+        minutes: float,
+        directory: Path,
+    ) -> None:
+        self._package = package
+        self._mutants = mutants
+        self._judged = judged
+        self._end = time.monotonic() + minutes * 60
+        self._directory = directory
+        self._is_child = False
+        self._passed: dict[str, Reached] = {}
+        self._tracer: _Tracer | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> object:
+        """In this process, no test runs. Forked ones return None, and pytest runs the tests there."""
+        for name in {applying.module_name(mutant.module) for mutant in self._mutants}:
+            __import__(name)
+        if session.testsfailed:
+            raise session.Failed("some tests cannot be collected")
+        traced = self._directory / "reached.json"
+        if self._fork(600) is None:
+            self._tracer = _Tracer(self._package, traced)
+            return None
+        self._passed = {
+            nodeid: Reached(frozenset((path, name) for path, name in functions), seconds)
+            for nodeid, functions, seconds in json.loads(traced.read_text())
+        }
+        for item in session.items:
+            if item.nodeid not in self._passed:
+                print(f"not used, because it does not pass: {item.nodeid}")
+        for mutant in self._mutants:
+            if time.monotonic() > self._end:
+                print("the time is over: run it again to continue")
+                break
+            tests = self._tests_for(mutant, session.items)
+            started = time.monotonic()
+            verdict = Verdict.SURVIVED
+            if tests:
+                allowed = PATIENCE + 10 * sum(self._passed[test.nodeid].seconds for test in tests)
+                status = self._fork(allowed)
+                if status is None:
+                    self._begin(session, mutant, tests)
+                    return None
+                verdict = status
+            self._judged(mutant, verdict, time.monotonic() - started)
+        return True
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Notes what a test calls."""
+        if self._tracer is None:
+            yield
+        else:
+            with self._tracer.tracing(item.nodeid):
+                yield
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test that fails or is skipped without a mutant says nothing."""
+        if self._tracer is not None and report.outcome != "passed":
+            self._tracer.drop(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Nothing of the parent's runs at the end of a forked process."""
+        if self._is_child:
+            if self._tracer is not None:
+                self._tracer.write()
+            os._exit(0 if exitstatus == pytest.ExitCode.OK else 1)
+
+    def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
+        """Those that call the function, or one that reads the constant, else all of the module; the fastest
+        first."""
+        places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
+        exact = [item for item in items if places & self._reached(item)]
+        chosen = exact or [
+            item for item in items if any(path == mutant.module for path, _ in self._reached(item))
+        ]
+        chosen.sort(key=lambda item: self._passed[item.nodeid].seconds)
+        seconds = 0.0
+        tests: list[pytest.Item] = []
+        for item in chosen:
+            seconds += self._passed[item.nodeid].seconds
+            if tests and seconds > TESTS_SECONDS:
+                break
+            tests.append(item)
+        return tests
+
+    def _reached(self, item: pytest.Item) -> frozenset[tuple[str, str]]:
+        reached = self._passed.get(item.nodeid)
+        return frozenset() if reached is None else reached.functions
+
+    def _begin(self, session: pytest.Session, mutant: Mutant, tests: list[pytest.Item]) -> None:
+        """In a forked process: the tests run against the mutant."""
+        try:
+            applying.apply(mutant)
+        except applying.CannotBeApplied:
+            os._exit(3)
+        except BaseException:
+            os._exit(1)  # the module can no longer be imported
+        session.items[:] = tests
+        session.config.option.maxfail = 1
+
+    def _fork(self, allowed: float) -> Verdict | None:
+        """None in the new process; in this one the verdict, when the other has ended."""
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._is_child = True
+            os.setsid()
+            silence = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(silence, descriptor)
+            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+            limit = CPU_SECONDS if self._passed else 600
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            return None
+        status = _wait(pid, allowed)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what its tests have left behind
+        for left in self._directory.glob("pytest-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return status
+
+
+def _wait(pid: int, seconds: float) -> Verdict:
+    alarm = threading.Timer(seconds, lambda: os.kill(pid, signal.SIGKILL))
+    alarm.start()
+    _, status = os.waitpid(pid, 0)
+    alarm.cancel()
+    if os.WIFSIGNALED(status):
+        return (
+            Verdict.TIMED_OUT if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU) else Verdict.KILLED
+        )
+    return {0: Verdict.SURVIVED, 3: Verdict.UNUSABLE}.get(os.WEXITSTATUS(status), Verdict.KILLED)
+
+
+def _readers(package: Path, constant: str) -> Iterator[tuple[str, str]]:
+    """The functions of the package that read a constant of a module, as (path of the module, name)."""
+    for module in list(sys.modules.values()):
+        if (
+            module.__name__.startswith("entra_fast")
+            and constant in vars(module)
+            and (path := module.__file__)
+        ):
+            text = Path(path).read_text() if path.endswith(".py") else ""
+            codes = [compile(text, path, "exec")]
+            while codes:
+                code = codes.pop()
+                codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+                if constant in code.co_names:
+                    yield _name(package, code)
+
+
+def _name(package: Path, code: types.CodeType) -> tuple[str, str]:
+    return code.co_filename.removeprefix(f"{package}/"), code.co_qualname.partition(".<locals>")[0]
+
+
+class _Tracer:
+    """Which functions of the package each test calls, in all threads of this process."""
+
+    def __init__(self, package: Path, result: Path) -> None:
+        self._package = package
+        self._result = result
+        self._codes: set[types.CodeType] = set()
+        self._tests: dict[str, tuple[set[types.CodeType], float]] = {}
+        self._dropped: set[str] = set()
+        threading.setprofile(self._profile)
+
+    def _profile(self, frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            self._codes.add(frame.f_code)
+
+    @contextlib.contextmanager
+    def tracing(self, nodeid: str) -> Iterator[None]:
+        self._codes = set()
+        started = time.monotonic()
+        sys.setprofile(self._profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            self._tests[nodeid] = (self._codes, time.monotonic() - started)
+
+    def drop(self, nodeid: str) -> None:
+        self._dropped.add(nodeid)
+
+    def write(self) -> None:
+        rows = [
+            (nodeid, sorted(self._names(codes)), seconds)
+            for nodeid, (codes, seconds) in self._tests.items()
+            if nodeid not in self._dropped
+        ]
+        self._result.write_text(json.dumps(rows))
+
+    def _names(self, codes: set[types.CodeType]) -> set[tuple[str, str]]:
+        return {
+            _name(self._package, code)
+            for code in codes
+            if Path(code.co_filename).is_relative_to(self._package)
+        }
