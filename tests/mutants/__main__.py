@@ -98,7 +98,7 @@ def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list
                 print(f"    {count} of {len(todo)}", flush=True)
 
         runner = Runner(PACKAGE, todo, judged, minutes=minutes, directory=scratch)
-        options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider"]
+        options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
         return pytest.main([*options, *(f"tests/{test}" for test in tests or part.tests)], plugins=[runner])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
+import hashlib
 import json
 import os
 import resource
@@ -32,7 +34,9 @@ PATIENCE = 20.0
 CPU_SECONDS = 60
 """Processor time of a mutant: an endless loop is found whatever else the machine does."""
 MEMORY = 8 << 30
-TESTS_SECONDS = 10.0
+TRACING_SECONDS = 1800
+"""For all tests of a part without a mutant, and with a note of what they call."""
+TESTS_SECONDS = 5.0
 """Of the tests that call a function, the fastest run, until they take this long together."""
 
 
@@ -78,6 +82,8 @@ class Runner:
         self._end = time.monotonic() + minutes * 60
         self._directory = directory
         self._is_child = False
+        used = [path for root in (package, Path("tests/support")) for path in sorted(root.rglob("*.py"))]
+        self._code = hashlib.sha256(b"".join(path.read_bytes() for path in used)).digest()
         self._passed: dict[str, Reached] = {}
         self._tracer: _Tracer | None = None
 
@@ -88,17 +94,18 @@ class Runner:
             __import__(name)
         if session.testsfailed:
             raise session.Failed("some tests cannot be collected")
-        traced = self._directory / "reached.json"
-        if self._fork(600) is None:
-            self._tracer = _Tracer(self._package, traced)
+        fresh = [item for item in session.items if not self._is_traced(item)]
+        if fresh and self._fork(TRACING_SECONDS) is None:
+            self._tracer = _Tracer(self._package)
+            session.items[:] = fresh
             return None
-        self._passed = {
-            nodeid: Reached(frozenset((path, name) for path, name in functions), seconds)
-            for nodeid, functions, seconds in json.loads(traced.read_text())
-        }
+        for path in {item.path for item in session.items}:
+            self._read_traced(path)
         for item in session.items:
             if item.nodeid not in self._passed:
                 print(f"not used, because it does not pass: {item.nodeid}")
+        gc.collect()
+        gc.freeze()  # a collection in a forked process would copy everything
         for mutant in self._mutants:
             if time.monotonic() > self._end:
                 print("the time is over: run it again to continue")
@@ -122,7 +129,7 @@ class Runner:
         if self._tracer is None:
             yield
         else:
-            with self._tracer.tracing(item.nodeid):
+            with self._tracer.tracing(item):
                 yield
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -135,8 +142,21 @@ class Runner:
         """Nothing of the parent's runs at the end of a forked process."""
         if self._is_child:
             if self._tracer is not None:
-                self._tracer.write()
+                self._tracer.write(self._traced)
             os._exit(0 if exitstatus == pytest.ExitCode.OK else 1)
+
+    def _traced(self, test: Path) -> Path:
+        """Where it is kept what the tests of a file call."""
+        digest = hashlib.sha256(self._code + test.read_bytes()).hexdigest()[:12]
+        return self._directory.parent / "traced" / f"{test.parent.name}-{test.stem}-{digest}.json"
+
+    def _is_traced(self, item: pytest.Item) -> bool:
+        return self._traced(item.path).exists()
+
+    def _read_traced(self, test: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for nodeid, functions, seconds in json.loads(self._traced(test).read_text()):
+                self._passed[nodeid] = Reached(frozenset((path, name) for path, name in functions), seconds)
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
         """Those that call the function, or one that reads the constant, else all of the module; the fastest
@@ -182,7 +202,7 @@ class Runner:
             for descriptor in (0, 1, 2):
                 os.dup2(silence, descriptor)
             hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-            limit = CPU_SECONDS if self._passed else 600
+            limit = CPU_SECONDS if self._passed else TRACING_SECONDS
             resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
             return None
@@ -230,11 +250,10 @@ def _name(package: Path, code: types.CodeType) -> tuple[str, str]:
 class _Tracer:
     """Which functions of the package each test calls, in all threads of this process."""
 
-    def __init__(self, package: Path, result: Path) -> None:
+    def __init__(self, package: Path) -> None:
         self._package = package
-        self._result = result
         self._codes: set[types.CodeType] = set()
-        self._tests: dict[str, tuple[set[types.CodeType], float]] = {}
+        self._tests: dict[pytest.Item, tuple[set[types.CodeType], float]] = {}
         self._dropped: set[str] = set()
         threading.setprofile(self._profile)
 
@@ -243,7 +262,7 @@ class _Tracer:
             self._codes.add(frame.f_code)
 
     @contextlib.contextmanager
-    def tracing(self, nodeid: str) -> Iterator[None]:
+    def tracing(self, item: pytest.Item) -> Iterator[None]:
         self._codes = set()
         started = time.monotonic()
         sys.setprofile(self._profile)
@@ -251,18 +270,21 @@ class _Tracer:
             yield
         finally:
             sys.setprofile(None)
-            self._tests[nodeid] = (self._codes, time.monotonic() - started)
+            self._tests[item] = (self._codes, time.monotonic() - started)
 
     def drop(self, nodeid: str) -> None:
         self._dropped.add(nodeid)
 
-    def write(self) -> None:
-        rows = [
-            (nodeid, sorted(self._names(codes)), seconds)
-            for nodeid, (codes, seconds) in self._tests.items()
-            if nodeid not in self._dropped
-        ]
-        self._result.write_text(json.dumps(rows))
+    def write(self, file_of: Callable[[Path], Path]) -> None:
+        """One file for each file of tests."""
+        files: dict[Path, list[tuple[str, list[tuple[str, str]], float]]] = {}
+        for item, (codes, seconds) in self._tests.items():
+            rows = files.setdefault(file_of(item.path), [])
+            if item.nodeid not in self._dropped:
+                rows.append((item.nodeid, sorted(self._names(codes)), seconds))
+        for path, rows in files.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(rows))
 
     def _names(self, codes: set[types.CodeType]) -> set[tuple[str, str]]:
         return {

@@ -304,3 +304,44 @@ def test_an_expiring_map_is_bounded_and_forgets() -> None:
     entries.discard("f")
     entries.discard("f")
     assert entries.get("f") is None
+
+
+def test_an_expiring_map_drops_what_was_put_first() -> None:
+    """An entry that is put again counts as new, whatever its end; what ends now has ended."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(2, lambda: now)
+    for name, end in (("a", 9.0), ("b", 20.0), ("a", 10.0), ("c", 20.0)):
+        entries.put(name, 1, end)
+    assert (entries.get("a"), entries.get("b"), entries.get("c")) == (1, None, 1)
+    now = 10.0
+    entries.put("d", 1, 30.0)
+    assert len(entries) == 2
+    assert entries.get("c") == 1
+
+
+def test_a_sweep_of_an_expiring_map_leaves_what_has_not_ended() -> None:
+    """In whatever order the ends are."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(10, lambda: now)
+    for name, end in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        entries.put(name, 1, end)
+    now = 2.0
+    entries.sweep()
+    assert len(entries) == 1
+    assert entries.get("a") == 1
+
+
+async def test_a_sweep_forgets_windows_that_have_ended(world: Throttled) -> None:
+    """Those of tokens and those of targets; an open one still stops its token."""
+    await world.refuse("a")
+    world.pass_time(55)
+    await world.refuse("b", target=OTHER)
+    world.pass_time(5)
+    world.client.sweep()
+    assert (len(world.windows), len(world.windows._targets)) == (1, 1)
+    assert world.asked == 2
+    await world.refuse("b", target=OTHER)
+    assert world.asked == 0
+    world.pass_time(55)
+    world.client.sweep()
+    assert (len(world.windows), len(world.windows._targets)) == (0, 0)

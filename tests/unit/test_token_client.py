@@ -24,6 +24,9 @@ from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import ConfigurationError, ProviderError
 from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
 
+REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+CHALLENGE = '{"access_token":{"acrs":{"value":"c1"}}}'
+
 
 async def test_a_retry_is_jittered_and_gets_the_time_that_is_left() -> None:
     """The pause is drawn from a range; the second attempt may take what remains of the whole."""
@@ -112,7 +115,7 @@ async def test_fetches_are_bounded() -> None:
     assert (await world.client.acquire("api://one-more/.default")).access_token
 
 
-async def test_cancelled_callers_leave_no_trace() -> None:
+async def test_cancelled_callers_leave_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     """All callers are cancelled: the fetch completes without them, and its failure is not an unhandled
     exception."""
     world = World()
@@ -127,6 +130,7 @@ async def test_cancelled_callers_leave_no_trace() -> None:
     world.http.gate.set()
     await world.settle()
     assert world.client.in_flight == 0
+    assert caplog.records == []
 
 
 async def test_a_seldom_used_token_is_renewed_unasked() -> None:
@@ -153,6 +157,34 @@ async def test_a_seldom_used_token_is_renewed_unasked() -> None:
     await world.settle()
     assert len(world.http.forms) == 5
     assert len(world.client._renewals) == 0
+
+
+@pytest.mark.parametrize("way", ["acquire", "cached", "renew"])
+async def test_every_way_of_asking_keeps_a_token_in_use(way: str) -> None:
+    """The token of an application that asks once in a while is renewed unasked for as long as it asks."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    for renewals in range(1, 6):
+        _, fire = world.later.due.pop()
+        world.pass_time(0.9 * 3480)
+        fire()
+        await world.settle()
+        assert len(world.http.forms) == 1 + renewals
+        if way == "acquire":
+            await world.client.acquire("a:b:c")
+        elif way == "cached":
+            assert world.client.cached("a:b:c") is not None
+        else:
+            world.http.gate = asyncio.Event()
+            world.client.renew("a:b:c")
+            await asyncio.sleep(0)
+            world.http.script = [failed(400)]
+            world.http.forms.clear()
+            world.http.forms += [{}] * (1 + renewals)
+            world.http.gate.set()
+            await world.settle()
+            world.pass_time(token_client.REFUSAL_MEMORY)
+            world.http.gate = None
 
 
 async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
@@ -302,9 +334,6 @@ async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
     assert "token-1" not in repr(token)
 
 
-REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
-
-
 @pytest.mark.parametrize(
     ("answer", "requests"),
     [(REFUSED, 1), (failed(404), 1), (failed(429), 2), (failed(503), 2), (TIMED_OUT, 2)],
@@ -331,6 +360,40 @@ async def test_a_failure_is_remembered_for_a_second(
     assert len(world.http.forms) == requests + 3
 
 
+async def test_a_sweep_forgets_what_no_longer_counts() -> None:
+    """Refusals, tokens for which callers no longer wait, and challenges that were met: nobody asks for them
+    again, and they must not stay for that."""
+    world = World()
+    world.http.script = [granted(expires_in=1000), failed(400)]
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    world.pass_time(900)
+    await world.client.acquire("a:b:c")
+    kept = (world.client._failures, world.client._impatient, world.client._challenged)
+    world.client.sweep()
+    assert [len(entries) for entries in kept] == [1, 1, 1]
+    world.pass_time(100)
+    world.client.sweep()
+    assert [len(entries) for entries in kept] == [0, 0, 0]
+
+
+async def test_endpoints_that_were_unknown_are_no_failure_of_the_request() -> None:
+    """As soon as they are known, the request is made."""
+    known: list[str] = []
+
+    class Finds(EndpointFinder):
+        async def token_endpoint(self) -> str:
+            if not known:
+                raise ProviderError("endpoints_unknown", "not known yet")
+            return known[0]
+
+    world = World(finder=Finds)
+    with pytest.raises(ProviderError) as caught:
+        await world.client.acquire("a:b:c")
+    assert caught.value.code == "endpoints_unknown"
+    known.append("https://login.example/token")
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+
+
 async def test_a_request_that_was_not_sent_is_no_failure() -> None:
     """A credential that could not be read is read again at once."""
     world = World()
@@ -340,9 +403,6 @@ async def test_a_request_that_was_not_sent_is_no_failure() -> None:
     assert caught.value.code == "credential_unusable"
     world.endpoint._credentials = world.endpoint._credentials.readable  # type: ignore[attr-defined]
     assert (await world.client.acquire("a:b:c")).access_token == "token-1"
-
-
-CHALLENGE = '{"access_token":{"acrs":{"value":"c1"}}}'
 
 
 async def test_a_token_that_meets_a_challenge_is_renewed_without_it() -> None:
