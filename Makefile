@@ -38,7 +38,7 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
 
 mutants-python: build $(STAMPS)/tools ## Change the Python parts in one place at a time, and see which tests fail (PARTS="token-client validate", ARGS="--again")
-	@PYTHONPATH=tests $(BIN)/python -m mutants $(PARTS) $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m mutants.python $(PARTS) $(ARGS)
 
 test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
 	@tests/interpreters.sh $(abspath $(BIN))/maturin

@@ -15,6 +15,7 @@ from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.kinds import ENTRA_ID
+from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
@@ -83,6 +84,7 @@ class World:
         *,
         uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
         finder: Callable[..., EndpointFinder] = EndpointFinder,
+        replicas: Replicas | None = None,
         **outbound: Any,
     ) -> None:
         self.monotonic = 1000.0
@@ -118,7 +120,12 @@ class World:
             timing=timing,
         )
         self.client = TokenClient(
-            endpoint, self.cache, OutboundSettings(**outbound), metrics=self.metrics, timing=timing
+            endpoint,
+            self.cache,
+            OutboundSettings(**outbound),
+            metrics=self.metrics,
+            replicas=replicas,
+            timing=timing,
         )
 
     async def _sleep(self, seconds: float) -> None:

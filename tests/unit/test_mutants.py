@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mutants import __main__ as command
-from mutants import applying, mutations
+from mutants.python import __main__ as command
+from mutants.python import applying, mutations
 
 CODE = '''
 from enum import Enum

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider import back_off, renewal, token_client
 from entra_fast._provider.credentials import Credentials
@@ -21,7 +22,7 @@ from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ConfigurationError, ProviderError
+from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
 
 REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
@@ -303,6 +304,106 @@ async def test_closing_ends_what_is_under_way() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert world.client.in_flight == 0
+
+
+async def test_closing_forgets_a_fetch_that_has_not_begun() -> None:
+    """It does not count towards the limit of fetches for ever."""
+    world = World()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)  # the caller has begun, its fetch has not
+    assert len(world.client._under_way) == 1
+    await world.client.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert world.client._under_way == {}
+    assert world.http.forms == []
+
+
+async def test_each_grant_is_counted_as_what_it_is() -> None:
+    """In the metrics, and in the form that is sent: a challenge goes with either."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    await world.client.exchange("a:b:c", "opaque", claims=CHALLENGE)
+    await world.client.exchange("a:b:c", "opaque")
+    assert world.metrics.upstream.value("client_credentials", "ok") == 1
+    assert world.metrics.upstream.value("on_behalf_of", "ok") == 2
+    assert [form.get("claims") for form in world.http.forms] == [None, CHALLENGE, None]
+    assert [form.get("assertion") for form in world.http.forms] == [None, "opaque", "opaque"]
+    assert {form["scope"] for form in world.http.forms} == {"api://a.b.c/.default"}
+
+
+async def test_expires_in_counts_from_the_request() -> None:
+    """Of a token that was fetched just now, and of one from the cache."""
+    world = World()
+    assert (await world.client.acquire("a:b:c")).expires_in == 3600
+    world.pass_time(10.5)
+    assert (await world.client.acquire("a:b:c")).expires_in == 3589
+    assert world.http.forms[1:] == []
+
+
+async def test_equal_challenges_are_one_request() -> None:
+    """Callers that come while it is under way share its answer; other challenges are asked for by themselves,
+    and each time anew."""
+    world = World()
+    challenges = (CHALLENGE, CHALLENGE, '{"userinfo":{}}')
+    tokens = await asyncio.gather(*(world.client.acquire("a:b:c", claims=claims) for claims in challenges))
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert [form["claims"] for form in world.http.forms] == [CHALLENGE, '{"userinfo":{}}']
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    assert len(world.http.forms) == 3
+
+
+@pytest.mark.parametrize("claims", ["", "[]", "null", "{", '"text"', '{"a":"' + "x" * 20_000 + '"}'])
+async def test_a_challenge_that_is_no_json_object_is_not_sent(claims: str) -> None:
+    """The caller learns what is expected."""
+    world = World()
+    for attempt in (
+        world.client.acquire("a:b:c", claims=claims),
+        world.client.exchange("a:b:c", "u", claims=claims),
+    ):
+        with pytest.raises(EntraFastError) as caught:
+            await attempt
+        assert caught.value.code == "claims_invalid"
+        assert "must be a JSON object of at most" in caught.value.message
+    assert world.http.forms == []
+
+
+async def test_a_challenge_of_the_greatest_size_is_sent() -> None:
+    """The bound is part of what is allowed."""
+    world = World()
+    largest = '{"a":"' + "x" * (_native.MAX_CLAIMS_BYTES - 8) + '"}'
+    await world.client.acquire("a:b:c", claims=largest)
+    assert world.http.forms[0]["claims"] == largest
+    with pytest.raises(EntraFastError):
+        await world.client.acquire("a:b:c", claims=largest + " ")
+
+
+async def test_a_window_repeats_the_providers_own_error() -> None:
+    """Code, sentence, status and OAuth error are those of the answer that opened it; the time is what is
+    left."""
+    world = World()
+    body = (
+        b'{"error":"temporarily_unavailable","error_description":"AADSTS90055: busy","error_codes":[90055]}'
+    )
+    world.http.script = [HttpResponse(429, {"Content-Type": "application/json", "Retry-After": "60"}, body)]
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c")
+        errors.append(caught.value)
+        world.pass_time(5.5)
+    first, second = errors
+    assert (first.error, first.status, first.retry_after, second.retry_after) == (
+        "temporarily_unavailable",
+        429,
+        60,
+        55,
+    )
+    for name in ("code", "message", "status", "error", "details"):
+        assert getattr(second, name) == getattr(first, name)
+    assert second.details
+    assert isinstance(second, back_off.NotAsked)
+    assert len(world.http.forms) == 1
 
 
 async def test_a_renewal_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ Left out, because a test for it would repeat the code and protect nobody:
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -35,8 +34,6 @@ LEFT_OUT = {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag", "Protocol"}
 _TYPE_MAKERS = m.OneOf(
     *(m.Name(name) for name in ("TypeVar", "ParamSpec", "NewType", "TypeVarTuple", "cast"))
 )
-SEED = "entra_fast"
-"""Of samples: the same mutants on every machine."""
 
 Operator = Callable[[Any], Iterable[cst.CSTNode]]
 
@@ -72,20 +69,20 @@ class Mutant:
 
 
 def mutants_of(package: Path, module: str, sample: int | None = None) -> tuple[list[Mutant], int]:
-    """The mutants of a module, or a sample of them that is always the same; and how many there are in all."""
-    code = (package / module).read_text()
-    changes = _Finder.changes(code)
-    chosen = set(range(len(changes)))
-    if sample is not None and sample < len(changes):
-        chosen = set(random.Random(f"{SEED} {module}").sample(range(len(changes)), sample))
+    """The mutants of a module, and how many there are in all. They come in an order that is random, but
+    depends on nothing but their names: the first ones are a sample that is the same on every machine.
+
+    Args:
+        sample: only so many.
+    """
     seen: Counter[tuple[str, str]] = Counter()
     mutants = []
-    for index, change in enumerate(changes):
+    for change in _Finder.changes((package / module).read_text()):
         seen[change.place, change.lines] += 1
-        if index in chosen:
-            number = seen[change.place, change.lines]
-            mutants.append(Mutant(module, change.place, change.lines, number, change.digest, change.source))
-    return mutants, len(changes)
+        number = seen[change.place, change.lines]
+        mutants.append(Mutant(module, change.place, change.lines, number, change.digest, change.source))
+    mutants.sort(key=lambda mutant: hashlib.sha256(mutant.name.encode()).digest())
+    return mutants[:sample], len(mutants)
 
 
 @dataclass(frozen=True)

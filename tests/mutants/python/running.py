@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 
-from mutants import applying
-from mutants.mutations import Mutant
+from mutants.python import applying
+from mutants.python.mutations import Mutant
 
 PATIENCE = 20.0
 """Seconds that the tests of a mutant may take beyond ten times what they take without it."""
@@ -36,8 +36,8 @@ CPU_SECONDS = 60
 MEMORY = 8 << 30
 TRACING_SECONDS = 1800
 """For all tests of a part without a mutant, and with a note of what they call."""
-TESTS_SECONDS = 5.0
-"""Of the tests that call a function, the fastest run, until they take this long together."""
+TESTS_SECONDS = 6.0
+"""Of the tests that call a function, so many run as fit into this."""
 
 
 class Verdict(enum.StrEnum):
@@ -82,8 +82,8 @@ class Runner:
         self._end = time.monotonic() + minutes * 60
         self._directory = directory
         self._is_child = False
-        used = [path for root in (package, Path("tests/support")) for path in sorted(root.rglob("*.py"))]
-        self._code = hashlib.sha256(b"".join(path.read_bytes() for path in used)).digest()
+        modules = (path.read_bytes() for path in sorted(package.rglob("*.py")))
+        self._code = hashlib.sha256(b"".join(modules)).digest()
         self._passed: dict[str, Reached] = {}
         self._tracer: _Tracer | None = None
 
@@ -159,21 +159,22 @@ class Runner:
                 self._passed[nodeid] = Reached(frozenset((path, name) for path, name in functions), seconds)
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
-        """Those that call the function, or one that reads the constant, else all of the module; the fastest
-        first."""
+        """Those that call the function, or one that reads the constant, else all of the module: files in the
+        part's order, in each the fastest first."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
         exact = [item for item in items if places & self._reached(item)]
         chosen = exact or [
             item for item in items if any(path == mutant.module for path, _ in self._reached(item))
         ]
-        chosen.sort(key=lambda item: self._passed[item.nodeid].seconds)
-        seconds = 0.0
+        files = list(dict.fromkeys(item.path for item in items))
+        chosen.sort(key=lambda item: (files.index(item.path), self._passed[item.nodeid].seconds))
+        left = TESTS_SECONDS
         tests: list[pytest.Item] = []
         for item in chosen:
-            seconds += self._passed[item.nodeid].seconds
-            if tests and seconds > TESTS_SECONDS:
-                break
-            tests.append(item)
+            seconds = self._passed[item.nodeid].seconds
+            if not tests or seconds <= left:
+                left -= seconds
+                tests.append(item)
         return tests
 
     def _reached(self, item: pytest.Item) -> frozenset[tuple[str, str]]:

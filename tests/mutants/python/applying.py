@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from mutants.mutations import Mutant
+from mutants.python.mutations import Mutant
 
 SIMPLE = (int, float, str, bytes, tuple, frozenset, bool, type(None))
 

@@ -6,6 +6,7 @@ What belongs here: what is run, what is kept, and the table at the end.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -18,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from mutants.mutations import Mutant, mutants_of
-from mutants.running import Runner, Verdict
+from mutants.python.mutations import Mutant, mutants_of
+from mutants.python.running import Runner, Verdict
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "python" / "entra_fast"
 RESULTS = ROOT / "target" / "mutants" / "python"
 HERE = Path(__file__).parent
@@ -74,12 +75,10 @@ def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(scratch)
     known = part.known()
     done = {key for key, verdict in known.items() if not (again and verdict is Verdict.SURVIVED)}
-    todo = [
-        mutant
-        for module in modules or part.modules
-        for mutant in mutants_of(PACKAGE, module, part.sample)[0]
-        if mutant.key not in done
-    ]
+    by_module = [mutants_of(PACKAGE, module, part.sample)[0] for module in modules or part.modules]
+    # In turns, so that a run that ends early has judged some of each module.
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_module))
+    todo = [mutant for mutant in turns if mutant is not None and mutant.key not in done]
     print(f"==> {part.name}: {len(todo)} mutants", flush=True)
     if not todo:
         return 0
@@ -161,7 +160,14 @@ def main() -> int:
     if options.here:
         return run(chosen[0], options.minutes, options.again, options.module, options.tests)
     for part in [] if options.report else chosen:
-        command = [sys.executable, "-m", "mutants", part.name, "--here", f"--minutes={options.minutes}"]
+        command = [
+            sys.executable,
+            "-m",
+            "mutants.python",
+            part.name,
+            "--here",
+            f"--minutes={options.minutes}",
+        ]
         command += ["--again"] * options.again + [f"--module={module}" for module in options.module]
         command += [f"--tests={test}" for test in options.tests]
         subprocess.run(command, check=False, cwd=ROOT)
