@@ -29,10 +29,10 @@ import pytest
 from mutants.python import applying
 from mutants.python.mutations import Mutant
 
-PATIENCE = 20.0
-"""Seconds that the tests of a mutant may take beyond ten times what they take without it."""
+PATIENCE = 8.0
+"""Seconds that a test may take with a mutant beyond ten times what it takes without one."""
 CPU_SECONDS = 60
-"""Processor time of a mutant: an endless loop is found whatever else the machine does."""
+"""Processor time of a mutant, in case that its tests cannot be interrupted."""
 MEMORY = 8 << 30
 TRACING_SECONDS = 1800
 """For all tests of a part without a mutant, and with a note of what they call."""
@@ -86,6 +86,7 @@ class Runner:
         self._code = hashlib.sha256(b"".join(modules)).digest()
         self._passed: dict[str, Reached] = {}
         self._tracer: _Tracer | None = None
+        self._timed_out = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> object:
@@ -114,8 +115,7 @@ class Runner:
             started = time.monotonic()
             verdict = Verdict.SURVIVED
             if tests:
-                allowed = PATIENCE + 10 * sum(self._passed[test.nodeid].seconds for test in tests)
-                status = self._fork(allowed)
+                status = self._fork(sum(map(self._allowed, tests)))
                 if status is None:
                     self._begin(session, mutant, tests)
                     return None
@@ -134,6 +134,7 @@ class Runner:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test that fails or is skipped without a mutant says nothing."""
+        self._timed_out |= "from pytest-timeout" in str(report.longrepr)
         if self._tracer is not None and report.outcome != "passed":
             self._tracer.drop(report.nodeid)
 
@@ -143,7 +144,7 @@ class Runner:
         if self._is_child:
             if self._tracer is not None:
                 self._tracer.write(self._traced)
-            os._exit(0 if exitstatus == pytest.ExitCode.OK else 1)
+            os._exit(0 if exitstatus == pytest.ExitCode.OK else 4 if self._timed_out else 1)
 
     def _traced(self, test: Path) -> Path:
         """Where it is kept what the tests of a file call."""
@@ -181,6 +182,9 @@ class Runner:
         reached = self._passed.get(item.nodeid)
         return frozenset() if reached is None else reached.functions
 
+    def _allowed(self, test: pytest.Item) -> float:
+        return PATIENCE + 10 * self._passed[test.nodeid].seconds
+
     def _begin(self, session: pytest.Session, mutant: Mutant, tests: list[pytest.Item]) -> None:
         """In a forked process: the tests run against the mutant."""
         try:
@@ -189,6 +193,8 @@ class Runner:
             os._exit(3)
         except BaseException:
             os._exit(1)  # the module can no longer be imported
+        for test in tests:
+            test.add_marker(pytest.mark.timeout(self._allowed(test)), append=False)
         session.items[:] = tests
         session.config.option.maxfail = 1
 
@@ -224,7 +230,9 @@ def _wait(pid: int, seconds: float) -> Verdict:
         return (
             Verdict.TIMED_OUT if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU) else Verdict.KILLED
         )
-    return {0: Verdict.SURVIVED, 3: Verdict.UNUSABLE}.get(os.WEXITSTATUS(status), Verdict.KILLED)
+    return {0: Verdict.SURVIVED, 3: Verdict.UNUSABLE, 4: Verdict.TIMED_OUT}.get(
+        os.WEXITSTATUS(status), Verdict.KILLED
+    )
 
 
 def _readers(package: Path, constant: str) -> Iterator[tuple[str, str]]:
