@@ -330,6 +330,7 @@ async def test_each_grant_is_counted_as_what_it_is() -> None:
     assert [form.get("claims") for form in world.http.forms] == [None, CHALLENGE, None]
     assert [form.get("assertion") for form in world.http.forms] == [None, "opaque", "opaque"]
     assert {form["scope"] for form in world.http.forms} == {"api://a.b.c/.default"}
+    assert {(form["client_id"], form["client_secret"]) for form in world.http.forms} == {("client", "secret")}
 
 
 async def test_expires_in_counts_from_the_request() -> None:

@@ -16,6 +16,7 @@ from entra_fast._provider.tokens import (
     Demand,
     Fetch,
     FetchedToken,
+    Lookup,
     Timing,
     WantedToken,
     token_key,
@@ -96,6 +97,11 @@ def test_what_a_key_depends_on() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert {len(key) for key in keys} == {32}
+
+
+def test_a_shared_cache_without_the_token_has_answered() -> None:
+    """So that it can be asked who fetches the token; only where it cannot be asked, it has not."""
+    assert Lookup(None).answered is True
 
 
 def test_what_a_fetch_is_for() -> None:
