@@ -437,6 +437,28 @@ async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "served"), [(400, False), (403, False), (499, False), (429, True), (500, True), (503, True)]
+)
+@pytest.mark.parametrize("skip_cache", [True, False])
+async def test_which_refusals_a_valid_token_hides(status: int, served: bool, skip_cache: bool) -> None:
+    """Those that say nothing about the request; all of them, where no new token was asked for."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    if not skip_cache:
+        world.pass_time(3490)  # the token is about to end
+    answer = HttpResponse(status, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+    world.http.script = [answer] * 2
+    if served or not skip_cache:
+        assert (await world.client.acquire("a:b:c", skip_cache=skip_cache)).access_token == "token-1"
+        assert world.metrics.stale_served.value() == 1
+    else:
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c", skip_cache=skip_cache)
+        assert (caught.value.status, caught.value.error) == (status, "invalid_grant")
+        assert world.metrics.stale_served.value() == 0
+
+
+@pytest.mark.parametrize(
     ("answer", "requests"),
     [(REFUSED, 1), (failed(404), 1), (failed(429), 2), (failed(503), 2), (TIMED_OUT, 2)],
     ids=["refusal", "no OAuth error", "throttled", "5xx", "no answer"],
