@@ -156,6 +156,44 @@ async def test_a_probe_that_succeeds_opens_the_target(world: Throttled) -> None:
     assert world.asked == 3
 
 
+async def test_a_probe_that_succeeds_ends_the_tokens_own_window(world: Throttled) -> None:
+    """The next request for it is made at once, and a later refusal of others does not count it."""
+    await world.refuse("a", "b")
+    world.pass_time(10)
+    world.seconds = None
+    for _ in range(2):
+        await world.client.exchange(TARGET, "a")
+    assert world.asked == 4
+    world.seconds = 60
+    await world.refuse("c")
+    world.seconds = None
+    await world.client.exchange(TARGET, "d")
+    assert world.asked == 2
+
+
+async def test_four_are_in_flight_for_as_long_as_a_refused_token_is_inside_its_window(
+    world: Throttled,
+) -> None:
+    """Also after a probe has opened the target, whose other tokens were refused."""
+    await world.refuse("a", "b", "c")
+    world.pass_time(10)
+    world.seconds = None
+    await world.client.exchange(TARGET, "d")
+    assert world.asked == 4
+    world.holds = True
+    world.pass_time(49)
+    calls = [world.call(f"user-{i}") for i in range(7)]
+    await turns()
+    assert len(world.held) == back_off.MAX_IN_FLIGHT
+    world.pass_time(1)
+    world.held[0].set_result(granted())
+    await turns()
+    assert len(world.held) == 7
+    for held in world.held[1:]:
+        held.set_result(granted())
+    await asyncio.gather(*calls)
+
+
 async def test_a_request_that_was_sent_before_proves_nothing(world: Throttled) -> None:
     """Of four in flight three are refused, and the fourth succeeds: the target stays closed."""
     world.holds = True

@@ -479,7 +479,7 @@ async def test_a_failure_is_remembered_for_a_second(
     assert len(world.http.forms) == requests
     await world.client.acquire("a:b:other")
     await world.client.exchange("a:b:c", "opaque")
-    world.pass_time(token_client.REFUSAL_MEMORY)
+    world.pass_time(1)
     await world.client.acquire("a:b:c")
     assert len(world.http.forms) == requests + 3
 
@@ -635,6 +635,23 @@ async def test_a_valid_token_waits_for_no_silent_provider(monkeypatch: pytest.Mo
     world.http.gate.set()
     await world.settle()
     assert (await world.client.acquire("a:b:c")).access_token == "token-2"
+
+
+async def test_the_first_caller_waits_for_300_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long enough for a provider that answers, and short enough for a caller with a deadline of its own."""
+    world = Stale()
+    await world.begin()
+    limits: list[float | None] = []
+    real = asyncio.timeout
+
+    def timeout(seconds: float | None) -> asyncio.Timeout:
+        limits.append(seconds)
+        return real(0 if len(limits) == 1 else seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert limits[0] == 0.3
+    await world.client.aclose()
 
 
 async def test_callers_that_come_together_do_not_wait_either() -> None:

@@ -109,3 +109,36 @@ async def test_whether_a_token_may_be_cached_depends_on_both() -> None:
             assert token.subject_expires_at == wanted.subject_expires_at
     assert kept == [True, False, True, False, False, False]
     assert world.metrics.upstream.value("on_behalf_of", "ok") == 4
+
+
+async def test_the_credential_is_made_for_this_endpoint_and_now() -> None:
+    """A client assertion names the endpoint as its audience, and ends soon (RFC 7523, section 3)."""
+    world = World()
+    made: list[tuple[str, float]] = []
+    original = world.endpoint._credentials
+
+    class Recording:
+        rejection = None
+        in_order = original.in_order
+        accepted = original.accepted
+
+        def fields(self, credential: object, endpoint: str, now: float) -> dict[str, str]:
+            made.append((endpoint, now))
+            return {"client_secret": "of " + str(len(made))}
+
+    world.endpoint._credentials = Recording()  # type: ignore[assignment]
+    await world.endpoint.request(WANTED, world.monotonic + 5)
+    assert made == [("https://login.example/token", world.wall)]
+    assert world.http.forms[0]["client_secret"] == "of 1"
+    assert not world.endpoint.credential_rejected
+
+
+async def test_what_was_sent_is_not_in_the_error() -> None:
+    """A provider that echoes the request, and a proxy in front of it, do not bring secrets into logs."""
+    world = World()
+    user = WantedToken(b"k" * 32, "on_behalf_of", "api://a/.default", "the-users-token", 2e9)
+    world.http.script = [refused({"error": "invalid_grant", "error_description": "not the-users-token"})]
+    with pytest.raises(ProviderError) as caught:
+        await world.endpoint.request(user, world.monotonic + 5)
+    assert "the-users-token" not in str(caught.value.args)
+    assert "[removed]" in caught.value.message

@@ -96,7 +96,7 @@ def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list
             if count % 50 == 0:
                 print(f"    {count} of {len(todo)}", flush=True)
 
-        runner = Runner(PACKAGE, todo, judged, minutes=minutes, directory=scratch)
+        runner = Runner(PACKAGE, part.modules, todo, judged, minutes=minutes, directory=scratch)
         options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
         return pytest.main([*options, *(f"tests/{test}" for test in tests or part.tests)], plugins=[runner])
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Runner:
 
     Args:
         package: the directory of the package.
+        modules: all of the part; it is noted which tests call them.
         judged: called with each mutant and its verdict.
         minutes: after that, no further mutant is begun.
         directory: for the files of tests; emptied after each mutant.
@@ -70,6 +71,7 @@ class Runner:
     def __init__(
         self,
         package: Path,
+        modules: Sequence[str],
         mutants: list[Mutant],
         judged: Callable[[Mutant, Verdict, float], None],
         *,
@@ -82,8 +84,7 @@ class Runner:
         self._end = time.monotonic() + minutes * 60
         self._directory = directory
         self._is_child = False
-        modules = (path.read_bytes() for path in sorted(package.rglob("*.py")))
-        self._code = hashlib.sha256(b"".join(modules)).digest()
+        self._code = b"".join((package / module).read_bytes() for module in modules)
         self._passed: dict[str, Reached] = {}
         self._tracer: _Tracer | None = None
         self._timed_out = False
@@ -147,7 +148,7 @@ class Runner:
             os._exit(0 if exitstatus == pytest.ExitCode.OK else 4 if self._timed_out else 1)
 
     def _traced(self, test: Path) -> Path:
-        """Where it is kept what the tests of a file call."""
+        """Where it is kept what the tests of a file call, for these modules."""
         digest = hashlib.sha256(self._code + test.read_bytes()).hexdigest()[:12]
         return self._directory.parent / "traced" / f"{test.parent.name}-{test.stem}-{digest}.json"
 
