@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from entra_fast._metrics import Metrics
-from entra_fast._native import TokenCache
+from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.back_off import BackOffWindows
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
@@ -127,6 +127,10 @@ class World:
             replicas=replicas,
             timing=timing,
         )
+
+    def token_key(self) -> bytes:
+        """Of the application's own token for `a:b:c`, as all processes and replicas compute it."""
+        return token_cache_key("client_credentials", ["tenant", "client", "api://a.b.c/.default", ""])
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -277,12 +277,27 @@ async def test_another_replicas_token_answers_but_not_where_a_new_one_is_asked_f
     """Without a request to the provider; `skip_cache` and challenges look at nobody's tokens."""
     others = Others()
     world = client_with(others)
-    key = _native.token_cache_key(CLIENT_CREDENTIALS, ["tenant", "client", "api://a.b.c/.default", ""])
-    others.tokens[key] = FetchedToken("theirs", 3600.0, world.monotonic - 60)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - 60)
     token = await world.client.acquire("a:b:c")
     assert (token.access_token, token.expires_in, world.http.forms) == ("theirs", 3540, [])
     assert (await world.client.acquire("a:b:c", claims="{}")).access_token == "token-1"
     assert (await world.client.acquire("a:b:c", skip_cache=True)).access_token == "token-2"
+
+
+async def test_a_caller_that_joins_raises_what_is_asked_for() -> None:
+    """The shared cache is being asked for any token when a new one is wanted: what it has does not do then,
+    for either of them."""
+    others = Others()
+    world = token_client.World(replicas=others)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - 60)
+    calls = []
+    for skip_cache in (False, True, False):
+        calls.append(asyncio.ensure_future(world.client.acquire("a:b:c", skip_cache=skip_cache)))
+        await asyncio.sleep(0)
+    others.gate.set()
+    assert {token.access_token for token in await asyncio.gather(*calls)} == {"token-1"}
+    assert len(world.http.forms) == 1
+    assert others.stored == [("token-1", True)]
 
 
 async def test_closing_ends_what_replicas_have_announced() -> None:

@@ -699,6 +699,25 @@ async def test_a_token_that_ends_in_the_meantime_is_waited_for() -> None:
     assert (await second).access_token == (await first).access_token == "token-2"
 
 
+async def test_a_token_that_ends_while_its_caller_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller has waited for its moment in vain; now it waits for the same fetch, for there is nothing
+    else."""
+    monkeypatch.setattr(token_client, "PATIENCE", 0.01)
+    world = Stale()
+    await world.begin()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    world.pass_time(111)
+    patience_ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, patience_ended.set)
+    await patience_ended.wait()
+    assert not caller.done()
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await caller).access_token == "token-2"
+    assert len(world.http.forms) == 2
+
+
 class _NoWaiting:
     """What is awaited within must not give way to the event loop."""
 
