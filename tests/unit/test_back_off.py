@@ -357,6 +357,17 @@ def test_an_expiring_map_drops_what_was_put_first() -> None:
     assert entries.get("c") == 1
 
 
+def test_what_ends_now_makes_room_at_once() -> None:
+    """An entry that nobody asks for again does not stay until there are too many."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(10, lambda: now)
+    for name, end in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        entries.put(name, 1, end)
+    now = 2.0
+    entries.put("d", 1, 4.0)
+    assert len(entries) == 2
+
+
 def test_a_sweep_of_an_expiring_map_leaves_what_has_not_ended() -> None:
     """In whatever order the ends are."""
     now = 0.0

@@ -123,6 +123,9 @@ def test_a_renewal_that_another_replica_makes_is_checked_soon(draw: Any, pause: 
         began, before = scene.due_at(began), began
         assert began == before + pause
     assert len(scene.renewed) == 5
+    for _ in range(2):
+        scene.later.due[-1][1]()
+    assert len(scene.renewed) == 7
     assert len(scene.renewals) == 1
 
 

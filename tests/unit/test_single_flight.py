@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -141,3 +143,31 @@ async def test_what_is_expected_to_fail_is_the_users_choice(caplog: pytest.LogCa
         await asyncio.wait({task})
         await asyncio.sleep(0)
         assert len(caplog.records) == logged
+
+
+class Failure(Exception):
+    """Can be referred to weakly."""
+
+
+async def test_a_failure_that_was_handled_is_gone() -> None:
+    """Its traceback has frames that hold users' tokens: nothing keeps it until the garbage collector runs."""
+    flights: SingleFlight[str, str] = SingleFlight("test")
+
+    async def fail() -> str:
+        raise Failure
+
+    async def caller() -> weakref.ref[Failure]:
+        try:
+            await flights.join("a", fail)
+        except Failure as failure:
+            return weakref.ref(failure)
+        raise AssertionError
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = await caller()
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -306,6 +306,15 @@ async def test_closing_ends_what_is_under_way() -> None:
     assert world.client.in_flight == 0
 
 
+async def test_closing_ends_renewals() -> None:
+    """No timer asks for a token after that."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    assert len(world.client._renewals) == 1
+    await world.client.aclose()
+    assert len(world.client._renewals) == 0
+
+
 async def test_closing_forgets_a_fetch_that_has_not_begun() -> None:
     """It does not count towards the limit of fetches for ever."""
     world = World()

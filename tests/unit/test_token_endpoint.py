@@ -142,3 +142,12 @@ async def test_what_was_sent_is_not_in_the_error() -> None:
         await world.endpoint.request(user, world.monotonic + 5)
     assert "the-users-token" not in str(caught.value.args)
     assert "[removed]" in caught.value.message
+
+
+async def test_a_retry_after_that_is_a_date_counts_from_now() -> None:
+    """RFC 9110, section 10.2.3."""
+    world = World()
+    world.http.script = [failed(503, "Fri, 15 Jan 2027 08:01:00 GMT")]
+    with pytest.raises(ProviderError) as caught:
+        await world.endpoint.request(WANTED, world.monotonic + 5)
+    assert caught.value.retry_after == 60

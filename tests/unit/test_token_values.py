@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from entra_fast import _clock
+from entra_fast import _clock, _native
 from entra_fast._provider.tokens import (
     CLIENT_CREDENTIALS,
     ON_BEHALF_OF,
@@ -17,6 +17,7 @@ from entra_fast._provider.tokens import (
     Fetch,
     FetchedToken,
     Lookup,
+    TimedCache,
     Timing,
     WantedToken,
     token_key,
@@ -96,12 +97,37 @@ def test_what_a_key_depends_on() -> None:
         token_key(Elsewhere(), "scope"),
     ]
     assert len(set(keys)) == len(keys)
+    # The fast path, and other versions of the sidecar at the same shared cache, compute the same ones.
+    assert keys[0] == _native.token_cache_key("client_credentials", ["tenant", "client", "scope", ""])
+    assert keys[3] == _native.token_cache_key("on_behalf_of", ["tenant", "client", "scope", "user"])
     assert {len(key) for key in keys} == {32}
 
 
 def test_a_shared_cache_without_the_token_has_answered() -> None:
     """So that it can be asked who fetches the token; only where it cannot be asked, it has not."""
     assert Lookup(None).answered is True
+
+
+def test_a_cached_token_ends_with_the_users() -> None:
+    """By the wall clock; its renewal is due when it was said to be, counted from when it was requested."""
+    now, wall = 1000.0, 2e9 - 100
+    cache = TimedCache(_native.TokenCache(), Timing(clock=lambda: wall, monotonic=lambda: now))
+    cache.put(KEY, FetchedToken("token", 3600.0, now - 10, 2e9), renew_in=50)
+    assert (token := cache.get(KEY)) is not None
+    assert (token.access_token, token.expires_in, token.renewal_due) == ("token", 3590, False)
+    now += 40
+    assert (token := cache.get(KEY)) is not None
+    assert token.renewal_due
+    cache.make_renewal_due_again(KEY, retry_in=5)
+    assert (token := cache.get(KEY)) is not None
+    assert not token.renewal_due
+    now += 5
+    assert (token := cache.get(KEY)) is not None
+    assert token.renewal_due
+    assert cache.get_stale(KEY) is not None
+    wall += 100
+    assert cache.get(KEY) is None
+    assert cache.get_stale(KEY) is None
 
 
 def test_what_a_fetch_is_for() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import gc
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -161,14 +163,15 @@ class Runner:
                 self._passed[nodeid] = Reached(frozenset((path, name) for path, name in functions), seconds)
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
-        """Those that call the function, or one that reads the constant, else all of the module: files in the
-        part's order, in each the fastest first."""
+        """Those that call the function, or one that reads the constant or class, or whose file mentions it;
+        else all of the module. Files in the part's order, in each the fastest first."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
-        exact = [item for item in items if places & self._reached(item)]
+        exact = [item for item in items if places & self._reached(item) or _mentions(item, mutant.place)]
         chosen = exact or [
             item for item in items if any(path == mutant.module for path, _ in self._reached(item))
         ]
         files = list(dict.fromkeys(item.path for item in items))
+        chosen = [item for item in chosen if item.nodeid in self._passed]
         chosen.sort(key=lambda item: (files.index(item.path), self._passed[item.nodeid].seconds))
         left = TESTS_SECONDS
         tests: list[pytest.Item] = []
@@ -234,6 +237,16 @@ def _wait(pid: int, seconds: float) -> Verdict:
     return {0: Verdict.SURVIVED, 3: Verdict.UNUSABLE, 4: Verdict.TIMED_OUT}.get(
         os.WEXITSTATUS(status), Verdict.KILLED
     )
+
+
+def _mentions(item: pytest.Item, name: str) -> bool:
+    """Whether the file of a test names a constant or class: generated methods leave no trace."""
+    return "." not in name and re.search(rf"\b{name}\b", _text(item.path)) is not None
+
+
+@functools.cache
+def _text(path: Path) -> str:
+    return path.read_text()
 
 
 def _readers(package: Path, constant: str) -> Iterator[tuple[str, str]]:
