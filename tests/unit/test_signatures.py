@@ -148,3 +148,16 @@ def test_workers_report_and_follow_the_end_of_trust(reported_by: str) -> None:
     line = json.loads(done.stderr)
     assert line["level"] == "error"
     assert line["message"].startswith("rind is no longer used, AWS-LC verifies all signatures")
+
+
+def test_a_report_of_another_process_reaches_the_log_and_every_listener(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line that says what was decided and why; the verification caches depend on the listeners."""
+    called: list[str] = []
+    monkeypatch.setattr(_signatures, "_listeners", [lambda name=name: called.append(name) for name in "ab"])
+    _signatures._distrusted()
+    assert called == ["a", "b"]
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("entra_fast.signatures", "ERROR")
+    assert record.getMessage().endswith("another process has reported that rind and AWS-LC disagree")

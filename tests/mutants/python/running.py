@@ -164,7 +164,8 @@ class Runner:
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
         """Those that call the function, or one that reads the constant or class, or whose file mentions it;
-        else all of the module. Files in the part's order, in each the fastest first."""
+        else all of the module. The file named after the module comes first, then the part's order; in each,
+        the fastest test."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
         exact = [item for item in items if places & self._reached(item) or _mentions(item, mutant.place)]
         chosen = exact or [
@@ -172,7 +173,14 @@ class Runner:
         ]
         files = list(dict.fromkeys(item.path for item in items))
         chosen = [item for item in chosen if item.nodeid in self._passed]
-        chosen.sort(key=lambda item: (files.index(item.path), self._passed[item.nodeid].seconds))
+        own = f"test_{Path(mutant.module).stem.lstrip('_')}"
+        chosen.sort(
+            key=lambda item: (
+                item.path.stem != own,
+                files.index(item.path),
+                self._passed[item.nodeid].seconds,
+            )
+        )
         left = TESTS_SECONDS
         tests: list[pytest.Item] = []
         for item in chosen:
