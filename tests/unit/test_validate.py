@@ -461,6 +461,8 @@ def test_groups_overage(overage: dict[str, Any]) -> None:
     """Too many groups to list: recognised, and a missing group is not reported as missing."""
     claims = claims_of(groups=ABSENT, **overage)
     assert (claims.groups, claims.has_groups_overage) == ((), True)
+    assert ClaimsView(json.dumps(overage)).has_groups_overage
+    assert not ClaimsView(json.dumps(dict.fromkeys(overage))).has_groups_overage
     with pytest.raises(Forbidden) as caught:
         claims.require(group=GROUP)
     assert caught.value.code == "groups_overage"

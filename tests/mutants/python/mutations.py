@@ -167,7 +167,8 @@ class _Finder(cst.CSTVisitor):
             return True
         if m.matches(node, m.If(test=m.Name("TYPE_CHECKING"))):
             return True
-        return isinstance(node, cst.BaseStatement) and "pragma: no cover" in self._first_line(node)
+        is_block = isinstance(node, cst.BaseStatement | cst.ExceptHandler | cst.Else | cst.Finally)
+        return is_block and "pragma: no cover" in self._first_line(node)
 
     def _first_line(self, node: cst.CSTNode) -> str:
         return self._lines[self.get_metadata(PositionProvider, node).start.line - 1]
