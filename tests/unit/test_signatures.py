@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,14 @@ def test_a_report_of_another_process_reaches_the_log_and_every_listener(
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("entra_fast.signatures", "ERROR")
     assert record.getMessage().endswith("another process has reported that rind and AWS-LC disagree")
+
+
+def test_who_listens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering is enough: the extension then knows whom to call."""
+    told: list[Callable[[], object]] = []
+    listeners: list[Callable[[], object]] = []
+    monkeypatch.setattr(_signatures, "_listeners", listeners)
+    monkeypatch.setattr(_native, "when_fast_signatures_are_distrusted", told.append)
+    _signatures.call_when_distrusted(list)
+    assert listeners == [list]
+    assert told == [_signatures._distrusted]
