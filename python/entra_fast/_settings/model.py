@@ -63,6 +63,7 @@ class OutboundSettings:
     overall_timeout: float = catalogue.HTTP_OVERALL_TIMEOUT.default
     max_retries: int = catalogue.HTTP_MAX_RETRIES.default
     ca_bundle: str | None = None
+    insecure_hosts: frozenset[str] = catalogue.INSECURE_PROVIDER_HOSTS.default
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # a proxy URL may hold a password
 
 
@@ -85,6 +86,7 @@ class ServerSettings:
     fast_path: bool = catalogue.FAST_PATH.default
     signatures: str = catalogue.SIGNATURES.default
     log_level: str = catalogue.LOG_LEVEL.default
+    log_format: str = catalogue.LOG_FORMAT.default
     access_log: bool = catalogue.ACCESS_LOG.default
 
 
