@@ -44,9 +44,9 @@ def apply(mutant: Mutant) -> None:
 
 
 def _rebind(name: str, old: Any, new: Any) -> None:
-    """Everywhere in the package where the constant was imported."""
+    """Everywhere where the constant was imported, in tests too."""
     for module in list(sys.modules.values()):
-        if module.__name__.startswith("entra_fast") and vars(module).get(name, _rebind) is old:
+        if getattr(module, "__dict__", {}).get(name, _rebind) is old:
             setattr(module, name, new)
 
 
