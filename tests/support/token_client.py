@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from entra_fast._metrics import Metrics
-from entra_fast._native import TokenCache
+from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.back_off import BackOffWindows
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.kinds import ENTRA_ID
+from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
@@ -83,6 +84,7 @@ class World:
         *,
         uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
         finder: Callable[..., EndpointFinder] = EndpointFinder,
+        replicas: Replicas | None = None,
         **outbound: Any,
     ) -> None:
         self.monotonic = 1000.0
@@ -118,8 +120,17 @@ class World:
             timing=timing,
         )
         self.client = TokenClient(
-            endpoint, self.cache, OutboundSettings(**outbound), metrics=self.metrics, timing=timing
+            endpoint,
+            self.cache,
+            OutboundSettings(**outbound),
+            metrics=self.metrics,
+            replicas=replicas,
+            timing=timing,
         )
+
+    def token_key(self) -> bytes:
+        """Of the application's own token for `a:b:c`, as all processes and replicas compute it."""
+        return token_cache_key("client_credentials", ["tenant", "client", "api://a.b.c/.default", ""])
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -156,6 +156,44 @@ async def test_a_probe_that_succeeds_opens_the_target(world: Throttled) -> None:
     assert world.asked == 3
 
 
+async def test_a_probe_that_succeeds_ends_the_tokens_own_window(world: Throttled) -> None:
+    """The next request for it is made at once, and a later refusal of others does not count it."""
+    await world.refuse("a", "b")
+    world.pass_time(10)
+    world.seconds = None
+    for _ in range(2):
+        await world.client.exchange(TARGET, "a")
+    assert world.asked == 4
+    world.seconds = 60
+    await world.refuse("c")
+    world.seconds = None
+    await world.client.exchange(TARGET, "d")
+    assert world.asked == 2
+
+
+async def test_four_are_in_flight_for_as_long_as_a_refused_token_is_inside_its_window(
+    world: Throttled,
+) -> None:
+    """Also after a probe has opened the target, whose other tokens were refused."""
+    await world.refuse("a", "b", "c")
+    world.pass_time(10)
+    world.seconds = None
+    await world.client.exchange(TARGET, "d")
+    assert world.asked == 4
+    world.holds = True
+    world.pass_time(49)
+    calls = [world.call(f"user-{i}") for i in range(7)]
+    await turns()
+    assert len(world.held) == back_off.MAX_IN_FLIGHT
+    world.pass_time(1)
+    world.held[0].set_result(granted())
+    await turns()
+    assert len(world.held) == 7
+    for held in world.held[1:]:
+        held.set_result(granted())
+    await asyncio.gather(*calls)
+
+
 async def test_a_request_that_was_sent_before_proves_nothing(world: Throttled) -> None:
     """Of four in flight three are refused, and the fourth succeeds: the target stays closed."""
     world.holds = True
@@ -304,3 +342,55 @@ def test_an_expiring_map_is_bounded_and_forgets() -> None:
     entries.discard("f")
     entries.discard("f")
     assert entries.get("f") is None
+
+
+def test_an_expiring_map_drops_what_was_put_first() -> None:
+    """An entry that is put again counts as new, whatever its end; what ends now has ended."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(2, lambda: now)
+    for name, end in (("a", 9.0), ("b", 20.0), ("a", 10.0), ("c", 20.0)):
+        entries.put(name, 1, end)
+    assert (entries.get("a"), entries.get("b"), entries.get("c")) == (1, None, 1)
+    now = 10.0
+    entries.put("d", 1, 30.0)
+    assert len(entries) == 2
+    assert entries.get("c") == 1
+
+
+def test_what_ends_now_makes_room_at_once() -> None:
+    """An entry that nobody asks for again does not stay until there are too many."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(10, lambda: now)
+    for name, end in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        entries.put(name, 1, end)
+    now = 2.0
+    entries.put("d", 1, 4.0)
+    assert len(entries) == 2
+
+
+def test_a_sweep_of_an_expiring_map_leaves_what_has_not_ended() -> None:
+    """In whatever order the ends are."""
+    now = 0.0
+    entries: ExpiringMap[str, int] = ExpiringMap(10, lambda: now)
+    for name, end in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        entries.put(name, 1, end)
+    now = 2.0
+    entries.sweep()
+    assert len(entries) == 1
+    assert entries.get("a") == 1
+
+
+async def test_a_sweep_forgets_windows_that_have_ended(world: Throttled) -> None:
+    """Those of tokens and those of targets; an open one still stops its token."""
+    await world.refuse("a")
+    world.pass_time(55)
+    await world.refuse("b", target=OTHER)
+    world.pass_time(5)
+    world.client.sweep()
+    assert (len(world.windows), len(world.windows._targets)) == (1, 1)
+    assert world.asked == 2
+    await world.refuse("b", target=OTHER)
+    assert world.asked == 0
+    world.pass_time(55)
+    world.client.sweep()
+    assert (len(world.windows), len(world.windows._targets)) == (0, 0)

@@ -416,6 +416,8 @@ def test_wrong_arguments(options: dict[str, Any], setting: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Validator(**{"audience": AUDIENCE} | options)
     assert caught.value.setting == setting
+    assert caught.value.code in ("setting_invalid", "setting_missing")
+    assert setting in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -432,7 +434,38 @@ def test_an_issuer_that_is_not_complete(options: dict[str, Any], setting: str) -
     """It needs exactly one source of keys, and a name unless the document has it."""
     with pytest.raises(ConfigurationError) as caught:
         Issuer(**options)
-    assert caught.value.setting == setting
+    assert (caught.value.code, caught.value.setting) == ("setting_missing", setting)
+    assert setting in caught.value.message
+
+
+@pytest.mark.parametrize("tenant", ["", "contoso.example", "consumers", "{tenantid}", None, 7])
+def test_a_tenant_that_is_no_id(tenant: Any) -> None:
+    """Domains and names would be compared with ids, and never match."""
+    with pytest.raises(ConfigurationError) as caught:
+        Issuer.entra_id(tenant)
+    assert (caught.value.code, caught.value.setting) == ("setting_invalid", "tenant")
+    assert "a GUID" in caught.value.message
+
+
+def test_what_one_line_for_entra_id_stands_for() -> None:
+    """Ids in any case; everything else is what the caller says."""
+    options = HttpOptions(timeout=1)
+    one = Issuer.entra_id("AAAAAAAA-0000-0000-0000-00000000000A", audience="a", tenants=("t",), http=options)
+    path = "aaaaaaaa-0000-0000-0000-00000000000a"
+    assert one == Issuer(
+        issuer=(f"https://login.microsoftonline.com/{path}/v2.0", f"https://sts.windows.net/{path}/"),
+        jwks_uri=f"https://login.microsoftonline.com/{path}/discovery/v2.0/keys",
+        audience="a",
+        tenants=("t",),
+        http=options,
+    )
+    many = Issuer.entra_id("Common", tenants=["t"])
+    assert many.issuer == (
+        "https://login.microsoftonline.com/{tenantid}/v2.0",
+        "https://sts.windows.net/{tenantid}/",
+    )
+    assert many.jwks_uri == "https://login.microsoftonline.com/common/discovery/v2.0/keys"
+    assert (many.tenants, many.audience, many.http) == (["t"], None, None)
 
 
 def test_a_validator_that_is_dropped_is_gone() -> None:

@@ -25,6 +25,8 @@ from entra_fast._provider.tokens import (
     WantedToken,
 )
 from entra_fast._single_flight import SingleFlight
+from entra_fast.errors import ProviderError
+from support import token_client
 
 
 class Others:
@@ -37,12 +39,15 @@ class Others:
         self.announced: list[bytes] = []
         self.leaders: list[Leader] = []
         self.ended: list[bool] = []
+        self.stored: list[tuple[str, bool]] = []
+        self.leads = True
 
     async def get(self, digest: bytes) -> Lookup:
         await self.gate.wait()
         return Lookup(self.tokens.get(digest))
 
     def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
+        self.stored.append((token.access_token, announce))
         if announce:
             self.announced.append(digest)
 
@@ -50,7 +55,8 @@ class Others:
         return False
 
     async def lead(self, digest: bytes, seconds: float) -> bool:
-        return True
+        self.lead_seconds = seconds
+        return self.leads
 
     async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
         return self.leaders.pop(0), self.tokens.get(digest)
@@ -171,3 +177,138 @@ async def test_a_replacement_waits_for_a_fetch_in_flight() -> None:
         await asyncio.sleep(0)
     assert (found := world.cache.get(key)) is not None
     assert found.access_token == "theirs"
+
+
+# --- a token client with replicas ---
+
+
+def client_with(others: Others) -> token_client.World:
+    others.gate.set()
+    return token_client.World(replicas=others)
+
+
+async def test_a_token_that_was_fetched_is_offered_to_the_others() -> None:
+    """It replaces theirs if it was asked for as a new one, with or without a challenge."""
+    others = Others()
+    others.leaders = [Leader.THIS]
+    world = client_with(others)
+    await world.client.acquire("a:b:c")
+    await world.client.acquire("a:b:c", skip_cache=True)
+    await world.client.acquire("a:b:c", claims="{}")
+    assert others.stored == [("token-1", False), ("token-2", True), ("token-3", True)]
+    assert others.ended == []
+
+
+async def test_a_fetch_that_fails_ends_its_lead() -> None:
+    """The others are told so if the provider has refused, and not if this replica was just stopped; a
+    challenge has no lead to end."""
+    others = Others()
+    others.leaders = [Leader.THIS, Leader.THIS]
+    world = client_with(others)
+    world.http.script = [token_client.failed(400), token_client.failed(400)]
+    for claims in (None, "{}"):
+        with pytest.raises(ProviderError):
+            await world.client.acquire("a:b:c", claims=claims)
+    assert others.ended == [True]
+    world.http.gate = asyncio.Event()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:other"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(world.http.forms) == 3
+    await world.client.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert others.ended == [True, False]
+
+
+async def test_a_token_that_must_not_be_kept_is_not_offered() -> None:
+    """That of a user whose token's end is unknown: replicas that wait for it ask for themselves."""
+    others = Others()
+    world = client_with(others)
+    await world.client.exchange("a:b:c", "opaque")
+    assert (others.stored, others.ended) == ([], [True])
+
+
+async def test_a_token_that_was_overtaken_is_not_offered() -> None:
+    """One that meets a challenge was requested later and came earlier; another replica may lead now."""
+    others = Others()
+    others.leaders = [Leader.THIS]
+    world = client_with(others)
+    world.http.gate = slow = asyncio.Event()
+    plain = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    world.pass_time(1)
+    world.http.gate = None
+    await world.client.acquire("a:b:c", claims="{}")
+    slow.set()
+    await plain
+    assert others.stored == [("token-2", True)]
+    assert others.ended == [False]
+
+
+async def test_a_renewal_that_is_left_to_another_is_neither_counted_nor_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is checked soon whether the other one has made it, and this replica asks nobody meanwhile."""
+    others = Others()
+    others.leaders = [Leader.THIS]
+    world = client_with(others)
+    await world.client.acquire("a:b:c")
+    others.leads = False
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert len(world.http.forms) == 1
+    assert others.lead_seconds == 6.0  # what the provider may take, and a reserve
+    assert [world.metrics.renewals.value(outcome) for outcome in ("ok", "failed")] == [0, 0]
+    assert caplog.records == []
+    assert world.later.due[-1][0] == 3.5
+    others.leads = True
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert world.metrics.renewals.value("ok") == 1
+    world.http.script = [token_client.failed(400)]
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert world.metrics.renewals.value("failed") == 1
+
+
+async def test_another_replicas_token_answers_but_not_where_a_new_one_is_asked_for() -> None:
+    """Without a request to the provider; `skip_cache` and challenges look at nobody's tokens."""
+    others = Others()
+    world = client_with(others)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - 60)
+    token = await world.client.acquire("a:b:c")
+    assert (token.access_token, token.expires_in, world.http.forms) == ("theirs", 3540, [])
+    assert (await world.client.acquire("a:b:c", claims="{}")).access_token == "token-1"
+    assert (await world.client.acquire("a:b:c", skip_cache=True)).access_token == "token-2"
+
+
+async def test_a_caller_that_joins_raises_what_is_asked_for() -> None:
+    """The shared cache is being asked for any token when a new one is wanted: what it has does not do then,
+    for either of them."""
+    others = Others()
+    world = token_client.World(replicas=others)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - 60)
+    calls = []
+    for skip_cache in (False, True, False):
+        calls.append(asyncio.ensure_future(world.client.acquire("a:b:c", skip_cache=skip_cache)))
+        await asyncio.sleep(0)
+    others.gate.set()
+    assert {token.access_token for token in await asyncio.gather(*calls)} == {"token-1"}
+    assert len(world.http.forms) == 1
+    assert others.stored == [("token-1", True)]
+
+
+async def test_closing_ends_what_replicas_have_announced() -> None:
+    """No task is left behind."""
+    others = Others()
+    world = token_client.World(replicas=others)
+    world.cache.put(b"k" * 32, "token", 3600, monotonic=world.monotonic)
+    others.on_replaced(b"k" * 32)
+    await asyncio.sleep(0)
+    assert world.client._replication is not None
+    assert len(world.client._replication._replacements) == 1
+    await world.client.aclose()
+    await asyncio.sleep(0)
+    assert len(world.client._replication._replacements) == 0

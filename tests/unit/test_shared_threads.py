@@ -60,6 +60,21 @@ def test_work_runs_when_it_is_due_and_the_thread_ends_after_the_last() -> None:
         eventually(lambda: schedule._thread is None)
 
 
+def test_no_thread_keeps_the_process_alive() -> None:
+    """A program ends when its own work is done, whatever is scheduled or under way."""
+    schedule, requests = Schedule(), Requests()
+    schedule.look_at(work := Work(3600))
+    daemons: list[bool] = []
+    owner = Owner()
+    requests.start(owner, lambda _: daemons.append(threading.current_thread().daemon))
+    eventually(lambda: bool(daemons))
+    assert daemons == [True]
+    assert schedule._thread is not None
+    assert schedule._thread.daemon
+    schedule.forget(work)
+    schedule.stop()
+
+
 def test_work_that_is_not_due_waits_until_something_changes() -> None:
     """The thread asks again when it is told to, not all the time."""
     schedule = Schedule()

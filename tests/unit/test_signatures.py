@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,27 @@ def test_workers_report_and_follow_the_end_of_trust(reported_by: str) -> None:
     line = json.loads(done.stderr)
     assert line["level"] == "error"
     assert line["message"].startswith("rind is no longer used, AWS-LC verifies all signatures")
+
+
+def test_a_report_of_another_process_reaches_the_log_and_every_listener(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line that says what was decided and why; the verification caches depend on the listeners."""
+    called: list[str] = []
+    monkeypatch.setattr(_signatures, "_listeners", [lambda name=name: called.append(name) for name in "ab"])
+    _signatures._distrusted()
+    assert called == ["a", "b"]
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("entra_fast.signatures", "ERROR")
+    assert record.getMessage().endswith("another process has reported that rind and AWS-LC disagree")
+
+
+def test_who_listens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering is enough: the extension then knows whom to call."""
+    told: list[Callable[[], object]] = []
+    listeners: list[Callable[[], object]] = []
+    monkeypatch.setattr(_signatures, "_listeners", listeners)
+    monkeypatch.setattr(_native, "when_fast_signatures_are_distrusted", told.append)
+    _signatures.call_when_distrusted(list)
+    assert listeners == [list]
+    assert told == [_signatures._distrusted]

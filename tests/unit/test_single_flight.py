@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -94,3 +96,78 @@ async def test_closing_cancels_callers_too(caplog: pytest.LogCaptureFixture) -> 
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert (len(flights), request.made, caplog.records) == (0, 1, [])
+
+
+async def test_the_failure_of_an_abandoned_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """All callers have gone away before it fails: nobody else gets to know of it. The line names the
+    request."""
+    flights: SingleFlight[str, str] = SingleFlight("fetching a test")
+    request = Request()
+    callers = [asyncio.ensure_future(flights.join("a", request)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.wait(callers)
+    (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "fetching a test")
+    request.answer.set_exception(ValueError("cause"))
+    await asyncio.wait({task})
+    await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert vars(record)["fields"] == {"task": "fetching a test", "error": "ValueError"}
+
+
+async def test_one_caller_that_still_waits_is_enough(caplog: pytest.LogCaptureFixture) -> None:
+    """It gets the failure, so the failure is not logged as well."""
+    flights: SingleFlight[str, str] = SingleFlight("test")
+    request = Request()
+    callers = [asyncio.ensure_future(flights.join("a", request)) for _ in range(4)]
+    await asyncio.sleep(0)
+    for caller in callers[1:]:
+        caller.cancel()
+    await asyncio.wait(callers[1:])
+    request.answer.set_exception(ValueError("cause"))
+    with pytest.raises(ValueError, match="cause"):
+        await callers[0]
+    await asyncio.sleep(0)
+    assert caplog.records == []
+
+
+async def test_what_is_expected_to_fail_is_the_users_choice(caplog: pytest.LogCaptureFixture) -> None:
+    """Of the failures that nobody waits for, those are not logged."""
+    flights: SingleFlight[str, str] = SingleFlight("test", expected=(LookupError,))
+    for failure, logged in ((KeyError("cause"), 0), (EntraFastError("code", "expected"), 1)):
+        request = Request()
+        task = flights.start("a", request)
+        await asyncio.sleep(0)
+        request.answer.set_exception(failure)
+        await asyncio.wait({task})
+        await asyncio.sleep(0)
+        assert len(caplog.records) == logged
+
+
+class Failure(Exception):
+    """Can be referred to weakly."""
+
+
+async def test_a_failure_that_was_handled_is_gone() -> None:
+    """Its traceback has frames that hold users' tokens: nothing keeps it until the garbage collector runs."""
+    flights: SingleFlight[str, str] = SingleFlight("test")
+
+    async def fail() -> str:
+        raise Failure
+
+    async def caller() -> weakref.ref[Failure]:
+        try:
+            await flights.join("a", fail)
+        except Failure as failure:
+            return weakref.ref(failure)
+        raise AssertionError
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = await caller()
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider import back_off, renewal, token_client
 from entra_fast._provider.credentials import Credentials
@@ -21,8 +22,11 @@ from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ConfigurationError, ProviderError
+from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
+
+REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+CHALLENGE = '{"access_token":{"acrs":{"value":"c1"}}}'
 
 
 async def test_a_retry_is_jittered_and_gets_the_time_that_is_left() -> None:
@@ -112,7 +116,7 @@ async def test_fetches_are_bounded() -> None:
     assert (await world.client.acquire("api://one-more/.default")).access_token
 
 
-async def test_cancelled_callers_leave_no_trace() -> None:
+async def test_cancelled_callers_leave_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     """All callers are cancelled: the fetch completes without them, and its failure is not an unhandled
     exception."""
     world = World()
@@ -127,6 +131,7 @@ async def test_cancelled_callers_leave_no_trace() -> None:
     world.http.gate.set()
     await world.settle()
     assert world.client.in_flight == 0
+    assert caplog.records == []
 
 
 async def test_a_seldom_used_token_is_renewed_unasked() -> None:
@@ -153,6 +158,34 @@ async def test_a_seldom_used_token_is_renewed_unasked() -> None:
     await world.settle()
     assert len(world.http.forms) == 5
     assert len(world.client._renewals) == 0
+
+
+@pytest.mark.parametrize("way", ["acquire", "cached", "renew"])
+async def test_every_way_of_asking_keeps_a_token_in_use(way: str) -> None:
+    """The token of an application that asks once in a while is renewed unasked for as long as it asks."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    for renewals in range(1, 6):
+        _, fire = world.later.due.pop()
+        world.pass_time(0.9 * 3480)
+        fire()
+        await world.settle()
+        assert len(world.http.forms) == 1 + renewals
+        if way == "acquire":
+            await world.client.acquire("a:b:c")
+        elif way == "cached":
+            assert world.client.cached("a:b:c") is not None
+        else:
+            world.http.gate = asyncio.Event()
+            world.client.renew("a:b:c")
+            await asyncio.sleep(0)
+            world.http.script = [failed(400)]
+            world.http.forms.clear()
+            world.http.forms += [{}] * (1 + renewals)
+            world.http.gate.set()
+            await world.settle()
+            world.pass_time(token_client.REFUSAL_MEMORY)
+            world.http.gate = None
 
 
 async def test_a_thousand_tokens_are_not_renewed_unasked_at_once() -> None:
@@ -273,6 +306,116 @@ async def test_closing_ends_what_is_under_way() -> None:
     assert world.client.in_flight == 0
 
 
+async def test_closing_ends_renewals() -> None:
+    """No timer asks for a token after that."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    assert len(world.client._renewals) == 1
+    await world.client.aclose()
+    assert len(world.client._renewals) == 0
+
+
+async def test_closing_forgets_a_fetch_that_has_not_begun() -> None:
+    """It does not count towards the limit of fetches for ever."""
+    world = World()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)  # the caller has begun, its fetch has not
+    assert len(world.client._under_way) == 1
+    await world.client.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert world.client._under_way == {}
+    assert world.http.forms == []
+
+
+async def test_each_grant_is_counted_as_what_it_is() -> None:
+    """In the metrics, and in the form that is sent: a challenge goes with either."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    await world.client.exchange("a:b:c", "opaque", claims=CHALLENGE)
+    await world.client.exchange("a:b:c", "opaque")
+    assert world.metrics.upstream.value("client_credentials", "ok") == 1
+    assert world.metrics.upstream.value("on_behalf_of", "ok") == 2
+    assert [form.get("claims") for form in world.http.forms] == [None, CHALLENGE, None]
+    assert [form.get("assertion") for form in world.http.forms] == [None, "opaque", "opaque"]
+    assert {form["scope"] for form in world.http.forms} == {"api://a.b.c/.default"}
+    assert {(form["client_id"], form["client_secret"]) for form in world.http.forms} == {("client", "secret")}
+
+
+async def test_expires_in_counts_from_the_request() -> None:
+    """Of a token that was fetched just now, and of one from the cache."""
+    world = World()
+    assert (await world.client.acquire("a:b:c")).expires_in == 3600
+    world.pass_time(10.5)
+    assert (await world.client.acquire("a:b:c")).expires_in == 3589
+    assert world.http.forms[1:] == []
+
+
+async def test_equal_challenges_are_one_request() -> None:
+    """Callers that come while it is under way share its answer; other challenges are asked for by themselves,
+    and each time anew."""
+    world = World()
+    challenges = (CHALLENGE, CHALLENGE, '{"userinfo":{}}')
+    tokens = await asyncio.gather(*(world.client.acquire("a:b:c", claims=claims) for claims in challenges))
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert [form["claims"] for form in world.http.forms] == [CHALLENGE, '{"userinfo":{}}']
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    assert len(world.http.forms) == 3
+
+
+@pytest.mark.parametrize("claims", ["", "[]", "null", "{", '"text"', '{"a":"' + "x" * 20_000 + '"}'])
+async def test_a_challenge_that_is_no_json_object_is_not_sent(claims: str) -> None:
+    """The caller learns what is expected."""
+    world = World()
+    for attempt in (
+        world.client.acquire("a:b:c", claims=claims),
+        world.client.exchange("a:b:c", "u", claims=claims),
+    ):
+        with pytest.raises(EntraFastError) as caught:
+            await attempt
+        assert caught.value.code == "claims_invalid"
+        assert "must be a JSON object of at most" in caught.value.message
+    assert world.http.forms == []
+
+
+async def test_a_challenge_of_the_greatest_size_is_sent() -> None:
+    """The bound is part of what is allowed."""
+    world = World()
+    largest = '{"a":"' + "x" * (_native.MAX_CLAIMS_BYTES - 8) + '"}'
+    await world.client.acquire("a:b:c", claims=largest)
+    assert world.http.forms[0]["claims"] == largest
+    with pytest.raises(EntraFastError):
+        await world.client.acquire("a:b:c", claims=largest + " ")
+
+
+async def test_a_window_repeats_the_providers_own_error() -> None:
+    """Code, sentence, status and OAuth error are those of the answer that opened it; the time is what is
+    left."""
+    world = World()
+    body = (
+        b'{"error":"temporarily_unavailable","error_description":"AADSTS90055: busy","error_codes":[90055]}'
+    )
+    world.http.script = [HttpResponse(429, {"Content-Type": "application/json", "Retry-After": "60"}, body)]
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c")
+        errors.append(caught.value)
+        world.pass_time(5.5)
+    first, second = errors
+    assert (first.error, first.status, first.retry_after, second.retry_after) == (
+        "temporarily_unavailable",
+        429,
+        60,
+        55,
+    )
+    for name in ("code", "message", "status", "error", "details"):
+        assert getattr(second, name) == getattr(first, name)
+    assert second.details
+    assert isinstance(second, back_off.NotAsked)
+    assert len(world.http.forms) == 1
+
+
 async def test_a_renewal_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cached token does not justify exceeding the limit of fetches."""
     world = World()
@@ -302,7 +445,26 @@ async def test_a_refusal_of_a_new_token_is_not_hidden_by_an_old_one() -> None:
     assert "token-1" not in repr(token)
 
 
-REFUSED = HttpResponse(400, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+@pytest.mark.parametrize(
+    ("status", "served"), [(400, False), (403, False), (499, False), (429, True), (500, True), (503, True)]
+)
+@pytest.mark.parametrize("skip_cache", [True, False])
+async def test_which_refusals_a_valid_token_hides(status: int, served: bool, skip_cache: bool) -> None:
+    """Those that say nothing about the request; all of them, where no new token was asked for."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    if not skip_cache:
+        world.pass_time(3490)  # the token is about to end
+    answer = HttpResponse(status, {"Content-Type": "application/json"}, b'{"error":"invalid_grant"}')
+    world.http.script = [answer] * 2
+    if served or not skip_cache:
+        assert (await world.client.acquire("a:b:c", skip_cache=skip_cache)).access_token == "token-1"
+        assert world.metrics.stale_served.value() == 1
+    else:
+        with pytest.raises(ProviderError) as caught:
+            await world.client.acquire("a:b:c", skip_cache=skip_cache)
+        assert (caught.value.status, caught.value.error) == (status, "invalid_grant")
+        assert world.metrics.stale_served.value() == 0
 
 
 @pytest.mark.parametrize(
@@ -326,9 +488,43 @@ async def test_a_failure_is_remembered_for_a_second(
     assert len(world.http.forms) == requests
     await world.client.acquire("a:b:other")
     await world.client.exchange("a:b:c", "opaque")
-    world.pass_time(token_client.REFUSAL_MEMORY)
+    world.pass_time(1)
     await world.client.acquire("a:b:c")
     assert len(world.http.forms) == requests + 3
+
+
+async def test_a_sweep_forgets_what_no_longer_counts() -> None:
+    """Refusals, tokens for which callers no longer wait, and challenges that were met: nobody asks for them
+    again, and they must not stay for that."""
+    world = World()
+    world.http.script = [granted(expires_in=1000), failed(400)]
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    world.pass_time(900)
+    await world.client.acquire("a:b:c")
+    kept = (world.client._failures, world.client._impatient, world.client._challenged)
+    world.client.sweep()
+    assert [len(entries) for entries in kept] == [1, 1, 1]
+    world.pass_time(100)
+    world.client.sweep()
+    assert [len(entries) for entries in kept] == [0, 0, 0]
+
+
+async def test_endpoints_that_were_unknown_are_no_failure_of_the_request() -> None:
+    """As soon as they are known, the request is made."""
+    known: list[str] = []
+
+    class Finds(EndpointFinder):
+        async def token_endpoint(self) -> str:
+            if not known:
+                raise ProviderError("endpoints_unknown", "not known yet")
+            return known[0]
+
+    world = World(finder=Finds)
+    with pytest.raises(ProviderError) as caught:
+        await world.client.acquire("a:b:c")
+    assert caught.value.code == "endpoints_unknown"
+    known.append("https://login.example/token")
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
 
 
 async def test_a_request_that_was_not_sent_is_no_failure() -> None:
@@ -340,9 +536,6 @@ async def test_a_request_that_was_not_sent_is_no_failure() -> None:
     assert caught.value.code == "credential_unusable"
     world.endpoint._credentials = world.endpoint._credentials.readable  # type: ignore[attr-defined]
     assert (await world.client.acquire("a:b:c")).access_token == "token-1"
-
-
-CHALLENGE = '{"access_token":{"acrs":{"value":"c1"}}}'
 
 
 async def test_a_token_that_meets_a_challenge_is_renewed_without_it() -> None:
@@ -453,6 +646,23 @@ async def test_a_valid_token_waits_for_no_silent_provider(monkeypatch: pytest.Mo
     assert (await world.client.acquire("a:b:c")).access_token == "token-2"
 
 
+async def test_the_first_caller_waits_for_300_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long enough for a provider that answers, and short enough for a caller with a deadline of its own."""
+    world = Stale()
+    await world.begin()
+    limits: list[float | None] = []
+    real = asyncio.timeout
+
+    def timeout(seconds: float | None) -> asyncio.Timeout:
+        limits.append(seconds)
+        return real(0 if len(limits) == 1 else seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert limits[0] == 0.3
+    await world.client.aclose()
+
+
 async def test_callers_that_come_together_do_not_wait_either() -> None:
     """Only the first one does, and gets the new token if it comes in time."""
     world = Stale()
@@ -496,6 +706,25 @@ async def test_a_token_that_ends_in_the_meantime_is_waited_for() -> None:
     assert world.http.gate is not None
     world.http.gate.set()
     assert (await second).access_token == (await first).access_token == "token-2"
+
+
+async def test_a_token_that_ends_while_its_caller_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller has waited for its moment in vain; now it waits for the same fetch, for there is nothing
+    else."""
+    monkeypatch.setattr(token_client, "PATIENCE", 0.01)
+    world = Stale()
+    await world.begin()
+    caller = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    world.pass_time(111)
+    patience_ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, patience_ended.set)
+    await patience_ended.wait()
+    assert not caller.done()
+    assert world.http.gate is not None
+    world.http.gate.set()
+    assert (await caller).access_token == "token-2"
+    assert len(world.http.forms) == 2
 
 
 class _NoWaiting:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import entra_fast.validate
+from entra_fast._claims import ClaimsView
 from entra_fast._provider.discovery_document import DiscoveryError
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
@@ -460,6 +461,8 @@ def test_groups_overage(overage: dict[str, Any]) -> None:
     """Too many groups to list: recognised, and a missing group is not reported as missing."""
     claims = claims_of(groups=ABSENT, **overage)
     assert (claims.groups, claims.has_groups_overage) == ((), True)
+    assert ClaimsView(json.dumps(overage)).has_groups_overage
+    assert not ClaimsView(json.dumps(dict.fromkeys(overage))).has_groups_overage
     with pytest.raises(Forbidden) as caught:
         claims.require(group=GROUP)
     assert caught.value.code == "groups_overage"
@@ -1000,3 +1003,10 @@ def test_the_stub_says_what_the_module_says() -> None:
     assert len(own) == 16
     for name, text in own.items():
         assert text == " ".join(getattr(Claims, name).__doc__.split()), name
+
+
+@pytest.mark.parametrize("issued", [None, True, "1", [1], {}], ids=repr)
+def test_an_issued_at_that_is_no_time_is_none(issued: object) -> None:
+    """The claim is optional, and of no type in particular where nobody has verified it."""
+    assert ClaimsView(json.dumps({"exp": 1.0, "iat": issued})).issued_at is None
+    assert ClaimsView(json.dumps({"exp": 1.0})).issued_at is None

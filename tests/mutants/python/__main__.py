@@ -1,0 +1,178 @@
+"""The command: `make mutants-python` (PARTS="token-client validate", ARGS="--again --minutes 10").
+
+What belongs here: what is run, what is kept, and the table at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mutants.python.mutations import Mutant, mutants_of
+from mutants.python.running import Runner, Verdict
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "python" / "entra_fast"
+RESULTS = ROOT / "target" / "mutants" / "python"
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the package: see parts.toml."""
+
+    name: str
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    least: float
+    sample: int | None
+
+    @property
+    def results(self) -> Path:
+        return RESULTS / f"{self.name}.jsonl"
+
+    def known(self) -> dict[str, Verdict]:
+        """Verdicts of earlier runs, by the mutants' keys; the last one counts."""
+        if not self.results.exists():
+            return {}
+        rows = [json.loads(line) for line in self.results.read_text().splitlines()]
+        return {row["key"]: Verdict(row["verdict"]) for row in rows}
+
+
+def parts() -> dict[str, Part]:
+    """All of parts.toml, in its order."""
+    tables: dict[str, dict[str, Any]] = tomllib.loads((HERE / "parts.toml").read_text())
+    return {
+        name: Part(
+            name, tuple(table["modules"]), tuple(table["tests"]), table.get("least", 0), table.get("sample")
+        )
+        for name, table in tables.items()
+    }
+
+
+def reasons() -> dict[str, str]:
+    """Why mutants survive, by their names."""
+    rows = tomllib.loads((HERE / "survivors.toml").read_text()).get("survivor", [])
+    return {row["mutant"]: row["reason"] for row in rows}
+
+
+def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list[str]) -> int:
+    """Judge the mutants of a part that have no verdict yet; with `again`, also those that have survived."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    scratch = RESULTS / "tmp"
+    scratch.mkdir(exist_ok=True)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(scratch)
+    known = part.known()
+    done = {key for key, verdict in known.items() if not (again and verdict is Verdict.SURVIVED)}
+    by_module = [mutants_of(PACKAGE, module, part.sample)[0] for module in modules or part.modules]
+    # In turns, so that a run that ends early has judged some of each module.
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_module))
+    todo = [mutant for mutant in turns if mutant is not None and mutant.key not in done]
+    print(f"==> {part.name}: {len(todo)} mutants", flush=True)
+    if not todo:
+        return 0
+    count = 0
+    with part.results.open("a") as file:
+
+        def judged(mutant: Mutant, verdict: Verdict, seconds: float) -> None:
+            nonlocal count
+            count += 1
+            row = {"key": mutant.key, "verdict": verdict, "seconds": round(seconds, 2)}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            if verdict not in (Verdict.KILLED, Verdict.TIMED_OUT):
+                print(f"{verdict}: {mutant.name}", flush=True)
+            if count % 50 == 0:
+                print(f"    {count} of {len(todo)}", flush=True)
+
+        runner = Runner(PACKAGE, part.modules, todo, judged, minutes=minutes, directory=scratch)
+        options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
+        return pytest.main([*options, *(f"tests/{test}" for test in tests or part.tests)], plugins=[runner])
+
+
+def report(chosen: list[Part]) -> bool:
+    """Print the table. Returns whether each part has what it must reach, and a reason for what survives."""
+    good = True
+    explained = reasons()
+    print("| module | mutants | run | killed | timed out | survived | score |\n|---|---|---|---|---|---|---|")
+    unexplained = []
+    for part in chosen:
+        known = part.known()
+        total: Counter[Verdict] = Counter()
+        for module in part.modules:
+            mutants, existing = mutants_of(PACKAGE, module, part.sample)
+            counts = Counter(known[mutant.key] for mutant in mutants if mutant.key in known)
+            total.update(counts)
+            print(f"| `{module}` | {existing} | {_figures(counts)} |")
+            if part.least:
+                unexplained += [
+                    mutant.name
+                    for mutant in mutants
+                    if known.get(mutant.key) is Verdict.SURVIVED and mutant.name not in explained
+                ]
+        print(f"| {part.name} | | {_figures(total)} |")
+        if part.least and total and _score(total) < part.least:
+            print(f"{part.name}: {part.least} % must be killed")
+            good = False
+    for name in unexplained:
+        print(f"no test fails, and survivors.toml has no reason: {name}")
+    return good and not unexplained
+
+
+def _score(counts: Counter[Verdict]) -> float:
+    killed = counts[Verdict.KILLED] + counts[Verdict.TIMED_OUT]
+    return 100 * killed / (killed + counts[Verdict.SURVIVED]) if killed else 0.0
+
+
+def _figures(counts: Counter[Verdict]) -> str:
+    columns = [counts[verdict] for verdict in (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.SURVIVED)]
+    return " | ".join(str(figure) for figure in (sum(columns), *columns, f"{_score(counts):.1f} %"))
+
+
+def main() -> int:
+    """Each part has a process of its own, because pytest collects once in a process."""
+    known = parts()
+    parser = argparse.ArgumentParser(prog="make mutants-python", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *known], help="all of them by default")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="for each part; what is left runs the next time"
+    )
+    parser.add_argument("--again", action="store_true", help="judge those that have survived once more")
+    parser.add_argument("--report", action="store_true", help="print the table only")
+    parser.add_argument("--module", action="append", default=[], help="of a part, this module only")
+    parser.add_argument(
+        "--tests", action="append", default=[], help="instead of the part's: a path below tests"
+    )
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    chosen = [known[name] for name in options.parts or known]
+    if options.here:
+        return run(chosen[0], options.minutes, options.again, options.module, options.tests)
+    for part in [] if options.report else chosen:
+        command = [
+            sys.executable,
+            "-m",
+            "mutants.python",
+            part.name,
+            "--here",
+            f"--minutes={options.minutes}",
+        ]
+        command += ["--again"] * options.again + [f"--module={module}" for module in options.module]
+        command += [f"--tests={test}" for test in options.tests]
+        subprocess.run(command, check=False, cwd=ROOT)
+    return 0 if report(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
