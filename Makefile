@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev build test test-rust test-python coverage mutants mutants-rust public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -36,6 +36,12 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
+
+mutants: ## Change the code in one place at a time, and see which changes no test notices (takes hours; the next run goes on)
+	@$(MAKE) --no-print-directory --keep-going mutants-rust mutants-python
+
+mutants-rust: $(STAMPS)/venv ## The same for the Rust core alone (ARGS="cache validate/policy" to choose modules, ARGS=--help for the rest)
+	@$(PYTHON) tests/mutants/rust/run.py $(ARGS)
 
 test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython from 3.11 that this machine has
 	@tests/interpreters.sh $(abspath $(BIN))/maturin
