@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test test-rust test-python coverage mutants mutants-rust public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -17,6 +17,9 @@ help: ## Show this list
 
 dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
 	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
+
+example: build $(STAMPS)/example ## Run two APIs, a web application and a job on a local Entra ID (ARGS="--port 8000 --entra-port 8080")
+	@$(BIN)/python examples/services/run.py $(ARGS)
 
 build: $(STAMPS)/build ## Set up the virtual environment and build the extension in release mode
 
@@ -58,7 +61,7 @@ test-library: build $(STAMPS)/tools ## Run the tests of the library alone, as on
 public-surface: build $(STAMPS)/tools ## Write tests/unit/public_surface.txt again after a decision to change the public Python interface
 	@$(BIN)/python tests/tools/public_surface.py
 
-check: check-rust check-python ## Run formatters, linters, import contracts and type checks
+check: check-rust check-python ## Run formatters, linters, import contracts and type checks (STRICT=1 to fail where pyright cannot run)
 
 check-rust:
 	cargo fmt --check
@@ -71,6 +74,7 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest entra_fast._native
+	@STRICT='$(STRICT)' examples/pyright.sh $(BIN)
 
 check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
 	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
@@ -85,6 +89,9 @@ chaos: build $(STAMPS)/tools ## Inject faults of all kinds into sidecars under l
 
 bench-tokens: build $(STAMPS)/tools ## Time the token clients against MSAL for Python, and count their requests
 	@$(BIN)/python -m benches.token_clients $(ARGS)
+
+bench-peers: build $(STAMPS)/tools ## Compare the integrations with other libraries: lines, answers, requests per second (needs wrk)
+	@benches/peers/run.sh $(VENV) $(ARGS)
 
 bench-load: build $(STAMPS)/tools ## Load the sidecar and its references over loopback (needs wrk), and print ratios
 	@cargo build --quiet --release --locked --package entra-core --example floor
@@ -139,6 +146,11 @@ $(STAMPS)/deploy: requirements/deploy.txt $(STAMPS)/venv
 $(STAMPS)/release: requirements/release.txt $(STAMPS)/run
 	@echo '==> Installing the tools for releases (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
+	@touch $@
+
+$(STAMPS)/example: requirements/example.txt $(STAMPS)/run
+	@echo '==> Installing what the example services need (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/example.txt
 	@touch $@
 
 $(STAMPS)/tools: requirements/dev.txt $(STAMPS)/run

@@ -31,7 +31,7 @@ fi
 
 step 'Containerfile, scripts'
 hadolint deploy/container/Containerfile
-find benches deploy requirements rust tests -name '*.sh' -not -path '*/target/*' -exec shellcheck .ci/run {} +
+find benches deploy examples requirements rust tests -name '*.sh' -not -path '*/target/*' -exec shellcheck .ci/run {} +
 
 step 'Kubernetes manifests, for 1.29 and the newest version that is known'
 if go_tool kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.8.2; then

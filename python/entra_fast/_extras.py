@@ -24,7 +24,9 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
         "pyyaml": "yaml",
         "cryptography": "cryptography",
         "jinja2": "jinja2",
+        "shtab": "shtab",
     },
+    "completion": {"shtab": "shtab"},
     "redis": {"redis": "redis", "cryptography": "cryptography"},
     "otel": {
         "opentelemetry-api": "opentelemetry.trace",

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 if TYPE_CHECKING:
     import prometheus_client.metrics_core as families
 
-from entra_fast import _signatures
+from entra_fast import _signatures, metrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the exposition."""
@@ -370,8 +370,8 @@ class Metrics:
     )
     key_requests = _Row(
         Counter,
-        "entra_fast_key_set_requests_total",
-        "Requests for the provider's key set, by outcome (`ok` or an error code).",
+        metrics.KEY_SET_REQUESTS.name,  # a validator in a service counts the same
+        metrics.KEY_SET_REQUESTS.help,
         Label("outcome"),
     )
     keys = _Row(_gauge, "entra_fast_key_set_keys", "Signing keys that tokens are verified with.", merge="own")

@@ -83,13 +83,20 @@ def bearer(
     )
 
 
-def for_step_up(error: StepUpRequired, *, realm: str, authorization_uri: str | None = None) -> str:
+def for_step_up(
+    error: StepUpRequired,
+    *,
+    realm: str,
+    authorization_uri: str | None = None,
+    resource_metadata: str | None = None,
+) -> str:
     """The challenge that tells a client how the user must sign in.
 
     Args:
         error: as `Require.check` raised it.
         realm: name of what is protected.
         authorization_uri: where the user signs in: the provider's authorization endpoint.
+        resource_metadata: URL of the metadata of the resource (RFC 9728, section 5.1).
 
     Returns:
         The value of the header: a claims challenge (Entra ID) for authentication contexts, else one of RFC
@@ -97,7 +104,7 @@ def for_step_up(error: StepUpRequired, *, realm: str, authorization_uri: str | N
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: `realm` or `authorization_uri` cannot stand in a challenge.
+        ValueError: an argument cannot stand in a challenge.
     """
     contexts = error.auth_contexts
     return bearer(
@@ -107,6 +114,7 @@ def for_step_up(error: StepUpRequired, *, realm: str, authorization_uri: str | N
         acr_values=() if error.acr_at_least is None else (error.acr_at_least,),
         authorization_uri=authorization_uri,
         claims=claims_for_auth_contexts(contexts) if contexts else None,
+        resource_metadata=resource_metadata,
     )
 
 

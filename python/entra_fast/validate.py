@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from entra_fast import _background
+from entra_fast import _background, metrics
 from entra_fast._arguments import (
     Configured,
     Environment,
@@ -572,7 +572,13 @@ class _LoopKeys:
                 self._own_http = transport.asynchronous(self._options)
             client = self._http or self._own_http
             assert client is not None  # noqa: S101 - for the type checker
-            self._keys = AsyncKeys(self._jwks_uri, client, self._accept, rules=self._rules)
+            self._keys = AsyncKeys(
+                self._jwks_uri,
+                client,
+                self._accept,
+                rules=self._rules,
+                counted=metrics.count_key_set_request,
+            )
             self._keys.start()
             self._loop = asyncio.get_running_loop()
             # Tasks of the loop hold the keys, so a validator that is dropped would leave them running.
@@ -645,7 +651,13 @@ _closing: set[asyncio.Task[None]] = set()
 def _thread_validation(part: Part, configured: Configured) -> ThreadValidation:
     keys = None
     if part.jwks_uri is not None:
-        keys = ThreadKeys(part.jwks_uri, key_fetcher(part.http), part.native.set_keys, rules=configured.rules)
+        keys = ThreadKeys(
+            part.jwks_uri,
+            key_fetcher(part.http),
+            part.native.set_keys,
+            rules=configured.rules,
+            counted=metrics.count_key_set_request,
+        )
     return ThreadValidation(part.native, keys, configured.clock)
 
 

@@ -14,6 +14,7 @@ from entra_fast import Claims, Require
 from entra_fast.integrations.aiohttp import EntraID
 from entra_fast.validate import AsyncValidator
 from support.bearer import (
+    METADATA,
     NON_ASCII,
     OID,
     READER,
@@ -69,7 +70,11 @@ def application(entra: EntraID) -> web.Application:
 @contextmanager
 def serve(service: str) -> Iterator[str]:
     with async_validator(service) as validator:
-        entra = EntraID(validator, exclude=["/healthz", "/static/*"], optional=service == "optional")
+        optional = service == "optional"
+        metadata = METADATA if optional else None
+        entra = EntraID(
+            validator, exclude=["/healthz", "/static/*"], optional=optional, resource_metadata=metadata
+        )
         with aiohttp_server(lambda: application(entra)) as url:
             yield url
 

@@ -16,6 +16,7 @@ from entra_fast.client import AsyncSidecarClient
 from entra_fast.integrations.fastapi import BearerToken, EntraID
 from entra_fast.validate import AsyncValidator
 from support.bearer import (
+    METADATA,
     NON_ASCII,
     OID,
     READER,
@@ -93,7 +94,12 @@ def application(entra: EntraID, *, optional: bool = False) -> FastAPI:
 def serve(service: str) -> Iterator[str]:
     with async_validator(service) as validator:
         optional = service == "optional"
-        entra = EntraID(validator, scopes={"cases.read": "Read cases"}, client_id=AUDIENCE)
+        entra = EntraID(
+            validator,
+            scopes={"cases.read": "Read cases"},
+            client_id=AUDIENCE,
+            resource_metadata=METADATA if optional else None,
+        )
         with uvicorn_server(application(entra, optional=optional)) as url:
             yield url
 

@@ -26,6 +26,7 @@ from entra_fast.client import SidecarClient
 from entra_fast.integrations.flask import EntraID
 from entra_fast.validate import Validator
 from support.bearer import (
+    METADATA,
     NON_ASCII,
     OID,
     READER,
@@ -81,7 +82,9 @@ def application(entra: EntraID) -> Flask:
 @contextmanager
 def serve(service: str) -> Iterator[str]:
     with sync_validator(service) as validator:
-        entra = EntraID(None, validator, exclude=["/healthz"], optional=service == "optional")
+        optional = service == "optional"
+        metadata = METADATA if optional else None
+        entra = EntraID(None, validator, exclude=["/healthz"], optional=optional, resource_metadata=metadata)
         with waitress_server(application(entra)) as url:
             yield url
 

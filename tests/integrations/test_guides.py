@@ -169,6 +169,7 @@ async def test_the_guide_for_grpc_is_a_server(monkeypatch: pytest.MonkeyPatch) -
 
 OTHERS = (
     "Say what you require",
+    "Tell clients where to get a token",
     "Write a challenge yourself",
     "Validate through the sidecar",
     "Test your service",

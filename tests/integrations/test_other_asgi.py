@@ -15,6 +15,8 @@ from quart import request as quart_request
 from entra_fast.integrations.asgi import EntraID, Refusal
 from entra_fast.validate import AsyncValidator
 from support.bearer import (
+    METADATA,
+    METADATA_PATH,
     NON_ASCII,
     SITUATIONS,
     Services,
@@ -31,7 +33,9 @@ from support.tokens import AUDIENCE, ISSUER, NOW, jwks, signer
 
 # Requirements of routes are not part of a middleware.
 MIDDLEWARE_ONLY = [
-    one for one in SITUATIONS if one.path in ("/cases", "/healthz") or "access_token" in one.path
+    one
+    for one in SITUATIONS
+    if one.path in ("/cases", "/healthz", METADATA_PATH) or "access_token" in one.path
 ]
 
 
@@ -71,7 +75,9 @@ MAKE = {"litestar": litestar_application, "quart": quart_application}
 @contextmanager
 def serve(make: Callable[[EntraID], Any], service: str) -> Iterator[str]:
     with async_validator(service) as validator:
-        entra = EntraID(validator, exclude=["/healthz"], optional=service == "optional")
+        optional = service == "optional"
+        metadata = METADATA if optional else None
+        entra = EntraID(validator, exclude=["/healthz"], optional=optional, resource_metadata=metadata)
         with uvicorn_server(make(entra)[1]) as url:
             yield url
 

@@ -23,6 +23,7 @@ from entra_fast import Require
 from entra_fast.integrations import _guard, asgi
 from entra_fast.integrations.starlette import EntraID
 from support.bearer import (
+    METADATA,
     NON_ASCII,
     OID,
     READER,
@@ -84,7 +85,9 @@ def application(entra: EntraID) -> Starlette:
 @contextmanager
 def serve(service: str) -> Iterator[str]:
     with async_validator(service) as validator:
-        entra = EntraID(validator, exclude=["/healthz"], optional=service == "optional")
+        optional = service == "optional"
+        metadata = METADATA if optional else None
+        entra = EntraID(validator, exclude=["/healthz"], optional=optional, resource_metadata=metadata)
         with uvicorn_server(application(entra)) as url:
             yield url
 

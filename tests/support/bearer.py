@@ -10,7 +10,8 @@ A test module of a framework serves one application with these routes, and runs 
 | `/step-up` | `STEP_UP` |
 | `/healthz` | nothing: it is excluded |
 
-Each responds with JSON `{"oid": ...}`, null where there are no claims.
+Each responds with JSON `{"oid": ...}`, null where there are no claims. The service in which tokens are
+optional has `METADATA`, too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any
 from werkzeug.datastructures import WWWAuthenticate
 
 from entra_fast import Require
+from entra_fast.integrations import ResourceMetadata
 from entra_fast.validate import AsyncValidator, Validator
 from support.key_server import KeyServer
 from support.tokens import ABSENT, AUDIENCE, ISSUER, NOW, jwks, signer
@@ -43,6 +45,21 @@ from support.tokens import ABSENT, AUDIENCE, ISSUER, NOW, jwks, signer
 READER = Require(scope="cases.read") | Require(app=True, role="reader")
 STEP_UP = Require(auth_context="c1")
 OID = "dddddddd-0000-0000-0000-000000000000"
+
+METADATA = ResourceMetadata(
+    resource="https://example.com/cases",
+    authorization_servers=[ISSUER],
+    scopes=[f"api://{AUDIENCE}/cases.read"],
+    name="Cases",
+)
+METADATA_PATH = "/.well-known/oauth-protected-resource/cases"
+METADATA_DOCUMENT = {
+    "resource": "https://example.com/cases",
+    "authorization_servers": [ISSUER],
+    "scopes_supported": [f"api://{AUDIENCE}/cases.read"],
+    "bearer_methods_supported": ["header"],
+    "resource_name": "Cases",
+}
 
 USER: dict[str, Any] = {"idtyp": ABSENT, "roles": ABSENT}
 
@@ -104,6 +121,7 @@ class Situation:
         status: the expected status; 0 where the router decides, which must not be a refusal.
         challenge: expected parameters of `WWW-Authenticate` besides `realm`; None where there must be none.
         oid: the expected claims of a request that is let through.
+        document: the expected metadata of the API.
     """
 
     name: str
@@ -114,6 +132,7 @@ class Situation:
     status: int = 401
     challenge: dict[str, str] | None = field(default_factory=lambda: {"error": "invalid_token"})
     oid: str | None = None
+    document: dict[str, Any] | None = None
 
 
 def _with(value: str | Callable[[], str], *more: tuple[str, str | bytes]) -> Callable[[], Any]:
@@ -190,6 +209,35 @@ SITUATIONS = (
     Situation("head", method="HEAD", **_NO_TOKEN),
     Situation("head_with_a_token", _with(token), method="HEAD", **_OK),
     Situation("post", method="POST", **_NO_TOKEN),
+    Situation("metadata", path=METADATA_PATH, service="optional", document=METADATA_DOCUMENT, **_ANONYMOUS),
+    Situation("metadata_head", path=METADATA_PATH, method="HEAD", service="optional", **_ANONYMOUS),
+    Situation(
+        "metadata_with_a_bad_token",
+        _with("Bearer abc def"),
+        path=METADATA_PATH,
+        service="optional",
+        document=METADATA_DOCUMENT,
+        **_ANONYMOUS,
+    ),
+    Situation("optional_with_two_tokens", _with("Bearer abc def"), service="optional", **_INVALID_REQUEST),
+    Situation(
+        "optional_and_not_sufficient",
+        _with(lambda: token(**USER, scp="x")),
+        path="/reader",
+        service="optional",
+        **_FORBIDDEN,
+    ),
+    Situation(
+        "optional_step_up",
+        _with(lambda: token(**USER, scp="x")),
+        path="/step-up",
+        service="optional",
+        challenge={
+            "error": "insufficient_claims",
+            "authorization_uri": ISSUER.removesuffix("/v2.0") + "/oauth2/v2.0/authorize",
+            "claims": base64.b64encode(b'{"access_token":{"acrs":{"essential":true,"value":"c1"}}}').decode(),
+        },
+    ),
     Situation("preflight", lambda: _PREFLIGHT, method="OPTIONS", status=0, challenge=None),
 )
 
@@ -221,6 +269,9 @@ class Services:
         else:
             found = response.challenge
             assert found.pop("realm") == "api"
+            # RFC 9728, section 5.1: in every challenge of a service that has metadata, and in no other.
+            address = f"https://example.com{METADATA_PATH}" if situation.service == "optional" else None
+            assert found.pop("resource_metadata", None) == address
             described = found.pop("error_description", None)
             # RFC 6750, section 3.1: nothing about an error where no token came.
             assert bool(described) == bool(situation.challenge)
@@ -233,6 +284,10 @@ class Services:
             assert int(response.headers["Retry-After"]) > 0
         if situation.method == "HEAD":
             assert response.body == b""
+        elif situation.document is not None:
+            assert response.json == situation.document
+            assert response.headers["Content-Type"] == "application/json"
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
         elif situation.status == 200:
             assert response.json == {"oid": situation.oid}
         repeats_nothing(response, fields)

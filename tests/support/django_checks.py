@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.http import Http404
 from django.test import Client, RequestFactory
 from django.test.utils import override_settings
 from django.views import View
@@ -53,6 +54,12 @@ def views_are_checked() -> None:
     assert django_project.ReaderByMixin.as_view().login_required is False
 
 
+def metadata_that_nobody_asked_for() -> None:
+    """The view is 404 where `ENTRA_ID` has none."""
+    with pytest.raises(Http404):
+        django.resource_metadata(RequestFactory().get("/.well-known/oauth-protected-resource"))
+
+
 def the_order_of_authentication_classes_is_checked() -> None:
     """The framework takes the challenge from the first."""
     assert drf.check_order(None) == []
@@ -83,6 +90,7 @@ def another_validator_for_a_test() -> None:
 if __name__ == "__main__":
     settings_are_checked()
     views_are_checked()
+    metadata_that_nobody_asked_for()
     the_order_of_authentication_classes_is_checked()
     another_validator_for_a_test()
     print("done")

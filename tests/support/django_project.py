@@ -14,6 +14,8 @@ import os
 import django
 from django.conf import settings
 
+from support.bearer import METADATA, METADATA_PATH, READER, STEP_UP
+
 OPTIONAL = bool(os.environ.get("OPTIONAL"))
 STYLE = os.environ.get("STYLE", "django")
 
@@ -26,7 +28,12 @@ settings.configure(
         *(["entra_fast.integrations.django.EntraIDMiddleware"] if STYLE == "django" else []),
         "django.middleware.csrf.CsrfViewMiddleware",
     ],
-    ENTRA_ID={"validator": f"{__name__}.validator", "exclude": ["/healthz"], "optional": OPTIONAL},
+    ENTRA_ID={
+        "validator": f"{__name__}.validator",
+        "exclude": ["/healthz"],
+        "optional": OPTIONAL,
+        "resource_metadata": METADATA if OPTIONAL else None,
+    },
     REST_FRAMEWORK={
         "DEFAULT_AUTHENTICATION_CLASSES": ["entra_fast.integrations.drf.EntraIDAuthentication"],
         "UNAUTHENTICATED_USER": None,
@@ -45,10 +52,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from entra_fast import Require
-from entra_fast.integrations.django import RequireMixin, claims, require
+from entra_fast.integrations.django import RequireMixin, claims, require, resource_metadata
 from entra_fast.integrations.drf import needs
 from entra_fast.validate import Validator
-from support.bearer import READER, STEP_UP
 from support.tokens import AUDIENCE, ISSUER, NOW
 
 
@@ -126,6 +132,7 @@ else:
         path("step-up", StepUpApi.as_view()),
         path("healthz", healthz),
         path("reader-decorator", reader_by_decorator),
+        path(METADATA_PATH.removeprefix("/"), resource_metadata),
     ]
 
 application = get_wsgi_application()

@@ -33,6 +33,7 @@ PUBLIC = (
     "entra_fast.tokens.httpx2",
     "entra_fast.tokens.requests",
     "entra_fast.client",
+    "entra_fast.metrics",
     "entra_fast.integrations",
     "entra_fast.integrations.aiohttp",
     "entra_fast.integrations.asgi",

@@ -138,12 +138,15 @@ def test_no_protocol_is_asked_what_it_is() -> None:
 
 
 def test_a_metric_is_named_in_one_module() -> None:
-    """Rule 7: name, labels and description of a metric are one row of _metrics.py."""
+    """Rule 7: name, labels and description of a metric are one row of _metrics.py, or of metrics.py where the
+    library counts it, too."""
     documented = re.findall(
         r"^\| `(entra_fast_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
     )
     assert documented
-    assert [(name, text) for name, text in strings_outside("_metrics.py") if text in documented] == []
+    assert [
+        (name, text) for name, text in strings_outside("_metrics.py", "metrics.py") if text in documented
+    ] == []
 
 
 def test_a_setting_is_declared_in_one_module() -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from entra_fast.cli import dev_run, dev_system
 from entra_fast.cli.dev_system import Options, local_system
-from entra_fast.cli.dev_welcome import describe
+from entra_fast.cli.dev_welcome import addresses, describe
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.errors import ConfigurationError
 from support.sidecars import eventually
@@ -90,6 +90,21 @@ def test_it_says_where_everything_is(running: Running) -> None:
     for name in ("NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT", "NAIS_TOKEN_INTROSPECTION_ENDPOINT"):
         assert re.search(rf"^  export {name}=http://127\.0\.0\.1:\d+/api/v1/\S+$", text, re.MULTILINE)
     assert "dev-gcp:team-a:app-a" in text
+
+
+async def test_the_addresses_are_there_for_programs() -> None:
+    """`--json`: one object, whose probe answers and whose environment is that of the application."""
+    async with local_system(Options(emulator_port=0, generator_port=0, sidecar_port=0)) as system:
+        said = json.loads(json.dumps(addresses(system)))
+        (sidecar,) = said["sidecars"]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{sidecar['probe_url']}/healthz") as response,
+        ):
+            assert response.status == 200
+    assert sidecar["application"] == "dev-gcp:team-a:app-a"
+    assert sidecar["environment"]["NAIS_TOKEN_ENDPOINT"] == f"{sidecar['url']}/api/v1/token"
+    assert said["emulator"] != said["token_generator"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -287,7 +302,8 @@ def test_the_examples_of_the_current_folder_come_first(
 def test_the_packaged_examples_are_the_ones_of_the_project() -> None:
     """One text, in two places that cannot differ."""
     packaged = Path(dev_system.__file__).parents[1] / "examples"
-    names = {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
+    own = [ROOT / "examples" / "directory.yaml", *(ROOT / "examples" / "manifests").rglob("*.yaml")]
+    names = {path.relative_to(ROOT / "examples") for path in own}
     assert names == {path.relative_to(packaged) for path in packaged.rglob("*.yaml")}
     for name in names:
         assert (packaged / name).read_bytes() == (ROOT / "examples" / name).read_bytes()

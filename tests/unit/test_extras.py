@@ -24,7 +24,10 @@ COMMANDS = {
     "explain": ["explain", "dev-gcp:a:a", "dev-gcp:b:b"],
     "serve": ["serve"],
     "doctor": ["doctor"],
+    "completion": ["completion", "bash"],
 }
+EXTRA_OF = {"serve": "server", "doctor": "server", "completion": "completion"}
+"""Those of the others are in `dev`."""
 NOWHERE = ["--url", "http://127.0.0.1:1/"]
 WITHOUT_EXTRA = {
     "validate": (["--issuer", "i", "--audience", "a", "--jwks-uri", "http://127.0.0.1:1/", "a.b.c"], 1),
@@ -34,6 +37,7 @@ WITHOUT_EXTRA = {
     "introspect": (["token", *NOWHERE], 3),
     "health": (NOWHERE, 3),
     "env": (["a:b:c", *NOWHERE], 3),
+    "bench": (["token", "a:b:c", *NOWHERE], 3),
 }
 """Commands that need no extra: arguments, and the exit status with them."""
 
@@ -90,7 +94,7 @@ def test_the_readme_lists_every_extra() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_without_its_extra_is_one_line(command: str) -> None:
     """Without all of its packages or any one: the command that installs it; status 2."""
-    extra = "server" if command in ("serve", "doctor") else "dev"
+    extra = EXTRA_OF.get(command, "dev")
     modules = set(_extras.EXTRAS[extra].values())
     for hidden in [modules, *({module} for module in modules)]:
         program = "from entra_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -82,6 +82,7 @@ def test_the_library_loads_little() -> None:
         "entra_fast._signatures",
         "entra_fast._validation",
         "entra_fast.errors",
+        "entra_fast.metrics",
         "entra_fast.require",
         "entra_fast.validate",
     }

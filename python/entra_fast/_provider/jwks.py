@@ -123,6 +123,7 @@ class _Keys:
         accept: Callable[[KeySet | None], None],
         rules: RefreshRules | None,
         monotonic: Callable[[], float],
+        counted: Callable[[str], object],
     ) -> None:
         self.jwks_uri = jwks_uri
         self.schedule = KeySchedule(rules or RefreshRules())
@@ -134,9 +135,10 @@ class _Keys:
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._accept = accept
         self._monotonic = monotonic
+        self._counted = counted
 
     def _fetched(self, keys: KeySet, text: bytes, cache_control: str) -> None:
-        self.outcomes["ok"] += 1
+        self._ended("ok")
         if self.schedule.failures:
             logger.info("key set refreshed after %d failures", self.schedule.failures)
         self.schedule.succeeded(self._monotonic(), max_age_of(cache_control), jitter())
@@ -154,12 +156,16 @@ class _Keys:
     def _failed_to_fetch(self, error: EntraFastError) -> None:
         now = self._monotonic()
         self.fetch_failures += 1
-        self.outcomes[error.code] += 1
+        self._ended(error.code)
         self.schedule.failed(now, jitter())
         self.error = error
         if (failures := self.schedule.failures) & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th... in a row
             logger.warning("key set could not be refreshed (%s): %s", error.code, error.message)
         self.discard_when_too_old(now)
+
+    def _ended(self, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self._counted(outcome)
 
     def discard_when_too_old(self, now: float) -> None:
         """Discard the key set if it could not be refreshed for too long."""
@@ -230,6 +236,7 @@ class AsyncKeys(_Keys):
         accept: called with each new key set, and with None when the last good one was discarded.
         rules: when to fetch.
         monotonic: seconds of a clock that never jumps.
+        counted: called with the outcome of each fetch: `ok` or an error code. By default nothing happens.
     """
 
     def __init__(
@@ -240,8 +247,9 @@ class AsyncKeys(_Keys):
         *,
         rules: RefreshRules | None = None,
         monotonic: Callable[[], float] = _clock.monotonic,
+        counted: Callable[[str], object] = str,
     ) -> None:
-        super().__init__(jwks_uri, accept, rules, monotonic)
+        super().__init__(jwks_uri, accept, rules, monotonic, counted)
         self._http = http
         self._fetch_task: asyncio.Task[None] | None = None
         self._refresh_task: asyncio.Task[None] | None = None
@@ -384,6 +392,7 @@ class ThreadKeys(_Keys):
         accept: called with each new key set, and with None when the last good one was discarded.
         rules: when to fetch.
         monotonic: seconds of a clock that never jumps.
+        counted: called with the outcome of each fetch: `ok` or an error code. By default nothing happens.
     """
 
     def __init__(
@@ -394,8 +403,9 @@ class ThreadKeys(_Keys):
         *,
         rules: RefreshRules | None = None,
         monotonic: Callable[[], float] = _clock.monotonic,
+        counted: Callable[[str], object] = str,
     ) -> None:
-        super().__init__(jwks_uri, accept, rules, monotonic)
+        super().__init__(jwks_uri, accept, rules, monotonic, counted)
         self._fetch_response = fetch
         self._closed = False
         self._reset()

@@ -340,6 +340,13 @@ LOG_LEVEL: Final = Choice(
     "Lowest level of logged messages.",
     choices=("debug", "info", "warning", "error"),
 )
+LOG_FORMAT: Final = Choice(
+    "ENTRA_FAST_LOG_FORMAT",
+    "auto",
+    "Log lines as JSON or as text. `auto`: text if standard error is a terminal. Lines of the access log are "
+    "always JSON.",
+    choices=("auto", "json", "text"),
+)
 ACCESS_LOG: Final = Boolean(
     "ENTRA_FAST_ACCESS_LOG",
     False,

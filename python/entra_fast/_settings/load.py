@@ -195,6 +195,7 @@ def _server_settings(read: Reader) -> ServerSettings:
         fast_path=read.get(catalogue.FAST_PATH),
         signatures=read.get(catalogue.SIGNATURES),
         log_level=read.get(catalogue.LOG_LEVEL),
+        log_format=read.get(catalogue.LOG_FORMAT),
         access_log=read.get(catalogue.ACCESS_LOG),
     )
 

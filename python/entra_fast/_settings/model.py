@@ -85,6 +85,7 @@ class ServerSettings:
     fast_path: bool = catalogue.FAST_PATH.default
     signatures: str = catalogue.SIGNATURES.default
     log_level: str = catalogue.LOG_LEVEL.default
+    log_format: str = catalogue.LOG_FORMAT.default
     access_log: bool = catalogue.ACCESS_LOG.default
 
 

@@ -6,6 +6,7 @@ What belongs here: signals, and the messages for the terminal.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from entra_fast.cli.dev_system import (
     local_system,
     local_tls,
 )
-from entra_fast.cli.dev_welcome import describe
+from entra_fast.cli.dev_welcome import addresses, describe
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.forms import is_reply_url
@@ -56,14 +57,18 @@ class EmulatorOptions:
     allow_remote: bool = False
 
 
-def run(options: Options) -> int:
+def run(options: Options, *, as_json: bool = False) -> int:
     """Run the whole system until SIGINT or SIGTERM. Returns the exit status: 0.
+
+    Args:
+        options: what to start.
+        as_json: print the addresses as JSON instead of the welcome.
 
     Raises:
         ConfigurationError: a manifest, an option or a port is not usable.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    return _event_loop.run(_run(options))
+    return _event_loop.run(_run(options, as_json))
 
 
 def run_emulator(options: EmulatorOptions) -> int:
@@ -76,11 +81,11 @@ def run_emulator(options: EmulatorOptions) -> int:
     return _event_loop.run(_run_emulator(options))
 
 
-async def _run(options: Options) -> int:
+async def _run(options: Options, as_json: bool) -> int:
     stop = _stop_signal()
     async with local_system(options) as system:
         _warn(system.emulator)
-        print(describe(system), flush=True)
+        print(json.dumps(addresses(system)) if as_json else describe(system), flush=True)
         await stop.wait()
         print("stopping", file=sys.stderr, flush=True)
     return 0

@@ -6,6 +6,7 @@ What belongs here: text. What must never be here: starting or stopping anything.
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from entra_fast.cli.dev_system import LocalSystem, is_generator
 from entra_fast.emulator import LocalEntraId
@@ -45,6 +46,23 @@ def describe(system: LocalSystem) -> str:
         lines += ["", *system.tls.instructions().splitlines()]
     lines += ["", "Ctrl-C stops everything."]
     return "\n".join(lines)
+
+
+def addresses(system: LocalSystem) -> dict[str, Any]:
+    """Where everything is, for programs."""
+    return {
+        "emulator": system.emulator.base_url,
+        "token_generator": system.generator.base_url,
+        "sidecars": [
+            {
+                "application": sidecar.application.name,
+                "url": sidecar.running.base_url,
+                "probe_url": sidecar.running.probe_url,
+                "environment": endpoints(sidecar.running.base_url),
+            }
+            for sidecar in system.sidecars
+        ],
+    }
 
 
 def endpoints(url: str) -> dict[str, str]:

@@ -10,11 +10,13 @@ import argparse
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from entra_fast import _extras
+from entra_fast._color import Style, painted
 from entra_fast.cli.options import add_manifest_options
 from entra_fast.cli.sidecar_client import Server
 from entra_fast.cli.terminal import (
@@ -30,6 +32,7 @@ from entra_fast.cli.terminal import (
 )
 
 _EMULATOR = "http://127.0.0.1:8080"
+_STYLES: dict[str, Style] = {"ok": "good", "granted": "good", "REFUSED": "bad", "refused": "bad"}
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 """The name of an environment variable. Nothing else becomes shell code or the name of a file."""
 
@@ -45,8 +48,15 @@ def _explain(arguments: argparse.Namespace) -> int:
         print_json(explanation.document())
     else:
         for line in explanation.lines():
-            print(printable(line))
+            print(_painted(printable(line)))
     return OK if explanation.granted else REFUSED
+
+
+def _painted(line: str) -> str:
+    """A line of an explanation, with the word that says the outcome in colour."""
+    outcome = line[:9] if line.startswith(" ") else line.partition(" ")[0]
+    style = _STYLES.get(outcome.strip().rstrip(":"))
+    return line if style is None else f"{painted(outcome, style, sys.stdout)}{line[len(outcome) :]}"
 
 
 def _env(arguments: argparse.Namespace) -> int:

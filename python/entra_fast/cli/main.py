@@ -16,8 +16,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from entra_fast.cli import emulator_tools, servers, sidecar_client, token_tools
+from entra_fast import _color
+from entra_fast.cli import bench, completion, emulator_tools, servers, sidecar_client, token_tools
 from entra_fast.cli.doctor import command as doctor
+from entra_fast.cli.options import add_color_option
 from entra_fast.cli.terminal import (
     INTERRUPTED,
     OK,
@@ -57,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _refuse_unknown(arguments.parser, unknown)
     except _UsageError as error:
         if "--json" in given:
-            _print_error("usage", str(error))
+            _print_error("usage", _with_suggestion(str(error)))
         error.parser.print_usage(sys.stderr)
-        error.parser.exit(USAGE, f"{error.parser.prog}: error: {error}\n")
+        error.parser.exit(USAGE, f"{error.parser.prog}: error: {_with_suggestion(str(error))}\n")
+    _color.choose(getattr(arguments, "color", "auto"))
     try:
         status = _run(arguments.run, arguments)
         sys.stdout.flush()
@@ -122,6 +125,17 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> 
     parser.error(f"unrecognized arguments: {' '.join(hints)}")
 
 
+def _with_suggestion(message: str) -> str:
+    """Adds the nearest word to argparse's refusal of a word that is none of several, as argparse itself does
+    from CPython 3.14 on."""
+    refused = re.search(r"invalid choice: '([^']*)'.*\(choose from (.*)\)$", message)
+    if refused is None or "maybe you meant" in message:
+        return message
+    choices = re.findall(r"[\w-]+", refused[2])
+    near = difflib.get_close_matches(refused[1], choices, n=1)
+    return f"{message}; did you mean '{near[0]}'?" if near else message
+
+
 class _UsageError(Exception):
     """A wrong command line, and the parser that has found it."""
 
@@ -169,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    add_color_option(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add_command(name: str, run: Run, summary: str, text: str) -> argparse.ArgumentParser:
@@ -181,10 +196,11 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
-        added.set_defaults(run=run, parser=added)
+        add_color_option(added)
+        added.set_defaults(run=run, parser=added, command_line=parser)
         return added
 
-    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools):
+    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools, bench, completion):
         module.add_commands(add_command)
     return parser
 

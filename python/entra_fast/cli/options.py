@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from entra_fast import _color
 from entra_fast.cli.terminal import USAGE, CommandError
+
+
+def add_color_option(parser: argparse.ArgumentParser) -> None:
+    """Whether the output has colour."""
+    parser.add_argument(
+        "--color",
+        choices=_color.WHEN,
+        default=argparse.SUPPRESS,  # before and after the command's name
+        metavar="WHEN",
+        help="'always', 'never' or 'auto': for terminals, unless NO_COLOR is set (default: auto)",
+    )
 
 
 def add_manifest_options(parser: argparse.ArgumentParser) -> None:

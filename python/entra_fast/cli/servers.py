@@ -29,7 +29,7 @@ def _dev(arguments: argparse.Namespace) -> int:
         sidecar_port=arguments.sidecar_port,
         tls=arguments.tls,
     )
-    return dev_run.run(options)
+    return dev_run.run(options, as_json=arguments.json)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -149,6 +149,9 @@ examples:
         help="application that gets a sidecar; may be repeated (default: the first in the manifests)",
     )
     add_manifest_options(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="when everything runs, print one line of JSON: the addresses"
+    )
     addresses = parser.add_argument_group("addresses")
     addresses.add_argument(
         "--host", default="127.0.0.1", help="loopback address of all servers (default: %(default)s)"

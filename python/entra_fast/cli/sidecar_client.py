@@ -24,6 +24,7 @@ from entra_fast.cli.terminal import (
     CommandError,
     fail,
     print_json,
+    printable,
     read_token,
 )
 from entra_fast.errors import ConfigurationError
@@ -32,9 +33,32 @@ if TYPE_CHECKING:
     from entra_fast._provider.http_rules import HttpResponse
 
 _SIDECAR = "http://127.0.0.1:7164"
+TARGET_HELP = "'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
 _MAX_SHOWN_BYTES = 4096
 _TIMEOUT_SECONDS = 15.0
 """Longer than the sidecar's own deadline for the provider, retries included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint of a sidecar.
+
+    Attributes:
+        variable: the variable in which NAIS tells applications its URL.
+        path: where it is at a sidecar.
+    """
+
+    variable: str
+    path: str
+
+    def url(self, given: str | None) -> str:
+        """The URL of --url, that of the variable, or the usual one."""
+        return given or os.environ.get(self.variable) or f"{_SIDECAR}{self.path}"
+
+
+TOKEN = Endpoint("NAIS_TOKEN_ENDPOINT", "/api/v1/token")
+EXCHANGE = Endpoint("NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange")
+INTROSPECTION = Endpoint("NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect")
 
 
 class AnswerError(CommandError):
@@ -141,12 +165,12 @@ class Server:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    return _print_token(arguments, "NAIS_TOKEN_ENDPOINT", "/api/v1/token", _wanted(arguments))
+    return _print_token(arguments, TOKEN, _wanted(arguments))
 
 
 def _exchange(arguments: argparse.Namespace) -> int:
     fields = {**_wanted(arguments), "user_token": read_token(arguments.token)}
-    return _print_token(arguments, "NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange", fields)
+    return _print_token(arguments, EXCHANGE, fields)
 
 
 def _wanted(arguments: argparse.Namespace) -> dict[str, object]:
@@ -159,7 +183,7 @@ def _introspect(arguments: argparse.Namespace) -> int:
     from entra_fast._native import ERROR_CODES
 
     fields = {"token": read_token(arguments.token)}
-    answer = _ask_sidecar(arguments, "NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect", fields)
+    answer = ask_sidecar(arguments, INTROSPECTION, fields)
     print_json(answer)
     if str(answer.get("error", "")).startswith(ERROR_CODES["keys_unavailable"]):
         return UNAVAILABLE
@@ -169,12 +193,23 @@ def _introspect(arguments: argparse.Namespace) -> int:
 def _health(arguments: argparse.Namespace) -> int:
     path = "/readyz" if arguments.ready else "/healthz"
     named = "--url" if arguments.url else "PROBE_BIND_ADDRESS"
-    response = Server("sidecar", named).probe((arguments.url or _probe_address()).rstrip("/") + path)
-    print(response.body[:_MAX_SHOWN_BYTES].decode("utf-8", "replace").strip())
+    response = Server("sidecar", named).probe((arguments.url or probe_address()).rstrip("/") + path)
+    body = response.body[:_MAX_SHOWN_BYTES].decode("utf-8", "replace").strip()
+    if arguments.json:
+        print_json({"healthy": response.status == 200, "status": response.status, "body": _parsed(body)})
+    else:
+        print("\n".join(printable(line) for line in body.splitlines()))
     return OK if response.status == 200 else REFUSED
 
 
-def _probe_address() -> str:
+def _parsed(body: str) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+
+
+def probe_address() -> str:
     """Where a sidecar with this environment has its probes: container and health check have the same."""
     from entra_fast._settings import catalogue
     from entra_fast._settings.reader import Reader
@@ -185,11 +220,9 @@ def _probe_address() -> str:
     return f"http://{address._replace(host=wildcards.get(address.host, address.host))}"
 
 
-def _print_token(
-    arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
-) -> int:
+def _print_token(arguments: argparse.Namespace, endpoint: Endpoint, fields: Mapping[str, object]) -> int:
     try:
-        answer = _ask_sidecar(arguments, variable, path, fields)
+        answer = ask_sidecar(arguments, endpoint, fields)
     except AnswerError as error:
         if arguments.json:
             print_json(error.answer)
@@ -204,13 +237,30 @@ def _print_token(
     return OK
 
 
-def _ask_sidecar(
-    arguments: argparse.Namespace, variable: str, path: str, fields: Mapping[str, object]
+def ask_sidecar(
+    arguments: argparse.Namespace, endpoint: Endpoint, fields: Mapping[str, object]
 ) -> dict[str, Any]:
-    """POST to the sidecar at --url, at the address in the variable that NAIS sets, or at the usual one."""
-    url = arguments.url or os.environ.get(variable) or f"{_SIDECAR}{path}"
-    named = "--url" if arguments.url else variable
-    return Server("sidecar", named).post(url, {"identity_provider": arguments.identity_provider, **fields})
+    """POST to the sidecar at --url, at the address in the variable that NAIS sets, or at the usual one.
+
+    Raises:
+        CommandError: no usable answer was received.
+        AnswerError: the answer is an error.
+    """
+    named = "--url" if arguments.url else endpoint.variable
+    return Server("sidecar", named).post(
+        endpoint.url(arguments.url), {"identity_provider": arguments.identity_provider, **fields}
+    )
+
+
+def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
+    """Which sidecar, and which of its identity providers."""
+    parser.add_argument("--url", help="URL of the endpoint (default: that of the variable, or the usual one)")
+    parser.add_argument(
+        "--identity-provider",
+        default="entra_id",
+        metavar="NAME",
+        help="identity provider (default: %(default)s; older name: azuread)",
+    )
 
 
 def add_commands(add: AddCommand) -> None:
@@ -264,11 +314,10 @@ examples:
 """,
     )
     health.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
+    health.add_argument("--json", action="store_true", help="one JSON object: healthy, status, body")
     health.add_argument("--url", help="URL of the probe listener (default: see above)")
     for parser in (token, exchange):
-        parser.add_argument(
-            "target", help="'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
-        )
+        parser.add_argument("target", help=TARGET_HELP)
     for parser in (exchange, introspect):
         parser.add_argument("token", nargs="?", help=TOKEN_HELP)
     for parser in (token, exchange):
@@ -281,11 +330,6 @@ examples:
         parser.add_argument(
             "--json", action="store_true", help="print the complete response of the sidecar, including errors"
         )
+    introspect.add_argument("--json", action="store_true", help="print errors as JSON, too")
     for parser in (token, exchange, introspect):
-        parser.add_argument("--url", help="URL of the endpoint (default: see above)")
-        parser.add_argument(
-            "--identity-provider",
-            default="entra_id",
-            metavar="NAME",
-            help="identity provider (default: %(default)s; older name: azuread)",
-        )
+        add_sidecar_options(parser)

@@ -2,7 +2,7 @@
 
 What belongs here: everything that reads standard input or formats text for a terminal. Text
 from a token or from another program is never printed raw: a control character could move the cursor, hide
-lines or set the window's title. No colour is used, so there is nothing for `NO_COLOR` to turn off.
+lines or set the window's title.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+from entra_fast._color import painted
 
 OK = 0
 REFUSED = 1
@@ -47,7 +49,7 @@ class CommandError(Exception):
 
 def fail(status: int, message: str) -> int:
     """Print an error. Returns the exit status."""
-    print(f"entra-fast: {printable(message)}", file=sys.stderr)
+    print(f"{painted('entra-fast:', 'bad', sys.stderr)} {printable(message)}", file=sys.stderr)
     return status
 
 

@@ -10,11 +10,13 @@ import argparse
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entra_fast._color import Style, painted
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
 
 _TIME_CLAIMS = frozenset({"exp", "nbf", "iat", "auth_time"})
 _TIME_CHECKS = frozenset({"expiry", "not before", "issued at"})
+_OUTCOMES: dict[bool | None, tuple[str, Style]] = {
+    True: ("ok     ", "good"),
+    False: ("FAILED ", "bad"),
+    None: ("skipped", "aside"),
+}
 _OPTIONS = {
     "issuer": "--issuer",
     "audience": "--audience",
@@ -77,7 +84,10 @@ def _validate(arguments: argparse.Namespace) -> int:
         print_json(result)
     elif checks is not None:
         _print_checks(checks)
-        print(printable("valid" if failure is None else f"not valid: {failure.message}"))
+        if failure is None:
+            print(painted("valid", "good", sys.stdout))
+        else:
+            print(f"{painted('not valid:', 'bad', sys.stdout)} {printable(failure.message)}")
     elif failure is None:
         print_json(claims)
     else:
@@ -171,12 +181,12 @@ def _print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     width = max((len(check["check"]) for check in checks), default=0)
     now = time.time()
     for check in checks:
-        outcome = {True: "ok     ", False: "FAILED ", None: "skipped"}[check["passed"]]
+        outcome, style = _OUTCOMES[check["passed"]]
         shown = check["message"] if check["passed"] is False else check.get("value")
         moment = check.get("actual") if check["passed"] is False else shown
         note = readable_time_text(moment, now) if check["check"] in _TIME_CHECKS else ""
-        line = f"{outcome}  {check['check']:<{width}}  {'' if shown is None else shown}{note}"
-        print(printable(line.rstrip()))
+        line = f"{check['check']:<{width}}  {'' if shown is None else shown}{note}"
+        print(f"{painted(outcome, style, sys.stdout)}  {printable(line.rstrip())}")
         if check["passed"] is False:
             for name in ("expected", "actual"):
                 if check.get(name) is not None:
@@ -191,11 +201,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"verified": False, "header": header, "claims": claims})
         return OK
-    print("NOT VERIFIED: anyone can write such a token. Neither the signature nor any claim was checked.")
+    mark = painted("NOT VERIFIED:", "warning", sys.stdout)
+    print(f"{mark} anyone can write such a token. Neither the signature nor any claim was checked.")
     print("To check it, run: entra-fast validate\n")
     now = time.time()
     for title, members in (("header", header), ("claims", claims)):
-        print(title)
+        print(painted(title, "heading", sys.stdout))
         width = max((len(printable(name)) for name in members), default=0)
         for name, value in members.items():
             note = readable_time(value, now) if title == "claims" and name in _TIME_CLAIMS else ""

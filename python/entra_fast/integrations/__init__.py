@@ -9,4 +9,6 @@ framework, and an import of one framework by the module of another.
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from entra_fast.integrations._metadata import ResourceMetadata
+
+__all__ = ["ResourceMetadata"]

@@ -12,17 +12,17 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from entra_fast import Claims, challenge
+from entra_fast import Claims, challenge, metrics
 from entra_fast._claims import ClaimsView, UnverifiedClaims
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Exclusions, Incoming, MalformedHeader, token_of
+from entra_fast.integrations._metadata import ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, malformed, no_token, refusal_for
 from entra_fast.require import Require
 
@@ -45,6 +45,7 @@ class Guard:
         exclude: paths that need no token: see `Exclusions`.
         optional: let requests without a token through, too, with None for claims.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: what to serve as metadata of the API, and to name in challenges (RFC 9728).
 
     Raises:
         TypeError: an option has the wrong type.
@@ -61,17 +62,32 @@ class Guard:
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
     ) -> None:
         if require is not None and not isinstance(require, Require):
             raise TypeError(f"require is a Require, not {type(require).__name__}")
         if not isinstance(optional, bool):
             raise TypeError(f"optional is True or False, not {type(optional).__name__}")
+        if resource_metadata is not None and not isinstance(resource_metadata, ResourceMetadata):
+            raise TypeError(
+                f"resource_metadata is a ResourceMetadata, not {type(resource_metadata).__name__}"
+            )
         self.framework = framework
         self.requirement = Require.any_token() if require is None else require
         self.exclusions = Exclusions(exclude)
         self.optional = optional
         self.realm = challenge.check_realm(realm)
         self.verified_only = True
+        self.metadata = resource_metadata
+        self.metadata_url = None if resource_metadata is None else resource_metadata.url
+
+    def metadata_for(self, incoming: Incoming) -> bytes | None:
+        """The metadata of the API in JSON, if the request is for them. They need no token."""
+        metadata = self.metadata
+        if metadata is None or incoming.path != metadata.path or incoming.method not in ("GET", "HEAD"):
+            return None
+        self._count("metadata")
+        return metadata.body
 
     def exempt(self, incoming: Incoming, more: Exclusions | None = None) -> bool:
         """Whether the request needs no token: an excluded path, or a CORS preflight request.
@@ -100,10 +116,10 @@ class Guard:
         try:
             token = token_of(incoming.authorization)
         except MalformedHeader as error:
-            raise self._refused(malformed(self.realm, str(error)), incoming.path) from None
+            raise self._refused(malformed(self.realm, str(error), self.metadata_url), incoming.path) from None
         if token is None:
             if not (self.optional if optional is None else optional):
-                raise self._refused(no_token(self.realm), incoming.path)
+                raise self._refused(no_token(self.realm, self.metadata_url), incoming.path)
             self._count("anonymous")
             return None
         if not token.isascii():  # servers decode such bytes in different ways
@@ -121,7 +137,7 @@ class Guard:
             Refusal: the requirement is not met.
         """
         if claims is None:
-            raise self._refused(no_token(self.realm), path)
+            raise self._refused(no_token(self.realm, self.metadata_url), path)
         try:
             requirement.check(claims)
         except EntraFastError as error:
@@ -136,7 +152,8 @@ class Guard:
     ) -> Refusal:
         """The refusal for an error, logged and counted."""
         reason = error.message if isinstance(error, KeysUnavailable) else None
-        return self._refused(refusal_for(error, self.realm, requirement, claims), path, claims, reason)
+        refusal = refusal_for(error, self.realm, requirement, claims, metadata=self.metadata_url)
+        return self._refused(refusal, path, claims, reason)
 
     def admitted(self, claims: object, requirement: Require | None, path: str) -> Claims:
         """The claims of a verified token, if they meet the requirement.
@@ -186,9 +203,7 @@ class Guard:
         return refusal
 
     def _count(self, outcome: str) -> None:
-        decisions = _decisions()
-        if decisions is not None:
-            decisions.labels(self.framework, outcome).inc()
+        metrics.count(metrics.BEARER_DECISIONS, self.framework, outcome)
 
 
 class SyncGuard(Guard):
@@ -293,7 +308,7 @@ class AsyncGuard(Guard):
         return self.admitted(claims, requirement, incoming.path)
 
 
-# --- log lines and metrics ---
+# --- log lines ---
 
 
 class _Lines:
@@ -323,21 +338,3 @@ class _Lines:
 
 
 _lines = _Lines()
-_counter: Any = None
-_counter_lock = threading.Lock()
-
-
-def _decisions() -> Any:
-    """The counter of decisions; None in an application that has not loaded prometheus-client itself."""
-    global _counter  # noqa: PLW0603 - one counter for each process
-    if _counter is None and "prometheus_client" in sys.modules:
-        from prometheus_client import Counter  # noqa: PLC0415 - loaded by the application, or not needed
-
-        with _counter_lock:
-            if _counter is None:
-                _counter = Counter(
-                    "entra_fast_bearer_decisions",
-                    "Decisions about requests with or without a bearer token, by framework and outcome.",
-                    ("framework", "outcome"),
-                )
-    return _counter

@@ -82,15 +82,22 @@ def prefers_html(accept: str) -> bool:
     return quality["text/html"] > quality["application/json"]
 
 
-def no_token(realm: str) -> Refusal:
-    """No token came: a challenge without an error (RFC 6750, section 3.1)."""
+def no_token(realm: str, metadata: str | None = None) -> Refusal:
+    """No token came: a challenge without an error (RFC 6750, section 3.1).
+
+    Args:
+        metadata: URL of the metadata of the resource (RFC 9728), in this and in the other refusals.
+    """
     description = "this needs an access token: send it as 'Authorization: Bearer <token>'"
-    return Refusal(401, "no_token", "no_token", description, challenge.bearer(realm=realm))
+    value = challenge.bearer(realm=realm, resource_metadata=metadata)
+    return Refusal(401, "no_token", "no_token", description, value)
 
 
-def malformed(realm: str, reason: str) -> Refusal:
+def malformed(realm: str, reason: str, metadata: str | None = None) -> Refusal:
     """The header cannot be read."""
-    value = challenge.bearer(realm=realm, error="invalid_request", description=reason)
+    value = challenge.bearer(
+        realm=realm, error="invalid_request", description=reason, resource_metadata=metadata
+    )
     return Refusal(400, "invalid_request", "invalid_request", reason, value)
 
 
@@ -100,6 +107,7 @@ def refusal_for(
     requirement: Require | None = None,
     claims: Mapping[str, Any] | None = None,
     authorization_uri: str | None = None,
+    metadata: str | None = None,
 ) -> Refusal:
     """The refusal for an error of validation or of a requirement.
 
@@ -109,6 +117,7 @@ def refusal_for(
         requirement: what was required, if the error is a `Forbidden`.
         claims: those of the token, if it was verified.
         authorization_uri: where the user signs in; by default that of Entra ID for the token's issuer.
+        metadata: as for `no_token`.
     """
     if isinstance(error, KeysUnavailable):
         # The reason names hosts of the outside and of our network: it is for our log.
@@ -116,7 +125,10 @@ def refusal_for(
         return Refusal(503, "keys_unavailable", "temporarily_unavailable", description, None)
     if isinstance(error, StepUpRequired):
         value = challenge.for_step_up(
-            error, realm=realm, authorization_uri=authorization_uri or _authorization_uri(claims)
+            error,
+            realm=realm,
+            authorization_uri=authorization_uri or _authorization_uri(claims),
+            resource_metadata=metadata,
         )
         name = "insufficient_claims" if error.auth_contexts else "insufficient_user_authentication"
         return Refusal(401, "step_up", name, error.message, value)
@@ -126,9 +138,12 @@ def refusal_for(
             error="insufficient_scope",
             description=error.message,
             scope=() if requirement is None else _sufficient_scopes(requirement, claims),
+            resource_metadata=metadata,
         )
         return Refusal(403, error.code, "insufficient_scope", error.message, value)
-    value = challenge.bearer(realm=realm, error="invalid_token", description=error.message)
+    value = challenge.bearer(
+        realm=realm, error="invalid_token", description=error.message, resource_metadata=metadata
+    )
     return Refusal(401, error.code, "invalid_token", challenge.described(error.message), value)
 
 

@@ -29,6 +29,7 @@ from entra_fast import Claims
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Incoming, is_preflight
 from entra_fast.integrations._guard import AsyncGuard
+from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require
@@ -52,6 +53,7 @@ class EntraID:
         optional: let requests without a token through, too, with None for claims. A bad token is still
             refused.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: metadata of the API to serve without a token, and to name in challenges (RFC 9728).
 
     Attributes:
         CLAIMS: the key of the claims in a request: `request[entra.CLAIMS]`.
@@ -69,9 +71,16 @@ class EntraID:
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
     ) -> None:
         self._guard = AsyncGuard(
-            "aiohttp", validator, require=require, exclude=exclude, optional=optional, realm=realm
+            "aiohttp",
+            validator,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
+            resource_metadata=resource_metadata,
         )
         # Another object may have another validator: its claims are not ours. A new key cannot be made outside
         # of a # module's top level, but copied.
@@ -140,9 +149,12 @@ class EntraID:
         async def bearer(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
+            incoming = _incoming(request)
+            if (metadata := self._guard.metadata_for(incoming)) is not None:
+                return web.Response(body=metadata, content_type="application/json", headers=HEADERS)
             if self.CLAIMS not in request:  # else the application around this one has checked
                 try:
-                    request[self.CLAIMS] = await self._guard.admit(_incoming(request))
+                    request[self.CLAIMS] = await self._guard.admit(incoming)
                 except Refusal as refusal:
                     return _response(refusal)
             return await handler(request)

@@ -11,7 +11,7 @@ has no lifespan.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from entra_fast.errors import ConfigurationError
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Exclusions, Incoming, is_preflight
 from entra_fast.integrations._guard import AsyncGuard
+from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Require
@@ -49,6 +50,7 @@ class EntraID:
         optional: let requests without a token through, too, with None for claims. A bad token is still
             refused.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: metadata of the API to serve without a token, and to name in challenges (RFC 9728).
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -65,9 +67,16 @@ class EntraID:
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
     ) -> None:
         self._guard = AsyncGuard(
-            self._framework, validator, require=require, exclude=exclude, optional=optional, realm=realm
+            self._framework,
+            validator,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
+            resource_metadata=resource_metadata,
         )
         # Another object may have another validator: its claims are not ours.
         self._scope_key = f"entra_fast.claims.{id(self)}"
@@ -145,6 +154,9 @@ class _Middleware:
             await self._app(scope, receive, send)
             return
         incoming = incoming_of(scope)
+        if kind == "http" and (metadata := self._guard.metadata_for(incoming)) is not None:
+            await _respond(200, HEADERS, metadata, scope, send)
+            return
         try:
             exempt = self._guard.exempt(incoming, self._exclusions)
             scope[self._entra._scope_key] = None if exempt else await self._guard.authenticate(incoming)
@@ -205,11 +217,6 @@ async def respond(refusal: Refusal, body: bytes, scope: Scope, receive: Receive,
     Args:
         body: the JSON body.
     """
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *((name.lower().encode(), value.encode()) for name, value in refusal.headers.items()),
-    ]
     prefix = "http.response"
     if scope["type"] == "websocket":
         await receive()  # websocket.connect
@@ -217,5 +224,21 @@ async def respond(refusal: Refusal, body: bytes, scope: Scope, receive: Receive,
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
         prefix = _WEBSOCKET_DENIAL
-    await send({"type": f"{prefix}.start", "status": refusal.status, "headers": headers})
+    await _respond(refusal.status, refusal.headers, body, scope, send, prefix)
+
+
+async def _respond(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    scope: Scope,
+    send: Send,
+    prefix: str = "http.response",
+) -> None:
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+    ]
+    await send({"type": f"{prefix}.start", "status": status, "headers": fields})
     await send({"type": f"{prefix}.body", "body": b"" if scope.get("method") == "HEAD" else body})

@@ -11,11 +11,11 @@
 
 What belongs here: settings, the middleware, and views with requirements of their own. Views that `require` or
 `RequireMixin` protect need no CSRF token, because no other site can make a browser send theirs, and no login
-in a
-session: `LoginRequiredMiddleware` leaves them alone.
+in a session: `LoginRequiredMiddleware` leaves them alone.
 
 `ENTRA_ID` can have `validator` (a `Validator` or a `SidecarClient`, a function that makes one, or its
-dotted path), `require`, `exclude`, `optional` and `realm`: see `entra_fast.integrations.flask.EntraID`.
+dotted path), `require`, `exclude`, `optional`, `realm` and `resource_metadata`: see
+`entra_fast.integrations.flask.EntraID`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ with _extras.importing("django", "entra_fast.integrations.django"):
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
     from django.core.signals import setting_changed
-    from django.http import HttpRequest, HttpResponse, JsonResponse
+    from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
     from django.http.response import HttpResponseBase
     from django.utils.html import escape
     from django.utils.module_loading import import_string
@@ -43,12 +43,13 @@ with _extras.importing("django", "entra_fast.integrations.django"):
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight
 from entra_fast.integrations._guard import SyncGuard
+from entra_fast.integrations._metadata import HEADERS
 from entra_fast.integrations._refusal import Refusal, prefers_html
 from entra_fast.require import Require
 
-__all__ = ["EntraIDMiddleware", "RequireMixin", "Verified", "claims", "require", "use"]
+__all__ = ["EntraIDMiddleware", "RequireMixin", "Verified", "claims", "require", "resource_metadata", "use"]
 
-_OPTIONS = ("validator", "require", "exclude", "optional", "realm")
+_OPTIONS = ("validator", "require", "exclude", "optional", "realm", "resource_metadata")
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
@@ -91,6 +92,8 @@ class EntraIDMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._respond(request)
+        if (metadata := _metadata_for(request)) is not None:
+            return metadata
         try:
             admit(request)
         except Refusal as refusal:
@@ -99,6 +102,8 @@ class EntraIDMiddleware:
         return answer
 
     async def _respond(self, request: HttpRequest) -> HttpResponseBase:
+        if (metadata := _metadata_for(request)) is not None:
+            return metadata
         try:
             await asyncio.to_thread(admit, request)
         except Refusal as refusal:
@@ -187,6 +192,29 @@ class RequireMixin:
         view = super().as_view(**initkwargs)  # type: ignore[misc]
         guarded: Any = require(cls.requirement)(view)
         return guarded
+
+
+def resource_metadata(request: HttpRequest) -> HttpResponse:
+    """A view of the metadata of the API (RFC 9728), where the middleware does not run: for the path
+    `.well-known/oauth-protected-resource`, followed by the path of the resource if it has one.
+
+    Args:
+        request: Django's request.
+
+    Raises:
+        Http404: `ENTRA_ID` has no `resource_metadata`, or another path.
+    """
+    found = _metadata_for(request)
+    if found is None:
+        raise Http404
+    return found
+
+
+def _metadata_for(request: HttpRequest) -> HttpResponse | None:
+    metadata = guard().metadata_for(incoming_of(request))
+    if metadata is None:
+        return None
+    return HttpResponse(metadata, content_type="application/json", headers=HEADERS)
 
 
 def use(validator: Any) -> AbstractContextManager[None]:

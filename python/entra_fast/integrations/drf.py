@@ -100,7 +100,8 @@ class EntraIDAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         """The challenge for a request without a token."""
-        return no_token(django.guard().realm).challenge or ""
+        guard = django.guard()
+        return no_token(guard.realm, guard.metadata_url).challenge or ""
 
 
 def claims(request: Request) -> Claims | None:

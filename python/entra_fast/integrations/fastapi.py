@@ -33,7 +33,9 @@ with _extras.importing("fastapi", "entra_fast.integrations.fastapi"):
         OAuthFlows,
     )
     from fastapi.security.base import SecurityBase
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 import orjson
 
@@ -43,6 +45,7 @@ from entra_fast._provider.blocking_http_client import ThreadedHttpClient
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
+from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, full_scope
 from entra_fast.integrations._validators import AsyncTokenValidator
 from entra_fast.require import Alternative, Require
@@ -55,6 +58,7 @@ BearerToken = NewType("BearerToken", str)
 USER_SCHEME: Final = "EntraID"
 APP_SCHEME: Final = "EntraIDApplication"
 
+_METADATA_ROUTE: Final = "entra_fast_resource_metadata"
 _WELL_KNOWN: Final = "/v2.0/.well-known/openid-configuration"
 _RESPONSES: Final = {
     400: "The Authorization header cannot be read.",
@@ -75,6 +79,7 @@ class EntraID(asgi.EntraID):
         exclude: paths that need no token, for the middleware.
         optional: let requests without a token through the middleware, with None for claims.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: metadata of the API to serve without a token, and to name in challenges (RFC 9728).
         client_id: the application's client id, for the names of its scopes and for *Authorize*; by default
             `AZURE_APP_CLIENT_ID`.
         discovery_url: URL of the provider's discovery document, which says where users sign in; by default
@@ -96,10 +101,18 @@ class EntraID(asgi.EntraID):
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
         client_id: str | None = None,
         discovery_url: str | None = None,
     ) -> None:
-        super().__init__(validator, require=require, exclude=exclude, optional=optional, realm=realm)
+        super().__init__(
+            validator,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
+            resource_metadata=resource_metadata,
+        )
         self._scopes = dict(scopes or {})
         for scope in self._scopes:
             Require(scope=scope)  # the same rules
@@ -124,9 +137,8 @@ class EntraID(asgi.EntraID):
         """
         if require is not None and not isinstance(require, Require):
             raise TypeError(f"a dependency takes a Require, not {type(require).__name__}")
-        return params.Depends(
-            _Guarded(self, self._guard.requirement if require is None else require, optional)
-        )
+        guarded = _Guarded(self, self._guard.requirement if require is None else require, optional)
+        return params.Security(guarded, scopes=guarded.scopes)
 
     @property
     def token(self) -> Any:
@@ -134,14 +146,14 @@ class EntraID(asgi.EntraID):
         guarded = _Guarded(self, self._guard.requirement, optional=False)
 
         async def token(
-            connection: HTTPConnection, _: Annotated[Claims, params.Depends(guarded)]
+            connection: HTTPConnection, _: Annotated[Claims, params.Security(guarded, scopes=guarded.scopes)]
         ) -> BearerToken:
             return BearerToken(token_of(connection.headers.getlist("authorization")) or "")
 
         # FastAPI reads annotations; as strings it could not resolve the names of this function.
         token.__annotations__ = {
             "connection": HTTPConnection,
-            "_": Annotated[Any, params.Depends(guarded)],
+            "_": Annotated[Any, params.Security(guarded, scopes=guarded.scopes)],
             "return": str,
         }
         return params.Depends(token)
@@ -162,14 +174,16 @@ class EntraID(asgi.EntraID):
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Fetch keys while the application runs, and describe requirements in its OpenAPI document: for
-        `lifespan`.
+        """Fetch keys while the application runs, describe requirements in its OpenAPI document, and serve
+        its metadata: for `lifespan`.
 
         Args:
             app: the application. FastAPI passes it.
         """
         if isinstance(app, FastAPI) and not isinstance(app.openapi, functools.partial):
             app.openapi = functools.partial(_documented, app, app.openapi)  # type: ignore[method-assign]
+        if isinstance(app, FastAPI):
+            self._serve_metadata(app)
         async with super().lifespan(app):
             discovery = asyncio.ensure_future(self._sign_in.discover())
             try:
@@ -215,6 +229,19 @@ class EntraID(asgi.EntraID):
         scope[self._scope_key] = claims
         return claims
 
+    def _serve_metadata(self, app: FastAPI) -> None:
+        """A route for the metadata: dependencies cover no path of their own."""
+        metadata = self._guard.metadata
+        if metadata is None or any(getattr(route, "name", "") == _METADATA_ROUTE for route in app.routes):
+            return
+
+        async def serve(request: Request) -> Response:
+            body = self._guard.metadata_for(asgi.incoming_of(request.scope))
+            return Response(body, headers=HEADERS, media_type="application/json")
+
+        # In front: a route of the application may match any path.
+        app.router.routes.insert(0, Route(metadata.path, serve, name=_METADATA_ROUTE))
+
     def _default_scope(self) -> list[str]:
         """What applications ask for on their own behalf: all that they were granted."""
         return [] if self._client_id is None else [full_scope(".default", self._client_id)]
@@ -254,30 +281,47 @@ class _Scheme(SecurityBase):
         """Nothing: see the class."""
 
 
-class _Guarded:
-    """The dependency of an operation. Its parameters are made here, so that OpenAPI shows the schemes that
-    suffice."""
+class _Guarded(SecurityBase):
+    """The dependency of an operation, and for OpenAPI the first scheme that suffices. A second one is a
+    dependency of it: FastAPI solves each at every request, which takes longer than verifying the token.
+
+    Attributes:
+        scheme_name: name of the scheme.
+        scopes: what it is asked for.
+    """
 
     def __init__(self, entra: EntraID, requirement: Require, optional: bool) -> None:
         self.entra = entra
         self.requirement = requirement
         self.optional = optional
-        alternatives = requirement.alternatives
+        schemes = _sufficient_schemes(entra, requirement)
+        self._scheme, self.scopes = schemes[0]
+        self.scheme_name = self._scheme.scheme_name
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter("connection", keyword, annotation=HTTPConnection)]
-        if users := [one for one in alternatives if _is_for_users(one)]:
-            scopes = dict.fromkeys(
-                full_scope(scope, entra._client_id) for one in users for scope in one.scopes
-            )
-            scheme: Any = Annotated[None, Security(entra._user_scheme, scopes=list(scopes))]
-            parameters.append(inspect.Parameter("users", keyword, annotation=scheme))
-        if any(_is_for_applications(one) for one in alternatives):
-            scheme = Annotated[None, Security(entra._app_scheme, scopes=entra._default_scope())]
-            parameters.append(inspect.Parameter("applications", keyword, annotation=scheme))
+        for scheme, scopes in schemes[1:]:
+            annotation: Any = Annotated[None, Security(scheme, scopes=scopes)]
+            parameters.append(inspect.Parameter("other", keyword, annotation=annotation))
         self.__signature__ = inspect.Signature(parameters)
+
+    @property
+    def model(self) -> OAuth2:  # type: ignore[override]
+        """That of the scheme."""
+        return self._scheme.model
 
     async def __call__(self, connection: HTTPConnection, **_: None) -> Claims | None:
         return await self.entra._admit(connection, self.requirement, self.optional)
+
+
+def _sufficient_schemes(entra: EntraID, requirement: Require) -> list[tuple[_Scheme, list[str]]]:
+    """The schemes whose tokens can meet a requirement, with the scopes to ask for: that of users first."""
+    found = []
+    if users := [one for one in requirement.alternatives if _is_for_users(one)]:
+        scopes = dict.fromkeys(full_scope(scope, entra._client_id) for one in users for scope in one.scopes)
+        found.append((entra._user_scheme, list(scopes)))
+    if any(_is_for_applications(one) for one in requirement.alternatives):
+        found.append((entra._app_scheme, entra._default_scope()))
+    return found
 
 
 def _is_for_users(alternative: Alternative) -> bool:

@@ -28,6 +28,7 @@ with _extras.importing("flask", "entra_fast.integrations.flask"):
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight
 from entra_fast.integrations._guard import SyncGuard
+from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, prefers_html
 from entra_fast.integrations._validators import TokenValidator
 from entra_fast.require import Require
@@ -53,6 +54,7 @@ class EntraID:
         optional: let requests without a token through, too, with None for claims. A bad token is still
             refused.
         realm: name of what is protected, for `WWW-Authenticate`.
+        resource_metadata: metadata of the API to serve without a token, and to name in challenges (RFC 9728).
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -69,9 +71,16 @@ class EntraID:
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
+        resource_metadata: ResourceMetadata | None = None,
     ) -> None:
         self._guard = SyncGuard(
-            "flask", validator, require=require, exclude=exclude, optional=optional, realm=realm
+            "flask",
+            validator,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
+            resource_metadata=resource_metadata,
         )
         self._key = f"entra_fast_claims_{id(self)}"
         if app is not None:
@@ -88,6 +97,7 @@ class EntraID:
         """
         _ = self._guard.validator  # a missing setting is found now
         app.extensions["entra_fast"] = self
+        app.before_request(self._describe)
         app.before_request(self._admit)
         app.after_request(_keep_headers)
 
@@ -151,6 +161,13 @@ class EntraID:
             validator: any object with `validate`, which may return or await claims of any kind.
         """
         return self._guard.use(validator)
+
+    def _describe(self) -> Response | None:
+        """A hook: the metadata, if the request is for them."""
+        metadata = self._guard.metadata_for(_incoming())
+        if metadata is None:
+            return None
+        return Response(metadata, headers=HEADERS, mimetype="application/json")
 
     def _admit(self, requirement: Require | None = None) -> None:
         """A hook: raises for a request that is refused."""

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object per line on standard error.
+"""Log lines on standard error: one JSON object per line, or a line for people.
 
 What belongs here: the format, and how often a line may repeat. What must never be here: the text of
 exceptions. An exception may quote what it failed on (a header, a body, a key), so only its type and the lines
@@ -13,11 +13,11 @@ import logging
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
-from entra_fast import _clock, _native
+from entra_fast import _clock, _color, _native
 
 logger = logging.getLogger("entra_fast")
 
@@ -44,6 +44,17 @@ class Silence:
         self.until = now + self.length
 
 
+class Trace:
+    """The trace that a line belongs to. Tracing sets `fields` when it begins.
+
+    Attributes:
+        fields: gives `trace_id`, `span_id` and `trace_flags` of the current span, in lower-case hexadecimal
+            as OpenTelemetry's logs in JSON have them; nothing outside a span.
+    """
+
+    fields: Callable[[], Mapping[str, str]] = staticmethod(dict)
+
+
 class JsonLines(logging.Formatter):
     """A record as one line. Fields given as `extra={"fields": {...}}` become members.
 
@@ -56,6 +67,10 @@ class JsonLines(logging.Formatter):
         self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
+        line = self._members(record)
+        return orjson.dumps(line, default=lambda value: type(value).__name__).decode("utf-8")
+
+    def _members(self, record: logging.LogRecord) -> dict[str, object]:
         line: dict[str, object] = {
             "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(
                 timespec="milliseconds"
@@ -67,6 +82,7 @@ class JsonLines(logging.Formatter):
         }
         if self._worker is not None:
             line["worker"] = self._worker
+        line.update(Trace.fields())
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
             line.update(fields)
@@ -76,7 +92,39 @@ class JsonLines(logging.Formatter):
                 f"{frame.filename}:{frame.lineno} in {frame.name}"
                 for frame in traceback.extract_tb(record.exc_info[2])[-20:]
             ]
-        return orjson.dumps(line, default=lambda value: type(value).__name__).decode("utf-8")
+        return line
+
+
+class TextLines(JsonLines):
+    """The same members for people: time, level and message, then `name=value` for the others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = self._members(record)
+        level = str(line.pop("level"))
+        time = _color.painted(str(line.pop("time"))[11:23], "aside", sys.stderr)
+        mark = _color.painted(f"{level.upper():<8}", _STYLES.get(level, "aside"), sys.stderr)
+        if line.pop("logger") == logger.name:
+            message = line.pop("message")
+        else:
+            message = f"{record.name}: {line.pop('message')}"
+        fields = "".join(f" {name}={_shown(value)}" for name, value in line.items())
+        return f"{time} {mark} {_printable(str(message))}{_color.painted(fields, 'aside', sys.stderr)}"
+
+
+_STYLES: dict[str, _color.Style] = {"info": "good", "warning": "warning", "error": "bad", "critical": "bad"}
+
+
+def _shown(value: object) -> str:
+    """A value as in JSON, but a single word without quotes."""
+    if isinstance(value, str) and value.isprintable() and value and not set(value) & set(' "='):
+        return value
+    text = orjson.dumps(value, default=lambda value: type(value).__name__).decode("utf-8")
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    # A terminal would interpret control characters.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -154,10 +202,17 @@ class AccessLog:
         self.start()
 
 
-def configure(level: str, *, worker: int | None = None) -> None:
-    """Send the log lines of this package and of the libraries below it to standard error."""
+def configure(level: str, form: str = "auto", *, worker: int | None = None) -> None:
+    """Send the log lines of this package and of the libraries below it to standard error.
+
+    Args:
+        level: the lowest that is logged.
+        form: `json`, `text`, or `auto`: text for a terminal.
+        worker: the number of this process, where several serve as one.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(worker))
+    is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextLines(worker) if is_text else JsonLines(worker))
     if level != "debug":
         handler.addFilter(Repeats())
     root = logging.getLogger()

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from entra_fast import _extras
-from entra_fast.sidecar.logs import logger
+from entra_fast.sidecar.logs import Trace, logger
 
 if TYPE_CHECKING:
     import aiohttp
@@ -61,8 +61,23 @@ def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
             package = _extras.absent("otel") or "opentelemetry-sdk"
             logger.warning("no traces: %s", _extras.sentence("otel", package, "OpenTelemetry"))
         return None
+    Trace.fields = staticmethod(_trace_fields)
     provider = trace.get_tracer_provider()
     return Tracing(provider.get_tracer("entra_fast"), getattr(provider, "force_flush", None))
+
+
+def _trace_fields() -> Mapping[str, str]:
+    """What connects a log line with the current span."""
+    from opentelemetry import trace  # noqa: PLC0415
+
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+        "trace_flags": f"{context.trace_flags:02x}",
+    }
 
 
 def _exporting_provider(environ: Mapping[str, str]) -> Any:

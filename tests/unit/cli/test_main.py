@@ -27,6 +27,8 @@ COMMANDS = (
     "introspect",
     "explain",
     "env",
+    "bench",
+    "completion",
 )
 
 

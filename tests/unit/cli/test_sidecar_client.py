@@ -61,6 +61,18 @@ def test_the_environment_says_where_the_sidecar_is(
     assert peer.seen[2][1]["token"] == "it"
 
 
+def test_health_as_json_has_the_answer_parsed(peer: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` for scripts: healthy or not, the status, and the body as JSON where it is some."""
+    for status, body, parsed, exit_status in (
+        (200, b"ok", "ok", 0),
+        (503, b'{"ready":false}', {"ready": False}, 1),
+    ):
+        peer.status, peer.body = status, body
+        assert main(["health", "--json", "--url", address(peer, "")]) == exit_status
+        shown = json.loads(capsys.readouterr().out)
+        assert shown == {"healthy": exit_status == 0, "status": status, "body": parsed}
+
+
 def test_introspect_ends_with_1_for_an_inactive_token_and_with_3_without_keys(
     peer: Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:

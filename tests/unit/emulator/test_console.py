@@ -173,8 +173,14 @@ async def test_minting_by_the_api(entra: Caller) -> None:
         "POST", "/admin/api/tokens", json={"consumer": A, "target": B, "user": "ada"}
     )
     assert unverified_claims(answer.json["access_token"])["scp"] == "defaultaccess custom.scope"
+    text = {"Accept": "text/plain"}
+    bare = await entra.request(
+        "POST", "/admin/api/tokens", json={"consumer": A, "target": B, "user": "ada"}, headers=text
+    )
+    assert unverified_claims(bare.text)["scp"] == "defaultaccess custom.scope"
+    assert bare.headers["Cache-Control"] == "no-store"
     refused = await entra.request(
-        "POST", "/admin/api/tokens", json={"consumer": A, "target": B, "user": "ola"}
+        "POST", "/admin/api/tokens", json={"consumer": A, "target": B, "user": "ola"}, headers=text
     )
     assert (refused.status, refused.json["access_token"], refused.json["error"]["code"]) == (403, None, 50105)
 

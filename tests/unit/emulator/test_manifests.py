@@ -406,9 +406,13 @@ def test_an_unknown_application_without_a_similar_name_says_what_names_look_like
         local_entra([manifest("app")]).registry.find("x")
 
 
-def test_the_examples_load_without_notices() -> None:
+@pytest.mark.parametrize(
+    ("manifests", "directory"),
+    [("manifests", "directory.yaml"), ("services/nais", "services/directory.yaml")],
+)
+def test_the_examples_load_without_notices(manifests: str, directory: str) -> None:
     """The examples for newcomers have no mistakes."""
-    local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml")
+    local = LocalEntraId.from_files([EXAMPLES / manifests], EXAMPLES / directory)
     assert local.notices == ()
     assert len(local.registry.default_tenant.applications) == 5
 

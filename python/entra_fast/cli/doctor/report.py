@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from entra_fast._color import Style, painted
 from entra_fast.cli.doctor.results import Result
 from entra_fast.cli.terminal import print_json, printable
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL", "skip": "skip"}
+_STYLES: dict[str, Style] = {"ok": "good", "warn": "warning", "fail": "bad", "skip": "aside"}
 _WIDTH = len("introspection")
 
 
@@ -42,7 +44,8 @@ class Text:
     def ended(self, result: Result) -> None:
         """A check has ended."""
         self._progress.ended()
-        print(printable(f"{_MARKS[result.status]}  {result.id:<{_WIDTH}}  {result.found}"))
+        mark = painted(_MARKS[result.status], _STYLES[result.status], sys.stdout)
+        print(f"{mark}  {printable(f'{result.id:<{_WIDTH}}  {result.found}')}")
         if result.status in ("warn", "fail"):
             for title, text in (
                 ("expected", result.expected),

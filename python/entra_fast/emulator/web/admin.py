@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from entra_fast._web.negotiation import preferred
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import Section, findings
 from entra_fast.emulator.protocol.faults import Fault
@@ -22,6 +23,8 @@ from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
 
 ROOT: Final = "/admin/api"
+
+_TEXT: Final = "text/plain"
 
 
 class FaultRequest(Section):
@@ -138,6 +141,8 @@ async def _explain(request: web.Request) -> web.Response:
 async def _mint(request: web.Request) -> web.Response:
     wanted = await _body(request, TokenRequest)
     explanation, token = request.app[LOCAL].mint(wanted.consumer, wanted.target, wanted.user)
+    if token is not None and preferred(request.headers.get("Accept"), ("application/json", _TEXT)) == _TEXT:
+        return web.Response(text=token, headers={"Cache-Control": "no-store"})
     answer = explanation.document()
     return json_response(answer | {"access_token": token}, 200 if token is not None else 403)
 

@@ -32,7 +32,7 @@ def run(settings: Settings) -> int:
     Raises:
         ConfigurationError: the sidecar cannot listen on an address.
     """
-    configure(settings.server.log_level)
+    configure(settings.server.log_level, settings.server.log_format)
     if settings.unknown:
         logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
     _log_memory(settings.caches)

@@ -108,7 +108,7 @@ class Worker:
 
     def _start(self, fields: Fields) -> None:
         settings = settings_from(fields)
-        configure(settings.server.log_level, worker=self._number)
+        configure(settings.server.log_level, settings.server.log_format, worker=self._number)
         metrics, cache, clocks = Metrics(), new_token_cache(settings.caches), Clocks()
         self._provider = ProviderChannel(self._channel, settings, cache=cache, metrics=metrics, clocks=clocks)
         self._service = Service(

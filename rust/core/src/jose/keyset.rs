@@ -335,6 +335,7 @@ mod tests {
 
     const ANOTHER: &str = include_str!("../../tests/keys/rfc7520_3_4.json");
 
+    #[allow(clippy::needless_pass_by_value, reason = "so that the members stand in the call")]
     fn another(members: Value) -> Value {
         let jwk: Value = serde_json::from_str(ANOTHER).unwrap();
         let mut entry = json!({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]});
