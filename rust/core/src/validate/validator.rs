@@ -164,7 +164,7 @@ impl Validator {
         now: f64,
         cores: usize,
     ) -> Vec<Result<Arc<Verified>, Error>> {
-        let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
+        let threads = threads_for(tokens.len(), cores);
         let next = AtomicUsize::new(0);
         // Threads take small runs of tokens from a shared counter, so that a slow core delays no other.
         let work = || {
@@ -193,6 +193,11 @@ impl Validator {
         runs.sort_unstable_by_key(|(start, _)| *start);
         runs.into_iter().flat_map(|(_, results)| results).collect()
     }
+}
+
+/// How many threads validate so many tokens, the caller's included.
+fn threads_for(tokens: usize, cores: usize) -> usize {
+    cores.min(tokens / WORTH_A_THREAD).max(1)
 }
 
 #[cfg(test)]
@@ -391,6 +396,13 @@ mod tests {
         let validator = validator(Signatures::AwsLc);
         assert!(validator.unverified_could_pass(forged(1).as_bytes(), NOW));
         assert!(!validator.unverified_could_pass(forged(1).as_bytes(), NOW + 120.0));
+    }
+
+    #[test]
+    fn a_thread_is_worth_eight_tokens_and_a_core() {
+        for (tokens, cores, threads) in [(0, 4, 1), (15, 4, 1), (16, 4, 2), (25, 4, 3), (1000, 4, 4), (1000, 0, 1)] {
+            assert_eq!(threads_for(tokens, cores), threads, "{tokens} tokens on {cores} cores");
+        }
     }
 
     #[test]
