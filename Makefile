@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust public-surface test-interpreters test-environments test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist release-check test-library rust-version check-deploy
+.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -29,9 +29,18 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 	@echo '==> Rust tests'
 	@cargo test --locked --package entra-core
 
+# Suites with targets of their own: each takes minutes.
+APART = --ignore tests/browser --ignore tests/clients
+
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(APART) $(ARGS)
+
+test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tutorial in a real browser (Debian: chromium)
+	@$(BIN)/pytest tests/browser $(ARGS)
+
+clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
+	@$(BIN)/pytest tests/clients $(ARGS)
 
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
 coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
@@ -51,6 +60,11 @@ test-interpreters: $(STAMPS)/run ## Run the library's tests on every CPython fro
 
 test-environments: $(STAMPS)/build ## Install the wheel into clean environments (no aiohttp, 3.9 to 3.14, other uvloops), and check it there
 	@tests/environments.sh $(abspath $(BIN))/maturin $(abspath $(BIN))/python
+
+test-deploy: build $(STAMPS)/tools ## Build the wheel, install it from nothing, and run it as containers do (root, for most of it)
+	@rm -rf target/test-deploy
+	@$(BIN)/maturin build --quiet --release --locked --interpreter $(abspath $(BIN))/python --out target/test-deploy
+	@ENTRA_FAST_WHEEL="$$(echo target/test-deploy/*.whl)" $(BIN)/pytest tests/deploy $(ARGS)
 
 test-apache: build $(STAMPS)/tools ## Run the library in mod_wsgi behind a real Apache (skipped, with the reason, where there is none)
 	@$(BIN)/pytest tests/apache
@@ -76,8 +90,8 @@ check-python: build $(STAMPS)/tools
 	$(BIN)/python -m mypy.stubtest entra_fast._native
 	@STRICT='$(STRICT)' examples/pyright.sh $(BIN)
 
-check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests and alerts (STRICT=1 to fail on what cannot be checked)
-	@STRICT='$(STRICT)' deploy/check.sh $(VENV)/deploy/bin
+check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests, charts and alerts (STRICT=1 to fail on what cannot be checked, HELM=build to build helm)
+	@STRICT='$(STRICT)' HELM='$(HELM)' deploy/check.sh $(VENV)/deploy/bin
 
 bench: bench-micro bench-load ## Run all benchmarks
 
@@ -105,6 +119,9 @@ soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check 
 
 bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
 	@$(BIN)/python -m benches.memory $(ARGS)
+
+bench-emulator: build $(STAMPS)/tools ## Time the start of the local Entra ID with 1,000 applications, and its pages
+	@$(BIN)/python -m benches.emulator $(ARGS)
 
 bench-pictures: $(STAMPS)/tools ## Draw benches/results/*.json again, without measuring
 	@$(BIN)/python -m benches.pictures
@@ -134,6 +151,11 @@ $(STAMPS)/venv:
 $(STAMPS)/run: requirements/run.txt $(STAMPS)/venv
 	@echo '==> Installing the dependencies (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(STAMPS)/clients: requirements/clients.txt $(STAMPS)/tools
+	@echo '==> Installing the packages of services that sign users in (locked)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
 	@touch $@
 
 # In an environment of their own: what they need would hold back what the product needs.
@@ -169,6 +191,9 @@ wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, repr
 sdist: $(STAMPS)/run ## Build the source distribution
 	@$(BIN)/maturin sdist --out dist
 
+licences: ## Write THIRD-PARTY-LICENSES.txt again, after a change of Cargo.lock
+	@$(PYTHON) deploy/release/licences.py wheel > THIRD-PARTY-LICENSES.txt
+
 release-check: ## Check that version, tag and changelog fit (TAG=v1.2.3)
 	@TAG='$(TAG)' deploy/release/release_check.sh
 
@@ -183,6 +208,9 @@ fuzz-smoke: ## Run every fuzz target for at most 20,000 inputs and 10 seconds
 
 audit: ## Check dependencies: licences, sources, known vulnerabilities (STRICT=1 to fail on what cannot be checked)
 	@PYTHON='$(PYTHON)' STRICT='$(STRICT)' requirements/audit.sh
+
+test-audit: $(STAMPS)/tools ## Prove that `make audit` finds what it should: planted vulnerable lock files, recorded databases
+	@AUDIT_TESTED=1 $(BIN)/pytest tests/audit $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf target dist $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

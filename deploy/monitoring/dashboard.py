@@ -154,7 +154,19 @@ ROWS: dict[str, list[Panel]] = {
         ),
     ],
     "Processes": [
-        panel("Memory", "bytes", ("process_resident_memory_bytes{}", "{{pod}}")),
+        panel(
+            "Memory, and its limit",
+            "bytes",
+            ("process_resident_memory_bytes{}", "{{pod}}"),
+            ("max(entra_fast_memory_limit_bytes{})", "limit"),
+            description="All processes of a sidecar together.",
+        ),
+        panel(
+            "Memory, of the limit",
+            "percentunit",
+            ("process_resident_memory_bytes{} / (entra_fast_memory_limit_bytes{} > 0)", "{{pod}}"),
+            description="Nothing for a sidecar without a limit. Above 90 % there is an alert.",
+        ),
         panel(
             "CPU",
             "short",
@@ -166,6 +178,23 @@ ROWS: dict[str, list[Panel]] = {
             "Workers that were replaced",
             "short",
             ("sum by (reason) (increase(entra_fast_worker_restarts_total{}[1h]))", "{{reason}}"),
+        ),
+    ],
+    "What runs": [
+        panel(
+            "Sidecars by version",
+            "short",
+            (
+                "count by (version, python, rust, rsa, fast_path) (entra_fast_build_info{})",
+                "{{version}}, Python {{python}}, Rust {{rust}}, {{rsa}}, fast path {{fast_path}}",
+            ),
+            description="Two lines during an upgrade, and no longer.",
+        ),
+        panel(
+            "Sidecars that may ask a provider over plain http",
+            "short",
+            ("count(entra_fast_insecure_provider_hosts{} > 0) or vector(0)", "sidecars"),
+            description="0 is right in production.",
         ),
     ],
 }

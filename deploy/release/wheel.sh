@@ -51,8 +51,16 @@ say "Building for $target: ${#interpreters[@]} interpreters (takes minutes)"
 "$python" deploy/release/normalise_sbom.py "$PWD" "$out"/*.whl
 
 if [ "$target" != "$host" ]; then
-  say "Not tried here: this machine is $host"
-  exit
+  status=0
+  case $target in
+    aarch64-*-linux-gnu)
+      wheel=$(find "$out" -name 'entra_fast-*cp311-*aarch64.whl' | sort | tail -n 1)
+      deploy/release/try_aarch64.sh "${wheel:?there is no wheel for CPython 3.11, which is the one to try}" || status=$?
+      ;;
+    *) status=3 ;;
+  esac
+  [ "$status" -ne 3 ] || say "NOT TRIED: this machine is $host"
+  exit $((status == 3 ? 0 : status))
 fi
 for interpreter in "${interpreters[@]}"; do
   tag=$("$interpreter" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')

@@ -90,7 +90,8 @@ async def main(entra_port: int, port: int) -> None:
         local = LocalEntraId.from_files([HERE / "nais"], HERE / "directory.yaml")
         entra = await local.start(HOST, entra_port, watch=1.0)
         stack.push_async_callback(entra.stop)
-        local.add_reply_url(WEB, f"{web}/oauth2/callback")
+        for path in ("/oauth2/callback", "/"):
+            local.add_reply_url(WEB, web + path)
         services: dict[str, asyncio.subprocess.Process] = {}
         for application, url, app, more in (
             (WEB, web, ["web:app"], {"WEB_URL": web, "CASES_URL": cases}),

@@ -50,6 +50,7 @@ templates = Jinja2Templates("templates")
 class Session:
     name: str
     token: str
+    id_token: str
     ends: float
 
 
@@ -92,16 +93,19 @@ async def callback(request: Request) -> Response:
     for ended in [key for key, session in sessions.items() if session.ends < time.time()]:
         del sessions[ended]
     key = request.session["id"] = secrets.token_urlsafe()
-    sessions[key] = Session(answer["userinfo"]["name"], answer["access_token"], answer["expires_at"])
+    name = answer["userinfo"]["name"]
+    sessions[key] = Session(name, answer["access_token"], answer["id_token"], answer["expires_at"])
     return RedirectResponse("/", 303)
 
 
 async def logout(request: Request) -> Response:
-    sessions.pop(request.session.get("id", ""), None)
+    session = sessions.pop(request.session.get("id", ""), None)
     request.session.clear()
     provider = await entra.load_server_metadata()
-    query = urlencode({"client_id": CLIENT_ID, "post_logout_redirect_uri": WEB_URL})
-    return RedirectResponse(f"{provider['end_session_endpoint']}?{query}", 303)
+    query = {"client_id": CLIENT_ID, "post_logout_redirect_uri": f"{WEB_URL}/"}
+    if session is not None:
+        query["id_token_hint"] = session.id_token  # otherwise the user is asked which account to sign out
+    return RedirectResponse(f"{provider['end_session_endpoint']}?{urlencode(query)}", 303)
 
 
 async def healthz(request: Request) -> Response:

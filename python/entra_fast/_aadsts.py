@@ -26,6 +26,7 @@ class Kind:
             helps, or if the check itself names the change.
         advice: what a user of the token generator can do; empty if the text is enough.
         suberror: Entra ID's `suberror`.
+        has_uri: whether the response has `error_uri`; Entra ID leaves it out for some codes.
     """
 
     code: int
@@ -37,6 +38,7 @@ class Kind:
     remedy: str = ""
     advice: str = ""
     suberror: str | None = None
+    has_uri: bool = True
 
 
 _ROWS: Final = (
@@ -60,6 +62,16 @@ _ROWS: Final = (
         "application needs a manifest with azure.application.enabled: true",
     ),
     Kind(
+        700038,
+        "unauthorized_client",
+        400,
+        text="{client_id} is not a valid application identifier.",
+        when="the client id is the nil GUID, which configuration without a value often has",
+        check="client",
+        remedy="use the client id from the application's environment (AZURE_APP_CLIENT_ID)",
+        has_uri=False,
+    ),
+    Kind(
         7000215,
         "invalid_client",
         401,
@@ -77,7 +89,8 @@ _ROWS: Final = (
         text="The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
         when="neither secret nor assertion was sent",
         check="credential",
-        remedy="send client_secret, or client_assertion with client_assertion_type",
+        remedy="send client_secret, or client_assertion with client_assertion_type; a public client needs "
+        'the annotation entra-fast/allow-public-client: "true"',
     ),
     Kind(
         700027,
@@ -159,11 +172,20 @@ _ROWS: Final = (
         when="the request is malformed",
     ),
     Kind(
+        901002,
+        "invalid_request",
+        400,
+        text="The 'resource' request parameter is not supported.",
+        when="`resource` at a v2.0 endpoint",
+        remedy="send scope=<resource>/.default instead, or use the v1.0 endpoint",
+    ),
+    Kind(
         70003,
         "unsupported_grant_type",
         400,
         text="The app requested an unsupported grant type '{grant_type}'.",
         when="an unsupported grant type",
+        has_uri=False,
     ),
     Kind(
         70011,
@@ -202,6 +224,7 @@ _ROWS: Final = (
         check="scope",
         remedy="a scope without an address is one of Microsoft Graph's; send "
         "scope=api://<cluster>.<namespace>.<application>/.default for an application",
+        has_uri=False,
     ),
     Kind(
         500011,
@@ -234,6 +257,7 @@ _ROWS: Final = (
         advice="The target does not admit the token generator. Add it to the target's manifest, under "
         "spec.accessPolicy.inbound.rules.",
         suberror="consent_required",
+        has_uri=False,
     ),
     Kind(
         50105,
@@ -308,6 +332,14 @@ _ROWS: Final = (
         when="the redirect URI is not registered (shown on a page, never redirected)",
     ),
     Kind(
+        900971,
+        "invalid_request",
+        400,
+        text="No reply address provided.",
+        when="the authorization request has no redirect URI (shown on a page)",
+        remedy="send redirect_uri, one of those in spec.azure.application.replyURLs",
+    ),
+    Kind(
         50058,
         "login_required",
         400,
@@ -375,11 +407,135 @@ _ROWS: Final = (
         check="code",
     ),
     Kind(
+        9002326,
+        "invalid_request",
+        400,
+        text="Cross-origin token redemption is permitted only for the 'Single-Page Application' client-type. Request origin: '{origin}'.",
+        when="a request with `Origin` that is not a single-page application's code or refresh token, or that has a credential",
+        check="origin",
+        remedy="register the redirect URI as a single-page application's, with singlePageApplication: true or "
+        "the annotation entra-fast/single-page-reply-urls; a server sends no Origin header",
+    ),
+    Kind(
+        9002327,
+        "invalid_request",
+        400,
+        text="Tokens issued for the 'Single-Page Application' client-type may only be redeemed via cross-origin requests.",
+        when="a single-page application's code or refresh token without `Origin`",
+        check="origin",
+        remedy="redeem the code in the browser; if a server redeems it, do not register the redirect URI as "
+        "a single-page application's",
+    ),
+    Kind(
+        700084,
+        "invalid_grant",
+        400,
+        text="The refresh token was issued to a single page app (SPA), and therefore has a fixed, limited lifetime of {lifetime}, which cannot be extended. It is now expired and a new sign in request must be sent by the SPA to the sign in page. The token was issued on {issued}.",
+        when="a single-page application's refresh token, 24 hours after the login",
+        check="refresh token",
+        remedy="start a new login; prompt=none suffices while the user's session lasts",
+    ),
+    Kind(
         700054,
         "unsupported_response_type",
         400,
         text="response_type '{response_type}' is not enabled for the application.",
-        when="a response type other than `code`",
+        when="a response type that does not exist, or that the application's manifest does not switch on",
+        remedy='set the annotation entra-fast/allow-id-token-implicit-flow: "true" for ID tokens from the '
+        'authorization endpoint, and entra-fast/allow-implicit-flow: "true" for access tokens',
+    ),
+    Kind(
+        70005,
+        "unsupported_response_type",
+        400,
+        text="response_type '{response_type}' requires the 'openid' scope.",
+        when="an ID token is requested without the scope `openid`",
+        check="scope",
+        remedy="add openid to the scope",
+    ),
+    Kind(
+        70007,
+        "unsupported_response_mode",
+        400,
+        text="'{response_mode}' is not a supported value of 'response_mode' when requesting a token.",
+        when="`response_mode=query` with a token in the response",
+        remedy="send response_mode=form_post or response_mode=fragment",
+    ),
+    Kind(
+        90014,
+        "invalid_request",
+        400,
+        text="The required field '{field}' is missing from the credential. Ensure that you have all the necessary parameters for the login request.",
+        when="an ID token is requested from the authorization endpoint without `nonce`",
+        remedy="send a new random nonce with each request, and compare it with the token's",
+    ),
+    Kind(
+        65004,
+        "access_denied",
+        400,
+        text="User declined to consent to access the app.",
+        when="the user declined on the consent page (`prompt=consent`)",
+        check="consent",
+    ),
+    # Device codes. Which number stands for what is not confirmed for 70017, 70019 and 70020.
+    Kind(
+        70016,
+        "authorization_pending",
+        400,
+        text="OAuth 2.0 device flow error. Authorization is pending. Continue polling.",
+        when="device code: the user has not finished yet",
+        check="device code",
+        remedy="ask again after the interval",
+    ),
+    Kind(
+        70017,
+        "authorization_declined",
+        400,
+        text="OAuth 2.0 device flow error. The user denied the authorization request.",
+        when="device code: the user declined",
+        check="device code",
+    ),
+    Kind(
+        70018,
+        "bad_verification_code",
+        400,
+        text="Invalid verification code. Check the code that the device shows, and enter it again.",
+        when="device code: the user typed a code that does not exist (shown on the page)",
+        check="user code",
+    ),
+    Kind(
+        70019,
+        "bad_verification_code",
+        400,
+        text="OAuth 2.0 device flow error. The device code is unknown, or its tokens have been issued already.",
+        when="device code: the code is unknown, or was used",
+        check="device code",
+        remedy="start again at the device authorization endpoint",
+    ),
+    Kind(
+        70020,
+        "expired_token",
+        400,
+        text="OAuth 2.0 device flow error. The device code has expired. Start again on the device.",
+        when="device code: 15 minutes have passed (`code_expired` at the v1.0 endpoint)",
+        check="device code",
+        remedy="start again at the device authorization endpoint",
+    ),
+    Kind(
+        90119,
+        "invalid_request",
+        400,
+        text="The user code is null or empty.",
+        when="device code: no code was typed (shown on the page)",
+        check="user code",
+    ),
+    Kind(
+        90120,
+        "invalid_request",
+        400,
+        text="The request was already authorized or declined.",
+        when="device code: the code was used before (shown on the page)",
+        check="user code",
     ),
     # Documents
     Kind(

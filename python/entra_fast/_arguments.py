@@ -20,7 +20,7 @@ from entra_fast import _signatures
 from entra_fast._issuers import Issuer, IssuerChoice, P
 from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
-from entra_fast._net import url_problem
+from entra_fast._net import provider_url_problem
 from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
@@ -140,7 +140,7 @@ def configure(
     _signatures.log_distrust()
     parts = []
     for source in sources:
-        if source.jwks_uri is not None and (problem := url_problem(source.jwks_uri)) is not None:
+        if source.jwks_uri is not None and (problem := provider_url_problem(source.jwks_uri)) is not None:
             raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
         accepted = audience if source.audience is None else source.audience
         if accepted is None:
@@ -314,7 +314,7 @@ async def _get(client: AsyncHttpClient, url: str) -> HttpResponse:
 
 
 def _check_discovery_url(url: str) -> None:
-    if (problem := url_problem(url)) is not None:
+    if (problem := provider_url_problem(url)) is not None:
         raise ConfigurationError("setting_invalid", f"the URL of the discovery document {problem}", "url")
 
 

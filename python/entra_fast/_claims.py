@@ -7,13 +7,16 @@ belongs to the subclasses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Self, Unpack
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import orjson
 
 from entra_fast._native import Agent, unverified_agent
 from entra_fast.require import Conditions, Require, check_claims
+
+if TYPE_CHECKING:
+    from entra_fast._groups import AsyncUserTokenSource, GroupOptions, UserTokenSource
 
 
 class ClaimsView(Mapping[str, Any]):
@@ -115,6 +118,24 @@ class ClaimsView(Mapping[str, Any]):
             TypeError: nothing is named, or a value is None.
         """
         check_claims(self, requirement, **conditions)
+
+    @overload
+    def groups_complete(
+        self, tokens: UserTokenSource, /, **options: Unpack[GroupOptions]
+    ) -> tuple[str, ...]: ...
+
+    @overload
+    def groups_complete(
+        self, tokens: AsyncUserTokenSource, /, **options: Unpack[GroupOptions]
+    ) -> Coroutine[Any, Any, tuple[str, ...]]: ...
+
+    def groups_complete(
+        self, tokens: UserTokenSource | AsyncUserTokenSource, /, **options: Unpack[GroupOptions]
+    ) -> Any:
+        """The ids of all groups of the user: see `Claims.groups_complete`."""
+        from entra_fast._groups import groups_complete  # noqa: PLC0415 - few services need it
+
+        return groups_complete(self, tokens, **options)
 
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""

@@ -250,6 +250,32 @@ class Reading(Metric):
         return self._fill(of_kind(self.name, self.help, labels=()), workers)
 
 
+class Info(Metric):
+    """What does not change while a process runs, as labels of a gauge that is always 1."""
+
+    __slots__ = ("_read",)
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help_text: str, *labels: Label, merge: Merge = "minimum") -> None:
+        super().__init__(name, help_text, *labels, merge=merge)
+        self._read: Callable[[], Mapping[str, str]] = dict
+
+    def read_from(self, read: Callable[[], Mapping[str, str]]) -> None:
+        """Register the function that returns the labels. Those it leaves out are empty."""
+        self._read = read
+
+    def figures(self) -> dict[LabelValues, list[float]]:
+        found = self._read()
+        return {tuple(found.get(label.name, "") for label in self.labels): [1.0]} if found else {}
+
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415 - see the module
+
+        names = [label.name for label in self.labels]
+        return self._fill(GaugeMetricFamily(self.name, self.help, labels=names), workers)
+
+
 SHARED_OPERATIONS = ("get", "put", "lock", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
 """The ways in which Redis fails. Several failures in a row pause the shared cache."""
@@ -412,6 +438,12 @@ class Metrics:
         "Seconds by which the clock of this machine is ahead of the provider's; negative where it is behind.",
         merge="own",
     )
+    insecure_hosts = _Row(
+        _gauge,
+        "entra_fast_insecure_provider_hosts",
+        "Hosts of providers that may be asked over plain http (ENTRA_FAST_INSECURE_PROVIDER_HOSTS).",
+        merge="own",
+    )
     renewals = _Row(
         Counter,
         "entra_fast_renewals_total",
@@ -496,6 +528,16 @@ class Metrics:
     )
 
     # --- processes ---
+    build_info = _Row(
+        Info,
+        "entra_fast_build_info",
+        "1; the labels say what runs. With several workers, those whose labels differ have a series each.",
+        Label("version"),
+        Label("python"),
+        Label("rust"),
+        Label("rsa", ("rind", "aws-lc")),
+        Label("fast_path", ("true", "false")),
+    )
     workers = _Row(_gauge, "entra_fast_workers", "Processes that serve the API.", lambda: 1, merge="own")
     worker_requests = _Row(
         Counter,

@@ -4,9 +4,10 @@ Times are seconds: `now` is seconds since the epoch (wall clock), `monotonic` is
 clock; where they may be left out, the native module reads the clock itself.
 """
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from typing import Any, ClassVar, Unpack, final
+from collections.abc import Callable, Coroutine, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, ClassVar, Unpack, final, overload
 
+from entra_fast._groups import AsyncUserTokenSource, GroupOptions, UserTokenSource
 from entra_fast.errors import EntraFastError
 from entra_fast.require import Conditions, Require
 
@@ -57,6 +58,8 @@ __all__ = [
     "when_fast_signatures_are_distrusted",
 ]
 
+RUST_VERSION: str
+"""Of the compiler that built this module."""
 __version__: str
 ERROR_CODES: dict[str, str]
 """Every code that InvalidToken can carry, with the sentence it starts from."""
@@ -188,6 +191,40 @@ class Claims(Mapping[str, Any]):
         """Raise Forbidden unless the token has what is required: a `Require`, or the conditions of one, as
         `role="reader"` or `any_of=[...]`. Naming none, or a value that is None because a setting is missing,
         is a `TypeError`: it must not admit every token."""
+    @overload
+    def groups_complete(
+        self, tokens: UserTokenSource, /, **options: Unpack[GroupOptions]
+    ) -> tuple[str, ...]: ...
+    @overload
+    def groups_complete(
+        self, tokens: AsyncUserTokenSource, /, **options: Unpack[GroupOptions]
+    ) -> Coroutine[Any, Any, tuple[str, ...]]:
+        """The ids of all groups of the user. If the token leaves them out because there are too many
+        (`has_groups_overage`), Microsoft Graph is asked, on behalf of the user; else these are `groups`, and
+        nothing is requested.
+
+            groups = claims.groups_complete(tokens.for_user(users_token))           # a TokenClient
+            groups = await claims.groups_complete(tokens.for_user(users_token))     # an AsyncTokenClient
+
+        Graph lists the groups of which the user is a direct or indirect member, also those that are not
+        assigned to the application. The address in `_claim_sources` is never called.
+
+        Args:
+            tokens: the tokens of the user whose claims these are.
+            graph: scheme and host of Microsoft Graph; by default that of the issuer: the public or a national
+                cloud's, or the local Entra ID's own. `http://host:port` is for a local one elsewhere.
+            security_enabled_only: leave out groups that are not security groups (distribution lists...),
+                directory roles and administrative units.
+            max_age: seconds for which a user's groups are remembered, 300 by default, at most 3600; 0: not at
+                all.
+            http: how Graph is asked.
+
+        Raises:
+            EntraFastError: code `groups_need_user`.
+            ProviderError: no token for Graph was issued; or codes `graph_refused`, `graph_unavailable`,
+                `graph_response_invalid` and `groups_too_many`.
+            ConfigurationError: an argument cannot be used; `graph` is required for this issuer.
+            TypeError: these are not the tokens of a user."""
     def as_dict(self) -> dict[str, Any]:
         """All claims as a new dict."""
     def as_json(self) -> str:

@@ -6,9 +6,14 @@ generator share. What must never be here: connections.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import logging
+import os
+import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Final
 
 from entra_fast import _native
 from entra_fast.errors import ConfigurationError
@@ -16,16 +21,128 @@ from entra_fast.errors import ConfigurationError
 CA_BUNDLE = "ENTRA_FAST_CA_BUNDLE"
 """The variable that names a file with further certificate authorities, for the sidecar and the library."""
 
+INSECURE_PROVIDER_HOSTS = "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"
+"""The variable that names the hosts of providers that are asked over plain http, for the sidecar and the
+library."""
+
+MAX_INSECURE_HOSTS: Final = 32
+
+REAL_PROVIDERS: Final = (
+    # Entra ID: the public cloud, and those of the United States, China and (until 2021) Germany.
+    "microsoft.com",
+    "microsoft.us",
+    "windows.net",
+    "microsoftonline.com",
+    "microsoftonline-p.com",
+    "microsoftonline.us",
+    "usgovcloudapi.net",
+    "microsoftonline.cn",
+    "chinacloudapi.cn",
+    "microsoftonline.de",
+    "cloudapi.de",
+    # Azure AD B2C, and Entra External ID.
+    "b2clogin.com",
+    "b2clogin.us",
+    "b2clogin.cn",
+    "ciamlogin.com",
+    "ciamlogin.us",
+    "ciamlogin.cn",
+    # TokenX: https://tokenx.<cluster>.<tenant>.cloud.nais.io
+    "nais.io",
+    # Maskinporten and ID-porten, and their names at the agency that ran them before.
+    "maskinporten.no",
+    "idporten.no",
+    "difi.no",
+)
+"""Domains of providers that exist. They and every name below them are asked over https only, and nothing here
+issues tokens in their name."""
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}", re.ASCII)
+_HTTPS_ONLY = "must be an https URL (http is allowed for loopback addresses only)"
+_HTTPS_OR_NAMED = (
+    "must be an https URL (http is allowed for loopback addresses, and for hosts that "
+    f"{INSECURE_PROVIDER_HOSTS} names)"
+)
+
+logger = logging.getLogger("entra_fast.provider")
+
 
 def is_loopback_host(host: str) -> bool:
     """Whether a host name or an address (without port and brackets) is this machine's loopback."""
     return _native.is_loopback_host(host)
 
 
-def url_problem(url: str) -> str | None:
+def is_real_provider(host: str) -> bool:
+    """Whether a host name belongs to one of `REAL_PROVIDERS`."""
+    name = host.strip(".").lower()
+    return any(name == real or name.endswith(f".{real}") for real in REAL_PROVIDERS)
+
+
+def insecure_hosts_in(text: str) -> frozenset[str]:
+    """The hosts that a value of `INSECURE_PROVIDER_HOSTS` names.
+
+    Raises:
+        ValueError: with the rest of a sentence ("must ...").
+    """
+    names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+    if not all(map(_HOST_NAME.fullmatch, names)):
+        raise ValueError("must be comma-separated host names, without ports and without wildcards")
+    if len(names) > MAX_INSECURE_HOSTS:
+        raise ValueError(f"must be at most {MAX_INSECURE_HOSTS} host names")
+    if real := sorted(filter(is_real_provider, names)):
+        raise ValueError(
+            f"must not name {real[0]}: it belongs to a real provider, which is asked over https only"
+        )
+    return names
+
+
+def insecure_provider_hosts(environ: Mapping[str, str] | None = None) -> frozenset[str]:
+    """The hosts whose providers are asked over plain http, as the environment names them: for the library.
+    The first call that finds some logs a warning.
+
+    Raises:
+        ConfigurationError: the value cannot be used.
+    """
+    text = (os.environ if environ is None else environ).get(INSECURE_PROVIDER_HOSTS, "")
+    if not text.strip():
+        return frozenset()
+    try:
+        hosts = insecure_hosts_in(text)
+    except ValueError as problem:
+        message = f"{INSECURE_PROVIDER_HOSTS} {problem}"
+        raise ConfigurationError("setting_invalid", message, INSECURE_PROVIDER_HOSTS) from None
+    warn_of_insecure_hosts(hosts)
+    return hosts
+
+
+@functools.cache
+def warn_of_insecure_hosts(hosts: frozenset[str]) -> None:
+    """Log once that these hosts are asked over plain http."""
+    if hosts:
+        logger.warning(
+            "%s: these providers are asked over plain http, so anyone on the network can read credentials "
+            "and tokens, and replace the keys that tokens are verified with: %s. For development only.",
+            INSECURE_PROVIDER_HOSTS,
+            ", ".join(sorted(hosts)),
+        )
+
+
+def provider_url_problem(url: str) -> str | None:
+    """As `url_problem`, for a URL of a provider that a program names: for the library.
+
+    Raises:
+        ConfigurationError: `INSECURE_PROVIDER_HOSTS` has a value that cannot be used.
+    """
+    return url_problem(url, insecure_provider_hosts())
+
+
+def url_problem(url: str, insecure_hosts: Collection[str] | None = None) -> str | None:
     """Why a URL must not be requested, as the rest of a sentence ("must ..."), or None if it may be.
 
     Only https is accepted, except for loopback: anyone on the network can change what is sent in clear text.
+
+    Args:
+        insecure_hosts: for a URL of a provider, the hosts that may be asked over plain http, too.
     """
     if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
         return "must be a URL without spaces or control characters"
@@ -34,15 +151,21 @@ def url_problem(url: str) -> str | None:
         host, _port = parts.hostname, parts.port
     except ValueError:
         return "must be a URL"
+    only = _HTTPS_ONLY if insecure_hosts is None else _HTTPS_OR_NAMED
     if parts.scheme not in ("https", "http") or not host:
-        return "must be an https URL (http is allowed for loopback addresses only)"
+        return only
     if parts.username is not None or parts.password is not None:
         return "must not contain a user name or password"
     if parts.fragment:
         return "must not have a fragment"
-    if parts.scheme == "http" and not is_loopback_host(host):
-        return "must be an https URL (http is allowed for loopback addresses only)"
+    if parts.scheme == "http" and not is_loopback_host(host) and not is_insecure(host, insecure_hosts):
+        return only
     return None
+
+
+def is_insecure(host: str, insecure_hosts: Collection[str] | None) -> bool:
+    """Whether the provider on a host may be asked over plain http, because it is named."""
+    return bool(insecure_hosts) and host in (insecure_hosts or ()) and not is_real_provider(host)
 
 
 def proxies_from(environ: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,8 @@ from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 from entra_fast.emulator import LocalEntraId
 from support.local_entra import EXAMPLES, Caller, served, signing_keys
 
+SCREENSHOTS = "ENTRA_FAST_SCREENSHOTS"
+"""The variable that names a folder for screenshots."""
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
@@ -95,7 +97,7 @@ async def page(browser: Browser, width: str) -> AsyncIterator[Page]:
 
 async def picture(page: Page, name: str, width: str) -> None:
     """Keep a screenshot where ENTRA_FAST_SCREENSHOTS says."""
-    folder = os.environ.get("ENTRA_FAST_SCREENSHOTS")
+    folder = os.environ.get(SCREENSHOTS)
     if folder:
         await page.screenshot(path=str(Path(folder) / f"{name}-{width}.png"), full_page=True)
 

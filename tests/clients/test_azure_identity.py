@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import ClientSecretCredential, OnBehalfOfCredential, WorkloadIdentityCredential
+from azure.identity import (
+    ClientSecretCredential,
+    DeviceCodeCredential,
+    OnBehalfOfCredential,
+    WorkloadIdentityCredential,
+)
 
 from entra_fast._native import unverified_claims
 
@@ -39,6 +44,24 @@ def test_on_behalf_of(entra: Served) -> None:
         disable_instance_discovery=True,
     )
     assert unverified_claims(credential.get_token(SCOPE_B).token)["NAVident"] == "A100001"
+
+
+def test_device_code(entra: Served) -> None:
+    """The user enters the code that the credential shows; the token is the user's."""
+
+    def show(address: str, code: str, _: object) -> None:
+        assert address == f"{entra.base_url}/devicelogin"
+        entra.enter_device_code(code)
+
+    credential = DeviceCodeCredential(
+        entra.client_id(APP_A),
+        tenant_id=entra.tenant,
+        prompt_callback=show,
+        authority=entra.base_url,
+        disable_instance_discovery=True,
+    )
+    claims = unverified_claims(credential.get_token(SCOPE_B).token)
+    assert (claims["NAVident"], claims["azpacr"]) == ("A100001", "0")
 
 
 def test_workload_identity(entra: Served, tmp_path: Path) -> None:

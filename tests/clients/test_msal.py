@@ -137,6 +137,49 @@ def test_authorization_code_and_silent_renewal(entra: Served) -> None:
     assert unverified_claims(silent["access_token"])["aud"] == entra.client_id("dev-gcp:team-b:app-b")
 
 
+def public(entra: Served) -> msal.PublicClientApplication:
+    return msal.PublicClientApplication(
+        entra.client_id(APP_A), authority=entra.authority, instance_discovery=False
+    )
+
+
+def test_device_code(entra: Served) -> None:
+    """Pending until the user has confirmed; then tokens, and others without the user."""
+    app = public(entra)
+    flow = app.initiate_device_flow([SCOPE_A])
+    assert flow["user_code"] in flow["message"], flow
+    pending = app.acquire_token_by_device_flow(flow, exit_condition=lambda _: True)
+    assert pending["error"] == "authorization_pending"
+    entra.enter_device_code(flow["user_code"])
+    result = app.acquire_token_by_device_flow(flow)
+    assert "error" not in result, result
+    assert result["id_token_claims"]["preferred_username"] == "ada@trygdeetaten.no"
+    (account,) = app.get_accounts()
+    silent = app.acquire_token_silent([SCOPE_B], account)
+    assert silent is not None
+    assert unverified_claims(silent["access_token"])["aud"] == entra.client_id("dev-gcp:team-b:app-b")
+
+
+def test_a_declined_device_code(entra: Served) -> None:
+    """MSAL stops polling."""
+    app = public(entra)
+    flow = app.initiate_device_flow([SCOPE_A])
+    entra.enter_device_code(flow["user_code"], "cancel")
+    assert app.acquire_token_by_device_flow(flow)["error"] == "authorization_declined"
+
+
+def test_a_claims_challenge_is_answered(entra: Served) -> None:
+    """MSAL merges the challenge with the client's capabilities and gets a new token past its cache."""
+    app = client(entra, client_capabilities=["cp1"])
+    token = entra.user_token("ada")
+    first = unverified_claims(app.acquire_token_on_behalf_of(token, [SCOPE_B])["access_token"])
+    assert (first.get("acrs"), first["xms_cc"]) == (None, ["cp1"])
+    challenge = '{"access_token":{"acrs":{"essential":true,"value":"c1"}}}'
+    again = app.acquire_token_on_behalf_of(token, [SCOPE_B], claims_challenge=challenge)
+    claims = unverified_claims(again["access_token"])
+    assert (claims["acrs"], claims["xms_cc"]) == (["c1"], ["cp1"])
+
+
 def test_throttling(entra: Served) -> None:
     """MSAL honours Retry-After: the next attempt does not reach the provider."""
     app = client(entra)

@@ -8,15 +8,18 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from entra_fast._native import unverified_claims
 from support.local_entra import hex_of, pem_of
 
-from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, SCOPE_NOBODY, Served
+from .conftest import APP_A, APP_B, CALLBACK, HYBRID, SCOPE_B, SCOPE_NOBODY, WEB, Served
+from .support import client_assertion, sign_in
 
 FOLDER = Path(__file__).parent / "node"
 
@@ -44,6 +47,8 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
     key = entra.local.credentials.key(application)
     environment = {
         **os.environ,
+        "TENANT": entra.tenant,
+        "ASSERTION": client_assertion(entra, APP_A),
         "ISSUER": entra.issuer,
         "AUTHORITY": entra.authority,
         "CLIENT_ID": application.client_id,
@@ -69,6 +74,21 @@ def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr.decode()
     result: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
     return result
+
+
+def test_msal_node_device_code(entra: Served) -> None:
+    """Its own spelling of the grant type; it polls until the user has confirmed."""
+    result = run(entra, "msal-device-code")
+    assert result["username"] == "ada@trygdeetaten.no"
+    assert unverified_claims(result["token"])["azpacr"] == "0"
+
+
+@pytest.mark.parametrize("command", ["openid-client-hybrid", "openid-client-implicit"])
+def test_openid_client_front_channel(entra: Served, command: str) -> None:
+    """`code id_token` with its `c_hash`, and `id_token` alone, are verified by the client."""
+    own = {"CLIENT_ID": entra.client_id(HYBRID), "CLIENT_SECRET": entra.secret(HYBRID)}
+    claims = run(entra, command, **own)["claims"]
+    assert (claims["aud"], claims["name"]) == (own["CLIENT_ID"], "Ada Lovelace")
 
 
 def test_msal_node_client_credentials(entra: Served) -> None:
@@ -112,6 +132,65 @@ def test_openid_client_login(entra: Served) -> None:
 def test_openid_client_private_key(entra: Served) -> None:
     """private_key_jwt, a fresh assertion for each request."""
     assert unverified_claims(run(entra, "openid-client-private-key")["token"])["azpacr"] == "2"
+
+
+@pytest.mark.parametrize("command", ["azure-identity-secret", "azure-identity-assertion"])
+def test_azure_identity(entra: Served, command: str) -> None:
+    """Client credentials with a secret and with an assertion, as federated credentials send it."""
+    assert unverified_claims(run(entra, command)["token"])["azp_name"] == APP_A
+    assert "AADSTS501051" in run(entra, command, SCOPE=SCOPE_NOBODY)["failed"]["message"]
+
+
+def test_azure_identity_on_behalf_of(entra: Served) -> None:
+    """The user's token becomes one for the target."""
+    result = run(entra, "azure-identity-on-behalf-of", USER_TOKEN=entra.user_token("ada"))
+    assert unverified_claims(result["token"])["aud"] == entra.client_id(APP_B)
+
+
+def test_the_graph_client_reads_the_local_graph(entra: Served) -> None:
+    """microsoft-graph-client over https: selected fields, a cast, pages."""
+    exchanged = run(
+        entra,
+        "msal-on-behalf-of",
+        USER_TOKEN=entra.user_token("ada"),
+        SCOPE="https://graph.microsoft.com/User.Read",
+    )
+    result = run(entra, "graph-client", USER_TOKEN=exchanged["token"])
+    assert result["me"]["displayName"] == "Ada Lovelace"
+    assert result["groups"] == 1
+
+
+@pytest.fixture(params=["express-openid-connect", "passport-azure-ad"])
+def service(request: pytest.FixtureRequest, entra: Served) -> Iterator[str]:
+    """A service that signs users in with one of these libraries."""
+    environment = {
+        **os.environ,
+        "ISSUER": entra.issuer,
+        "CLIENT_ID": entra.client_id(WEB),
+        "CLIENT_SECRET": entra.secret(WEB),
+        "NODE_EXTRA_CA_CERTS": str(entra.authority_file),
+        "PORT": str(entra.web_ports[1]),
+    }
+    with subprocess.Popen(
+        ["node", "services.mjs", request.param],
+        cwd=FOLDER,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield next(line.strip() for line in process.stdout if line.startswith("http"))
+        process.terminate()
+
+
+def test_a_node_service_signs_a_user_in(entra: Served, service: str) -> None:
+    """`id_token` and `code id_token`, posted by a form; the library verifies state, nonce and `c_hash`."""
+    browser = requests.Session()
+    asked = browser.get(service, timeout=20)
+    assert asked.url.startswith(entra.base_url)
+    page = sign_in(browser, asked.url)
+    assert page.url == f"{service}/", page.text
+    assert page.json()["user"] == "ada@trygdeetaten.no"
 
 
 def test_jose_verifies(entra: Served) -> None:

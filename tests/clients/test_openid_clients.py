@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import urllib.parse
 
+import joserfc.errors
 import joserfc.jwk
 import joserfc.jwt
 import jwt
 import pytest
 import requests
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oidc.core import HybridIDToken
 
 from entra_fast._native import unverified_claims
 
-from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, Served
+from .conftest import APP_A, APP_B, CALLBACK, HYBRID, SCOPE_B, Served
 
 
 def discovery(entra: Served) -> dict[str, str]:
@@ -54,6 +56,36 @@ def test_authlib_logs_in(entra: Served, method: str) -> None:
     assert session.get(endpoints["userinfo_endpoint"]).json()["email"] == "kari@trygdeetaten.no"
     fresh = session.refresh_token(endpoints["token_endpoint"])
     assert fresh["access_token"] != token["access_token"]
+
+
+def test_authlib_verifies_a_hybrid_response(entra: Served) -> None:
+    """`code id_token`: Authlib checks `c_hash` and the nonce of the ID token in the fragment, and redeems the
+    code.
+    """
+    endpoints = discovery(entra)
+    assert "code id_token" in endpoints["response_types_supported"]
+    session = OAuth2Session(
+        entra.client_id(HYBRID), entra.secret(HYBRID), scope="openid profile", redirect_uri=CALLBACK
+    )
+    url, state = session.create_authorization_url(
+        endpoints["authorization_endpoint"], response_type="code id_token", nonce="n-1"
+    )
+    form = {**dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query)), "username": "kari"}
+    answer = requests.post(endpoints["authorization_endpoint"], data=form, allow_redirects=False, timeout=10)
+    location = urllib.parse.urlsplit(answer.headers["Location"])
+    parts = dict(urllib.parse.parse_qsl(location.fragment))
+    assert parts["state"] == state
+    keys = joserfc.jwk.KeySet.import_key_set(requests.get(endpoints["jwks_uri"], timeout=10).json())
+    token = joserfc.jwt.decode(parts["id_token"], keys, algorithms=["RS256"])
+    expected = {"iss": {"value": entra.issuer}, "aud": {"value": entra.client_id(HYBRID)}}
+    parameters = {"nonce": "n-1", "client_id": entra.client_id(HYBRID), "code": parts["code"]}
+    HybridIDToken(token.claims, token.header, expected, parameters).validate()
+    wrong = HybridIDToken(token.claims, token.header, expected, parameters | {"code": "another"})
+    with pytest.raises(joserfc.errors.InvalidClaimError):
+        wrong.validate()
+    answered = f"{CALLBACK}?{location.fragment}"
+    tokens = session.fetch_token(endpoints["token_endpoint"], authorization_response=answered, state=state)
+    assert "c_hash" not in unverified_claims(tokens["id_token"])
 
 
 def test_authlib_with_a_private_key(entra: Served) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import re
 
+import entra_fast
 from support.provider import Provider, refuse
 from support.sidecars import Started, StartSidecar, eventually
 from support.wire import Caller
@@ -135,6 +138,24 @@ async def test_metrics_count_what_happened(sidecar: Started, provider: Provider)
     assert await sidecar.metric("entra_fast_ready") == 1
     answer = await sidecar.probe.get("/metrics")
     assert answer.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_metrics_say_what_runs(sidecar: Started, start: StartSidecar) -> None:
+    """Version, interpreter, compiler, the library for RSA, and whether the fast path is open."""
+
+    async def labels(of: Started) -> dict[str, str]:
+        text = (await of.probe.get("/metrics")).body.decode()
+        (line,) = (line for line in text.splitlines() if line.startswith("entra_fast_build_info{"))
+        assert line.endswith(" 1.0")
+        return dict(re.findall(r'(\w+)="([^"]*)"', line))
+
+    found = await labels(sidecar)
+    assert found["version"] == entra_fast.__version__
+    assert found["python"] == platform.python_version()
+    assert re.fullmatch(r"1\.\d+\.\d+\S*", found["rust"])
+    path = await sidecar.metric("entra_fast_fast_path")
+    assert found["fast_path"] == ("true" if path else "false")
+    assert (await labels(await start(ENTRA_FAST_SIGNATURES="aws-lc")))["rsa"] == "aws-lc"
 
 
 async def test_a_request_cannot_add_series(sidecar: Started) -> None:

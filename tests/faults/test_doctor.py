@@ -125,6 +125,15 @@ async def test_if_all_is_well_it_says_so(provider: Provider, arguments: tuple[st
     assert len(provider.tries) == 1
 
 
+async def test_plain_http_to_a_named_host_is_a_warning(doctor: Doctor, provider: Provider) -> None:
+    """Everything works, and `tls` says that nobody should run this in production."""
+    provider.base_url = f"http://0.0.0.0:{provider.port}"  # this machine, but no loopback address
+    found = await doctor(provider.environment(ENTRA_FAST_INSECURE_PROVIDER_HOSTS="0.0.0.0"))
+    assert (found.status, found.of("warn")) == (0, ["tls"])
+    assert "asked over plain http" in found.the("tls")["found"]
+    assert "ENTRA_FAST_INSECURE_PROVIDER_HOSTS" in found.the("tls")["remedy"]
+
+
 async def test_each_result_has_the_same_fields(doctor: Doctor, provider: Provider) -> None:
     """Scripts find them in every result, and time and page of the documentation too."""
     found = await doctor(provider.environment())

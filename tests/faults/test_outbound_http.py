@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
+from entra_fast.errors import ConfigurationError
+from entra_fast.tokens import AsyncTokenClient
+from entra_fast.validate import AsyncValidator, Validator
 from support.network import Authority, ConnectProxy, TcpProxy
-from support.provider import Provider, after
+from support.provider import CLIENT_ID, TENANT, Provider, after
 from support.sidecars import StartSidecar, eventually, sidecars
 
 NAME = "login.example.test"
@@ -112,6 +115,95 @@ async def test_loopback_needs_no_proxy(provider: Provider, start: StartSidecar) 
     """A sidecar next to a local provider does not need NO_PROXY."""
     sidecar = await start(HTTPS_PROXY="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1")
     assert (await sidecar.call.token()).status == 200
+
+
+# 0.0.0.0 is this machine, but no loopback address.
+ELSEWHERE = "0.0.0.0"
+
+
+async def test_a_named_provider_is_asked_over_plain_http(provider: Provider, start: StartSidecar) -> None:
+    """As in containers of one machine: discovery, keys and tokens, past a web proxy; a metric shows it."""
+    provider.base_url = f"http://{ELSEWHERE}:{provider.port}"
+    sidecar = await start(
+        ENTRA_FAST_INSECURE_PROVIDER_HOSTS=ELSEWHERE,
+        HTTP_PROXY="http://proxy.invalid:3128",
+        ENTRA_FAST_HTTP_MAX_RETRIES="0",
+    )
+    assert (await sidecar.call.token()).status == 200
+    assert (await sidecar.call.introspect(provider.mint())).json["active"] is True
+    assert await sidecar.metric("entra_fast_insecure_provider_hosts") == 1
+
+
+async def test_plain_http_to_a_host_that_is_not_named_stops_the_start(
+    provider: Provider, start: StartSidecar
+) -> None:
+    """Nothing is sent."""
+    provider.base_url = f"http://{ELSEWHERE}:{provider.port}"
+    with pytest.raises(ConfigurationError, match="must be an https URL"):
+        await start(ENTRA_FAST_INSECURE_PROVIDER_HOSTS="other")
+    assert provider.discovery_requests == 0
+
+
+async def test_a_document_on_loopback_cannot_name_plain_http_elsewhere(
+    provider: Provider, start: StartSidecar
+) -> None:
+    """Its endpoints are on its own host; naming a host for http does not change that."""
+    sidecar = await start(ENTRA_FAST_INSECURE_PROVIDER_HOSTS=ELSEWHERE)
+    assert (await sidecar.call.token()).status == 200
+    provider.base_url = f"http://{ELSEWHERE}:{provider.port}"
+    well_known = f"http://127.0.0.1:{provider.port}/{TENANT}/v2.0/.well-known/openid-configuration"
+    other = await start(
+        ready=False, ENTRA_FAST_INSECURE_PROVIDER_HOSTS=ELSEWHERE, AZURE_APP_WELL_KNOWN_URL=well_known
+    )
+    assert (await other.call.token()).status == 500
+    assert "issuer does not belong to its URL" in (await other.call.get("/readyz")).json["reason"]
+
+
+@pytest.mark.parametrize("client", [Validator, AsyncValidator])
+async def test_the_library_asks_named_providers_over_plain_http(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, client: type[Validator | AsyncValidator]
+) -> None:
+    """With the variable; without it, the constructor refuses the URL."""
+    provider.base_url = f"http://{ELSEWHERE}:{provider.port}"
+
+    def make() -> Validator | AsyncValidator:
+        return client(provider.issuer, CLIENT_ID, jwks_uri=provider.jwks_uri)
+
+    monkeypatch.delenv("ENTRA_FAST_INSECURE_PROVIDER_HOSTS", raising=False)
+    with pytest.raises(ConfigurationError, match="jwks_uri must be an https URL"):
+        make()
+    monkeypatch.setenv("ENTRA_FAST_INSECURE_PROVIDER_HOSTS", "*")
+    with pytest.raises(ConfigurationError, match="without wildcards"):
+        make()
+    monkeypatch.setenv("ENTRA_FAST_INSECURE_PROVIDER_HOSTS", ELSEWHERE)
+    validator = make()
+    token = provider.mint()
+    if isinstance(validator, AsyncValidator):
+        async with validator:
+            claims = await validator.validate(token)
+    else:
+        with validator:
+            claims = await asyncio.to_thread(validator.validate, token)
+    assert claims["sub"] == "subject"
+
+
+async def test_token_clients_ask_named_providers_over_plain_http(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the library's validators do."""
+    provider.base_url = f"http://{ELSEWHERE}:{provider.port}"
+
+    def make() -> AsyncTokenClient:
+        return AsyncTokenClient.from_provider(
+            client_id=CLIENT_ID, client_secret="s", well_known_url=provider.well_known_url
+        )
+
+    monkeypatch.delenv("ENTRA_FAST_INSECURE_PROVIDER_HOSTS", raising=False)
+    with pytest.raises(ConfigurationError, match="well_known_url must be an https URL"):
+        make()
+    monkeypatch.setenv("ENTRA_FAST_INSECURE_PROVIDER_HOSTS", ELSEWHERE)
+    async with make() as tokens:
+        assert (await tokens.token("api://target/.default")).access_token
 
 
 async def test_connections_are_reused(provider: Provider, network: TcpProxy, start: StartSidecar) -> None:

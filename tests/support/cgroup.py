@@ -18,13 +18,15 @@ class MemoryGroup:
     """A control group.
 
     Attributes:
+        processes: the file that takes the ids of its processes.
         program: Python that runs `entra-fast` within it.
     """
 
     def __init__(self, directory: Path, usage: str) -> None:
         self._directory = directory
         self._usage = directory / usage
-        procs = str(directory / "cgroup.procs")
+        self.processes = directory / "cgroup.procs"
+        procs = str(self.processes)
         self.program = f"import os; open({procs!r}, 'w').write(str(os.getpid())); {PROGRAM}"
 
     @property

@@ -199,6 +199,11 @@ class Caller:
         tenant = tenant or self.local.registry.default_tenant.id
         return await self.request("POST", f"/{tenant}/oauth2/v2.0/token", data=form, **options)
 
+    def origin(self, application: str) -> dict[str, str]:
+        """The header that a browser sends for a page of a single-page application."""
+        (url, *_) = self.local.registry.find(self.name(application)).reply_urls
+        return {"Origin": "/".join(url.split("/")[:3])}
+
     async def m2m(self, consumer: str, target: str, **changes: str) -> Answer:
         form = {
             "grant_type": "client_credentials",
@@ -225,7 +230,7 @@ class Caller:
             "client_id": found.client_id,
             "redirect_uri": found.reply_urls[0] if found.reply_urls else None,
             "response_type": "code",
-            "scope": f"openid offline_access {self.scope(application)}",
+            "scope": f"openid profile offline_access {self.scope(application)}",
             "state": "the-state",
             "nonce": "the-nonce",
             "code_challenge": CHALLENGE,
@@ -254,7 +259,9 @@ class Caller:
             **changes,
         }
         kept = {name: value for name, value in form.items() if value is not None}
-        return await self.token(kept, found.tenant_id)
+        # A browser redeems it, from a page of the application.
+        headers = self.origin(application) if found.single_page else {}
+        return await self.token(kept, found.tenant_id, headers=headers)
 
     async def login(self, application: str, user: str, **changes: str | None) -> Answer:
         """The tokens of a login."""

@@ -188,17 +188,17 @@ def _stub() -> ast.Module:
 
 def _native_members(path: str, name: str) -> Iterator[str]:
     stub = next(one for one in _stub().body if isinstance(one, ast.ClassDef) and one.name == name)
-    lines = {
-        one.name: _stub_line(path, one)
-        for one in stub.body
-        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
-    } | {
-        one.target.id: f"{path}.{one.target.id}: {ast.unparse(one.annotation)}"
+    functions = [one for one in stub.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    # Each overload has a line.
+    lines = [(one.name, _stub_line(path, one)) for one in functions] + [
+        (one.target.id, f"{path}.{one.target.id}: {ast.unparse(one.annotation)}")
         for one in stub.body
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
-    }
+    ]
     yield from (
-        f"  {lines[one]}" for one in sorted(lines) if _is_public(one) or one in {"__init__", "__new__"}
+        f"  {line}"
+        for name, line in sorted(lines, key=lambda pair: pair[0])
+        if _is_public(name) or name in {"__init__", "__new__"}
     )
 
 

@@ -10,6 +10,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
+from entra_fast.emulator import LocalEntraId
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -65,11 +67,14 @@ def test_manifests_set_settings_that_exist() -> None:
     settings = [value for value in vars(catalogue).values() if isinstance(value, Setting)]
     known = {name for setting in settings for name in (setting.name, *setting.aliases)}
     known |= {"TOKEN_GENERATOR_URL", "NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT"}
-    known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT"}
+    known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT", "TOKEN_GENERATOR_AUDIENCES", "ADMIN_TOKEN"}
     named = set()
-    for file in DEPLOY.glob("kubernetes/**/*.yaml"):
-        named |= set(re.findall(r"\b(?:name: |)([A-Z][A-Z0-9]+_[A-Z0-9_]+)\b", file.read_text()))
-    assert "ENTRA_FAST_WORKERS" in named
+    files = [file for part in ("kubernetes", "helm", "compose") for file in (DEPLOY / part).rglob("*.*")]
+    for file in files:
+        if file.suffix in (".yaml", ".tpl") and not file.is_symlink():
+            named |= set(re.findall(r"\b(?:name: |)([A-Z][A-Z0-9]+_[A-Z0-9_]+)\b", file.read_text()))
+    assert {"ENTRA_FAST_WORKERS", "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"} <= named
+    named -= {"NAIS_TOKEN_", "AZURE_"}  # several at once, in comments
     assert named <= known
 
 
@@ -85,6 +90,44 @@ def test_every_container_is_as_the_restricted_standard_wants_it() -> None:
             assert own["capabilities"] == {"drop": ["ALL"]}
             assert own["seccompProfile"] == {"type": "RuntimeDefault"}
             assert container["resources"]["limits"].keys() == {"memory"}
+
+
+def test_the_chart_has_the_version_of_the_package() -> None:
+    """And the image of that version, unless a tag says otherwise."""
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    chart = yaml.safe_load((DEPLOY / "helm" / "entra-fast" / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    example = yaml.safe_load((DEPLOY / "helm" / "example" / "Chart.yaml").read_text())
+    assert [each["version"] for each in example["dependencies"]] == [version]
+
+
+def test_the_chart_ships_the_rules_and_the_dashboard() -> None:
+    """Links to the one copy that is tested."""
+    for name in ("alerts.yaml", "dashboard.json"):
+        link = DEPLOY / "helm" / "entra-fast" / "files" / name
+        assert link.resolve() == DEPLOY / "monitoring" / name
+
+
+def test_the_example_of_the_chart_is_a_local_entra_id(tmp_path: Path) -> None:
+    """Its manifests and its directory are read by the product."""
+    values = yaml.safe_load((DEPLOY / "helm" / "example" / "values-development.yaml").read_text())
+    emulator = values["entra-fast"]["emulator"]
+    (tmp_path / "directory.yaml").write_text(emulator["directory"])
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    for name, text in emulator["manifests"].items():
+        (manifests / name).write_text(text)
+    local = LocalEntraId.from_files([str(manifests)], str(tmp_path / "directory.yaml"))
+    generator = "dev-gcp:nais:azure-token-generator"
+    assert local.explain(generator, "dev-gcp:team-a:app-a", "ada").granted
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="needs cargo")
+def test_the_licences_are_those_of_the_crates_in_the_library() -> None:
+    """`make licences` writes them again after a change of Cargo.lock."""
+    licences = runpy.run_path(str(DEPLOY / "release" / "licences.py"))
+    listed = (ROOT / "THIRD-PARTY-LICENSES.txt").read_text().partition("\n\n")[2].partition("\n\n")[0]
+    assert listed.splitlines() == [licences["title"](crate) for crate in licences["crates"]()]
 
 
 def test_the_image_runs_as_the_user_of_the_manifests() -> None:

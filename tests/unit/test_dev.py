@@ -14,6 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from entra_fast._native import unverified_claims
 from entra_fast.cli import dev_run, dev_system
 from entra_fast.cli.dev_system import Options, local_system
 from entra_fast.cli.dev_welcome import addresses, describe
@@ -68,8 +71,9 @@ class Running:
         return self.process.returncode, errors
 
     def commands(self) -> list[str]:
-        """The commands to paste."""
-        return [line.strip() for line in self.lines if line.startswith("  curl ")]
+        """The commands to paste: each stands below its title."""
+        titled = zip(self.lines, self.lines[1:], strict=False)
+        return [command.strip() for title, command in titled if title.startswith("  # ")]
 
 
 @pytest.fixture(scope="module")
@@ -109,19 +113,22 @@ async def test_the_addresses_are_there_for_programs() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path) -> None:
-    """Three lines for a plain POSIX shell, without jq: a token, an introspection, a refusal."""
+    """For a plain POSIX shell, without jq, one after another: a token, an introspection, the story of a
+    user's call (token, introspection, exchange), a refusal."""
     commands = running.commands()
-    assert len(commands) == 3
-    answers = [
-        json.loads(
-            subprocess.run(["sh", "-c", command], capture_output=True, check=True, cwd=tmp_path).stdout
-        )
-        for command in commands
-    ]
-    token, introspection, refusal = answers
+    assert len(commands) == 6
+    script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
+    shell = ["sh", "-c", script]
+    done = subprocess.run(shell, capture_output=True, check=True, cwd=tmp_path, text=True)
+    token, introspection, received, exchanged, refusal = map(json.loads, done.stdout.splitlines())
     assert token["token_type"] == "Bearer"
     assert introspection["active"] is True
     assert introspection["azp_name"] == "dev-gcp:team-a:app-a"
+    assert received["active"] is True
+    assert received["preferred_username"] == "ada@trygdeetaten.no"
+    claims = unverified_claims(exchanged["access_token"])
+    assert claims["preferred_username"] == "ada@trygdeetaten.no"
+    assert claims["azp_name"] == "dev-gcp:team-a:app-a"
     assert refusal["error"] == "invalid_grant"
     assert refusal["error_codes"] == [501051]
 
@@ -143,6 +150,31 @@ def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Ru
     refused = ask("token", "dev-gcp:team-c:app-nobody")
     assert refused.returncode == 1
     assert "AADSTS501051" in refused.stderr
+
+
+def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
+    """A line on standard error for a refused request and a rejected token: the code, and where to look."""
+    started = Running(FREE, tmp_path)
+    exports = dict(
+        line.strip().removeprefix("export ").split("=", 1) for line in started.lines if " export " in line
+    )
+
+    def post(name: str, **form: str) -> None:
+        data = urllib.parse.urlencode({"identity_provider": "entra_id", **form}).encode()
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(exports[name], data):
+            pass
+
+    post("NAIS_TOKEN_ENDPOINT", target="dev-gcp:team-c:app-nobody")
+    post("NAIS_TOKEN_INTROSPECTION_ENDPOINT", token="a.b.c")
+    status, errors = started.end(signal.SIGTERM)
+    assert status == 0
+    assert re.search(
+        r"^refused: AADSTS501051: client credentials: dev-gcp:team-a:app-a -> dev-gcp:team-c:app-nobody "
+        r"\(http://127\.0\.0\.1:\d+/log/\d+\)$",
+        errors,
+        re.MULTILINE,
+    )
+    assert "rejected: not_a_jwt: a token at the sidecar of dev-gcp:team-a:app-a\n" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -284,6 +316,34 @@ async def test_an_emulator_without_applications_says_so(
     assert await running == 0
 
 
+async def test_an_emulator_for_others_prints_the_token_of_its_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the address to open, and as the header field for scripts; without, the console refuses."""
+    options = dev_run.EmulatorOptions(manifests=(str(tmp_path),), port=0, allow_remote=True)
+    running = asyncio.create_task(dev_run._run_emulator(options))
+    said: list[str] = []
+
+    async def serving() -> bool:
+        said.append(capsys.readouterr().err)
+        return "admin API: send " in "".join(said)
+
+    await eventually(serving)
+    console = re.search(r"console: (http://127\.0\.0\.1:\d+/)\?token=(\S+)\n", "".join(said))
+    assert console is not None
+    assert f"'Authorization: Bearer {console[2]}'" in "".join(said)
+    async with aiohttp.ClientSession() as session:
+        for query, headers, status in (
+            ("", {}, 401),
+            (f"?token={console[2]}", {}, 303),
+            ("", {"Authorization": f"Bearer {console[2]}"}, 200),
+        ):
+            async with session.get(console[1] + query, headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+
+
 def test_the_examples_of_the_current_folder_come_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,23 +426,24 @@ def _blocks(fence: str, page: str = "README.md") -> list[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_commands_in_the_readme_work(running: Running) -> None:
-    """Its first three commands give the documented results, and are the commands that are printed."""
-    sidecar = next(line.split()[1] for line in running.lines if line.startswith("  sidecar"))
-    commands = [
-        line[2:].replace("http://127.0.0.1:7164", sidecar)
-        for block in _blocks("console")
-        for line in block.splitlines()
-        if line.startswith("$ ")
-    ]
-    assert len(commands) == 4
-    answers = [
-        json.loads(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
-        for command in commands[:3]
-    ]
-    assert answers[0]["token_type"] == "Bearer"
-    assert answers[1]["active"] is True
-    assert answers[2]["error_codes"] == [501051]
-    assert set(commands[1:3]) <= set(running.commands())
+    """Pasted one after another, they give the documented results, and are the commands that are printed."""
+    addresses = {}
+    for name, port in (("local Entra ID", 8080), ("sidecar", 7164)):
+        printed = next(line for line in running.lines if line.startswith(f"  {name}"))
+        addresses[f"http://127.0.0.1:{port}"] = re.findall(r"http://\S+", printed)[0]
+    text = "\n".join(_blocks("console"))
+    for documented, real in addresses.items():
+        text = text.replace(documented, real)
+    commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+    assert set(commands) == set(running.commands())
+    script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True)
+    token, introspected, refused, received, exchanged = map(json.loads, done.stdout.splitlines())
+    assert token["token_type"] == "Bearer"
+    assert introspected["active"] is True
+    assert refused["error_codes"] == [501051]
+    assert (received["active"], received["name"], received["scp"]) == (True, "Ada Lovelace", "defaultaccess")
+    assert unverified_claims(exchanged["access_token"])["preferred_username"] == "ada@trygdeetaten.no"
 
 
 def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> None:
@@ -411,7 +472,7 @@ def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> No
 def test_the_examples_in_the_library_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block is Python whose imports from this package exist; the one for tests runs as it is."""
     blocks = _blocks("python", "docs/library.md")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("entra_fast"):

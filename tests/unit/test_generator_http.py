@@ -181,7 +181,7 @@ async def test_after_the_login_the_browser_gets_what_it_asked_for(browser: Brows
     """Back to the same route and audience; then a token on behalf of the user."""
     back = await browser.log_in(f"/api/obo?aud={TARGET}")
     assert back == "/api/obo?aud=dev-gcp%3Ateam-a%3Aopen"
-    status, headers, body = await browser.go(back, headers=BROWSER)
+    status, headers, body = await browser.go(back, headers={"Accept": "application/json"})
     assert (status, headers["Content-Type"]) == (200, "application/json")
     answer = json.loads(body)
     assert set(answer) == {"access_token", "expires_in", "token_type"}
@@ -189,6 +189,75 @@ async def test_after_the_login_the_browser_gets_what_it_asked_for(browser: Brows
     claims = unverified_claims(answer["access_token"])
     assert claims["preferred_username"] == "ada@trygdeetaten.no"
     assert claims["azp_name"] == GENERATOR
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, text/plain, */*"])
+async def test_programs_get_the_token_as_json(browser: Browser, accept: str | None) -> None:
+    """Without a preference for HTML, the response is compact JSON with three members and nothing else."""
+    await browser.log_in()
+    headers = {} if accept is None else {"Accept": accept}
+    for path in (f"/api/obo?aud={TARGET}", f"/api/m2m?aud={TARGET}"):
+        status, answered, body = await browser.go(path, headers=headers)
+        assert (status, answered["Content-Type"]) == (200, "application/json")
+        assert answered["Vary"] == "Accept, Cookie"
+        assert re.fullmatch(r'\{"access_token":"[\w.-]+","expires_in":\d+,"token_type":"Bearer"\}', body)
+
+
+async def test_browsers_get_the_token_as_a_page(browser: Browser) -> None:
+    """Token, claims with their meaning, expiry, commands, again, as another user, another audience."""
+    await browser.log_in()
+    status, headers, page = await browser.go(f"/api/obo?aud={TARGET}", headers=BROWSER)
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert headers["Cache-Control"] == "no-store"
+    found = re.search(r'aria-label="Token">(eyJ[\w-]+\.[\w-]+\.[\w-]+)<', page)
+    assert found
+    claims = unverified_claims(found[1])
+    assert claims["azp_name"] == GENERATOR
+    for text in (
+        "on behalf of &lt;b&gt;Ada",
+        "Expires",
+        " UTC, in ",
+        "Audience: the application",
+        "curl ",
+        "requests",
+    ):
+        assert text in page, text
+    query = "aud=dev-gcp%3Ateam-a%3Aopen"
+    assert f'href="/api/obo?{query}"' in page
+    assert f'href="/oauth2/login?to=obo&amp;{query}&amp;prompt=select_account"' in page
+    assert f'href="/?{query}"' in page
+    machine = (await browser.go(f"/api/m2m?aud={TARGET}", headers=BROWSER))[2]
+    assert "machine-to-machine" in machine
+    assert "/api/public/m2m" in machine
+
+
+async def test_switching_the_user_keeps_the_audience(browser: Browser) -> None:
+    """From every page, and back to what was asked for; a wrong audience is refused before the sign-in."""
+    back = await browser.log_in(f"/oauth2/login?to=obo&aud={TARGET}&prompt=select_account")
+    assert back == "/api/obo?aud=dev-gcp%3Ateam-a%3Aopen"
+    assert (
+        await browser.log_in(f"/oauth2/login?to=start&aud={TARGET}&prompt=select_account")
+        == "/?aud=dev-gcp%3Ateam-a%3Aopen"
+    )
+    assert await browser.log_in("/oauth2/login?prompt=select_account") == "/"
+    refused = (await browser.go(f"/api/obo?aud={CLOSED}", headers=BROWSER))[2]
+    assert (
+        'href="/oauth2/login?to=obo&amp;aud=dev-gcp%3Ateam-a%3Aclosed&amp;prompt=select_account"' in refused
+    )
+    assert (await browser.go("/oauth2/login?to=obo&aud=a%20b"))[0] == 400
+
+
+async def test_the_sign_in_warns_of_users_whom_the_final_target_will_refuse(browser: Browser) -> None:
+    """Whoever is let in by the token generator may still be refused by the target of the exchange."""
+    _, headers, _ = await browser.go(f"/api/obo?aud={CLOSED}")
+    _, _, page = await browser.go(headers["Location"])
+    assert CLOSED in page
+    assert "is in none of the inbound rules" in page
+    _, headers, _ = await browser.go(f"/api/obo?aud={TARGET}")
+    _, _, page = await browser.go(headers["Location"])
+    assert f"✓ {TARGET} allows this user" in page
+    _, headers, _ = await browser.go(f"/api/m2m?aud={CLOSED}")
+    assert "entra_fast_target" not in headers["Location"]  # no token on behalf of the user is asked for
 
 
 async def test_every_request_gets_a_fresh_token(browser: Browser) -> None:
@@ -332,7 +401,7 @@ async def test_a_refusal_of_the_provider_is_passed_on(browser: Browser) -> None:
     assert headers["Content-Type"].startswith("text/html")
     assert "access_denied" in body
     assert "&lt;script&gt;no" in body
-    assert "<script>" not in body
+    assert "<script>no" not in body
 
 
 @pytest.mark.parametrize(

@@ -216,17 +216,36 @@ def test_the_ticket_reveals_neither_nonce_nor_verifier() -> None:
     assert login.state not in content
 
 
+def unsigned(claims: dict[str, str]) -> str:
+    """A token that nobody has signed."""
+    parts = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({"alg": "none"}, claims)
+    )
+    return ".".join([*(part.rstrip("=") for part in parts), ""])
+
+
 NASTY = """<script>alert(1)</script>"'&"""
 
 
 def test_pages_escape_everything_that_comes_from_outside() -> None:
     """HTML injection through names, audiences, errors and descriptions."""
+    visitor = pages.Visitor(NASTY, 1, f"?{NASTY}")
     shown = [
-        pages.start_page(issuer=NASTY, base_url=NASTY, audiences=[NASTY], user=NASTY, minutes_left=1),
-        pages.error_page(title=NASTY, error=NASTY, description=NASTY, again=NASTY, user=NASTY),
+        pages.start_page(visitor, issuer=NASTY, base_url=NASTY, audiences=[NASTY], audience=NASTY),
+        pages.start_page(visitor, issuer=NASTY, base_url=NASTY, audiences=[NASTY], search=NASTY),
+        pages.error_page(visitor, title=NASTY, error=NASTY, description=NASTY, again=NASTY, audience=NASTY),
+        pages.token_page(
+            visitor,
+            base_url=NASTY,
+            audience=NASTY,
+            on_behalf=True,
+            token=unsigned({NASTY: NASTY}),
+            expires_in=60,
+            now=0.0,
+        ),
     ]
     for page in shown:
-        assert "<script>" not in page
+        assert "<script>alert" not in page
         assert "alert(1)</script" not in page
         assert "\"'&" not in page
 
@@ -234,7 +253,11 @@ def test_pages_escape_everything_that_comes_from_outside() -> None:
 def test_a_refusal_says_what_to_change() -> None:
     """A known AADSTS code comes with advice, in addition to the provider's own text."""
     page = pages.error_page(
-        title="Refused", error="invalid_grant", description="AADSTS501051: ...", codes=[501051]
+        pages.Visitor(None, 0),
+        title="Refused",
+        error="invalid_grant",
+        description="AADSTS501051: ...",
+        codes=[501051],
     )
     assert "accessPolicy.inbound.rules" in page
     assert "AADSTS501051: ..." in page

@@ -168,6 +168,23 @@ def test_the_older_name_of_the_fast_path_is_exported_beside_the_new_one() -> Non
     assert found["entra_fast_fast_path"] == found["entra_fast_fast_lane"] == 1
 
 
+def test_what_runs_is_a_gauge_with_labels() -> None:
+    """One series where all workers run the same, and one for each where they differ."""
+    metrics, workers = Metrics(), [Metrics(), Metrics()]
+    assert not [name for name in scrape(metrics) if name.startswith("entra_fast_build_info")]
+    labels = {"version": "1.2.3", "python": "3.11.7", "rust": "1.95.0", "rsa": "rind"}
+    for worker in workers:
+        worker.build_info.read_from(lambda: {**labels, "fast_path": "true"})
+    expected = (
+        'entra_fast_build_info{{fast_path="{1}",python="3.11.7",rsa="{0}",rust="1.95.0",version="1.2.3"}}'
+    )
+    found = scrape(metrics, [worker.figures() for worker in workers])
+    assert found[expected.format("rind", "true")] == 1
+    workers[1].build_info.read_from(lambda: {**labels, "rsa": "aws-lc", "fast_path": "false"})
+    found = scrape(metrics, [worker.figures() for worker in workers])
+    assert found[expected.format("rind", "true")] == found[expected.format("aws-lc", "false")] == 1
+
+
 def test_the_figures_of_workers_are_added() -> None:
     """Counters, histograms and sizes, including series that only one process has."""
     metrics, workers = Metrics(), [Metrics(), Metrics()]

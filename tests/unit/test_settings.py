@@ -574,3 +574,67 @@ def test_nothing_is_missing_from_a_directory_that_does_not_exist() -> None:
         "ENTRA_FAST_SETTINGS_DIRECTORY",
         "ENTRA_FAST_WORKERS",
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AZURE_APP_WELL_KNOWN_URL",
+        "AZURE_OPENID_CONFIG_ISSUER",
+        "AZURE_OPENID_CONFIG_JWKS_URI",
+        "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT",
+    ],
+)
+def test_a_provider_on_plain_http_must_be_named(name: str) -> None:
+    """Every URL of the provider; the sentence says which setting names hosts."""
+    url = "http://emulator:8080/t/v2.0"
+    error = refused(**{name: url})
+    assert (error.code, error.setting) == ("setting_invalid", name)
+    assert error.message == (
+        f"{name} must be an https URL (http is allowed for loopback addresses, and for hosts that "
+        "ENTRA_FAST_INSECURE_PROVIDER_HOSTS names)"
+    )
+    assert refused(**{name: url, "ENTRA_FAST_INSECURE_PROVIDER_HOSTS": "other,emulator.test"}).setting == name
+    settings = read(**{name: url, "ENTRA_FAST_INSECURE_PROVIDER_HOSTS": "other, Emulator"})
+    assert url in repr(settings.provider)
+    assert settings.outbound.insecure_hosts == {"other", "emulator"}
+
+
+def test_an_authority_on_plain_http_must_be_named() -> None:
+    """The host of AKS's variable, from which the URL of the discovery document is made."""
+    changes = {
+        "AZURE_APP_WELL_KNOWN_URL": None,
+        "AZURE_APP_TENANT_ID": "t",
+        "AZURE_AUTHORITY_HOST": "http://emulator:8080/",
+    }
+    assert refused(**changes).setting == "AZURE_AUTHORITY_HOST"
+    provider = read(**changes, ENTRA_FAST_INSECURE_PROVIDER_HOSTS="emulator").provider
+    assert provider is not None
+    assert provider.well_known_url == "http://emulator:8080/t/v2.0/.well-known/openid-configuration"
+
+
+def test_a_real_provider_stops_the_start_even_if_no_url_uses_it() -> None:
+    """The list is wrong, whoever put it there; all that is wrong is reported at once."""
+    error = refused(ENTRA_FAST_INSECURE_PROVIDER_HOSTS="login.microsoftonline.com")
+    assert error.setting == "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"
+    environ = {
+        **BASE,
+        "AZURE_APP_WELL_KNOWN_URL": "http://emulator/t",
+        "ENTRA_FAST_INSECURE_PROVIDER_HOSTS": "*",
+        "ENTRA_FAST_WORKERS": "0",
+    }
+    _, problems = Settings.examined(environ, NOWHERE)
+    assert {problem.setting for problem in problems} == {
+        "AZURE_APP_WELL_KNOWN_URL",
+        "ENTRA_FAST_INSECURE_PROVIDER_HOSTS",
+        "ENTRA_FAST_WORKERS",
+    }
+
+
+def test_a_file_does_not_allow_plain_http(tmp_path: Path) -> None:
+    """Whoever can write the mounted secret cannot turn TLS off with it."""
+    (tmp_path / "ENTRA_FAST_INSECURE_PROVIDER_HOSTS").write_text("emulator")
+    environ = {**BASE, "AZURE_APP_WELL_KNOWN_URL": "http://emulator/t"}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment(environ, tmp_path)
+    assert caught.value.setting == "AZURE_APP_WELL_KNOWN_URL"

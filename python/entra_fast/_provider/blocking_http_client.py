@@ -26,10 +26,10 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from entra_fast._net import proxies_from
+from entra_fast._net import insecure_provider_hosts, proxies_from
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import (
     JSON,
@@ -66,6 +66,7 @@ class BlockingHttpClient:
         ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment at each request.
         headers: header fields to add to each request.
+        insecure_hosts: hosts that may be asked over plain http, besides loopback.
         allow_plain_http: allow http for hosts other than loopback, too; only for a server named by the user.
     """
 
@@ -76,12 +77,14 @@ class BlockingHttpClient:
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        insecure_hosts: Collection[str] | None = None,
         allow_plain_http: bool = False,
     ) -> None:
         self._limits = limits or HttpLimits()
         self._ca_bundle = ca_bundle
         self._proxies = proxies
         self._headers = headers or {}
+        self._insecure_hosts = insecure_hosts
         self._allow_plain_http = allow_plain_http
 
     @classmethod
@@ -96,13 +99,19 @@ class BlockingHttpClient:
             ca_bundle=options.trusted(),
             proxies=options.proxies(),
             headers=options.headers,
+            insecure_hosts=insecure_provider_hosts(),
         )
 
     @classmethod
     def from_settings(cls, settings: OutboundSettings) -> Self:
         """See `HttpClient.from_settings`."""
         limits = HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout)
-        return cls(limits, ca_bundle=settings.ca_bundle, proxies=settings.proxies)
+        return cls(
+            limits,
+            ca_bundle=settings.ca_bundle,
+            proxies=settings.proxies,
+            insecure_hosts=settings.insecure_hosts,
+        )
 
     def get(self, url: str, *, accept: str = JSON, timeout: float | None = None) -> HttpResponse:
         """GET. Any status but a redirect is an answer.
@@ -136,7 +145,12 @@ class BlockingHttpClient:
         request = request.adding(self._headers)
         proxies = proxies_from(os.environ) if self._proxies is None else self._proxies
         try:
-            route = Route.to(request.url, proxies, allow_plain_http=self._allow_plain_http)
+            route = Route.to(
+                request.url,
+                proxies,
+                insecure_hosts=self._insecure_hosts,
+                allow_plain_http=self._allow_plain_http,
+            )
             if route.tls or (route.proxy is not None and route.proxy.tls):
                 _ = self._tls  # an unusable CA bundle is an error before any connection is made
             patience = _Patience(self._limits, self._limits.overall(limit))

@@ -108,6 +108,8 @@ class _Document:
             raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
         self.members = members
         self._url = urllib.parse.urlsplit(url)
+        # Whoever allowed plain http for the document's host allowed it for its endpoints there.
+        self._insecure_hosts = {self._url.hostname or ""} if self._url.scheme == "http" else set[str]()
         if issuer is not None:
             self.issuer = issuer
             return
@@ -125,7 +127,7 @@ class _Document:
         value = self.members.get(name)
         if not isinstance(value, str):
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} is not a string")
-        problem = url_problem(value)
+        problem = url_problem(value, self._insecure_hosts)
         if problem is not None:
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} {problem}")
         origin, own = _origin(urllib.parse.urlsplit(value)), _origin(self._url)
@@ -144,7 +146,7 @@ class _Document:
             return None
         if not isinstance(value, str):
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} is not a string")
-        if (problem := url_problem(value)) is not None:
+        if (problem := url_problem(value, self._insecure_hosts)) is not None:
             raise DiscoveryError("discovery_malformed", f"the discovery document's {name} {problem}")
         return value
 

@@ -10,12 +10,12 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
 
-from entra_fast._net import proxies_from
+from entra_fast._net import insecure_provider_hosts, proxies_from
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import (
     JSON,
@@ -45,6 +45,7 @@ class HttpClient:
         ca_bundle: PEM file with certificate authorities to trust in addition to the system's.
         proxies: as made by `proxies_from`; by default from the process's environment.
         headers: header fields to add to each request.
+        insecure_hosts: hosts that may be asked over plain http, besides loopback.
         trace_configs: notified of each request.
         answered: called with the headers of each answer, and the seconds that it took.
     """
@@ -56,6 +57,7 @@ class HttpClient:
         ca_bundle: str | None = None,
         proxies: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        insecure_hosts: Collection[str] | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         answered: Callable[[Mapping[str, str], float], None] | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class HttpClient:
         self._ca_bundle = ca_bundle
         self._proxies = proxies_from(os.environ) if proxies is None else dict(proxies)
         self._headers = headers or {}
+        self._insecure_hosts = insecure_hosts
         self._trace_configs = list(trace_configs)
         self._answered = answered
         self._context: ssl.SSLContext | None = None
@@ -81,6 +84,7 @@ class HttpClient:
             HttpLimits(settings.connect_timeout, settings.read_timeout, settings.overall_timeout),
             ca_bundle=settings.ca_bundle,
             proxies=settings.proxies,
+            insecure_hosts=settings.insecure_hosts,
             trace_configs=trace_configs,
             answered=answered,
         )
@@ -97,6 +101,7 @@ class HttpClient:
             ca_bundle=options.trusted(),
             proxies=options.proxies(),
             headers=options.headers,
+            insecure_hosts=insecure_provider_hosts(),
         )
 
     async def get(
@@ -149,7 +154,8 @@ class HttpClient:
         began = time.monotonic()
         request = request.adding(self._headers)
         try:
-            response = await self._exchange(request, Route.to(request.url, self._proxies), limit)
+            route = Route.to(request.url, self._proxies, insecure_hosts=self._insecure_hosts)
+            response = await self._exchange(request, route, limit)
         except HttpFailure as failure:
             forget_frames(failure)
             raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from entra_fast._net import CA_BUNDLE, checked_proxy, proxies_from
+from entra_fast._net import CA_BUNDLE, checked_proxy, insecure_provider_hosts, proxies_from
 from entra_fast.errors import ConfigurationError
 
 MAX_TIMEOUT = 300.0
@@ -51,7 +51,8 @@ _OURS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """How key sets and discovery documents are fetched. TLS certificates are always verified.
+    """How key sets and discovery documents are fetched. TLS certificates are always verified. Plain http is
+    for loopback only, and for hosts that `ENTRA_FAST_INSECURE_PROVIDER_HOSTS` names.
 
     Attributes:
         ca_bundle: path of a PEM file with certificate authorities to trust in addition to the system's; by
@@ -99,6 +100,7 @@ class HttpOptions:
         if self.ca_bundle is None and (bundle := self.trusted()) is not None:
             _check_bundle(bundle, CA_BUNDLE)
         self.proxies()
+        insecure_provider_hosts()
 
     def trusted(self) -> str | None:
         """The file with further certificate authorities, as of now."""

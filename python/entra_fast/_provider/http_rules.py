@@ -12,15 +12,15 @@ import os
 import re
 import ssl
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from entra_fast._net import proxy_for, url_problem
+from entra_fast._net import is_insecure, proxy_for, url_problem
 from entra_fast.errors import ConfigurationError, EntraFastError
 
 ERROR_CODES = {
-    "url_not_allowed": "the URL is neither https nor loopback http",
+    "url_not_allowed": "the URL is neither https nor http on loopback or on a host that is named for that",
     "dns_failed": "the host's name could not be resolved",
     "tls_failed": "the TLS handshake failed, for instance because the certificate is not trusted",
     "connect_failed": "no connection could be made to the host or to the web proxy",
@@ -168,17 +168,25 @@ class Route:
     proxy: Proxy | None
 
     @classmethod
-    def to(cls, url: str, proxies: Mapping[str, str], *, allow_plain_http: bool = False) -> Route:
+    def to(
+        cls,
+        url: str,
+        proxies: Mapping[str, str],
+        *,
+        insecure_hosts: Collection[str] | None = None,
+        allow_plain_http: bool = False,
+    ) -> Route:
         """
         Args:
             proxies: as made by `proxies_from`.
-            allow_plain_http: allow http for hosts other than loopback, too.
+            insecure_hosts: hosts that may be asked over http, too. They are reached directly, as loopback is.
+            allow_plain_http: allow http for every host.
 
         Raises:
             HttpFailure: code `url_not_allowed`.
         """
         plain = allow_plain_http and url.startswith("http://")
-        problem = url_problem(url.replace("http", "https", 1) if plain else url)
+        problem = url_problem(url.replace("http", "https", 1) if plain else url, insecure_hosts)
         if problem is not None:
             raise HttpFailure("url_not_allowed", f"the URL {problem}")
         parts = urllib.parse.urlsplit(url)
@@ -187,7 +195,8 @@ class Route:
             host.encode("idna")
         except UnicodeError:  # a part of the name is empty or too long
             raise HttpFailure("url_not_allowed", "the URL must have a valid host name") from None
-        proxy = proxy_for(url, proxies)
+        is_direct = parts.scheme == "http" and is_insecure(host, insecure_hosts) and "always" not in proxies
+        proxy = None if is_direct else proxy_for(url, proxies)
         return cls(parts.scheme == "https", host, _port(parts), None if proxy is None else Proxy.at(proxy))
 
     @property

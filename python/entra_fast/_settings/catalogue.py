@@ -20,13 +20,14 @@ from entra_fast._settings.kinds import (
     FilePath,
     HostNames,
     HostPort,
+    InsecureHosts,
     Integer,
     Milliseconds,
+    ProviderUrl,
     SecretText,
     Setting,
     Tenants,
     Text,
-    Url,
 )
 
 # --- listeners ---
@@ -65,7 +66,7 @@ AZURE_APP_TENANT_ID: Final = Text(
     pattern=r"[A-Za-z0-9.-]{1,256}",
     expected="must be a tenant's GUID or domain name",
 )
-AZURE_APP_WELL_KNOWN_URL: Final = Url(
+AZURE_APP_WELL_KNOWN_URL: Final = ProviderUrl(
     "AZURE_APP_WELL_KNOWN_URL",
     None,
     "Discovery document, which supplies the issuer and the endpoints that are not set.",
@@ -75,7 +76,7 @@ AZURE_AUTHORITY_HOST: Final = Authority(
     "https://login.microsoftonline.com",
     "Host of the discovery document, where a tenant is set without a well-known URL and endpoints.",
 )
-AZURE_OPENID_CONFIG_ISSUER: Final = Url(
+AZURE_OPENID_CONFIG_ISSUER: Final = ProviderUrl(
     "AZURE_OPENID_CONFIG_ISSUER", None, "Issuer of accepted tokens; takes precedence over discovery."
 )
 ALLOWED_TENANTS: Final = Tenants(
@@ -98,12 +99,12 @@ CLIENT_CAPABILITIES: Final = Choices(
     "Entra ID then issues tokens that live up to 28 hours for APIs with continuous access evaluation.",
     choices=("cp1",),
 )
-AZURE_OPENID_CONFIG_JWKS_URI: Final = Url(
+AZURE_OPENID_CONFIG_JWKS_URI: Final = ProviderUrl(
     "AZURE_OPENID_CONFIG_JWKS_URI",
     None,
     "Location of the provider's signing keys; takes precedence over discovery.",
 )
-AZURE_OPENID_CONFIG_TOKEN_ENDPOINT: Final = Url(
+AZURE_OPENID_CONFIG_TOKEN_ENDPOINT: Final = ProviderUrl(
     "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT",
     None,
     "Token endpoint of the provider; takes precedence over discovery.",
@@ -179,6 +180,13 @@ CA_BUNDLE: Final = FilePath(
     None,
     "PEM file with certificate authorities to trust in addition to the system's, for outbound connections.",
 )
+INSECURE_PROVIDER_HOSTS: Final = InsecureHosts(
+    _net.INSECURE_PROVIDER_HOSTS,
+    frozenset[str](),
+    "Hosts of providers that may be asked over plain http, by their exact names and without ports: for a "
+    "local Entra ID in another container. Refused for hosts of real providers. Development only.",
+    environment_only=True,
+)
 HTTPS_PROXY: Final = Text(
     "HTTPS_PROXY",
     None,
@@ -188,7 +196,7 @@ HTTPS_PROXY: Final = Text(
 HTTP_PROXY: Final = Text(
     "HTTP_PROXY",
     None,
-    "Web proxy for http URLs. It has no effect, because http is allowed for loopback addresses only.",
+    "Web proxy for http URLs. It has no effect: hosts that are asked over plain http are reached directly.",
     environment_only=True,
 )
 NO_PROXY: Final = Text(

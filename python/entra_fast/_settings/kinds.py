@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from entra_fast._net import url_problem
+from entra_fast._net import insecure_hosts_in, url_problem
 
 V_co = TypeVar("V_co", covariant=True)
 """What a setting's text becomes."""
@@ -138,8 +138,20 @@ class Url(Setting[str, D_co]):
         return text
 
 
+class ProviderUrl(Url[D_co]):
+    """A URL of a provider. Whether plain http is allowed for its host is another setting, so `load` checks
+    that."""
+
+    __slots__ = ()
+
+    def parse(self, text: str) -> str:
+        # Not super(): see `Authority`.
+        Url.parse(self, text.replace("http://", "https://", 1))
+        return text
+
+
 @dataclass(frozen=True, slots=True)
-class Authority(Url[D_co]):
+class Authority(ProviderUrl[D_co]):
     """The URL of a host that has tenants, without a path. The scheme may be left out: it is https."""
 
     @property
@@ -148,7 +160,7 @@ class Authority(Url[D_co]):
 
     def parse(self, text: str) -> str:
         # Not super(): a class with slots is created a second time, and the short form has the wrong class.
-        url = Url.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
+        url = ProviderUrl.parse(self, text if "://" in text else f"https://{text}").rstrip("/")
         if url.count("/") != 2 or "?" in url:
             raise Unsuitable("must be the URL of a host without a path, such as https://login.example")
         return url
@@ -200,6 +212,18 @@ class HostNames(Setting[frozenset[str], D_co]):
 
     def shown_default(self) -> str:
         return ",".join(sorted(self.default)) if isinstance(self.default, frozenset) else ""
+
+
+class InsecureHosts(HostNames[D_co]):
+    """Comma-separated host names of providers that are asked over plain http. Real providers are refused."""
+
+    __slots__ = ()
+
+    def parse(self, text: str) -> frozenset[str]:
+        try:
+            return insecure_hosts_in(text)
+        except ValueError as problem:
+            raise Unsuitable(str(problem)) from None
 
 
 class Tenants(Setting[tuple[str, ...], D_co]):

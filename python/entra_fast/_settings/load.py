@@ -16,10 +16,10 @@ from pathlib import Path
 
 from entra_fast import _extras
 from entra_fast._memory import memory_limit
-from entra_fast._net import proxies_from
+from entra_fast._net import proxies_from, url_problem
 from entra_fast._settings import catalogue
 from entra_fast._settings.cache_sizes import cache_settings
-from entra_fast._settings.kinds import FilePath
+from entra_fast._settings.kinds import FilePath, ProviderUrl
 from entra_fast._settings.model import (
     CacheSettings,
     CredentialSettings,
@@ -28,7 +28,7 @@ from entra_fast._settings.model import (
     ServerSettings,
     SharedCacheSettings,
 )
-from entra_fast._settings.reader import Reader, missing
+from entra_fast._settings.reader import D, Reader, missing
 from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError
 
@@ -219,6 +219,7 @@ def _outbound_settings(read: Reader) -> OutboundSettings:
         overall_timeout=read.get(catalogue.HTTP_OVERALL_TIMEOUT),
         max_retries=read.get(catalogue.HTTP_MAX_RETRIES),
         ca_bundle=None if ca_bundle is None else str(ca_bundle),
+        insecure_hosts=read.get(catalogue.INSECURE_PROVIDER_HOSTS),
         proxies=_proxies(read),
     )
 
@@ -306,10 +307,10 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
     if client_id is None:
         read.refuse(missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true"))
     tenant_id = read.get(catalogue.AZURE_APP_TENANT_ID) or ""
-    issuer = read.get(catalogue.AZURE_OPENID_CONFIG_ISSUER)
-    well_known_url = read.get(catalogue.AZURE_APP_WELL_KNOWN_URL)
-    jwks_uri = read.get(catalogue.AZURE_OPENID_CONFIG_JWKS_URI)
-    token_endpoint = read.get(catalogue.AZURE_OPENID_CONFIG_TOKEN_ENDPOINT)
+    issuer = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_ISSUER)
+    well_known_url = _provider_url(read, catalogue.AZURE_APP_WELL_KNOWN_URL)
+    jwks_uri = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_JWKS_URI)
+    token_endpoint = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_TOKEN_ENDPOINT)
     if well_known_url is None and not (issuer and jwks_uri and token_endpoint):
         if not tenant_id:
             read.refuse(
@@ -319,7 +320,7 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
                     "and _TOKEN_ENDPOINT)",
                 )
             )
-        authority = read.get(catalogue.AZURE_AUTHORITY_HOST)
+        authority = _provider_url(read, catalogue.AZURE_AUTHORITY_HOST)
         well_known_url = f"{authority}/{tenant_id}/v2.0/.well-known/openid-configuration"
     return ProviderSettings(
         client_id=client_id or "",
@@ -333,6 +334,17 @@ def _provider_settings(read: Reader) -> ProviderSettings | None:
         algorithms=read.get(catalogue.ALGORITHMS),
         client_capabilities=read.get(catalogue.CLIENT_CAPABILITIES),
     )
+
+
+def _provider_url(read: Reader, setting: ProviderUrl[D]) -> str | D:
+    """A URL of the provider: https, or http on loopback or on a host that is named for that."""
+    url = read.get(setting)
+    if isinstance(url, str):
+        problem = url_problem(url, read.get(catalogue.INSECURE_PROVIDER_HOSTS))
+        if problem is not None:
+            read.refuse(ConfigurationError("setting_invalid", f"{setting.name} {problem}", setting.name))
+            return setting.default
+    return url
 
 
 def _credential_settings(read: Reader) -> CredentialSettings:

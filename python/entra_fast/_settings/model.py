@@ -63,6 +63,7 @@ class OutboundSettings:
     overall_timeout: float = catalogue.HTTP_OVERALL_TIMEOUT.default
     max_retries: int = catalogue.HTTP_MAX_RETRIES.default
     ca_bundle: str | None = None
+    insecure_hosts: frozenset[str] = catalogue.INSECURE_PROVIDER_HOSTS.default
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # a proxy URL may hold a password
 
 

@@ -69,7 +69,7 @@ class Reader:
         """
         for name in (setting.name, *setting.aliases):
             with self.reporting(setting):
-                text = self._text(name)
+                text = self.environ.get(name, "").strip() if setting.environment_only else self._text(name)
                 if text:
                     try:
                         return setting.parse(text)

@@ -1,4 +1,4 @@
-"""Pages from Jinja2 templates: one environment, one style sheet, one content security policy.
+"""Pages from Jinja2 templates: one environment, one style sheet, one script, one content security policy.
 
 Templates come from the package and are compiled when a page is first requested. User text is only ever a
 value, which the environment escapes. Jinja2 is imported for the first page, so that endpoints without pages
@@ -12,20 +12,24 @@ import functools
 import hashlib
 import importlib.resources
 import json
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from entra_fast import _extras
+from entra_fast._native import __version__
 
 if TYPE_CHECKING:
     import jinja2
 
-STYLE: Final = (importlib.resources.files(__name__.rpartition(".")[0]) / "static/style.css").read_text(
-    "utf-8"
-)
+MAX_JSON_CHARACTERS: Final = 30_000
+"""Maximum length of JSON on a page."""
 
-SUBMIT_SCRIPT: Final = "document.forms[0].submit()"
-"""The only script: it submits the form of `response_mode=form_post`, which also has a button."""
+_STATIC: Final = importlib.resources.files(__name__.rpartition(".")[0]) / "static"
+STYLE: Final = (_STATIC / "style.css").read_text("utf-8")
+SCRIPT: Final = (_STATIC / "script.js").read_text("utf-8")
+"""Adds comfort: copy buttons, a log that updates itself. Every page works without it."""
+LOGO: Final = (_STATIC / "logo.svg").read_text("utf-8").strip()
 
 
 def _source(text: str) -> str:
@@ -37,8 +41,8 @@ def _source(text: str) -> str:
 # There is no form-action: browsers also apply it to the redirects that follow a sign-in, and those lead to
 # applications and to login servers that are not known here.
 CONTENT_SECURITY_POLICY: Final = (
-    f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SUBMIT_SCRIPT)}; img-src data:; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SCRIPT)}; img-src data:; "
+    "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -87,12 +91,19 @@ class Pages:
             lstrip_blocks=True,
         )
         environment.filters |= {"pretty": _pretty, **self._filters}
-        # These two are constants of this package, and the policy names their digests: the only markup that is
-        # not a template.
-        environment.globals |= {"style": Markup(STYLE), "script": Markup(SUBMIT_SCRIPT)}  # noqa: S704
+        # These are constants of this package, and the policy names the digests of style and script: the only
+        # markup that is not a template.
+        environment.globals |= {
+            "style": Markup(STYLE),  # noqa: S704
+            "script": Markup(SCRIPT),  # noqa: S704
+            "logo": Markup(LOGO),  # noqa: S704
+            "icon": f"data:image/svg+xml,{urllib.parse.quote(LOGO)}",
+            "version": __version__,
+        }
         environment.globals |= self._values
         return environment
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value if isinstance(value, list) else dict(value), indent=2, ensure_ascii=False)
+    text = json.dumps(value if isinstance(value, list) else dict(value), indent=2, ensure_ascii=False)
+    return text if len(text) <= MAX_JSON_CHARACTERS else f"{text[:MAX_JSON_CHARACTERS]}..."

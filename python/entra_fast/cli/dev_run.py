@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from entra_fast import _event_loop
+from entra_fast.cli.dev_failures import printed
 from entra_fast.cli.dev_system import (
     NO_APPLICATION,
     RELOAD_SECONDS,
@@ -24,7 +25,7 @@ from entra_fast.cli.dev_system import (
     local_tls,
 )
 from entra_fast.cli.dev_welcome import addresses, describe
-from entra_fast.cli.manifest_sources import find_sources
+from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS
@@ -39,10 +40,12 @@ class EmulatorOptions:
     Attributes:
         generator_url: the address of a token generator, which is allowed as redirect URI.
         signing_algorithm: what the provider signs with.
+        exact_discovery: leave out of the discovery document what Entra ID's does not have.
         state: a directory that keeps keys, secrets and sessions; None keeps them in memory.
         tls: as in `Options`.
         public_url: the address that clients use, if it differs from the one it listens on (containers).
         allow_remote: allow an address other than loopback.
+        admin_token: what the console and the admin API demand; None for a new one where they need one.
     """
 
     manifests: tuple[str, ...] = ()
@@ -51,10 +54,12 @@ class EmulatorOptions:
     port: int = 8080
     generator_url: str = "http://127.0.0.1:8081"
     signing_algorithm: str = "RS256"
+    exact_discovery: bool = False
     state: str | None = None
     tls: str | None = None
     public_url: str | None = None
     allow_remote: bool = False
+    admin_token: str | None = None
 
 
 def run(options: Options, *, as_json: bool = False) -> int:
@@ -86,7 +91,8 @@ async def _run(options: Options, as_json: bool) -> int:
     async with local_system(options) as system:
         _warn(system.emulator)
         print(json.dumps(addresses(system)) if as_json else describe(system), flush=True)
-        await stop.wait()
+        async with printed(system.emulator, system.sidecars):
+            await stop.wait()
         print("stopping", file=sys.stderr, flush=True)
     return 0
 
@@ -104,13 +110,15 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         raise ConfigurationError(
             "setting_invalid", f"--signing-algorithm must be one of {listed}", "--signing-algorithm"
         )
-    local = LocalEntraId.from_files(
-        *find_sources(options.manifests, options.directory),
-        generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
-        signing_algorithm=options.signing_algorithm,
-        state_directory=Path(options.state) if options.state is not None else None,
-        public_url=options.public_url,
-    )
+    with no_garbage_collection():
+        local = LocalEntraId.from_files(
+            *find_sources(options.manifests, options.directory),
+            generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
+            signing_algorithm=options.signing_algorithm,
+            exact_discovery=options.exact_discovery,
+            state_directory=Path(options.state) if options.state is not None else None,
+            public_url=options.public_url,
+        )
     host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
     tls = local_tls(options.tls, [host_name] if host_name else [])
     emulator = await local.start(
@@ -118,6 +126,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         options.port,
         tls=tls.context if tls is not None else None,
         allow_remote=options.allow_remote,
+        admin_token=options.admin_token,
         watch=RELOAD_SECONDS,
     )
     _warn(emulator)
@@ -126,8 +135,12 @@ async def _run_emulator(options: EmulatorOptions) -> int:
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
     print("local Entra ID, for development only: anyone can sign in as any user", file=sys.stderr)
+    if emulator.admin_token is not None:
+        print(f"console: {emulator.base_url}/?token={emulator.admin_token}", file=sys.stderr)
+        print(f"admin API: send 'Authorization: Bearer {emulator.admin_token}'", file=sys.stderr, flush=True)
     print(emulator.base_url, flush=True)
-    await stop.wait()
+    async with printed(emulator):
+        await stop.wait()
     await emulator.stop()
     return 0
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from entra_fast._net import is_loopback_host
 from entra_fast._settings.load import Settings
-from entra_fast.cli.manifest_sources import find_sources
+from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.tls import LocalTls
@@ -95,7 +95,8 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
             f"--host: {options.host} is not a loopback address: anyone could sign in as any user",
             "--host",
         )
-    local = LocalEntraId.from_files(*find_sources(options.manifests, options.directory))
+    with no_garbage_collection():
+        local = LocalEntraId.from_files(*find_sources(options.manifests, options.directory))
     applications = _choose(local, options.apps)
     _check_ports(options, len(applications))
     async with contextlib.AsyncExitStack() as stack:

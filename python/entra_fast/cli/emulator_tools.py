@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - each command imports what it runs when it runs
-"""The commands about the local Entra ID: explain, env.
+"""The commands about the local Entra ID: explain, env, forge.
 
 What belongs here: their options, and how the environment of an application is written.
 """
@@ -7,6 +7,7 @@ What belongs here: their options, and how the environment of an application is w
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -32,6 +33,19 @@ from entra_fast.cli.terminal import (
 )
 
 _EMULATOR = "http://127.0.0.1:8080"
+_FORGE_FIELDS = (
+    "application",
+    "audience",
+    "user",
+    "version",
+    "lifetime",
+    "not_before",
+    "algorithm",
+    "key",
+    "issuer",
+    "groups",
+    "agent",
+)
 _STYLES: dict[str, Style] = {"ok": "good", "granted": "good", "REFUSED": "bad", "refused": "bad"}
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 """The name of an environment variable. Nothing else becomes shell code or the name of a file."""
@@ -63,7 +77,7 @@ def _env(arguments: argparse.Namespace) -> int:
     if (arguments.format == "files") != (arguments.output is not None):
         raise CommandError(USAGE, "pass --format files and --output DIR together")
     application = quote(arguments.app, safe=":")
-    answer = Server("local Entra ID", "--url", arguments.ca).get(
+    answer = _server(arguments).get(
         f"{arguments.url.rstrip('/')}/admin/api/applications/{application}/environment"
     )
     if not all(isinstance(value, str) and _NAME.fullmatch(name) for name, value in answer.items()):
@@ -78,6 +92,34 @@ def _env(arguments: argparse.Namespace) -> int:
         for name, value in environment.items():
             print(printable(f"{prefix}{name}={shlex.quote(value)}"))
     return OK
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    return Server("local Entra ID", "--url", arguments.ca, arguments.admin_token)
+
+
+def _forge(arguments: argparse.Namespace) -> int:
+    fields = {name: getattr(arguments, name) for name in _FORGE_FIELDS}
+    wanted: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+    if arguments.claim:
+        wanted["claims"] = dict(map(_claim, arguments.claim))
+    answer = _server(arguments).post(f"{arguments.url.rstrip('/')}/admin/api/forge", wanted)
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(printable(str(answer.get("token", ""))))
+    return OK
+
+
+def _claim(text: str) -> tuple[str, object]:
+    """A claim from `NAME=VALUE`, whose value is JSON, or else text."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise CommandError(USAGE, f"--claim: '{text}' is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
@@ -97,6 +139,7 @@ def _write_files(folder: Path, environment: Mapping[str, str]) -> None:
 def add_commands(add: AddCommand) -> None:
     _add_explain(add)
     _add_env(add)
+    _add_forge(add)
 
 
 def _add_explain(add: AddCommand) -> None:
@@ -136,10 +179,7 @@ examples:
 """,
     )
     parser.add_argument("app", metavar="APP", help="'<cluster>:<namespace>:<app>' or a client id")
-    parser.add_argument("--url", default=_EMULATOR, help="URL of the local Entra ID (default: %(default)s)")
-    parser.add_argument(
-        "--ca", metavar="FILE", help="certificate authority to trust, for a local Entra ID with --tls"
-    )
+    _add_server_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -148,3 +188,61 @@ examples:
         help="form of the output (default: %(default)s, which prints export lines)",
     )
     output.add_argument("--output", metavar="DIR", help="directory for --format files")
+
+
+def _add_forge(add: AddCommand) -> None:
+    parser = add(
+        "forge",
+        _forge,
+        "make any token, valid or not, with a running local Entra ID",
+        """Print a token to order, signed by a running local Entra ID: expired, for another audience, with
+another algorithm, with too many groups... for testing what verifies tokens. No policy is asked.
+Its journal shows the token as forged. No issuer on a host of a real provider is possible.
+
+examples:
+  entra-fast forge dev-gcp:team-a:app-a --audience dev-gcp:team-b:app-b --user ada --lifetime=-60
+  entra-fast forge dev-gcp:team-a:app-a --algorithm HS256      # keyed with the public key
+  entra-fast forge dev-gcp:team-a:app-a --claim 'roles=["admin"]' --claim idtyp=null --groups 512
+""",
+    )
+    parser.add_argument(
+        "application",
+        metavar="APP",
+        nargs="?",
+        help="the client: '<cluster>:<namespace>:<app>' or a client id (default: the audience)",
+    )
+    parser.add_argument("--audience", help="the API: an application, or any text (default: the client)")
+    parser.add_argument("--user", help="on behalf of this user: sign-in name, NAV ident or object id")
+    parser.add_argument("--version", type=int, help="1 or 2 (default: the version that the API has)")
+    parser.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a claim, as JSON or text; null leaves it out; may be repeated",
+    )
+    parser.add_argument(
+        "--lifetime", type=float, metavar="SECONDS", help="until it expires; negative: it has expired"
+    )
+    parser.add_argument(
+        "--not-before", type=float, metavar="SECONDS", help="from now until the token becomes valid"
+    )
+    parser.add_argument("--algorithm", help="such as RS256, PS256, ES256, none, HS256 (the public key)")
+    parser.add_argument("--key", help="active, unknown, wrong (its kid is right) or none (default: active)")
+    parser.add_argument("--issuer", help="any text, but no host of a real provider")
+    parser.add_argument("--groups", type=int, metavar="N", help="number of groups in the token")
+    parser.add_argument("--agent", help="identity or user: the claims of an agent identity")
+    parser.add_argument("--json", action="store_true", help="token, header and claims as one JSON object")
+    _add_server_options(parser)
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default=_EMULATOR, help="URL of the local Entra ID (default: %(default)s)")
+    parser.add_argument(
+        "--ca", metavar="FILE", help="certificate authority to trust, for a local Entra ID with --tls"
+    )
+    parser.add_argument(
+        "--admin-token",
+        metavar="TOKEN",
+        help="what a local Entra ID with --allow-remote printed at its start",
+    )

@@ -88,10 +88,12 @@ def _emulator(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         generator_url=arguments.generator_url,
         signing_algorithm=arguments.signing_algorithm,
+        exact_discovery=arguments.exact_discovery,
         state=arguments.state,
         tls=arguments.tls,
         public_url=arguments.public_url,
         allow_remote=arguments.allow_remote,
+        admin_token=arguments.admin_token,
     )
     return dev_run.run_emulator(options)
 
@@ -237,6 +239,11 @@ examples:
         help="algorithm that tokens are signed with: RS256, or ML-DSA-44, -65 or -87 (default: %(default)s)",
     )
     parser.add_argument(
+        "--exact-discovery",
+        action="store_true",
+        help="leave out of the discovery document what Entra ID's does not have, such as PKCE methods",
+    )
+    parser.add_argument(
         "--generator-url",
         metavar="URL",
         default="http://127.0.0.1:8081",
@@ -251,6 +258,12 @@ examples:
         "--allow-remote",
         action="store_true",
         help="allow an address other than loopback: anyone who reaches it can sign in as any user",
+    )
+    addresses.add_argument(
+        "--admin-token",
+        metavar="TOKEN",
+        help="what the console and /admin/api demand: at least 16 letters and digits (default: with "
+        "--allow-remote, a new one, which is printed; otherwise nothing)",
     )
     addresses.add_argument(
         "--public-url", metavar="URL", help="address that clients use, if it differs from --host and --port"

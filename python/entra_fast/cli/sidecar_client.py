@@ -81,11 +81,13 @@ class Server:
         what: the kind of server, for errors.
         named: the option or variable that its URL came from.
         ca: a file with certificate authorities to trust in addition to the system's.
+        token: a bearer token to send.
     """
 
     what: str
     named: str
     ca: str | None = None
+    token: str | None = None
 
     def probe(self, url: str) -> HttpResponse:
         """The response to a GET, whatever it is.
@@ -145,6 +147,7 @@ class Server:
             ca_bundle=self.ca,
             proxies={},
             allow_plain_http=True,
+            headers={} if self.token is None else {"Authorization": f"Bearer {self.token}"},
         )
         try:
             return client.get(url) if fields is None else client.post_json(url, fields)

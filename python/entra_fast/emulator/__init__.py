@@ -18,6 +18,7 @@ with _extras.importing("dev", "the local Entra ID"):
     from entra_fast.emulator.model.documents import SourceError
     from entra_fast.emulator.model.manifests import Manifest, Notice, Source
     from entra_fast.emulator.protocol.explanation import Explanation
+    from entra_fast.emulator.protocol.forge import ForgedToken
     from entra_fast.emulator.protocol.policy import Decision, Reason
     from entra_fast.emulator.serving import LocalEntraId, RunningEmulator
 
@@ -25,6 +26,7 @@ __all__ = [
     "Decision",
     "Directory",
     "Explanation",
+    "ForgedToken",
     "Group",
     "LocalEntraId",
     "Manifest",

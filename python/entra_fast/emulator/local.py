@@ -1,7 +1,7 @@
 """LocalProvider: the local Entra ID in one object, without HTTP.
 
-Puts the parts together and owns what changes: the registry (replaced when manifests change), the clock's
-offset, the planned faults. HTTP belongs in web/; serving.py joins the two.
+Puts the parts together and owns what changes: the registry (replaced when manifests change), the clock, the
+planned faults. HTTP belongs in web/; serving.py joins the two.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from entra_fast.emulator import state
+from entra_fast.emulator import snapshot, state
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model import manifests as manifest_files
@@ -31,9 +31,11 @@ from entra_fast.emulator.protocol.base_url import check_base_url
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.client_assertion import AssertionVerifier
 from entra_fast.emulator.protocol.client_auth import ClientVerifier
+from entra_fast.emulator.protocol.clock import ProviderClock
 from entra_fast.emulator.protocol.credentials import Credentials, cluster_issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import Faults
+from entra_fast.emulator.protocol.forge import AgentKind, Forge, ForgedToken, ForgeRequest, KeyChoice
 from entra_fast.emulator.protocol.grant_types import GrantTypes
 from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.journal import Entry, Journal
@@ -45,8 +47,6 @@ from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
 from entra_fast.emulator.protocol.token_response import TokenIssuer
 from entra_fast.errors import ConfigurationError
-
-MAX_CLOCK_OFFSET: Final = 10 * 365 * 86400.0
 
 
 class LocalProvider:
@@ -61,6 +61,7 @@ class LocalProvider:
             (MSAL).
         signing_algorithm: what the provider signs with: `RS256`, as Entra ID does, `ML-DSA-44`, `ML-DSA-65`
             or `ML-DSA-87`.
+        exact_discovery: leave out of the discovery document what Entra ID's does not have.
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
@@ -75,13 +76,15 @@ class LocalProvider:
         generator_reply_urls: Sequence[str] = (),
         strict_assertions: bool = False,
         signing_algorithm: str = "RS256",
+        exact_discovery: bool = False,
         state_directory: Path | None = None,
         public_url: str | None = None,
     ) -> None:
         self._wall_clock = clock
-        self.clock_offset = 0.0
+        self.clock = ProviderClock(clock)
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
+        self.exact_discovery = exact_discovery
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None
@@ -100,12 +103,10 @@ class LocalProvider:
         self.credentials = Credentials(self.now)
         self.journal = Journal()
         self.faults = Faults(self._wall_clock)
-        self.registry: Registry = build(
-            manifests,
-            directories,
-            generator_reply_urls=generator_reply_urls,
-            generator_cluster=DEFAULT_CLUSTER,
-        )
+        self._manifests: tuple[Manifest, ...] = tuple(manifests)
+        self._tenants: tuple[Directory, ...] = tuple(directories)
+        self._imported: tuple[Directory, ...] | None = None
+        self.registry: Registry = self._built()
         self._skipped: tuple[Notice, ...] = ()
         if state_directory is not None:
             state.load(state_directory, self.keyring, self.credentials, self.store)
@@ -140,16 +141,42 @@ class LocalProvider:
     # Time, registry, reload
 
     def now(self) -> float:
-        """Seconds since the epoch as this provider sees it, its offset included."""
-        return self._wall_clock() + self.clock_offset
+        """Seconds since the epoch as this provider sees it."""
+        return self.clock()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the provider's clock is ahead."""
+        return self.clock.offset
 
     def set_clock_offset(self, seconds: float) -> None:
         """Move the provider's clock. Raises ConfigurationError when the offset is too large."""
-        if not -MAX_CLOCK_OFFSET <= seconds <= MAX_CLOCK_OFFSET:
-            raise ConfigurationError(
-                "offset_invalid", f"offset: at most {MAX_CLOCK_OFFSET:g} seconds either way", "offset"
-            )
-        self.clock_offset = seconds
+        self.clock.set_offset(seconds)
+
+    def freeze_clock(self, moment: float | None = None) -> None:
+        """Stop the provider's clock: everything that it signs and checks has the same time.
+
+        Args:
+            moment: seconds since the epoch; by default where the clock is.
+
+        Raises:
+            ConfigurationError: the moment is more than ten years away (code `offset_invalid`).
+        """
+        if moment is not None:
+            self.clock.set(moment)
+        self.clock.freeze()
+
+    def advance_clock(self, seconds: float) -> None:
+        """Move the provider's clock on, whether it runs or stands; back, if negative.
+
+        Raises:
+            ConfigurationError: that is more than ten years away (code `offset_invalid`).
+        """
+        self.clock.advance(seconds)
+
+    def release_clock(self) -> None:
+        """Run with the system's clock again."""
+        self.clock.release()
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -157,28 +184,35 @@ class LocalProvider:
         return (*self._skipped, *self.registry.notices)
 
     def reload(self) -> None:
-        """Read manifests and directory again. Raises SourceError; the registry then stays as it was."""
+        """Read manifests and directory again, if they come from files. Raises SourceError; the registry then
+        stays as it was."""
+        if not self._sources and self._directory_file is None:
+            return
         # Before they are read, so that a change in the meantime is noticed afterwards.
         files = self.watched_files()
         mistakes = Mistakes()
         loaded = manifest_files.load(self._sources, mistakes)
         tenants = directories.load(self._directory_file, mistakes)
         mistakes.raise_if_any()
-        registry = build(
-            loaded.manifests,
-            tenants,
-            generator_reply_urls=self._generator_reply_urls,
-            generator_cluster=self._generator_cluster,
-        )
         with self._lock:
             self.loaded_files = files
             self._skipped = loaded.warnings
-            self.registry = _with_reply_urls(registry, self._extra_reply_urls)
+            self._manifests, self._tenants = loaded.manifests, tenants
+            self.registry = self._built()
             self.load_error = None
+
+    def _built(self) -> Registry:
+        registry = build(
+            self._manifests,
+            self._tenants if self._imported is None else self._imported,
+            generator_reply_urls=self._generator_reply_urls,
+            generator_cluster=self._generator_cluster,
+        )
+        return _with_reply_urls(registry, self._extra_reply_urls)
 
     def watched_files(self) -> dict[str, tuple[int, int]]:
         """Every file that `reload` would read, with its time of change and its size."""
-        paths = [path for source in self._sources for path in manifest_files.files(source.path)]
+        paths = [path for source in self._sources for path in manifest_files.watched(source.path)]
         if self._directory_file is not None:
             paths.append(self._directory_file)
         found: dict[str, tuple[int, int]] = {}
@@ -274,7 +308,7 @@ class LocalProvider:
                 decision,
                 azpacr="2",
                 now=int(self.now()),
-                lifetime=token_claims.random_lifetime(),
+                lifetime=token_claims.lifetime_for(resource),
                 version=resource.token_version,
             )
         return Explanation(client.name, resource.name, username, decision, claims)
@@ -323,6 +357,81 @@ class LocalProvider:
             return explanation, None
         return explanation, token_claims.sign(self.keyring.active, dict(explanation.claims))
 
+    def forge(
+        self,
+        application: str | None = None,
+        *,
+        user: str | None = None,
+        audience: str | None = None,
+        version: int | None = None,
+        claims: Mapping[str, Any] | None = None,
+        lifetime: float | None = None,
+        not_before: float | None = None,
+        algorithm: str | None = None,
+        key: KeyChoice = "active",
+        issuer: str | None = None,
+        groups: int | None = None,
+        agent: AgentKind | None = None,
+    ) -> ForgedToken:
+        """Any token to order, for testing what verifies tokens. No policy is asked; the journal has it as
+        forged.
+
+        Args:
+            application: the client that the token names; by default the audience.
+            user: on whose behalf; None for the application itself.
+            audience: an application, Microsoft Graph, or any text for `aud`; by default the client.
+            version: 1 or 2; by default the audience's.
+            claims: further claims, or others in place of those; None leaves one out.
+            lifetime: seconds until it expires, from now or from `not_before`; negative: it has expired.
+            not_before: seconds from now until it becomes valid, or that moment in seconds since the epoch.
+            algorithm: `alg`: any that this package knows, `none`, or `HS256` (`HS384`, `HS512`) keyed with
+                the public key.
+            key: `active`; `unknown`, which is published nowhere; `wrong`, which is that key under the kid of
+                the active one; or `none`, for no signature.
+            issuer: `iss`. Hosts of real providers are refused.
+            groups: number of group ids in `groups`.
+            agent: `identity` or `user`: the claims of an agent identity (Microsoft Entra Agent ID).
+
+        Raises:
+            ConfigurationError: an argument cannot be used (code `forge_invalid`, `issuer_is_real`, or that
+                of an unknown application or user).
+        """
+        wanted = ForgeRequest(
+            application=application,
+            user=user,
+            audience=audience,
+            version=version,
+            claims=claims or {},
+            lifetime=lifetime,
+            not_before=not_before,
+            algorithm=algorithm,
+            key=key,
+            issuer=issuer,
+            groups=groups,
+            agent=agent,
+        )
+        forged = Forge(self.base_url, self.registry, self.keyring, self.now, self.stray_key).make(wanted)
+        text = "made to order; no policy was asked"
+        self.journal.add(
+            Entry(
+                number=self.journal.next_number(),
+                time=self.now(),
+                tenant=forged.tenant,
+                grant="forged token",
+                client=forged.client,
+                target=forged.target,
+                user=forged.user,
+                granted=True,
+                code=None,
+                message="",
+                reasons=(Reason("forged", True, "; ".join((text, *forged.forged))),),
+                correlation_id=new_trace_id(),
+                claims=forged.claims,
+                forged=True,
+            )
+        )
+        return forged
+
     def _person(self, tenant: Tenant, user: str | None) -> User | None:
         if not user:
             return None
@@ -370,7 +479,9 @@ class LocalProvider:
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
         issuer = Issuer(self.base_url, tenant)
-        return discovery.document(self.base_url, tenant.id, issuer, version, self.keyring.algorithm)
+        return discovery.document(
+            self.base_url, tenant.id, issuer, version, self.keyring.algorithm, exact=self.exact_discovery
+        )
 
     def key_set(self, issuer: str) -> dict[str, Any]:
         """The key set document."""
@@ -387,6 +498,54 @@ class LocalProvider:
                 name.partition(":")[0] for tenant in self.registry.tenants for name in tenant.applications
             )
         )
+
+    # State
+
+    def export_state(self, *, secrets: bool = False) -> dict[str, Any]:
+        """Directory and sessions as one JSON document, for `import_state`.
+
+        Args:
+            secrets: include private keys, and the seed of the applications' secrets.
+        """
+        tenants = [tenant.directory for tenant in self.registry.tenants]
+        return snapshot.write(tenants, self.store, self.keyring, self.credentials, secrets=secrets)
+
+    def import_state(self, document: Mapping[str, Any]) -> None:
+        """Take over an exported state in place of directory and sessions, until `reset`. Whoever was signed
+        in is signed in again. Manifests stay as they are.
+
+        Args:
+            document: the result of `export_state`, of any provider.
+
+        Raises:
+            ConfigurationError: it cannot be used (code `snapshot_invalid`); nothing has changed then.
+        """
+        store, keyring = Store(self.now), Keyring(self.now, self.keyring.algorithm)
+        read = snapshot.read(document, store, keyring, Credentials(self.now))
+        with self._lock:
+            before, self._imported = self._imported, read.tenants
+            try:
+                self.registry = self._built()
+            except Exception:
+                self._imported = before
+                raise
+            self.store = read.store
+        if read.secrets is not None:
+            self.keyring.restore(read.secrets[0])
+            self.credentials.restore(read.secrets[1])
+
+    def reset(self) -> None:
+        """Forget what has happened since the start, for test suites: sessions, codes and tokens, planned
+        faults, the journal, an imported state, and where the clock was moved to. Keys and secrets stay, so
+        that clients need no new ones.
+        """
+        with self._lock:
+            self._imported = None
+            self.registry = self._built()
+            self.store = Store(self.now)
+        self.faults.clear()
+        self.clock.release()
+        self.journal.clear()
 
     def rotate_keys(self, *, announced: bool = True) -> str:
         """Sign with another key from now on; see Keyring.rotate."""

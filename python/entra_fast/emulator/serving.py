@@ -7,12 +7,17 @@ tests of policies never load it.
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.errors import ConfigurationError
+
+_ADMIN_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~]{16,256}")
 
 
 class LocalEntraId(LocalProvider):
@@ -25,6 +30,7 @@ class LocalEntraId(LocalProvider):
         *,
         tls: ssl.SSLContext | None = None,
         allow_remote: bool = False,
+        admin_token: str | None = None,
         watch: float | None = None,
     ) -> RunningEmulator:
         """Serve on an address.
@@ -33,11 +39,12 @@ class LocalEntraId(LocalProvider):
             port: 0 for a free one.
             tls: serve https.
             allow_remote: allow an address that is not loopback. Anyone who can reach it can sign in as any
-                user.
+                user. The console and the admin API need a token then: see `RunningEmulator.admin_token`.
+            admin_token: that token; by default a new one. On loopback it is needed if it is given.
             watch: seconds between two checks for changed files; None to never reload.
 
         Raises:
-            ConfigurationError: the address is not loopback, or is in use.
+            ConfigurationError: the address is not loopback, or is in use, or the token is too weak.
         """
         from entra_fast.emulator.web.server import serve  # noqa: PLC0415  aiohttp is needed for serving only
 
@@ -48,21 +55,39 @@ class LocalEntraId(LocalProvider):
                 "any user; allow it with --allow-remote (allow_remote=True) if that is intended",
                 "host",
             )
+        token = admin_token
+        if token is None and (allow_remote or not is_loopback_host(host)):
+            token = secrets.token_urlsafe(24)
+        elif token is not None and not _ADMIN_TOKEN.fullmatch(token):
+            text = "the admin token must have 16 to 256 letters, digits, '-', '.', '_' or '~'"
+            raise ConfigurationError("admin_token_invalid", text, "admin_token")
         # Now, so that no request waits for a key, and a state that cannot be saved is an error at the start.
         await asyncio.to_thread(lambda: self.keyring.active)
         await asyncio.to_thread(self.save)
-        server = await serve(self, host, port, tls=tls, watch=watch, allow_remote=allow_remote)
-        return RunningEmulator(self, server.address, server.stop)
+        server = await serve(
+            self, host, port, tls=tls, watch=watch, allow_remote=allow_remote, admin_token=token
+        )
+        return RunningEmulator(self, server.address, server.stop, token)
 
 
 class RunningEmulator:
-    """A local Entra ID that is being served."""
+    """A local Entra ID that is being served.
+
+    Attributes:
+        admin_token: what the console and the admin API demand (`Authorization: Bearer`, or `?token=` in a
+            browser); None where they demand nothing.
+    """
 
     def __init__(
-        self, local: LocalEntraId, address: tuple[str, int], stop: Callable[[], Awaitable[None]]
+        self,
+        local: LocalEntraId,
+        address: tuple[str, int],
+        stop: Callable[[], Awaitable[None]],
+        admin_token: str | None = None,
     ) -> None:
         self.local = local
         self.address = address
+        self.admin_token = admin_token
         self._stop = stop
 
     @property

@@ -6,16 +6,24 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from entra_fast.emulator.protocol.credentials import Credentials
+from entra_fast.emulator.protocol.device_codes import DeviceRequest
+from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
-from entra_fast.emulator.protocol.store import ExpiringMap, Login, Session, Store
+from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.store import Session, Store
 from entra_fast.errors import ConfigurationError
 
+V = TypeVar("V")
+
 FILE_NAME: Final = "local-entra-id.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
+_WITH_SECRET_KEYS: Final = 1
+"""The earlier format, which has codes, tokens and cookies where this one has their digests."""
 
 
 def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> None:
@@ -28,6 +36,7 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
         "refresh_tokens": _entries(store.refresh_tokens),
         "sessions": _entries(store.sessions),
+        "device_codes": _entries(store.device_codes.requests),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
     }
     try:
@@ -58,21 +67,22 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
             "state_unreadable", f"{path} cannot be read; remove it to start from scratch", "state"
         ) from None
     try:
-        if content["format"] != FORMAT:
+        if content["format"] not in (FORMAT, _WITH_SECRET_KEYS):
             raise ConfigurationError(
                 "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
         credentials.restore(content["credentials"])
         clock = store.clock
-        for key, end, value in content["codes"]:
-            store.codes.put(key, Login(**value), end - clock())
-        for key, end, value in content["redeemed"]:
-            store.redeemed.put(key, str(value), end - clock())
-        for key, end, value in content["refresh_tokens"]:
-            store.refresh_tokens.put(key, Login(**value), end - clock())
-        for key, end, value in content["sessions"]:
-            store.sessions.put(key, Session(**value), end - clock())
+        secret = content["format"] == _WITH_SECRET_KEYS
+        _restore(store.codes, content["codes"], lambda value: Login(**value), clock, secret)
+        _restore(store.redeemed, content["redeemed"], str, clock, secret)
+        _restore(store.refresh_tokens, content["refresh_tokens"], lambda value: Login(**value), clock, secret)
+        _restore(store.sessions, content["sessions"], _session, clock, secret)
+        for key, _, value in content.get("device_codes", []):  # a file of an earlier release has none
+            login = value["login"]
+            value["login"] = None if login is None else Login(**login)
+            store.device_codes.put(key, DeviceRequest(**value))
         for key, end, _ in content["assertion_ids"]:
             store.assertion_ids.put(key, True, end - clock())
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -84,3 +94,18 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
 
 def _entries(entries: ExpiringMap[Any]) -> list[list[Any]]:
     return [[key, end, dataclasses.asdict(value)] for key, end, value in entries.items()]
+
+
+def _session(value: dict[str, Any]) -> Session:
+    return Session(**{**value, "clients": tuple(value.get("clients", ()))})
+
+
+def _restore(
+    entries: ExpiringMap[V],
+    saved: list[list[Any]],
+    read: Callable[[Any], V],
+    clock: Callable[[], float],
+    secret: bool,
+) -> None:
+    for key, end, value in saved:
+        (entries.put if secret else entries.restore)(key, read(value), end - clock())

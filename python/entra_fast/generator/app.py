@@ -3,22 +3,23 @@
 | route | login | answer |
 |---|---|---|
 | `GET /` | no | start page |
-| `GET /api/obo?aud=` | yes | JSON: a token for the audience on behalf of the user |
-| `GET /api/m2m?aud=` | yes | JSON: a token for the audience by client credentials |
+| `GET /api/obo?aud=` | yes | a token for the audience on behalf of the user: JSON, or a page |
+| `GET /api/m2m?aud=` | yes | a token for the audience by client credentials: JSON, or a page |
 | `POST /api/public/m2m` | no | the same as a bare token in text/plain, or JSON if the caller prefers it |
 | `GET /oauth2/login`, `GET /oauth2/callback`, `POST /oauth2/logout` | | the login |
 | `GET /healthz`, `GET /readyz` | no | probes |
 
-Errors are JSON in the form of RFC 6749, section 5.2, or a page if the caller prefers HTML.
+Tokens and errors are JSON (RFC 6749, sections 5.1 and 5.2), or a page if the caller prefers HTML.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 
@@ -32,7 +33,7 @@ from entra_fast._web.negotiation import preferred
 from entra_fast._web.responses import PAGE_HEADERS, page
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
-from entra_fast.generator.audience import Audience, AudienceError, parse_audience
+from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, Audience, AudienceError, parse_audience
 from entra_fast.generator.login import TICKET_SECONDS, Destination, LoginError, Logins
 from entra_fast.generator.provider import Provider, Token
 from entra_fast.generator.sessions import MAX_SESSION_SECONDS, Session, SessionStore
@@ -45,6 +46,7 @@ MIN_SESSION_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _TEXT: Final = "text/plain"
+_LOGIN_PATH: Final = "/oauth2/login"
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _ROUTES: Final[dict[Destination, str]] = {"obo": "/api/obo", "m2m": "/api/m2m"}
 # AADSTS codes for a user's token that the provider no longer accepts (expired, signed with a withdrawn key,
@@ -96,7 +98,7 @@ class Generator:
         app.router.add_get("/api/obo", self._obo, allow_head=False)
         app.router.add_get("/api/m2m", self._m2m, allow_head=False)
         app.router.add_post("/api/public/m2m", self._public_m2m)
-        app.router.add_get("/oauth2/login", self._login, allow_head=False)
+        app.router.add_get(_LOGIN_PATH, self._login, allow_head=False)
         app.router.add_get(CALLBACK_PATH, self._callback, allow_head=False)
         app.router.add_post("/oauth2/logout", self._logout)
         app.router.add_get("/healthz", self._healthz)
@@ -114,13 +116,15 @@ class Generator:
     # --- routes ------------------------------------------------------------------------------------------
 
     async def _start(self, request: web.Request) -> web.StreamResponse:
-        session = self._session(request)
+        query = request.query
         html = pages.start_page(
+            self._visitor(request),
             issuer=self._provider.issuer,
             base_url=self._base_url,
             audiences=self._settings.audiences,
-            user=None if session is None else session.name,
-            minutes_left=self._minutes_left(session),
+            audience=query.get("aud", ""),
+            search=query.get("q", "")[:MAX_AUDIENCE_CHARACTERS],
+            number=query.get("page", "1"),
         )
         return page(html)
 
@@ -135,13 +139,28 @@ class Generator:
             if _LOGIN_IS_STALE.intersection(_codes(error)):
                 self._sessions.remove(request.cookies.get(self._session_cookie))
             raise
-        return _token_answer(token)
+        return self._token(request, token, audience)
 
     async def _m2m(self, request: web.Request) -> web.StreamResponse:
         audience = parse_audience(request.query.getall("aud", []))
         if self._session(request) is None:
             return await self._begin_login(request, "m2m", audience.text)
-        return _token_answer(await self._provider.client_credentials(audience.scope))
+        return self._token(request, await self._provider.client_credentials(audience.scope), audience)
+
+    def _token(self, request: web.Request, token: Token, audience: Audience) -> web.Response:
+        """A token: a page for browsers, JSON for programs."""
+        if preferred(request.headers.get("Accept"), (_JSON, _HTML)) != _HTML:
+            return _token_answer(token)
+        html = pages.token_page(
+            self._visitor(request),
+            base_url=self._base_url,
+            audience=audience.text,
+            on_behalf=request.path == _ROUTES["obo"],
+            token=token.access_token,
+            expires_in=token.expires_in,
+            now=time.time(),
+        )
+        return page(html)
 
     async def _public_m2m(self, request: web.Request) -> web.StreamResponse:
         audience = await _audience_of_form_or_query(request)
@@ -151,8 +170,9 @@ class Generator:
         return web.Response(text=token.access_token, content_type=_TEXT)
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
-        choose = request.query.get("prompt") == "select_account"
-        return await self._begin_login(request, "start", prompt="select_account" if choose else None)
+        prompt = "select_account" if request.query.get("prompt") == "select_account" else None
+        destination, audience = _asked_for(request)
+        return await self._begin_login(request, destination, audience, prompt=prompt)
 
     async def _callback(self, request: web.Request) -> web.StreamResponse:
         login = self._logins.resume(request.cookies.get(self._login_cookie), request.query.get("state"))
@@ -176,7 +196,9 @@ class Generator:
                 raise LoginError("The provider's token for this sign-in has expired already. Sign in again.")
             # A new name for every login: an earlier cookie never becomes a signed-in one (session fixation).
             self._sessions.remove(request.cookies.get(self._session_cookie))
-            cookie = self._sessions.create(user.name, user.access_token, user.expires_in)
+            cookie = self._sessions.create(
+                user.name, user.access_token, user.expires_in, logout_hint=user.logout_hint
+            )
             response = web.Response(
                 status=302, headers={"Location": _path_of(login.destination, login.audience)}
             )
@@ -187,9 +209,11 @@ class Generator:
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
         self._sessions.remove(request.cookies.get(self._session_cookie))
         # Without the provider's own logout, the next click would sign the same user in again without asking.
-        location = await self._provider.logout_url(f"{self._base_url}/") or "/"
+        hint = "" if session is None else session.logout_hint
+        location = await self._provider.logout_url(f"{self._base_url}/", hint) or "/"
         response = web.Response(status=303, headers={"Location": location})
         self._del_cookie(response, self._session_cookie)
         return response
@@ -217,7 +241,9 @@ class Generator:
         host = _native.host_name(request.headers.get("Host", "")) or ""
         if host != self._host and _native.is_loopback_host(host) and _native.is_loopback_host(self._host):
             # localhost for 127.0.0.1: the login comes back to the latter, where this browser has no cookie.
-            again = "/oauth2/login" if destination == "start" else _path_of(destination, audience)
+            again = _path_of(destination, audience)
+            if request.path == _LOGIN_PATH:
+                again = request.path_qs
             return web.Response(status=302, headers={"Location": self._base_url + again})
         login = self._logins.begin(destination, audience)
         location = await self._provider.authorization_url(login, self._redirect_uri, prompt=prompt)
@@ -228,8 +254,19 @@ class Generator:
     def _session(self, request: web.Request) -> Session | None:
         return self._sessions.find(request.cookies.get(self._session_cookie))
 
-    def _minutes_left(self, session: Session | None) -> int:
-        return 0 if session is None else int(self._sessions.seconds_left(session) // 60)
+    def _visitor(self, request: web.Request) -> pages.Visitor:
+        """Who looks at a page, and where a sign-in from there leads back to."""
+        session = self._session(request)
+        try:
+            destination, audience = _asked_for(request)
+        except AudienceError:
+            destination, audience = "start", ""
+        query = {"to": destination, "aud": audience} if audience else {}
+        return pages.Visitor(
+            None if session is None else session.name,
+            0 if session is None else int(self._sessions.seconds_left(session) // 60),
+            f"?{urlencode(query)}" if query else "",
+        )
 
     def _set_cookie(self, response: web.Response, name: str, value: str, lifetime: float) -> None:
         # Lax, not Strict: the way back from the provider is a navigation from another site.
@@ -262,7 +299,7 @@ class Generator:
             response = self._error(request, 400, "invalid_request", str(error))
         except LoginError as error:
             response = self._error(
-                request, 400, "invalid_request", str(error), title="Sign-in failed", again="/oauth2/login"
+                request, 400, "invalid_request", str(error), title="Sign-in failed", again=_LOGIN_PATH
             )
             self._del_cookie(response, self._login_cookie)
         except ProviderError as error:
@@ -322,15 +359,14 @@ class Generator:
         again: str | None = None,
     ) -> web.Response:
         if preferred(request.headers.get("Accept"), (_JSON, _HTML)) == _HTML:
-            session = self._session(request)
             html = pages.error_page(
+                self._visitor(request),
                 title=title or "Request failed",
                 error=error,
                 description=description,
                 codes=codes,
                 again=again,
-                user=None if session is None else session.name,
-                minutes_left=self._minutes_left(session),
+                audience=request.query.get("aud", "")[:MAX_AUDIENCE_CHARACTERS],
             )
             return page(html, status)
         body = {"error": error, "error_description": description, **(details or {})}
@@ -356,8 +392,22 @@ def _token_answer(token: Token) -> web.Response:
 
 def _path_of(destination: Destination, audience: str) -> str:
     """Where a finished login leads: always one of our own routes."""
-    route = _ROUTES.get(destination)
-    return "/" if route is None else f"{route}?aud={quote(audience, safe='')}"
+    query = f"?aud={quote(audience, safe='')}" if audience else ""
+    return _ROUTES.get(destination, "/") + query
+
+
+def _asked_for(request: web.Request) -> tuple[Destination, str]:
+    """What a request, or the sign-in that it begins, is about: where it leads, and the audience if any.
+
+    Raises:
+        AudienceError: the audience cannot be one.
+    """
+    values = request.query.getall("aud", [])
+    if not any(values):
+        return "start", ""
+    name = request.query.get("to") if request.path == _LOGIN_PATH else request.path.rpartition("/")[2]
+    destination: Destination = "obo" if name == "obo" else "m2m" if name == "m2m" else "start"
+    return destination, parse_audience(values).text
 
 
 def _codes(error: ProviderError) -> tuple[int, ...]:

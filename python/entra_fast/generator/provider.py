@@ -30,6 +30,7 @@ from entra_fast._provider.oauth import (
 )
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.generator.audience import parse_audience
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.validate import AsyncValidator
 
@@ -37,6 +38,7 @@ ENDPOINTS_SECONDS = 24 * 3600.0
 """How long a discovery document is used; Entra ID sends `max-age=86400`."""
 
 MAX_NAME_CHARACTERS = 200
+MAX_HINT_CHARACTERS = 500
 _SECRET_FIELDS = ("code", "code_verifier", "assertion")
 """Fields of a form that the provider's errors must not repeat, besides the credential."""
 _WELL_KNOWN = "/.well-known/openid-configuration"
@@ -52,11 +54,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """A user who has just logged in. `access_token` is meant for the token generator itself."""
+    """A user who has just logged in. `access_token` is meant for the token generator itself.
+
+    Attributes:
+        logout_hint: which session the provider's logout is about; empty if the provider did not say.
+    """
 
     name: str
     access_token: str = field(repr=False)
     expires_in: float
+    logout_hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +131,17 @@ class Provider:
             "code_challenge": login.challenge,
             "code_challenge_method": "S256",
         }
+        if login.destination == "obo":
+            # The local Entra ID says at the sign-in which users this target will refuse; Entra ID ignores it.
+            query["entra_fast_target"] = parse_audience([login.audience]).scope
         if prompt is not None:
             query["prompt"] = prompt
         return _with_query(endpoint, query)
 
-    async def logout_url(self, return_to: str) -> str | None:
+    async def logout_url(self, return_to: str, hint: str = "") -> str | None:
         """Where to send the browser to end its session at the provider too (OpenID Connect RP-Initiated
-        Logout 1.0); None if the endpoints are not known, or include none for it."""
+        Logout 1.0); None if the endpoints are not known, or include none for it. With `hint`, the provider
+        does not ask which account it is about."""
         try:
             endpoint = (await self._find()).discovery.end_session_endpoint
         except ProviderError:
@@ -138,6 +149,8 @@ class Provider:
         if endpoint is None:
             return None
         query = {"post_logout_redirect_uri": return_to, "client_id": self._settings.client_id}
+        if hint:
+            query["logout_hint"] = hint
         return _with_query(endpoint, query)
 
     async def redeem(self, login: Login, code: str, redirect_uri: str) -> LoggedIn:
@@ -175,7 +188,14 @@ class Provider:
             raise LoginError("The provider's ID token belongs to another sign-in. Sign in again.")
         names = (claims.get(claim) for claim in ("name", "preferred_username", "oid", "sub"))
         name = next((name for name in names if isinstance(name, str) and name), "unknown")
-        return LoggedIn(name[:MAX_NAME_CHARACTERS], token.access_token, float(token.expires_in))
+        hints = (claims.get(claim) for claim in ("login_hint", "preferred_username"))
+        hint = next((hint for hint in hints if isinstance(hint, str)), "")
+        return LoggedIn(
+            name[:MAX_NAME_CHARACTERS],
+            token.access_token,
+            float(token.expires_in),
+            hint if len(hint) <= MAX_HINT_CHARACTERS else "",
+        )
 
     async def client_credentials(self, scope: str) -> Token:
         """A fresh token for the application itself. Raises ProviderError."""

@@ -8,7 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from entra_fast import _event_loop, _extras
+from entra_fast import _event_loop, _extras, _net
 from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import bind
 from entra_fast._http.observing import LoggingObserver
@@ -86,6 +86,7 @@ def run(settings: GeneratorSettings) -> int:
         ConfigurationError: Jinja2 is not installed, or the address cannot be bound.
     """
     logging.basicConfig(level=settings.server.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    _net.warn_of_insecure_hosts(settings.outbound.insecure_hosts)
     return _event_loop.run(_serve(settings))
 
 

@@ -27,6 +27,7 @@ class Session:
     name: str
     access_token: str = field(repr=False)
     expires: float
+    logout_hint: str = ""
 
 
 class SessionStore:
@@ -42,13 +43,13 @@ class SessionStore:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def create(self, name: str, access_token: str, lifetime: float) -> str:
+    def create(self, name: str, access_token: str, lifetime: float, *, logout_hint: str = "") -> str:
         """Remember a user for `lifetime` seconds at most; returns the cookie's value."""
         while len(self._sessions) >= self._max_sessions:
             self._sessions.popitem(last=False)
         cookie = secrets.token_urlsafe(32)
         expires = self._clock() + min(lifetime, MAX_SESSION_SECONDS)
-        self._sessions[_digest(cookie)] = Session(name, access_token, expires)
+        self._sessions[_digest(cookie)] = Session(name, access_token, expires, logout_hint)
         return cookie
 
     def find(self, cookie: str | None) -> Session | None:

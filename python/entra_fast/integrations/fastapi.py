@@ -40,8 +40,9 @@ with _extras.importing("fastapi", "entra_fast.integrations.fastapi"):
 import orjson
 
 from entra_fast import Claims
-from entra_fast._net import url_problem
-from entra_fast._provider.blocking_http_client import ThreadedHttpClient
+from entra_fast._net import provider_url_problem
+from entra_fast._provider import transport
+from entra_fast._provider.http_options import HttpOptions
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
@@ -348,16 +349,20 @@ class _SignIn:
 
     async def discover(self) -> None:
         """Fetch the document. Without it, the pattern stays."""
-        if url_problem(self._discovery_url) is not None:
-            return
         try:
-            document = orjson.loads((await ThreadedHttpClient().get(self._discovery_url)).body)
+            if provider_url_problem(self._discovery_url) is not None:
+                return
+            http = transport.threaded(HttpOptions())
+            try:
+                document = orjson.loads((await http.get(self._discovery_url)).body)
+            finally:
+                await http.aclose()
         except (EntraFastError, ValueError):
             return
         if not isinstance(document, dict):
             return
         found = [document.get(name) for name in ("authorization_endpoint", "token_endpoint")]
-        if all(isinstance(url, str) and url_problem(url) is None for url in found):
+        if all(isinstance(url, str) and provider_url_problem(url) is None for url in found):
             self.authorization_url, self.token_url = map(str, found)
 
 

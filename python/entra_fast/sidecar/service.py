@@ -8,6 +8,7 @@ interfaces.py.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 from entra_fast import _native, _signatures
@@ -103,7 +104,20 @@ class Service:
             self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
         metrics.watch_token_cache(cache.stats)
         metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
+        metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
         metrics.fast_path.read_from(lambda: self.fast_path is not None and self.fast_path.open)
+        metrics.build_info.read_from(self._build_info)
+
+    def _build_info(self) -> dict[str, str]:
+        rind = self.settings.server.signatures == "fast" and _native.signature_figures()["fast"]
+        fast_path = self.fast_path is not None and self.fast_path.open
+        return {
+            "version": _native.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "rust": _native.RUST_VERSION,
+            "rsa": "rind" if rind else "aws-lc",
+            "fast_path": "true" if fast_path else "false",
+        }
 
     async def start(self) -> None:
         """Begin to fetch what is needed, in the background. Does not fail when the provider is

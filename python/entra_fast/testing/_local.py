@@ -93,6 +93,11 @@ class LocalEntra:
         """
         return self.emulator.environment(self.application(application).name)
 
+    def reset(self) -> None:
+        """Back to the start, where several tests share one: see `LocalEntraId.reset`. Its clock, too."""
+        self.emulator.reset()
+        self.clock.reset()
+
     @contextlib.contextmanager
     def keys_down(self) -> Iterator[None]:
         """Within, no keys are available: validators raise KeysUnavailable, those that are made meanwhile

@@ -17,7 +17,7 @@ import orjson
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache
-from entra_fast._net import url_problem
+from entra_fast._net import provider_url_problem, url_problem, warn_of_insecure_hosts
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_options import HttpOptions
@@ -176,6 +176,7 @@ def from_environment(environ: Mapping[str, str] | None = None, directory: Path |
             "from_provider() or from_sidecar()",
             TOKEN_ENDPOINT,
         )
+    warn_of_insecure_hosts(outbound.insecure_hosts)
     return ProviderConnection(provider, outbound, outbound)
 
 
@@ -253,6 +254,7 @@ def from_provider(
                 "arguments",
                 "AZURE_APP_CLIENT_ID",
             )
+        warn_of_insecure_hosts(outbound.insecure_hosts)
     else:
         _check_text("client_id", client_id)
         provider = _provider(client_id, tenant_id, token_endpoint, well_known_url)
@@ -273,7 +275,7 @@ def _provider(
     client_id: str, tenant_id: str | None, token_endpoint: str | None, well_known_url: str | None
 ) -> ProviderSettings:
     for name, url in (("token_endpoint", token_endpoint), ("well_known_url", well_known_url)):
-        if url is not None and (problem := url_problem(url)) is not None:
+        if url is not None and (problem := provider_url_problem(url)) is not None:
             raise ConfigurationError("setting_invalid", f"{name} {problem}", name)
     if tenant_id is not None:
         _check_text("tenant_id", tenant_id)

@@ -175,6 +175,44 @@ impl Claims {
         check.call((slf, requirement), conditions).map(drop)
     }
 
+    /// The ids of all groups of the user. If the token leaves them out because there are too many
+    /// (`has_groups_overage`), Microsoft Graph is asked, on behalf of the user; else these are `groups`, and
+    /// nothing is requested.
+    ///
+    ///     groups = claims.groups_complete(tokens.for_user(users_token))           # a TokenClient
+    ///     groups = await claims.groups_complete(tokens.for_user(users_token))     # an AsyncTokenClient
+    ///
+    /// Graph lists the groups of which the user is a direct or indirect member, also those that are not
+    /// assigned to the application. The address in `_claim_sources` is never called.
+    ///
+    /// Args:
+    ///     tokens: the tokens of the user whose claims these are.
+    ///     graph: scheme and host of Microsoft Graph; by default that of the issuer: the public or a national
+    ///         cloud's, or the local Entra ID's own. `http://host:port` is for a local one elsewhere.
+    ///     security_enabled_only: leave out groups that are not security groups (distribution lists...),
+    ///         directory roles and administrative units.
+    ///     max_age: seconds for which a user's groups are remembered, 300 by default, at most 3600; 0: not at
+    ///         all.
+    ///     http: how Graph is asked.
+    ///
+    /// Raises:
+    ///     EntraFastError: code `groups_need_user`.
+    ///     ProviderError: no token for Graph was issued; or codes `graph_refused`, `graph_unavailable`,
+    ///         `graph_response_invalid` and `groups_too_many`.
+    ///     ConfigurationError: an argument cannot be used; `graph` is required for this issuer.
+    ///     TypeError: these are not the tokens of a user.
+    #[expect(clippy::doc_markdown, reason = "`help` shows it, in the form of Python's docstrings")]
+    #[pyo3(signature = (tokens, /, **options))]
+    fn groups_complete<'py>(
+        slf: &Bound<'py, Self>,
+        tokens: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static RESOLVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let resolve = RESOLVE.import(slf.py(), "entra_fast._groups", "groups_complete")?;
+        resolve.call((slf, tokens), options)
+    }
+
     /// All claims as a new dict.
     fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         claims_to_dict(py, self.claims().root())

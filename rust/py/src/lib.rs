@@ -113,6 +113,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     refuse_further_interpreters(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("RUST_VERSION", env!("ENTRA_FAST_RUST_VERSION"))?;
     let codes = PyDict::new(py);
     for (code, sentence) in CODES {
         codes.set_item(code, sentence)?;

@@ -1,7 +1,7 @@
 // Each command runs one real client against the provider that the environment names and prints one line of JSON.
 // Errors of the provider are printed as well, as the client gives them to its caller.
 
-const { ISSUER, AUTHORITY, CLIENT_ID, CLIENT_SECRET, AUDIENCE, SCOPE, USER_TOKEN, USER, REDIRECT_URI, JWK, PEM, X5T_S256 } =
+const { TENANT, ASSERTION, ISSUER, AUTHORITY, CLIENT_ID, CLIENT_SECRET, AUDIENCE, SCOPE, USER_TOKEN, USER, REDIRECT_URI, JWK, PEM, X5T_S256 } =
   process.env;
 
 async function msal(auth) {
@@ -11,12 +11,22 @@ async function msal(auth) {
   });
 }
 
+const azure = () => ({ authorityHost: new URL(AUTHORITY).origin, disableInstanceDiscovery: true });
+
 // The login page's form, as a browser would send it.
 async function login(url) {
   const body = new URLSearchParams(new URL(url).search);
   body.set("username", USER);
   const answer = await fetch(new URL(url).origin + new URL(url).pathname, { method: "POST", body, redirect: "manual" });
   return new URL(answer.headers.get("location"));
+}
+
+// The page for device codes: the account, then the confirmation, with the cookie in between.
+async function enterCode({ userCode, verificationUri }) {
+  const post = (fields, headers = {}) =>
+    fetch(verificationUri, { method: "POST", headers, body: new URLSearchParams({ code: userCode, ...fields }) });
+  const cookie = (await post({ username: USER })).headers.get("set-cookie").split(";")[0];
+  await post({ answer: "continue" }, { cookie });
 }
 
 const commands = {
@@ -47,6 +57,31 @@ const commands = {
     const result = await app.acquireTokenByCode({ ...wanted, code, codeVerifier: verifier });
     return { token: result.accessToken, username: result.account.username };
   },
+  async "msal-device-code"() {
+    const { PublicClientApplication } = await import("@azure/msal-node");
+    const app = new PublicClientApplication({
+      auth: { clientId: CLIENT_ID, authority: AUTHORITY, knownAuthorities: [new URL(AUTHORITY).host] },
+    });
+    const result = await app.acquireTokenByDeviceCode({ scopes: [SCOPE], deviceCodeCallback: enterCode });
+    return { token: result.accessToken, username: result.account.username };
+  },
+  async "openid-client-hybrid"() {
+    const client = await import("openid-client");
+    const config = await client.discovery(new URL(ISSUER), CLIENT_ID, CLIENT_SECRET);
+    client.useCodeIdTokenResponseType(config);
+    const [state, nonce] = [client.randomState(), client.randomNonce()];
+    const url = client.buildAuthorizationUrl(config, { redirect_uri: REDIRECT_URI, scope: "openid profile", state, nonce });
+    const tokens = await client.authorizationCodeGrant(config, await login(url), { expectedState: state, expectedNonce: nonce });
+    return { claims: tokens.claims() };
+  },
+  async "openid-client-implicit"() {
+    const client = await import("openid-client");
+    const config = await client.discovery(new URL(ISSUER), CLIENT_ID, CLIENT_SECRET);
+    client.useIdTokenResponseType(config);
+    const [state, nonce] = [client.randomState(), client.randomNonce()];
+    const url = client.buildAuthorizationUrl(config, { redirect_uri: REDIRECT_URI, scope: "openid profile", state, nonce });
+    return { claims: await client.implicitAuthentication(config, await login(url), nonce, { expectedState: state }) };
+  },
   async "openid-client-login"() {
     const client = await import("openid-client");
     const config = await client.discovery(new URL(ISSUER), CLIENT_ID, CLIENT_SECRET);
@@ -73,6 +108,33 @@ const commands = {
     const first = await client.clientCredentialsGrant(config, { scope: SCOPE });
     await client.clientCredentialsGrant(config, { scope: SCOPE });
     return { token: first.access_token };
+  },
+  async "azure-identity-secret"() {
+    const { ClientSecretCredential } = await import("@azure/identity");
+    const credential = new ClientSecretCredential(TENANT, CLIENT_ID, CLIENT_SECRET, azure());
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "azure-identity-assertion"() {
+    const { ClientAssertionCredential } = await import("@azure/identity");
+    const credential = new ClientAssertionCredential(TENANT, CLIENT_ID, async () => ASSERTION, azure());
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "azure-identity-on-behalf-of"() {
+    const { OnBehalfOfCredential } = await import("@azure/identity");
+    const credential = new OnBehalfOfCredential({
+      tenantId: TENANT, clientId: CLIENT_ID, clientSecret: CLIENT_SECRET, userAssertionToken: USER_TOKEN, ...azure(),
+    });
+    return { token: (await credential.getToken(SCOPE)).token };
+  },
+  async "graph-client"() {
+    const { Client } = await import("@microsoft/microsoft-graph-client");
+    const client = Client.init({
+      baseUrl: new URL(ISSUER).origin, customHosts: new Set(["localhost"]),
+      authProvider: (done) => done(null, USER_TOKEN),
+    });
+    const me = await client.api("/me").select("displayName,mail").get();
+    const groups = await client.api("/me/memberOf/microsoft.graph.group").select("id").top(1).get();
+    return { me, groups: groups.value.length, more: "@odata.nextLink" in groups };
   },
   async "jose-verify"() {
     const { createRemoteJWKSet, jwtVerify } = await import("jose");

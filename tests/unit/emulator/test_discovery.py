@@ -33,13 +33,23 @@ async def test_members_that_clients_read(entra: Caller) -> None:
     assert (await document(entra, "/common/v2.0"))["tenant_region_scope"] is None
 
 
-async def test_every_announced_response_type_works(entra: Caller) -> None:
+@pytest.mark.parametrize("version", ["/v2.0", ""])
+async def test_every_announced_response_type_works(version: str) -> None:
     """And one that is not announced is refused: clients choose from this list."""
-    announced = (await document(entra))["response_types_supported"]
-    for kind in ("code", "id_token", "code id_token", "id_token token", "token"):
-        answer = await entra.sign_in("app-a", "ada", response_type=kind)
-        refused = "unsupported_response_type" in answer.headers.get("Location", "")
-        assert refused == (kind not in announced), kind
+    switches = dict.fromkeys(
+        ("entra-fast/allow-id-token-implicit-flow", "entra-fast/allow-implicit-flow"), "true"
+    )
+    app = manifest("app", all_users=True, replyURLs=[CALLBACK], annotations=switches)
+    async with served(local_entra([app], "{tenant: t.no, users: [{name: A, username: a@t.no}]}")) as entra:
+        announced = (await document(entra, f"/t.no{version}"))["response_types_supported"]
+        kinds = ("code", "id_token", "code id_token", "id_token token", "token", "code token", "none", "")
+        for kind in (*kinds, *announced):
+            fields = {**entra.login_parameters("app", response_type=kind), "username": "a"}
+            path = f"/{entra.tenant_id('app')}/oauth2{version}/authorize"
+            answer = await entra.request("POST", path, data=fields)
+            refused = "unsupported_response_type" in answer.headers["Location"]
+            known = {frozenset(one.split()) for one in announced}
+            assert refused == (frozenset(kind.split()) not in known), kind
 
 
 async def test_every_announced_endpoint_answers(entra: Caller) -> None:
@@ -49,7 +59,45 @@ async def test_every_announced_endpoint_answers(entra: Caller) -> None:
         for name, url in found.items():
             if name.endswith(("_endpoint", "jwks_uri")):
                 assert (await entra.request("GET", url)).status not in (404, 500), name
-                assert ("/v2.0/" in url) == path.endswith("v2.0") or "/oidc/" in url, name
+                own = "/oidc/" not in url and "kerberos" not in url
+                assert not own or ("/v2.0/" in url) == path.endswith("v2.0"), name
+
+
+ADDITIONS = {
+    "code_challenge_methods_supported",
+    "grant_types_supported",
+    "token_endpoint_auth_signing_alg_values_supported",
+}
+
+
+async def test_the_exact_document() -> None:
+    """On request, what Entra ID's document does not have is left out, of all tenants' document too."""
+    async with served(local_entra([], exact_discovery=True)) as exact, served(local_entra([])) as usual:
+        for path in ("/trygdeetaten.no/v2.0", "/common/v2.0", "/trygdeetaten.no"):
+            assert set(await document(usual, path)) - set(await document(exact, path)) == ADDITIONS
+        claims = (await document(exact))["claims_supported"]
+    assert {"c_hash", "at_hash", "auth_time", "email"} <= set(claims)
+    assert not {"oid", "groups", "sid"} & set(claims)
+
+
+async def test_any_page_may_read_the_documents(entra: Caller) -> None:
+    """Discovery, keys and instance discovery, with the preflight of clients that send headers of their own,
+    and refusals.
+    """
+    origin = {"Origin": "https://anywhere.example"}
+    paths = {
+        "/trygdeetaten.no/v2.0/.well-known/openid-configuration": 200,
+        "/unknown.example/v2.0/.well-known/openid-configuration": 400,
+        "/trygdeetaten.no/discovery/v2.0/keys": 200,
+        "/common/discovery/instance?authorization_endpoint=https://elsewhere.example/": 400,
+        "/oidc/userinfo": 401,
+    }
+    for path, status in paths.items():
+        answer = await entra.request("GET", path, headers=origin)
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, "*"), path
+        preflight = await entra.request("OPTIONS", path, headers=origin)
+        assert (preflight.status, preflight.headers["Access-Control-Allow-Origin"]) == (204, "*"), path
+        assert "x-client-sku" in preflight.headers["Access-Control-Allow-Headers"]
 
 
 @pytest.mark.parametrize("name", ["oauth-authorization-server", "openid-configuration"])

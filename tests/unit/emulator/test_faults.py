@@ -122,6 +122,18 @@ async def test_a_delay_is_followed_by_the_answer(entra: Caller) -> None:
         {"kind": "reset", "seconds": -1},
         {"kind": "reset", "count": "three"},
         {"kind": "reset", "cuont": 3},
+        {"kind": "reset", "probability": 0},
+        {"kind": "reset", "probability": 1.1},
+        {"kind": "reset", "seed": 1},
+        {"kind": "reset", "probability": 0.5, "seed": 2**63},
+        {"kind": "reset", "sequence": []},
+        {"kind": "reset", "sequence": [0]},
+        {"kind": "reset", "sequence": [2, 1_000_001]},
+        {"kind": "reset", "sequence": list(range(1, 102))},
+        {"kind": "reset", "sequence": ["2"]},
+        {"kind": "reset", "sequence": [2], "count": 1},
+        {"kind": "reset", "sequence": [2], "probability": 0.5},
+        {"kind": "slow_down", "endpoint": "keys"},
         {},
     ],
 )
@@ -151,10 +163,128 @@ def test_every_kind_can_be_planned() -> None:
         faults.add(kind, value=values.get(kind))
 
 
+async def test_faults_by_sequence(entra: Caller) -> None:
+    """The second and the third request fail, counted among those that the fault is about; then it is over."""
+    await plan(entra, kind="aadsts", value=90033, application="dev-gcp:team:app-a", sequence=[3, 2])
+    statuses = []
+    for consumer in ("app-a", "app-b", "app-a", "app-a", "app-a"):
+        statuses.append((await entra.m2m(consumer, consumer)).status)
+        if len(statuses) == 3:
+            (fault,) = (await entra.request("GET", f"{API}/faults")).json
+            assert (fault["sequence"], fault["seen"]) == ([2, 3], 2)
+    assert statuses == [200, 200, 503, 503, 200]
+    assert (await entra.request("GET", f"{API}/faults")).json == []
+
+
+async def test_faults_with_a_probability(entra: Caller) -> None:
+    """The seed decides which requests are hit, and the same one hits the same; a count counts hits."""
+
+    async def hits(**fields: object) -> list[bool]:
+        await plan(entra, kind="aadsts", value=90033, probability=0.5, **fields)
+        found = [(await entra.m2m("app-a", "app-b")).status == 503 for _ in range(12)]
+        entra.local.faults.clear()
+        return found
+
+    first = await hits(seed=7)
+    assert 0 < sum(first) < 12
+    assert await hits(seed=7) == first
+    assert sum(await hits(seed=7, count=2)) == 2
+    await plan(entra, kind="aadsts", value=90033, probability=0.5)
+    (fault,) = (await entra.request("GET", f"{API}/faults")).json
+    again = Faults(Clock())
+    again.add("reset", probability=0.5, seed=fault["seed"])
+    assert [bool(again.take("token")) for _ in range(50)] == [
+        bool(entra.local.faults.take("token")) for _ in range(50)
+    ]
+
+
+def test_a_probability_is_one() -> None:
+    """About a tenth of the requests."""
+    faults = Faults(Clock())
+    faults.add("reset", probability=0.1, seed=1)
+    assert 60 < sum(bool(faults.take("keys")) + bool(faults.take("token")) for _ in range(1000)) < 140
+
+
+async def test_a_device_is_told_to_slow_down(entra: Caller) -> None:
+    """Only requests with a device code are, by RFC 8628's error, which has no AADSTS code."""
+    await plan(entra, kind="slow_down", count=1)
+    assert (await entra.m2m("app-a", "app-b")).status == 200
+    grant = "urn:ietf:params:oauth:grant-type:device_code"
+    form = {"grant_type": grant, "client_id": entra.client_id("app-a"), "device_code": "x"}
+    answer = await entra.token(form)
+    assert (answer.status, answer.json["error"]) == (400, "slow_down")
+    assert (await entra.token(form)).json["error"] != "slow_down"
+
+
+async def test_the_clock_can_stand(entra: Caller, clock: Clock) -> None:
+    """All that is signed and checked has its time: tokens, expiry, the journal; until it moves or runs."""
+    put = f"{API}/clock"
+    answer = await entra.request("PUT", put, json={"time": "2026-01-31T12:00:00Z", "frozen": True})
+    assert answer.json == {"offset": 1769860800 - clock.now, "now": 1769860800.0, "frozen": True}
+    clock.now += 10_000
+    first = await entra.m2m("app-a", "app-b")
+    assert first.claims["iat"] == 1769860800 - 300
+    assert entra.local.journal.entries()[0].time == 1769860800
+    user = await entra.user_token("app-a", "ada")
+    clock.now += 10_000
+    assert (await entra.obo("app-a", "app-b", user)).status == 200
+    answer = await entra.request("POST", f"{put}/advance", json={"seconds": 10_000})
+    assert (answer.json["now"], answer.json["frozen"]) == (1769870800.0, True)
+    assert (await entra.obo("app-a", "app-b", user)).code == 500133
+    answer = await entra.request("PUT", put, json={"frozen": False})
+    assert (answer.json["now"], answer.json["frozen"]) == (1769870800.0, False)
+    clock.now += 5
+    assert (await entra.request("GET", put)).json["now"] == 1769870805.0
+    answer = await entra.request("DELETE", put)
+    assert answer.json == {"offset": 0.0, "now": clock.now, "frozen": False}
+
+
+async def test_the_clock_of_python(entra: Caller, clock: Clock) -> None:
+    """The same by methods; a frozen clock can be set by its offset, too."""
+    local = entra.local
+    local.freeze_clock(1_700_000_000)
+    clock.now += 1
+    assert local.now() == 1_700_000_000
+    local.advance_clock(-10)
+    assert local.now() == 1_699_999_990
+    local.set_clock_offset(60)
+    assert (local.now(), local.clock_offset) == (clock.now + 60, 60)
+    clock.now += 40
+    assert (local.now(), local.clock_offset) == (clock.now + 20, 20)
+    local.release_clock()
+    local.freeze_clock()
+    assert local.now() == clock.now
+    with pytest.raises(ConfigurationError, match="at most"):
+        local.freeze_clock(1e12)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("", {}, "pass 'offset', 'time' or 'frozen'"),
+        ("", {"offset": 1, "time": 1}, "pass either 'offset' or 'time'"),
+        ("", {"time": "noon"}, "time: 'noon' is neither a time such as"),
+        ("", {"time": 1e12}, "at most"),
+        ("", {"frozen": "yes"}, "frozen: expected true or false"),
+        ("/advance", {}, "seconds: required, but missing"),
+        ("/advance", {"seconds": 1e12}, "at most"),
+    ],
+)
+async def test_a_clock_that_makes_no_sense(
+    entra: Caller, clock: Clock, path: str, body: dict[str, object], sentence: str
+) -> None:
+    """400 with a sentence, and it stays where it was."""
+    method = "POST" if path else "PUT"
+    answer = await entra.request(method, f"{API}/clock{path}", json=body)
+    assert answer.status == 400
+    assert sentence in answer.json["error_description"]
+    assert entra.local.now() == clock.now
+
+
 async def test_the_clock_can_be_wrong(entra: Caller, clock: Clock) -> None:
     """Tokens are issued with the wrong time, until it is corrected."""
     answer = await entra.request("PUT", f"{API}/clock", json={"offset": 7200})
-    assert answer.json == {"offset": 7200.0, "now": clock.now + 7200}
+    assert answer.json == {"offset": 7200.0, "now": clock.now + 7200, "frozen": False}
     assert (await entra.m2m("app-a", "app-b")).claims["iat"] > clock.now
     assert (await entra.request("PUT", f"{API}/clock", json={"offset": 1e12})).status == 400
     await entra.request("PUT", f"{API}/clock", json={"offset": 0})

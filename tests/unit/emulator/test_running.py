@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator import LocalEntraId, SourceError, tls
@@ -160,11 +161,16 @@ def test_a_failed_reload_keeps_what_was(tmp_path: Path) -> None:
 
 
 async def test_state_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
-    """Keys, secrets, codes, sessions and refresh tokens are kept; the file is its owner's only."""
+    """Keys, secrets, codes, sessions and refresh tokens are kept; only the owner can read the file."""
     first = local_entra(MANIFESTS, DIRECTORY, clock=clock, state_directory=tmp_path)
     async with served(first) as entra:
         login = await entra.login("app-a", "ada")
-        code = (await entra.sign_in("app-a", "ada")).location["code"]
+        signed_in = (await entra.sign_in("app-a", "ada")).location
+        code = signed_in["code"]
+        wanted = {"client_id": entra.client_id("app-a"), "scope": "openid"}
+        path = f"/{entra.tenant_id('app-a')}/oauth2/v2.0/devicecode"
+        device = (await entra.request("POST", path, data=wanted)).json
+        cookies = [(cookie.key, cookie.value) for cookie in entra.session.cookie_jar]
         environment = entra.running.environment("dev-gcp:team:app-a")
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
     second = LocalEntraId(clock=clock, state_directory=tmp_path)
@@ -177,6 +183,12 @@ async def test_state_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
         assert (await entra.redeem("app-a", code, code_verifier=VERIFIER)).status == 200
         form = {"grant_type": "refresh_token", "refresh_token": login.json["refresh_token"]}
         assert (await entra.token({**form, **entra.credentials("app-a")})).status == 200
+        entra.session.cookie_jar.update_cookies(cookies, URL(entra.base_url))
+        fields = {"code": device["user_code"], "answer": "continue"}
+        await entra.request("POST", "/devicelogin", data=fields)
+        poll = {**wanted, "grant_type": "device_code", "device_code": device["device_code"]}
+        tokens = await entra.token(poll)
+        assert tokens.claims["sid"] == signed_in["session_state"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +219,8 @@ async def test_tls(tmp_path: Path) -> None:
             data={**entra.login_parameters("app-a"), "username": "ada"},
             ssl=trusting,
         )
-        assert "Secure" in cookie.headers["Set-Cookie"]
+        # As Entra ID's: single-page applications renew their sign-in in a frame.
+        assert all(part in cookie.headers["Set-Cookie"] for part in ("Secure", "SameSite=None", "HttpOnly"))
 
 
 def test_the_authority_is_kept_and_private(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ COMMON = {
 }
 
 
+async def test_scopes_come_back_as_they_were_spelled(entra: Caller) -> None:
+    """In upper or lower case, as MSAL for Go expects; the token has them as the manifest does."""
+    token = await entra.user_token("app-a", "ada")
+    wanted = "api://dev-gcp.team.app-b/Custom.Scope"
+    answer = await entra.obo("app-a", "app-b", token, scope=wanted)
+    assert wanted in answer.json["scope"].split()
+    assert answer.claims["scp"] == "defaultaccess custom.scope"
+
+
 async def test_machine_to_machine_claims(entra: Caller, clock: Clock) -> None:
     """Exactly the claims of Entra's application tokens."""
     claims = (await entra.m2m("app-a", "app-b")).claims

@@ -20,6 +20,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from entra_fast._net import INSECURE_PROVIDER_HOSTS, is_loopback_host
 from entra_fast._provider.http_rules import HttpFailure, Proxy, Route, trusting_context
 from entra_fast._settings.model import OutboundSettings
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
@@ -50,7 +51,7 @@ class Way:
     """
 
     def __init__(self, url: str, outbound: OutboundSettings) -> None:
-        self.route = Route.to(url, outbound.proxies)
+        self.route = Route.to(url, outbound.proxies, insecure_hosts=outbound.insecure_hosts)
         self._ca_bundle = outbound.ca_bundle
         self._addresses: list[Any] = []
         self._socket: socket.socket | None = None
@@ -183,6 +184,14 @@ class Way:
 
     async def _handshake(self) -> Outcome:
         if not self.route.tls:
+            if not is_loopback_host(self.route.host):
+                return Outcome(
+                    "warn",
+                    f"{self.route.host} is asked over plain http: anyone on the network can read credentials "
+                    "and tokens, and replace the keys that tokens are verified with",
+                    "TLS",
+                    f"use https, and remove the host from {INSECURE_PROVIDER_HOSTS}: it is for development",
+                )
             return Outcome("ok", f"{self.route.host} is loopback, where plain http is allowed")
         context = trusting_context(self._ca_bundle)
         try:

@@ -10,11 +10,6 @@ from entra_fast.emulator.graph.errors import GraphError
 from entra_fast.emulator.model.directory import Group, User
 
 
-def _given_name(user: User) -> str:
-    given, _, family = user.name.rpartition(" ")
-    return given or family
-
-
 def _nick(address: str) -> str:
     return address.partition("@")[0]
 
@@ -22,13 +17,13 @@ def _nick(address: str) -> str:
 _USER: Final[Mapping[str, Callable[[User], Any]]] = {
     "businessPhones": lambda _: [],
     "displayName": lambda user: user.name,
-    "givenName": _given_name,
+    "givenName": lambda user: user.given_name,
     "jobTitle": lambda _: None,
     "mail": lambda user: user.mail,
     "mobilePhone": lambda _: None,
     "officeLocation": lambda _: None,
     "preferredLanguage": lambda _: None,
-    "surname": lambda user: user.name.rpartition(" ")[2],
+    "surname": lambda user: user.family_name,
     "userPrincipalName": lambda user: user.username,
     "id": lambda user: user.id,
     # From here on, only where `$select` names them.

@@ -59,6 +59,17 @@ class User:
     groups: tuple[str, ...]
     mail: str | None = None
 
+    @property
+    def given_name(self) -> str:
+        """All names but the last one; the only one, if there is one."""
+        given, _, family = self.name.rpartition(" ")
+        return given or family
+
+    @property
+    def family_name(self) -> str:
+        """The last name."""
+        return self.name.rpartition(" ")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Directory:

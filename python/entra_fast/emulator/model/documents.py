@@ -63,6 +63,11 @@ class Mistakes:
         self._kept += error.mistakes[: MAX_MISTAKES - len(self._kept)]
         self._total += error.total
 
+    @property
+    def total(self) -> int:
+        """How many there are so far."""
+        return self._total
+
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
         """Add the SourceError that the block raises, and continue after the block."""

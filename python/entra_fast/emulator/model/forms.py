@@ -1,12 +1,15 @@
-"""Names and addresses as manifests write them."""
+"""Names, addresses and choices as manifests, and the files beside them, write them."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """Of an application, a namespace or a cluster."""
+
+GroupMembership = Literal["None", "ApplicationGroup", "SecurityGroup", "All"]
+"""`groupMembershipClaims`: which groups tokens have."""
 
 
 def is_reply_url(url: str) -> bool:

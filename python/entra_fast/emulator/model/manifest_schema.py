@@ -19,6 +19,13 @@ DEFAULT_NAMESPACE: Final = "default"  # as naiserator does
 CLUSTER_ANNOTATION: Final = "entra-fast/cluster"
 TOKEN_VERSION_ANNOTATION: Final = "entra-fast/access-token-version"
 
+# What a registration in Entra ID has and a NAIS manifest does not.
+SINGLE_PAGE_ANNOTATION: Final = "entra-fast/single-page-reply-urls"
+ID_TOKEN_IMPLICIT_ANNOTATION: Final = "entra-fast/allow-id-token-implicit-flow"
+IMPLICIT_ANNOTATION: Final = "entra-fast/allow-implicit-flow"
+PUBLIC_CLIENT_ANNOTATION: Final = "entra-fast/allow-public-client"
+LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
+
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -131,6 +138,12 @@ def _reply_url(value: str) -> str:
     return value
 
 
+def _reply_urls(value: str) -> str:
+    for url in value.split():
+        _reply_url(url)
+    return value
+
+
 def _permission(value: str) -> str:
     if not _PERMISSION.fullmatch(value):
         raise ValueError(f"{quoted(value)} does not match ^[a-z0-9-_./]+$")
@@ -150,6 +163,7 @@ def _one_of(known: tuple[str, ...]) -> AfterValidator:
 Name = Annotated[str, AfterValidator(_name)]
 ConsumerName = Annotated[str, AfterValidator(_name_or_wildcard)]
 Permission = Annotated[str, AfterValidator(_permission)]
+Switch = Literal["true", "false"]
 
 
 class Permissions(Section):
@@ -238,6 +252,11 @@ class Annotations(Section, extra="allow"):
     token_version: Literal["1", "2"] = Field("2", alias=TOKEN_VERSION_ANNOTATION)
     graph_scopes: Annotated[str, _one_of(graph.SCOPES)] = Field("", alias=graph.SCOPES_ANNOTATION)
     graph_roles: Annotated[str, _one_of(graph.ROLES)] = Field("", alias=graph.ROLES_ANNOTATION)
+    single_page_urls: Annotated[str, AfterValidator(_reply_urls)] = Field("", alias=SINGLE_PAGE_ANNOTATION)
+    id_token_implicit: Switch = Field("false", alias=ID_TOKEN_IMPLICIT_ANNOTATION)
+    implicit: Switch = Field("false", alias=IMPLICIT_ANNOTATION)
+    public_client: Switch | None = Field(None, alias=PUBLIC_CLIENT_ANNOTATION)
+    logout_url: Annotated[str, AfterValidator(_reply_url)] | None = Field(None, alias=LOGOUT_ANNOTATION)
 
 
 class Metadata(Section):

@@ -10,12 +10,14 @@ belongs in registry.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from entra_fast.emulator.model import registrations
 from entra_fast.emulator.model.documents import Document, Mistakes, Place, SourceError, dotted
 from entra_fast.emulator.model.forms import NAME
+from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.emulator.model.wording import did_you_mean, quoted, shown
 
 if TYPE_CHECKING:
@@ -35,12 +37,14 @@ class Manifest:
     Attributes:
         cluster: from the annotation `entra-fast/cluster`, else the cluster its source was loaded for.
         document: where it was read from, for messages that name file and line.
+        registration: from the file beside it.
     """
 
     cluster: str
     metadata: Metadata
     spec: Spec
     document: Document
+    registration: Registration = NOTHING
 
     @property
     def application(self) -> str:
@@ -94,24 +98,46 @@ class Manifests:
 
 def load(sources: Iterable[Source], mistakes: Mistakes) -> Manifests:
     """Read all manifests. Mistakes are added to `mistakes`; the result is then incomplete."""
-    from entra_fast.emulator.model import yaml_source  # noqa: PLC0415 - see above
-
     manifests: dict[str, Manifest] = {}
     warnings: list[Notice] = []
     for source in sources:
         with mistakes.collected():  # a folder with too many files
             for path in files(source.path):
-                # A file is read to its end, unless it is not YAML any more.
+                found = _read(path, source.cluster, mistakes, warnings)
+                for manifest in found:
+                    with mistakes.collected():
+                        _add(manifests, manifest)
+            for path in _registrations(source.path):
                 with mistakes.collected():
-                    for document in yaml_source.documents(
-                        yaml_source.read_text(path), yaml_source.label(path)
-                    ):
-                        with mistakes.collected():
-                            if _is_nais_resource(document):
-                                _add(manifests, parse(document, source.cluster))
-                            else:
-                                warnings.append(_skipped(document))
+                    registrations.check_not_alone(path)
     return Manifests(tuple(manifests.values()), tuple(warnings))
+
+
+def _read(path: Path, cluster: str, mistakes: Mistakes, warnings: list[Notice]) -> list[Manifest]:
+    """The applications of one file, with what the file beside it says about them."""
+    from entra_fast.emulator.model import yaml_source  # noqa: PLC0415 - see above
+
+    found: list[Manifest] = []
+    before = mistakes.total
+    # A file is read to its end, unless it is not YAML any more.
+    with mistakes.collected():
+        for document in yaml_source.documents(yaml_source.read_text(path), yaml_source.label(path)):
+            with mistakes.collected():
+                if _is_nais_resource(document):
+                    found.append(parse(document, cluster))
+                else:
+                    warnings.append(_skipped(document))
+    complete = mistakes.total == before
+    entries, notices = registrations.load(path, mistakes)
+    warnings.extend(Notice(location, text) for location, text in notices)
+    whose = [(manifest.metadata.namespace, manifest.metadata.name) for manifest in found]
+    if complete:  # otherwise, the application of a registration may be the one that has a mistake
+        for mistake in registrations.check(entries, whose, path.name):
+            mistakes.add(mistake)
+    return [
+        replace(manifest, registration=registrations.chosen(entries, namespace, name))
+        for manifest, (namespace, name) in zip(found, whose, strict=True)
+    ]
 
 
 def parse(document: Document, cluster: str = DEFAULT_CLUSTER) -> Manifest:
@@ -147,14 +173,33 @@ def parse(document: Document, cluster: str = DEFAULT_CLUSTER) -> Manifest:
 
 
 def files(path: Path) -> Iterator[Path]:
-    """The files of a source, in order. Raises SourceError when there are too many."""
+    """The manifest files of a source, in order. Raises SourceError when there are too many."""
     if not path.is_dir():
         yield path
         return
+    yield from (file for file in _yaml_files(path) if not registrations.is_registration(file))
+
+
+def watched(path: Path) -> Iterator[Path]:
+    """The files of a source and those beside them. Raises SourceError when there are too many."""
+    if path.is_dir():
+        yield from _yaml_files(path)
+    else:
+        yield path
+        yield from registrations.beside(path)
+
+
+def _registrations(path: Path) -> list[Path]:
+    return (
+        [file for file in _yaml_files(path) if registrations.is_registration(file)] if path.is_dir() else []
+    )
+
+
+def _yaml_files(path: Path) -> list[Path]:
     found = sorted(file for suffix in ("*.yaml", "*.yml") for file in path.rglob(suffix) if file.is_file())
     if len(found) > MAX_FILES:
         raise SourceError("too_many_files", f"holds more than {MAX_FILES} YAML files", str(path), 1)
-    yield from found
+    return found
 
 
 def _is_nais_resource(document: Document) -> bool:

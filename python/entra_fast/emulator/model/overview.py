@@ -5,14 +5,17 @@ No HTTP and no HTML: the console renders this, and decides nothing itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Registry, Rule, Tenant
 
-MAX_ROWS: Final = 200
-MAX_NAMES: Final = 10
+MAX_ROWS: Final = 100
+MAX_GROUPS: Final = 100
+MAX_NAMES: Final = 5
+"""Maximum number of names in a cell."""
 
 RuleState = Literal["in force", "wildcard", "unknown consumer", "shadowed"]
 
@@ -22,7 +25,7 @@ class ApplicationRow:
     """An application in a list.
 
     Attributes:
-        consumers: applications that exist and that it allows.
+        consumers: applications that exist and that it allows, the first MAX_NAMES; `more`: how many others.
         unresolved: number of rules for applications that do not exist in the tenant.
         users: who may use it, in words.
     """
@@ -30,17 +33,18 @@ class ApplicationRow:
     name: str
     client_id: str
     consumers: tuple[str, ...]
+    more: int
     unresolved: int
     users: str
 
 
 @dataclass(frozen=True, slots=True)
 class Applications:
-    """The applications of a tenant. `more`: number of those beyond the first MAX_ROWS."""
+    """The applications of a tenant that match; `total`: of all."""
 
     tenant: str
-    rows: tuple[ApplicationRow, ...]
-    more: int
+    rows: Sequence[ApplicationRow]
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +82,49 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A user. `applications`: number of applications that the user may use."""
+    """A user.
+
+    Attributes:
+        groups: the first MAX_NAMES; `more`: how many others.
+        applications: number of applications that the user may use.
+    """
 
     name: str
     username: str
     nav_ident: str | None
     groups: tuple[str, ...]
+    more: int
     applications: int
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Groups and users of a tenant. `found`: number of users that match; `rows` has the first MAX_ROWS."""
+    """Groups of a tenant, the first MAX_GROUPS of `group_count`; and its users that match."""
 
     tenant: str
     tenant_id: str
     groups: tuple[GroupRow, ...]
-    found: int
-    rows: tuple[UserRow, ...]
+    group_count: int
+    users: Sequence[User]
+    _of: Tenant
+
+    def row(self, user: User) -> UserRow:
+        """A user in the list."""
+        return _user(self._of, user)
 
 
-def applications(registry: Registry) -> tuple[Applications, ...]:
-    """The applications of every tenant."""
+def applications(registry: Registry, text: str = "") -> tuple[Applications, ...]:
+    """The applications of every tenant. `text`: only those whose name or client id contains it."""
+    wanted = text.strip().lower()
     return tuple(
         Applications(
             tenant.name,
-            tuple(_row(tenant, item) for item in list(tenant.applications.values())[:MAX_ROWS]),
-            max(0, len(tenant.applications) - MAX_ROWS),
+            tuple(
+                _row(tenant, item)
+                for item in tenant.applications.values()
+                if wanted in f"{item.name} {item.client_id}".lower()
+            ),
+            len(tenant.applications),
         )
         for tenant in registry.tenants
     )
@@ -153,11 +173,15 @@ def user_names(registry: Registry) -> tuple[str, ...]:
 def _row(tenant: Tenant, item: Application) -> ApplicationRow:
     consumers = dict.fromkeys(rule.consumer for rule in item.rules if rule.consumer in tenant.applications)
     unresolved = sum(rule.consumer not in tenant.applications for rule in item.rules)
-    return ApplicationRow(item.name, item.client_id, tuple(consumers), unresolved, _user_policy(tenant, item))
+    shown = tuple(consumers)[:MAX_NAMES]
+    more = len(consumers) - len(shown)
+    return ApplicationRow(item.name, item.client_id, shown, more, unresolved, _user_policy(tenant, item))
 
 
 def _user_policy(tenant: Tenant, item: Application) -> str:
-    names = ", ".join(tenant.directory.groups[group].name for group in item.group_ids)
+    names = ", ".join(tenant.directory.groups[group].name for group in item.group_ids[:MAX_NAMES])
+    if len(item.group_ids) > MAX_NAMES:
+        names += f" and {len(item.group_ids) - MAX_NAMES} more"
     if item.allow_all_users:
         return f"all users ({names})" if names else "all users"
     return f"members of {names}" if names else "no users"
@@ -179,10 +203,11 @@ def _members(tenant: Tenant, wanted: str) -> Members:
         tenant.id,
         tuple(
             _group(tenant, group.id, group.name, group.all_users)
-            for group in list(directory.groups.values())[:MAX_ROWS]
+            for group in list(directory.groups.values())[:MAX_GROUPS]
         ),
-        len(found),
-        tuple(_user(tenant, user) for user in found[:MAX_ROWS]),
+        len(directory.groups),
+        found,
+        tenant,
     )
 
 
@@ -196,5 +221,6 @@ def _user(tenant: Tenant, user: User) -> UserRow:
         item.allow_all_users or not set(item.group_ids).isdisjoint(user.groups)
         for item in tenant.applications.values()
     )
-    groups = tuple(tenant.directory.groups[group].name for group in user.groups)
-    return UserRow(user.name, user.username, user.nav_ident, groups, allowed)
+    groups = tuple(tenant.directory.groups[group].name for group in user.groups[:MAX_NAMES])
+    more = max(0, len(user.groups) - MAX_NAMES)
+    return UserRow(user.name, user.username, user.nav_ident, groups, more, allowed)

@@ -8,6 +8,7 @@ granted belongs in protocol/policy.py; tokens and secrets do not belong here.
 from __future__ import annotations
 
 import difflib
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import ids
-from entra_fast.emulator.model.directory import Directory
+from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
+from entra_fast.emulator.model.registrations import NOTHING, Registration
+from entra_fast.emulator.model.wording import did_you_mean, quoted
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 GENERATOR_NAMESPACE: Final = "nais"
 GENERATOR_NAME: Final = "azure-token-generator"
 CALLBACK_PATH: Final = "/oauth2/callback"  # where naiserator sends logins, below each ingress
+# Where wonderwall, the login proxy of NAIS, ends a session and where it returns to after that.
+PROXY_LOGOUT_PATH: Final = "/oauth2/logout/frontchannel"
+PROXY_LOGOUT_CALLBACK_PATH: Final = "/oauth2/logout/callback"
+BUILT_IN: Final = "built in"  # in place of a manifest's file and line
 DEFAULT_ROLE: Final = "access_as_application"
 DEFAULT_SCOPE: Final = "defaultaccess"
 SHOWN: Final = 5  # at most this many names of applications in an error
@@ -65,6 +72,15 @@ class Application:
         location: `<file>:<line>` of its manifest, or `built in`.
         graph_scopes: delegated permissions for Microsoft Graph beside those that every application has.
         graph_roles: its own permissions for Microsoft Graph.
+        single_page: whether all of its redirect URIs are a single-page application's.
+        single_page_urls: redirect URIs that are a single-page application's in any case.
+        id_token_implicit: whether the authorization endpoint may return ID tokens.
+        access_token_implicit: the same for access tokens.
+        public_client: whether it may redeem codes without a credential; None: device codes only.
+        logout_url: where its part of a user's session is ended, in a frame (OpenID Connect Front-Channel
+            Logout 1.0); empty for nowhere.
+        logout_callbacks: where signing out may return to, besides its redirect URIs.
+        registration: what its manifest cannot say.
     """
 
     name: str
@@ -82,6 +98,32 @@ class Application:
     groups_location: str
     graph_scopes: tuple[str, ...] = ()
     graph_roles: tuple[str, ...] = ()
+    single_page_urls: tuple[str, ...] = ()
+    id_token_implicit: bool = False
+    access_token_implicit: bool = False
+    public_client: bool | None = None
+    logout_url: str = ""
+    logout_callbacks: tuple[str, ...] = ()
+    registration: Registration = NOTHING
+
+    def groups_in_tokens(self, user: User) -> tuple[str, ...]:
+        """Object ids of the user's groups that tokens for this application have."""
+        match self.registration.group_membership:
+            case "None":
+                return ()
+            case "ApplicationGroup":
+                return tuple(group for group in user.groups if group in self.group_ids)
+            case _:
+                return user.groups
+
+    def is_single_page_url(self, url: str) -> bool:
+        """Whether a redirect URI is registered as a single-page application's."""
+        return url in (self.reply_urls if self.single_page else self.single_page_urls)
+
+    @property
+    def single_page_origins(self) -> frozenset[str]:
+        """Origins from which its codes may be redeemed in a browser."""
+        return frozenset(origin(url) for url in self.reply_urls if self.is_single_page_url(url))
 
     @property
     def identifier_uris(self) -> tuple[str, str]:
@@ -121,7 +163,7 @@ class Tenant:
     def with_reply_urls(self, extra: Mapping[str, Sequence[str]]) -> Tenant:
         """The same tenant with more redirect URIs for some applications."""
         applications = {
-            name: replace(item, reply_urls=tuple(dict.fromkeys((*item.reply_urls, *extra.get(name, ())))))
+            name: _with_reply_urls(item, extra[name]) if name in extra else item
             for name, item in self.applications.items()
         }
         return make_tenant(self.directory, applications)
@@ -226,6 +268,13 @@ def build(
     return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity))
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL, as browsers write an origin (RFC 6454, section 6.2)."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.lower()
+    return f"{parts.scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(parts.scheme, ''))}"
+
+
 def make_tenant(entry: Directory, applications: Mapping[str, Application]) -> Tenant:
     """A tenant with these applications, by name."""
     return Tenant(
@@ -236,6 +285,17 @@ def make_tenant(entry: Directory, applications: Mapping[str, Application]) -> Te
         MappingProxyType({item.client_id: item for item in applications.values()}),
         MappingProxyType({uri: item for item in applications.values() for uri in item.identifier_uris}),
     )
+
+
+def _with_reply_urls(application: Application, extra: Sequence[str]) -> Application:
+    urls = tuple(dict.fromkeys((*application.reply_urls, *extra)))
+    callbacks = _start_pages(urls) if application.location == BUILT_IN else application.logout_callbacks
+    return replace(application, reply_urls=urls, logout_callbacks=callbacks)
+
+
+def _start_pages(urls: Sequence[str]) -> tuple[str, ...]:
+    """Where the token generator returns to after signing out."""
+    return tuple(dict.fromkeys(f"{origin(url)}/" for url in urls))
 
 
 def _azure(manifest: Manifest) -> AzureApplication:
@@ -270,9 +330,18 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
                     "have no group that stands for all users; they are admitted nevertheless",
                 )
             )
+    annotations = manifest.metadata.annotations
+    notices.extend(_annotation_notices(manifest))
     reply_urls = azure.reply_urls or tuple(
         ingress.rstrip("/") + CALLBACK_PATH for ingress in manifest.spec.ingresses
     )
+    single_page_urls = tuple(annotations.single_page_urls.split())
+    behind_proxy = [
+        url.removesuffix(CALLBACK_PATH)
+        for url in reply_urls
+        if manifest.spec.azure.sidecar.enabled and url.endswith(CALLBACK_PATH)
+    ]
+    logout_url = annotations.logout_url or (behind_proxy[0] + PROXY_LOGOUT_PATH if behind_proxy else "")
     return Application(
         name=manifest.application,
         tenant=entry.tenant,
@@ -282,14 +351,30 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
         rules=_rules(manifest, notices),
         group_ids=tuple(assigned),
         allow_all_users=azure.allow_all_users,
-        reply_urls=reply_urls,
+        reply_urls=tuple(dict.fromkeys((*reply_urls, *single_page_urls))),
         single_page=azure.single_page_application,
-        token_version=int(manifest.metadata.annotations.token_version),
+        token_version=int(annotations.token_version),
         location=manifest.location("metadata", "name"),
         groups_location=manifest.location("spec", "azure", "application"),
-        graph_scopes=tuple(manifest.metadata.annotations.graph_scopes.split()),
-        graph_roles=tuple(manifest.metadata.annotations.graph_roles.split()),
+        graph_scopes=tuple(annotations.graph_scopes.split()),
+        graph_roles=tuple(annotations.graph_roles.split()),
+        single_page_urls=single_page_urls,
+        id_token_implicit=annotations.id_token_implicit == "true",
+        access_token_implicit=annotations.implicit == "true",
+        public_client=None if annotations.public_client is None else annotations.public_client == "true",
+        logout_url=logout_url,
+        logout_callbacks=tuple(base + PROXY_LOGOUT_CALLBACK_PATH for base in behind_proxy),
+        registration=manifest.registration,
     )
+
+
+def _annotation_notices(manifest: Manifest) -> Iterable[Notice]:
+    annotations = manifest.metadata.annotations
+    for name in annotations.model_extra or ():
+        if name.startswith("entra-fast/"):
+            location = manifest.location("metadata", "annotations", name)
+            hint = did_you_mean(name, annotations.field_names())
+            yield Notice(location, f"there is no annotation {quoted(name)}: it has no effect{hint}")
 
 
 def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
@@ -369,6 +454,7 @@ def _generator(name: str, entry: Directory, reply_urls: Sequence[str]) -> Applic
         reply_urls=tuple(reply_urls),
         single_page=False,
         token_version=2,
-        location="built in",
-        groups_location="built in",
+        location=BUILT_IN,
+        groups_location=BUILT_IN,
+        logout_callbacks=_start_pages(reply_urls),
     )

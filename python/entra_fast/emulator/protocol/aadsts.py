@@ -17,11 +17,13 @@ class EntraError(Exception):
     """A refusal with Entra ID's own text.
 
     Args:
+        error: the OAuth error, where it is not the one of the code's row.
         placeholders: values for the placeholders of the text.
         values: the same as a mapping, instead.
 
     Attributes:
         kind: the row of its AADSTS code.
+        error: the OAuth error.
         text: the sentence, placeholders filled in.
         claims: a claims challenge as JSON text, for 50076.
         retry_after: seconds, for 429 and 503.
@@ -33,6 +35,7 @@ class EntraError(Exception):
         *,
         claims: str | None = None,
         retry_after: int | None = None,
+        error: str | None = None,
         values: Mapping[str, object] | None = None,
         **placeholders: object,
     ) -> None:
@@ -40,6 +43,7 @@ class EntraError(Exception):
         text = kind.text.format_map(values if values is not None else placeholders)
         super().__init__(f"AADSTS{code}: {text}")
         self.kind = kind
+        self.error = error or kind.error
         self.text = text
         self.claims = claims
         self.retry_after = retry_after
@@ -53,15 +57,17 @@ class EntraError(Exception):
         """The JSON object of the token endpoint's answer. `now`: seconds since the epoch."""
         timestamp = format_time(now)
         body: dict[str, Any] = {
-            "error": self.kind.error,
-            "error_description": f"AADSTS{self.code}: {self.text}\r\nTrace ID: {trace_id}\r\n"
-            f"Correlation ID: {correlation_id}\r\nTimestamp: {timestamp}",
+            "error": self.error,
+            # On one line since 2023; before, each of the three began a new one.
+            "error_description": f"AADSTS{self.code}: {self.text} Trace ID: {trace_id} "
+            f"Correlation ID: {correlation_id} Timestamp: {timestamp}",
             "error_codes": [self.code],
             "timestamp": timestamp,
             "trace_id": trace_id,
             "correlation_id": correlation_id,
-            "error_uri": f"{base_url}/error?code={self.code}",
         }
+        if self.kind.has_uri:
+            body["error_uri"] = f"{base_url}/error?code={self.code}"
         if self.kind.suberror is not None:
             body["suberror"] = self.kind.suberror
         if self.claims is not None:

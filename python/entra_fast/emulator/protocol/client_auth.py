@@ -17,7 +17,18 @@ from entra_fast.emulator.protocol.token_request import Authentication
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SEVERAL_METHODS: Final = "more than one method of client authentication"
+NIL_GUID: Final = "00000000-0000-0000-0000-000000000000"
 CREDENTIAL_FIELDS: Final = ("client_secret", "client_assertion", "client_assertion_type")
+
+
+def known_client(tenant: Tenant, client_id: str) -> Application:
+    """The client with an id. Raises EntraError 700038 or 700016."""
+    if client_id == NIL_GUID:
+        raise EntraError(700038, client_id=client_id)
+    client = tenant.application(client_id)
+    if client is None:
+        raise EntraError(700016, client_id=client_id[:100], tenant=tenant.name)
+    return client
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,27 @@ from typing import Any, Final
 
 from entra_fast.emulator.protocol.claims import Issuer
 
+_ADDITIONS: Final = (
+    "code_challenge_methods_supported",
+    "grant_types_supported",
+    "token_endpoint_auth_signing_alg_values_supported",
+)
+"""Members that Entra ID's document lacks. Strict clients need the first one."""
+
+_OTHER_CLAIMS: Final = ("nbf", "oid", "sid", "groups")
+
 SHARED: Final = ("common", "organizations")
 """Names that are not tenants, but that Entra ID accepts in the same position."""
 
 
 def document(
-    base_url: str, path: str, issuer: Issuer | str, version: int, algorithm: str = "RS256"
+    base_url: str,
+    path: str,
+    issuer: Issuer | str,
+    version: int,
+    algorithm: str = "RS256",
+    *,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """A discovery document in Entra's form; what this provider does not support is not in it.
 
@@ -21,12 +36,13 @@ def document(
         issuer: the text of `issuer` where it is a template.
         version: 1 or 2.
         algorithm: what the provider signs with.
+        exact: leave out what Entra ID's document does not have.
     """
     root = f"{base_url}/{path}"
     middle = "/v2.0" if version == 2 else ""
     host = urllib.parse.urlsplit(base_url).netloc
     name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
-    return {
+    found = {
         "token_endpoint": f"{root}/oauth2{middle}/token",
         "token_endpoint_auth_methods_supported": [
             "client_secret_post",
@@ -38,39 +54,54 @@ def document(
         "subject_types_supported": ["pairwise"],
         "id_token_signing_alg_values_supported": [algorithm],
         "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
-        "response_types_supported": ["code"],
+        "response_types_supported": [
+            "code",
+            "id_token",
+            "code id_token",
+            *(["id_token token"] if version == 2 else ["token id_token", "token"]),
+        ],
         "grant_types_supported": [
             "authorization_code",
+            "implicit",
             "refresh_token",
             "client_credentials",
             "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "urn:ietf:params:oauth:grant-type:device_code",
         ],
-        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "scopes_supported": ["openid", "profile", "email", "offline_access"] if version == 2 else ["openid"],
         "code_challenge_methods_supported": ["S256", "plain"],
         "issuer": name,
         "request_uri_parameter_supported": False,
         "userinfo_endpoint": f"{base_url}/oidc/userinfo",
         "authorization_endpoint": f"{root}/oauth2{middle}/authorize",
+        "device_authorization_endpoint": f"{root}/oauth2{middle}/devicecode",
         "http_logout_supported": True,
-        "frontchannel_logout_supported": False,
+        # Without `frontchannel_logout_session_supported`, as in Entra's, although frames get `sid`.
+        "frontchannel_logout_supported": True,
         "end_session_endpoint": f"{root}/oauth2{middle}/logout",
         "claims_supported": [
             "sub",
             "iss",
+            "cloud_instance_name",
+            "cloud_instance_host_name",
+            "cloud_graph_host_name",
+            "msgraph_host",
             "aud",
             "exp",
             "iat",
-            "nbf",
+            "auth_time",
+            "acr",
             "nonce",
             "preferred_username",
             "name",
             "tid",
             "ver",
-            "oid",
-            "sid",
+            "at_hash",
+            "c_hash",
             "email",
-            "groups",
+            *([] if exact else _OTHER_CLAIMS),
         ],
+        "kerberos_endpoint": f"{root}/kerberos",
         "tenant_region_scope": None if path in SHARED else "EU",
         # Hosts without a scheme, as in Entra's document. This provider is its own cloud and has its own
         # Graph, so that a client never sends a local token to Microsoft.
@@ -79,6 +110,9 @@ def document(
         "msgraph_host": host,
         "rbac_url": base_url,
     }
+    if version == 1:
+        found["microsoft_multi_refresh_token"] = True
+    return {name: value for name, value in found.items() if not (exact and name in _ADDITIONS)}
 
 
 def cluster_document(issuer: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Faults are data here, matched and counted. The token endpoint and the web layer 
 
 from __future__ import annotations
 
+import random
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from entra_fast._aadsts import KINDS
@@ -18,12 +19,15 @@ from entra_fast.errors import ConfigurationError
 ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "graph", "any")
 MAX_FAULTS: Final = 100
 MAX_DELAY: Final = 120.0
+MAX_SEQUENCE: Final = 100
+MAX_PLACE: Final = 1_000_000
 
 KINDS_OF_FAULT: Final[Mapping[str, str]] = {
     "delay": "respond 'value' seconds late",
     "throttle": "429 with Retry-After: 'value' seconds (AADSTS90055)",
     "status": "respond with the status 'value' and an HTML page, as an intermediate proxy would",
     "aadsts": "refuse with the AADSTS code 'value'",
+    "slow_down": "tell a device that polls for its token to poll less often (RFC 8628, section 3.5)",
     "reset": "close the connection without a response",
     "truncate": "close the connection in the middle of the response",
     "garbage": "200 with a body that is not JSON",
@@ -40,6 +44,7 @@ TOKEN_FAULTS: Final = frozenset(
 MFA_CHALLENGE: Final = (
     '{"access_token":{"polids":{"essential":true,"values":["9ab03e19-ed42-4168-b6b7-7001fb3e933a"]}}}'
 )
+DEVICE_GRANTS: Final = ("urn:ietf:params:oauth:grant-type:device_code", "device_code")
 _NEEDS_VALUE: Final = frozenset({"delay", "status", "aadsts"})
 
 
@@ -55,6 +60,10 @@ class Fault:
         value: seconds, status or code, by kind.
         remaining: number of requests that it will still affect; None for no limit.
         until: when it ends, seconds since the epoch; None for never.
+        probability: of affecting a request; None for every one.
+        seed: of the random numbers that decide; the same seed hits the same requests.
+        sequence: places of the requests that it affects, counted from 1 when it was planned; None for all.
+        seen: number of requests that it could have affected so far.
     """
 
     id: str
@@ -64,6 +73,48 @@ class Fault:
     value: float
     remaining: int | None
     until: float | None
+    probability: float | None = None
+    seed: int | None = None
+    sequence: tuple[int, ...] | None = None
+    seen: int = 0
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A fault, as far as it is now."""
+
+    fault: Fault
+    random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.fault.seed)  # noqa: S311 - to be repeated, not to be secret
+
+    def meets(self, endpoint: str, application: str | None, grant: str) -> bool:
+        fault = self.fault
+        return (
+            fault.endpoint in (endpoint, "any")
+            and fault.application in (None, application)
+            and (fault.kind != "slow_down" or grant in DEVICE_GRANTS)
+        )
+
+    def hits(self) -> bool:
+        """Whether the next request is affected; counts it."""
+        fault = replace(self.fault, seen=self.fault.seen + 1)
+        hit = (fault.sequence is None or fault.seen in fault.sequence) and (
+            fault.probability is None or self.random.random() < fault.probability
+        )
+        if hit and fault.remaining is not None:
+            fault = replace(fault, remaining=fault.remaining - 1)
+        self.fault = fault
+        return hit
+
+    def is_over(self, now: float) -> bool:
+        fault = self.fault
+        return (
+            fault.remaining == 0
+            or (fault.until is not None and fault.until <= now)
+            or (fault.sequence is not None and fault.seen >= fault.sequence[-1])
+        )
 
 
 class Faults:
@@ -71,7 +122,7 @@ class Faults:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._faults: list[Fault] = []
+        self._plans: list[_Plan] = []
 
     def add(
         self,
@@ -82,8 +133,16 @@ class Faults:
         value: float | None = None,
         count: int | None = None,
         seconds: float | None = None,
+        probability: float | None = None,
+        seed: int | None = None,
+        sequence: Sequence[int] | None = None,
     ) -> Fault:
         """Plan a fault, for `count` requests or `seconds` of time or until removed.
+
+        Args:
+            probability: affect each request with this probability, more than 0 and at most 1.
+            seed: for the same requests in every run; by default a new one, which the fault names.
+            sequence: affect only these requests, counted from 1: `[2, 3]` for the second and the third.
 
         Raises:
             ConfigurationError: a field has a wrong value; the message names it.
@@ -92,7 +151,7 @@ class Faults:
             raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
         if endpoint not in ENDPOINTS:
             raise _wrong("endpoint", f"{endpoint!r} is not one of: {', '.join(ENDPOINTS)}")
-        if kind in TOKEN_FAULTS and endpoint != "token":
+        if (kind in TOKEN_FAULTS or kind == "slow_down") and endpoint != "token":
             raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
         if application is not None and endpoint != "token":
             raise _wrong("application", "only the token endpoint knows the application")
@@ -111,49 +170,72 @@ class Faults:
             raise _wrong("count", "must be at least 1")
         if seconds is not None and not 0 < seconds < 1e9:
             raise _wrong("seconds", "must be more than 0")
+        if probability is not None and not 0 < probability <= 1:
+            raise _wrong("probability", "must be more than 0, and at most 1")
+        if seed is not None and probability is None:
+            raise _wrong("seed", "only a fault with a probability has one")
+        if seed is not None and abs(seed) >= 2**63:
+            raise _wrong("seed", "must be a whole number of at most 63 bits")
+        if sequence is not None and (count is not None or probability is not None):
+            raise _wrong("sequence", "says which requests are affected, so there is no count or probability")
+        places = None if sequence is None else _places(sequence)
         if len(self._live()) >= MAX_FAULTS:
             raise _wrong("", f"{MAX_FAULTS} faults are planned already")
-        until = None if seconds is None else self._clock() + seconds
-        fault = Fault(secrets.token_hex(4), endpoint, kind, application, number, count, until)
-        self._faults.append(fault)
+        fault = Fault(
+            id=secrets.token_hex(4),
+            endpoint=endpoint,
+            kind=kind,
+            application=application,
+            value=number,
+            remaining=count,
+            until=None if seconds is None else self._clock() + seconds,
+            probability=probability,
+            seed=secrets.randbelow(2**32) if seed is None and probability is not None else seed,
+            sequence=places,
+        )
+        self._plans.append(_Plan(fault))
         return fault
 
     def remove(self, identifier: str) -> bool:
         """Remove a fault. False if no fault has that id."""
-        before = len(self._faults)
-        self._faults = [fault for fault in self._faults if fault.id != identifier]
-        return len(self._faults) < before
+        before = len(self._plans)
+        self._plans = [plan for plan in self._plans if plan.fault.id != identifier]
+        return len(self._plans) < before
 
     def clear(self) -> None:
         """Remove all faults."""
-        self._faults = []
+        self._plans = []
 
     def planned(self) -> tuple[Fault, ...]:
         """All faults that are planned now."""
-        return tuple(self._live())
+        return tuple(plan.fault for plan in self._live())
 
-    def take(self, endpoint: str, application: str | None = None) -> tuple[Fault, ...]:
-        """The faults that apply to this request; each is counted down."""
-        if not self._faults:
+    def take(self, endpoint: str, application: str | None = None, *, grant: str = "") -> tuple[Fault, ...]:
+        """The faults that apply to this request; each is counted down.
+
+        Args:
+            grant: the `grant_type` of a request to the token endpoint.
+        """
+        if not self._plans:
             return ()
-        hit: list[Fault] = []
-        kept: list[Fault] = []
-        for fault in self._live():
-            if fault.endpoint in (endpoint, "any") and fault.application in (None, application):
-                hit.append(fault)
-                if fault.remaining == 1:
-                    continue
-                if fault.remaining is not None:
-                    kept.append(replace(fault, remaining=fault.remaining - 1))
-                    continue
-            kept.append(fault)
-        self._faults = kept
+        hit = [
+            plan.fault for plan in self._live() if plan.meets(endpoint, application, grant) and plan.hits()
+        ]
+        self._live()
         return tuple(hit)
 
-    def _live(self) -> list[Fault]:
+    def _live(self) -> list[_Plan]:
         now = self._clock()
-        self._faults = [fault for fault in self._faults if fault.until is None or fault.until > now]
-        return self._faults
+        self._plans = [plan for plan in self._plans if not plan.is_over(now)]
+        return self._plans
+
+
+def _places(sequence: Sequence[int]) -> tuple[int, ...]:
+    places = tuple(sorted(set(sequence)))
+    if not places or len(places) > MAX_SEQUENCE or not 1 <= places[0] <= places[-1] <= MAX_PLACE:
+        text = f"must name 1 to {MAX_SEQUENCE} requests, each by its place from 1 to {MAX_PLACE}"
+        raise _wrong("sequence", text)
+    return places
 
 
 def planned_error(

@@ -1,8 +1,8 @@
 """The grant types of the token endpoint: each checks its own parameters and says what is authorized.
 
 Client credentials, on behalf of (RFC 7523 as Microsoft uses it), authorization code with PKCE (RFC 7636),
-refresh token. The client has been authenticated before (client_auth.py); tokens are issued afterwards
-(token_response.py).
+refresh token, device code (RFC 8628). The client has been authenticated before (client_auth.py); tokens are
+issued afterwards (token_response.py).
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from typing import Final
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application
-from entra_fast.emulator.protocol import pkce, user_assertion
-from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol import claims_request, pkce, user_assertion
+from entra_fast.emulator.protocol.aadsts import EntraError, format_time
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.graph_policy import decide_graph
 from entra_fast.emulator.protocol.keyring import Keyring
-from entra_fast.emulator.protocol.policy import Decision, Reason, admits_user, decide
+from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.policy import Decision, admits_user, decide, with_permissions
 from entra_fast.emulator.protocol.scope import DEFAULT, Scope, parse_scope
-from entra_fast.emulator.protocol.store import Login, Store
+from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Store
 from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 ON_BEHALF_OF: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"
+DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+OTHER_SPELLINGS: Final = {"device_code": DEVICE_CODE}  # of MSAL for Node.js, and of the v1.0 endpoint
 GRANT_NAMES: Final = {
     CLIENT_CREDENTIALS: "client credentials",
     ON_BEHALF_OF: "on behalf of",
     AUTHORIZATION_CODE: "authorization code",
     REFRESH_TOKEN: "refresh token",
+    DEVICE_CODE: "device code",
 }
 """Their names in the journal."""
-
-PUBLIC_CLIENT_GRANTS: Final = frozenset({AUTHORIZATION_CODE, REFRESH_TOKEN})
-"""Grant types that a single-page application uses without a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,16 @@ class GrantTypes:
             ON_BEHALF_OF: self._on_behalf_of,
             AUTHORIZATION_CODE: self._authorization_code,
             REFRESH_TOKEN: self._refresh_token,
+            DEVICE_CODE: self._device_code,
         }[grant_type](request, client)
+
+    def login_of(self, grant_type: str, request: TokenRequest) -> Login | None:
+        """The login behind a code or refresh token, if that is known; nothing is used up."""
+        if grant_type == AUTHORIZATION_CODE:
+            return self.store.codes.get(request.form.get("code", ""))
+        if grant_type == REFRESH_TOKEN:
+            return self.store.refresh_tokens.get(request.form.get("refresh_token", ""))
+        return None
 
     def _client_credentials(self, request: TokenRequest, client: Application) -> Authorized:
         text = request.form.get("scope", "")
@@ -94,7 +104,15 @@ class GrantTypes:
         if scope.resource is None:
             raise EntraError(70011, scope=requested[:200])
         session = str(claims.get("sid", ""))
-        login = Login(request.tenant.id, client.client_id, user.id, requested, session)
+        login = Login(
+            request.tenant.id,
+            client.client_id,
+            user.id,
+            requested,
+            session,
+            auth_time=float(claims.get("auth_time", 0)),
+            started=self.clock(),
+        )
         return self._authorized(request, client, scope, scope.resource, login)
 
     def _authorization_code(self, request: TokenRequest, client: Application) -> Authorized:
@@ -106,7 +124,9 @@ class GrantTypes:
         _check_owner(request, client, login, "code")
         if login.redirect_uri != redirect_uri:
             raise EntraError(500112, redirect_uri=redirect_uri[:300], expected=login.redirect_uri)
-        pkce.check_verifier(login, request.form.get("code_verifier", ""), required=client.single_page)
+        pkce.check_verifier(
+            login, request.form.get("code_verifier", ""), required=client.is_single_page_url(redirect_uri)
+        )
         self.store.redeem(code, login)
         request.passed("code", "the authorization code is valid")
         return self._authorize_login(request, client, login)
@@ -116,11 +136,33 @@ class GrantTypes:
         if login is None:
             raise EntraError(70008)
         _check_owner(request, client, login, "refresh token")
+        if client.is_single_page_url(login.redirect_uri):
+            self._check_age(login)
         request.passed("refresh token", "the refresh token is valid")
         return self._authorize_login(request, client, replace(login, nonce=""))
 
+    def _check_age(self, login: Login) -> None:
+        if self.clock() >= login.started + REFRESH_TOKEN_LIFETIME:
+            raise EntraError(700084, lifetime="1.00:00:00", issued=format_time(login.started))
+
+    def _device_code(self, request: TokenRequest, client: Application) -> Authorized:
+        # The v1.0 endpoint has another name for it, and MSAL for Python sends both.
+        device_code = request.form.get("device_code") or request.form.get("code", "")
+        if not device_code:
+            raise EntraError(900144, parameter="device_code")
+        codes = self.store.device_codes
+        login = codes.polled(device_code, request.tenant.id, client.client_id)
+        codes.use_up(device_code)
+        request.passed("device code", "the user has agreed on the page for device codes")
+        return self._authorize_login(request, client, replace(login, public=request.azpacr == "0"))
+
     def _authorize_login(self, request: TokenRequest, client: Application, login: Login) -> Authorized:
-        scope = parse_scope(request.form.get("scope") or login.scope)
+        asked = request.form.get("scope", "")
+        if request.version == 1 and request.form.get("resource"):
+            asked = f"{request.form['resource']}/{DEFAULT}"
+        refreshed = request.form.get("grant_type") == REFRESH_TOKEN
+        scope = parse_scope(asked or login.scope, first=refreshed)
+        request.requested = claims_request.parse(login.claims).and_also(request.requested)
         agreed = parse_scope(login.scope)
         # The OpenID Connect scopes of the login still apply if they are not repeated here (MSAL omits some).
         # Access that outlives the session is agreed to at the login only (RFC 6749, section 6).
@@ -164,17 +206,11 @@ def _check_owner(request: TokenRequest, client: Application, login: Login, what:
 
 def _decide(request: TokenRequest, client: Application, target: Application, scope: Scope) -> Decision:
     decision = decide(request.tenant, client, target, request.user)
+    if request.user is not None:
+        decision = with_permissions(decision, client, target, scope.permissions)
     request.reasons.extend(decision.reasons)
     if decision.error is not None:
         raise decision.error
-    if request.user is None:
-        return decision
-    for permission in scope.permissions:
-        if permission not in (DEFAULT, *decision.scopes):
-            text = f"{target.name} has not granted the scope {permission!r} to {client.name}"
-            remedy = f"add it to permissions.scopes of its rule for {client.name}, or ask for /{DEFAULT}"
-            request.reasons.append(Reason("scope", False, text, remedy=remedy))
-            raise EntraError(65001, client_id=client.client_id, client=client.name)
     return decision
 
 

@@ -25,10 +25,6 @@ def decide_graph(client: Application, scope: Scope, user: User | None = None) ->
         roles = client.graph_roles
         text = "roles: " + " ".join(roles) if roles else "no roles, so Graph will refuse the token"
         return Decision(True, (Reason("roles", True, text, client.location),), roles=roles)
-    if DEFAULT in scope.permissions and len(scope.permissions) > 1:
-        text = f"{DEFAULT} stands alone: no other permission of {graph.NAME} may be named beside it"
-        error = EntraError(70011, scope=" ".join(scope.permissions)[:200])
-        return Decision(False, (Reason("scope", False, text, remedy="leave out one of the two"),), error)
     in_advance = tuple(dict.fromkeys((*graph.DEFAULT_SCOPES, *client.graph_scopes)))
     granted: dict[str, None] = {}
     for name in scope.permissions:

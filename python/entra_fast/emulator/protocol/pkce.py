@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.protocol.store import Login
+from entra_fast.emulator.protocol.login import Login
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")  # RFC 7636, section 4.1
 

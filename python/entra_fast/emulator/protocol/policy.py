@@ -7,12 +7,14 @@ that it depends on and, where it failed, the change that makes it pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import DEFAULT_ROLE, DEFAULT_SCOPE, Application, Rule, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.scope import DEFAULT as DEFAULT_PERMISSION
 
 MAX_GROUPS_IN_TOKEN: Final = 200
 """Maximum number of groups in a token; above it, Entra ID refers to Microsoft Graph instead ("overage")."""
@@ -105,8 +107,31 @@ def decide(tenant: Tenant, consumer: Application, target: Application, user: Use
         return Decision(False, tuple(trail.reasons), error)
     scopes = (DEFAULT_SCOPE, *dict.fromkeys(scope for scope in rule.scopes if scope != DEFAULT_SCOPE))
     trail.passed("scopes", "scopes: " + " ".join(scopes), rule.location)
-    groups = tuple(group for group in user.groups if group in target.group_ids)
+    groups = target.groups_in_tokens(user)
     return Decision(True, tuple(trail.reasons), scopes=scopes, groups=groups)
+
+
+def with_permissions(
+    decision: Decision, consumer: Application, target: Application, permissions: Sequence[str]
+) -> Decision:
+    """The same decision, refused if the target has not granted one of the permissions that are requested on
+    behalf of a user.
+    """
+    if not decision.granted:
+        return decision
+    known = {scope.lower() for scope in (DEFAULT_PERMISSION, *decision.scopes)}  # Entra ID ignores their case
+    for permission in permissions:
+        if permission.lower() not in known:
+            text = f"{target.name} has not granted the scope {permission[:100]!r} to {consumer.name}"
+            remedy = (
+                f"add it to permissions.scopes of its rule for {consumer.name}, or ask for "
+                f"/{DEFAULT_PERMISSION}"
+            )
+            error = EntraError(65001, client_id=consumer.client_id, client=consumer.name)
+            return Decision(
+                False, (*decision.reasons, Reason("scope", False, text, target.location, remedy)), error
+            )
+    return decision
 
 
 def admits_user(tenant: Tenant, target: Application, user: User) -> Reason:

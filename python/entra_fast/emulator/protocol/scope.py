@@ -32,8 +32,15 @@ class Scope:
     permissions: tuple[str, ...]
 
 
-def parse_scope(text: str) -> Scope:
-    """Parse a `scope` parameter. Raises EntraError 70011 or 28000."""
+def parse_scope(text: str, *, first: bool = False) -> Scope:
+    """Parse a `scope` parameter.
+
+    Args:
+        first: take the first of several resources, as Entra ID does for refresh tokens.
+
+    Raises:
+        EntraError: 70011, or 28000 for several resources.
+    """
     shown = text[:200]
     if len(text) > MAX_SCOPE_LENGTH:
         raise EntraError(70011, scope=shown)
@@ -53,10 +60,15 @@ def parse_scope(text: str) -> Scope:
         if not _is_scope(item, name, permission):
             raise EntraError(70011, scope=shown)
         if resource is not None and not _same(resource, name):
+            if first:
+                continue
             raise EntraError(28000, scope=shown)
         resource = resource or name
         permissions.append(permission)
     if resource is None and not openid:
+        raise EntraError(70011, scope=shown)
+    if DEFAULT in permissions and set(permissions) != {DEFAULT}:
+        # It stands for everything that was granted in advance, so nothing can be named beside it.
         raise EntraError(70011, scope=shown)
     return Scope(frozenset(openid), resource, tuple(permissions))
 

@@ -9,10 +9,11 @@ from typing import Any
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
+from entra_fast.emulator.protocol.claims_request import NOTHING, ClaimsRequest
 from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.login import Login
 from entra_fast.emulator.protocol.policy import Decision, Reason
 from entra_fast.emulator.protocol.scope import Scope, parse_scope
-from entra_fast.emulator.protocol.store import Login
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class TokenRequest:
 
     Attributes:
         version: 2 for the v2.0 endpoint, 1 for the older one.
+        origin: of the page that has sent it, as the browser says; empty for one that no page has sent.
         faults: planned ones that concern the token or the refusal.
+        requested: what the parameter `claims` requests, now and at the login.
         client: the calling application, once it is known.
         target: name of the application that a token is requested for, or what was sent in its place.
         user: on whose behalf, once that is known.
@@ -47,7 +50,9 @@ class TokenRequest:
     form: Mapping[str, str]
     version: int
     correlation_id: str
+    origin: str = ""
     faults: tuple[Fault, ...] = ()
+    requested: ClaimsRequest = NOTHING
     client: Application | None = None
     target: str = ""
     user: User | None = None

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,10 +17,11 @@ from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.login import Login
 from entra_fast.emulator.protocol.policy import Decision, decide
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.scope import DEFAULT
-from entra_fast.emulator.protocol.store import REFRESH_TOKEN_LIFETIME, Login, Store
+from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
 
 _LOGIN_SCOPES: Final = "openid profile email"
@@ -46,7 +47,9 @@ class TokenIssuer:
 
     def respond(self, request: TokenRequest, client: Application, authorized: Authorized) -> dict[str, Any]:
         """The JSON object of the response. Raises EntraError 70011 where there is nothing to issue."""
-        now, lifetime = int(self.clock()), token_claims.random_lifetime()
+        target = authorized.target
+        lifetime = token_claims.random_lifetime() if target is None else token_claims.lifetime_for(target)
+        now = int(self.clock())
         scope = authorized.scope
         request.claims = self._access_token(request, client, authorized, now, lifetime)
         response: dict[str, Any] = {
@@ -62,7 +65,13 @@ class TokenIssuer:
             response |= {name: str(value) for name, value in times.items()} | {"resource": scope.resource}
         if request.user is not None and authorized.login is not None:
             response |= self._login_members(
-                request, client, authorized, request.user, authorized.login, now, lifetime
+                request,
+                client,
+                authorized,
+                request.user,
+                authorized.login,
+                now,
+                token_claims.lifetime_for(client),
             )
         return response
 
@@ -71,8 +80,9 @@ class TokenIssuer:
     ) -> dict[str, Any]:
         issuer = Issuer(self.base_url, request.tenant)
         target, decision, login = authorized.target, authorized.decision, authorized.login
+        requested = request.requested.access_token_claims
         if target is not None and decision is not None:
-            return token_claims.access_token(
+            return requested | token_claims.access_token(
                 issuer,
                 client,
                 target,
@@ -83,12 +93,12 @@ class TokenIssuer:
                 lifetime=lifetime,
                 version=1 if request.version == 1 else target.token_version,
                 audience=authorized.scope.resource,
-                session=login.session if login is not None else "",
+                login=login,
             )
         if request.user is None and decision is None:
             raise EntraError(70011, scope=request.form.get("scope", "")[:200])
         request.target = "userinfo" if decision is None else graph.NAME
-        return token_claims.graph_token(
+        return requested | token_claims.graph_token(
             issuer,
             client,
             request.user,
@@ -115,24 +125,45 @@ class TokenIssuer:
         openid = authorized.scope.openid
         members: dict[str, Any] = {"scope": _granted_scope(authorized)}
         if "openid" in openid:
-            claims = token_claims.id_token(
-                Issuer(self.base_url, request.tenant),
-                client,
-                user,
-                nonce=login.nonce,
-                session=login.session,
-                now=now,
-                lifetime=lifetime,
-                decision=decide(request.tenant, client, client, user),
-                openid=openid,
-            )
-            members["id_token"] = token_claims.sign(self.keyring.active, claims)
+            members["id_token"] = self.id_token(request, client, user, login, openid, now, lifetime)
         if "offline_access" in openid:
-            members["refresh_token"] = self.store.new_refresh_token(replace(login, nonce=""))
-            members["refresh_token_expires_in"] = int(REFRESH_TOKEN_LIFETIME) - 1
+            fixed = client.is_single_page_url(login.redirect_uri)
+            token, seconds = self.store.new_refresh_token(replace(login, nonce=""), fixed=fixed)
+            members |= {"refresh_token": token, "refresh_token_expires_in": seconds - 1}
         if request.form.get("client_info") == "1":
             members["client_info"] = token_claims.client_info(request.tenant, user)
         return members
+
+    def id_token(
+        self,
+        request: TokenRequest,
+        client: Application,
+        user: User,
+        login: Login,
+        openid: frozenset[str],
+        now: int,
+        lifetime: int,
+        front_channel: Mapping[str, str] | None = None,
+    ) -> str:
+        """A signed ID token. `front_channel`: the hashes that it has where the authorization endpoint
+        returns it; None at the token endpoint.
+        """
+        claims = token_claims.id_token(
+            Issuer(self.base_url, request.tenant),
+            client,
+            user,
+            login=login,
+            now=now,
+            lifetime=lifetime,
+            decision=decide(request.tenant, client, client, user),
+            openid=openid,
+            version=request.version,
+            front_channel=front_channel is not None,
+            requested=request.requested.id_token,
+        )
+        return token_claims.sign(
+            self.keyring.active, claims | request.requested.id_token_claims | dict(front_channel or {})
+        )
 
     def _signed(self, request: TokenRequest) -> str:
         """The access token, corrupted as planned faults require."""
@@ -157,7 +188,10 @@ def _granted_scope(authorized: Authorized) -> str:
     if target is None:
         return _granted_graph_scope(authorized, decision)
     # Entra ID repeats `.default` among the granted scopes; otherwise MSAL misses the token in its cache.
-    granted = (*decision.scopes, *([DEFAULT] if DEFAULT in scope.permissions else []))
+    # In the spelling of the request: MSAL for Go takes a scope that it does not find for a declined one.
+    spelled = {permission.lower(): permission for permission in scope.permissions}
+    granted = [spelled.get(name.lower(), name) for name in decision.scopes]
+    granted += [DEFAULT] if DEFAULT in scope.permissions else []
     prefix = scope.resource or target.identifier_uris[0]
     return " ".join(f"{prefix}/{name}" for name in granted)
 
@@ -171,7 +205,6 @@ def _graph_scopes(authorized: Authorized) -> list[str]:
 
 
 def _granted_graph_scope(authorized: Authorized, decision: Decision) -> str:
-    # In the spelling of the request: MSAL for Go takes a scope that it does not find for a declined one.
     resource, asked = authorized.scope.resource or graph.CLIENT_ID, authorized.scope.permissions
     prefix = "" if resource == graph.CLIENT_ID else f"{resource}/"
     names = [*decision.scopes, DEFAULT] if asked == (DEFAULT,) else dict.fromkeys(asked)

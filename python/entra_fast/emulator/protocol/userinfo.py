@@ -34,12 +34,11 @@ def user_claims(
     user = None if tenant is None else tenant.directory.users.get(str(claims["oid"]))
     if user is None:
         raise InvalidToken("user_unknown", "the user does not exist")
-    given, _, family = user.name.rpartition(" ")
     answer = {
         "sub": claims["sub"],
         "name": user.name,
-        "family_name": family,
-        "given_name": given or family,
+        "family_name": user.family_name,
+        "given_name": user.given_name,
         "preferred_username": user.username,
     }
     return answer if user.mail is None else answer | {"email": user.mail}

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from entra_fast._web.negotiation import preferred
 from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
-from entra_fast.emulator.model.validation import Section, findings
+from entra_fast.emulator.model.validation import List, Section, findings
+from entra_fast.emulator.protocol.clock import parse_moment
 from entra_fast.emulator.protocol.faults import Fault
-from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.web.handling import LOCAL, json_response
 from entra_fast.errors import EntraFastError
 
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.forge import AgentKind, ForgedToken, KeyChoice
+
 ROOT: Final = "/admin/api"
+MAX_STATE_BYTES: Final = 16 << 20
+"""Maximum size of an imported state: 50,000 users or so."""
 
 _TEXT: Final = "text/plain"
 
@@ -36,12 +41,29 @@ class FaultRequest(Section):
     value: float | None = None
     count: int | None = None
     seconds: float | None = None
+    probability: float | None = None
+    seed: int | None = None
+    sequence: List[int] | None = None
 
 
 class ClockRequest(Section):
-    """Body of `PUT /admin/api/clock`. `offset`: seconds by which the provider's clock is ahead."""
+    """Body of `PUT /admin/api/clock`.
 
-    offset: float
+    Attributes:
+        offset: seconds by which the provider's clock is ahead.
+        time: where it is instead: seconds since the epoch, or a date and time (RFC 3339).
+        frozen: whether it stands; None leaves that as it is.
+    """
+
+    offset: float | None = None
+    time: float | str | None = None
+    frozen: bool | None = None
+
+
+class AdvanceRequest(Section):
+    """Body of `POST /admin/api/clock/advance`: seconds, backwards if negative."""
+
+    seconds: float
 
 
 class RotateRequest(Section):
@@ -58,6 +80,29 @@ class TokenRequest(Section):
     user: str | None = None
 
 
+class ForgeBody(Section):
+    """Body of `POST /admin/api/forge`: the fields of `ForgeRequest`."""
+
+    application: str | None = None
+    user: str | None = None
+    audience: str | None = None
+    version: int | None = None
+    claims: dict[str, Any] = Field(default_factory=dict)
+    lifetime: float | None = None
+    not_before: float | None = Field(None, alias="not_before")
+    algorithm: str | None = None
+    key: str = "active"
+    issuer: str | None = None
+    groups: int | None = None
+    agent: str | None = None
+
+
+def with_own_limit(request: web.Request) -> web.Request:
+    """The request, with the limit of its body that its path has."""
+    is_state = request.method == "PUT" and request.path == f"{ROOT}/state"
+    return request.clone(client_max_size=MAX_STATE_BYTES) if is_state else request
+
+
 def add_routes(app: web.Application) -> None:
     """Add the API."""
     routes = app.router
@@ -66,18 +111,22 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{ROOT}/applications/{{name}}/federated-token", _federated_token)
     routes.add_get(f"{ROOT}/explain", _explain)
     routes.add_post(f"{ROOT}/tokens", _mint)
+    routes.add_post(f"{ROOT}/forge", _forge)
     routes.add_get(f"{ROOT}/faults", _faults)
     routes.add_post(f"{ROOT}/faults", _add_fault)
     routes.add_delete(f"{ROOT}/faults", _clear_faults)
     routes.add_delete(f"{ROOT}/faults/{{id}}", _remove_fault)
     routes.add_get(f"{ROOT}/clock", _clock)
     routes.add_put(f"{ROOT}/clock", _set_clock)
+    routes.add_delete(f"{ROOT}/clock", _release_clock)
+    routes.add_post(f"{ROOT}/clock/advance", _advance_clock)
     routes.add_get(f"{ROOT}/keys", _keys)
     routes.add_post(f"{ROOT}/keys/rotate", _rotate)
     routes.add_delete(f"{ROOT}/keys/{{kid}}", _withdraw)
-    routes.add_get(f"{ROOT}/log", _log)
-    routes.add_delete(f"{ROOT}/log", _clear_log)
     routes.add_post(f"{ROOT}/reload", _reload)
+    routes.add_get(f"{ROOT}/state", _export)
+    routes.add_put(f"{ROOT}/state", _import)
+    routes.add_post(f"{ROOT}/reset", _reset)
 
 
 T = TypeVar("T", bound=Section)
@@ -147,6 +196,26 @@ async def _mint(request: web.Request) -> web.Response:
     return json_response(answer | {"access_token": token}, 200 if token is not None else 403)
 
 
+async def _forge(request: web.Request) -> web.Response:
+    wanted = await _body(request, ForgeBody)
+    # The names of keys and agents are checked there, together with everything else.
+    key, agent = cast("KeyChoice", wanted.key), cast("AgentKind | None", wanted.agent)
+    fields = dict(wanted) | {"key": key, "agent": agent}
+    forged = await asyncio.to_thread(request.app[LOCAL].forge, **fields)  # it may generate a key
+    return json_response(forge_document(forged))
+
+
+def forge_document(forged: ForgedToken) -> dict[str, Any]:
+    """A forged token for programs."""
+    return {
+        "token": forged.token,
+        "header": dict(forged.header),
+        "claims": dict(forged.claims),
+        "forged": True,
+        "ordered": list(forged.forged),
+    }
+
+
 async def _faults(request: web.Request) -> web.Response:
     return json_response([_fault_json(fault) for fault in request.app[LOCAL].faults.planned()])
 
@@ -161,6 +230,9 @@ async def _add_fault(request: web.Request) -> web.Response:
         value=wanted.value,
         count=wanted.count,
         seconds=wanted.seconds,
+        probability=wanted.probability,
+        seed=wanted.seed,
+        sequence=wanted.sequence,
     )
     return json_response(_fault_json(fault), 201)
 
@@ -177,12 +249,42 @@ async def _remove_fault(request: web.Request) -> web.Response:
 
 
 async def _clock(request: web.Request) -> web.Response:
-    local = request.app[LOCAL]
-    return json_response({"offset": local.clock_offset, "now": local.now()})
+    clock = request.app[LOCAL].clock
+    return json_response({"offset": clock.offset, "now": clock(), "frozen": clock.frozen})
 
 
 async def _set_clock(request: web.Request) -> web.Response:
-    request.app[LOCAL].set_clock_offset((await _body(request, ClockRequest)).offset)
+    clock, wanted = request.app[LOCAL].clock, await _body(request, ClockRequest)
+    if wanted.offset is not None and wanted.time is not None:
+        raise _Invalid("pass either 'offset' or 'time'")
+    if wanted.offset is None and wanted.time is None and wanted.frozen is None:
+        raise _Invalid("pass 'offset', 'time' or 'frozen'")
+    if wanted.frozen is False:
+        clock.thaw()
+    if wanted.offset is not None:
+        clock.set_offset(wanted.offset)
+    if wanted.time is not None:
+        clock.set(_moment(wanted.time))
+    if wanted.frozen:
+        clock.freeze()
+    return await _clock(request)
+
+
+def _moment(time: float | str) -> float:
+    try:
+        return parse_moment(time) if isinstance(time, str) else time
+    except (ValueError, OverflowError):
+        text = f"time: {str(time)[:50]!r} is neither a time such as 2026-01-31T12:00:00Z nor a number"
+        raise _Invalid(text) from None
+
+
+async def _advance_clock(request: web.Request) -> web.Response:
+    request.app[LOCAL].clock.advance((await _body(request, AdvanceRequest)).seconds)
+    return await _clock(request)
+
+
+async def _release_clock(request: web.Request) -> web.Response:
+    request.app[LOCAL].clock.release()
     return await _clock(request)
 
 
@@ -203,38 +305,32 @@ async def _withdraw(request: web.Request) -> web.Response:
     return await _keys(request)
 
 
-async def _log(request: web.Request) -> web.Response:
-    return json_response([entry_json(entry) for entry in request.app[LOCAL].journal.entries()])
-
-
-async def _clear_log(request: web.Request) -> web.Response:
-    request.app[LOCAL].journal.clear()
-    return web.Response(status=204)
-
-
 async def _reload(request: web.Request) -> web.Response:
     local = request.app[LOCAL]
     await asyncio.to_thread(local.reload)
     return json_response({"notices": [str(notice) for notice in local.notices]})
 
 
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """An entry of the journal as JSON."""
-    return {
-        "number": entry.number,
-        "time": entry.time,
-        "granted": entry.granted,
-        "grant": entry.grant,
-        "tenant": entry.tenant,
-        "client": entry.client,
-        "target": entry.target,
-        "user": entry.user or None,
-        "code": entry.code,
-        "message": entry.message,
-        "checks": [dataclasses.asdict(reason) for reason in entry.reasons],
-        "correlation_id": entry.correlation_id,
-        "claims": dict(entry.claims),
-    }
+async def _export(request: web.Request) -> web.Response:
+    wanted = request.query.get("secrets", "false")
+    if wanted not in ("true", "false"):
+        raise _Invalid(f"secrets: expected true or false, got {wanted[:50]!r}")
+    return json_response(request.app[LOCAL].export_state(secrets=wanted == "true"))
+
+
+async def _import(request: web.Request) -> web.Response:
+    local = request.app[LOCAL]
+    try:
+        document = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        raise _Invalid("the body is not JSON") from None
+    await asyncio.to_thread(local.import_state, document)
+    return json_response({"notices": [str(notice) for notice in local.notices]})
+
+
+async def _reset(request: web.Request) -> web.Response:
+    request.app[LOCAL].reset()
+    return web.Response(status=204)
 
 
 def _fault_json(fault: Fault) -> dict[str, Any]:

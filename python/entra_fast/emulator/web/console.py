@@ -7,26 +7,34 @@ templates present it, and nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import quote, urlencode
 
+import orjson
 from aiohttp import web
 
-from entra_fast._native import unverified_header
+from entra_fast._web import commands
+from entra_fast._web.paging import window
 from entra_fast._web.responses import page, see_other
+from entra_fast._web.token_contents import claim_members, header_members
 from entra_fast.emulator.local import LocalProvider
-from entra_fast.emulator.model import overview
+from entra_fast.emulator.model import graph, overview
+from entra_fast.emulator.protocol import inspection
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
-from entra_fast.emulator.protocol.journal import MAX_ENTRIES
+from entra_fast.emulator.protocol.forge import AGENTS, FORGED_ALGORITHMS, KEYS, ForgedToken
 from entra_fast.emulator.web.handling import LOCAL, read_form
 from entra_fast.emulator.web.pages import PAGES, error_page
-from entra_fast.errors import ConfigurationError
+from entra_fast.errors import ConfigurationError, InvalidToken
 
-LIVE_SECONDS: Final = 3
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.forge import AgentKind, KeyChoice
+
+MAX_QUERY_CHARACTERS: Final = 200
+MAX_NOTICES: Final = 50
 _SHOWN_ENDPOINTS: Final = (
     "issuer",
     "token_endpoint",
@@ -42,11 +50,13 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/", _overview)
     app.router.add_get("/applications/{name}", _application)
     app.router.add_get("/users", _users)
-    app.router.add_get("/log", _log)
-    app.router.add_get("/log/{number:\\d+}", _log_entry)
     app.router.add_get("/explain", _explain)
     app.router.add_get("/mint", _mint_form)
     app.router.add_post("/mint", _mint)
+    app.router.add_get("/forge", _forge_form)
+    app.router.add_post("/forge", _forge)
+    app.router.add_get("/inspect", _inspect_form)
+    app.router.add_post("/inspect", _inspect)
     app.router.add_get("/faults", _faults)
     app.router.add_post("/faults", _change_faults)
     app.router.add_get("/endpoints", _endpoints)
@@ -58,12 +68,15 @@ def add_routes(app: web.Application) -> None:
 
 
 async def _overview(request: web.Request) -> web.Response:
-    local = request.app[LOCAL]
+    local, text = request.app[LOCAL], request.query.get("q", "")[:MAX_QUERY_CHARACTERS]
     html = PAGES.render(
         "applications.html",
         load_error=local.load_error,
-        tenants=overview.applications(local.registry),
-        notices=local.notices[: overview.MAX_ROWS],
+        text=text,
+        tenants=overview.applications(local.registry, text),
+        window_of=lambda rows: window(rows, request.query.get("page", "1")),
+        here=urlencode({"q": text} if text else {}),
+        notices=local.notices[:MAX_NOTICES],
         notice_count=len(local.notices),
     )
     return page(html)
@@ -82,45 +95,27 @@ async def _application(request: web.Request) -> web.Response:
             "application.html",
             application=details.application,
             users=details.users,
-            rules=details.rules,
-            targets=details.targets,
+            rules=window(details.rules, request.query.get("page", "1")),
+            targets=details.targets[: overview.MAX_ROWS],
+            more_targets=max(0, len(details.targets) - overview.MAX_ROWS),
+            path=f"/applications/{quote(details.application.name, safe=':')}",
             environment=exports,
         )
     )
 
 
 async def _users(request: web.Request) -> web.Response:
-    text = request.query.get("q", "")
-    tenants = overview.members(request.app[LOCAL].registry, text)
-    return page(PAGES.render("users.html", text=text, tenants=tenants))
+    text = request.query.get("q", "")[:MAX_QUERY_CHARACTERS]
+    number = request.query.get("page", "1")
+    tenants = [
+        (tenant, window(tenant.users, number))
+        for tenant in overview.members(request.app[LOCAL].registry, text)
+    ]
+    here = urlencode({"q": text} if text else {})
+    return page(PAGES.render("users.html", text=text, tenants=tenants, here=here))
 
 
-# Log
-
-
-async def _log(request: web.Request) -> web.Response:
-    live, refused = request.query.get("live") == "1", request.query.get("outcome") == "refused"
-    entries = [entry for entry in request.app[LOCAL].journal.entries() if not (refused and entry.granted)]
-    html = PAGES.render(
-        "log.html",
-        entries=entries[: overview.MAX_ROWS],
-        live=live,
-        refused=refused,
-        live_seconds=LIVE_SECONDS,
-    )
-    return page(html)
-
-
-async def _log_entry(request: web.Request) -> web.Response:
-    number = request.match_info["number"]
-    entry = request.app[LOCAL].journal.find(int(number)) if len(number) < 12 else None
-    if entry is None:
-        text = f"The log keeps the last {MAX_ENTRIES} requests."
-        return page(error_page("Log entry not found", text, actions=[("Open the log", "/log")]), 404)
-    return page(PAGES.render("log_entry.html", entry=entry))
-
-
-# Explaining and minting
+# Explaining, minting, inspecting
 
 
 async def _explain(request: web.Request) -> web.Response:
@@ -166,10 +161,42 @@ def _mint_page(
         problem=problem,
         explanation=explanation,
         token=token,
-        header=None if token is None else unverified_header(token),
-        command=None if token is None or explanation is None else _command(local, explanation),
+        claims=() if token is None or explanation is None else claim_members(explanation.claims, local.now()),
+        call=() if token is None else commands.call_api(token),
+        commands=() if token is None or explanation is None else _commands(local, explanation),
         **_suggestions(local),
     )
+
+
+async def _inspect_form(request: web.Request) -> web.Response:
+    return page(PAGES.render("inspect.html", token="", problem="", inspection=None))
+
+
+async def _inspect(request: web.Request) -> web.Response:
+    """The token comes in a form: in an address, it would be kept by browsers and proxies."""
+    local = request.app[LOCAL]
+    token = inspection.token_in((await read_form(request)).get("token", ""))
+    if not token:
+        html = PAGES.render("inspect.html", token="", problem="paste a token first", inspection=None)
+        return page(html, 400)
+    now = local.now()
+    try:
+        found = await asyncio.to_thread(
+            inspection.inspect, token, local.registry, local.base_url, local.keyring, now
+        )
+    except InvalidToken as error:
+        expected = f" (expected {error.expected}, found {error.actual})" if error.expected else ""
+        html = PAGES.render("inspect.html", token=token, problem=error.message + expected, inspection=None)
+        return page(html, 400)
+    html = PAGES.render(
+        "inspect.html",
+        token=token,
+        problem="",
+        inspection=found,
+        header=header_members(found.unverified_header),
+        claims=claim_members(found.unverified_claims, now),
+    )
+    return page(html)
 
 
 def _suggestions(local: LocalProvider) -> dict[str, object]:
@@ -180,11 +207,15 @@ def _suggestions(local: LocalProvider) -> dict[str, object]:
     }
 
 
-def _command(local: LocalProvider, explanation: Explanation) -> str:
-    """The command that gets the same token in a shell."""
-    if explanation.user:
-        body = {"consumer": explanation.consumer, "target": explanation.target, "user": explanation.user}
-        return f"curl -s {local.base_url}/admin/api/tokens -d {shlex.quote(json.dumps(body))}"
+def _commands(local: LocalProvider, explanation: Explanation) -> tuple[commands.Command, ...]:
+    """What gets the same kind of token in a shell."""
+    if explanation.user or explanation.target == graph.NAME:
+        body = {"consumer": explanation.consumer, "target": explanation.target}
+        if explanation.target == graph.NAME:
+            body["target"] = graph.URL
+        if explanation.user:
+            body["user"] = explanation.user
+        return commands.post_json(f"{local.base_url}/admin/api/tokens", body)
     client = local.registry.find(explanation.consumer)
     target = local.registry.find(explanation.target)
     fields = {
@@ -193,8 +224,59 @@ def _command(local: LocalProvider, explanation: Explanation) -> str:
         "client_secret": local.credentials.secret(client),
         "scope": f"{target.identifier_uris[1]}/.default",
     }
-    data = " ".join(f"-d {shlex.quote(f'{name}={value}')}" for name, value in fields.items())
-    return f"curl -s {local.base_url}/{client.tenant_id}/oauth2/v2.0/token {data}"
+    return commands.post_form(f"{local.base_url}/{client.tenant_id}/oauth2/v2.0/token", fields)
+
+
+# Forging
+
+
+async def _forge_form(request: web.Request) -> web.Response:
+    return page(_forge_page(request.app[LOCAL], request.query))
+
+
+async def _forge(request: web.Request) -> web.Response:
+    local, form = request.app[LOCAL], await read_form(request)
+    try:
+        claims = orjson.loads(form.get("claims", "").strip() or b"{}")
+    except orjson.JSONDecodeError:
+        return page(_forge_page(local, form, problem="claims: this is not JSON"), 400)
+    if not isinstance(claims, dict):
+        return page(_forge_page(local, form, problem="claims: expected a JSON object"), 400)
+    try:
+        forged = await asyncio.to_thread(  # it may generate a key
+            local.forge,
+            form.get("application") or None,
+            user=form.get("user") or None,
+            audience=form.get("audience") or None,
+            version=_whole_number(form, "version"),
+            claims=claims,
+            lifetime=_number(form, "lifetime"),
+            not_before=_number(form, "not_before"),
+            algorithm=form.get("algorithm") or None,
+            key=cast("KeyChoice", form.get("key") or "active"),
+            issuer=form.get("issuer") or None,
+            groups=_whole_number(form, "groups"),
+            agent=cast("AgentKind | None", form.get("agent") or None),
+        )
+    except ConfigurationError as error:
+        return page(_forge_page(local, form, problem=error.message), 400)
+    return page(_forge_page(local, form, forged=forged))
+
+
+def _forge_page(
+    local: LocalProvider, values: Mapping[str, str], *, problem: str = "", forged: ForgedToken | None = None
+) -> str:
+    return PAGES.render(
+        "forge.html",
+        values=values,
+        problem=problem,
+        forged=forged,
+        version_options=[("", "as the API has it"), ("2", "2.0"), ("1", "1.0")],
+        algorithm_options=[("", local.keyring.algorithm), *((name, name) for name in FORGED_ALGORITHMS)],
+        key_options=[(name, f"{name}: {text}") for name, text in KEYS.items()],
+        agent_options=[("", "no agent"), *((name, f"{name}: {text}") for name, text in AGENTS.items())],
+        **_suggestions(local),
+    )
 
 
 # Faults and time
@@ -216,7 +298,8 @@ def _faults_page(local: LocalProvider, values: Mapping[str, str], problem: str =
         values=values,
         problem=problem,
         now=local.now(),
-        offset=local.clock_offset,
+        offset=local.clock.offset,
+        frozen=local.clock.frozen,
     )
 
 
@@ -232,11 +315,20 @@ async def _change_faults(request: web.Request) -> web.Response:
                     value=_number(form, "value"),
                     count=_whole_number(form, "count"),
                     seconds=_number(form, "seconds"),
+                    probability=_number(form, "probability"),
+                    seed=_whole_number(form, "seed"),
+                    sequence=_places(form),
                 )
             case "remove":
                 local.faults.remove(form.get("id", ""))
             case "clock":
-                local.set_clock_offset(_number(form, "offset") or 0.0)
+                local.clock.set_offset(_number(form, "offset") or 0.0)
+            case "freeze":
+                local.clock.freeze()
+            case "advance":
+                local.clock.advance(_number(form, "advance") or 0.0)
+            case "release":
+                local.clock.release()
     except ConfigurationError as error:
         return page(_faults_page(local, form, error.message), 400)
     return see_other("/faults")
@@ -276,6 +368,14 @@ async def _reload(request: web.Request) -> web.Response:
 
 
 # Numbers in forms
+
+
+def _places(form: Mapping[str, str]) -> list[int] | None:
+    words = form.get("sequence", "").replace(",", " ").split()
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        text = "sequence: expected whole numbers separated by commas, such as 2, 3"
+        raise ConfigurationError("form_invalid", text, "sequence")
+    return [int(word) for word in words] or None
 
 
 def _number(form: Mapping[str, str], name: str) -> float | None:

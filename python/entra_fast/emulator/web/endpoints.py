@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from entra_fast._aadsts import KINDS
 from entra_fast._web.responses import page
-from entra_fast.emulator.model.registry import Tenant
+from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol import discovery
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
-from entra_fast.emulator.protocol.authorize import is_single_page_origin
 from entra_fast.emulator.protocol.client_auth import CREDENTIAL_FIELDS, SEVERAL_METHODS
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
@@ -38,6 +37,18 @@ from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import InvalidToken
 
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+_CLIENT_HEADERS: Final = (
+    "content-type, client-request-id, x-client-sku, x-client-ver, x-client-os, x-client-cpu, "
+    "x-client-current-telemetry, x-client-last-telemetry, x-ms-lib-capability, x-app-name, x-app-ver, "
+    "x-anchormailbox, return-client-request-id, x-requested-with"  # the last one: Swagger UI
+)
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": f"authorization, {_CLIENT_HEADERS}",
+    "Access-Control-Max-Age": "600",
+}
+
+_SLOW_DOWN: Final = "The device polls too often: wait 5 seconds longer between two requests. (planned fault)"
 
 
 def add_routes(app: web.Application) -> None:
@@ -45,17 +56,39 @@ def add_routes(app: web.Application) -> None:
     routes = app.router
     routes.add_get("/healthz", _healthz)
     routes.add_get("/error", _error_reference)
-    routes.add_get("/common/discovery/instance", _instance)
-    routes.add_route("*", "/oidc/userinfo", _userinfo)
+    _add_public(routes, "/common/discovery/instance", _instance)
+    _add_public(routes, "/oidc/userinfo", _userinfo, ("GET", "POST"))
+    routes.add_get("/{tenant}/kerberos", _kerberos)
     routes.add_get("/clusters/{cluster}/.well-known/openid-configuration", _cluster_discovery)
     routes.add_get("/clusters/{cluster}/keys", _cluster_keys)
     for version, middle in ((2, "/v2.0"), (1, "")):
         for name in ("openid-configuration", "oauth-authorization-server"):
-            routes.add_get(f"/{{tenant}}{middle}/.well-known/{name}", _discovery(version))
+            _add_public(routes, f"/{{tenant}}{middle}/.well-known/{name}", _discovery(version))
             # RFC 8414, section 3: between the host and the issuer's path. Some clients look for both there.
-            routes.add_get(f"/.well-known/{name}/{{tenant}}{middle}", _discovery(version))
-        routes.add_get(f"/{{tenant}}/discovery{middle}/keys", _keys(version))
+            _add_public(routes, f"/.well-known/{name}/{{tenant}}{middle}", _discovery(version))
+        _add_public(routes, f"/{{tenant}}/discovery{middle}/keys", _keys(version))
         routes.add_route("*", f"/{{tenant}}/oauth2{middle}/token", _token(version))
+
+
+def _add_public(
+    routes: web.UrlDispatcher, path: str, handler: Handler, methods: Sequence[str] = ("GET",)
+) -> None:
+    """Add what pages of any origin may read, refusals included: single-page applications do."""
+
+    async def readable(request: web.Request) -> web.StreamResponse:
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={**_ANY_ORIGIN, **_PREFLIGHT})
+        try:
+            response = await handler(request)
+        except EntraError as error:
+            response = entra_error(request, error)
+        response.headers.update(_ANY_ORIGIN)
+        return response
+
+    for method in (*methods, "OPTIONS"):
+        routes.add_route(method, path, readable)
+    if "GET" in methods:
+        routes.add_route("HEAD", path, readable)
 
 
 async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.Response | None:
@@ -69,6 +102,9 @@ async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.R
             case "status":
                 text = f"<html><body><h1>{int(fault.value)}</h1>planned fault {fault.id}</body></html>"
                 return web.Response(text=text, status=int(fault.value), content_type="text/html")
+            case "slow_down":
+                # Entra ID has no code for it, as it never says this.
+                return json_response({"error": "slow_down", "error_description": _SLOW_DOWN}, 400)
             case "garbage":
                 return web.Response(text='{"access_token": "eyJ', content_type="application/json")
             case "redirect":
@@ -97,7 +133,7 @@ def _discovery(version: int) -> Handler:
         local = request.app[LOCAL]
         if (broken := await apply_faults(request, local.faults.take("discovery"))) is not None:
             return broken
-        headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
+        headers = {"Cache-Control": "max-age=86400, private"}
         name = request.match_info["tenant"]
         if name in discovery.SHARED:
             # The issuer of the shared document is a template; validators fill in the token's tid.
@@ -105,7 +141,14 @@ def _discovery(version: int) -> Handler:
                 f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
             )
             return json_response(
-                discovery.document(local.base_url, name, issuer, version, local.keyring.algorithm),
+                discovery.document(
+                    local.base_url,
+                    name,
+                    issuer,
+                    version,
+                    local.keyring.algorithm,
+                    exact=local.exact_discovery,
+                ),
                 200,
                 headers,
             )
@@ -122,7 +165,7 @@ def _keys(version: int) -> Handler:
         name = request.match_info["tenant"]
         identifier = "{tenantid}" if name in discovery.SHARED else tenant_of(request).id
         issuer = f"{local.base_url}/{identifier}/v2.0" if version == 2 else f"{local.base_url}/{identifier}/"
-        headers = {"Cache-Control": "max-age=86400, private", **_ANY_ORIGIN}
+        headers = {"Cache-Control": "max-age=86400, private"}
         return json_response(await asyncio.to_thread(local.key_set, issuer), 200, headers)
 
     return handler
@@ -132,6 +175,7 @@ def _token(version: int) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         local = request.app[LOCAL]
         correlation = correlation_id(request)
+        # Before the client is known: any that could be the one.
         cross_origin = _cross_origin_headers(request)
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=cross_origin)
@@ -142,19 +186,22 @@ def _token(version: int) -> Handler:
             # Faults of an application are taken when that is known; those of the transport are due before
             # anything.
             client = tenant.application(form.get("client_id", ""))
+            cross_origin = _cross_origin_headers(request, client)
             name = client.name if client is not None else None
-            faults = local.faults.take("token", name)
+            faults = local.faults.take("token", name, grant=form.get("grant_type", ""))
             transport = tuple(
                 fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
             )
             _record_faults(request, tenant, form, transport)
             if (broken := await apply_faults(request, transport)) is not None:
+                broken.headers.update(cross_origin)
                 return broken
             answer = local.token_service().answer(
                 tenant,
                 form,
                 version=version,
                 correlation_id=correlation,
+                origin=request.headers.get("Origin", ""),
                 faults=tuple(fault for fault in faults if fault not in transport),
             )
         except EntraError as error:
@@ -180,14 +227,13 @@ async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant
     try:
         return tenant_of(request), _with_basic(request, await read_form(request))
     except EntraError as error:
-        _record(
-            request,
-            grant="unreadable request",
-            code=error.code,
-            message=error.text,
-            reasons=(failed(error),),
-        )
+        record_refusal(request, "unreadable request", error)
         raise
+
+
+def record_refusal(request: web.Request, grant: str, error: EntraError) -> None:
+    """Add to the journal what was refused before anything about it was known."""
+    _record(request, grant=grant, code=error.code, message=error.text, reasons=(failed(error),))
 
 
 def _record_faults(
@@ -219,7 +265,7 @@ def _record(
         Entry(
             number=journal.next_number(),
             time=request.app[LOCAL].now(),
-            tenant=request.match_info["tenant"][:100],
+            tenant=request.match_info.get("tenant", "")[:100],
             grant=grant,
             client=client,
             target="",
@@ -252,21 +298,25 @@ def _with_basic(request: web.Request, form: dict[str, str]) -> dict[str, str]:
     return {**form, "client_id": client_id, "client_secret": secret}
 
 
-def _cross_origin_headers(request: web.Request) -> dict[str, str]:
-    """Single-page applications redeem their codes from a browser: their registered origins may (RFC 9700,
-    2.1.1).
+def _cross_origin_headers(request: web.Request, client: Application | None = None) -> dict[str, str]:
+    """Single-page applications redeem their codes from a browser, so that its pages may read the response:
+    pages of that client's origins, or of any single-page application's while the client is not known.
     """
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
-    if not is_single_page_origin(request.app[LOCAL].registry, origin):
-        return {}
+    registry = request.app[LOCAL].registry
+    candidates = (
+        [client]
+        if client is not None
+        else [item for tenant in registry.tenants for item in tenant.applications.values()]
+    )
+    if not any(origin in candidate.single_page_origins for candidate in candidates):
+        return {"Vary": "Origin"}
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "POST, OPTIONS",
-        "Access-Control-Allow-Headers": "content-type, client-request-id, x-client-sku, x-client-ver, "
-        "x-client-os, x-client-cpu, x-client-current-telemetry, x-client-last-telemetry, "
-        "x-ms-lib-capability, x-requested-with",  # the last one: Swagger UI
+        "Access-Control-Allow-Headers": _CLIENT_HEADERS,
         "Access-Control-Max-Age": "600",
         "Vary": "Origin",
     }
@@ -278,8 +328,16 @@ async def _instance(request: web.Request) -> web.Response:
     document = discovery.instance_document(request.app[LOCAL].base_url, endpoint, version)
     if document is None:
         error = EntraError(50049)
-        return json_response({"error": error.kind.error, "error_description": str(error)}, error.kind.status)
+        refusal = {"error": error.error, "error_description": str(error)}
+        return json_response(refusal, error.kind.status)
     return json_response(document)
+
+
+async def _kerberos(request: web.Request) -> web.Response:
+    # Discovery names this address, because clients of the real document read it.
+    tenant_of(request)
+    text = "The local Entra ID has no Kerberos."
+    return json_response({"error": "unsupported", "error_description": text}, 501)
 
 
 async def _cluster_discovery(request: web.Request) -> web.Response:
@@ -320,15 +378,18 @@ async def _error_reference(request: web.Request) -> web.Response:
     if kind is None:
         text = "This provider does not know that code."
         return page(error_page("Unknown error code", text), 404)
+    # The error's own text has places for values: the last request that it refused shows it with them.
+    entries = request.app[LOCAL].journal.entries()
+    last = next((entry for entry in entries if entry.code == kind.code), None)
     html = error_page(
         f"AADSTS{kind.code}",
-        kind.text.replace("{", "<").replace("}", ">"),
+        f"{kind.when.replace('`', '')}.",
         advice=[kind.remedy or "The log names what to change for each refused request."],
-        details=[
-            ("When", kind.when.replace("`", "")),
-            ("OAuth error", kind.error),
-            ("Status", str(kind.status)),
+        details=[("OAuth error", kind.error), ("Status", str(kind.status))],
+        actions=[
+            *([] if last is None else [("Open the last such request", f"/log/{last.number}")]),
+            ("Open the refused requests", f"/log?code={kind.code}"),
+            ("Open the console", "/"),
         ],
-        actions=[("Open the refused requests", "/log?outcome=refused"), ("Open the console", "/")],
     )
     return page(html)

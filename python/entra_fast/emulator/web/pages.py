@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from entra_fast._web.paging import PAGE_ROWS
 from entra_fast._web.rendering import Pages
 from entra_fast.emulator.protocol.aadsts import format_time
 
 NAVIGATION: Final = (
     ("/", "Applications"),
+    ("/map", "Access map"),
     ("/users", "Users and groups"),
     ("/log", "Log"),
     ("/explain", "Explain"),
     ("/mint", "Get a token"),
+    ("/forge", "Forge a token"),
+    ("/inspect", "Inspect a token"),
     ("/faults", "Faults and time"),
     ("/endpoints", "Endpoints and keys"),
 )
@@ -23,7 +27,7 @@ PAGES: Final = Pages(
     filters={"moment": format_time, "clock": lambda seconds: format_time(seconds)[11:19]},
     # `current`: the path of the entry of the navigation that a page belongs to; pages outside the console
     # have no navigation.
-    values={"navigation": NAVIGATION, "current": None},
+    values={"navigation": NAVIGATION, "current": None, "page_rows": PAGE_ROWS},
 )
 
 

@@ -1,7 +1,7 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
-The routes themselves are endpoints.py (Entra ID's), signin.py (logging in), graph.py (Microsoft Graph's),
-console.py and admin.py.
+The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
+graph.py (Microsoft Graph's), console.py, access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,20 @@ from entra_fast._web.responses import page
 from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
-from entra_fast.emulator.web import admin, console, endpoints, graph, signin
+from entra_fast.emulator.protocol.base_url import check_base_url
+from entra_fast.emulator.web import (
+    access_map,
+    admin,
+    console,
+    device,
+    endpoints,
+    graph,
+    journal,
+    log,
+    signin,
+    signout,
+)
+from entra_fast.emulator.web.admin_access import AdminAccess
 from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -44,13 +57,18 @@ KEEPALIVE_SECONDS: Final = 75.0
 SAVE_INTERVAL: Final = 10.0
 
 _CALLERS: Final = web.AppKey("callers", CallerCheck)
+_ADMIN: Final = web.AppKey("admin", AdminAccess)
+_ADMIN_RESOURCES: Final = web.AppKey("admin_resources", frozenset[web.AbstractResource])
 
 
-def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Application:
+def build_app(
+    local: LocalProvider, *, allow_remote: bool = False, admin_token: str | None = None
+) -> web.Application:
     """The aiohttp application of a local Entra ID.
 
     Args:
         allow_remote: serve requests for host names that are not this machine's.
+        admin_token: what the console and the admin API demand; None for nothing.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors, _check_caller])
     app[LOCAL] = local
@@ -60,14 +78,13 @@ def build_app(local: LocalProvider, *, allow_remote: bool = False) -> web.Applic
         None if allow_remote else frozenset({own}),
         "start it with --public-url to give it another name",
     )
-    for part in (
-        console,
-        admin,
-        graph,
-        endpoints,
-        signin,
-    ):  # the tenants' paths last: they begin with anything
+    app[_ADMIN] = AdminAccess(admin_token, secure=local.base_url.startswith("https:"))
+    for part in (console, access_map, log, admin, journal):
         part.add_routes(app)
+    app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
+    # The tenants' paths last: they begin with anything.
+    for other in (graph, endpoints, signin, signout, device):
+        other.add_routes(app)
     return app
 
 
@@ -87,6 +104,7 @@ async def serve(
     tls: ssl.SSLContext | None,
     watch: float | None,
     allow_remote: bool,
+    admin_token: str | None,
 ) -> RunningServer:
     """Bind and serve, until `stop` is called.
 
@@ -101,9 +119,9 @@ async def serve(
     if local.public_url is None:
         shown = "localhost" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  compared, not bound
         shown = f"[{shown}]" if ":" in shown else shown
-        local.base_url = f"{'https' if tls else 'http'}://{shown}:{bound[1]}"
+        local.base_url = check_base_url(f"{'https' if tls else 'http'}://{shown}:{bound[1]}")
     server = await http.serve(
-        build_app(local, allow_remote=allow_remote),
+        build_app(local, allow_remote=allow_remote, admin_token=admin_token),
         sockets,
         Limits(possible_connections(MAX_CONNECTIONS), REQUEST_SECONDS, KEEPALIVE_SECONDS),
         LoggingObserver(),
@@ -217,14 +235,22 @@ async def _check_caller(request: web.Request, handler: Handler) -> web.StreamRes
     problem = request.app[_CALLERS].refusal(request, changes=not _is_harmless(request))
     if problem is not None:
         return error_response(403, problem)
+    request = admin.with_own_limit(request)
     refused = refusals.body_refusal(request)
     if refused is not None:
         return closing_if_unread(request, error_response(*refused))
+    if request.match_info.route.resource in request.app[_ADMIN_RESOURCES]:
+        denied = request.app[_ADMIN].answer(request)
+        if denied is not None:
+            return closing_if_unread(request, denied)
     return await handler(request)
 
 
 def _is_harmless(request: web.Request) -> bool:
     """Whether any page may send a request: it changes nothing, or needs a credential of its own."""
-    if request.path.endswith(("/token", "/userinfo")) or request.path.startswith(f"{routes.ROOT}/"):
+    # Signing out asks first, unless a hint shows that the request comes from an application of the session.
+    if request.path.endswith(("/token", "/userinfo", "/devicecode", "/logout")) or request.path.startswith(
+        f"{routes.ROOT}/"
+    ):
         return True
     return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")

@@ -1,133 +1,174 @@
-"""Signing in and out over HTTP: the authorization endpoint, the session's cookie, the end of the session.
+"""Signing in over HTTP: the authorization endpoint, and its pages for choosing a user and for consent.
 
-protocol/authorize.py decides what a request means and who may sign in.
+protocol/authorize.py decides what a request means and who may sign in, protocol/front_channel.py what the
+application gets.
 """
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Mapping
+from typing import Any, Final
 
 from aiohttp import web
 
 from entra_fast._web.responses import page
 from entra_fast.emulator.model import graph
+from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import authorize as login
+from entra_fast.emulator.protocol import front_channel
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.authorize import LoginError, LoginRequest
+from entra_fast.emulator.protocol.discovery import SHARED
 from entra_fast.emulator.protocol.journal import Entry
-from entra_fast.emulator.protocol.policy import Decision
-from entra_fast.emulator.protocol.store import SESSION_LIFETIME, Session
+from entra_fast.emulator.protocol.policy import Decision, failed
+from entra_fast.emulator.protocol.store import Session
 from entra_fast.emulator.web.endpoints import apply_faults
-from entra_fast.emulator.web.handling import LOCAL, correlation_id, read_form, tenant_of
+from entra_fast.emulator.web.handling import LOCAL, Handler, correlation_id, read_form, tenant_of
 from entra_fast.emulator.web.pages import PAGES, error_page
+from entra_fast.emulator.web.sessions import cookie_of, session_of, set_cookie
+
+_OPENID_SCOPES: Final = {
+    "openid": "sign the user in",
+    "profile": "read the user's name and user name",
+    "email": "read the user's email address",
+    "offline_access": "keep this access after the user has left",
+}
 
 
 def add_routes(app: web.Application) -> None:
-    """Add the authorization and end-session endpoints."""
-    for middle in ("/v2.0", ""):
-        app.router.add_get(f"/{{tenant}}/oauth2{middle}/authorize", _authorize)
-        app.router.add_post(f"/{{tenant}}/oauth2{middle}/authorize", _sign_in)
-        app.router.add_route("*", f"/{{tenant}}/oauth2{middle}/logout", _logout)
+    """Add the authorization endpoint."""
+    for version, middle in ((2, "/v2.0"), (1, "")):
+        app.router.add_get(f"/{{tenant}}/oauth2{middle}/authorize", _authorize(version))
+        app.router.add_post(f"/{{tenant}}/oauth2{middle}/authorize", _sign_in(version))
 
 
-def _cookie_name(tenant: Tenant) -> str:
-    return f"entra_fast_session_{tenant.id[:8]}"
+def _authorize(version: int) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if len(set(request.query)) != len(request.query):
+            # RFC 6749, section 3.1: parameters must not be repeated.
+            error = EntraError(9002313, reason="a parameter is repeated")
+            return _refused(request, error, {})
+        return await _login(request, dict(request.query), version)
+
+    return handler
 
 
-def _session(request: web.Request, tenant: Tenant) -> Session | None:
-    session = request.app[LOCAL].store.sessions.get(request.cookies.get(_cookie_name(tenant), ""))
-    return session if session is not None and session.tenant_id == tenant.id else None
+def _sign_in(version: int) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        # OpenID Connect Core 1.0, section 3.1.2.1: the request itself may also be posted.
+        form = await read_form(request)
+        username, answer = form.pop("username", None), form.pop("consent", "")
+        return await _login(request, form, version, username, answer)
 
-
-async def _authorize(request: web.Request) -> web.StreamResponse:
-    if len(set(request.query)) != len(request.query):
-        # RFC 6749, section 3.1: parameters must not be repeated.
-        error = EntraError(9002313, reason="a parameter is repeated")
-        return _refused(request, error, {})
-    return await _login(request, dict(request.query), None)
-
-
-async def _sign_in(request: web.Request) -> web.StreamResponse:
-    # OpenID Connect Core 1.0, section 3.1.2.1: the request itself may also be posted.
-    form = await read_form(request)
-    return await _login(request, form, form.pop("username", None))
+    return handler
 
 
 async def _login(
-    request: web.Request, parameters: dict[str, str], username: str | None
+    request: web.Request,
+    parameters: dict[str, str],
+    version: int,
+    username: str | None = None,
+    consent: str = "",
 ) -> web.StreamResponse:
+    """Process an authorization request.
+
+    Args:
+        username: what was typed or clicked on the sign-in page; None if the request does not come from it.
+        consent: what was clicked on the consent page.
+    """
     local = request.app[LOCAL]
     if (broken := await apply_faults(request, local.faults.take("authorize"))) is not None:
         return broken
     try:
-        tenant = tenant_of(request)
-        wanted = login.check(tenant, parameters, local.base_url)
+        tenant = _tenant(request, parameters)
+        wanted = login.check(tenant, parameters, local.base_url, version)
     except EntraError as error:
         return _refused(request, error, parameters)
     except LoginError as refusal:
         return _back(request, refusal.request, refusal.error)
-    session = _session(request, tenant)
+    session = session_of(request, tenant)
     if username is not None:
         user = tenant.directory.find_user(username)
         if user is None:
             return page(sign_in_page(wanted, request.path, username), 400, popup=True)
         cookie, session = local.store.new_session(tenant.id, user.id)
-    else:
-        cookie = None
-        user = tenant.directory.users.get(session.user_id) if session is not None else None
-        hinted = tenant.directory.find_user(wanted.hint) if wanted.hint else None
-        other = hinted is not None and hinted is not user
-        if session is None or user is None or other or wanted.prompt in ("login", "select_account"):
-            if wanted.prompt == "none":
-                return _back(request, wanted, EntraError(50058))
-            return page(sign_in_page(wanted, request.path), popup=True)
+        response = _after_sign_in(request, wanted, user, session, cookie, consent)
+        set_cookie(request, response, tenant, cookie)
+        return response
+    user = tenant.directory.users.get(session.user_id) if session is not None else None
+    if session is None or user is None or _asks_again(wanted, user, session, local.now()):
+        if wanted.prompt == "none":
+            return _back(request, wanted, EntraError(50058))
+        return page(sign_in_page(wanted, request.path), popup=True)
+    return _after_sign_in(request, wanted, user, session, cookie_of(request, tenant), consent)
+
+
+def _tenant(request: web.Request, parameters: Mapping[str, str]) -> Tenant:
+    """The tenant in the path; where that names all of them, the one that `domain_hint` names."""
+    if request.match_info["tenant"] in SHARED:
+        hinted = request.app[LOCAL].registry.tenant(parameters.get("domain_hint", ""))
+        if hinted is not None:
+            return hinted
+    return tenant_of(request)
+
+
+def _asks_again(wanted: LoginRequest, user: User, session: Session, now: float) -> bool:
+    hinted = wanted.hinted
+    return (
+        wanted.prompt in ("login", "select_account")
+        or (hinted is not None and hinted is not user)
+        or wanted.is_too_old(session, now)
+    )
+
+
+def _after_sign_in(
+    request: web.Request, wanted: LoginRequest, user: User, session: Session, cookie: str, consent: str
+) -> web.Response:
+    local = request.app[LOCAL]
     decision = wanted.decide(user)
-    _record_login(request, wanted, user.username, decision)
     if decision.error is not None:
+        record_login(request, wanted, user.username, decision)
         if wanted.prompt == "none":
             return _back(request, wanted, decision.error)
-        html = PAGES.render(
-            "sign_in_refused.html",
-            error=str(decision.error),
-            reasons=decision.reasons,
-            again=login.as_another_user(wanted),
-            username=user.username,
-        )
-        response = page(html, 403, popup=True)
-    else:
-        code = local.store.new_code(wanted.login(user, session.id))
-        response = _return(wanted, login.code_fields(wanted, code, session.id))
-    if cookie is not None:
-        response.set_cookie(
-            _cookie_name(tenant),
-            cookie,
-            max_age=int(SESSION_LIFETIME),
-            httponly=True,
-            path="/",
-            samesite="Lax",
-            secure=local.base_url.startswith("https:"),
-        )
-    return response
+        return page(refusal_page(decision, user, login.as_another_user(wanted)), 403, popup=True)
+    if wanted.prompt == "consent" and consent != "accept":
+        if not consent:
+            return page(_consent_page(wanted, request.path, user, decision), popup=True)
+        declined = EntraError(65004)
+        reasons = (*decision.reasons, failed(declined))
+        record_login(request, wanted, user.username, Decision(False, reasons, declined))
+        return _back(request, wanted, declined)
+    agreed = wanted.login(user, session, now=local.now(), address=request.remote or "")
+    issuer = local.token_service().issuer
+    answer = front_channel.response(issuer, wanted, user, agreed, decision, correlation_id(request))
+    local.store.add_client(cookie, wanted.client.client_id)
+    record_login(request, wanted, user.username, decision, claims=answer.claims)
+    return _return(wanted, answer.fields)
 
 
-def sign_in_page(wanted: LoginRequest, action: str, unknown: str | None = None) -> str:
+def sign_in_page(
+    wanted: LoginRequest,
+    action: str,
+    unknown: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> str:
     """Choose or type a user. Shows what the target's policy says about each before one is chosen.
 
     Args:
         action: where the form goes.
         unknown: what was typed, if there is no such user.
+        parameters: what the form sends along; by default the parameters of the request.
     """
     choices = login.sign_in_choices(wanted)
     tenant = wanted.tenant.name
     return PAGES.render(
         "sign_in.html",
         client=wanted.client.name,
-        target=wanted.target.name,
+        target=(wanted.final_target or wanted.target).name,
         tenant=tenant,
         action=action,
-        parameters=wanted.parameters,
+        parameters=wanted.parameters if parameters is None else parameters,
         candidates=choices.candidates,
         more=choices.more,
         suggested=choices.suggested,
@@ -136,13 +177,42 @@ def sign_in_page(wanted: LoginRequest, action: str, unknown: str | None = None) 
     )
 
 
+def refusal_page(decision: Decision, user: User, again: str) -> str:
+    """Why a user may not sign in. `again`: where another user signs in."""
+    return PAGES.render(
+        "sign_in_refused.html",
+        error=str(decision.error),
+        reasons=decision.reasons,
+        again=again,
+        username=user.username,
+    )
+
+
+def target_name(wanted: LoginRequest) -> str:
+    """The name of what a token is requested for."""
+    return graph.NAME if wanted.graph else wanted.target.name
+
+
+def _consent_page(wanted: LoginRequest, action: str, user: User, decision: Decision) -> str:
+    return PAGES.render(
+        "consent.html",
+        client=wanted.client.name,
+        target=target_name(wanted),
+        username=user.username,
+        action=action,
+        parameters=wanted.parameters,
+        openid=[(name, text) for name, text in _OPENID_SCOPES.items() if name in wanted.scope.openid],
+        permissions=decision.scopes if wanted.scope.resource is not None else (),
+    )
+
+
 def _refused(request: web.Request, error: EntraError, parameters: Mapping[str, str]) -> web.Response:
     details = [("Error", f"AADSTS{error.code}"), ("Correlation ID", correlation_id(request))]
     advice = ["Correct the request of the application, then start the sign-in again from there."]
-    if error.code == 50011:
-        client = tenant_of(request).application(parameters.get("client_id", ""))
+    if error.code in (50011, 900971):
+        client = _tenant(request, parameters).application(parameters.get("client_id", ""))
         registered = client.reply_urls if client is not None else ()
-        details += [("Sent", parameters.get("redirect_uri", "")[:300])]
+        details += [("Sent", parameters.get("redirect_uri", "")[:300] or "none")]
         details += [("Registered", "\n".join(registered) or "none")]
         advice = [
             "Let the application send one of the registered redirect URIs, or add the one that it sends to "
@@ -155,53 +225,42 @@ def _refused(request: web.Request, error: EntraError, parameters: Mapping[str, s
 def _back(request: web.Request, wanted: LoginRequest, error: EntraError) -> web.Response:
     local = request.app[LOCAL]
     body = error.body(local.now(), local.base_url, new_trace_id(), correlation_id(request))
-    return _return(wanted, login.error_fields(wanted, error, body["error_description"]))
+    return _return(wanted, front_channel.error_fields(wanted, error, body["error_description"]))
 
 
 def _return(wanted: LoginRequest, fields: list[tuple[str, str]]) -> web.Response:
     if wanted.response_mode == "form_post":
         return page(PAGES.render("form_post.html", action=wanted.redirect_uri, fields=fields), popup=True)
     # 303: the browser must not post the login form to the application (RFC 9700, section 4.12).
-    location = login.redirect_target(wanted, fields)
+    location = front_channel.redirect_target(wanted, fields)
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
-def _record_login(request: web.Request, wanted: LoginRequest, username: str, decision: Decision) -> None:
+def record_login(
+    request: web.Request,
+    wanted: LoginRequest,
+    username: str,
+    decision: Decision,
+    *,
+    grant: str = "login",
+    claims: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a login to the journal."""
     local = request.app[LOCAL]
     local.journal.add(
         Entry(
             number=local.journal.next_number(),
             time=local.now(),
             tenant=wanted.tenant.name,
-            grant="login",
+            grant=grant,
             client=wanted.client.name,
-            target=graph.NAME if wanted.graph else wanted.target.name,
+            target=target_name(wanted),
             user=username,
             granted=decision.granted,
             code=None if decision.error is None else decision.error.code,
             message="" if decision.error is None else decision.error.text,
             reasons=decision.reasons,
             correlation_id=correlation_id(request),
+            claims=claims or {},
         )
     )
-
-
-async def _logout(request: web.Request) -> web.StreamResponse:
-    """OpenID Connect RP-Initiated Logout 1.0."""
-    local, tenant = request.app[LOCAL], tenant_of(request)
-    fields = dict(request.query) if request.method == "GET" else await read_form(request)
-    local.store.sessions.remove(request.cookies.get(_cookie_name(tenant), ""))
-    uri = fields.get("post_logout_redirect_uri", "")
-    if uri and login.may_return_to(tenant, uri, fields.get("client_id", "")):
-        if "state" in fields:
-            uri += ("&" if "?" in uri else "?") + urllib.parse.urlencode({"state": fields["state"]})
-        response = web.Response(status=303, headers={"Location": uri, "Cache-Control": "no-store"})
-    else:
-        problem = (
-            "You were not sent back to the application: 'post_logout_redirect_uri' must be on the origin of "
-            "a registered reply URL."
-        )
-        html = PAGES.render("signed_out.html", tenant=tenant.name, problem=problem if uri else "")
-        response = page(html, popup=True)
-    response.del_cookie(_cookie_name(tenant), path="/")
-    return response

@@ -130,6 +130,7 @@ class ProviderProcess:
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
         # count.
         self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
+        self.metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
         self.metrics.ready.read_from(lambda: self.readiness_now().ready)
         self.metrics.workers.read_from(lambda: sum(worker.serving for worker in self.workers))
         self.metrics.worker_requests.include(self._requests_by_worker)

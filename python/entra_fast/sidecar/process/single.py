@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 
-from entra_fast import _event_loop, _native
+from entra_fast import _event_loop, _native, _net
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CacheSettings
 from entra_fast.sidecar.logs import configure, logger
@@ -35,6 +35,7 @@ def run(settings: Settings) -> int:
     configure(settings.server.log_level, settings.server.log_format)
     if settings.unknown:
         logger.warning("unknown settings ignored: %s", ", ".join(settings.unknown))
+    _net.warn_of_insecure_hosts(settings.outbound.insecure_hosts)
     _log_memory(settings.caches)
     if _event_loop.WITHOUT_UVLOOP is not None:
         logger.info(_event_loop.WITHOUT_UVLOOP)

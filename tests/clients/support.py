@@ -1,0 +1,69 @@
+"""What tests of clients in several languages share."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import unescape
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import requests
+
+from .conftest import Served
+
+
+def client_assertion(entra: Served, application: str) -> str:
+    """A client assertion for the token endpoint, signed with the application's key."""
+    found = entra.local.registry.find(application)
+    key = entra.local.credentials.key(found)
+    now = int(entra.local.now())
+    claims = {
+        "iss": found.client_id,
+        "sub": found.client_id,
+        "aud": f"{entra.authority}/oauth2/v2.0/token",
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "nbf": now,
+        "exp": now + 60,
+    }
+    return key.sign(json.dumps({"alg": "RS256", "kid": key.kid}).encode(), json.dumps(claims).encode())
+
+
+_NO_NETWORK = ("dial tcp", "lookup", "timeout", "Could not transfer", "Unknown host", "network")
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Skips the tests if packages cannot be fetched: that is the machine's fault."""
+    try:
+        yield
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{what} could not be fetched in time")
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or b"").decode("utf-8", "replace")[-500:]
+        if any(
+            word in said
+            for word in ("dial tcp", "lookup", "timeout", "Could not transfer", "Unknown host", "network")
+        ):
+            pytest.skip(f"{what} could not be fetched: no way to a package registry")
+        raise AssertionError(said) from None
+
+
+def sign_in(browser: requests.Session, url: str, user: str = "ada") -> requests.Response:
+    """Fill in the sign-in page at this URL, and follow where it leads, also by a form that posts itself."""
+    parts = urlsplit(url)
+    page = parts._replace(query="").geturl()
+    fields = {**dict(parse_qsl(parts.query)), "username": user}
+    answer = browser.post(page, data=fields, timeout=20)
+    if answer.url != page:
+        return answer
+    form = re.search(r'<form[^>]*\baction="([^"]+)"', answer.text)
+    assert form is not None, re.findall(r"AADSTS[^<]*", answer.text)
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', answer.text)
+    posted = {unescape(name): unescape(value) for name, value in hidden}
+    return browser.post(unescape(form[1]), data=posted, timeout=20)
