@@ -1141,6 +1141,20 @@ mod tests {
     }
 
     #[test]
+    fn while_the_small_queue_is_below_its_tenth_the_main_queue_makes_room() {
+        let map = map(100, 1 << 20);
+        for number in 0..100 {
+            map.insert(&key(number), Arc::new(number), 0);
+            map.get(&key(number));
+            map.get(&key(number));
+        }
+        map.insert(&key(100), Arc::new(100), 0);
+        assert_eq!(map.peek(&key(0)), None, "the oldest of the main queue");
+        let shard = locked(&map.shards[0]);
+        assert_eq!((shard.small.entries, shard.main.entries), (10, 90));
+    }
+
+    #[test]
     fn a_sweep_goes_on_where_the_last_one_stopped() {
         let map = map(100, 1 << 20);
         for number in 0..10 {
