@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy
+.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -30,7 +30,7 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 	@cargo test --locked --package entra-core
 
 # Suites with targets of their own: each takes minutes.
-APART = --ignore tests/browser --ignore tests/clients
+APART = --ignore tests/docs --ignore tests/browser --ignore tests/clients
 
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
@@ -92,6 +92,22 @@ check-python: build $(STAMPS)/tools
 
 check-deploy: $(STAMPS)/deploy ## Check workflows, Containerfile, manifests, charts and alerts (STRICT=1 to fail on what cannot be checked, HELM=build to build helm)
 	@STRICT='$(STRICT)' HELM='$(HELM)' deploy/check.sh $(VENV)/deploy/bin
+
+docs: build $(STAMPS)/docs ## Build the documentation site in target/site, and check every link in it
+	@docs/tools/build.sh $(abspath $(BIN)) $(abspath $(VENV))/docs/bin
+
+docs-serve: build $(STAMPS)/docs ## Show the documentation site on http://127.0.0.1:8000 while you write
+	@$(BIN)/python docs/tools/prepare.py
+	@trap 'kill 0' INT TERM EXIT; $(BIN)/python docs/tools/prepare.py --watch & $(VENV)/docs/bin/zensical serve --dev-addr 127.0.0.1:8000
+
+docs-reference: build $(STAMPS)/tools ## Write the reference pages that follow from the code again
+	@PYTHONPATH=tests $(BIN)/python -m docs.tools.reference
+
+screenshots: build $(STAMPS)/tools ## Take the pictures of the pages in docs/pictures again (needs Chromium)
+	@PYTHONPATH=tests $(BIN)/python -m docs.tools.screenshots
+
+test-docs: build $(STAMPS)/tools ## Run every block of every page of the documentation
+	@$(BIN)/pytest tests/docs $(ARGS)
 
 bench: bench-micro bench-load ## Run all benchmarks
 
@@ -165,6 +181,12 @@ $(STAMPS)/deploy: requirements/deploy.txt $(STAMPS)/venv
 	@$(VENV)/deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
 	@touch $@
 
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/venv
+	@echo '==> Installing the tools that build the documentation (locked)'
+	@$(PYTHON) -m venv --clear $(VENV)/docs
+	@$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
 $(STAMPS)/release: requirements/release.txt $(STAMPS)/run
 	@echo '==> Installing the tools for releases (locked)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
@@ -213,4 +235,4 @@ test-audit: $(STAMPS)/tools ## Prove that `make audit` finds what it should: pla
 	@AUDIT_TESTED=1 $(BIN)/pytest tests/audit $(ARGS)
 
 clean: ## Remove everything that was built
-	rm -rf target dist $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf target dist .cache $(VENV) .venv-3.* .venv-bench python/entra_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -99,7 +99,7 @@ def _children(process: int) -> list[int]:
 
 @contextmanager
 def running(service: Service, environment: Mapping[str, str]) -> Iterator[Running]:
-    """Serve it on a free port of loopback, on one core: uvicorn, or gunicorn with one thread."""
+    """Serve it on a free port of loopback, on one core: uvicorn, or granian with one thread."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -107,8 +107,8 @@ def running(service: Service, environment: Mapping[str, str]) -> Iterator[Runnin
         server = ["uvicorn", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
         server += ["--log-level", "critical"]
     else:
-        server = ["gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "1"]
-        server += ["--keep-alive", "75", "--log-level", "critical"]
+        server = ["granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+        server += ["--workers", "1", "--blocking-threads", "1", "--no-access-log", "--log-level", "critical"]
     application = f"benches.peers.loading:{service.file}"
     process = subprocess.Popen(
         ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", *server, application],
@@ -130,7 +130,7 @@ def running(service: Service, environment: Mapping[str, str]) -> Iterator[Runnin
 
 
 def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
-    """gunicorn listens before its worker is there: only an answer says that the service has started."""
+    """granian listens before its worker is there: only an answer says that the service has started."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         connection = HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)

@@ -1,8 +1,8 @@
 """The Grafana dashboard: `python deploy/monitoring/dashboard.py > deploy/monitoring/dashboard.json`.
 
 What belongs here: rows of panels, each with its question, its unit and its queries. A test compares
-dashboard.json with this file, and every metric with docs/metrics.md. Import the JSON into Grafana 10 or
-newer, or let Grafana pick it up from a ConfigMap.
+dashboard.json with this file, and every metric with docs/reference/metrics.md. Import the JSON into Grafana
+10 or newer, or let Grafana pick it up from a ConfigMap.
 """
 
 from __future__ import annotations

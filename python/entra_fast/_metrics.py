@@ -1,9 +1,9 @@
 """The metrics of a sidecar: what is counted, and how the figures of several processes are merged.
 
-What belongs here: one row for each metric (docs/metrics.md is checked against the rows of `Metrics`), the
-few kinds of metric, and the collector that hands them to prometheus-client, which writes the text format.
-What must never be here: values from a request as labels. Each label has a closed set of values, or a limit
-after which new values count as `other`.
+What belongs here: one row for each metric (docs/reference/metrics.md is checked against the rows of
+`Metrics`), the few kinds of metric, and the collector that hands them to prometheus-client, which writes the
+text format. What must never be here: values from a request as labels. Each label has a closed set of values,
+or a limit after which new values count as `other`.
 
 prometheus-client is imported at the first scrape: its own counters need a lock for each observation and know
 neither native figures nor those of workers, so only its exposition is used, and a process that is not

@@ -1,4 +1,4 @@
-"""Introspection of tokens by a sidecar (RFC 7662; docs/endpoints.md).
+"""Introspection of tokens by a sidecar (RFC 7662; docs/reference/endpoints.md).
 
     from entra_fast.client import AsyncSidecarClient, SidecarClient
 
@@ -71,7 +71,7 @@ class Introspection:
     Attributes:
         active: whether the token is valid.
         claims: all its claims, if it is active.
-        error: why it is not active, as a sentence (docs/errors.md); it contains no part of the token.
+        error: why it is not active, as a sentence (docs/reference/errors.md); it has no part of the token.
         code: the stable code of that reason.
     """
 
@@ -154,7 +154,7 @@ class SidecarClient:
             token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            InvalidToken: the token is rejected; `code` and the message say why (docs/reference/errors.md).
             KeysUnavailable: the sidecar cannot be reached, or has no keys.
         """
         return self.introspect(token).require_active()
@@ -227,7 +227,7 @@ class AsyncSidecarClient:
             token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            InvalidToken: the token is rejected; `code` and the message say why (docs/reference/errors.md).
             KeysUnavailable: the sidecar cannot be reached, or has no keys.
         """
         return (await self.introspect(token)).require_active()

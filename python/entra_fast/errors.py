@@ -1,6 +1,6 @@
 """Every exception that entra_fast raises, in one hierarchy with stable codes.
 
-The code is the interface: programs compare it, metrics count it, `docs/errors.md` explains it. The
+The code is the interface: programs compare it, metrics count it, `docs/reference/errors.md` explains it. The
 sentence is for people. Neither ever contains bytes of a token, a secret or an assertion.
 This module imports nothing else from the package, so that every layer can raise these errors.
 """
@@ -22,7 +22,7 @@ class EntraFastError(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        code: stable machine-readable name, lower-case with underscores, listed in docs/errors.md.
+        code: stable machine-readable name, lower-case with underscores, listed in docs/reference/errors.md.
         message: one sentence for people: what was wrong and what was expected.
     """
 

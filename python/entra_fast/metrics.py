@@ -6,8 +6,8 @@
 
 Without a callback, prometheus-client counts in its default registry, if the service has loaded it.
 
-What belongs here: one row for each counter of the library (docs/metrics.md is checked against them), and
-where counts go. The metrics of a sidecar are in _metrics.py.
+What belongs here: one row for each counter of the library (docs/reference/metrics.md is checked against
+them), and where counts go. The metrics of a sidecar are in _metrics.py.
 """
 
 from __future__ import annotations

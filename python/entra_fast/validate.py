@@ -203,7 +203,7 @@ class Validator:
             token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            InvalidToken: the token is rejected; `code` and the message say why (docs/reference/errors.md).
             KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         """
         try:
@@ -421,7 +421,7 @@ class AsyncValidator:
             token: the token, without `Bearer `.
 
         Raises:
-            InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+            InvalidToken: the token is rejected; `code` and the message say why (docs/reference/errors.md).
             KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         """
         try:
@@ -772,7 +772,7 @@ def validate(token: str | bytes) -> Claims:
         Its claims.
 
     Raises:
-        InvalidToken: the token is rejected; `code` and the message say why (docs/errors.md).
+        InvalidToken: the token is rejected; `code` and the message say why (docs/reference/errors.md).
         KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """

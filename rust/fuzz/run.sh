@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs them in turn: `make fuzz-smoke` and `make fuzz` (docs/fuzzing.md).
+# Builds the fuzz targets and runs them in turn: `make fuzz-smoke` and `make fuzz` (docs/contributing/fuzzing.md).
 #
 # run.sh RUNS SECONDS [TARGET...]: the maximum number of runs (-1: no limit) and of seconds for each target; all
 # targets unless some are named. INPUT=file runs that file instead; SANITIZER=address finds invalid memory accesses too.

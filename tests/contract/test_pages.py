@@ -18,7 +18,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_of_metrics_lists_exactly_what_is_rendered() -> None:
     """Name, kind, labels with their values, meaning."""
     rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", (DOCS / "metrics.md").read_text(), re.MULTILINE
+        r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$",
+        (DOCS / "reference" / "metrics.md").read_text(),
+        re.MULTILINE,
     )
     expected = []
     for family in Metrics().families():
@@ -32,7 +34,7 @@ def test_the_page_of_metrics_lists_exactly_what_is_rendered() -> None:
 
 def test_the_page_of_endpoints_lists_exactly_the_operations() -> None:
     """Methods and paths are those of /openapi.json, which another test compares with the routes."""
-    page = (DOCS / "endpoints.md").read_text()
+    page = (DOCS / "reference" / "endpoints.md").read_text()
     rows = set(re.findall(r"^\| (POST|GET) \| `(/[^`]*)` \|", page, re.MULTILINE))
     described = {
         (method.upper(), path)
@@ -44,7 +46,7 @@ def test_the_page_of_endpoints_lists_exactly_the_operations() -> None:
 
 def test_the_page_of_endpoints_lists_exactly_the_fields() -> None:
     """Each field at the endpoints that take it."""
-    page = (DOCS / "endpoints.md").read_text()
+    page = (DOCS / "reference" / "endpoints.md").read_text()
     section = page.partition("## Requests")[2].partition("## Tokens")[0]
     rows = {
         name: set(places.split(", "))
@@ -63,7 +65,7 @@ def test_the_page_of_endpoints_lists_exactly_the_fields() -> None:
 
 def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
     """Numbers that people rely on."""
-    page = (DOCS / "endpoints.md").read_text()
+    page = (DOCS / "reference" / "endpoints.md").read_text()
     assert f"at most {requests.MAX_BODY_BYTES} bytes" in page
     assert f"larger than {requests.MAX_BODY_BYTES} bytes" in page
     assert f"1 to {MAX_SUBJECT_TOKEN_BYTES} characters" in page
@@ -81,7 +83,7 @@ def test_the_limits_on_the_page_of_endpoints_are_the_code_s() -> None:
 
 def test_members_that_are_passed_through_are_on_the_page() -> None:
     """What an application can rely on in the provider's refusals."""
-    page = (DOCS / "endpoints.md").read_text()
+    page = (DOCS / "reference" / "endpoints.md").read_text()
     schemas = openapi.document()["components"]["schemas"]
     passed = set(schemas["Error"]["properties"]) - {"error", "error_description"}
     document = dict.fromkeys(passed, "x") | {"error": "e", "error_codes": [1]}
@@ -92,8 +94,8 @@ def test_members_that_are_passed_through_are_on_the_page() -> None:
 
 def test_each_status_that_a_request_can_be_refused_with_is_on_the_page() -> None:
     """The table of errors has a row for each status in the description, and the description for each of
-    introspection's (docs/endpoints.md)."""
-    page = (DOCS / "endpoints.md").read_text()
+    introspection's (docs/reference/endpoints.md)."""
+    page = (DOCS / "reference" / "endpoints.md").read_text()
     rows = set()
     for statuses in re.findall(r"^\| ([0-9, ]+) \| `", page.partition("## Errors")[2], re.MULTILINE):
         rows |= set(statuses.split(", "))

@@ -132,8 +132,8 @@ async def _draining(sidecar: Started) -> bool:
 
 
 def test_the_private_parts_of_aiohttp_are_documented() -> None:
-    """docs/fast-path.md names every part that is checked for, and no other."""
-    text = (Path(__file__).parents[2] / "docs" / "fast-path.md").read_text()
+    """docs/explanation/fast-path.md names every part that is checked for, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "fast-path.md").read_text()
     table = text.partition("| part | used for |")[2].partition("\n\n")[0]
     named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     assert named == {*(each.name for each in PRIVATE_NAMES), *OVERRIDDEN}

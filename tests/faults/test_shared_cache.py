@@ -883,7 +883,7 @@ async def test_missing_rights_only_cost_speed(
 
 def acl_rule() -> str:
     """The rights that the documentation asks for, as a line of an ACL file."""
-    page = (Path(__file__).parents[2] / "docs" / "shared-cache.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "shared-cache.md").read_text()
     return next(line for line in page.splitlines() if line.startswith("user entra_fast "))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ from support.bearer import (
     uvicorn_server,
 )
 from support.key_server import Answer, KeyServer
-from support.tokens import AUDIENCE, ISSUER, NOW, jwks, signer
+from support.tokens import ABSENT, AUDIENCE, ISSUER, NOW, jwks, signer
 
 SCOPE = f"api://{AUDIENCE}/cases.read"
 
@@ -265,3 +265,35 @@ def test_a_sidecar_is_a_validator() -> None:
     entra = EntraID(AsyncSidecarClient("http://127.0.0.1:1/api/v1/introspect"))
     with uvicorn_server(application(entra)) as url:
         assert send(url, "/cases", bearer(token())).status == 503
+
+
+STRAY = signer("key-2")
+READING: dict[str, Any] = {"scp": "cases.read", "idtyp": ABSENT, "roles": ABSENT}
+CHECKLIST: dict[str, tuple[Callable[[], str], int, int]] = {
+    "a user with the scope": (lambda: token(**READING), 200, 200),
+    "no token": (lambda: "", 401, 401),
+    "not a token": (lambda: "whatever", 401, 401),
+    "a token without a key id": (lambda: signer().token(None, {"kid": ABSENT}, **READING), 401, 200),
+    "a key that is not in the key set": (lambda: STRAY.token(**READING), 401, 401),
+    "another audience": (lambda: token(**READING, aud="Someone else"), 401, 401),
+    "another issuer": (lambda: token(**READING, iss="https://issuer.example"), 401, 401),
+    "expired": (lambda: token(**READING, exp=NOW - 3600), 401, 401),
+    "not yet valid": (lambda: token(**READING, nbf=NOW + 3600), 401, 401),
+    "without an expiry": (lambda: token(**READING, exp=ABSENT), 401, 401),
+    "a scope that does not suffice": (lambda: token(**{**READING, "scp": "user_impersonation"}), 403, 403),
+    "scopes as a list": (lambda: token(**{**READING, "scp": ["cases.read"]}), 403, 403),
+    "an application's own token": (lambda: token(idtyp="app", scp=ABSENT, roles=ABSENT), 403, 403),
+    "forged, without the scope": (lambda: STRAY.token(**{**READING, "scp": "other"}), 403, 401),
+}
+"""What the tests of fastapi-azure-auth expect: a token, their status, and ours. The two differ where theirs
+judges claims before the signature, and for a key set of one key, which needs no id."""
+
+
+@pytest.mark.parametrize("situation", CHECKLIST)
+def test_the_checklist_of_a_peer(running: Services, situation: str) -> None:
+    """The situations that fastapi-azure-auth tests, with a challenge in each refusal."""
+    make, _, expected = CHECKLIST[situation]
+    value = make()
+    response = send(running.urls["normal"], "/reader", *([bearer(value)] if value else []))
+    assert response.status == expected, response.body
+    assert (response.headers["WWW-Authenticate"] is None) is (expected == 200)

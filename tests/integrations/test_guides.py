@@ -1,4 +1,4 @@
-"""docs/frameworks.md: every block of Python runs, as a service behind a real server where it is one."""
+"""docs/guides/frameworks.md: every block of Python runs, as a service behind a real server if it is one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.key_server import KeyServer
 from support.tokens import AUDIENCE, ISSUER, jwks, signer
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "frameworks.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "frameworks.md").read_text()
 GUIDES: dict[str, list[str]] = {
     section.partition("\n")[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     for section in PAGE.split("\n## ")
@@ -61,7 +61,7 @@ def run(block: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The names of a block, which runs as a module: frameworks look annotations up there."""
     module = types.ModuleType("service")
     monkeypatch.setitem(sys.modules, "service", module)
-    exec(compile(block, "docs/frameworks.md", "exec"), vars(module))
+    exec(compile(block, "docs/guides/frameworks.md", "exec"), vars(module))
     return vars(module)
 
 

@@ -1,4 +1,4 @@
-"""The table of situations that every integration is tested with, over a socket: docs/frameworks.md in
+"""The table of situations that every integration is tested with, over a socket: docs/guides/frameworks.md in
 executable form.
 
 A test module of a framework serves one application with these routes, and runs `SITUATIONS` against it:

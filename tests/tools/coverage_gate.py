@@ -78,7 +78,7 @@ def sort_into(parts: list[Part], files: dict[str, Any]) -> list[str]:
 
 
 def table(parts: list[Part]) -> str:
-    """The figures as a Markdown table, as docs/testing.md shows them."""
+    """The figures as a Markdown table, as docs/contributing/testing.md shows them."""
     rows = ["| part | lines | branches | covered | required |", "|---|---|---|---|---|"]
     rows += [
         f"| {part.name} | {part.covered_lines}/{part.lines} | {part.covered_branches}/{part.branches} "

@@ -32,8 +32,10 @@ CASES = [
     for test in yaml.safe_load((DEPLOY / "monitoring" / "alerts_test.yaml").read_text())["tests"]
     for case in test["alert_rule_test"]
 ]
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-DOCUMENTED = set(re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+RUNBOOK = (ROOT / "docs" / "guides" / "runbook.md").read_text()
+DOCUMENTED = set(
+    re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE)
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
@@ -51,7 +53,7 @@ def test_an_alert_has_a_test_and_a_section_in_the_runbook(alert: str) -> None:
     rule = ALERTS[alert]
     section = RUNBOOK.partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
     assert section.strip().startswith(f"**{rule['labels']['severity']}.**")
-    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+    assert rule["annotations"]["runbook_url"] == f"docs/guides/runbook.md#{alert.lower()}"
     cases = [case["exp_alerts"] for case in CASES if case["alertname"] == alert]
     assert [] in cases, "no case in which it is quiet"
     assert any(cases), "no case in which it fires"

@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that no linter checks, read off the source."""
+"""The rules of docs/explanation/architecture.md that no linter checks, read off the source."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_metric_is_named_in_one_module() -> None:
     """Rule 7: name, labels and description of a metric are one row of _metrics.py, or of metrics.py where the
     library counts it, too."""
     documented = re.findall(
-        r"^\| `(entra_fast_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
+        r"^\| `(entra_fast_\w+)` \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE
     )
     assert documented
     assert [
@@ -184,7 +184,13 @@ PATHS = re.compile(
     r"/[\w./-]*|_?[a-z_]+\.py|[a-z_0-9]+\.rs)`"
 )
 WRITTEN_BY_RUNS = ("rust/fuzz/corpus", "rust/fuzz/artifacts")
-PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/testing.md", "docs/fuzzing.md")
+PAGES = (
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/explanation/architecture.md",
+    "docs/contributing/testing.md",
+    "docs/contributing/fuzzing.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

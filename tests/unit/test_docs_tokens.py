@@ -1,4 +1,4 @@
-"""Every block of docs/tokens.md and docs/testing-your-service.md is executed."""
+"""Every block of docs/guides/tokens.md and docs/guides/testing-your-service.md is executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.background import Api, ThreadLoop, started_sidecar
 from support.local_entra import EXAMPLES
 from support.process import inherited
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "guides"
 APP = "dev-gcp:team-a:app-a"
 
 

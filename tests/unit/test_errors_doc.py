@@ -1,4 +1,4 @@
-"""docs/errors.md lists every code that can reach a user, and no other."""
+"""docs/reference/errors.md lists every code that can reach a user, and no other."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def raised_by_the_native_module() -> Codes:
 def documented() -> Codes:
     """Codes of the document, with their exceptions."""
     found: Codes = {}
-    for line in (ROOT / "docs/errors.md").read_text().splitlines():
+    for line in (ROOT / "docs/reference/errors.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         code = cells[0].strip("`")
         if line.startswith("| `") and CODE.fullmatch(code):
@@ -146,15 +146,15 @@ def raised() -> Codes:
 
 
 def test_every_code_is_documented() -> None:
-    """A code that can be raised has a row in docs/errors.md."""
+    """A code that can be raised has a row in docs/reference/errors.md."""
     missing = (raised().keys() | tabled()) - documented().keys()
-    assert not missing, f"not in docs/errors.md: {sorted(missing)}"
+    assert not missing, f"not in docs/reference/errors.md: {sorted(missing)}"
 
 
 def test_no_other_code_is_documented() -> None:
-    """A code in docs/errors.md can be raised."""
+    """A code in docs/reference/errors.md can be raised."""
     stale = documented().keys() - raised().keys() - tabled()
-    assert not stale, f"in docs/errors.md, but nothing raises them: {sorted(stale)}"
+    assert not stale, f"in docs/reference/errors.md, but nothing raises them: {sorted(stale)}"
 
 
 def test_the_exceptions_are_those_that_carry_the_code() -> None:
@@ -175,6 +175,6 @@ def test_the_exceptions_are_those_that_carry_the_code() -> None:
 
 def test_the_sentences_of_refusals_are_documented() -> None:
     """What the sidecar's `error` says for a refused token stands in the document, word for word."""
-    text = (ROOT / "docs/errors.md").read_text()
+    text = (ROOT / "docs/reference/errors.md").read_text()
     for code, sentence in _native.ERROR_CODES.items():
         assert f"`{sentence.replace('{}', '...')}`" in text, f"{code}: {sentence}"

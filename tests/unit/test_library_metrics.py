@@ -21,7 +21,7 @@ from entra_fast.validate import AsyncValidator, Validator
 from support.key_server import Answer, KeyServer
 from support.tokens import AUDIENCE, ISSUER, NOW, jwks, signer, validator
 
-PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
 KEY_SETS = "entra_fast_key_set_requests_total"
 
 
@@ -151,7 +151,7 @@ def test_the_example_of_the_page_runs() -> None:
     opentelemetry.set_meter_provider(MeterProvider([reader]))
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     try:
-        exec(compile(block, "docs/metrics.md", "exec"), {})
+        exec(compile(block, "docs/reference/metrics.md", "exec"), {})
         with pytest.raises(InvalidToken):
             validator().validate("a.b.c")
         SyncGuard("opentelemetry", validator(), optional=True).admit(Incoming("GET", "/", []))

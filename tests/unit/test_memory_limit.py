@@ -144,8 +144,8 @@ def test_without_a_limit_the_defaults_are_those_of_the_catalogue(tmp_path: Path)
 
 
 def test_the_documented_sizes_are_those_that_are_chosen(tmp_path: Path) -> None:
-    """operating.md has a table of them."""
-    page = (DOCS / "operating.md").read_text()
+    """kubernetes.md has a table of them."""
+    page = (DOCS / "guides" / "kubernetes.md").read_text()
     row = r"^\| ([0-9]+) MiB(?: or more, or none)? \| ([0-9]+) MiB \| ([0-9]+) MiB \|$"
     rows = re.findall(row, page, re.MULTILINE)
     assert len(rows) == 5

@@ -287,8 +287,8 @@ def test_other_libraries_do_not_fill_the_log() -> None:
 
 
 def test_the_operators_page_quotes_lines_that_exist() -> None:
-    """Every log line that docs/operating.md names is written somewhere."""
-    page = (ROOT / "docs" / "operating.md").read_text()
+    """Every log line that docs/guides/troubleshooting.md names is written somewhere."""
+    page = (ROOT / "docs" / "guides" / "troubleshooting.md").read_text()
     table = page.partition("| log line | meaning |")[2].partition("\n\n")[0]
     quoted = [line for row in table.splitlines() for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(quoted) >= 12

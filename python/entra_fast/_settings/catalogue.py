@@ -1,4 +1,4 @@
-"""Every setting of the sidecar. docs/settings.md is checked against it.
+"""Every setting of the sidecar. docs/reference/settings.md is checked against it.
 
 What belongs here: one row for each setting, with everything that concerns only that setting. What must
 never be here: a default or a bound that is written down anywhere else.
@@ -283,7 +283,7 @@ CACHE_MAX_BYTES: Final = Integer(
     "ENTRA_FAST_CACHE_MAX_BYTES",
     268_435_456,
     "Maximum size of the token cache, in bytes. If it is not set, it follows the container's memory limit "
-    "(operating.md).",
+    "(kubernetes.md).",
     low=65_536,
     high=1 << 40,
 )
@@ -298,7 +298,7 @@ VERIFIED_CACHE_BYTES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_BYTES",
     134_217_728,
     "Maximum size of the verification cache, in bytes. If it is not set, it follows the container's memory "
-    "limit (operating.md).",
+    "limit (kubernetes.md).",
     low=65_536,
     high=1 << 40,
 )

@@ -46,7 +46,7 @@ def _whole_number(text: str, low: int, high: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Setting(ABC, Generic[V_co, D_co]):
-    """One setting, and one row of docs/settings.md.
+    """One setting, and one row of docs/reference/settings.md.
 
     Attributes:
         default: the value when the setting is unset.

@@ -180,7 +180,7 @@ def _add_serve(add: AddCommand) -> None:
         "run the sidecar of an application",
         """Serve /api/v1/token, /api/v1/token/exchange and /api/v1/introspect to the application in
 this pod. Settings come from the environment as NAIS injects it, or from files of the same
-names in a directory; docs/settings.md lists them.
+names in a directory; docs/reference/settings.md lists them.
 
 examples:
   BIND_ADDRESS=127.0.0.1:7164 PROBE_BIND_ADDRESS=0.0.0.0:7165 entra-fast serve

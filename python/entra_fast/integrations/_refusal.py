@@ -1,4 +1,4 @@
-"""A refused request: its status, its headers and its body, as the table in docs/frameworks.md has them.
+"""A refused request: status, headers and body, as the table in docs/guides/frameworks.md has them.
 
 What belongs here: from an error to the parts of a response. What must never be here: a framework's response.
 """

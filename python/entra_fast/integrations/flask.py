@@ -97,7 +97,8 @@ class EntraID:
         """
         _ = self._guard.validator  # a missing setting is found now
         app.extensions["entra_fast"] = self
-        app.before_request(self._describe)
+        if self._guard.metadata is not None:
+            app.before_request(self._describe)
         app.before_request(self._admit)
         app.after_request(_keep_headers)
 
@@ -232,13 +233,15 @@ def _keep_headers(response: Response) -> Response:
 
 
 def _incoming() -> Incoming:
-    authorization = request.environ.get("HTTP_AUTHORIZATION")
-    headers = request.headers
+    # Each use of the proxy looks up the request: once is enough.
+    environ, method = request.environ, request.method
+    authorization = environ.get("HTTP_AUTHORIZATION")
+    origin, wanted = environ.get("HTTP_ORIGIN"), environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD")
     return Incoming(
-        request.method,
+        method,
         request.path,
         () if authorization is None else (authorization,),
-        is_preflight(request.method, headers.get("Origin"), headers.get("Access-Control-Request-Method")),
+        is_preflight(method, origin, wanted),
     )
 
 

@@ -4,10 +4,9 @@
     async with entra.lifespan():
         server = grpc.aio.server(interceptors=[entra])
 
-What belongs here: metadata, status codes and method names. The table of docs/frameworks.md holds with these
-codes: 400 and 401 are `UNAUTHENTICATED`, 403 is `PERMISSION_DENIED`, 503 is `UNAVAILABLE`; the challenge is
-    in the trailing
-metadata, as `www-authenticate`.
+What belongs here: metadata, status codes and method names. The table of docs/guides/frameworks.md holds with
+these codes: 400 and 401 are `UNAUTHENTICATED`, 403 is `PERMISSION_DENIED`, 503 is `UNAVAILABLE`; the
+challenge is in the trailing metadata, as `www-authenticate`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sidecar: tokens and introspection over HTTP, as docs/endpoints.md describes.
+"""The sidecar: tokens and introspection over HTTP, as docs/reference/endpoints.md describes.
 
 An application: its Python modules are not public.
 

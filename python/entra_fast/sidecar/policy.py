@@ -1,7 +1,7 @@
 """The conditions under which the sidecar reports a token as active.
 
-What belongs here: the policy of introspection (docs/endpoints.md). What must never be here: verification
-itself.
+What belongs here: the policy of introspection (docs/reference/endpoints.md). What must never be here:
+verification itself.
 """
 
 from __future__ import annotations

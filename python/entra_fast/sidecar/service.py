@@ -136,8 +136,8 @@ class Service:
         return self._provider.tokens
 
     async def introspect(self, token: str) -> bytes:
-        """The body of an introspection response (docs/endpoints.md). Never raises for a token or for absent
-        keys."""
+        """The body of an introspection response (docs/reference/endpoints.md). Never raises for a token or
+        for absent keys."""
         if self.validation is not None:
             body, error = await self.validation.introspect_with_error(token)
             if error is None:

@@ -43,7 +43,7 @@ class LocalEntra:
         directory: YAML file with users and groups.
 
     Attributes:
-        emulator: the local Entra ID itself (docs/emulator.md).
+        emulator: the local Entra ID itself (docs/guides/emulator.md).
         clock: its clock, and that of the validators.
         token: makes tokens, as the fixture `entra_token`.
     """

@@ -39,10 +39,10 @@ class AsyncTokenClient(AsyncAzureCredential):
 
     It is configured by the environment: through the sidecar that `NAIS_TOKEN_ENDPOINT` and
     `NAIS_TOKEN_EXCHANGE_ENDPOINT` name, else straight from the provider, as the `AZURE_*` variables describe
-    it (docs/settings.md). Create one client and keep it: it holds the cache. Tokens are renewed before they
-    expire, concurrent requests for one token are one request, and while the provider fails a token that is
-    still valid is handed out. Users' tokens are cached per user, and none is handed out after the user's own
-    token has expired.
+    it (docs/reference/settings.md). Create one client and keep it: it holds the cache. Tokens are renewed
+    before they expire, concurrent requests for one token are one request, and while the provider fails a
+    token that is still valid is handed out. Users' tokens are cached per user, and none is handed out after
+    the user's own token has expired.
 
     It is also a credential for the clients of the Azure SDK: `BlobServiceClient(url, credential=tokens)`.
 
@@ -71,7 +71,7 @@ class AsyncTokenClient(AsyncAzureCredential):
 
         Args:
             environ: the environment; that of the process when None.
-            directory: files with settings; by default as for the sidecar (docs/settings.md).
+            directory: files with settings; by default as for the sidecar (docs/reference/settings.md).
 
         Raises:
             ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.
@@ -280,7 +280,7 @@ class TokenClient(AzureCredential):
 
         Args:
             environ: the environment; that of the process when None.
-            directory: files with settings; by default as for the sidecar (docs/settings.md).
+            directory: files with settings; by default as for the sidecar (docs/reference/settings.md).
 
         Raises:
             ConfigurationError: nothing is configured, or a variable is missing or wrong; `setting` names it.

@@ -1,4 +1,4 @@
-"""Token requests to a sidecar (docs/endpoints.md), in place of the provider's token endpoint.
+"""Token requests to a sidecar (docs/reference/endpoints.md), in place of the provider's token endpoint.
 
 What belongs here: one request to one of the sidecar's two token endpoints. Caching, coalescing and renewal
 are those of `_provider/token_client.py`, as for the provider itself.

@@ -1,6 +1,6 @@
 //! Why a token was rejected: one enum with stable codes, each failure with the values that were compared.
 //!
-//! The code is the interface (docs/errors.md); the sentence is for people and is the `error` of an
+//! The code is the interface (docs/reference/errors.md); the sentence is for people and is the `error` of an
 //! introspection response. Sentences never repeat bytes of the token. [`Error::actual`] comes from claims whose
 //! signature has been verified, or is shortened and escaped for a log line ([`shown`]).
 
@@ -125,7 +125,7 @@ pub enum Error {
     KeysUnavailable,
 }
 
-/// Every code with the sentence that it stands for; `{}` is filled in. Compared with docs/errors.md by a test.
+/// Every code with the sentence that it stands for; `{}` is filled in. Compared with docs/reference/errors.md by a test.
 pub const CODES: [(&str, &str); 19] = [
     ("token_too_large", "token is too large"),
     ("not_a_jwt", "token is not a JWT"),

@@ -1,4 +1,4 @@
-"""docs/emulator.md agrees with the code: an error, a fault or a path that is missing there fails."""
+"""docs/guides/emulator.md agrees with the code: an error, a fault or a path that is missing there fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT
 from entra_fast.emulator.web.server import build_app
 
-TEXT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "guides" / "emulator.md").read_text()
 
 
 def test_every_error_is_documented() -> None:

@@ -21,7 +21,7 @@ from entra_fast.cli.doctor.shared_cache import check_shared_cache
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.provider_client import KIND
 
-DOCS = "docs/settings.md"
+DOCS = "docs/reference/settings.md"
 
 _ROWS: Final = {name: row for row in catalogue.SETTINGS for name in (row.name, *row.aliases)}
 

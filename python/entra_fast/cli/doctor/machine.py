@@ -17,8 +17,8 @@ from entra_fast._settings.model import CacheSettings, ServerSettings
 from entra_fast.cli.doctor.network import in_thread
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
 
-DOCS = "docs/settings.md"
-CACHES_DOCS = "docs/operating.md#run-the-sidecar-in-kubernetes"
+DOCS = "docs/reference/settings.md"
+CACHES_DOCS = "docs/guides/kubernetes.md#memory"
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to ask, not to listen on
 _ANSWER_LIMIT = TIME_LIMIT / 2

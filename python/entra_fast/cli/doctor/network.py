@@ -25,7 +25,7 @@ from entra_fast._provider.http_rules import HttpFailure, Proxy, Route, trusting_
 from entra_fast._settings.model import OutboundSettings
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
 
-DOCS = "docs/operating.md#find-out-what-is-wrong"
+DOCS = "docs/guides/troubleshooting.md#find-out-what-is-wrong"
 EXPIRES_SOON = 7.0
 """Days before the end of a certificate at which it is a warning."""
 

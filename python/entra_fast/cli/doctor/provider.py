@@ -30,9 +30,9 @@ from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Resu
 from entra_fast.errors import ConfigurationError, EntraFastError, KeysUnavailable, ProviderError
 from entra_fast.sidecar.policy import policy_for
 
-DOCS = "docs/operating.md#find-out-what-is-wrong"
-TROUBLESHOOTING = "docs/operating.md#troubleshooting"
-INTROSPECTION = "docs/endpoints.md#introspection"
+DOCS = "docs/guides/troubleshooting.md#find-out-what-is-wrong"
+TROUBLESHOOTING = "docs/guides/troubleshooting.md#symptoms"
+INTROSPECTION = "docs/reference/endpoints.md#introspection"
 
 CHECKS = ("dns", "tcp", "proxy", "tls", "discovery", "keys", "credential", "clock", "introspection")
 """All checks of a provider, in their order."""
@@ -51,7 +51,7 @@ _REMEDIES: Final = {
     "AADSTS700024": "check this machine's clock; check that the file with the federated token rotates",
     "AADSTS700213": "compare issuer and subject of the federated token with the application's registration",
 }
-"""By the codes that kinds.py lists. docs/operating.md has the same in its table of symptoms."""
+"""By the codes that kinds.py lists. docs/guides/troubleshooting.md has the same in its table of symptoms."""
 
 
 class ProviderChecks:

@@ -14,7 +14,7 @@ from entra_fast._settings.load import Settings
 from entra_fast._settings.model import SharedCacheSettings
 from entra_fast.cli.doctor.results import Examination, Outcome, Result
 
-DOCS = "docs/shared-cache.md"
+DOCS = "docs/guides/shared-cache.md"
 
 _OPTIONAL = "; until then, tokens are fetched from the provider instead"
 _FAILURES: Final = {
@@ -52,7 +52,7 @@ _FAILURES: Final = {
         "fail",
         "the server refuses to read an entry",
         "a user that may read and write",
-        "give the user the permissions in docs/shared-cache.md",
+        "give the user the permissions in docs/guides/shared-cache.md",
     ),
 }
 """By the outcomes that `entra_fast_shared_cache_requests_total` counts."""

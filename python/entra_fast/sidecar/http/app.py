@@ -1,7 +1,7 @@
 """The sidecar's HTTP interface as an aiohttp application: routes, handlers, responses.
 
 What belongs here: turning requests into calls of the service and results into responses, exactly as
-docs/endpoints.md says. What must never be here: rules about tokens, and sockets.
+docs/reference/endpoints.md says. What must never be here: rules about tokens, and sockets.
 
 Every response has the same few headers, made in one place, because the fast path must send the same bytes.
 """

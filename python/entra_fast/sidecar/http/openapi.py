@@ -1,7 +1,7 @@
 """The description of the API (OpenAPI 3.1), as served at /openapi.json.
 
-What belongs here: what docs/endpoints.md says, for machines. What must never be here: anything computed from
-settings: the document is the same for every sidecar of a version.
+What belongs here: what docs/reference/endpoints.md says, for machines. What must never be here: anything
+computed from settings: the document is the same for every sidecar of a version.
 """
 
 from __future__ import annotations

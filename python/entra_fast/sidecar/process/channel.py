@@ -5,7 +5,7 @@ here: the meaning of a message.
 
 A message is its length (four bytes) and a JSON object. Messages arrive in the order in which they were sent,
 and each is handled before the next is read: the answer to a call proves that everything sent before the call
-has been handled. The guarantees about replaced tokens depend on that (docs/workers.md).
+has been handled. The guarantees about replaced tokens depend on that (docs/guides/workers.md).
 """
 
 from __future__ import annotations
