@@ -111,7 +111,7 @@ class Module:
     def fingerprints(self) -> dict[str, str]:
         """Of the code, together with what decides which mutants there are, and of its tests."""
         code, _, tests = self.source.read_text().partition("#[cfg(test)]\nmod ")
-        settings = (ROOT / ".cargo/mutants.toml").read_text()
+        settings = tomllib.loads((ROOT / ".cargo/mutants.toml").read_text())
         texts = {"code": f"{VERSION}\n{settings}\n{code}", "tests": tests}
         return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
