@@ -159,7 +159,6 @@ def test_spring_security_and_token_validation_verify(program: Program, entra: Se
 def service(program: Program, entra: Served) -> Iterator[str]:
     """The Spring Boot service, as its documentation configures it: issuer, audience, client."""
     port = entra.web_ports[0]
-    registration = "--spring.security.oauth2.client.registration.entra"
     process = subprocess.Popen(
         program.command(
             "clients.SpringService",
@@ -169,10 +168,10 @@ def service(program: Program, entra: Served) -> Iterator[str]:
             f"--spring.security.oauth2.resourceserver.jwt.audiences={entra.client_id(APP_B)}",
             f"--spring.security.oauth2.client.provider.entra.issuer-uri={entra.issuer}",
             "--spring.security.oauth2.client.provider.entra.user-name-attribute=preferred_username",
-            f"{registration}.client-id={entra.client_id(WEB)}",
-            f"{registration}.client-secret={entra.secret(WEB)}",
-            f"{registration}.scope=openid,profile,email",
-            f"{registration}.redirect-uri=http://localhost:{port}/login/oauth2/code/entra",
+            f"--spring.security.oauth2.client.registration.entra.client-id={entra.client_id(WEB)}",
+            f"--spring.security.oauth2.client.registration.entra.client-secret={entra.secret(WEB)}",
+            "--spring.security.oauth2.client.registration.entra.scope=openid,profile,email",
+            f"--spring.security.oauth2.client.registration.entra.redirect-uri=http://localhost:{port}/login/oauth2/code/entra",
         ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -31,7 +31,23 @@ from entra_fast.emulator import LocalEntraId
 from support.local_entra import local_entra, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("python", "sh", "console", "json", "yaml", "text", "ini", "apache", "html", "markdown")
+LANGUAGES = (
+    "python",
+    "sh",
+    "console",
+    "json",
+    "yaml",
+    "text",
+    "ini",
+    "apache",
+    "html",
+    "markdown",
+    "java",
+    "properties",
+    "js",
+    "go",
+    "csharp",
+)
 SHOWN = ("text", "markdown")
 """Not run: output, drawings and Markdown itself."""
 
