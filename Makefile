@@ -8,7 +8,7 @@ STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage mutants-python public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust mutants-python public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -48,6 +48,12 @@ coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch cov
 	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
+
+mutants: ## Change the code in one place at a time, and see which changes no test notices (takes hours; the next run goes on)
+	@$(MAKE) --no-print-directory --keep-going mutants-rust mutants-python
+
+mutants-rust: $(STAMPS)/venv ## The same for the Rust core alone (ARGS="cache validate/policy" to choose modules, ARGS=--help for the rest)
+	@$(PYTHON) tests/mutants/rust/run.py $(ARGS)
 
 mutants-python: build $(STAMPS)/tools ## Change the Python parts in one place at a time, and see which tests fail (PARTS="token-client validate", ARGS="--again")
 	@PYTHONPATH=tests $(BIN)/python -m mutants.python $(PARTS) $(ARGS)

@@ -1052,4 +1052,121 @@ mod tests {
         let other: S3Fifo<Digest, Arc<u64>> = S3Fifo::new(Limits { entries: 10, bytes: 1000 }, [1, 2]);
         assert!((0..100).all(|number| one.hash(&key(number)) != other.hash(&key(number))));
     }
+
+    #[test]
+    fn an_entry_is_charged_with_its_slot_and_what_refers_to_it() {
+        // 32 bytes of key, 8 of value, and no more than twice as much again.
+        assert!((72 + 64..160).contains(&overhead()), "{}", overhead());
+    }
+
+    #[test]
+    fn one_bit_of_a_key_or_of_the_seed_changes_half_of_the_hash() {
+        let of = |key: &Digest, seed: [u64; 2]| {
+            S3Fifo::<Digest, Arc<u64>>::new(Limits { entries: 1, bytes: 1 }, seed).hash(key)
+        };
+        let (mut by_key, mut by_seed) = (0, 0);
+        for number in 0..16 {
+            let key = key(number);
+            for bit in 0..128_usize {
+                let (mut other, mut seed) = (key, SEED);
+                other[bit / 8] ^= 1 << (bit % 8);
+                seed[bit / 64] ^= 1 << (bit % 64);
+                let (with_key, with_seed) = (of(&key, SEED) ^ of(&other, SEED), of(&key, SEED) ^ of(&key, seed));
+                assert!(with_key != 0 && with_seed != 0, "bit {bit}");
+                by_key += with_key.count_ones();
+                by_seed += with_seed.count_ones();
+            }
+        }
+        let expected = 16 * 128 * 30..16 * 128 * 34;
+        assert!(expected.contains(&by_key) && expected.contains(&by_seed), "{by_key} {by_seed} {expected:?}");
+    }
+
+    #[test]
+    fn the_ghost_remembers_each_of_the_last_ones_once() {
+        let mut ghost = Ghost::default();
+        for hash in [1, 1, 2, 1, 3] {
+            ghost.remember(hash, 2);
+        }
+        assert_eq!((ghost.members.len(), ghost.order.len()), (2, 2));
+        assert_eq!([1, 2, 2, 3].map(|hash| ghost.forget(hash)), [false, true, false, true]);
+        // The places of those that were forgotten early are free again in their turn.
+        for hash in 10..20 {
+            ghost.remember(hash, 3);
+        }
+        assert_eq!([16, 17, 18, 19].map(|hash| ghost.forget(hash)), [false, true, true, true]);
+    }
+
+    #[test]
+    fn what_fits_exactly_evicts_nothing() {
+        let map = map(10, 2 * overhead() + 100);
+        map.insert(&key(1), Arc::new(1), 60);
+        map.insert(&key(2), Arc::new(2), 40);
+        assert_eq!((map.stats().entries, map.stats().evictions), (2, 0));
+        map.insert(&key(2), Arc::new(3), 41);
+        assert_eq!((map.stats().entries, map.stats().evictions), (1, 1));
+        assert_eq!(map.peek(&key(2)), Some(Arc::new(3)));
+    }
+
+    #[test]
+    fn one_request_does_not_save_an_entry_from_a_flood() {
+        let map = map(100, 1 << 20);
+        map.insert(&key(0), Arc::new(0), 0);
+        map.insert(&key(1), Arc::new(1), 0);
+        map.get(&key(0));
+        map.get(&key(1));
+        map.get(&key(1));
+        for number in 2..150 {
+            map.insert(&key(number), Arc::new(number), 0);
+        }
+        assert_eq!((map.peek(&key(0)), map.peek(&key(1))), (None, Some(Arc::new(1))));
+    }
+
+    #[test]
+    fn a_flood_of_large_entries_takes_a_tenth_of_the_bytes() {
+        // The limit of entries is never reached.
+        let map = map(10_000, 100 * (overhead() + 1000));
+        let hot = 0..85;
+        for number in hot.clone() {
+            map.insert(&key(number), Arc::new(number), 1000);
+            map.get(&key(number));
+            map.get(&key(number));
+        }
+        for number in 1000..1500 {
+            map.insert(&key(number), Arc::new(number), 1000);
+        }
+        assert!(hot.clone().all(|number| map.peek(&key(number)).is_some()));
+        let shard = locked(&map.shards[0]);
+        assert_eq!(shard.main.entries, 85);
+        assert!((10..=15).contains(&shard.small.entries), "{}", shard.small.entries);
+    }
+
+    #[test]
+    fn while_the_small_queue_is_below_its_tenth_the_main_queue_makes_room() {
+        let map = map(100, 1 << 20);
+        for number in 0..100 {
+            map.insert(&key(number), Arc::new(number), 0);
+            map.get(&key(number));
+            map.get(&key(number));
+        }
+        map.insert(&key(100), Arc::new(100), 0);
+        assert_eq!(map.peek(&key(0)), None, "the oldest of the main queue");
+        let shard = locked(&map.shards[0]);
+        assert_eq!((shard.small.entries, shard.main.entries), (10, 90));
+    }
+
+    #[test]
+    fn a_sweep_goes_on_where_the_last_one_stopped() {
+        let map = map(100, 1 << 20);
+        for number in 0..10 {
+            map.insert(&key(number), Arc::new(number), 0);
+        }
+        let seen = std::sync::Mutex::new(Vec::new());
+        for _ in 0..5 {
+            map.sweep(3, |value| {
+                seen.lock().unwrap().push(**value);
+                false
+            });
+        }
+        assert_eq!(seen.into_inner().unwrap(), (0..20).map(|number| number % 10).collect::<Vec<_>>());
+    }
 }

@@ -531,6 +531,8 @@ mod tests {
             assert!(!cache.put(&KEY, "bad", lives(3600.0), clock));
         }
         assert_eq!(cache.get(&KEY, after(0.0)).unwrap().access_token(), "good");
+        assert!(cache.put(&KEY, "token of a year", lives(365.0 * 86_400.0), START));
+        assert!(!cache.put(&KEY, "token of two years", lives(2.0 * 365.0 * 86_400.0), START));
     }
 
     #[test]
@@ -682,6 +684,25 @@ mod tests {
         }
         assert!(cache.stats().evictions > 1000);
         assert!(!cache.put(&KEY, &"t".repeat(2 << 20), lives(3600.0), START));
+    }
+
+    #[test]
+    fn an_entry_is_charged_with_every_byte_that_it_occupies() {
+        let entry = |token: &str| Entry::new(token, lives(3600.0), START);
+        let counters = size_of::<[AtomicU64; 2]>();
+        assert_eq!(entry("").cost(), size_of::<Entry>() + counters + entry("").body.len());
+        assert_eq!(entry(&"t".repeat(1000)).cost(), entry("").cost() + 1000);
+        // The token stands in the body, with escapes, and beside it, without.
+        assert_eq!(entry(&"\"".repeat(1000)).cost(), entry("").cost() + 3000);
+    }
+
+    #[test]
+    fn a_body_needs_one_allocation_of_its_size() {
+        let cache = cache();
+        cache.put(&KEY, &"t".repeat(2000), lives(3600.0), START);
+        let mut body = Vec::new();
+        cache.get(&KEY, after(0.0)).unwrap().render_into(&mut body);
+        assert!(body.capacity() < body.len() + 20, "{} for {}", body.capacity(), body.len());
     }
 
     #[test]

@@ -332,4 +332,103 @@ mod tests {
         assert!(!one.agrees_with(&of(&[entry("new", "use", "sig")]), Some("k")));
         assert!(!one.agrees_with(&bound, None), "a token without kid means the only key");
     }
+
+    const ANOTHER: &str = include_str!("../../tests/keys/rfc7520_3_4.json");
+
+    #[allow(clippy::needless_pass_by_value, reason = "so that the members stand in the call")]
+    fn another(members: Value) -> Value {
+        let jwk: Value = serde_json::from_str(ANOTHER).unwrap();
+        let mut entry = json!({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]});
+        entry.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        entry
+    }
+
+    #[test]
+    fn a_text_that_holds_no_usable_key_is_refused_with_the_reason() {
+        let refused = |text: &str| KeySet::parse(text.as_bytes(), 1).unwrap_err().to_string();
+        assert_eq!(refused("{"), format!("key set holds {}", Document::parse("{").unwrap_err().reason()));
+        for text in ["[]", "{}", r#"{"keys":{}}"#, r#"{"keys":"k"}"#, "1"] {
+            assert_eq!(refused(text), "key set is not an object with an array 'keys'", "{text}");
+        }
+        assert_eq!(refused(r#"{"keys":[]}"#), "key set is empty");
+        let symmetric = r#"{"keys":[{"kty":"oct","kid":"s"},{}]}"#;
+        let sentence = "key set has no usable key: the first is symmetric, and symmetric algorithms do not exist here";
+        assert_eq!(refused(symmetric), sentence);
+        let many = |count| format!(r#"{{"keys":[{}]}}"#, vec!["{}"; count].join(","));
+        assert_eq!(refused(&many(MAX_KEYS + 1)), "key set has more than 512 keys");
+        assert!(refused(&many(MAX_KEYS)).contains("no usable key"));
+    }
+
+    #[test]
+    fn a_text_may_have_a_mebibyte_and_no_more() {
+        let text = json!({ "keys": [entry("k", "use", "sig")] }).to_string();
+        let padded = |bytes: usize| format!("{text}{}", " ".repeat(bytes - text.len()));
+        assert!(KeySet::parse(padded(1 << 20).as_bytes(), 1).is_ok());
+        let error = KeySet::parse(padded((1 << 20) + 1).as_bytes(), 1).unwrap_err();
+        assert_eq!((&error, &*error.to_string()), (&KeySetError::TooLarge, "key set is larger than 1048576 bytes"));
+    }
+
+    #[test]
+    fn a_set_tells_its_generation_its_keys_in_order_and_what_it_left_out() {
+        let entries = [another(json!({"kid": "b"})), entry("a", "use", "sig"), entry("c", "use", "enc")];
+        let text = json!({ "keys": entries }).to_string();
+        let set = KeySet::parse(text.as_bytes(), 7).unwrap();
+        assert_eq!(set.generation(), 7);
+        assert_eq!(set.keys().iter().map(|key| key.kid()).collect::<Vec<_>>(), [Some("b"), Some("a")]);
+        assert_eq!(set.dropped(), [Dropped { kid: Some("c".into()), reason: "is not for signatures (use)" }]);
+        assert_eq!(set.ambiguous(), 0);
+    }
+
+    #[test]
+    fn keys_are_one_only_if_both_id_and_numbers_agree() {
+        let mut nameless = entry("", "use", "sig");
+        nameless.as_object_mut().unwrap().remove("kid");
+        let nameless = [nameless.clone(), another(json!({})), nameless];
+        assert_eq!(set(&nameless).unwrap().keys().len(), 2, "without any id");
+        let renamed = [entry("a", "use", "sig"), entry("b", "use", "sig"), entry("a", "use", "sig")];
+        assert_eq!(set(&renamed).unwrap().keys().len(), 2, "under two ids");
+    }
+
+    #[test]
+    fn a_token_without_kid_means_the_only_key() {
+        let one = set(&[entry("a", "use", "sig")]).unwrap();
+        let two = set(&[entry("a", "use", "sig"), another(json!({"kid": "b"}))]).unwrap();
+        assert_eq!(one.find(None).and_then(|key| key.kid()), Some("a"));
+        assert!(two.find(None).is_none());
+        assert_eq!(two.find(Some("b")).and_then(|key| key.kid()), Some("b"));
+        assert!(two.find(Some("c")).is_none());
+    }
+
+    #[test]
+    fn a_set_has_a_key_while_it_is_published_for_the_same_purpose() {
+        let nameless = || set(&[another(json!({}))]).unwrap();
+        let (one, bound) = (set(&[entry("k", "use", "sig")]).unwrap(), set(&[entry("k", "issuer", "a")]).unwrap());
+        assert!(one.has(&one.keys()[0]));
+        assert!(!bound.has(&one.keys()[0]));
+        assert!(nameless().has(&nameless().keys()[0]));
+        assert!(!one.has(&nameless().keys()[0]));
+    }
+
+    #[test]
+    fn a_header_that_verified_selects_the_same_key_again() {
+        let set = set(&[entry("a", "use", "sig"), another(json!({"kid": "b"}))]).unwrap();
+        let selected = |index: usize| {
+            let key = Arc::clone(&set.keys()[index]);
+            Selected { key, algorithm: Algorithm::Rs256, named: true }
+        };
+        let kid = |header: &[u8]| set.remembered(header).map(|selected| selected.key.kid().unwrap().to_owned());
+        assert_eq!(kid(b"one"), None);
+        set.remember(b"one", &selected(0));
+        set.remember(b"two", &selected(1));
+        assert_eq!((kid(b"one").as_deref(), kid(b"two").as_deref(), kid(b"three")), (Some("a"), Some("b"), None));
+        // A header takes one place, however often its tokens verify: the others stay free.
+        for _ in 0..2 * REMEMBERED_HEADERS {
+            set.remember(b"one", &selected(0));
+        }
+        assert_eq!(set.headers.iter().filter(|slot| slot.get().is_some()).count(), 2);
+        for number in 0..2 * REMEMBERED_HEADERS {
+            set.remember(number.to_string().as_bytes(), &selected(0));
+        }
+        assert_eq!((kid(b"one").as_deref(), kid(b"29").as_deref(), kid(b"30")), (Some("a"), Some("a"), None));
+    }
 }

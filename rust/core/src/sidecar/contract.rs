@@ -1182,4 +1182,60 @@ mod tests {
             assert!(fields(body).is_none(), "{body}");
         }
     }
+
+    #[test]
+    fn endpoints_have_a_path_and_a_name() {
+        for (endpoint, path, name) in [
+            (Endpoint::Token, "/api/v1/token", "token"),
+            (Endpoint::Exchange, "/api/v1/token/exchange", "exchange"),
+            (Endpoint::Introspect, "/api/v1/introspect", "introspect"),
+        ] {
+            assert_eq!((endpoint.path(), endpoint.name()), (path, name));
+            assert_eq!(Endpoint::of_path(path.as_bytes()), Some(endpoint));
+        }
+        for path in ["", "/", "/api/v1/token/", "/api/v1/Token", "/api/v1/token?x"] {
+            assert_eq!(Endpoint::of_path(path.as_bytes()), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_content_type_of_two() {
+        for (values, expected) in [
+            (&["application/json"][..], Ok(ContentType::Json)),
+            (&[" Application/JSON ; charset=utf-8"], Ok(ContentType::Json)),
+            (&["application/x-www-form-urlencoded;x"], Ok(ContentType::Form)),
+            (&[], Err(Refusal::ContentType)),
+            (&["application/json", "application/json"], Err(Refusal::ContentType)),
+            (&["application/jsonp"], Err(Refusal::ContentType)),
+            (&["text/plain; application/json"], Err(Refusal::ContentType)),
+            (&[""], Err(Refusal::ContentType)),
+        ] {
+            assert_eq!(ContentType::of_headers(values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_wrong_target_has_a_code_of_its_own() {
+        assert_eq!(Refusal::Target.code(), "target_invalid");
+        for other in [Refusal::Host, Refusal::Missing(Field::Target), Refusal::NotAnObject, Refusal::UnknownProvider] {
+            assert_eq!(other.code(), "request_invalid");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_given_twice_is_named() {
+        for name in ["identity_provider", "target", "token", "user_token", "skip_cache", "claims"] {
+            let form = format!("{name}=true&{name}=true");
+            let error = asked(Endpoint::Token, ContentType::Form, form.as_bytes());
+            assert_eq!(error, Err(format!("{name} must be given once")));
+        }
+    }
+
+    #[test]
+    fn a_target_may_have_4096_bytes() {
+        let longest = "a".repeat(4096);
+        assert_eq!(scope_for(&longest).as_deref(), Ok(&*longest));
+        assert_eq!(scope_for(&"a".repeat(4097)), Err(Refusal::Target));
+        assert_eq!(MAX_BODY_BYTES, 131_072);
+    }
 }

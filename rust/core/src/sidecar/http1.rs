@@ -69,7 +69,8 @@ pub fn recognise(bytes: &[u8]) -> Recognised<'_> {
         };
         at += length + 1;
         let Some(line) = rest[..length].strip_suffix(b"\r") else { return Recognised::Unknown };
-        if at > MAX_HEAD_BYTES || lines > MAX_HEADERS || !is_plain(line) {
+        // The request line counts as well.
+        if at > MAX_HEAD_BYTES || lines > 1 + MAX_HEADERS || !is_plain(line) {
             return Recognised::Unknown;
         }
         if line.is_empty() {
@@ -292,6 +293,7 @@ mod tests {
             "Connection: Upgrade, HTTP2-Settings, close",
             "Connection: Content-Length",
             "Trailer: X",
+            "Proxy-Connection: keep-alive",
             "Host: evil",
             "Content-Type: application/json",
             "User-Agent: y",
@@ -346,6 +348,7 @@ mod tests {
 
     #[test]
     fn header_lines_may_have_32_kib_together() {
+        assert_eq!(MAX_FIELDS_BYTES, 32_768);
         let fields = PLAIN.find("\r\n\r\n").unwrap() - PLAIN.find("Host").unwrap() + 2;
         let spare = MAX_FIELDS_BYTES - fields - "Cookie: \r\n".len();
         let request = |length: usize| with(&format!("Accept: */*\r\nCookie: {}", "c".repeat(length)));
@@ -365,8 +368,10 @@ mod tests {
             "Origin: https://evil.example",
             "Sec-Fetch-Site: cross-site",
             "X-Forwarded-For: 10.0.0.1",
+            "Forwarded: for=10.0.0.1",
             "Content-Encoding: gzip",
             "Connection: close",
+            "Connection: close\r\nConnection: keep-alive",
         ] {
             let text = with(header);
             assert_eq!(recognise(text.as_bytes()), Recognised::Framed(text.len()), "{header:?}");
@@ -386,6 +391,56 @@ mod tests {
         assert_eq!(recognise(get.as_bytes()), Recognised::Framed(get.len()));
         let large = PLAIN.replace("Content-Length: 5", "Content-Length: 131073");
         assert_eq!(recognise(large.as_bytes()), Recognised::Framed(large.len() - 5 + 131_073));
+        let largest = PLAIN.replace("Content-Length: 5", "Content-Length: 131072");
+        assert_eq!(recognise(largest.as_bytes()), Recognised::Partial { needed: largest.len() - 5 + 131_072 });
+        let empty = PLAIN.replace("Content-Length: 5", "Content-Length: 0");
+        assert_eq!(recognise(empty.as_bytes()), Recognised::Framed(empty.len() - 5));
+    }
+
+    #[test]
+    fn headers_that_mean_nothing_here_are_ignored_however_long_their_names_are() {
+        for length in 1..40 {
+            let name = "x".repeat(length);
+            let text = with(&format!("{name}: 1\r\n{name}: 2"));
+            assert!(matches!(recognise(text.as_bytes()), Recognised::Request(..)), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_at_most_64_header_lines() {
+        // Four besides these.
+        let request = |others: usize| with(&format!("Accept: */*{}", "\r\nX: y".repeat(others - 1)));
+        assert!(matches!(recognise(request(60).as_bytes()), Recognised::Request(..)));
+        assert_eq!(recognise(request(61).as_bytes()), Recognised::Unknown);
+    }
+
+    #[test]
+    fn a_head_has_at_most_40_kib() {
+        let longest = 8190 + 32 * 1024;
+        let begun = |length: usize| format!("POST /{}", "a".repeat(length - 6));
+        assert_eq!(recognise(begun(longest).as_bytes()), Recognised::Partial { needed: 0 });
+        assert_eq!(recognise(begun(longest + 1).as_bytes()), Recognised::Unknown);
+        let whole = |length: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(length - 18));
+        assert_eq!(recognise(whole(longest).as_bytes()), Recognised::Framed(longest));
+        assert_eq!(recognise(whole(longest + 1).as_bytes()), Recognised::Unknown);
+    }
+
+    #[test]
+    fn the_beginning_of_anything_else_is_not_waited_for() {
+        for begun in [
+            &b"post"[..],
+            b"P0ST",
+            b"POST /\0",
+            b"POST /\xc3",
+            b"POST / HTTP/1.1\r\nX: \t",
+            b"POST /\r\r",
+            b"DELETIONS ",
+        ] {
+            assert_eq!(recognise(begun), Recognised::Unknown, "{begun:?}");
+        }
+        for begun in [&b""[..], b"P", b"DELETED", b"POST /\r"] {
+            assert_eq!(recognise(begun), Recognised::Partial { needed: 0 }, "{begun:?}");
+        }
     }
 
     #[test]

@@ -184,9 +184,96 @@ mod tests {
     use super::*;
     use crate::jose::base64url::encode;
 
+    fn claims(text: &str) -> Claims {
+        Claims::decode(encode(text.as_bytes()).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn claims_are_a_json_object_in_base64url() {
+        let text = r#"{"sub":"ada","active":false}"#;
+        for read in [
+            claims(text),
+            Claims::dangerous_unverified(encode(text.as_bytes()).as_bytes()).unwrap(),
+            Claims::dangerous_from_text(text).unwrap(),
+        ] {
+            assert_eq!((read.text(), read.string("sub").as_deref(), read.has_active()), (text, Some("ada"), true));
+            assert!(read.get("absent").is_none());
+        }
+        assert!(!claims("{}").has_active());
+        for text in ["[]", "null", "1", r#""{}""#] {
+            let error = Error::ClaimsNotAnObject { found: "another kind of value" };
+            assert_eq!(Claims::dangerous_from_text(text).unwrap_err(), error, "{text}");
+        }
+        assert!(matches!(Claims::dangerous_from_text("{"), Err(Error::ClaimsNotAnObject { .. })));
+        assert!(matches!(Claims::decode(b"!"), Err(Error::NotAJwt { expected: "a base64url payload", .. })));
+    }
+
+    #[test]
+    fn a_claim_of_another_type_is_no_string_and_no_list_of_strings() {
+        let claims = claims(r#"{"sub":"ada","roles":["a",1,"b\n",null],"empty":[],"number":1}"#);
+        assert_eq!(claims.string("sub").as_deref(), Some("ada"));
+        for name in ["roles", "number", "absent"] {
+            assert_eq!(claims.string(name), None, "{name}");
+        }
+        assert_eq!(claims.strings("roles").collect::<Vec<_>>(), ["a", "b\n"]);
+        for name in ["empty", "sub", "number", "absent"] {
+            assert_eq!(claims.strings(name).count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_the_words_of_scp() {
+        assert_eq!(claims(r#"{"scp":" read  write "}"#).scopes(), ["read", "write"]);
+        for none in ["{}", r#"{"scp":""}"#, r#"{"scp":["read"]}"#] {
+            assert!(claims(none).scopes().is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_an_application_says_app() {
+        assert!(claims(r#"{"idtyp":"app"}"#).is_app());
+        for no in ["{}", r#"{"idtyp":"user"}"#, r#"{"idtyp":["app"]}"#, r#"{"idtyp":true}"#] {
+            assert!(!claims(no).is_app(), "{no}");
+        }
+    }
+
+    #[test]
+    fn groups_are_left_out_when_either_claim_says_so() {
+        for yes in [r#"{"_claim_names":{"groups":"src1"}}"#, r#"{"hasgroups":true}"#] {
+            assert!(claims(yes).has_groups_overage(), "{yes}");
+        }
+        for no in [
+            "{}",
+            r#"{"groups":["g"]}"#,
+            r#"{"_claim_names":{"other":"src1"}}"#,
+            r#"{"hasgroups":false}"#,
+            r#"{"hasgroups":"true"}"#,
+        ] {
+            assert!(!claims(no).has_groups_overage(), "{no}");
+        }
+    }
+
+    #[test]
+    fn the_text_is_charged_with_what_was_parsed_from_it() {
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(3000));
+        assert!((3000..8000).contains(&claims(&long).heap_bytes()), "{}", claims(&long).heap_bytes());
+    }
+
+    #[test]
+    fn times_are_numbers_of_seconds_up_to_the_year_9999() {
+        let seconds = |text: &str| numeric_date("exp", claims(&format!(r#"{{"exp":{text}}}"#)).get("exp").unwrap());
+        for (text, value) in [("0", 0.0), ("-0", 0.0), ("1.5", 1.5), ("2e9", 2e9), ("253402300799", 253_402_300_799.0)]
+        {
+            assert_eq!(seconds(text), Ok(value), "{text}");
+        }
+        for text in ["-1", "253402300800", "1e300", r#""1""#, "true", "null", "[1]"] {
+            assert!(matches!(seconds(text), Err(Error::ClaimMalformed { name: "exp", .. })), "{text}");
+        }
+    }
+
     #[test]
     fn an_agent_is_told_by_its_kind_or_its_blueprint() {
-        let agent = |text: &str| Claims::decode(encode(text.as_bytes()).as_bytes()).unwrap().agent();
+        let agent = |text: &str| claims(text).agent();
         // Microsoft's example of an agent that acts for itself.
         let own = agent(r#"{"xms_act_fct":"3 9 11","xms_sub_fct":"9 3 11","xms_par_app_azp":"30cf4c22"}"#).unwrap();
         assert_eq!((&own.actor_kinds[..], &own.subject_kinds[..]), (&[3, 9, 11][..], &[9, 3, 11][..]));

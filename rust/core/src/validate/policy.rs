@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_names_the_setting_and_what_was_expected() {
+        let error = Policy::new(Settings { leeway: -1.0, ..settings() }).unwrap_err();
+        assert_eq!(error.to_string(), "leeway must be between 0 and 600 seconds");
+    }
+
+    #[test]
+    fn tenants_are_checked_only_where_the_policy_speaks_of_them() {
+        let listed = Tenants::Listed(vec!["11111111-2222-3333-4444-555555555555".into()]);
+        for (tenants, checked) in [(Tenants::ByIssuer, false), (Tenants::Any, true), (listed, true)] {
+            let policy = Policy::new(Settings { tenants: tenants.clone(), ..settings() }).unwrap();
+            assert_eq!(policy.looks_at_tenant(), checked, "{tenants:?}");
+        }
+    }
+
+    #[test]
     fn a_maximum_age_needs_the_time_of_issue() {
         let policy = Policy::new(Settings { max_age: Some(1.0), required_claims: Vec::new(), ..settings() });
         assert_eq!(policy.unwrap().required_claims, ["iat"]);

@@ -164,7 +164,7 @@ impl Validator {
         now: f64,
         cores: usize,
     ) -> Vec<Result<Arc<Verified>, Error>> {
-        let threads = cores.min(tokens.len() / WORTH_A_THREAD).max(1);
+        let threads = threads_for(tokens.len(), cores);
         let next = AtomicUsize::new(0);
         // Threads take small runs of tokens from a shared counter, so that a slow core delays no other.
         let work = || {
@@ -193,6 +193,11 @@ impl Validator {
         runs.sort_unstable_by_key(|(start, _)| *start);
         runs.into_iter().flat_map(|(_, results)| results).collect()
     }
+}
+
+/// How many threads validate so many tokens, the caller's included.
+fn threads_for(tokens: usize, cores: usize) -> usize {
+    cores.min(tokens / WORTH_A_THREAD).max(1)
 }
 
 #[cfg(test)]
@@ -320,5 +325,107 @@ mod tests {
         }
         validator.set_keys(Some(public_set(include_str!("../../tests/keys/rfc7520_3_4.json"), 2)));
         assert_eq!((swept(&validator, NOW), validator.stats().entries), (50, 0), "their key was withdrawn");
+    }
+
+    #[test]
+    fn without_keys_nothing_is_known_about_any_token() {
+        let validator = validator(Signatures::AwsLc);
+        let token = token(1);
+        assert_eq!(validator.keys().unwrap().generation(), 1);
+        assert!(validator.validate(token.as_bytes(), NOW).is_ok());
+        validator.set_keys(None);
+        assert!(validator.keys().is_none());
+        assert!(matches!(validator.recall(token.as_bytes(), NOW), Recalled::Known(Err(Error::KeysUnavailable))));
+        assert_eq!(validator.validate(forged(1).as_bytes(), NOW).unwrap_err(), Error::KeysUnavailable);
+        // Keys that come back find the token verified.
+        validator.set_keys(Some(key_set()));
+        assert!(matches!(validator.recall(token.as_bytes(), NOW), Recalled::Known(Ok(_))));
+    }
+
+    #[test]
+    fn a_hit_checks_the_times_and_the_key_again() {
+        let validator = validator(Signatures::AwsLc);
+        let (one, two) = (token(1), token(2));
+        validator.validate(one.as_bytes(), NOW).unwrap();
+        validator.validate(two.as_bytes(), NOW).unwrap();
+        assert_eq!((validator.stats().entries, validator.stats().hits), (2, 0));
+        assert!(validator.validate(one.as_bytes(), NOW + 119.0).is_ok());
+        assert_eq!(validator.stats().hits, 1);
+        assert!(matches!(validator.validate(one.as_bytes(), NOW + 120.0), Err(Error::Expired { .. })));
+        assert_eq!(validator.stats().entries, 1, "an expired token is dropped");
+        validator.set_keys(Some(public_set(include_str!("../../tests/keys/rfc7520_3_4.json"), 2)));
+        assert!(matches!(validator.recall(two.as_bytes(), NOW), Recalled::Unknown(_)));
+        assert_eq!(validator.stats().entries, 0, "and so is one whose key was withdrawn");
+        assert_eq!(validator.validate(two.as_bytes(), NOW).unwrap_err(), Error::SignatureInvalid);
+    }
+
+    #[test]
+    fn the_limit_of_bytes_is_that_of_the_policy() {
+        let (token, longer) = (token(1), token(1000));
+        let settings = Settings {
+            issuers: vec!["issuer".to_owned()],
+            audiences: vec!["audience".to_owned()],
+            max_token_bytes: token.len(),
+            ..Settings::default()
+        };
+        let validator = Validator::new(Policy::new(settings).unwrap(), LIMITS, [1, 2]);
+        validator.set_keys(Some(key_set()));
+        assert!(validator.validate(token.as_bytes(), NOW).is_ok());
+        let error = Error::TooLarge { size: longer.len(), limit: token.len() };
+        assert_eq!(validator.validate(longer.as_bytes(), NOW).unwrap_err(), error);
+        assert!(matches!(validator.recall(longer.as_bytes(), NOW), Recalled::Known(Err(Error::TooLarge { .. }))));
+        assert!(matches!(validator.validate(b"a.b", NOW), Err(Error::NotAJwt { .. })));
+    }
+
+    #[test]
+    fn a_cache_without_room_remembers_nothing() {
+        let none =
+            Validator::new(validator(Signatures::AwsLc).policy().clone(), Limits { entries: 0, bytes: 0 }, [1, 2]);
+        none.set_keys(Some(key_set()));
+        let token = token(1);
+        for _ in 0..2 {
+            assert!(none.validate(token.as_bytes(), NOW).is_ok());
+            assert!(matches!(none.recall(token.as_bytes(), NOW), Recalled::Unknown(none) if none == [0; 16]));
+        }
+        // It was not even asked.
+        assert_eq!(none.stats(), Stats::default());
+    }
+
+    #[test]
+    fn whether_keys_may_be_fetched_for_a_token_is_the_policys_question() {
+        let validator = validator(Signatures::AwsLc);
+        assert!(validator.unverified_could_pass(forged(1).as_bytes(), NOW));
+        assert!(!validator.unverified_could_pass(forged(1).as_bytes(), NOW + 120.0));
+    }
+
+    #[test]
+    fn a_thread_is_worth_eight_tokens_and_a_core() {
+        for (tokens, cores, threads) in [(0, 4, 1), (15, 4, 1), (16, 4, 2), (25, 4, 3), (1000, 4, 4), (1000, 0, 1)] {
+            assert_eq!(threads_for(tokens, cores), threads, "{tokens} tokens on {cores} cores");
+        }
+    }
+
+    #[test]
+    fn many_tokens_get_their_results_in_their_own_order() {
+        let validator = validator(Signatures::AwsLc);
+        let tokens: Vec<String> =
+            (0..50).map(|serial| if serial % 7 == 3 { forged(serial) } else { token(serial) }).collect();
+        let refused = Error::Encrypted;
+        let mut items: Vec<Result<&[u8], Error>> = tokens.iter().map(|token| Ok(token.as_bytes())).collect();
+        items[20] = Err(refused.clone());
+        for (count, cores) in [(0, 4), (1, 4), (7, 4), (8, 4), (9, 1), (17, 2), (50, 1), (50, 3), (50, 100)] {
+            let results = validator.validate_many(&items[..count], NOW, cores);
+            assert_eq!(results.len(), count);
+            for (serial, result) in results.into_iter().enumerate() {
+                match result {
+                    Ok(verified) => {
+                        let jti = verified.claims().get("jti").unwrap().as_f64();
+                        assert_eq!(jti, u32::try_from(serial).ok().map(f64::from), "{count} tokens on {cores} cores");
+                    }
+                    Err(error) if serial == 20 => assert_eq!(error, refused),
+                    Err(error) => assert_eq!((error, serial % 7), (Error::SignatureInvalid, 3)),
+                }
+            }
+        }
     }
 }

@@ -386,3 +386,397 @@ pub(crate) fn check_audience(checked: &Checked<'_>, policy: &Policy) -> Result<(
     let actual: Vec<_> = audiences.iter().filter_map(|value| value.as_str()).collect();
     Err(Error::WrongAudience { expected: policy.audiences.join(" or "), actual: shown(&actual.join(" ")) })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::jose::algorithm::Algorithm;
+    use crate::jose::signing_key::SigningKey;
+    use crate::validate::policy::Settings;
+
+    const PRIVATE: &str = include_str!("../../tests/keys/rfc7515_a_2.json");
+    const OTHER: &str = include_str!("../../tests/keys/rfc7520_3_4.json");
+    const NOW: f64 = 1_000_000.0;
+    const TID: &str = "11111111-2222-3333-4444-555555555555";
+    const OTHER_TID: &str = "99999999-2222-3333-4444-555555555555";
+
+    fn policy(change: impl FnOnce(&mut Settings)) -> Policy {
+        let mut settings = Settings {
+            issuers: vec!["https://issuer".into()],
+            audiences: vec!["api".into(), "api://other".into()],
+            ..Settings::default()
+        };
+        change(&mut settings);
+        Policy::new(settings).unwrap()
+    }
+
+    /// The public half of a private key, as an entry of a key set.
+    #[allow(clippy::needless_pass_by_value, reason = "so that the members stand in the call")]
+    fn public(private: &str, members: Json) -> Json {
+        let jwk: Json = serde_json::from_str(private).unwrap();
+        let mut entry = json!({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]});
+        entry.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        entry
+    }
+
+    fn key_set(entries: &[Json], generation: u64) -> KeySet {
+        KeySet::parse(json!({ "keys": entries }).to_string().as_bytes(), generation).unwrap()
+    }
+
+    fn keys() -> KeySet {
+        key_set(&[public(PRIVATE, json!({"kid": "1"}))], 1)
+    }
+
+    fn signed(header: &str, claims: &Json) -> Vec<u8> {
+        let key = SigningKey::from_jwk(PRIVATE.as_bytes()).unwrap();
+        key.sign(header.as_bytes(), claims.to_string().as_bytes()).unwrap().into_bytes()
+    }
+
+    fn token(claims: &Json) -> Vec<u8> {
+        signed(r#"{"alg":"RS256","kid":"1"}"#, claims)
+    }
+
+    /// The claims of a good token, with these members instead; a `null` takes one away.
+    #[allow(clippy::needless_pass_by_value, reason = "so that the members stand in the call")]
+    fn claims(members: Json) -> Json {
+        let mut claims = json!({"iss": "https://issuer", "aud": "api", "iat": NOW, "exp": NOW + 600.0});
+        for (name, value) in members.as_object().unwrap().clone() {
+            if value.is_null() {
+                claims.as_object_mut().unwrap().remove(&name);
+            } else {
+                claims[name] = value;
+            }
+        }
+        claims
+    }
+
+    fn result(members: Json, policy: &Policy) -> Result<Verified, Error> {
+        verify(&token(&claims(members)), &keys(), policy, NOW)
+    }
+
+    fn refused(members: Json, policy: &Policy) -> Error {
+        result(members, policy).unwrap_err()
+    }
+
+    fn missing_claim(name: &str) -> Error {
+        Error::ClaimMissing { name: name.to_owned() }
+    }
+
+    #[test]
+    fn a_verified_token_tells_what_it_says_and_which_key_signed_it() {
+        let (policy, keys) = (policy(|_| ()), keys());
+        let verified = verify(&token(&claims(json!({"sub": "ada"}))), &keys, &policy, NOW).unwrap();
+        assert_eq!(verified.claims().string("sub").as_deref(), Some("ada"));
+        assert!(Arc::ptr_eq(verified.key(), keys.find(Some("1")).unwrap()));
+        assert_eq!((verified.expires_at(), verified.issued_at()), (NOW + 600.0, Some(NOW)));
+        assert!(verified.signature_stands());
+        let optional = self::policy(|settings| settings.required_claims.clear());
+        assert_eq!(result(json!({"iat": null}), &optional).unwrap().issued_at(), None);
+    }
+
+    #[test]
+    fn the_claims_and_what_surrounds_them_are_charged() {
+        let small = result(json!({}), &policy(|_| ())).unwrap();
+        let large = result(json!({"roles": "r".repeat(5000)}), &policy(|_| ())).unwrap();
+        assert_eq!(small.heap_bytes(), size_of::<Verified>() + small.claims().heap_bytes());
+        assert!(large.heap_bytes() >= small.heap_bytes() + 5000);
+    }
+
+    #[test]
+    fn a_verified_token_counts_while_its_very_key_is_published() {
+        let verified = result(json!({}), &policy(|_| ())).unwrap();
+        let same = public(PRIVATE, json!({"kid": "1"}));
+        assert!(verified.key_is_in(&key_set(std::slice::from_ref(&same), 1)));
+        assert!(!verified.key_is_in(&key_set(&[public(OTHER, json!({"kid": "1"}))], 2)));
+        assert!(!verified.key_is_in(&key_set(&[public(OTHER, json!({"kid": "1"}))], 2)), "asked a second time");
+        assert!(verified.key_is_in(&key_set(&[public(OTHER, json!({"kid": "2"})), same], 3)));
+        // The set of this generation has been searched.
+        assert_eq!(verified.generation.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn times_are_bounded_by_the_leeway_exactly() {
+        let policy = policy(|settings| settings.leeway = 30.0);
+        let leeway = 30.0;
+        assert!(result(json!({"exp": NOW - 29.0}), &policy).is_ok());
+        assert_eq!(
+            refused(json!({"exp": NOW - 30.0}), &policy),
+            Error::Expired { expires_at: NOW - 30.0, now: NOW, leeway },
+        );
+        assert!(result(json!({"nbf": NOW + 30.0}), &policy).is_ok());
+        assert_eq!(
+            refused(json!({"nbf": NOW + 31.0}), &policy),
+            Error::NotYetValid { not_before: NOW + 31.0, now: NOW, leeway },
+        );
+        assert!(result(json!({"iat": NOW + 30.0}), &policy).is_ok());
+        assert_eq!(
+            refused(json!({"iat": NOW + 31.0}), &policy),
+            Error::IssuedInTheFuture { issued_at: NOW + 31.0, now: NOW, leeway },
+        );
+        let young = self::policy(|settings| (settings.leeway, settings.max_age) = (30.0, Some(100.0)));
+        assert!(result(json!({"iat": NOW - 130.0}), &young).is_ok());
+        assert_eq!(refused(json!({"iat": NOW - 131.0}), &young), Error::TooOld { age: 131.0, limit: 100.0 });
+    }
+
+    #[test]
+    fn a_clock_that_returns_no_number_accepts_nothing() {
+        let policy = policy(|settings| settings.max_age = Some(100.0));
+        let nan = f64::NAN;
+        assert!(check_expiry(NOW, &policy, nan).is_err());
+        assert!(check_not_before(Some(NOW), &policy, nan).is_err());
+        assert!(check_issued_at(Some(NOW), &policy, nan).is_err());
+        assert!(check_age(Some(NOW), &policy, nan).is_err());
+    }
+
+    #[test]
+    fn the_times_of_a_verified_token_are_checked_again() {
+        let policy = policy(|settings| settings.leeway = 0.0);
+        let verified = result(json!({"nbf": NOW - 10.0}), &policy).unwrap();
+        assert_eq!(verified.check_times(&policy, NOW + 599.0), Ok(()));
+        assert!(matches!(verified.check_times(&policy, NOW + 600.0), Err(Error::Expired { .. })));
+        assert!(matches!(verified.check_times(&policy, NOW - 11.0), Err(Error::NotYetValid { .. })));
+        assert!(matches!(verified.check_times(&policy, NOW - 1.0), Err(Error::IssuedInTheFuture { .. })));
+    }
+
+    #[test]
+    fn a_claim_that_is_required_is_missing_and_not_malformed() {
+        let policy = policy(|settings| settings.required_claims.push("sub".into()));
+        assert!(result(json!({"sub": ""}), &policy).is_ok());
+        for name in ["iss", "aud", "exp", "iat", "sub"] {
+            let members = json!({"sub": "ada", name: null});
+            assert_eq!(refused(members, &policy), missing_claim(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_the_wrong_type_is_malformed() {
+        for (name, value) in [
+            ("iss", json!(1)),
+            ("aud", json!(1)),
+            ("aud", json!({"api": "api"})),
+            ("aud", json!(["api", 1])),
+            ("exp", json!("1000600")),
+            ("exp", json!(-1)),
+            ("nbf", json!(true)),
+            ("iat", json!([NOW])),
+            ("iat", json!(1e12)),
+        ] {
+            let error = refused(json!({name: value}), &policy(|_| ()));
+            assert!(matches!(error, Error::ClaimMalformed { name: named, .. } if named == name), "{name}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn one_of_the_accepted_audiences_is_enough() {
+        let policy = policy(|_| ());
+        for aud in [json!("api"), json!("api://other"), json!(["stranger", "api"])] {
+            assert!(result(json!({"aud": aud}), &policy).is_ok(), "{aud}");
+        }
+        for (aud, actual) in [
+            (json!("stranger"), "stranger"),
+            (json!("API"), "API"),
+            (json!(["one", "two"]), "one two"),
+            (json!([]), ""),
+        ] {
+            let expected = "api or api://other".to_owned();
+            let error = Error::WrongAudience { expected, actual: actual.to_owned() };
+            assert_eq!(refused(json!({"aud": aud}), &policy), error);
+        }
+    }
+
+    #[test]
+    fn one_of_the_accepted_issuers_is_enough() {
+        let policy = policy(|settings| settings.issuers.push("https://second".into()));
+        assert!(result(json!({"iss": "https://second"}), &policy).is_ok());
+        let expected = "https://issuer or https://second".to_owned();
+        let error = Error::WrongIssuer { expected, actual: "https://issuer/".to_owned() };
+        assert_eq!(refused(json!({"iss": "https://issuer/"}), &policy), error);
+    }
+
+    fn multi_tenant(tenants: Tenants) -> Policy {
+        policy(|settings| {
+            settings.issuers = vec!["https://login/{tenantid}/v2.0".into(), "https://exact".into()];
+            settings.tenants = tenants;
+        })
+    }
+
+    fn of_tenant(tid: &str) -> Json {
+        json!({"iss": format!("https://login/{tid}/v2.0"), "tid": tid})
+    }
+
+    #[test]
+    fn where_tenants_are_checked_the_issuer_names_the_tenant_of_the_token() {
+        let any = multi_tenant(Tenants::Any);
+        assert!(result(of_tenant(TID), &any).is_ok());
+        assert_eq!(refused(json!({"iss": format!("https://login/{TID}/v2.0")}), &any), missing_claim("tid"));
+        for tid in [json!("common"), json!(1)] {
+            let error = refused(json!({"iss": "https://login/common/v2.0", "tid": tid}), &any);
+            assert!(matches!(error, Error::ClaimMalformed { name: "tid", .. }), "{error:?}");
+        }
+        let crossed = json!({"iss": format!("https://login/{TID}/v2.0"), "tid": OTHER_TID});
+        let expected = "https://login/{tenantid}/v2.0 or https://exact".to_owned();
+        let actual = format!("https://login/{TID}/v2.0");
+        assert_eq!(refused(crossed, &any), Error::WrongIssuer { expected, actual });
+        // An accepted issuer without any tenant in it proves none.
+        let expected = format!("an issuer with the tenant {TID} in its path");
+        let error = Error::WrongIssuer { expected, actual: "https://exact".into() };
+        assert_eq!(refused(json!({"iss": "https://exact", "tid": TID}), &any), error);
+    }
+
+    #[test]
+    fn only_listed_tenants_pass() {
+        let listed = multi_tenant(Tenants::Listed(vec![TID.into()]));
+        assert!(result(of_tenant(TID), &listed).is_ok());
+        let error = Error::TenantNotAllowed { expected: TID.to_owned(), actual: OTHER_TID.to_owned() };
+        assert_eq!(refused(of_tenant(OTHER_TID), &listed), error);
+        // The case of hexadecimal digits means nothing.
+        let (lower, upper) = ("aaaaaaaa-2222-3333-4444-555555555555", "AAAAAAAA-2222-3333-4444-555555555555");
+        assert!(result(of_tenant(upper), &multi_tenant(Tenants::Listed(vec![lower.into()]))).is_ok());
+    }
+
+    #[test]
+    fn without_a_check_of_tenants_the_claim_means_nothing() {
+        let policy = policy(|_| ());
+        for tid in [json!(null), json!(TID), json!("common"), json!(1)] {
+            assert!(result(json!({"tid": tid}), &policy).is_ok(), "{tid}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_bound_to_an_issuer_verifies_no_other() {
+        let policy = policy(|settings| settings.issuers.push("https://second".into()));
+        let token = token(&claims(json!({})));
+        let bound = |issuer: &str| {
+            let keys = key_set(&[public(PRIVATE, json!({"kid": "1", "issuer": issuer}))], 1);
+            verify(&token, &keys, &policy, NOW)
+        };
+        assert!(bound("https://issuer").is_ok());
+        let error = Error::WrongIssuer { expected: "https://second".into(), actual: "https://issuer".into() };
+        assert_eq!(bound("https://second").unwrap_err(), error);
+        // A template binds nothing within one tenant.
+        assert!(bound("https://elsewhere/{tenantid}/").is_ok());
+        let both = [json!({"kid": "1", "issuer": "https://issuer"}), json!({"kid": "1", "issuer": "https://third"})];
+        let both = key_set(&both.map(|members| public(PRIVATE, members)), 1);
+        assert!(verify(&token, &both, &policy, NOW).is_ok(), "one of its issuers is enough");
+    }
+
+    #[test]
+    fn across_tenants_a_template_binds_a_key() {
+        let any = multi_tenant(Tenants::Any);
+        let token = token(&claims(of_tenant(TID)));
+        let bound = |issuer: &str| {
+            let keys = key_set(&[public(PRIVATE, json!({"kid": "1", "issuer": issuer}))], 1);
+            verify(&token, &keys, &any, NOW)
+        };
+        assert!(bound("https://login/{tenantid}/v2.0").is_ok());
+        let expected = "https://elsewhere/{tenantid}/".to_owned();
+        let error = Error::WrongIssuer { expected, actual: format!("https://login/{TID}/v2.0") };
+        assert_eq!(bound("https://elsewhere/{tenantid}/").unwrap_err(), error);
+    }
+
+    #[test]
+    fn only_a_token_that_could_pass_may_cause_keys_to_be_fetched() {
+        let policy = policy(|settings| settings.leeway = 0.0);
+        let could = |members: Json| unverified_could_pass(&token(&claims(members)), &policy, NOW);
+        assert!(could(json!({})));
+        assert!(could(json!({"nbf": NOW + 1e6, "iat": null})), "only issuer, audience and expiry are looked at");
+        for members in [
+            json!({"iss": "https://stranger"}),
+            json!({"aud": "stranger"}),
+            json!({"exp": NOW}),
+            json!({"exp": null}),
+            json!({"iss": "https://stranger", "exp": NOW}),
+            json!({"aud": "stranger", "exp": NOW}),
+        ] {
+            assert!(!could(members.clone()), "{members}");
+        }
+        assert!(!unverified_could_pass(b"a.b", &policy, NOW));
+        assert!(!unverified_could_pass(b"a.!.b", &policy, NOW));
+    }
+
+    #[test]
+    fn the_issuer_of_a_token_is_read_without_verifying_it() {
+        let issuer = |members: Json| unverified_issuer(&token(&claims(members)), 10_000);
+        assert_eq!(issuer(json!({"iss": "https://stranger"})).unwrap(), "https://stranger");
+        assert_eq!(issuer(json!({"iss": null})), Err(missing_claim("iss")));
+        assert!(matches!(issuer(json!({"iss": 1})), Err(Error::ClaimMalformed { name: "iss", .. })));
+        assert!(matches!(unverified_issuer(b"a.b.c", 4), Err(Error::TooLarge { size: 5, limit: 4 })));
+    }
+
+    const NAMED: &str = r#"{"alg":"RS256","kid":"1"}"#;
+    const UNNAMED: &str = r#"{"alg":"RS256"}"#;
+
+    /// Both are asked twice: the second time, the header is remembered where it verified.
+    fn signature_of(header: &str, keys: &KeySet, policy: &Policy) -> Result<(), Error> {
+        let token = signed(header, &claims(json!({})));
+        let compact = Compact::split(&token, 10_000).unwrap();
+        let first = verify_signature(&compact, keys, policy).map(|_| ());
+        assert_eq!(verify_signature(&compact, keys, policy).map(|_| ()), first);
+        first
+    }
+
+    #[test]
+    fn a_token_that_names_no_key_is_verified_by_the_only_one_unless_names_are_required() {
+        let (lenient, strict) = (policy(|_| ()), policy(|settings| settings.kid_required = true));
+        let unknown = Error::UnknownKey { kid: None, known: 1 };
+        for strict_first in [true, false] {
+            let keys = keys();
+            if strict_first {
+                assert_eq!(signature_of(UNNAMED, &keys, &strict), Err(unknown.clone()));
+            }
+            assert_eq!(signature_of(UNNAMED, &keys, &lenient), Ok(()));
+            // The set serves both policies: what one of them has verified opens nothing for the other.
+            assert_eq!(signature_of(UNNAMED, &keys, &strict), Err(unknown.clone()));
+            assert_eq!(signature_of(NAMED, &keys, &strict), Ok(()));
+        }
+        let two = key_set(&[public(PRIVATE, json!({"kid": "1"})), public(OTHER, json!({"kid": "2"}))], 1);
+        assert_eq!(signature_of(UNNAMED, &two, &lenient), Err(Error::UnknownKey { kid: None, known: 2 }));
+        let absent = signature_of(r#"{"alg":"RS256","kid":"3\n"}"#, &two, &lenient);
+        assert_eq!(absent, Err(Error::UnknownKey { kid: Some("3\\n".into()), known: 2 }));
+    }
+
+    #[test]
+    fn a_header_that_one_policy_accepted_is_still_checked_by_the_next() {
+        let (rs, ps) = (policy(|_| ()), policy(|settings| settings.algorithms = vec![Algorithm::Ps256]));
+        let keys = keys();
+        assert_eq!(signature_of(NAMED, &keys, &rs), Ok(()));
+        let error = Error::AlgorithmNotAllowed { name: Some("RS256"), allowed: "PS256".into() };
+        assert_eq!(signature_of(NAMED, &keys, &ps), Err(error));
+    }
+
+    #[test]
+    fn the_policy_chooses_the_algorithm_and_the_key_serves_one() {
+        let both = policy(|settings| settings.algorithms = vec![Algorithm::Ps256, Algorithm::Rs256]);
+        let refused = |header: &str, keys: &KeySet, policy: &Policy| {
+            let header = Header::parse(base64url::encode(header.as_bytes()).as_bytes()).unwrap();
+            select(&header, keys, policy).map(|selected| selected.algorithm)
+        };
+        let not_allowed =
+            |name, allowed: &str| Err(Error::AlgorithmNotAllowed { name: Some(name), allowed: allowed.to_owned() });
+        let keys = keys();
+        assert_eq!(refused(r#"{"alg":"PS256","kid":"1"}"#, &keys, &both), Ok(Algorithm::Ps256));
+        assert_eq!(refused(NAMED, &keys, &both), not_allowed("RS256", "PS256"));
+        assert_eq!(refused(r#"{"alg":"none","kid":"1"}"#, &keys, &both), not_allowed("none", "RS256, PS256"));
+        assert_eq!(refused(r#"{"alg":"RS512","kid":"1"}"#, &keys, &both), not_allowed("RS512", "RS256, PS256"));
+        let only = key_set(&[public(PRIVATE, json!({"kid": "1", "alg": "RS512"}))], 1);
+        assert_eq!(refused(NAMED, &only, &both), not_allowed("RS256", "RS512"));
+    }
+
+    #[test]
+    fn signatures_may_be_as_long_as_the_largest_key_makes_them_and_no_longer() {
+        let keys = keys();
+        let checked = |algorithm, bytes: usize| {
+            let signature = base64url::encode(&vec![7; bytes]);
+            let token = format!("a.b.{signature}");
+            let compact = Compact::split(token.as_bytes(), 100_000).unwrap();
+            let selected = Selected { key: Arc::clone(keys.find(Some("1")).unwrap()), algorithm, named: true };
+            check_signature(&compact, &selected, &policy(|_| ())).unwrap_err()
+        };
+        for (algorithm, longest) in [(Algorithm::Rs256, 1024), (Algorithm::MlDsa87, 4627)] {
+            assert_eq!(checked(algorithm, longest), Error::SignatureInvalid);
+            assert!(matches!(checked(algorithm, longest + 8), Error::NotAJwt { .. }), "{algorithm:?}");
+        }
+    }
+}
