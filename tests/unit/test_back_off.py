@@ -228,6 +228,24 @@ async def test_four_requests_are_in_flight_while_a_token_is_inside_a_window(worl
     assert not world.windows._queues
 
 
+async def test_a_request_that_ends_makes_room_for_one(world: Throttled) -> None:
+    """The next one that waits has taken its place, so that one that comes later waits as well."""
+    await world.refuse("a")
+    world.holds = True
+    calls = [world.call(f"user-{i}") for i in range(back_off.MAX_IN_FLIGHT + 1)]
+    await turns()
+    world.held[0].set_result(granted())
+    await turns()
+    assert len(world.held) == back_off.MAX_IN_FLIGHT + 1
+    calls.append(world.call("late"))
+    await turns()
+    assert len(world.held) == back_off.MAX_IN_FLIGHT + 1
+    for i in range(1, len(calls)):
+        world.held[i].set_result(granted())
+        await turns()
+    await asyncio.gather(*calls)
+
+
 async def test_those_that_wait_are_refused_when_the_window_widens(world: Throttled) -> None:
     """Nobody waits for a turn that no longer comes."""
     await world.refuse("a")
@@ -257,6 +275,25 @@ async def test_all_go_on_when_the_window_has_ended(world: Throttled) -> None:
     await turns()
     assert len(world.held) == 50
     for held in world.held[1:]:
+        held.set_result(granted())
+    await asyncio.gather(*calls)
+
+
+async def test_the_limit_ends_with_the_last_window_that_is_left(world: Throttled) -> None:
+    """The longest one has ended early, because its token was issued in a probe."""
+    world.seconds = 100
+    await world.refuse("a")
+    world.seconds = 60
+    await world.refuse("b")
+    world.pass_time(10)
+    world.seconds = None
+    await world.client.exchange(TARGET, "a")
+    world.pass_time(50)
+    world.holds = True
+    calls = [world.call(f"user-{i}") for i in range(back_off.MAX_IN_FLIGHT + 2)]
+    await turns()
+    assert len(world.held) == len(calls)
+    for held in world.held:
         held.set_result(granted())
     await asyncio.gather(*calls)
 
@@ -322,6 +359,27 @@ async def test_one_users_trouble_stops_no_other_user(world: Throttled) -> None:
     await world.client.exchange("api://a0/.default", "b")
     await world.client.exchange("api://new/.default", "a")
     assert world.asked == 12
+
+
+def test_a_whole_is_stopped_for_as_long_as_enough_members_are() -> None:
+    """Those that are stopped for the longest time count, whatever their names and order."""
+    refusals: back_off._Refusals[int] = back_off._Refusals(3)
+    for member, end in ((1, 100.0), (2, 50.0), (3, 10.0), (4, 40.0)):
+        refusals.add(member, ProviderError("provider_refused", "no"), end, now=0.0)
+    assert refusals.window is not None
+    assert refusals.window.end == 40.0
+    assert refusals.end == 100.0
+
+
+def test_a_refusal_that_asks_for_no_pause_does_not_reopen_the_whole() -> None:
+    """`Retry-After: 0` for one of three members: it is stopped no longer, and the others' window stays."""
+    refusals: back_off._Refusals[int] = back_off._Refusals(3)
+    error = ProviderError("provider_refused", "no")
+    for member, end in ((1, 100.0), (2, 50.0), (3, 40.0)):
+        refusals.add(member, error, end, now=0.0)
+    refusals.add(3, error, 10.0, now=10.0)
+    assert refusals.window is not None
+    assert refusals.window.end == 40.0
 
 
 def test_an_expiring_map_is_bounded_and_forgets() -> None:

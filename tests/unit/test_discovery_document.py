@@ -256,3 +256,15 @@ def test_an_issuer_that_the_user_names() -> None:
     with pytest.raises(DiscoveryError) as caught:
         parse_discovery(body, well_known("/t", "https://other.example"), issuer="https://named.example")
     assert caught.value.code == "discovery_foreign_host"
+
+
+def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
+    """Whoever allows it for a host of a private network allows it for the endpoints there, and no others."""
+    base = "http://idp.internal:8080"
+    body = document(f"{base}/t", base, authorization_endpoint=f"{base}/authorize")
+    found = parse_discovery(body, well_known("/t", base))
+    assert (found.jwks_uri, found.authorization_endpoint) == (f"{base}/keys", f"{base}/authorize")
+    for changes in ({"jwks_uri": "http://other.internal/keys"}, {"authorization_endpoint": "http://other/a"}):
+        with pytest.raises(DiscoveryError) as caught:
+            parse_discovery(document(f"{base}/t", base, **changes), well_known("/t", base))
+        assert caught.value.code == "discovery_malformed"

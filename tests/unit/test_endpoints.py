@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import random
 
 import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider import endpoints
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
-from entra_fast._provider.http_rules import HttpResponse
+from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._settings.model import CredentialSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
@@ -101,3 +103,59 @@ async def test_a_tenant_that_does_not_exist_is_named_by_its_code(
         await finder.find()
     assert caught.value.message.endswith(f"answered 400 instead of 200{shown}")
     assert "canary" not in caught.value.message
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Those that were made, the longest that chance allows; none takes any time."""
+    made: list[float] = []
+    pass_turn = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            made.append(seconds)
+        await pass_turn(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(random, "uniform", max)
+    return made
+
+
+async def test_a_request_without_an_answer_is_repeated_once_after_a_pause(
+    finder: EndpointFinder, http: Http, pauses: list[float]
+) -> None:
+    """The connection may work again in a moment. A refusal would be the same."""
+    http.failure = HttpFailure("connect_failed", "no")
+    with pytest.raises(ProviderError):
+        await finder.find()
+    assert pauses == [0.25]
+    http.failure, http.answer = None, HttpResponse(404, {}, b"")
+    with pytest.raises(ProviderError):
+        await finder.find()
+    assert pauses == [0.25]
+
+
+async def test_pauses_in_the_background_are_doubled_up_to_half_a_minute(
+    finder: EndpointFinder, http: Http, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the endpoints are found."""
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.5)
+    http.failure, http.answer = None, HttpResponse(503, {}, b"")
+    found = asyncio.Event()
+    finder.start(lambda _: found.set())
+    async with asyncio.timeout(10):
+        while len(pauses) < 8:  # noqa: ASYNC110 - made in the background
+            await asyncio.sleep(0)
+        http.answer = HttpResponse(200, {}, DOCUMENT)
+        await found.wait()
+    assert pauses[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    await finder.aclose()
+
+
+async def test_an_issuer_from_the_settings_is_the_one_that_counts(finder: EndpointFinder, http: Http) -> None:
+    """A document that names another one, as behind a proxy, is read for its endpoints only."""
+    finder._settings = dataclasses.replace(finder._settings, issuer="https://named.example")
+    http.failure = None
+    http.answer = HttpResponse(200, {}, DOCUMENT.replace(b'login.example/t"', b'other.example/t"'))
+    found = await finder.find()
+    assert (found.issuer, found.jwks_uri) == ("https://named.example", "https://login.example/k")

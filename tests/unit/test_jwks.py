@@ -248,6 +248,14 @@ def test_refreshing_in_a_thread(make_keys: MakeKeys, source: Source, accepted: l
     }
 
 
+def test_a_provider_may_want_its_keys_refreshed_sooner(make_keys: MakeKeys, source: Source) -> None:
+    """Than hourly: the answer says for how long it is fresh (RFC 9111, section 5.2.2.1)."""
+    source.answer = HttpResponse(200, {"Cache-Control": "max-age=600"}, GOOD.encode())
+    keys = make_keys(monotonic=Clock(0))
+    keys.refresh()
+    assert 540 <= keys.schedule.next_refresh <= 600
+
+
 def test_entries_that_are_ignored_are_reported(
     make_keys: MakeKeys, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -367,8 +375,7 @@ def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | 
         waiting = [pool.submit(keys.refresh_for, Cause.UNKNOWN_KEY, "key-2") for _ in range(8)]
         written.set()
         hourly.result()
-        for one in waiting:
-            one.result()
+        assert all(one.result() for one in waiting)
     assert keys.keys is not None
     assert "key-2" in keys.keys.kids
     assert len(calls) == 3

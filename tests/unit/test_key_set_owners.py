@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -50,6 +51,31 @@ def test_a_key_set_that_could_not_be_refreshed_for_too_long_is_discarded(
     assert keys.keys is not None
     assert accepted[-1] is keys.keys
     keys.close()
+
+
+async def test_a_key_set_becomes_too_old_between_two_refreshes() -> None:
+    """It is discarded then, and not with the next refresh only, which may be planned for later."""
+
+    class Answers(HttpClient):
+        async def get(self, url: str, *, accept: str = "", **_: object) -> HttpResponse:
+            return GOOD
+
+    accepted: list[KeySet | None] = []
+    clock = Clock(0)
+    rules = RefreshRules(interval=10_000, min_interval=10_000, max_age=5000)
+    keys = AsyncKeys("https://x/keys", Answers(proxies={}), accepted.append, rules=rules, monotonic=clock)
+    keys.start()
+    async with asyncio.timeout(10):
+        while not accepted:  # noqa: ASYNC110 - fetched in the background
+            await asyncio.sleep(0)
+        for now, known in ((5000, True), (5001, False)):
+            clock.now = now
+            keys._failed.set()  # instead of a minute that passes
+            while keys._failed.is_set():  # noqa: ASYNC110 - cleared in the background
+                await asyncio.sleep(0)
+            assert (keys.keys is not None) is known
+    assert accepted[1:] == [None]
+    await keys.aclose()
 
 
 def test_a_thread_that_wakes_early_fetches_nothing() -> None:

@@ -129,6 +129,21 @@ def test_a_renewal_that_another_replica_makes_is_checked_soon(draw: Any, pause: 
     assert len(scene.renewals) == 1
 
 
+def test_a_renewal_that_another_replica_makes_takes_nothing_else_from_the_row() -> None:
+    """Only that one does not count as unasked; those before it still do."""
+    scene = Scene()
+    scene.renewals.cache(KEY, scene.token)
+    scene.renewals.schedule(WANTED, scene.token)
+    renewed = []
+    for left_to_another in (False, False, True, False):
+        if left_to_another:
+            scene.renewals.left_to_another(WANTED)
+        scene.later.due[-1][1]()
+        renewed.append(len(scene.renewed))
+    assert renewed == [1, 2, 3, 3]
+    assert len(scene.renewals) == 0
+
+
 def test_the_number_of_unasked_renewals_in_a_row_is_bounded() -> None:
     """Two; then the token may end, until somebody asks for it again."""
     scene = Scene()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
+from entra_fast._provider.credential_try import CredentialTry
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.tokens import WantedToken
 from entra_fast.errors import ProviderError
 from support.token_client import World, failed, granted
@@ -151,3 +154,44 @@ async def test_a_retry_after_that_is_a_date_counts_from_now() -> None:
     with pytest.raises(ProviderError) as caught:
         await world.endpoint.request(WANTED, world.monotonic + 5)
     assert caught.value.retry_after == 60
+
+
+async def test_a_rejected_credential_is_known_as_such_until_it_is_accepted() -> None:
+    """Whoever remembers a rejection can tell whether it still counts."""
+    world = World()
+    world.http.script = [refused({"error": "invalid_client", "error_codes": [7000215]}, 401)]
+    known = [world.endpoint.credential_rejected]
+    with pytest.raises(ProviderError):
+        await world.endpoint.request(WANTED, world.monotonic + 5)
+    known.append(world.endpoint.credential_rejected)
+    await world.endpoint.request(WANTED, world.monotonic + 5)
+    known.append(world.endpoint.credential_rejected)
+    assert known == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("challenge", "sent"),
+    [
+        (None, {"access_token": {"xms_cc": {"values": ["cp1"]}}}),
+        ('{"userinfo":{}}', {"userinfo": {}, "access_token": {"xms_cc": {"values": ["cp1"]}}}),
+    ],
+)
+async def test_each_request_names_what_the_application_can_handle(
+    challenge: str | None, sent: dict[str, Any]
+) -> None:
+    """With a claims challenge and without one: only then do APIs send challenges to it."""
+    world = World()
+    world.endpoint.provider = dataclasses.replace(world.provider, client_capabilities=("cp1",))
+    await world.endpoint.request(dataclasses.replace(WANTED, claims=challenge), world.monotonic + 5)
+    assert json.loads(world.http.forms[0]["claims"]) == sent
+
+
+async def test_a_try_of_the_credential_is_counted_as_such() -> None:
+    """Not as a request for a token that a caller wants."""
+    world = World()
+    tried = CredentialTry(ENTRA_ID, world.endpoint, world.endpoint._credentials, 5.0, world.endpoint._timing)
+    tried.start()
+    await world.settle()
+    await tried.aclose()
+    assert world.metrics.upstream.figures() == {("credential_try", "ok"): [1]}
+    assert observed(world, "credential_try")[0] == 1

@@ -731,6 +731,22 @@ async def test_a_new_key_under_an_old_kid(server: KeyServer) -> None:
         assert server.fetches() == 6
 
 
+async def test_one_new_key_after_another(server: KeyServer) -> None:
+    """A fetch that has brought the key of its token does not delay the next one."""
+    known = [KEY]
+    server.publish(jwks(*known))
+    with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as one:
+        async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW) as other:
+            for name in ("key-2", "key-3", "key-4"):
+                one.validate(KEY.token())
+                await other.validate(KEY.token())
+                known.append(signer(name))
+                server.publish(jwks(*known))
+                one.validate(known[-1].token())
+                await other.validate(known[-1].token())
+    assert server.fetches() == 8
+
+
 async def test_only_tokens_that_could_pass_cause_a_fetch(server: KeyServer) -> None:
     """For another audience, of another issuer or expired, a token spends nothing, whatever signed it."""
     tokens = [

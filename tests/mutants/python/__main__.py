@@ -6,9 +6,11 @@ What belongs here: what is run, what is kept, and the table at the end.
 from __future__ import annotations
 
 import argparse
+import atexit
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -69,9 +71,9 @@ def reasons() -> dict[str, str]:
 
 def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list[str]) -> int:
     """Judge the mutants of a part that have no verdict yet; with `again`, also those that have survived."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    scratch = RESULTS / "tmp"
-    scratch.mkdir(exist_ok=True)
+    scratch = RESULTS / f"tmp-{os.getpid()}"  # another run, of another part, must not remove its files
+    scratch.mkdir(parents=True)
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(scratch)
     known = part.known()
     done = {key for key, verdict in known.items() if not (again and verdict is Verdict.SURVIVED)}
