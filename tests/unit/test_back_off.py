@@ -118,8 +118,13 @@ async def test_a_target_is_stopped_while_three_tokens_are(world: Throttled) -> N
     assert (await world.refuse("d")).retry_after == 20
     assert world.asked == 3
     world.pass_time(20)
-    world.seconds = None
-    await world.client.exchange(TARGET, "d")
+    world.holds = True
+    calls = [world.call(user) for user in "de"]  # the second one would not be made as a probe
+    await turns()
+    assert len(world.held) == 2
+    for held in world.held:
+        held.set_result(granted())
+    await asyncio.gather(*calls)
     assert (await world.refuse("a")).retry_after == 3580
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entra_fast._provider.oauth import (
+    MAX_EXPIRES_IN,
     aadsts_code,
     parse_retry_after,
     parse_token_response,
@@ -106,6 +107,14 @@ def test_the_token_s_own_end_limits_its_lifetime() -> None:
     """A token does not outlive its own exp, whatever expires_in says."""
     answer = parse_token_response(200, JSON, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
     assert answer.expires_in == 60
+
+
+@pytest.mark.parametrize(("seconds", "stated"), [(600, 600), (1e12, MAX_EXPIRES_IN)])
+def test_the_token_s_own_end_stands_in_for_a_missing_expires_in(seconds: float, stated: float) -> None:
+    """An application learns when the token ends, within reason; it is not cached all the same."""
+    body = token_body(access_token=jwt(exp=NOW + seconds), expires_in=None)
+    answer = parse_token_response(200, JSON, body, now=NOW)
+    assert (answer.expires_in, answer.cacheable) == (stated, False)
 
 
 def test_the_provider_s_clock_counts_and_not_the_local_one() -> None:

@@ -21,6 +21,7 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
+from entra_fast._provider.tokens import FetchedToken, WantedToken
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from support.token_client import TIMED_OUT, ScriptedHttp, World, failed, granted
@@ -110,7 +111,8 @@ async def test_fetches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.sleep(0)
     with pytest.raises(ProviderError) as caught:
         await world.client.acquire("api://one-more/.default")
-    assert (caught.value.status, caught.value.retry_after) == (503, 1)
+    error = caught.value
+    assert (error.code, error.status, error.retry_after) == ("too_many_fetches", 503, 1)
     joined = asyncio.ensure_future(world.client.acquire("api://a0/.default"))
     world.http.gate.set()
     await asyncio.gather(*waiting, joined)
@@ -254,6 +256,34 @@ async def test_a_renewal_that_fails_is_tried_again_after_a_while() -> None:
     assert (await world.client.acquire("a:b:c")).access_token == "token-3"
 
 
+async def test_a_renewal_waits_for_as_long_as_the_provider_wants() -> None:
+    """No probe is made for a token that is still valid."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.pass_time(2500)
+    world.http.script = [failed(503, "100")]
+    requests = []
+    for seconds in (0, 99, 1):
+        world.pass_time(seconds)
+        assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+        await world.settle()
+        requests.append(len(world.http.forms))
+    assert requests == [2, 2, 3]
+
+
+async def test_a_renewal_that_closing_ends_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """In the metrics; nothing is logged about it."""
+    world = World()
+    await world.client.acquire("a:b:c")
+    world.http.gate = asyncio.Event()
+    world.client.renew("a:b:c")
+    await asyncio.sleep(0)
+    await world.client.aclose()
+    await world.settle()
+    assert world.metrics.renewals.value("failed") == 1
+    assert caplog.records == []
+
+
 async def test_renewal_from_outside() -> None:
     """The fast path answers from the cache without the client, and can have a token renewed."""
     world = World()
@@ -327,6 +357,41 @@ async def test_closing_forgets_a_fetch_that_has_not_begun() -> None:
         await caller
     assert world.client._under_way == {}
     assert world.http.forms == []
+
+
+async def test_a_fetch_that_begins_while_the_client_closes_ends_like_any_other() -> None:
+    """Its caller gets the token; those before it are cancelled."""
+    world = World()
+    world.http.gate = asyncio.Event()
+    first = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(world.client.aclose())
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(world.client.acquire("a:b:c"))
+    await closing
+    world.http.gate.set()
+    assert (await second).access_token == "token-2"
+    assert first.cancelled()
+
+
+async def test_what_a_request_may_be_answered_with() -> None:
+    """A sidecar is told whether a token from its cache does."""
+    world = World()
+    told: list[bool] = []
+    original = world.endpoint.request
+
+    async def request(wanted: WantedToken, deadline: float, *, new: bool) -> FetchedToken:
+        told.append(new)
+        return await original(wanted, deadline, new=new)
+
+    world.endpoint.request = request  # type: ignore[method-assign, assignment]
+    await world.client.acquire("a:b:c")
+    await world.client.acquire("a:b:c", skip_cache=True)
+    await world.client.acquire("a:b:c", claims=CHALLENGE)
+    world.client.renew("a:b:c")
+    await world.settle()
+    assert told == [False, True, True, False]
 
 
 async def test_each_grant_is_counted_as_what_it_is() -> None:
@@ -663,6 +728,20 @@ async def test_the_first_caller_waits_for_300_milliseconds(monkeypatch: pytest.M
     assert (await world.client.acquire("a:b:c")).access_token == "token-1"
     assert limits[0] == 0.3
     await world.client.aclose()
+
+
+async def test_the_first_caller_waits_again_once_a_new_token_has_come() -> None:
+    """What was seen of the provider before says nothing any more, even if the new token is soon about to
+    end."""
+    world = Stale()
+    await world.begin()
+    world.http.gate = None
+    world.http.script = [REFUSED, granted("short", expires_in=10), granted("next")]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    world.pass_time(token_client.REFUSAL_MEMORY)
+    assert (await world.client.acquire("a:b:c", skip_cache=True)).access_token == "short"
+    world.pass_time(6)
+    assert (await world.client.acquire("a:b:c")).access_token == "next"
 
 
 async def test_callers_that_come_together_do_not_wait_either() -> None:
