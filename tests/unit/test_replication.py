@@ -312,3 +312,27 @@ async def test_closing_ends_what_replicas_have_announced() -> None:
     await world.client.aclose()
     await asyncio.sleep(0)
     assert len(world.client._replication._replacements) == 0
+
+
+async def test_the_clients_cached_token_is_replaced_by_another_replicas() -> None:
+    """After what this one is fetching itself has come, which may be the older token."""
+    others = Others()
+    others.leaders = [Leader.THIS]
+    world = client_with(others)
+    await world.client.acquire("a:b:c")
+    world.http.gate = asyncio.Event()
+    fetching = asyncio.ensure_future(world.client.acquire("a:b:c", skip_cache=True))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    world.pass_time(1)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic)
+    others.on_replaced(world.token_key())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    world.http.gate.set()
+    assert (await fetching).access_token == "token-2"
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert (await world.client.acquire("a:b:c")).access_token == "theirs"
+    assert world.metrics.shared_announcements.value("adopted") == 1
