@@ -143,7 +143,7 @@ async def test_pauses_in_the_background_are_doubled_up_to_half_a_minute(
     http.failure, http.answer = None, HttpResponse(503, {}, b"")
     found = asyncio.Event()
     finder.start(lambda _: found.set())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(5):
         while len(pauses) < 8:  # noqa: ASYNC110 - made in the background
             await asyncio.sleep(0)
         http.answer = HttpResponse(200, {}, DOCUMENT)

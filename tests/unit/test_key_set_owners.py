@@ -65,7 +65,7 @@ async def test_a_key_set_becomes_too_old_between_two_refreshes() -> None:
     rules = RefreshRules(interval=10_000, min_interval=10_000, max_age=5000)
     keys = AsyncKeys("https://x/keys", Answers(proxies={}), accepted.append, rules=rules, monotonic=clock)
     keys.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(5):
         while not accepted:  # noqa: ASYNC110 - fetched in the background
             await asyncio.sleep(0)
         for now, known in ((5000, True), (5001, False)):
@@ -126,6 +126,30 @@ def test_what_was_not_started_does_not_start_in_a_child() -> None:
             assert os.waitpid(child, 0) == (child, 0)
             assert server.fetches() == starts
         one.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_is_made_during_a_fetch_makes_its_own() -> None:
+    """The thread that fetches, and locks that others hold, stay in the parent."""
+    parent, (began, released) = os.getpid(), (threading.Event(), threading.Event())
+
+    def fetch(_: str) -> HttpResponse:
+        if os.getpid() == parent:
+            began.set()
+            assert released.wait(60)
+        return GOOD
+
+    keys = ThreadKeys("https://x/keys", fetch, lambda _: None)
+    keys.start()
+    assert began.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends this process if nothing else does
+        keys.refresh()
+        os._exit(0 if keys.keys is not None else 1)
+    assert os.waitpid(child, 0) == (child, 0)
+    released.set()
+    keys.close()
 
 
 async def test_starting_twice_is_starting_once() -> None:
