@@ -13,7 +13,7 @@ from entra_fast._provider.credential_try import CredentialTry
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._provider.kinds import ENTRA_ID
-from entra_fast._provider.tokens import WantedToken
+from entra_fast._provider.tokens import FetchedToken, WantedToken
 from entra_fast.errors import ProviderError
 from support.token_client import World, failed, granted
 
@@ -195,3 +195,23 @@ async def test_a_try_of_the_credential_is_counted_as_such() -> None:
     await tried.aclose()
     assert world.metrics.upstream.figures() == {("credential_try", "ok"): [1]}
     assert observed(world, "credential_try")[0] == 1
+
+
+async def test_pauses_between_tries_begin_anew_once_the_provider_has_judged() -> None:
+    """They grow while its answers prove nothing; a rejected credential is tried five minutes later."""
+    world = World()
+    rejected = refused({"error": "invalid_client", "error_codes": [7000215]}, 401)
+    world.http.script = [failed(503), failed(503), rejected, failed(503), failed(503), granted()]
+    times: list[float] = []
+    original = world.endpoint.request
+
+    async def request(wanted: WantedToken, deadline: float) -> FetchedToken:
+        times.append(world.monotonic - 1000)
+        return await original(wanted, deadline)
+
+    world.endpoint.request = request  # type: ignore[method-assign, assignment]
+    tried = CredentialTry(ENTRA_ID, world.endpoint, world.endpoint._credentials, 5.0, world.endpoint._timing)
+    tried.start()
+    await world.settle()
+    await tried.aclose()
+    assert times == [0, 1, 3, 303, 304, 306]
