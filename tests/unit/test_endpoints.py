@@ -159,3 +159,23 @@ async def test_an_issuer_from_the_settings_is_the_one_that_counts(finder: Endpoi
     http.answer = HttpResponse(200, {}, DOCUMENT.replace(b'login.example/t"', b'other.example/t"'))
     found = await finder.find()
     assert (found.issuer, found.jwks_uri) == ("https://named.example", "https://login.example/k")
+
+
+async def test_a_failure_answers_for_a_second(
+    finder: EndpointFinder, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers that come then ask for no further document, and each gets an error of its own."""
+    now = 1000.0
+    monkeypatch.setattr(endpoints, "COOL_DOWN", 1.0)
+    monkeypatch.setattr(finder, "_monotonic", lambda: now)
+    http.failure, http.answer = None, HttpResponse(503, {}, b"")
+    failures = []
+    for _ in range(2):
+        with pytest.raises(ProviderError) as caught:
+            await finder.find()
+        failures.append(caught.value)
+        http.answer = HttpResponse(200, {}, DOCUMENT)
+    assert str(failures[0]) == str(failures[1])
+    assert failures[0] is not failures[1]
+    now += 1
+    assert (await finder.find()).jwks_uri == "https://login.example/k"

@@ -312,6 +312,7 @@ def test_a_long_outage_is_a_short_log(
     for _ in range(1440):
         keys.refresh()
     assert len(caplog.records) == 11
+    assert keys.stats()["key_fetch_failures"] == 1440
     source.answer = HttpResponse(200, {}, GOOD.encode())
     keys.refresh()
     keys.refresh()
