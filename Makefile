@@ -40,7 +40,7 @@ test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tuto
 	@$(BIN)/pytest tests/browser $(ARGS)
 
 clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
-	@$(BIN)/pytest tests/clients $(ARGS)
+	@$(BIN)/pytest tests/clients --timeout 900 $(ARGS) # packages are fetched and compiled first
 
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
 coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
