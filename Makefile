@@ -45,7 +45,7 @@ clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
 coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
 	@rm -rf target/coverage && mkdir -p target/coverage
-	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= $(ARGS)
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= --ignore tests/clients --ignore tests/docs $(ARGS)
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
 
