@@ -53,7 +53,7 @@ def class_path(folder: Path) -> str:
     goal = ["dependency:build-classpath", f"-Dmdep.outputFile={found}"]
     try:
         command = [maven, "-q", "-B", "-f", str(POM), *goal]
-        done = subprocess.run(command, capture_output=True, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip("mock-oauth2-server could not be fetched in time")
     if done.returncode != 0:

@@ -26,15 +26,16 @@ FOLDER = Path(__file__).parent / "node"
 
 @pytest.fixture(scope="session", autouse=True)
 def packages() -> None:
-    """The packages of the lock file, installed once."""
+    """The packages of the lock file, installed when it has changed."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("node is not installed")
-    if (FOLDER / "node_modules").is_dir():
+    installed, locked = FOLDER / "node_modules/.package-lock.json", FOLDER / "package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
         return
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=100, check=False)
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=300, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip("the packages could not be installed in time")
     if done.returncode != 0:
