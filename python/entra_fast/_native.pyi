@@ -19,6 +19,7 @@ __all__ = [
     "MAX_CLAIMS_BYTES",
     "MAX_TOKEN_BYTES",
     "PROVIDERS",
+    "RUST_VERSION",
     "AccessLog",
     "Agent",
     "CachedToken",

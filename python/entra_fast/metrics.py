@@ -89,7 +89,7 @@ def count(counter: Counter, *values: str) -> None:
             callback(counter.name, dict(zip(counter.labels, values, strict=True)))
         except Exception:
             _log_failure()
-    elif "prometheus_client" in sys.modules:
+    elif sys.modules.get("prometheus_client") is not None:
         found = _prometheus.get(counter.name) or _registered(counter)
         if found is not None:
             found.labels(*values).inc()

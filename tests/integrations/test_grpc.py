@@ -38,6 +38,10 @@ HTTP_ONLY = {
     "excluded_head",
     "token_in_the_query",
     "empty_header",
+    # RFC 9728 defines metadata over HTTP.
+    "metadata",
+    "metadata_head",
+    "metadata_with_a_bad_token",
 }
 
 

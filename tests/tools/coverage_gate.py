@@ -69,6 +69,8 @@ def sort_into(parts: list[Part], files: dict[str, Any]) -> list[str]:
     homeless = []
     for path, report in sorted(files.items()):
         module = path.replace("\\", "/").partition(PACKAGE)[2]
+        if not module and "/tmp" in path:  # made by a test
+            continue
         part = next((part for part in parts if any(fnmatch(module, one) for one in part.patterns)), None)
         if part is None:
             homeless.append(module or path)
