@@ -31,7 +31,7 @@ fi
 
 step 'Containerfile, scripts'
 hadolint deploy/container/Containerfile
-find benches deploy docs examples requirements rust tests -name '*.sh' -not -path '*/target/*' -exec shellcheck .ci/run {} +
+find benches deploy docs examples requirements rust tests -name '*.sh' -not -path '*/target/*' -not -path '*/node_modules/*' -exec shellcheck .ci/run {} +
 
 step 'compose file'
 check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose/compose.yaml
