@@ -248,6 +248,29 @@ async def test_a_sidecar_forgets_refusals_that_have_ended(
     assert list(client._failures._entries) == [b"lasting"]
 
 
+async def test_a_sidecar_does_not_keep_expired_tokens(provider: Provider) -> None:
+    """Neither verified nor acquired ones, although no one asks for them."""
+    later = 0.0
+    clocks = Clocks(wall=lambda: time.time() + later, monotonic=lambda: time.monotonic() + later)
+    service, client = _single_process(Settings.from_environment(provider.environment()), clocks)
+    await service.start()
+    assert client is not None
+    await client.acquire("api://dev-gcp.team.app/.default")
+    await soon(lambda: service.validation is not None)
+    assert b'"active":true' in await service.introspect(provider.mint())
+
+    def kept() -> tuple[int, int]:
+        assert service.validation is not None
+        return service.cache.stats()["entries"], service.validation.native.stats()["cache_entries"]
+
+    assert kept() == (1, 1)
+    later = LATER
+    for _ in range(LOOP_PARTS):
+        service._sweep_part()
+    assert kept() == (0, 0)
+    await service.aclose()
+
+
 @pytest.mark.usefixtures("quickly")
 def test_a_token_client_does_not_keep_expired_tokens() -> None:
     """Although nothing is asked for any more."""
