@@ -466,6 +466,18 @@ mod tests {
         assert!(!request.sampled);
     }
 
+    #[test]
+    fn no_header_but_traceparent_asks_for_spans() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        for name in ["x-trace-ids", "tracestate", "traceparents", "X-B3-Sampled"] {
+            for value in ["1", &format!("00-{id}-01")] {
+                let text = with(&format!("traceparent: 00-{id}-00\r\n{name}: {value}"));
+                let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{name}: {value}") };
+                assert!(!request.sampled, "{name}: {value}");
+            }
+        }
+    }
+
     proptest! {
         /// Junk never panics, and a length is never shorter than what was looked at to find it.
         #[test]
