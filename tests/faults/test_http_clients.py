@@ -294,6 +294,13 @@ async def test_silence(make: Make, network: TcpProxy) -> None:
         )
 
 
+async def test_no_time_left(network: TcpProxy) -> None:
+    """Where looking up the name has used up all the time, no connection begins."""
+    hurried = InThread(HttpLimits(connect_timeout=0.0, read_timeout=10.0, overall_timeout=10.0), proxies={})
+    assert (await failure(hurried, base(network))).code == "timed_out"
+    assert network.connections == 0
+
+
 async def test_a_refused_connection(make: Make, network: TcpProxy) -> None:
     """The reason is the operating system's."""
     await network.stop()
@@ -388,9 +395,16 @@ async def test_a_server_without_tls(make: Make, network: TcpProxy) -> None:
     assert failed.message == f"no TLS connection to {where}: wrong version number"
 
 
-async def test_a_tls_handshake_that_is_cut_off(make: Make, network: TcpProxy) -> None:
+async def reset_when_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """RST as soon as anything has arrived."""
+    await reader.read(1)
+    await reset_at_once(reader, writer, port)
+
+
+@pytest.mark.parametrize("fault", [truncate_after(0), reset_when_asked], ids=["closed", "reset"])
+async def test_a_tls_handshake_that_is_cut_off(make: Make, network: TcpProxy, fault: Fault) -> None:
     """For example by a firewall that accepts connections and then closes them."""
-    network.always = truncate_after(0)
+    network.always = fault
     failed = await failure(make(), base(network, "https"))
     assert (failed.code, failed.message) == (
         "connect_failed",
@@ -607,11 +621,18 @@ async def test_without_aiohttp_requests_run_in_threads(network: TcpProxy) -> Non
 # --- the client for asyncio ------------------------------------------------------------------------------
 
 
-async def test_a_closed_client(network: TcpProxy) -> None:
+@pytest.mark.parametrize(
+    "make_one",
+    [lambda: HttpClient(proxies={}), lambda: ThreadedHttpClient(BlockingHttpClient(proxies={}))],
+    ids=["aiohttp", "threads"],
+)
+async def test_a_closed_client(network: TcpProxy, make_one: Callable[[], Client]) -> None:
     """It raises, and opens no connection again."""
-    client = HttpClient(proxies={})
+    client = make_one()
     await client.aclose()
-    assert (await failure(client, base(network))).message == "the HTTP client is closed"
+    failed = await failure(client, base(network))
+    assert (failed.code, failed.message) == ("connect_failed", "the HTTP client is closed")
+    assert network.connections == 0
 
 
 async def test_a_key_set_is_asked_for_by_its_media_types(network: TcpProxy) -> None:

@@ -252,9 +252,27 @@ async def test_tenants_and_templates(make: Make) -> None:
     foreign = ISSUER_TEMPLATE.format(tenantid=OTHER_TENANT)
     await validator.validate(other.token(iss=foreign, tid=OTHER_TENANT))
     assert await code(validator, other.token(iss=foreign)) == "wrong_issuer"  # another tenant's `tid`
+    for elsewhere in ("https://sts.example/{}/v2.0", "https://login.microsoftonline.com/{}/v1.0"):
+        issuer = elsewhere.format(OTHER_TENANT)  # the start or the end is another
+        assert await code(validator, other.token(iss=issuer, tid=OTHER_TENANT)) == "wrong_issuer"
     for tenant in ("", "common", f"{OTHER_TENANT}/x", "{tenantid}"):
         issuer = ISSUER_TEMPLATE.format(tenantid=tenant)
         assert await code(validator, other.token(iss=issuer, tid=OTHER_TENANT)) == "wrong_issuer"
+
+
+async def test_templates_of_several_key_sets(make: Make) -> None:
+    """A token is verified with the keys of the template that its issuer fits, wherever that stands."""
+    own, other = SAME_KID
+    validator = make(
+        issuers=[
+            Issuer(issuer=ISSUER_TEMPLATE, jwks=jwks(own), tenants=["*"]),
+            Issuer(issuer=V1_ISSUER_TEMPLATE, jwks=jwks(other), tenants=["*"]),
+        ]
+    )
+    first_version = V1_ISSUER_TEMPLATE.format(tenantid=TENANT)
+    await validator.validate(own.token())
+    await validator.validate(other.token(iss=first_version, ver="1.0"))
+    assert await code(validator, own.token(iss=first_version, ver="1.0")) == "signature_invalid"
 
 
 async def test_both_versions_of_entra_id_in_one_line(make: Make) -> None:

@@ -106,4 +106,6 @@ async def test_a_service_without_a_provider_introspects_nothing() -> None:
     assert b"is not enabled" in await service.introspect("any")
     service.cool_downs_changed(dict.fromkeys(Cause, 0.0))
     service.keys_changed(None)
+    service._sweep()  # there are no tokens to forget
+    assert service.tokens is None
     await service.aclose()

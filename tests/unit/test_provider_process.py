@@ -18,6 +18,7 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process import provider_process
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ConnectedWorker, ProviderProcess
+from entra_fast.sidecar.readiness import START_LIMIT
 from support.provider import Provider
 from support.sidecars import eventually
 
@@ -69,6 +70,16 @@ async def test_when_one_worker_distrusts_rind_all_do() -> None:
     assert heard_by_third[-2:] == ["signatures_distrusted", "serve"]
     for channel in channels:
         channel.abort()
+
+
+def test_a_start_is_over_when_there_are_keys_or_after_its_limit(provider: Provider) -> None:
+    """Without keys, the startup probe passes after its limit, so that an outage restarts nothing."""
+    now = 1000.0
+    clocks = Clocks(wall=lambda: now, monotonic=lambda: now)
+    process = ProviderProcess(Settings.from_environment(provider.environment(), None), clocks=clocks)
+    assert not process.has_started()
+    now += START_LIMIT
+    assert process.has_started()
 
 
 class Connected:
@@ -224,6 +235,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
         return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
 
     await eventually(ready_but_for_workers)
+    assert connected.process.has_started()
     assert await channel.call("keys", cause="unknown_key", kid="new", seen=1) == {
         "again": True,
         "reason": None,

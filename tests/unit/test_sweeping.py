@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 
 from entra_fast import _clock, _shared_threads, _sweeping
+from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.expiring import ExpiringMap
+from entra_fast._provider.token_client import Acquirer, TokenClient
 from entra_fast._settings.load import Settings
 from entra_fast._sweeping import LIMIT, LOOP_PARTS, THREAD_PARTS, LoopSweeps
-from entra_fast.errors import InvalidToken
+from entra_fast.errors import InvalidToken, ProviderError
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ProviderProcess
+from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.service import Service, new_token_cache
 from entra_fast.validate import AsyncValidator, Validator
 from support.key_server import KeyServer
+from support.provider import Provider
 from support.tokens import AUDIENCE, ISSUER, NOW, Clock, jwks, signer
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +218,57 @@ async def test_the_provider_process_sweeps_while_it_runs() -> None:
     now[0] += 61
     await soon(lambda: process._cache.stats()["entries"] == 0 and not process._tokens._terms)
     await process.aclose()
+
+
+def _provider_process(settings: Settings, clocks: Clocks) -> tuple[ProviderProcess, Acquirer | None]:
+    process = ProviderProcess(settings, clocks=clocks)
+    return process, process._provider.tokens
+
+
+def _single_process(settings: Settings, clocks: Clocks) -> tuple[Service, Acquirer | None]:
+    assert settings.provider is not None
+    cache, metrics = new_token_cache(settings.caches), Metrics()
+    client = ProviderClient(settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks)
+    return Service(settings, client, cache=cache, metrics=metrics, clocks=clocks), client.tokens
+
+
+@pytest.mark.parametrize("make", [_provider_process, _single_process])
+async def test_a_sidecar_forgets_refusals_that_have_ended(
+    provider: Provider, make: Callable[[Settings, Clocks], tuple[Service | ProviderProcess, Acquirer | None]]
+) -> None:
+    """Those that its token client remembers, in the process that has it."""
+    now = [1000.0]
+    clocks = Clocks(wall=lambda: NOW, monotonic=lambda: now[0])
+    process, client = make(Settings.from_environment(provider.environment()), clocks)
+    assert isinstance(client, TokenClient)
+    client._failures.put(b"ended", ProviderError("refused", "no"), now[0] + 60)
+    client._failures.put(b"lasting", ProviderError("refused", "no"), now[0] + 62)
+    now[0] += 61
+    process._sweep()
+    assert list(client._failures._entries) == [b"lasting"]
+
+
+async def test_a_sidecar_does_not_keep_expired_tokens(provider: Provider) -> None:
+    """Neither verified nor acquired ones, although no one asks for them."""
+    later = 0.0
+    clocks = Clocks(wall=lambda: time.time() + later, monotonic=lambda: time.monotonic() + later)
+    service, client = _single_process(Settings.from_environment(provider.environment()), clocks)
+    await service.start()
+    assert client is not None
+    await client.acquire("api://dev-gcp.team.app/.default")
+    await soon(lambda: service.validation is not None)
+    assert b'"active":true' in await service.introspect(provider.mint())
+
+    def kept() -> tuple[int, int]:
+        assert service.validation is not None
+        return service.cache.stats()["entries"], service.validation.native.stats()["cache_entries"]
+
+    assert kept() == (1, 1)
+    later = LATER
+    for _ in range(LOOP_PARTS):
+        service._sweep_part()
+    assert kept() == (0, 0)
+    await service.aclose()
 
 
 @pytest.mark.usefixtures("quickly")

@@ -259,6 +259,16 @@ def test_keys_come_back(local: LocalEntra) -> None:
         validator.validate(local.token(APP_A, APP_B))
 
 
+async def test_keys_come_back_to_asynchronous_validators(local: LocalEntra) -> None:
+    """As to the others."""
+    validator = local.async_validator(APP_B)
+    token = local.token(APP_A, APP_B)
+    await validator.validate(token)
+    with local.keys_down(), pytest.raises(KeysUnavailable):
+        await validator.validate(token)
+    await validator.validate(token)
+
+
 def test_served_over_http(local: LocalEntra, monkeypatch: pytest.MonkeyPatch) -> None:
     """Validators fetch keys, and token clients get tokens, from the variables alone; afterwards it is
     gone."""

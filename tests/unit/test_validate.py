@@ -216,6 +216,34 @@ def test_one_event_loop_after_another(server: KeyServer) -> None:
     gc.collect()  # here, where connections that could not be closed may warn
 
 
+@pytest.mark.parametrize("lent", [False, True], ids=["own client", "the caller's"])
+async def test_a_dropped_validator_fetches_no_more(server: KeyServer, *, lent: bool) -> None:
+    """It closes the HTTP client that it has made. One that it was given stays open."""
+    given = HttpClient() if lent else None
+    one = AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url, http=given, clock=lambda: NOW)
+    await one.validate(KEY.token())
+    keys = one._parts[0].keys
+    assert keys is not None
+    client = given or keys._own_http
+    assert client is not None
+
+    def names() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()}
+
+    assert "key set refresh" in names()
+    del one, keys
+    gc.collect()
+    async with asyncio.timeout(60):
+        while names() & {"key set refresh", "close of a dropped validator"}:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    if lent:
+        assert (await client.get(server.keys_url)).status == 200
+        await client.aclose()
+    else:
+        with pytest.raises(HttpFailure, match="the HTTP client is closed"):
+            await client.get(server.keys_url)
+
+
 def test_fixed_key_set() -> None:
     """A key set can be given as text, as bytes, decoded (as any mapping), or ready."""
     text = jwks(KEY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import socket
@@ -195,3 +196,8 @@ async def test_a_worker_shows_its_work_without_being_asked(
         seen = ends.progress.count()
     ends.channel.abort()
     assert (await ends.ended())[0] == 1
+
+
+def test_importing_the_entry_point_starts_no_worker() -> None:
+    """Tools that import every module, such as those that make documentation, have no supervisor."""
+    assert not hasattr(importlib.import_module("entra_fast.sidecar.process.__main__"), "main")

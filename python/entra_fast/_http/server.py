@@ -222,6 +222,7 @@ async def serve(
     try:
         await listening.listen(listeners, tls, limits.request_timeout)
     except BaseException:
+        await listening.stop_listening()  # asyncio cannot stop on a socket that is closed already
         for listener in listeners:
             listener.close()
         await listening.aclose()
