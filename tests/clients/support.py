@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import uuid
@@ -14,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import requests
 
-from .conftest import Served
+from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, Served
 
 
 def client_assertion(entra: Served, application: str) -> str:
@@ -32,6 +33,24 @@ def client_assertion(entra: Served, application: str) -> str:
         "exp": now + 60,
     }
     return key.sign(json.dumps({"alg": "RS256", "kid": key.kid}).encode(), json.dumps(claims).encode())
+
+
+def environment(entra: Served, **more: str) -> dict[str, str]:
+    """What the programs in other languages read: APP_A is the client, APP_B the target."""
+    return {
+        **os.environ,
+        "TENANT": entra.tenant,
+        "ASSERTION": client_assertion(entra, APP_A),
+        "ISSUER": entra.issuer,
+        "AUTHORITY": entra.authority,
+        "CLIENT_ID": entra.client_id(APP_A),
+        "CLIENT_SECRET": entra.secret(APP_A),
+        "AUDIENCE": entra.client_id(APP_B),
+        "SCOPE": SCOPE_B,
+        "USER": "ada",
+        "REDIRECT_URI": CALLBACK,
+        **more,
+    }
 
 
 _NO_NETWORK = ("dial tcp", "lookup", "timeout", "Could not transfer", "Unknown host", "network")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 from entra_fast._native import unverified_claims
 from support.local_entra import pem_of
 
-from .conftest import APP_A, APP_B, CALLBACK, SCOPE_B, SCOPE_NOBODY, Served
-from .support import client_assertion, fetching
+from .conftest import APP_A, APP_B, SCOPE_NOBODY, Served
+from .support import environment, fetching
 
 FOLDER = Path(__file__).parent / "go"
 
@@ -34,30 +33,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def environment(entra: Served, **more: str) -> dict[str, str]:
+def go_environment(entra: Served, **more: str) -> dict[str, str]:
     application = entra.local.registry.find(APP_A)
-    key = entra.local.credentials.key(application)
-    return {
-        **os.environ,
-        "ISSUER": entra.issuer,
-        "AUTHORITY": entra.authority,
-        "CLIENT_ID": application.client_id,
-        "CLIENT_SECRET": entra.secret(APP_A),
-        "AUDIENCE": entra.client_id(APP_B),
-        "SCOPE": SCOPE_B,
-        "USER": "ada",
-        "REDIRECT_URI": CALLBACK,
-        "PEM_WITH_CERTIFICATE": pem_of(key),
-        "ASSERTION": client_assertion(entra, APP_A),
-        "SSL_CERT_FILE": str(entra.authority_file),
-        **more,
-    }
+    pem = pem_of(entra.local.credentials.key(application))
+    own = {"PEM_WITH_CERTIFICATE": pem, "SSL_CERT_FILE": str(entra.authority_file)}
+    return environment(entra, **{**own, **more})
 
 
 def run(program: Path, entra: Served, command: str, **more: str) -> dict[str, Any]:
     """One command of main.go."""
     done = subprocess.run(
-        [program, command], env=environment(entra, **more), capture_output=True, timeout=60, check=False
+        [program, command], env=go_environment(entra, **more), capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     result: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
@@ -112,7 +98,7 @@ def test_msal_polls_for_a_device(program: Path, entra: Served) -> None:
     """The user enters the code on the page, and the waiting client gets the token."""
     with subprocess.Popen(
         [program, "msal-device-code"],
-        env=environment(entra),
+        env=go_environment(entra),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

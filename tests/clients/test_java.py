@@ -19,8 +19,8 @@ import requests
 
 from entra_fast._native import unverified_claims
 
-from .conftest import APP_A, APP_B, SCOPE_B, SCOPE_NOBODY, WEB, Served
-from .support import fetching, sign_in
+from .conftest import APP_A, APP_B, SCOPE_NOBODY, WEB, Served
+from .support import environment, fetching, sign_in
 
 FOLDER = Path(__file__).parent / "java"
 START_SECONDS = 90
@@ -62,21 +62,6 @@ def program(entra: Served, tmp_path_factory: pytest.TempPathFactory) -> Program:
     store = ["-keystore", str(trust_store), "-storetype", "PKCS12", "-storepass", "changeit"]
     subprocess.run(["keytool", *trusted, *store], timeout=60, check=True, capture_output=True)
     return Program(class_path, trust_store)
-
-
-def environment(entra: Served, **more: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "ISSUER": entra.issuer,
-        "AUTHORITY": entra.authority,
-        "CLIENT_ID": entra.client_id(APP_A),
-        "CLIENT_SECRET": entra.secret(APP_A),
-        "AUDIENCE": entra.client_id(APP_B),
-        "SCOPE": SCOPE_B,
-        "USER": "ada",
-        "REDIRECT_URI": "http://localhost:3001/oauth2/callback",
-        **more,
-    }
 
 
 def run(program: Program, entra: Served, command: str, **more: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import requests
 from entra_fast._native import unverified_claims
 from support.local_entra import hex_of, pem_of
 
-from .conftest import APP_A, APP_B, CALLBACK, HYBRID, SCOPE_B, SCOPE_NOBODY, WEB, Served
-from .support import client_assertion, sign_in
+from .conftest import APP_A, APP_B, HYBRID, SCOPE_NOBODY, WEB, Served
+from .support import environment, sign_in
 
 FOLDER = Path(__file__).parent / "node"
 
@@ -44,30 +44,17 @@ def packages() -> None:
 
 def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
     """One command of clients.mjs."""
-    application = entra.local.registry.find(APP_A)
-    key = entra.local.credentials.key(application)
-    environment = {
-        **os.environ,
-        "TENANT": entra.tenant,
-        "ASSERTION": client_assertion(entra, APP_A),
-        "ISSUER": entra.issuer,
-        "AUTHORITY": entra.authority,
-        "CLIENT_ID": application.client_id,
-        "CLIENT_SECRET": entra.secret(APP_A),
-        "AUDIENCE": entra.client_id(APP_B),
-        "SCOPE": SCOPE_B,
-        "USER": "ada",
-        "REDIRECT_URI": CALLBACK,
+    key = entra.local.credentials.key(entra.local.registry.find(APP_A))
+    own = {
         "JWK": json.dumps(key.private_jwk()),
         "PEM": pem_of(key),
         "X5T_S256": hex_of(key.x5t_s256),
         "NODE_EXTRA_CA_CERTS": str(entra.authority_file),
-        **more,
     }
     done = subprocess.run(
         ["node", "clients.mjs", command],
         cwd=FOLDER,
-        env=environment,
+        env=environment(entra, **{**own, **more}),
         capture_output=True,
         timeout=60,
         check=False,

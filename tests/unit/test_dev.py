@@ -111,7 +111,7 @@ async def test_the_addresses_are_there_for_programs() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path) -> None:
-    """For a plain POSIX shell, without jq, one after another: a token, an introspection, the story of a
+    """For a plain POSIX shell, without jq, one after another: a token, an introspection, a
     user's call (token, introspection, exchange), a refusal."""
     commands = running.commands()
     assert len(commands) == 6

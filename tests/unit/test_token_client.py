@@ -419,7 +419,7 @@ async def test_expires_in_counts_from_the_request() -> None:
 
 async def test_equal_challenges_are_one_request() -> None:
     """Callers that come while it is under way share its answer; other challenges are asked for by themselves,
-    and each time anew."""
+    and each time again."""
     world = World()
     challenges = (CHALLENGE, CHALLENGE, '{"userinfo":{}}')
     tokens = await asyncio.gather(*(world.client.acquire("a:b:c", claims=claims) for claims in challenges))

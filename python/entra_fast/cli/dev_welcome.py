@@ -82,7 +82,7 @@ def endpoints(url: str) -> dict[str, str]:
 def commands(system: LocalSystem) -> list[tuple[str, str]]:
     """(title, command on one line for a POSIX shell) for the first sidecar.
 
-    The commands after the first two are the story of a user's call: they run in order in one shell.
+    The commands after the first two belong to one call by a user: they run in order in one shell.
     """
     first, local = system.sidecars[0], system.emulator.local
     own = first.application.name

@@ -27,7 +27,7 @@ WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 HEADERS: Final = {
     "Cache-Control": "public, max-age=300",
-    # Clients in browsers read it, too. It says nothing about whoever asks.
+    # Clients in browsers read it, too. It says nothing about the caller.
     "Access-Control-Allow-Origin": "*",
 }
 """Of the response with the document, besides those of its body."""

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from mutants.python.mutations import Mutant, mutants_of
-from mutants.python.running import Runner, Verdict
+from mutants.python.running import Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "python" / "entra_fast"
@@ -44,12 +44,12 @@ class Part:
     def results(self) -> Path:
         return RESULTS / f"{self.name}.jsonl"
 
-    def known(self) -> dict[str, Verdict]:
-        """Verdicts of earlier runs, by the mutants' keys; the last one counts."""
+    def known(self) -> dict[str, Outcome]:
+        """Outcomes of earlier runs, by the mutants' keys; the last one counts."""
         if not self.results.exists():
             return {}
         rows = [json.loads(line) for line in self.results.read_text().splitlines()]
-        return {row["key"]: Verdict(row["verdict"]) for row in rows}
+        return {row["key"]: Outcome(row["outcome"]) for row in rows}
 
 
 def parts() -> dict[str, Part]:
@@ -70,13 +70,13 @@ def reasons() -> dict[str, str]:
 
 
 def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list[str]) -> int:
-    """Judge the mutants of a part that have no verdict yet; with `again`, also those that have survived."""
+    """Judge the mutants of a part that have no outcome yet; with `again`, also those that have survived."""
     scratch = RESULTS / f"tmp-{os.getpid()}"  # another run, of another part, must not remove its files
     scratch.mkdir(parents=True)
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(scratch)
     known = part.known()
-    done = {key for key, verdict in known.items() if not (again and verdict is Verdict.SURVIVED)}
+    done = {key for key, outcome in known.items() if not (again and outcome is Outcome.SURVIVED)}
     by_module = [mutants_of(PACKAGE, module, part.sample)[0] for module in modules or part.modules]
     # In turns, so that a run that ends early has judged some of each module.
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_module))
@@ -87,14 +87,14 @@ def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list
     count = 0
     with part.results.open("a") as file:
 
-        def judged(mutant: Mutant, verdict: Verdict, seconds: float) -> None:
+        def judged(mutant: Mutant, outcome: Outcome, seconds: float) -> None:
             nonlocal count
             count += 1
-            row = {"key": mutant.key, "verdict": verdict, "seconds": round(seconds, 2)}
+            row = {"key": mutant.key, "outcome": outcome, "seconds": round(seconds, 2)}
             file.write(json.dumps(row) + "\n")
             file.flush()
-            if verdict not in (Verdict.KILLED, Verdict.TIMED_OUT):
-                print(f"{verdict}: {mutant.name}", flush=True)
+            if outcome not in (Outcome.KILLED, Outcome.TIMED_OUT):
+                print(f"{outcome}: {mutant.name}", flush=True)
             if count % 50 == 0:
                 print(f"    {count} of {len(todo)}", flush=True)
 
@@ -111,7 +111,7 @@ def report(chosen: list[Part]) -> bool:
     unexplained = []
     for part in chosen:
         known = part.known()
-        total: Counter[Verdict] = Counter()
+        total: Counter[Outcome] = Counter()
         for module in part.modules:
             mutants, existing = mutants_of(PACKAGE, module, part.sample)
             counts = Counter(known[mutant.key] for mutant in mutants if mutant.key in known)
@@ -121,7 +121,7 @@ def report(chosen: list[Part]) -> bool:
                 unexplained += [
                     mutant.name
                     for mutant in mutants
-                    if known.get(mutant.key) is Verdict.SURVIVED and mutant.name not in explained
+                    if known.get(mutant.key) is Outcome.SURVIVED and mutant.name not in explained
                 ]
         print(f"| {part.name} | | {_figures(total)} |")
         if part.least and total and _score(total) < part.least:
@@ -132,13 +132,13 @@ def report(chosen: list[Part]) -> bool:
     return good and not unexplained
 
 
-def _score(counts: Counter[Verdict]) -> float:
-    killed = counts[Verdict.KILLED] + counts[Verdict.TIMED_OUT]
-    return 100 * killed / (killed + counts[Verdict.SURVIVED]) if killed else 0.0
+def _score(counts: Counter[Outcome]) -> float:
+    killed = counts[Outcome.KILLED] + counts[Outcome.TIMED_OUT]
+    return 100 * killed / (killed + counts[Outcome.SURVIVED]) if killed else 0.0
 
 
-def _figures(counts: Counter[Verdict]) -> str:
-    columns = [counts[verdict] for verdict in (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.SURVIVED)]
+def _figures(counts: Counter[Outcome]) -> str:
+    columns = [counts[outcome] for outcome in (Outcome.KILLED, Outcome.TIMED_OUT, Outcome.SURVIVED)]
     return " | ".join(str(figure) for figure in (sum(columns), *columns, f"{_score(counts):.1f} %"))
 
 

@@ -42,7 +42,7 @@ TESTS_SECONDS = 6.0
 """Of the tests that call a function, so many run as fit into this."""
 
 
-class Verdict(enum.StrEnum):
+class Outcome(enum.StrEnum):
     """What became of a mutant."""
 
     KILLED = "killed"
@@ -65,7 +65,7 @@ class Runner:
     Args:
         package: the directory of the package.
         modules: all of the part; it is noted which tests call them.
-        judged: called with each mutant and its verdict.
+        judged: called with each mutant and its outcome.
         minutes: after that, no further mutant is begun.
         directory: for the files of tests; emptied after each mutant.
     """
@@ -75,7 +75,7 @@ class Runner:
         package: Path,
         modules: Sequence[str],
         mutants: list[Mutant],
-        judged: Callable[[Mutant, Verdict, float], None],
+        judged: Callable[[Mutant, Outcome, float], None],
         *,
         minutes: float,
         directory: Path,
@@ -116,14 +116,14 @@ class Runner:
                 break
             tests = self._tests_for(mutant, session.items)
             started = time.monotonic()
-            verdict = Verdict.SURVIVED
+            outcome = Outcome.SURVIVED
             if tests:
                 status = self._fork(sum(map(self._allowed, tests)))
                 if status is None:
                     self._begin(session, mutant, tests)
                     return None
-                verdict = status
-            self._judged(mutant, verdict, time.monotonic() - started)
+                outcome = status
+            self._judged(mutant, outcome, time.monotonic() - started)
         return True
 
     @pytest.hookimpl(hookwrapper=True)
@@ -210,8 +210,8 @@ class Runner:
         session.items[:] = tests
         session.config.option.maxfail = 1
 
-    def _fork(self, allowed: float) -> Verdict | None:
-        """None in the new process; in this one the verdict, when the other has ended."""
+    def _fork(self, allowed: float) -> Outcome | None:
+        """None in the new process; in this one the outcome, when the other has ended."""
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
@@ -233,17 +233,17 @@ class Runner:
         return status
 
 
-def _wait(pid: int, seconds: float) -> Verdict:
+def _wait(pid: int, seconds: float) -> Outcome:
     alarm = threading.Timer(seconds, lambda: os.kill(pid, signal.SIGKILL))
     alarm.start()
     _, status = os.waitpid(pid, 0)
     alarm.cancel()
     if os.WIFSIGNALED(status):
         return (
-            Verdict.TIMED_OUT if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU) else Verdict.KILLED
+            Outcome.TIMED_OUT if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU) else Outcome.KILLED
         )
-    return {0: Verdict.SURVIVED, 3: Verdict.UNUSABLE, 4: Verdict.TIMED_OUT}.get(
-        os.WEXITSTATUS(status), Verdict.KILLED
+    return {0: Outcome.SURVIVED, 3: Outcome.UNUSABLE, 4: Outcome.TIMED_OUT}.get(
+        os.WEXITSTATUS(status), Outcome.KILLED
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from entra_fast._native import unverified_claims
 from entra_fast.emulator.protocol import inspection
-from entra_fast.emulator.protocol.inspection import Inspection, Verdict
+from entra_fast.emulator.protocol.inspection import Answer, Inspection
 from support.local_entra import Caller, local_entra, manifest, served
 
 from .test_console import text_of
@@ -25,8 +25,8 @@ def inspected(entra: Caller, token: str) -> Inspection:
     return inspection.inspect(token, local.registry, local.base_url, local.keyring, local.now())
 
 
-def verdict_of(found: Inspection, application: str) -> Verdict:
-    return next(verdict for verdict in found.verdicts if verdict.application == application)
+def answer_of(found: Inspection, application: str) -> Answer:
+    return next(answer for answer in found.answers if answer.application == application)
 
 
 def changed(token: str, **claims: object) -> str:
@@ -42,8 +42,8 @@ async def test_the_audience_accepts_what_others_reject(entra: Caller) -> None:
     found = inspected(entra, token)
     assert found.signature is None
     assert found.accepted == 1
-    assert found.verdicts[0] == Verdict(TARGET, ())
-    (problem,) = verdict_of(found, APP).problems
+    assert found.answers[0] == Answer(TARGET, ())
+    (problem,) = answer_of(found, APP).problems
     assert problem.code == "wrong_audience"
     assert (problem.expected, problem.actual) == (entra.client_id("app-a"), entra.client_id("app-b"))
 
@@ -55,7 +55,7 @@ async def test_every_reason_is_said(entra: Caller) -> None:
     assert found.signature is not None
     assert found.signature.code == "signature_invalid"
     assert found.accepted == 0
-    codes = {problem.code for problem in verdict_of(found, TARGET).problems}
+    codes = {problem.code for problem in answer_of(found, TARGET).problems}
     assert codes == {"signature_invalid", "wrong_issuer", "token_expired"}
 
 
@@ -76,10 +76,10 @@ async def test_first_versions_and_graph() -> None:
     async with served(local_entra([first])) as entra:
         token = (await entra.m2m("first", "first")).json["access_token"]
         assert unverified_claims(token)["ver"] == "1.0"
-        assert inspected(entra, token).verdicts[0] == Verdict("dev-gcp:team:first", ())
+        assert inspected(entra, token).answers[0] == Answer("dev-gcp:team:first", ())
         _, graph = entra.local.mint("dev-gcp:team:first", "https://graph.microsoft.com")
         assert graph is not None
-        assert inspected(entra, graph).verdicts[0].application.startswith("Microsoft Graph")
+        assert inspected(entra, graph).answers[0].application.startswith("Microsoft Graph")
         assert inspected(entra, graph).accepted == 1
 
 

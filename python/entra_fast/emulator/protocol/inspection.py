@@ -19,7 +19,7 @@ from entra_fast.emulator.protocol.keyring import Keyring
 
 Checks = Sequence[Mapping[str, Any]]
 
-MAX_VERDICTS: Final = 30
+MAX_ANSWERS: Final = 30
 
 _PREFIX: Final = re.compile(r"(authorization:\s*)?(bearer\s+)?", re.IGNORECASE)
 _SIGNATURE_CHECKS: Final = ("form", "header", "key", "signature")
@@ -36,7 +36,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Answer:
     """What an application, or Microsoft Graph, would say; without `problems`, it would accept the token."""
 
     application: str
@@ -55,15 +55,15 @@ class Inspection:
     Attributes:
         unverified_header, unverified_claims: what it says; trust it only if the signature is valid.
         signature: why the signature is not valid; None if a key of this provider made it.
-        verdicts: of the applications; those that accept it first, then those with the fewest problems.
-        more: number of applications beyond MAX_VERDICTS.
+        answers: of the applications; those that accept it first, then those with the fewest problems.
+        more: number of applications beyond MAX_ANSWERS.
         accepted: number of applications that would accept it.
     """
 
     unverified_header: Mapping[str, Any]
     unverified_claims: Mapping[str, Any]
     signature: Problem | None
-    verdicts: tuple[Verdict, ...]
+    answers: tuple[Answer, ...]
     more: int
     accepted: int
 
@@ -84,19 +84,19 @@ def inspect(token: str, registry: Registry, base_url: str, keyring: Keyring, now
     """
     header, claims = unverified_header(token), unverified_claims(token)
     checks: Checks = ()
-    verdicts: list[Verdict] = []
+    answers: list[Answer] = []
     for name, issuer, audiences in _audiences(registry, base_url):
         policy = Policy(issuers=[issuer], audiences=audiences, algorithms=keyring.algorithms)
         checks = Validator(policy, keyring.key_set, cache_entries=1).explain(token, now)
-        verdicts.append(Verdict(name, tuple(map(_problem, filter(_failed, checks)))))
-    verdicts.sort(key=lambda verdict: len(verdict.problems))
+        answers.append(Answer(name, tuple(map(_problem, filter(_failed, checks)))))
+    answers.sort(key=lambda answer: len(answer.problems))
     return Inspection(
         header,
         claims,
         _problem_of_signature(checks),
-        tuple(verdicts[:MAX_VERDICTS]),
-        max(0, len(verdicts) - MAX_VERDICTS),
-        sum(verdict.accepted for verdict in verdicts),
+        tuple(answers[:MAX_ANSWERS]),
+        max(0, len(answers) - MAX_ANSWERS),
+        sum(answer.accepted for answer in answers),
     )
 
 
