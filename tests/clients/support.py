@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,3 +87,15 @@ def sign_in(browser: requests.Session, url: str, user: str = "ada") -> requests.
     hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', answer.text)
     posted = {unescape(name): unescape(value) for name, value in hidden}
     return browser.post(unescape(form[1]), data=posted, timeout=20)
+
+
+def until_it_answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:
+    """Wait until a service answers at this URL, its process has ended, or so many seconds have passed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            requests.get(url, timeout=5)
+        except requests.ConnectionError:
+            time.sleep(0.2)
+        else:
+            return

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import requests
 from entra_fast._native import unverified_claims
 
 from .conftest import APP_A, APP_B, SCOPE_NOBODY, WEB, Served
-from .support import environment, fetching, sign_in
+from .support import environment, fetching, sign_in, until_it_answers
 
 FOLDER = Path(__file__).parent / "java"
 START_SECONDS = 90
@@ -162,13 +161,7 @@ def service(program: Program, entra: Served) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end and process.poll() is None:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/api", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.5)
+        until_it_answers(process, f"http://127.0.0.1:{port}/api", START_SECONDS)
         yield f"http://localhost:{port}"
     finally:
         process.terminate()

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import requests
 
 from .conftest import WEB, Served
-from .support import sign_in
+from .support import sign_in, until_it_answers
 
 FOLDER = Path(__file__).parent / "python"
 START_SECONDS = 60
@@ -52,13 +51,7 @@ def service(request: pytest.FixtureRequest, entra: Served, tmp_path: Path) -> It
             stderr=subprocess.STDOUT,
         )
     try:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end and process.poll() is None:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/nowhere", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.2)
+        until_it_answers(process, f"http://127.0.0.1:{port}/nowhere", START_SECONDS)
         assert process.poll() is None, log.read_text()[-2000:]
         yield f"http://localhost:{port}"
     finally:
