@@ -6,8 +6,9 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from entra_fast.emulator.protocol.credentials import Credentials
@@ -26,11 +27,22 @@ _WITH_SECRET_KEYS: Final = 1
 """The earlier format, which has codes, tokens and cookies where this one has their digests."""
 
 
-def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> None:
-    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written."""
+def save(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    further: Mapping[str, Keyring] = MappingProxyType({}),
+) -> None:
+    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written.
+
+    Args:
+        further: the keys of the other local providers, by name; those that have none yet are left out.
+    """
     content = {
         "format": FORMAT,
         "keyring": keyring.export(),
+        "further_keyrings": {name: keys.export() for name, keys in further.items() if keys.has_keys},
         "credentials": credentials.export(),
         "codes": _entries(store.codes),
         "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
@@ -51,8 +63,18 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         raise ConfigurationError("state_unwritable", text, "state") from None
 
 
-def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> bool:
+def load(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    *,
+    further: Callable[[str], Keyring] | None = None,
+) -> bool:
     """Read what `save` has written; False when there is nothing.
+
+    Args:
+        further: the keyring of another local provider.
 
     Raises:
         ConfigurationError: the file is damaged; it is not overwritten.
@@ -72,6 +94,9 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
                 "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
+        if further is not None:
+            for name, keys in content.get("further_keyrings", {}).items():  # earlier releases wrote none
+                further(name).restore(keys)
         credentials.restore(content["credentials"])
         clock = store.clock
         secret = content["format"] == _WITH_SECRET_KEYS

@@ -1,4 +1,4 @@
-"""The fields of NAIS manifests that concern Entra ID, for validating them with pydantic.
+"""The fields of NAIS manifests that concern the providers, for validating them with pydantic.
 
 What belongs here: names, types and forms of fields. What they mean belongs in registry.py.
 """
@@ -26,6 +26,10 @@ IMPLICIT_ANNOTATION: Final = "entra-fast/allow-implicit-flow"
 PUBLIC_CLIENT_ANNOTATION: Final = "entra-fast/allow-public-client"
 LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
 
+# For logins at ID-porten from a developer's machine: what its registration has and a NAIS manifest does not.
+IDPORTEN_REDIRECT_ANNOTATION: Final = "entra-fast/idporten-redirect-uris"
+IDPORTEN_PUBLIC_ANNOTATION: Final = "entra-fast/idporten-public-client"
+
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -46,7 +50,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "filesFrom",
         "frontend",
         "gcp",
-        "idporten",
         "image",
         "influx",
         "kafka",
@@ -164,6 +167,7 @@ Name = Annotated[str, AfterValidator(_name)]
 ConsumerName = Annotated[str, AfterValidator(_name_or_wildcard)]
 Permission = Annotated[str, AfterValidator(_permission)]
 Switch = Literal["true", "false"]
+IdPortenLevel = Literal["Level3", "Level4", "idporten-loa-substantial", "idporten-loa-high"]
 
 
 class Permissions(Section):
@@ -233,14 +237,46 @@ class Azure(Section):
     sidecar: LoginProxy = LoginProxy()
 
 
+class IdPortenSidecar(Section, extra="ignore"):
+    """`spec.idporten.sidecar`: the login proxy."""
+
+    enabled: bool = False
+    level: IdPortenLevel = "idporten-loa-high"
+    locale: Literal["nb", "nn", "en", "se"] = "nb"
+    auto_login: bool = False
+
+
+class IdPorten(Section, extra="ignore"):
+    """`spec.idporten`; older manifests have further fields, which NAIS ignores."""
+
+    enabled: bool
+    sidecar: IdPortenSidecar = IdPortenSidecar()
+
+
 class Spec(Section):
-    """The part of `spec` that concerns Entra ID."""
+    """The part of `spec` that concerns the providers."""
 
     ignored_fields = _IGNORED_SPEC_FIELDS
 
     access_policy: AccessPolicy = AccessPolicy()
     azure: Azure = Azure()
+    idporten: IdPorten | None = None
     ingresses: List[str] = ()
+
+    def refusals(self) -> list[tuple[tuple[str, ...], str]]:
+        """What NAIS refuses although each field is right: where, and why."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        if self.idporten is not None and self.idporten.enabled:
+            if not self.idporten.sidecar.enabled:
+                text = "logins at ID-porten go through the login proxy: set idporten.sidecar.enabled to true"
+                found.append((("idporten",), text))
+            elif self.azure.sidecar.enabled:
+                text = "an application has one login proxy: enable either azure.sidecar or idporten.sidecar"
+                found.append((("idporten", "sidecar"), text))
+            if not self.ingresses:
+                text = "ID-porten sends users back to an ingress: spec.ingresses must have one"
+                found.append((("idporten",), text))
+        return found
 
 
 class Annotations(Section, extra="allow"):
@@ -257,6 +293,10 @@ class Annotations(Section, extra="allow"):
     implicit: Switch = Field("false", alias=IMPLICIT_ANNOTATION)
     public_client: Switch | None = Field(None, alias=PUBLIC_CLIENT_ANNOTATION)
     logout_url: Annotated[str, AfterValidator(_reply_url)] | None = Field(None, alias=LOGOUT_ANNOTATION)
+    idporten_redirect_uris: Annotated[str, AfterValidator(_reply_urls)] = Field(
+        "", alias=IDPORTEN_REDIRECT_ANNOTATION
+    )
+    idporten_public: Switch = Field("false", alias=IDPORTEN_PUBLIC_ANNOTATION)
 
 
 class Metadata(Section):
