@@ -11,6 +11,7 @@ import re
 import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -55,6 +56,8 @@ _PREFLIGHT: Final = {
 _COOKIE: Final = "entra_fast_idporten_session"
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
 _LOW: Final = "idporten-loa-low"
+_WRONG_FIELDS: Final = {"level_refused": "level", "email_malformed": "email"}
+"""What a text about a mistake is shown beside, if not the number."""
 
 
 def add_routes(app: web.Application) -> None:
@@ -174,7 +177,11 @@ async def _login_page(request: web.Request) -> web.StreamResponse:
     wanted = request.app[IDPORTEN].store.logins.get(login)
     if wanted is None:
         return _login_is_over(language)
-    return _page_of_login(request, wanted, login, language if language in LOCALES else wanted.locale)
+    return _page_of_login(request, wanted, login, _locale(language, wanted))
+
+
+def _locale(chosen: str, wanted: LoginRequest) -> str:
+    return chosen if chosen in LOCALES else wanted.locale
 
 
 async def _log_in(request: web.Request) -> web.StreamResponse:
@@ -187,6 +194,8 @@ async def _log_in(request: web.Request) -> web.StreamResponse:
     wanted = provider.store.logins.get(login)
     if wanted is None:
         return _login_is_over("")
+    # The language may have been changed on the page.
+    wanted = replace(wanted, locale=_locale(form.get("locale", ""), wanted))
     if "cancel" in form:
         provider.store.logins.remove(login)
         refused = wanted.refusal(IdPortenError("access_denied", "The user cancelled the login"))
@@ -260,7 +269,7 @@ def _page_of_login(
             (code, name, f"/idporten/login?{query}&language={code}") for code, name in LANGUAGES.items()
         ],
         client=wanted.client.name,
-        login=login,
+        fields=[("login", login), ("locale", locale)],
         persons=PERSONS,
         europeans=EUROPEANS,
         levels_with_number=_choices(wanted.levels.allowed(NATIONAL)),
@@ -270,6 +279,7 @@ def _page_of_login(
         typed=typed[:100],
         email=form.get("email", "")[:MAX_EMAIL_CHARACTERS],
         problem=texts[problem] if problem else "",
+        wrong=_WRONG_FIELDS.get(problem, "pid" if problem else ""),
     )
     return page(html, 400 if problem else 200, popup=True)
 
@@ -484,6 +494,7 @@ def _signed_out(
         problem=texts[problem] if problem else "",
         frames=frames,
         return_to=return_to,
+        refresh=f"0; url={return_to}",
     )
     response = page(html, popup=True)
     if frames:
