@@ -181,11 +181,12 @@ def configure(
 
 
 def _is_entra_id(issuer: str) -> bool:
-    """Whether an issuer is one of Entra ID, by the host in its URL."""
+    """Whether an issuer is one of Entra ID, by the host in its URL; only Entra ID has issuers with a
+    placeholder."""
     try:
         host = urllib.parse.urlsplit(issuer).hostname or ""
     except ValueError:
-        return False
+        host = ""
     return TENANT in issuer or any(host == name or host.endswith(f".{name}") for name in ENTRA_ID)
 
 

@@ -34,9 +34,6 @@ TENANT: Final = "{tenantid}"
 _ENTRA_ID: Final = "https://login.microsoftonline.com"
 _OF_ANY_TENANT: Final = ("common", "organizations")
 
-TOKENX_COOL_DOWN: Final = 30.0
-"""Cool-down of TokenX, in seconds: its next key is not announced."""
-
 
 _TOKENX_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 """Names of clusters and tenants of NAIS, as they stand in a host name."""
@@ -158,12 +155,14 @@ class Issuer:
             if not isinstance(name, str) or not _TOKENX_NAME.fullmatch(name):
                 message = f"{setting} must be the name of a {setting} of NAIS, in lower case"
                 raise ConfigurationError("setting_invalid", message, setting)
+        from entra_fast import _providers  # noqa: PLC0415 - few services need it
+
         issuer = f"https://tokenx.{cluster}.{tenant}.cloud.nais.io"
         return cls(
             issuer=issuer,
             jwks_uri=f"{issuer}/jwks",
             audience=audience,
-            refresh=RefreshRules(cool_down=TOKENX_COOL_DOWN),
+            refresh=RefreshRules(cool_down=_providers.TOKENX.cool_down),
             http=http,
         )
 
