@@ -29,15 +29,22 @@ class Visitor:
     Attributes:
         user: the name of the signed-in user, if any.
         return_to: query of `/oauth2/login` that leads back to what is asked for; empty, or begins with `?`.
+        product: name of the token generator.
     """
 
     user: str | None
     minutes_left: int
     return_to: str = ""
+    product: str = "Token generator"
 
     def values(self) -> dict[str, object]:
         """What the frame of every page shows."""
-        return {"user": self.user, "minutes_left": self.minutes_left, "return_to": self.return_to}
+        return {
+            "user": self.user,
+            "minutes_left": self.minutes_left,
+            "return_to": self.return_to,
+            "product_name": self.product,
+        }
 
 
 def start_page(

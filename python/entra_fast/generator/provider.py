@@ -32,6 +32,7 @@ from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.audience import parse_audience
 from entra_fast.generator.login import Login, LoginError
+from entra_fast.generator.site import LoggedIn
 from entra_fast.validate import AsyncValidator
 
 ENDPOINTS_SECONDS = 24 * 3600.0
@@ -50,20 +51,6 @@ class Token:
 
     access_token: str = field(repr=False)
     expires_in: int
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedIn:
-    """A user who has just logged in. `access_token` is meant for the token generator itself.
-
-    Attributes:
-        logout_hint: which session the provider's logout is about; empty if the provider did not say.
-    """
-
-    name: str
-    access_token: str = field(repr=False)
-    expires_in: float
-    logout_hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +85,11 @@ class Provider:
     def issuer(self) -> str:
         """The issuer according to the settings; to be shown, not to decide on."""
         return self._settings.issuer or (self._settings.well_known_url or "").removesuffix(_WELL_KNOWN)
+
+    @property
+    def expected_issuer(self) -> str | None:
+        """Entra ID does not send `iss` to redirect URIs."""
+        return None
 
     async def aclose(self) -> None:
         """Close all connections."""
