@@ -64,9 +64,9 @@ class LoggedIn:
 class LoginProvider(Protocol):
     """Where users log in."""
 
-    @property
-    def expected_issuer(self) -> str | None:
-        """What `iss` in a callback must be (RFC 9207); None where the provider does not send it."""
+    async def expected_issuer(self) -> str | None:
+        """What `iss` in a callback must be (RFC 9207); None where the provider does not send it. Raises
+        ProviderError."""
 
     async def not_ready_reason(self) -> str | None:
         """Why no token can be acquired now, or None."""
@@ -201,7 +201,7 @@ class Site:
         login = self._logins.resume(request.cookies.get(self._login_cookie), request.query.get("state"))
         error = request.query.get("error")
         code = request.query.get("code")
-        issuer = self._provider.expected_issuer
+        issuer = await self._provider.expected_issuer()
         if issuer is not None and not hmac.compare_digest(
             request.query.get("iss", "").encode(errors="replace"), issuer.encode()
         ):

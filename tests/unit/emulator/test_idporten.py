@@ -979,11 +979,11 @@ async def test_a_token_without_a_login(browser: Browser) -> None:
     claims = unverified_claims(answer.text)
     assert (claims["pid"], claims["acr"], claims["aud"]) == ("12345678910", HIGH, "unspecified")
     assert claims["iss"] == browser.issuer
-    form = {"pid": PID, "acr": SUBSTANTIAL, "client_id": "some client"}
+    form = {"pid": PID, "acr": "Level3", "client_id": "some client"}
     answer = await browser.request("POST", "/idporten/fake", data=form)
     claims = unverified_claims(answer.text)
-    assert (claims["pid"], claims["acr"], claims["client_id"]) == (PID, SUBSTANTIAL, "some client")
-    for query, text in (({}, "Missing parameter: pid"), ({"pid": PID, "acr": "Level4"}, "Unknown acr")):
+    assert (claims["pid"], claims["acr"], claims["client_id"]) == (PID, "Level3", "some client")
+    for query, text in (({}, "Missing parameter: pid"), ({"pid": PID, "acr": "Level5"}, "Unknown acr")):
         wrong = await browser.request("GET", "/idporten/fake", params=query)
         assert wrong.status == 400
         assert wrong.text.startswith(text)

@@ -14,13 +14,13 @@ EIDAS: Final = "eidas"
 ACR_VALUES: Final = tuple(
     f"{family}-loa-{strength}" for family in (NATIONAL, EIDAS) for strength in STRENGTHS
 )
-_EARLIER: Final = {"Level3": "idporten-loa-substantial", "Level4": "idporten-loa-high"}
+EARLIER: Final = {"Level3": "idporten-loa-substantial", "Level4": "idporten-loa-high"}
 """How levels were written before 2023, and still are in manifests."""
 
 
 def current_spelling(level: str) -> str:
     """A level as ID-porten writes it, from how a manifest may write it."""
-    return _EARLIER.get(level, level)
+    return EARLIER.get(level, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,7 @@ class RequestedLevels:
         for value in acr_values.split() or [default]:
             if value not in ACR_VALUES:
                 hint = (
-                    f": write {_EARLIER[value]}"
-                    if value in _EARLIER
-                    else f"; expected {', '.join(ACR_VALUES)}"
+                    f": write {EARLIER[value]}" if value in EARLIER else f"; expected {', '.join(ACR_VALUES)}"
                 )
                 raise IdPortenError("invalid_request", f"acr_values has an unknown level{hint}")
             family, _, strength = value.partition("-loa-")

@@ -20,7 +20,7 @@ from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.authorize import LoginRequest
 from entra_fast.emulator.providers.idporten.clients import GENERATOR, Client, clients_of
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
-from entra_fast.emulator.providers.idporten.levels import ACR_VALUES
+from entra_fast.emulator.providers.idporten.levels import ACR_VALUES, EARLIER
 from entra_fast.emulator.providers.idporten.store import Grant, Identity, Session, Store
 from entra_fast.emulator.providers.idporten.token_endpoint import TokenEndpoint
 from entra_fast.emulator.providers.idporten.tokens import ACCESS_TOKEN_LIFETIME, TokenIssuer
@@ -203,7 +203,7 @@ class IdPorten:
 
         Args:
             pid: number of the person.
-            acr: level of assurance.
+            acr: level of assurance, also as it was written before 2023.
             client_id: the client that the token names; by default that of the token generator for TokenX.
 
         Raises:
@@ -212,8 +212,9 @@ class IdPorten:
         if not pid or len(pid) > MAX_PID_CHARACTERS:
             text = f"Missing parameter: pid (at most {MAX_PID_CHARACTERS} characters)"
             raise IdPortenError("invalid_request", text)
-        if acr not in ACR_VALUES:
-            raise IdPortenError("invalid_request", f"Unknown acr: expected one of {', '.join(ACR_VALUES)}")
+        known = (*ACR_VALUES, *EARLIER)
+        if acr not in known:
+            raise IdPortenError("invalid_request", f"Unknown acr: expected one of {', '.join(known)}")
         identity = Identity(pid, pid, acr, "TestID")
         default = self.find(f"{self._local.generator_cluster}:{GENERATOR}")
         return self._tokens().access_token(
