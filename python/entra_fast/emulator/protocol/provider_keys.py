@@ -200,8 +200,5 @@ def _new_key() -> PrivateKey:
     return PrivateKey(PrivateKey.generate().private_jwk() | {"kid": str(uuid.uuid4())})
 
 
-EMPTY_KEY_SET: Final = KeySet('{"keys":[]}')
-
-
 def _key_set(keys: Sequence[PrivateKey]) -> KeySet:
     return KeySet(json.dumps({"keys": [key.public_jwk() for key in keys]}))

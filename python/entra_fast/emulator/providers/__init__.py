@@ -30,6 +30,7 @@ class LocalProviders:
         self._local = local
         self.tokenx = TokenX(local, self._issuers, subject_issuers, level_names=level_names)
         self.maskinporten = Maskinporten(local)
+        self._all: tuple[TokenX | Maskinporten, ...] = (self.tokenx, self.maskinporten)
 
     def environment(self, application: str) -> dict[str, str]:
         """What NAIS injects into an application for these providers, `<X>_ENABLED` included.
@@ -68,8 +69,20 @@ class LocalProviders:
     def of(self, application: str) -> list[dict[str, Any]]:
         """The providers that an application is registered with, for the console: `name`, `issuer`,
         `client_id`, `details`."""
-        providers = (self.tokenx, self.maskinporten)
-        return [found for provider in providers if (found := provider.registration(application)) is not None]
+        return [found for provider in self._all if (found := provider.registration(application)) is not None]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each provider: `name`, `issuer`, `discovery`, and the `kid` of each published key, the one that
+        signs first."""
+        return [
+            {
+                "name": provider.name,
+                "issuer": provider.issuer,
+                "discovery": provider.well_known,
+                "keys": [key["kid"] for key in provider.key_set()["keys"]],
+            }
+            for provider in self._all
+        ]
 
     def rotate(self, provider: str) -> str:
         """Let a provider sign with a new key from now on, without notice; returns its kid. Raises

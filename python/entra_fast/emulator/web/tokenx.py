@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
+from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.providers.tokenx import metadata
 from entra_fast.emulator.web.handling import PROVIDERS

@@ -5,7 +5,7 @@ Puts the parts together for the address, clock and manifests of a local Entra ID
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.forms import is_nine_digits
@@ -23,6 +23,8 @@ class Maskinporten:
         local: the local Entra ID that it is served beside.
     """
 
+    name: Final = "maskinporten"
+
     def __init__(self, local: LocalProvider) -> None:
         self._local = local
         self.keys = local.provider_keys.signing["maskinporten"]
@@ -31,6 +33,11 @@ class Maskinporten:
     def issuer(self) -> str:
         """The issuer, with a slash at the end."""
         return metadata.issuer(self._local.base_url)
+
+    @property
+    def well_known(self) -> str:
+        """The address of the discovery document."""
+        return f"{self.issuer}{metadata.WELL_KNOWN}"
 
     def discovery(self) -> dict[str, Any]:
         """The discovery document."""

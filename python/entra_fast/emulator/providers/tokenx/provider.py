@@ -30,6 +30,8 @@ class TokenX:
         level_names: whether the older names of levels of assurance are written into its tokens.
     """
 
+    name: Final = "tokenx"
+
     def __init__(
         self,
         local: LocalProvider,
@@ -48,6 +50,11 @@ class TokenX:
     def issuer(self) -> str:
         """The issuer, without a slash at the end."""
         return metadata.issuer(self._local.base_url)
+
+    @property
+    def well_known(self) -> str:
+        """The address of the discovery document."""
+        return f"{self.issuer}{metadata.WELL_KNOWN}"
 
     def discovery(self) -> dict[str, Any]:
         """The discovery document."""

@@ -19,7 +19,7 @@ from entra_fast.emulator.protocol.client_auth import ASSERTION_TYPE
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.journal import Journal
 from entra_fast.emulator.protocol.private_key import PrivateKey
-from entra_fast.emulator.protocol.provider_keys import EMPTY_KEY_SET, ProviderKeys
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.providers.recording import Recording
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.providers.tokens import SignedToken, sign
@@ -109,7 +109,7 @@ class TokenXService:
         key = self.keys.known_client("tokenx", client.name)
         verification.verify(
             assertion,
-            EMPTY_KEY_SET if key is None else key.key_set,
+            None if key is None else key.key_set,
             required=_ASSERTION_CLAIMS,
             expected={"iss": client_id, "sub": client_id},
             now=now,
