@@ -58,7 +58,7 @@ def _keys() -> list[dict[str, str]]:
 
 
 def local_providers(texts: list[str], directory: str = "", **options: Any) -> LocalEntraId:
-    """From texts instead of files. Every application has its keys already, but those with the name `closed`."""
+    """From texts instead of files. Every application has its keys already, but for `closed`."""
     local = local_entra(texts, directory, **options)
     signing = {"since": local.now(), "keys": _keys()[:2]}
     names = [name for name in local.registry.workloads.by_name if not name.endswith(":closed")]

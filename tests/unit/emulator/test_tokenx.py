@@ -208,7 +208,10 @@ FAILED = "token verification failed: "
 NO_KEY = "Signed+JWT+rejected%3A+Another+algorithm+expected%2C+or+no+matching+key%28s%29+found"
 BAD_SIGNATURE = "Signed+JWT+rejected%3A+Invalid+signature"
 NOT_REGISTERED = "invalid client authentication for client_id={}, client not registered."
-TOO_LONG = f"invalid client authentication for client_id={full('web')}, client assertion exceeded max lifetime (120s)."
+TOO_LONG = (
+    f"invalid client authentication for client_id={full('web')}, "
+    "client assertion exceeded max lifetime (120s)."
+)
 
 
 def _asserted(**changes: Any) -> Change:
@@ -429,7 +432,8 @@ async def test_the_audience_of_an_assertion(tokenx: TokenXCaller) -> None:
     for sent, shown in (("x", "x"), (["x", tokenx.issuer], f"x, {tokenx.issuer}"), ([], "")):
         assertion = tokenx.assertion("web", aud=sent)
         answer = await tokenx.exchange("web", "api", tokenx.login(), client_assertion=assertion)
-        reason = f"JWT aud claim has value [{shown}], must be exactly one of [{tokenx.issuer}/token, {tokenx.issuer}]"
+        expected = f"{tokenx.issuer}/token, {tokenx.issuer}"
+        reason = f"JWT aud claim has value [{shown}], must be exactly one of [{expected}]"
         for character, written in ((":", "%3A"), ("/", "%2F"), (",", "%2C"), ("[", "%5B"), ("]", "%5D")):
             reason = reason.replace(character, written)
         assert answer.json["error_description"] == FAILED + reason.replace(" ", "+")

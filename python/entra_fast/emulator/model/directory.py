@@ -14,8 +14,8 @@
 A user's `mail` is the username unless the entry has another one, or an empty one for no mailbox.
 Membership is direct: groups have no member groups, because Entra ID ignores nested groups when it assigns
 users to applications. Scopes and delegations are Maskinporten's: scopes of organizations outside, and which
-customer has let which supplier use a scope; they count for all tenants. The fields are defined in directory_schema.py, which needs pydantic and is imported
-with the first document.
+customer has let which supplier use a scope; they count for all tenants. The fields are defined in
+directory_schema.py, which needs pydantic and is imported with the first document.
 """
 
 from __future__ import annotations

@@ -156,8 +156,8 @@ def _permission(value: str) -> str:
 def _organization_number(value: str) -> str:
     if not is_organization_number(value):
         raise ValueError(
-            f"{quoted(value)} is not an organization number: nine digits, the last of which checks the others; "
-            "for example 310000019"
+            f"{quoted(value)} is not an organization number: nine digits, the last of which checks the "
+            "others, as in 310000019"
         )
     return value
 

@@ -31,7 +31,8 @@ def _product(value: str) -> str:
 def _subscope(value: str) -> str:
     if not _SUBSCOPE.fullmatch(value):
         raise ValueError(
-            f"{quoted(value)} is not the name of a scope: lower-case letters, digits, '/', ':', '.', '_' and '-'"
+            f"{quoted(value)} is not the name of a scope: lower-case letters, digits, '/', ':', '.', '_' "
+            "and '-'"
         )
     return value
 

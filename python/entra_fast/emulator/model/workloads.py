@@ -185,8 +185,8 @@ def _exposed(manifest: Manifest, notices: list[Notice]) -> Iterator[Scope]:
         for number, consumer in enumerate(entry.consumers):
             if not is_organization_number(consumer.orgno):
                 text = (
-                    f"no organization has the number {consumer.orgno}, because its last digit does not fit the "
-                    "others: it grants nothing"
+                    f"no organization has the number {consumer.orgno}, because its last digit does not fit "
+                    "the others: it grants nothing"
                 )
                 notices.append(Notice(manifest.location(*place, "consumers", number, "orgno"), text))
         if entry.enabled:
@@ -233,8 +233,8 @@ def _rule_notices(manifest: Manifest, by_name: Mapping[str, Workload]) -> Iterat
         elif consumer not in by_name:
             yield Notice(location, f"{consumer} does not exist, so the rule grants nothing until it appears")
         elif not by_name[consumer].tokenx:
-            text = f"{consumer} is not registered in TokenX, so the rule grants nothing until its tokenx is enabled"
-            yield Notice(location, text)
+            text = f"{consumer} is not registered in TokenX, so the rule grants nothing"
+            yield Notice(location, f"{text} until its tokenx is enabled")
 
 
 def _scope_notices(workload: Workload, scopes: Mapping[str, Scope]) -> Iterator[Notice]:
@@ -245,8 +245,8 @@ def _scope_notices(workload: Workload, scopes: Mapping[str, Scope]) -> Iterator[
         scope = scopes.get(name)
         if scope is None:
             text = (
-                f"no manifest exposes the scope {quoted(name)}, so tokens for it are refused; name it in `scopes` "
-                "of the directory file if it belongs to an organization outside"
+                f"no manifest exposes the scope {quoted(name)}, so tokens for it are refused; name it in "
+                "`scopes` of the directory file if it belongs to an organization outside"
             )
             yield Notice(location, text)
         elif not scope.admits(client.organization):

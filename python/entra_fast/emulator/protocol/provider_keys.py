@@ -1,7 +1,7 @@
 """The keys of the local providers: those that a provider signs with, and those of its clients.
 
-All are generated when they are first needed, so that a thousand applications load at no cost. They are kept in
-one object, `ProviderKeys`, for saving and exporting. Nothing from here is ever logged.
+All are generated when they are first needed, so that a thousand applications load at no cost. They are kept
+in one object, `ProviderKeys`, for saving and exporting. Nothing from here is ever logged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The other providers of NAIS beside the local Entra ID, made of the same manifests: what they know and decide.
+"""The other providers of NAIS beside the local Entra ID, made of the same manifests: what they know and
+decide.
 
 No HTTP: their endpoints and pages are in web/. Each has a package of its own, which knows no other.
 """

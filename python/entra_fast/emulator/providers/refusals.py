@@ -1,4 +1,5 @@
-"""How a provider refuses a request: the exception, and the JSON object of the response (RFC 6749, section 5.2).
+"""How a provider refuses a request: the exception, and the JSON object of the response (RFC 6749, section
+5.2).
 
 When which refusal applies, and its sentence, belongs in the package of the provider.
 """

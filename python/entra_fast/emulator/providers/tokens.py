@@ -1,7 +1,7 @@
 """Signed JWTs as the local providers read and write them.
 
-Which claims a token must have is decided by each provider: here are only its form and its signature, which the
-native core verifies.
+Which claims a token must have is decided by each provider: here are only its form and its signature, which
+the native core verifies.
 """
 
 from __future__ import annotations

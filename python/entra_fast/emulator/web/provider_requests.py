@@ -1,4 +1,4 @@
-"""What the endpoints of the other local providers share: forms in, refusals out, planned faults. No routes."""
+"""What the endpoints of the other local providers share: forms in, refusals out, faults. No routes."""
 
 from __future__ import annotations
 

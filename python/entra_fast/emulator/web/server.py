@@ -1,7 +1,8 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
-graph.py (Microsoft Graph's), tokenx.py and maskinporten.py (the other local providers'), console.py, access_map.py and log.py, admin.py and journal.py.
+graph.py (Microsoft Graph's), tokenx.py and maskinporten.py (the other local providers'), console.py,
+access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Authorization details (RFC 9396) of a grant: the system user of an organization, and nothing else.
 
-Altinn knows which organization has given a system user to which supplier. Here every organization has given one
-to every client, so that no registration is needed.
+Altinn knows which organization has given a system user to which supplier. Here every organization has given
+one to every client, so that no registration is needed.
 """
 
 from __future__ import annotations

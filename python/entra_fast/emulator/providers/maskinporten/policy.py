@@ -63,8 +63,8 @@ def _grant(scope: Scope | None, name: str, organization: str) -> str:
     """What would grant a scope to an organization."""
     if scope is None:
         return (
-            f"expose {name} in the manifest of an application, or name it in `scopes` of the directory file if it "
-            "belongs to an organization outside"
+            f"expose {name} in the manifest of an application, or name it in `scopes` of the directory file "
+            "if it belongs to an organization outside"
         )
     whose = f"its entry of spec.maskinporten.scopes.exposes of {scope.owner}" if scope.owner else "its entry"
     entry = f"{{orgno: '{organization}'}}" if scope.owner else f"'{organization}'"

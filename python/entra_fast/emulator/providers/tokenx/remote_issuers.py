@@ -18,7 +18,8 @@ COOL_DOWN: Final = 5.0
 
 
 class RemoteIssuer:
-    """An issuer whose keys are fetched when they are first needed, and again for an unknown `kid`. Thread-safe.
+    """An issuer whose keys are fetched when they are first needed, and again for an unknown `kid`.
+    Thread-safe.
 
     Args:
         url: of its discovery document (OpenID Connect Discovery 1.0, section 4, or RFC 8414, section 3).
