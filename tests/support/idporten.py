@@ -243,6 +243,7 @@ def query_of(url: str) -> dict[str, str]:
 async def idporten_served(*manifests: str, **options: Any) -> AsyncIterator[Browser]:
     """A local ID-porten on a free port, with one application unless there are manifests."""
     local = local_entra(list(manifests) or [idporten_manifest()], **options)
-    local.keyring_of("idporten").restore(signing_keys())
+    keys = [entry["jwk"] for entry in signing_keys()]
+    local.provider_keys.signing["idporten"].restore({"since": 0, "keys": keys})
     async with served(local) as caller:
         yield Browser(caller)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import jwt
 import pytest
 import pytest_asyncio
 
@@ -191,8 +192,10 @@ async def test_environment(browser: Browser) -> None:
     assert proxy["WONDERWALL_OPENID_UI_LOCALES"] == "nn"
     assert proxy["WONDERWALL_OPENID_RESOURCE_INDICATOR"] == "https://nav.no"
     assert "WONDERWALL_AUTO_LOGIN" not in proxy
+    assert provider.environment("dev-gcp:team:portl") == {"IDPORTEN_ENABLED": "false"}
+    assert browser.caller.local.environment(APP)["IDPORTEN_ENABLED"] == "true"
     with pytest.raises(ConfigurationError, match="'dev-gcp:team:portl' that uses ID-porten; did you mean"):
-        provider.environment("dev-gcp:team:portl")
+        provider.login_proxy_environment("dev-gcp:team:portl")
 
 
 async def test_registrations_of_a_manifest() -> None:
@@ -217,7 +220,7 @@ async def test_registrations_of_a_manifest() -> None:
     assert proxy["WONDERWALL_AUTO_LOGIN"] == "true"
     assert proxy["WONDERWALL_INGRESS"] == "https://a.example,https://b.example/path"
     with pytest.raises(ConfigurationError, match="dev-gcp:team:none does not use ID-porten"):
-        provider.environment("dev-gcp:team:none")
+        provider.login_proxy_environment("dev-gcp:team:none")
     generator = provider.login_proxy_environment("dev-gcp:nais:tokenx-token-generator")
     assert "IDPORTEN_REDIRECT_URI" not in generator
     assert "WONDERWALL_INGRESS" not in generator
@@ -1029,3 +1032,60 @@ async def test_reloaded_manifests_are_clients_at_once(tmp_path: Any) -> None:
     file.write_text(idporten_manifest("other"))
     local.reload()
     assert set(local.providers.idporten.clients) == {OTHER, "dev-gcp:nais:tokenx-token-generator"}
+
+
+# Planned faults and the console
+
+
+async def test_faults(party: RelyingParty) -> None:
+    """Of the documents, of the token endpoint's transport, and of access tokens."""
+    faults = party.browser.caller.local.faults
+    faults.add("status", endpoint="idporten/keys", value=503, count=1)
+    faults.add("status", endpoint="idporten/discovery", value=500, count=1)
+    paths = ("/idporten/jwks.json", "/idporten/.well-known/openid-configuration")
+    for expected in ([503, 500], [200, 200]):
+        assert [(await party.browser.request("GET", path)).status for path in paths] == expected
+    faults.add("throttle", endpoint="idporten", application=APP, value=7, count=1)
+    throttled = await party.redeem(await code_of(party))
+    assert (throttled.status, throttled.headers["Retry-After"]) == (429, "7")
+    faults.add("wrong_audience", endpoint="idporten", application=APP, count=1)
+    assert (await party.redeem(await code_of(party))).claims["aud"].startswith("ffffffff-")
+    faults.add("unknown_key", endpoint="idporten", application=APP, count=1)
+    secret = party.browser.provider.client_secret(APP)
+    basic = base64.b64encode(f"{party.client_id}:{secret}".encode()).decode()
+    form = {
+        "grant_type": "authorization_code",
+        "code": await code_of(party),
+        "code_verifier": party.verifier,
+        "redirect_uri": CALLBACK,
+    }
+    answer = await party.token(form, headers={"Authorization": f"Basic {basic}"})
+    published = {key["kid"] for key in party.browser.provider.key_set()["keys"]}
+    assert jwt.get_unverified_header(answer.json["access_token"])["kid"] not in published
+
+
+async def test_other_paths(browser: Browser) -> None:
+    """Are none of a tenant's."""
+    for path in ("/idporten/oauth2/v2.0/token", "/idporten/nothing"):
+        answer = await browser.request("GET", path)
+        assert answer.status == 404
+        assert "AADSTS" not in answer.text
+
+
+async def test_the_console_shows_registrations(browser: Browser) -> None:
+    """Level and redirect URIs of an application."""
+    answer = await browser.request("GET", f"/applications/{OTHER}", headers={"Accept": "text/html"})
+    assert answer.status == 200
+    assert browser.provider.find(OTHER).client_id in answer.text
+    assert LOCAL_CALLBACK in answer.text
+
+
+async def test_keys_expire(party: RelyingParty, world: World) -> None:
+    """A client's key is registered for a year."""
+    party.browser.provider.login_proxy_environment(APP)
+    world.clock.now += 366 * 86_400
+    try:
+        form = {"client_id": party.client_id, "grant_type": "refresh_token", **party.credential()}
+        refused(await party.token(form), "invalid_client", "Expired key")
+    finally:
+        world.clock.now -= 366 * 86_400

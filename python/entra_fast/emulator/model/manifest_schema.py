@@ -1,6 +1,7 @@
 """The fields of NAIS manifests that concern the providers, for validating them with pydantic.
 
-What belongs here: names, types and forms of fields. What they mean belongs in registry.py.
+What belongs here: names, types and forms of fields. What they mean belongs in registry.py and workloads.py.
+The sections of the other providers are in provider_schema.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from entra_fast.emulator.model import graph
-from entra_fast.emulator.model.forms import NAME, is_reply_url
+from entra_fast.emulator.model.forms import NAME, is_organization_number, is_reply_url
+from entra_fast.emulator.model.provider_schema import IdPorten, Maskinporten, TokenX
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
 
@@ -29,12 +31,14 @@ LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
 # For logins at ID-porten from a developer's machine: what its registration has and a NAIS manifest does not.
 IDPORTEN_REDIRECT_ANNOTATION: Final = "entra-fast/idporten-redirect-uris"
 IDPORTEN_PUBLIC_ANNOTATION: Final = "entra-fast/idporten-public-client"
+# What a registration in Maskinporten has and a NAIS manifest does not: NAIS has one organization.
+ORGANIZATION_ANNOTATION: Final = "entra-fast/organization-number"
 
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-# Fields of the real resources that have no bearing on Entra ID. They are accepted as they are.
+# Fields of the real resources that have no bearing on a provider. They are accepted as they are.
 _IGNORED_SPEC_FIELDS: Final = frozenset(
     [
         "activeDeadlineSeconds",
@@ -58,7 +62,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "login",
         "logformat",
         "logtransform",
-        "maskinporten",
         "observability",
         "openSearch",
         "parallelism",
@@ -83,7 +86,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "successfulJobsHistoryLimit",
         "terminationGracePeriodSeconds",
         "timeZone",
-        "tokenx",
         "ttl",
         "ttlSecondsAfterFinished",
         "valkey",
@@ -153,6 +155,15 @@ def _permission(value: str) -> str:
     return value
 
 
+def _organization_number(value: str) -> str:
+    if not is_organization_number(value):
+        raise ValueError(
+            f"{quoted(value)} is not an organization number: nine digits, the last of which checks the "
+            "others, as in 310000019"
+        )
+    return value
+
+
 def _one_of(known: tuple[str, ...]) -> AfterValidator:
     def check(value: str) -> str:
         for name in value.split():
@@ -167,7 +178,6 @@ Name = Annotated[str, AfterValidator(_name)]
 ConsumerName = Annotated[str, AfterValidator(_name_or_wildcard)]
 Permission = Annotated[str, AfterValidator(_permission)]
 Switch = Literal["true", "false"]
-IdPortenLevel = Literal["Level3", "Level4", "idporten-loa-substantial", "idporten-loa-high"]
 
 
 class Permissions(Section):
@@ -237,22 +247,6 @@ class Azure(Section):
     sidecar: LoginProxy = LoginProxy()
 
 
-class IdPortenSidecar(Section, extra="ignore"):
-    """`spec.idporten.sidecar`: the login proxy."""
-
-    enabled: bool = False
-    level: IdPortenLevel = "idporten-loa-high"
-    locale: Literal["nb", "nn", "en", "se"] = "nb"
-    auto_login: bool = False
-
-
-class IdPorten(Section, extra="ignore"):
-    """`spec.idporten`; older manifests have further fields, which NAIS ignores."""
-
-    enabled: bool
-    sidecar: IdPortenSidecar = IdPortenSidecar()
-
-
 class Spec(Section):
     """The part of `spec` that concerns the providers."""
 
@@ -260,13 +254,15 @@ class Spec(Section):
 
     access_policy: AccessPolicy = AccessPolicy()
     azure: Azure = Azure()
-    idporten: IdPorten | None = None
+    idporten: IdPorten = IdPorten(enabled=False)
     ingresses: List[str] = ()
+    tokenx: TokenX = TokenX(enabled=False)
+    maskinporten: Maskinporten = Maskinporten(enabled=False)
 
     def refusals(self) -> list[tuple[tuple[str, ...], str]]:
         """What NAIS refuses although each field is right: where, and why."""
         found: list[tuple[tuple[str, ...], str]] = []
-        if self.idporten is not None and self.idporten.enabled:
+        if self.idporten.enabled:
             if not self.idporten.sidecar.enabled:
                 text = "logins at ID-porten go through the login proxy: set idporten.sidecar.enabled to true"
                 found.append((("idporten",), text))
@@ -297,6 +293,9 @@ class Annotations(Section, extra="allow"):
         "", alias=IDPORTEN_REDIRECT_ANNOTATION
     )
     idporten_public: Switch = Field("false", alias=IDPORTEN_PUBLIC_ANNOTATION)
+    organization: Annotated[str, AfterValidator(_organization_number)] | None = Field(
+        None, alias=ORGANIZATION_ANNOTATION
+    )
 
 
 class Metadata(Section):

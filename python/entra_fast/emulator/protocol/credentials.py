@@ -50,7 +50,7 @@ class Credentials:
         digest = hmac.digest(self.seed, f"secret|{application.client_id}".encode(), hashlib.sha256)
         return "local~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    def key(self, application: Registered) -> PrivateKey:
+    def key(self, application: Application) -> PrivateKey:
         """The application's private key, generated on first use (about a tenth of a second)."""
         key = self.known_key(application)
         if key is None:
@@ -105,7 +105,7 @@ class Credentials:
             self.seed = bytes.fromhex(exported["seed"])
             self._keys, self._cluster_keys = keys, clusters
 
-    def known_key(self, application: Registered) -> PrivateKey | None:
+    def known_key(self, application: Application) -> PrivateKey | None:
         """The application's key if it has one already: an assertion cannot be signed with a key that was
         never handed out, and a guess must not cost the time of generating one.
         """

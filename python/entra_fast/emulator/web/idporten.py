@@ -20,9 +20,11 @@ from entra_fast import _native
 from entra_fast._web.rendering import CONTENT_SECURITY_POLICY
 from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import origin
+from entra_fast.emulator.protocol.faults import TOKEN_FAULTS
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.providers.idporten import sign_out
+from entra_fast.emulator.providers.idporten.authentication import claimed_client
 from entra_fast.emulator.providers.idporten.authorize import (
     LOCALES,
     Fields,
@@ -38,9 +40,11 @@ from entra_fast.emulator.providers.idporten.levels import EIDAS, NATIONAL
 from entra_fast.emulator.providers.idporten.persons import EUROPEANS, PERSONS
 from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME, Identity, Session
 from entra_fast.emulator.providers.person_numbers import InvalidNumber, parse_person_number
-from entra_fast.emulator.web.handling import IDPORTEN, LOCAL, NO_STORE, Handler, json_response
+from entra_fast.emulator.providers.refusals import Refusal
+from entra_fast.emulator.web.handling import LOCAL, NO_STORE, PROVIDERS, Handler, json_response
 from entra_fast.emulator.web.idporten_wording import LANGUAGES, wording
 from entra_fast.emulator.web.pages import PAGES
+from entra_fast.emulator.web.provider_requests import Endpoints, not_found
 from entra_fast.errors import EntraFastError, InvalidToken
 
 HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par", "/idporten/fake"})
@@ -80,6 +84,8 @@ def add_routes(app: web.Application) -> None:
     # No HEAD: it would make a token and discard it.
     routes.add_get("/idporten/fake", _token_without_login, allow_head=False)
     routes.add_post("/idporten/fake", _token_without_login)
+    names = "authorize|login|par|token|logout|fake|userinfo|jwks[.]json"
+    routes.add_route("*", f"/idporten/{{path:(?!(?:{names})$).*}}", not_found)
 
 
 def _add_public(
@@ -102,13 +108,15 @@ def _add_public(
 
 
 async def _discovery(request: web.Request) -> web.StreamResponse:
-    return json_response(request.app[IDPORTEN].discovery(), 200, {"Cache-Control": "max-age=3600"})
+    return await _endpoints(request).discovery(request, request.app[PROVIDERS].idporten.discovery)
 
 
 async def _keys(request: web.Request) -> web.StreamResponse:
-    # The first request makes the keys.
-    keys = await asyncio.to_thread(request.app[IDPORTEN].key_set)
-    return json_response(keys, 200, {"Cache-Control": "max-age=3600"})
+    return await _endpoints(request).key_set(request, request.app[PROVIDERS].idporten.key_set)
+
+
+def _endpoints(request: web.Request) -> Endpoints:
+    return Endpoints("idporten", request.app[PROVIDERS].idporten.keys, Refusal.body)
 
 
 # Authorization endpoint and login page
@@ -116,7 +124,7 @@ async def _keys(request: web.Request) -> web.StreamResponse:
 
 async def _push(request: web.Request) -> web.StreamResponse:
     """Pushed authorization requests (RFC 9126)."""
-    provider, form = request.app[IDPORTEN], dict[str, str]()
+    provider, form = request.app[PROVIDERS].idporten, dict[str, str]()
     try:
         form = await _form(request)
         client, _ = provider.authenticator().authenticate(form, _authorization(request), pkce=True)
@@ -139,18 +147,18 @@ async def _authorize(request: web.Request) -> web.StreamResponse:
     except LoginError as refusal:
         return _back(request, refusal, parameters.get("client_id", ""))
     cookie = request.cookies.get(_COOKIE, "")
-    session = request.app[IDPORTEN].store.sessions.get(cookie)
+    session = request.app[PROVIDERS].idporten.store.sessions.get(cookie)
     if session is not None and _suffices(wanted, session, request.app[LOCAL].now()):
         return _return_code(request, wanted, session, cookie)
     if "none" in wanted.prompt:
         refused = wanted.refusal(IdPortenError("login_required", "The user must log in"))
         return _back(request, refused, wanted.client.client_id)
-    login = request.app[IDPORTEN].store.begin_login(wanted)
+    login = request.app[PROVIDERS].idporten.store.begin_login(wanted)
     return _page_of_login(request, wanted, login, wanted.locale)
 
 
 def _wanted(request: web.Request, parameters: Mapping[str, str]) -> LoginRequest:
-    provider = request.app[IDPORTEN]
+    provider = request.app[PROVIDERS].idporten
     uri = parameters.get("request_uri")
     if uri is None:
         return check(parameters, provider.client)
@@ -174,7 +182,7 @@ def _suffices(wanted: LoginRequest, session: Session, now: float) -> bool:
 async def _login_page(request: web.Request) -> web.StreamResponse:
     """The login page again, in another language."""
     login, language = request.query.get("login", ""), request.query.get("language", "")
-    wanted = request.app[IDPORTEN].store.logins.get(login)
+    wanted = request.app[PROVIDERS].idporten.store.logins.get(login)
     if wanted is None:
         return _login_is_over(language)
     return _page_of_login(request, wanted, login, _locale(language, wanted))
@@ -185,7 +193,7 @@ def _locale(chosen: str, wanted: LoginRequest) -> str:
 
 
 async def _log_in(request: web.Request) -> web.StreamResponse:
-    provider = request.app[IDPORTEN]
+    provider = request.app[PROVIDERS].idporten
     try:
         form = await _form(request)
     except IdPortenError as error:
@@ -289,7 +297,7 @@ def _choices(levels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _return_code(request: web.Request, wanted: LoginRequest, session: Session, cookie: str) -> web.Response:
-    provider, identity = request.app[IDPORTEN], session.identity
+    provider, identity = request.app[PROVIDERS].idporten, session.identity
     code = provider.new_code(wanted, session, cookie)
     text = f"logged in by {identity.amr} with {identity.acr}; it asked for one of {_asked(wanted)}"
     _record(
@@ -311,7 +319,7 @@ def _asked(wanted: LoginRequest) -> str:
 
 def _back(request: web.Request, refusal: LoginError, client_id: str) -> web.Response:
     """Return to the application with a refusal."""
-    client = request.app[IDPORTEN].client(client_id)
+    client = request.app[PROVIDERS].idporten.client(client_id)
     _record(
         request,
         grant="ID-porten login",
@@ -319,7 +327,7 @@ def _back(request: web.Request, refusal: LoginError, client_id: str) -> web.Resp
         reasons=(Reason("login", False, refusal.error.text),),
         error=refusal.error,
     )
-    fields = error_fields(refusal, request.app[IDPORTEN].issuer)
+    fields = error_fields(refusal, request.app[PROVIDERS].idporten.issuer)
     return _return(request, refusal.redirect_uri, refusal.response_mode, fields)
 
 
@@ -344,7 +352,7 @@ def _refusal_page(
 ) -> web.StreamResponse:
     """A refusal that must not go to the redirect URI."""
     language, texts = wording(parameters.get("ui_locales", "en").partition(" ")[0])
-    client = request.app[IDPORTEN].client(parameters.get("client_id", ""))
+    client = request.app[PROVIDERS].idporten.client(parameters.get("client_id", ""))
     details = [(texts["error"], error.error), (texts["correlation"], error.correlation_id)]
     advice = texts["advice"]
     sent = parameters.get("redirect_uri", "")
@@ -389,7 +397,7 @@ def _login_is_over(language: str) -> web.Response:
 
 
 async def _token(request: web.Request) -> web.StreamResponse:
-    provider, cross_origin = request.app[IDPORTEN], _cross_origin_headers(request)
+    provider, cross_origin = request.app[PROVIDERS].idporten, _cross_origin_headers(request)
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=cross_origin)
     if request.method != "POST":
@@ -397,7 +405,18 @@ async def _token(request: web.Request) -> web.StreamResponse:
     form: dict[str, str] = {}
     try:
         form = await _form(request)
-        client, grant, answer = provider.token_endpoint().answer(form, _authorization(request))
+        authorization = _authorization(request)
+        sender = provider.client(form.get("client_id") or claimed_client(form, authorization))
+        name = None if sender is None else sender.name
+        faults = request.app[LOCAL].faults.take("idporten", name)
+        for_token = tuple(fault for fault in faults if fault.kind in TOKEN_FAULTS)
+        transport = tuple(fault for fault in faults if fault not in for_token)
+        broken = await _endpoints(request).carry_out(request, name or "", transport)
+        if broken is not None:
+            return broken
+        if not provider.keys.ready:  # generating them takes a while, in which others are served
+            await asyncio.to_thread(lambda: provider.keys.active)
+        client, grant, answer = provider.token_endpoint().answer(form, authorization, for_token)
     except IdPortenError as error:
         response = _refused_request(request, _kind(form), form, error)
         response.headers.update(cross_origin)
@@ -424,7 +443,7 @@ async def _userinfo(request: web.Request) -> web.StreamResponse:
     try:
         if scheme.lower() != "bearer":
             raise InvalidToken("token_missing", "a bearer token is required")
-        claims = request.app[IDPORTEN].verified(token.strip())
+        claims = request.app[PROVIDERS].idporten.verified(token.strip())
     except InvalidToken as error:
         challenge = f'Bearer error="invalid_token", error_description="{error.message}"'
         refusal = {"error": "invalid_token", "error_description": error.message}
@@ -434,7 +453,7 @@ async def _userinfo(request: web.Request) -> web.StreamResponse:
 
 async def _token_without_login(request: web.Request) -> web.StreamResponse:
     """A bare access token for any number, as NAV's fakedings issues it at `/fake/idporten`."""
-    provider = request.app[IDPORTEN]
+    provider = request.app[PROVIDERS].idporten
     try:
         fields = {
             **_unrepeated(request.query.items()),
@@ -461,7 +480,7 @@ async def _token_without_login(request: web.Request) -> web.StreamResponse:
 
 async def _logout(request: web.Request) -> web.StreamResponse:
     """OpenID Connect RP-Initiated Logout 1.0."""
-    provider, cookie = request.app[IDPORTEN], request.cookies.get(_COOKIE, "")
+    provider, cookie = request.app[PROVIDERS].idporten, request.cookies.get(_COOKIE, "")
     try:
         fields = await _parameters(request)
     except IdPortenError as error:
@@ -470,7 +489,7 @@ async def _logout(request: web.Request) -> web.StreamResponse:
         # The form of another site's page comes without the cookie, which is SameSite=Lax; the request that
         # follows has it.
         return _redirect(f"{request.path}?{urllib.parse.urlencode(fields)}")
-    return_to, problem = sign_out.return_address(fields, provider.client, provider.issuer, provider.keyring)
+    return_to, problem = sign_out.return_address(fields, provider.client, provider.issuer, provider.keys)
     session = provider.store.sessions.get(cookie)
     frames = [] if session is None else sign_out.frames(session, provider.client, provider.issuer)
     if session is not None:
@@ -550,7 +569,7 @@ def _cross_origin_headers(request: web.Request) -> dict[str, str]:
     sent = request.headers.get("Origin")
     if sent is None:
         return {}
-    if not any(sent in client.origins for client in request.app[IDPORTEN].clients.values()):
+    if not any(sent in client.origins for client in request.app[PROVIDERS].idporten.clients.values()):
         return {"Vary": "Origin"}
     return {"Access-Control-Allow-Origin": sent, "Vary": "Origin", **_PREFLIGHT}
 
@@ -559,7 +578,7 @@ def _refused_request(
     request: web.Request, grant: str, form: Mapping[str, str], error: IdPortenError
 ) -> web.Response:
     sent = form.get("client_id", "")
-    client = request.app[IDPORTEN].client(sent)
+    client = request.app[PROVIDERS].idporten.client(sent)
     _record(
         request,
         grant=grant,
@@ -588,7 +607,8 @@ def _record(
         Entry(
             number=journal.next_number(),
             time=request.app[LOCAL].now(),
-            tenant="ID-porten",
+            tenant="",
+            provider="idporten",
             grant=grant,
             client=client,
             target=target[:200],

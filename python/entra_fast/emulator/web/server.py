@@ -1,8 +1,8 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
-graph.py (Microsoft Graph's), idporten.py (the local ID-porten's), console.py, access_map.py and log.py,
-admin.py and journal.py.
+graph.py (Microsoft Graph's), tokenx.py, maskinporten.py and idporten.py (the other local providers'),
+console.py, access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ from entra_fast.emulator.web import (
     idporten,
     journal,
     log,
+    maskinporten,
     signin,
     signout,
+    tokenx,
 )
 from entra_fast.emulator.web.admin_access import AdminAccess
-from entra_fast.emulator.web.handling import IDPORTEN, LOCAL, Handler, entra_error, json_response
+from entra_fast.emulator.web.handling import LOCAL, PROVIDERS, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
 
@@ -80,7 +82,7 @@ def build_app(
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors, _check_caller])
     app[LOCAL] = local
-    app[IDPORTEN] = providers.idporten
+    app[PROVIDERS] = providers
     own = urllib.parse.urlsplit(local.base_url).hostname or ""
     app[_CALLERS] = CallerCheck(
         local.base_url,
@@ -92,7 +94,7 @@ def build_app(
         part.add_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
     # The tenants' paths last: they begin with anything.
-    for other in (graph, idporten, endpoints, signin, signout, device):
+    for other in (graph, tokenx, maskinporten, idporten, endpoints, signin, signout, device):
         other.add_routes(app)
     return app
 

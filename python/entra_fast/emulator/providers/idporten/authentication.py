@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from entra_fast._native import KeySet, Policy, Validator, unverified_claims, unverified_header
+from entra_fast._native import Policy, Validator, unverified_claims, unverified_header
 from entra_fast.emulator.protocol.client_auth import ASSERTION_TYPE
-from entra_fast.emulator.protocol.credentials import Credentials
-from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.provider_keys import ClientKey
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.errors import IdPortenError, failed_authentication
 from entra_fast.emulator.providers.idporten.store import Store
@@ -33,18 +31,22 @@ class Authenticator:
 
     Args:
         find: the client with a client id.
+        key: a client's registered key, if it has one.
+        secret: a client's secret.
         audiences: what the `aud` of an assertion may be: issuer and token endpoint.
     """
 
     def __init__(
         self,
         find: Callable[[str], Client | None],
-        credentials: Credentials,
+        key: Callable[[Client], ClientKey | None],
+        secret: Callable[[Client], str],
         store: Store,
         audiences: Sequence[str],
     ) -> None:
         self._find = find
-        self._credentials = credentials
+        self._key = key
+        self._secret = secret
         self._store = store
         self._audiences = list(audiences)
 
@@ -94,7 +96,7 @@ class Authenticator:
 
     def _by_secret(self, client_id: str, secret: str) -> Client:
         client = self._known(client_id)
-        expected = self._credentials.secret(client)
+        expected = self._secret(client)
         if not hmac.compare_digest(secret.encode(errors="surrogatepass"), expected.encode()):
             raise failed_authentication("Invalid client secret")
         return client
@@ -112,10 +114,12 @@ class Authenticator:
         if not isinstance(subject, str) or form.get("client_id", subject) != subject:
             raise failed_authentication("client_id must be the sub of the client assertion")
         client = self._known(subject)
-        key = self._credentials.known_key(client)
-        if key is None or header.get("kid") != key.kid:
+        registered = self._key(client)
+        if registered is None or header.get("kid") != registered.key.kid:
             raise failed_authentication("Unknown key identifier (kid) for client")
-        verified = self._verified(client, key, assertion)
+        if registered.has_expired(self._store.clock()):
+            raise failed_authentication("Expired key")
+        verified = self._verified(client, registered, assertion)
         now = self._store.clock()
         if float(verified["exp"]) - float(verified["iat"]) > MAX_ASSERTION_LIFETIME + LEEWAY:
             raise failed_authentication(
@@ -128,16 +132,15 @@ class Authenticator:
         self._store.assertion_ids.put(identifier, True, max(1.0, float(verified["exp"]) + LEEWAY - now))
         return client
 
-    def _verified(self, client: Client, key: PrivateKey, assertion: str) -> Mapping[str, Any]:
+    def _verified(self, client: Client, key: ClientKey, assertion: str) -> Mapping[str, Any]:
         policy = Policy(
             issuers=[client.client_id],
             audiences=self._audiences,
             leeway=LEEWAY,
             required_claims=["iat", "jti", "sub"],
         )
-        keys = KeySet(json.dumps({"keys": [key.public_jwk()]}))
         try:
-            return Validator(policy, keys, cache_entries=1).validate(assertion, self._store.clock())
+            return Validator(policy, key.key_set, cache_entries=1).validate(assertion, self._store.clock())
         except InvalidToken as error:
             sentences = {
                 "token_expired": "Expired client assertion",
@@ -149,6 +152,16 @@ class Authenticator:
             }
             reason = sentences.get(error.code, f"Invalid client assertion: {error.message}")
             raise failed_authentication(reason) from None
+
+
+def claimed_client(form: Mapping[str, str], authorization: str) -> str:
+    """The client that a request seems to come from, for choosing planned faults only; empty if unknown."""
+    try:
+        if authorization:
+            return _basic(authorization)[0]
+        return str(unverified_claims(form.get("client_assertion", "")).get("sub", ""))
+    except (IdPortenError, InvalidToken):
+        return ""
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
 
 from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.manifests import Manifest
 from entra_fast.emulator.model.registry import (
-    BUILT_IN,
     CALLBACK_PATH,
     PROXY_LOGOUT_CALLBACK_PATH,
     PROXY_LOGOUT_PATH,
     origin,
 )
+from entra_fast.emulator.model.workloads import BUILT_IN, tokenx_generator
 from entra_fast.emulator.providers.idporten.levels import current_spelling
-
-GENERATOR: Final = "nais:tokenx-token-generator"
-"""Namespace and name of the token generator for TokenX, which logs its users in at ID-porten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +89,8 @@ def clients_of(
         cluster: where the built-in token generator is.
         further: more redirect URIs, by the name of their client.
     """
-    clients = {item.application: _client(item) for item in manifests if _is_enabled(item)}
-    generator = f"{cluster}:{GENERATOR}"
+    clients = {item.application: _client(item) for item in manifests if item.spec.idporten.enabled}
+    generator = tokenx_generator(cluster)
     clients.setdefault(generator, Client(generator, client_id(generator)))
     for name, uris in further.items():
         if name in clients:
@@ -114,22 +110,16 @@ def _proxy(redirect_uri: str) -> str | None:
     return base if base != redirect_uri else None
 
 
-def _is_enabled(manifest: Manifest) -> bool:
-    return manifest.spec.idporten is not None and manifest.spec.idporten.enabled
-
-
 def _client(manifest: Manifest) -> Client:
-    annotations, idporten = manifest.metadata.annotations, manifest.spec.idporten
-    if idporten is None:
-        raise ValueError("not a client of ID-porten")  # `clients_of` leaves those out
+    annotations, sidecar = manifest.metadata.annotations, manifest.spec.idporten.sidecar
     return Client(
         name=manifest.application,
         client_id=client_id(manifest.application),
         ingresses=tuple(ingress.rstrip("/") for ingress in manifest.spec.ingresses),
         further_redirect_uris=tuple(annotations.idporten_redirect_uris.split()),
-        level=current_spelling(idporten.sidecar.level),
-        locale=idporten.sidecar.locale,
-        auto_login=idporten.sidecar.auto_login,
+        level=current_spelling(sidecar.level),
+        locale=sidecar.locale,
+        auto_login=sidecar.auto_login,
         public=annotations.idporten_public == "true",
         location=manifest.location("spec", "idporten"),
     )

@@ -15,15 +15,16 @@ from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.model.manifests import Manifest
 from entra_fast.emulator.model.wording import did_you_mean
+from entra_fast.emulator.model.workloads import tokenx_generator
 from entra_fast.emulator.providers.idporten import discovery
 from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.authorize import LoginRequest
-from entra_fast.emulator.providers.idporten.clients import GENERATOR, Client, clients_of
+from entra_fast.emulator.providers.idporten.clients import Client, clients_of
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
 from entra_fast.emulator.providers.idporten.levels import ACR_VALUES, EARLIER
 from entra_fast.emulator.providers.idporten.store import Grant, Identity, Session, Store
 from entra_fast.emulator.providers.idporten.token_endpoint import TokenEndpoint
-from entra_fast.emulator.providers.idporten.tokens import ACCESS_TOKEN_LIFETIME, TokenIssuer
+from entra_fast.emulator.providers.idporten.tokens import TokenIssuer
 from entra_fast.errors import ConfigurationError
 
 AUDIENCE: Final = "https://nav.no"
@@ -38,9 +39,11 @@ class IdPorten:
         local: the local Entra ID that it is served beside.
     """
 
+    name: Final = "idporten"
+
     def __init__(self, local: LocalProvider) -> None:
         self._local = local
-        self.keyring = local.keyring_of("idporten")
+        self.keys = local.provider_keys.signing["idporten"]
         self.store = Store(local.now)
         self._further_redirect_uris: dict[str, tuple[str, ...]] = {}
         self._built_from: object = None
@@ -51,6 +54,11 @@ class IdPorten:
     def issuer(self) -> str:
         """The issuer, without a slash at the end."""
         return f"{self._local.base_url}/idporten"
+
+    @property
+    def well_known(self) -> str:
+        """The address of the discovery document."""
+        return f"{self.issuer}/.well-known/openid-configuration"
 
     # Clients
 
@@ -99,12 +107,13 @@ class IdPorten:
     # What applications see
 
     def environment(self, application: str) -> dict[str, str]:
-        """What NAIS injects into an application that uses ID-porten. Raises ConfigurationError."""
-        self.find(application)
+        """What NAIS injects into an application."""
+        if application not in self.clients:
+            return {"IDPORTEN_ENABLED": "false"}
         return {
             "IDPORTEN_ENABLED": "true",
             "IDPORTEN_AUDIENCE": AUDIENCE,
-            "IDPORTEN_WELL_KNOWN_URL": f"{self.issuer}/.well-known/openid-configuration",
+            "IDPORTEN_WELL_KNOWN_URL": self.well_known,
             "IDPORTEN_ISSUER": self.issuer,
             "IDPORTEN_JWKS_URI": f"{self.issuer}/jwks.json",
         }
@@ -114,7 +123,7 @@ class IdPorten:
         and how it logs in. Raises ConfigurationError."""
         client = self.find(application)
         redirects = client.redirect_uris
-        key = self._local.credentials.key(client)
+        key = self._local.provider_keys.client("idporten", application)
         environment = {
             **self.environment(application),
             "IDPORTEN_CLIENT_ID": client.client_id,
@@ -134,6 +143,19 @@ class IdPorten:
         self._local.save()
         return environment
 
+    def registration(self, application: str) -> dict[str, Any] | None:
+        """The registration of an application, for the console."""
+        client = self.clients.get(application)
+        if client is None:
+            return None
+        details = [("Level of assurance", [client.level]), ("Redirect URIs", list(client.redirect_uris))]
+        return {
+            "name": "ID-porten",
+            "issuer": self.issuer,
+            "client_id": client.client_id,
+            "details": details,
+        }
+
     def client_secret(self, application: str) -> str:
         """A secret of an application's client, for libraries that have no assertions. Raises
         ConfigurationError."""
@@ -145,16 +167,18 @@ class IdPorten:
 
     def key_set(self) -> dict[str, Any]:
         """The key set document."""
-        members = ("kty", "e", "use", "kid", "n")
-        keys = self.keyring.published(self.issuer)
-        return {"keys": [{**{name: key[name] for name in members}, "alg": "RS256"} for key in keys]}
+        return {"keys": self.keys.published()}
 
     # Logging in
 
     def authenticator(self) -> Authenticator:
         """Who verifies clients, for the address that this provider has now."""
         return Authenticator(
-            self.client, self._local.credentials, self.store, (self.issuer, f"{self.issuer}/token")
+            self.client,
+            lambda client: self._local.provider_keys.known_client("idporten", client.name),
+            self._local.credentials.secret,
+            self.store,
+            (self.issuer, f"{self.issuer}/token"),
         )
 
     def token_endpoint(self) -> TokenEndpoint:
@@ -191,10 +215,9 @@ class IdPorten:
         policy = Policy(
             issuers=[self.issuer],
             audiences=[audience],
-            algorithms=self.keyring.algorithms,
             required_claims=["iat", "client_amr"],  # which ID tokens do not have
         )
-        validator = Validator(policy, self.keyring.key_set, cache_entries=1)
+        validator = Validator(policy, self.keys.key_set, cache_entries=1)
         return validator.validate(access_token, self._local.now())
 
     def token_without_login(self, pid: str, acr: str, client_id: str = "") -> str:
@@ -216,9 +239,9 @@ class IdPorten:
         if acr not in known:
             raise IdPortenError("invalid_request", f"Unknown acr: expected one of {', '.join(known)}")
         identity = Identity(pid, pid, acr, "TestID")
-        default = self.find(f"{self._local.generator_cluster}:{GENERATOR}")
+        default = self.find(tokenx_generator(self._local.generator_cluster))
         return self._tokens().access_token(
-            client_id or default.client_id, "private_key_jwt", identity, "openid", "", ACCESS_TOKEN_LIFETIME
+            client_id or default.client_id, "private_key_jwt", identity, "openid", ""
         )
 
     def reset(self) -> None:
@@ -226,4 +249,4 @@ class IdPorten:
         self.store = Store(self._local.now)
 
     def _tokens(self) -> TokenIssuer:
-        return TokenIssuer(self.issuer, self.keyring, self.store, self._local.now)
+        return TokenIssuer(self.issuer, self.keys, self.store, self._local.now, self._local.stray_key)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from entra_fast._native import Policy, Validator, unverified_claims
-from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol.provider_keys import SigningKeys
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.store import Session
 from entra_fast.errors import InvalidToken
@@ -19,7 +19,7 @@ NOWHERE: Final = ""
 
 
 def return_address(
-    fields: Mapping[str, str], find: Callable[[str], Client | None], issuer: str, keyring: Keyring
+    fields: Mapping[str, str], find: Callable[[str], Client | None], issuer: str, keys: SigningKeys
 ) -> tuple[str, Problem]:
     """Where the browser goes after signing out, and why not where the request wanted.
 
@@ -31,7 +31,7 @@ def return_address(
         return NOWHERE, ""
     client_id = fields.get("client_id", "")
     if hint := fields.get("id_token_hint", ""):
-        audience = _audience(hint, find, issuer, keyring)
+        audience = _audience(hint, find, issuer, keys)
         if audience is None or client_id not in ("", audience):
             return NOWHERE, "wrong_hint"
         client_id = audience
@@ -57,17 +57,17 @@ def frames(session: Session, find: Callable[[str], Client | None], issuer: str) 
     return [f"{url}{'&' if '?' in url else '?'}{query}" for url in urls if url]
 
 
-def _audience(token: str, find: Callable[[str], Client | None], issuer: str, keyring: Keyring) -> str | None:
+def _audience(token: str, find: Callable[[str], Client | None], issuer: str, keys: SigningKeys) -> str | None:
     """The client of an ID token of this provider, which may have expired; None if it is none."""
     try:
         sent = unverified_claims(token)
         client = find(str(sent.get("aud", "")))
         if client is None:
             return None
-        policy = Policy(issuers=[issuer], audiences=[client.client_id], algorithms=keyring.algorithms)
+        policy = Policy(issuers=[issuer], audiences=[client.client_id])
         # At a time when it was valid: RP-Initiated Logout 1.0, section 2 wants expired ones accepted.
         moment = float(sent.get("exp", 0)) - 1
-        Validator(policy, keyring.key_set, cache_entries=1).validate(token, moment)
+        Validator(policy, keys.key_set, cache_entries=1).validate(token, moment)
     except (InvalidToken, TypeError, ValueError):
         return None
     return client.client_id

@@ -6,10 +6,11 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
@@ -29,12 +30,13 @@ class TokenEndpoint:
         self._issuer = issuer
 
     def answer(
-        self, form: Mapping[str, str], authorization: str = ""
+        self, form: Mapping[str, str], authorization: str = "", faults: Sequence[Fault] = ()
     ) -> tuple[Client, Grant, dict[str, Any]]:
         """(client, what was granted, response).
 
         Args:
             authorization: the value of the header; empty without one.
+            faults: what to corrupt in the access token.
 
         Raises:
             IdPortenError: the request is refused.
@@ -51,7 +53,7 @@ class TokenEndpoint:
             case _:
                 text = f"Unsupported grant_type: expected {' or '.join(GRANT_TYPES)}"
                 raise IdPortenError("unsupported_grant_type", text)
-        return client, grant, self._issuer.respond(client, method, grant)
+        return client, grant, self._issuer.respond(client, method, grant, faults)
 
     def _by_code(self, client: Client, form: Mapping[str, str]) -> Grant:
         for name in ("code", "redirect_uri", "code_verifier"):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from entra_fast.emulator.model import ids
-from entra_fast.emulator.protocol.keyring import Keyring
+from entra_fast.emulator.protocol import faulty_tokens
+from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.provider_keys import SigningKeys
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.store import Grant, Identity, Store
 
 ID_TOKEN_LIFETIME: Final = 120
 ACCESS_TOKEN_LIFETIME: Final = 3600
-"""As digdirator registers NAIS's clients; ID-porten's own default is DEFAULT_LIFETIME."""
-DEFAULT_LIFETIME: Final = 120
+"""As digdirator registers NAIS's clients; ID-porten's own default is 120."""
 UNSPECIFIED: Final = "unspecified"
 """The audience of an access token of a login that names no resource."""
 CONSUMER: Final = "0192:310000019"
@@ -25,17 +27,35 @@ CONSUMER: Final = "0192:310000019"
 class TokenIssuer:
     """Issues tokens."""
 
-    def __init__(self, issuer: str, keyring: Keyring, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        keys: SigningKeys,
+        store: Store,
+        clock: Callable[[], float],
+        stray_key: Callable[[], PrivateKey],
+    ) -> None:
+        """Args:
+        stray_key: makes a key that is not published.
+        """
         self._issuer = issuer
-        self._keyring = keyring
+        self._stray_key = stray_key
+        self._keys = keys
         self._store = store
         self._clock = clock
 
-    def respond(self, client: Client, method: str, grant: Grant) -> dict[str, Any]:
-        """The response of the token endpoint (RFC 6749, section 5.1). `method`: of client authentication."""
+    def respond(
+        self, client: Client, method: str, grant: Grant, faults: Sequence[Fault] = ()
+    ) -> dict[str, Any]:
+        """The response of the token endpoint (RFC 6749, section 5.1).
+
+        Args:
+            method: of client authentication.
+            faults: what to corrupt in the access token.
+        """
         return {
             "access_token": self.access_token(
-                client.client_id, method, grant.identity, grant.scope, grant.resource, ACCESS_TOKEN_LIFETIME
+                client.client_id, method, grant.identity, grant.scope, grant.resource, faults
             ),
             "id_token": self._id_token(client, grant),
             "token_type": "Bearer",
@@ -45,14 +65,20 @@ class TokenIssuer:
         }
 
     def access_token(
-        self, client_id: str, method: str, identity: Identity, scope: str, resource: str, lifetime: int
+        self,
+        client_id: str,
+        method: str,
+        identity: Identity,
+        scope: str,
+        resource: str,
+        faults: Sequence[Fault] = (),
     ) -> str:
         """A signed access token.
 
         Args:
             method: how the client has authenticated.
             resource: the audience; empty for none.
-            lifetime: seconds.
+            faults: what to corrupt in it.
         """
         now = int(self._clock())
         claims: dict[str, Any] = {
@@ -66,16 +92,17 @@ class TokenIssuer:
             "scope": scope,
             **_pid(identity),
             "iat": now,
-            "exp": now + lifetime,
+            "exp": now + ACCESS_TOKEN_LIFETIME,
             "jti": secrets.token_urlsafe(16),
         }
-        return self._sign(claims)
+        return faulty_tokens.signed(claims, self._keys.active, faults, stray_key=self._stray_key, sign=_sign)
 
     def _id_token(self, client: Client, grant: Grant) -> str:
         """OpenID Connect Core 1.0, section 2; without `at_hash`, as ID-porten's."""
         now, identity = int(self._clock()), grant.identity
         email = {} if identity.email is None else {"email": identity.email}
-        return self._sign(
+        return _sign(
+            self._keys.active,
             {
                 "iss": self._issuer,
                 "sub": subject(client.client_id, identity),
@@ -91,13 +118,8 @@ class TokenIssuer:
                 "sid": grant.session,
                 **_pid(identity),
                 **email,
-            }
+            },
         )
-
-    def _sign(self, claims: Mapping[str, Any]) -> str:
-        key = self._keyring.active
-        header = {"kid": key.kid, "typ": "JWT", "alg": key.algorithm}
-        return key.sign(_json(header), _json(claims))
 
 
 def subject(client_id: str, identity: Identity) -> str:
@@ -107,6 +129,11 @@ def subject(client_id: str, identity: Identity) -> str:
 
 def _pid(identity: Identity) -> dict[str, str]:
     return {} if identity.pid is None else {"pid": identity.pid}
+
+
+def _sign(key: PrivateKey, claims: Mapping[str, Any]) -> str:
+    header = {"kid": key.kid, "typ": "JWT", "alg": key.algorithm}
+    return key.sign(_json(header), _json(claims))
 
 
 def _json(value: object) -> bytes:
