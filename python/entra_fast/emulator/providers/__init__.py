@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.model.workloads import tokenx_generator
 from entra_fast.emulator.providers.explanation import ProviderExplanation
 from entra_fast.emulator.providers.idporten.provider import IdPorten
 from entra_fast.emulator.providers.maskinporten.provider import Maskinporten
@@ -49,6 +50,16 @@ class LocalProviders:
         for provider in self._all:
             environment |= provider.environment(application)
         return environment
+
+    def tokenx_generator_environment(self) -> dict[str, str]:
+        """What the token generator for TokenX needs: its clients at TokenX and ID-porten, and where it gets
+        tokens without a login. Its redirect URI is registered with `idporten.add_redirect_uri`."""
+        name = tokenx_generator(self._local.generator_cluster)
+        return {
+            **self.environment(name),
+            **self.idporten.login_proxy_environment(name),
+            "TOKEN_GENERATOR_FAKE_LOGIN_URL": f"{self.idporten.issuer}/fake",
+        }
 
     def reset(self) -> None:
         """Forget what has happened since the start. Keys stay, so that clients need no new ones."""

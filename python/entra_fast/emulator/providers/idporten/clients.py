@@ -57,7 +57,7 @@ class Client:
         """Where signing out may return to: the login proxy's own path, else the start page."""
         return tuple(
             dict.fromkeys(
-                base + PROXY_LOGOUT_CALLBACK_PATH if (base := _proxy(uri)) is not None else f"{origin(uri)}/"
+                f"{origin(uri)}/" if (base := self._proxy(uri)) is None else base + PROXY_LOGOUT_CALLBACK_PATH
                 for uri in self.redirect_uris
             )
         )
@@ -69,10 +69,15 @@ class Client:
         A registration has one such address, at the first ingress. One of a developer's machine has its own,
         so that no frame leads away from there.
         """
-        base = _proxy(redirect_uri)
+        base = self._proxy(redirect_uri)
         if self.ingresses and redirect_uri not in self.further_redirect_uris:
             base = self.ingresses[0]
         return "" if base is None else base + PROXY_LOGOUT_PATH
+
+    def _proxy(self, redirect_uri: str) -> str | None:
+        """Where the login proxy with this redirect URI is; None if it is none of a login proxy."""
+        base = redirect_uri.removesuffix(CALLBACK_PATH)
+        return None if self.location == BUILT_IN or base == redirect_uri else base
 
     @property
     def origins(self) -> frozenset[str]:
@@ -102,12 +107,6 @@ def clients_of(
 def client_id(application: str) -> str:
     """Client id of an application, from its name."""
     return ids.client_id("idporten", application)
-
-
-def _proxy(redirect_uri: str) -> str | None:
-    """Where the login proxy with this redirect URI is; None if it is none of a login proxy."""
-    base = redirect_uri.removesuffix(CALLBACK_PATH)
-    return base if base != redirect_uri else None
 
 
 def _client(manifest: Manifest) -> Client:
