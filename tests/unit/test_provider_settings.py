@@ -209,7 +209,7 @@ def test_what_an_enabled_provider_must_have(kind: ProviderKind, missing: str, na
     ids=["maskinporten", "tokenx", "idporten"],
 )
 def test_the_discovery_document_fills_what_is_left_out(kind: ProviderKind, prefix: str, count: str) -> None:
-    """Endpoints come from it; without it, those that are called must be set: not ID-porten's token endpoint."""
+    """It has the endpoints; without it, those that are called must be set: not ID-porten's token endpoint."""
     endpoints = dict.fromkeys((f"{prefix}_ISSUER", f"{prefix}_JWKS_URI", f"{prefix}_TOKEN_ENDPOINT"))
     provider = only(read(OF_KIND[kind], **endpoints))
     assert (provider.issuer, provider.jwks_uri, provider.token_endpoint) == (None, None, None)
