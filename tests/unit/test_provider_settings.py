@@ -71,8 +71,8 @@ PORTEN = {
 PREFIX = "ENTRA_FAST_PROVIDER_ANSATTPORTEN_"
 
 
-def read(environ: Mapping[str, str], directory: Path = NOWHERE, **changes: str | None) -> Settings:
-    return Settings.from_environment(changed(environ, changes), directory)
+def read(environ: Mapping[str, str], **changes: str | None) -> Settings:
+    return Settings.from_environment(changed(environ, changes), NOWHERE)
 
 
 def changed(environ: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -340,7 +340,8 @@ def test_keys_in_files_are_read_again(tmp_path: Path) -> None:
     directory = tmp_path / "maskinporten"
     directory.mkdir()
     (directory / "MASKINPORTEN_CLIENT_JWK").write_text(JWK)
-    credentials = only(read(MASKINPORTEN_ENV, tmp_path, MASKINPORTEN_CLIENT_JWK=None)).credentials
+    environ = changed(MASKINPORTEN_ENV, {"MASKINPORTEN_CLIENT_JWK": None})
+    credentials = only(Settings.from_environment(environ, tmp_path)).credentials
     assert credentials.jwk is not None
     assert credentials.next_jwk is not None
     assert credentials.next_jwk.path == directory / "MASKINPORTEN_CLIENT_NEXT_JWK"
