@@ -21,7 +21,7 @@ from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import parse_token_response, without_secrets
+from entra_fast._provider.oauth import parse_token_response, token_exchange_form, without_secrets
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
@@ -30,8 +30,6 @@ from entra_fast.generator.remembered import Remembered
 from entra_fast.generator.site import LoggedIn
 from entra_fast.validate import AsyncValidator
 
-TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _SECRET_FIELDS: Final = ("code", "code_verifier", "subject_token")
 """Fields of a form that a provider's errors must not repeat, besides the credential."""
 
@@ -240,16 +238,14 @@ class TokenXExchange:
 
     async def exchange(self, target: str, subject_token: str) -> Token:
         """A fresh token for a target on behalf of the user (RFC 8693). Raises ProviderError."""
-        form = {
-            "grant_type": TOKEN_EXCHANGE,
-            "subject_token": subject_token,
-            "subject_token_type": JWT,
-            "audience": target,
-        }
+        form = token_exchange_form(target, subject_token, {})
         return (await self._requests.send(await self._endpoints.get(), form))[0]
 
     async def _discover(self) -> Discovery:
-        return await fetch_document(self._http, self._settings.well_known_url or "", None)
+        known = self._settings
+        if known.well_known_url is None:
+            return Discovery(known.issuer or "", known.jwks_uri or "", known.token_endpoint or "")
+        return await fetch_document(self._http, known.well_known_url, known.issuer)
 
 
 async def _nothing(_: Discovery) -> None:

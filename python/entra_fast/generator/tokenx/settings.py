@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from entra_fast._net import is_loopback_host, url_problem
-from entra_fast._providers import IDPORTEN, TOKENX, ProviderKind
+from entra_fast._providers import IDPORTEN, TOKENX
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import HostPort, ProviderUrl, SecretText, Setting, Text
-from entra_fast._settings.load import Settings, settings_reader
+from entra_fast._settings.load import Settings, provider_client_settings, settings_reader
 from entra_fast._settings.model import (
     CredentialSettings,
     OutboundSettings,
@@ -41,12 +41,6 @@ LOGIN_URL: Final = ProviderUrl(
     "Address that returns a token of ID-porten for any person without a login: `/idporten/fake` of the local "
     "ID-porten, or `/fake/idporten` of fakedings. Without it, there is no `POST /api/public/obo`.",
 )
-_WELL_KNOWN: Final = {
-    kind.name: ProviderUrl(kind.variables.well_known_url, None, f"Discovery document of {kind.title}.")
-    for kind in (TOKENX, IDPORTEN)
-}
-_CLIENT_ID: Final = Text("TOKEN_X_CLIENT_ID", None, "Client id at TokenX.")
-_PRIVATE_JWK: Final = SecretText("TOKEN_X_PRIVATE_JWK", None, "Private JWK for client assertions at TokenX.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,10 @@ class TokenXGeneratorSettings:
         name = catalogue.BIND_ADDRESS.name
         environment[name] = environment.get(name) or str(DEFAULT_BIND_ADDRESS)
         read = settings_reader(environment, directory)
-        server, outbound = _server(environment, directory)
+        server = _server_settings(environment, directory)
+        tokenx, outbound = provider_client_settings(environment, directory, provider=TOKENX.name)
+        if tokenx is None:  # pragma: no cover - a provider that is named is there, or an error
+            raise missing(LOGIN_URL, "")
         url = read.get(TOKEN_GENERATOR_URL)
         if url is None and not is_loopback_host(server.host):
             raise missing(
@@ -90,8 +87,8 @@ class TokenXGeneratorSettings:
             )
         return cls(
             server=server,
-            tokenx=_provider(read, TOKENX, _CLIENT_ID, _PRIVATE_JWK),
-            idporten=_provider(read, IDPORTEN, IDPORTEN_CLIENT_ID, IDPORTEN_CLIENT_JWK),
+            tokenx=tokenx,
+            idporten=_login_settings(read),
             outbound=outbound,
             url=url,
             fake_login_url=_url(read, LOGIN_URL),
@@ -99,35 +96,37 @@ class TokenXGeneratorSettings:
         )
 
 
-def _server(
-    environment: Mapping[str, str], directory: Path | None
-) -> tuple[ServerSettings, OutboundSettings]:
+def _server_settings(environment: Mapping[str, str], directory: Path | None) -> ServerSettings:
     """Those settings that do not concern a provider."""
     without = {
         name: value for name, value in environment.items() if not name.startswith(("TOKEN_X_", "IDPORTEN_"))
     }
-    settings = Settings.from_environment({**without, "AZURE_ENABLED": "false"}, directory)
-    return settings.server, settings.outbound
+    return Settings.from_environment({**without, "AZURE_ENABLED": "false"}, directory).server
 
 
-def _provider(
-    read: Reader, kind: ProviderKind, client_id: Text[None], jwk: SecretText[None]
-) -> ProviderSettings:
-    found, key, well_known_url = read.get(client_id), read.secret(jwk), _url(read, _WELL_KNOWN[kind.name])
-    for value, row in ((found, client_id), (key, jwk), (well_known_url, _WELL_KNOWN[kind.name])):
+def _login_settings(read: Reader) -> ProviderSettings:
+    """The client at ID-porten."""
+    client_id, key = read.get(IDPORTEN_CLIENT_ID), read.secret(IDPORTEN_CLIENT_JWK)
+    row = catalogue.PROVIDER_ROWS[IDPORTEN.name].well_known_url
+    well_known_url = _url(read, row)
+    for value, setting in (
+        (client_id, IDPORTEN_CLIENT_ID),
+        (key, IDPORTEN_CLIENT_JWK),
+        (well_known_url, row),
+    ):
         if value is None:
-            raise missing(row, f" must be set: the token generator is a client of {kind.title}")
+            raise missing(setting, " must be set: users log in to the token generator at ID-porten")
     if key is not None:
         signing_key(key.setting, key.reveal())
     return ProviderSettings(
-        client_id=found or "",
+        client_id=client_id or "",
         tenant_id="",
         well_known_url=well_known_url,
         issuer=None,
         jwks_uri=None,
         token_endpoint=None,
         credentials=CredentialSettings(jwk=key),
-        kind=kind,
+        kind=IDPORTEN,
     )
 
 
