@@ -517,7 +517,7 @@ async def test_an_issuer_that_cannot_be_reached(clock: Clock) -> None:
 def test_what_is_no_discovery_document(url: str) -> None:
     """The URL is checked at the start."""
     with pytest.raises(Exception, match="not the URL of a discovery document") as caught:
-        LocalEntraId(subject_issuers=[url])
+        LocalEntraId(subject_issuers=[url]).providers  # noqa: B018
     assert getattr(caught.value, "code", "") == "subject_issuer_invalid"
 
 
