@@ -23,8 +23,8 @@ _ADMIN_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~]{16,256}")
 
 
 class LocalEntraId(LocalProvider):
-    """A local Entra ID that can be served over HTTP, and the other local providers beside it. Its arguments are
-    those of LocalProvider."""
+    """A local Entra ID that can be served over HTTP, and the other local providers beside it. Its arguments
+    are those of LocalProvider."""
 
     @functools.cached_property
     def providers(self) -> LocalProviders:
