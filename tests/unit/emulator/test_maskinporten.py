@@ -399,6 +399,18 @@ async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCalle
     assert maskinporten.local.provider_keys.known_client("maskinporten", full("closed")) is None
 
 
+@pytest.mark.parametrize(
+    "times", [{"iat": -10, "exp": 110}, {"iat": 10, "exp": 130}, {"nbf": 10}, {"iat": -5, "exp": 1}]
+)
+async def test_the_limits_of_times(
+    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, int]
+) -> None:
+    """A grant lives 120 s at most, and the clocks may differ by 10 s."""
+    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    answer = await maskinporten.token("client", PLAIN, **changes)
+    assert answer.status == 200, answer.text
+
+
 async def test_a_grant_is_usable_once(maskinporten: MaskinportenCaller, clock: Clock) -> None:
     """By its `jti`, per client, also where it was refused for its scope; without `jti` as a whole."""
     grant = maskinporten.grant("client", PLAIN)
