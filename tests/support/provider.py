@@ -143,7 +143,7 @@ class Provider:
         """What NAIS would inject for a provider of this kind, with the discovery document alone for its
         endpoints. A change of None leaves a variable out."""
         names = kind.variables
-        environ = {
+        environ: dict[str | None, str | None] = {
             names.enabled: "true",
             names.client_id: CLIENT_ID,
             names.audience: CLIENT_ID,

@@ -198,7 +198,7 @@ async def test_a_token_of_30_seconds_is_cached_for_15() -> None:
         (400, "invalid_grant", 121, "... Expired key.", "MP-121"),
         (400, "invalid_grant", 124, "... Invalid JWT signature.", "MP-124"),
         (400, "invalid_grant", None,
-         "Client authentication failed. Unknown key identifier (kid) for client. (trace_id: 0123456789abcdef)",
+         "Client authentication failed. Unknown key identifier (kid) for client. (trace_id: 01234567)",
          "invalid_grant"),
         (401, "invalid_client", None, "x", "invalid_client"),
         (400, "invalid_grant", 130, "JWT is expired", None),
