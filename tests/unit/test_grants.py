@@ -614,5 +614,20 @@ async def test_a_provider_without_grants_needs_no_token_endpoint() -> None:
     async with scene("idporten") as here:
         finder = EndpointFinder(here.settings, HttpClient(proxies={}), Metrics())
         endpoints = await finder.find()
-    assert (endpoints.issuer, endpoints.token_endpoint) == (here.provider.base_url, "")
+    assert (endpoints.issuer, endpoints.jwks_uri, endpoints.token_endpoint) == (
+        here.provider.base_url,
+        here.provider.jwks_uri,
+        "",
+    )
     assert here.credentials.state() == ("none", None)
+
+
+async def test_an_endpoint_that_is_set_is_not_taken_from_the_document() -> None:
+    """There, it may be on another host: only the others are asked for."""
+    async with scene("maskinporten", MASKINPORTEN_JWKS_URI="https://keys.example/jwk") as here:
+        endpoints = await EndpointFinder(here.settings, HttpClient(proxies={}), Metrics()).find()
+    assert endpoints.jwks_uri == "https://keys.example/jwk"
+    assert (endpoints.issuer, endpoints.token_endpoint) == (
+        here.provider.issuer,
+        here.provider.token_endpoint,
+    )
