@@ -65,10 +65,10 @@ def sync_validator(given: TokenValidator | None) -> TokenValidator:
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
     if given is None:
-        from entra_fast._arguments import Environment  # noqa: PLC0415 - not needed beside a sidecar
+        from entra_fast._environment import described  # noqa: PLC0415 - not needed beside a sidecar
 
         # The discovery document must not be fetched while the application is imported.
-        needs_discovery = Environment.read(os.environ).well_known is not None
+        needs_discovery = any(one.well_known is not None for one in described(os.environ))
         return _Discovered() if needs_discovery else _from_environment()
     validate = getattr(given, "validate", None)
     if not callable(validate) or inspect.iscoroutinefunction(validate):
