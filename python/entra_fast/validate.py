@@ -734,7 +734,9 @@ class _SharedValidator:
         provider: as for `Validator.from_env`.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic, provider: str | None = None) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, provider: str | Sequence[str] | None = None
+    ) -> None:
         self._monotonic = monotonic
         self._provider = provider
         self._validator: Validator | None = None
@@ -792,15 +794,16 @@ class _SharedValidator:
 
 
 _shared = _SharedValidator()
-_shared_by_name: dict[str, _SharedValidator] = {}
+_shared_by_name: dict[str | tuple[str, ...], _SharedValidator] = {}
 
 
-def _shared_of(provider: str) -> Validator:
-    """The shared validator of a provider. What is no provider's name is not remembered."""
-    shared = _shared_by_name.get(provider)
+def _shared_of(provider: str | Sequence[str]) -> Validator:
+    """The shared validator of a provider, or of several. What is no provider's name is not remembered."""
+    key = provider if isinstance(provider, str) else tuple(provider)
+    shared = _shared_by_name.get(key)
     if shared is None:
         described(os.environ, provider)
-        shared = _shared_by_name.setdefault(provider, _SharedValidator(provider=provider))
+        shared = _shared_by_name.setdefault(key, _SharedValidator(provider=key))
     return shared.get()
 
 
@@ -813,7 +816,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows
     os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def validate(token: str | bytes, *, provider: str | None = None) -> Claims:
+def validate(token: str | bytes, *, provider: str | Sequence[str] | None = None) -> Claims:
     """Verify a token with one shared validator, which is created from the environment at the first call.
 
     Args:

@@ -250,7 +250,7 @@ def test_a_provider_that_must_be_named(
     only(environ, *left)
     for make_one in (Validator, Validator.from_env, AsyncValidator):
         with pytest.raises(ConfigurationError, match=named) as caught:
-            make_one()  # type: ignore[operator]
+            make_one()
         assert (caught.value.code, caught.value.setting) == ("setting_missing", "provider")
 
 
@@ -427,12 +427,16 @@ async def test_a_document_that_cannot_be_fetched(
 
 def test_shared_validators(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
     """`validate(token, provider=...)` has one validator for each provider, made at the first call."""
-    environ.setattr(entra_fast.validate, "_shared_by_name", shared := {})
+    environ.setattr(entra_fast.validate, "_shared_by_name", {})
+    shared = entra_fast.validate._shared_by_name
     token = TOKENX_KEY.token(content(f"{server.base_url}/tokenx", aud=API, iat=1, exp=2))
     for _ in range(2):
         with pytest.raises(InvalidToken, match="expired"):
             entra_fast.validate.validate(token, provider="tokenx")
-    assert server.fetches("/tokenx/jwks") == server.fetches(f"/tokenx{DISCOVERY}") == 1
+    with pytest.raises(InvalidToken, match="expired"):
+        entra_fast.validate.validate(token, provider=["tokenx", "entra_id"])
+    assert shared.pop(("tokenx", "entra_id")).get().stats()["key_fetches"] == 1
+    assert server.fetches("/tokenx/jwks") == server.fetches(f"/tokenx{DISCOVERY}") == 2
     for unknown in ("nobody", "nobody"):
         with pytest.raises(ConfigurationError):
             entra_fast.validate.validate(token, provider=unknown)
