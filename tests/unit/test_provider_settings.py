@@ -71,8 +71,8 @@ PORTEN = {
 PREFIX = "ENTRA_FAST_PROVIDER_ANSATTPORTEN_"
 
 
-def read(environ: Mapping[str, str], directory: Path = NOWHERE, **changes: str | None) -> Settings:
-    return Settings.from_environment(changed(environ, changes), directory)
+def read(environ: Mapping[str, str], **changes: str | None) -> Settings:
+    return Settings.from_environment(changed(environ, changes), NOWHERE)
 
 
 def changed(environ: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -209,7 +209,7 @@ def test_what_an_enabled_provider_must_have(kind: ProviderKind, missing: str, na
     ids=["maskinporten", "tokenx", "idporten"],
 )
 def test_the_discovery_document_fills_what_is_left_out(kind: ProviderKind, prefix: str, count: str) -> None:
-    """Endpoints come from it; without it, those that are called must be set: not ID-porten's token endpoint."""
+    """It has the endpoints; without it, those that are called must be set: not ID-porten's token endpoint."""
     endpoints = dict.fromkeys((f"{prefix}_ISSUER", f"{prefix}_JWKS_URI", f"{prefix}_TOKEN_ENDPOINT"))
     provider = only(read(OF_KIND[kind], **endpoints))
     assert (provider.issuer, provider.jwks_uri, provider.token_endpoint) == (None, None, None)
@@ -340,7 +340,8 @@ def test_keys_in_files_are_read_again(tmp_path: Path) -> None:
     directory = tmp_path / "maskinporten"
     directory.mkdir()
     (directory / "MASKINPORTEN_CLIENT_JWK").write_text(JWK)
-    credentials = only(read(MASKINPORTEN_ENV, tmp_path, MASKINPORTEN_CLIENT_JWK=None)).credentials
+    environ = changed(MASKINPORTEN_ENV, {"MASKINPORTEN_CLIENT_JWK": None})
+    credentials = only(Settings.from_environment(environ, tmp_path)).credentials
     assert credentials.jwk is not None
     assert credentials.next_jwk is not None
     assert credentials.next_jwk.path == directory / "MASKINPORTEN_CLIENT_NEXT_JWK"

@@ -200,14 +200,14 @@ def generic_rows(name: str) -> GenericRows:
         well_known_url=ProviderUrl(
             names.well_known_url,
             None,
-            "Discovery document (OpenID Connect Discovery 1.0, or RFC 8414), which supplies the issuer and "
-            "the endpoints that are not set. Without it, `/.well-known/openid-configuration` below the issuer.",
+            "Discovery document (OpenID Connect Discovery or RFC 8414), which supplies the issuer and the "
+            "endpoints that are not set. Without it, `/.well-known/openid-configuration` below the issuer.",
         ),
         issuer=ProviderUrl(names.issuer, None, "Issuer of accepted tokens; takes precedence over discovery."),
         allowed_tenants=Tenants(
             f"{prefix}ALLOWED_TENANTS",
             tuple[str, ...](),
-            "Tenants whose tokens are accepted (`tid`), for providers with tenants like Entra ID's; `*` means any.",
+            "Tenants whose tokens are accepted (`tid`), for providers with Entra ID's tenants; `*`: any.",
         ),
         algorithms=Choices(
             names.algorithms,
