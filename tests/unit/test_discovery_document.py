@@ -310,6 +310,8 @@ def test_maskinporten_s_issuer_keeps_its_slash(host: str) -> None:
     url = f"{host}/.well-known/oauth-authorization-server"
     issuer, found = parse_endpoints(body, url, ["jwks_uri", "token_endpoint"])
     assert (issuer, found["token_endpoint"]) == (f"{host}/", f"{host}/token")
+
+
 @pytest.mark.parametrize(
     ("url", "issuer"),
     [
