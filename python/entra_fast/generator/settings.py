@@ -19,7 +19,7 @@ from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import HostPort, Text, Unsuitable, Url
 from entra_fast._settings.load import Settings, settings_reader
 from entra_fast._settings.model import OutboundSettings, ProviderSettings, ServerSettings
-from entra_fast._settings.reader import missing
+from entra_fast._settings.reader import Reader, missing
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.audience import AudienceError, parse_audience
 
@@ -104,18 +104,12 @@ class GeneratorSettings:
             provider=provider,
             outbound=common.outbound,
             url=url,
-            audiences=_audiences(read.get(TOKEN_GENERATOR_AUDIENCES) or ""),
+            audiences=_audiences(read),
         )
 
 
-def _audiences(text: str) -> tuple[str, ...]:
-    names = [name for name in re.split(r"[\s,]+", text) if name]
-    if len(names) > MAX_AUDIENCES:
-        raise ConfigurationError(
-            "setting_invalid",
-            f"TOKEN_GENERATOR_AUDIENCES has more than {MAX_AUDIENCES} entries",
-            "TOKEN_GENERATOR_AUDIENCES",
-        )
+def _audiences(read: Reader) -> tuple[str, ...]:
+    names = listed_audiences(read)
     try:
         return tuple(dict.fromkeys(parse_audience([name]).text for name in names))
     except AudienceError as error:
@@ -123,3 +117,15 @@ def _audiences(text: str) -> tuple[str, ...]:
         raise ConfigurationError(
             "setting_invalid", f"TOKEN_GENERATOR_AUDIENCES: {sentence}", "TOKEN_GENERATOR_AUDIENCES"
         ) from None
+
+
+def listed_audiences(read: Reader) -> list[str]:
+    """The words of TOKEN_GENERATOR_AUDIENCES. Raises ConfigurationError if there are too many."""
+    names = [name for name in re.split(r"[\s,]+", read.get(TOKEN_GENERATOR_AUDIENCES) or "") if name]
+    if len(names) > MAX_AUDIENCES:
+        raise ConfigurationError(
+            "setting_invalid",
+            f"TOKEN_GENERATOR_AUDIENCES has more than {MAX_AUDIENCES} entries",
+            "TOKEN_GENERATOR_AUDIENCES",
+        )
+    return names
