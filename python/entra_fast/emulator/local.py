@@ -97,7 +97,8 @@ class LocalProvider:
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None
-        self._generator_cluster = DEFAULT_CLUSTER
+        self.generator_cluster = DEFAULT_CLUSTER
+        """The cluster of the built-in token generators."""
         self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
         self._stray_key: PrivateKey | None = None
         self._lock = threading.Lock()
@@ -108,7 +109,6 @@ class LocalProvider:
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
         self.keyring = Keyring(self.now, signing_algorithm)
-        self._further_keyrings: dict[str, Keyring] = {}
         self.provider_keys = ProviderKeys(self.now)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
@@ -125,7 +125,6 @@ class LocalProvider:
                 self.keyring,
                 self.credentials,
                 self.store,
-                further=self.keyring_of,
                 provider_keys=self.provider_keys,
             )
 
@@ -152,7 +151,7 @@ class LocalProvider:
         local = cls(**options)
         local._sources = tuple(_source(source, cluster) for source in sources)
         local._directory_file = Path(directory) if directory is not None else None
-        local._generator_cluster = cluster
+        local.generator_cluster = cluster
         local.reload()
         return local
 
@@ -196,9 +195,10 @@ class LocalProvider:
         """Run with the system's clock again."""
         self.clock.release()
 
-    def keyring_of(self, provider: str) -> Keyring:
-        """The signing keys of another local provider beside this one; kept with this one's."""
-        return self._further_keyrings.setdefault(provider, Keyring(self.now))
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The applications, with or without an identity in Entra ID. Another tuple after each reload."""
+        return self._manifests
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -228,7 +228,7 @@ class LocalProvider:
             self._manifests,
             self._tenants if self._imported is None else self._imported,
             generator_reply_urls=self._generator_reply_urls,
-            generator_cluster=self._generator_cluster,
+            generator_cluster=self.generator_cluster,
         )
         return _with_reply_urls(registry, self._extra_reply_urls)
 
@@ -591,7 +591,6 @@ class LocalProvider:
                 self.keyring,
                 self.credentials,
                 self.store,
-                self._further_keyrings,
                 self.provider_keys,
             )
 

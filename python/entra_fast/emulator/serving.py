@@ -47,6 +47,11 @@ class LocalEntraId(LocalProvider):
             return {"AZURE_ENABLED": "false", **environment}
         return {"AZURE_ENABLED": "true", **super().environment(found.name), **environment}
 
+    def reset(self) -> None:
+        """As for LocalProvider, and the same for the other providers."""
+        super().reset()
+        self.providers.reset()
+
     async def start(
         self,
         host: str = "127.0.0.1",

@@ -124,6 +124,7 @@ async def test_keys_have_an_algorithm_and_can_be_replaced(maskinporten: Maskinpo
     assert {item["name"]: item["issuer"] for item in listed} == {
         "tokenx": f"{maskinporten.caller.base_url}/tokenx",
         "maskinporten": maskinporten.issuer,
+        "idporten": f"{maskinporten.caller.base_url}/idporten",
     }
     assert listed[1]["keys"] == [key["kid"] for key in after]
     unknown = await maskinporten.caller.request("POST", "/admin/api/providers/x/keys/rotate")

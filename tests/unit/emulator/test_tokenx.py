@@ -628,6 +628,7 @@ async def test_the_environment_of_an_application(tokenx: TokenXCaller) -> None:
     key = json.loads(environment.pop("TOKEN_X_PRIVATE_JWK"))
     assert environment == {
         "AZURE_ENABLED": "false",
+        "IDPORTEN_ENABLED": "false",
         "MASKINPORTEN_ENABLED": "false",
         "TOKEN_X_ENABLED": "true",
         "TOKEN_X_CLIENT_ID": full("web"),
