@@ -66,6 +66,10 @@ class LocalProvider:
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
+        subject_issuers: URLs of the discovery documents of further issuers whose tokens the local TokenX
+            exchanges, besides the local ID-porten and itself.
+        level_names: whether the local TokenX writes `Level3` and `Level4` in place of ID-porten's
+            `idporten-loa-substantial` and `idporten-loa-high`.
     """
 
     def __init__(
@@ -80,12 +84,16 @@ class LocalProvider:
         exact_discovery: bool = False,
         state_directory: Path | None = None,
         public_url: str | None = None,
+        subject_issuers: Sequence[str] = (),
+        level_names: bool = False,
     ) -> None:
         self._wall_clock = clock
         self.clock = ProviderClock(clock)
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
         self.exact_discovery = exact_discovery
+        self.subject_issuers = tuple(subject_issuers)
+        self.level_names = level_names
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from entra_fast._net import is_loopback_host
+from entra_fast._providers import ENTRA_ID
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import HostPort, Text, Unsuitable, Url
 from entra_fast._settings.load import Settings, settings_reader
@@ -82,11 +83,12 @@ class GeneratorSettings:
         environment[bind_address] = environment.get(bind_address) or str(DEFAULT_BIND_ADDRESS)
         common = Settings.from_environment(environment, directory)
         read = settings_reader(environment, directory)
-        if common.provider is None:
+        provider = next((each for each in common.providers if each.kind is ENTRA_ID), None)
+        if provider is None:
             raise missing(
                 catalogue.AZURE_APP_CLIENT_ID, " must be set: the token generator is an application"
             )
-        if common.provider.well_known_url is None:
+        if provider.well_known_url is None:
             raise missing(
                 catalogue.AZURE_APP_WELL_KNOWN_URL,
                 " must be set: the address of the login is in the discovery document",
@@ -99,7 +101,7 @@ class GeneratorSettings:
             )
         return cls(
             server=common.server,
-            provider=common.provider,
+            provider=provider,
             outbound=common.outbound,
             url=url,
             audiences=_audiences(read),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -399,6 +400,18 @@ async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCalle
     assert maskinporten.local.provider_keys.known_client("maskinporten", full("closed")) is None
 
 
+@pytest.mark.parametrize(
+    "times", [{"iat": -10, "exp": 110}, {"iat": 10, "exp": 130}, {"nbf": 10}, {"iat": -5, "exp": 1}]
+)
+async def test_the_limits_of_times(
+    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, int]
+) -> None:
+    """A grant lives 120 s at most, and the clocks may differ by 10 s."""
+    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    answer = await maskinporten.token("client", PLAIN, **changes)
+    assert answer.status == 200, answer.text
+
+
 async def test_a_grant_is_usable_once(maskinporten: MaskinportenCaller, clock: Clock) -> None:
     """By its `jti`, per client, also where it was refused for its scope; without `jti` as a whole."""
     grant = maskinporten.grant("client", PLAIN)
@@ -416,6 +429,13 @@ async def test_a_grant_is_usable_once(maskinporten: MaskinportenCaller, clock: C
     assert (await maskinporten.send(without)).status == 200
     clock.now += 200
     assert (await maskinporten.token("client", PLAIN, jti="one")).status == 200
+
+
+async def test_of_two_requests_with_one_grant_one_gets_a_token(maskinporten: MaskinportenCaller) -> None:
+    """Also at the same time."""
+    grant = maskinporten.grant("client", PLAIN)
+    answers = await asyncio.gather(*(maskinporten.send(grant) for _ in range(10)))
+    assert sorted(answer.status for answer in answers) == [200] + [400] * 9
 
 
 async def test_keys_of_clients_expire(maskinporten: MaskinportenCaller, clock: Clock) -> None:

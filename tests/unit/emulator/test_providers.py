@@ -338,6 +338,22 @@ async def test_the_console_shows_the_providers_of_an_application(clock: Clock) -
         assert (await caller.request("GET", "/applications/dev-gcp:team:nobody")).status == 404
 
 
+async def test_the_console_explains_other_providers(clock: Clock) -> None:
+    """The page asks the provider that is chosen."""
+    texts = [workload("web", consumes=["a:b"]), workload("api", rules=[{"application": "web"}])]
+    async with served(local_providers(texts, clock=clock)) as caller:
+        for provider, consumer, target, shown in (
+            ("tokenx", "web", full("api"), "✓ granted"),
+            ("tokenx", "api", full("web"), "✗ refused: invalid_request"),
+            ("maskinporten", "web", "a:b", "✗ refused: MP-250"),
+            ("entra_id", "web", full("api"), "has no identity in Entra ID"),
+            ("other", "web", full("api"), "is none of entra_id, tokenx and maskinporten"),
+        ):
+            query = {"provider": provider, "consumer": full(consumer), "target": target}
+            page = await caller.request("GET", "/explain", params=query)
+            assert (page.status, shown in page.text) == (200, True), (query, page.text)
+
+
 async def test_the_examples_have_a_chain_and_a_scope(clock: Clock) -> None:
     """web -> api -> api2 at TokenX, and a Maskinporten token for a scope that an example exposes."""
     local = LocalEntraId.from_files([EXAMPLES / "manifests"], EXAMPLES / "directory.yaml", clock=clock)

@@ -6,7 +6,6 @@ No HTTP: their endpoints and pages are in web/. Each has a package of its own, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from entra_fast.emulator.local import LocalProvider
@@ -20,18 +19,11 @@ from entra_fast.errors import ConfigurationError
 
 
 class LocalProviders:
-    """All of them, for one local Entra ID, whose address, clock and manifests they share.
+    """All of them, for one local Entra ID, whose address, clock and manifests they share."""
 
-    Args:
-        subject_issuers: URLs of the discovery documents of further issuers whose tokens TokenX exchanges.
-        level_names: whether TokenX writes `Level3` and `Level4` for the levels of assurance of ID-porten.
-    """
-
-    def __init__(
-        self, local: LocalProvider, *, subject_issuers: Sequence[str] = (), level_names: bool = False
-    ) -> None:
+    def __init__(self, local: LocalProvider) -> None:
         self._local = local
-        self.tokenx = TokenX(local, self._issuers, subject_issuers, level_names=level_names)
+        self.tokenx = TokenX(local, self._issuers)
         self.maskinporten = Maskinporten(local)
         self.idporten = IdPorten(local)
         self._all: tuple[TokenX | Maskinporten | IdPorten, ...] = (
