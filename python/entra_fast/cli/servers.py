@@ -162,7 +162,7 @@ examples:
     )
     for option, default, text in (
         ("--emulator-port", 8080, "port of the local Entra ID"),
-        ("--generator-port", 8081, "port of the token generator"),
+        ("--generator-port", 8081, "port of the token generator; the one for TokenX uses the next port"),
         (
             "--sidecar-port",
             7164,
