@@ -304,12 +304,12 @@ class KeySet:
 class Policy:
     """The conditions for accepting a token; complete when constructed, and immutable.
 
-    `audiences`: None: `aud` is not checked, and may be absent.
-    `algorithms`: the preferred ones first; a key without `alg` serves the first one of its type.
-    Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
-    allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
-    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
-    are rejected even where there is one key. Raises ConfigurationError."""
+    `audiences`: None if `aud` is not checked. `algorithms`: the preferred ones first; a key without `alg`
+    serves the first one of its type. Defaults: `algorithms` RS256; `required_claims` iat (iss and exp are
+    always required, aud unless it is not checked). `tenants`: allowed tenant ids, or ("*",) for any; needed
+    when an issuer holds `{tenantid}`. `signatures`: "fast" lets rind verify RS256 and PS256, "aws-lc" is
+    AWS-LC alone. `kid_required`: whether tokens without `kid` are rejected even where there is one key.
+    Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -627,7 +627,9 @@ class Provider:
 class Providers:
     """The enabled providers, and the name and older names of each one that is known, enabled or not."""
 
-    def __new__(cls, enabled: Sequence[Provider], known: Sequence[tuple[str, Sequence[str]]]) -> Providers: ...
+    def __new__(
+        cls, enabled: Sequence[Provider], known: Sequence[tuple[str, Sequence[str]]]
+    ) -> Providers: ...
     def parse_token_request(
         self, body: bytes, *, form: bool, exchange: bool
     ) -> tuple[int, str, bool, str | None, str | None, list[str], str | None]:

@@ -110,7 +110,7 @@ async def test_the_start_is_over_as_soon_as_there_are_keys(start: StartSidecar, 
         return await probed() == [(200, b"ok")] * 2
 
     await eventually(started)
-    sidecar.running.service.keys_changed(None)
+    sidecar.running.service.keys_changed("entra_id", None)
     assert await probed() == [(200, b"ok")] * 2
 
 
