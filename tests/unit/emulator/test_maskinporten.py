@@ -404,10 +404,10 @@ async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCalle
     "times", [{"iat": -10, "exp": 110}, {"iat": 10, "exp": 130}, {"nbf": 10}, {"iat": -5, "exp": 1}]
 )
 async def test_the_limits_of_times(
-    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, int]
+    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, Any]
 ) -> None:
     """A grant lives 120 s at most, and the clocks may differ by 10 s."""
-    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    changes: dict[str, Any] = {name: int(clock.now) + seconds for name, seconds in times.items()}
     answer = await maskinporten.token("client", PLAIN, **changes)
     assert answer.status == 200, answer.text
 

@@ -180,9 +180,9 @@ async def test_types_of_tokens(tokenx: TokenXCaller, typ: str | None) -> None:
 
 
 @pytest.mark.parametrize("times", [{"exp": 120}, {"exp": -59}, {"nbf": 59}, {"iat": 59}])
-async def test_the_limits_of_times(tokenx: TokenXCaller, clock: Clock, times: dict[str, int]) -> None:
+async def test_the_limits_of_times(tokenx: TokenXCaller, clock: Clock, times: dict[str, Any]) -> None:
     """120 s for an assertion, and a leeway of 60 s for all times of both tokens."""
-    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    changes: dict[str, Any] = {name: int(clock.now) + seconds for name, seconds in times.items()}
     assertion = tokenx.assertion("web", **changes)
     answer = await tokenx.exchange("web", "api", tokenx.login(**changes), client_assertion=assertion)
     assert answer.status == 200, answer.text
