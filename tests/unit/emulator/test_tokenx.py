@@ -36,6 +36,13 @@ async def tokenx(clock: Clock) -> AsyncIterator[TokenXCaller]:
         yield TokenXCaller(caller)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[TokenXCaller]:
+    """The same, one for all tests of refusals; its clock stands."""
+    async with served(local_providers(MANIFESTS, clock=Clock())) as caller:
+        yield TokenXCaller(caller)
+
+
 # Documents and keys
 
 
@@ -391,16 +398,17 @@ REFUSALS: dict[str, tuple[Change, tuple[int, str], str]] = {
 }
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusals(tokenx: TokenXCaller, clock: Clock, case: str) -> None:
+async def test_refusals(shared: TokenXCaller, clock: Clock, case: str) -> None:
     """Each check has its status, its error and its sentence; the journal says the same."""
     change, (status, error), description = REFUSALS[case]
     description = (
-        description.format(base_url=tokenx.caller.base_url) if "{base" in description else description
+        description.format(base_url=shared.caller.base_url) if "{base" in description else description
     )
-    answer = await tokenx.exchange("web", "api", **{"subject_token": tokenx.login(), **change(tokenx, clock)})
+    answer = await shared.exchange("web", "api", **{"subject_token": shared.login(), **change(shared, clock)})
     assert (answer.status, answer.json) == (status, {"error": error, "error_description": description})
-    entry = tokenx.local.journal.entries()[0]
+    entry = shared.local.journal.entries()[0]
     assert (entry.provider, entry.granted, entry.message) == ("tokenx", False, f"{error}: {description}")
     assert not entry.reasons[-1].passed
 
