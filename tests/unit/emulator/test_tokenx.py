@@ -202,6 +202,15 @@ async def test_an_assertion_need_not_name_its_key(tokenx: TokenXCaller) -> None:
     assert answer.status == 200, answer.text
 
 
+async def test_the_journal_keeps_a_part_of_long_texts(tokenx: TokenXCaller) -> None:
+    """The response has all of it, as that of tokendings."""
+    audience = "x" * 50_000
+    answer = await tokenx.exchange("web", "api", tokenx.login(), audience=audience)
+    assert answer.json["error_description"] == f"token exchange audience {audience} is invalid"
+    entry = tokenx.local.journal.entries()[0]
+    assert (len(entry.message), len(entry.reasons[-1].text), len(entry.target)) == (1000, 1000, 200)
+
+
 async def test_an_error_of_its_own(
     tokenx: TokenXCaller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
