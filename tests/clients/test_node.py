@@ -16,6 +16,9 @@ import pytest
 import requests
 
 from entra_fast._native import unverified_claims
+from support.idporten import APP as IDPORTEN_APP
+from support.idporten import CALLBACK as IDPORTEN_CALLBACK
+from support.idporten import PID
 from support.local_entra import hex_of, pem_of
 
 from .conftest import APP_A, APP_B, HYBRID, SCOPE_NOBODY, WEB, Served
@@ -115,6 +118,25 @@ def test_openid_client_login(entra: Served) -> None:
     assert result["claims"]["preferred_username"] == "ada@trygdeetaten.no"
     assert result["info"]["name"] == "Ada Lovelace"
     assert result["refreshed"]
+
+
+def test_openid_client_logs_in_at_idporten(entra: Served) -> None:
+    """Pushed request, private_key_jwt, `iss` in the callback, ID token, userinfo and refresh."""
+    environment = entra.local.providers.idporten.login_proxy_environment(IDPORTEN_APP)
+    result = run(
+        entra,
+        "openid-client-idporten",
+        ISSUER=environment["IDPORTEN_ISSUER"],
+        CLIENT_ID=environment["IDPORTEN_CLIENT_ID"],
+        JWK=environment["IDPORTEN_CLIENT_JWK"],
+        REDIRECT_URI=IDPORTEN_CALLBACK,
+        AUDIENCE=environment["IDPORTEN_AUDIENCE"],
+        USER=PID,
+    )
+    assert (result["claims"]["pid"], result["claims"]["acr"]) == (PID, "idporten-loa-high")
+    assert result["info"]["pid"] == PID
+    assert unverified_claims(result["token"])["aud"] == environment["IDPORTEN_AUDIENCE"]
+    assert result["logout"].startswith(environment["IDPORTEN_ISSUER"] + "/logout?")
 
 
 def test_openid_client_private_key(entra: Served) -> None:
