@@ -33,8 +33,8 @@ _KINDS: Final[Mapping[str, type]] = {
     "refresh_tokens": Login,
     "redeemed_codes": str,
 }
-"""What is remembered about sign-ins. Each under the digest of the code, token or cookie: a client that has one can
-go on with it, and the document gives it to no one."""
+"""What is remembered about sign-ins. Each under the digest of the code, token or cookie: a client that has one
+can go on with it, and the document gives it to no one."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -355,7 +355,7 @@ class Generator:
         *,
         title: str | None = None,
         codes: tuple[int, ...] = (),
-        details: dict[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
         again: str | None = None,
     ) -> web.Response:
         if preferred(request.headers.get("Accept"), (_JSON, _HTML)) == _HTML:
@@ -411,5 +411,4 @@ def _asked_for(request: web.Request) -> tuple[Destination, str]:
 
 
 def _codes(error: ProviderError) -> tuple[int, ...]:
-    codes = error.details.get("error_codes")
-    return tuple(code for code in codes if isinstance(code, int)) if isinstance(codes, list) else ()
+    return tuple(error.details.get("error_codes", ()))
