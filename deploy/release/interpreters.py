@@ -1,7 +1,8 @@
-"""Prints the path of one CPython for each version from 3.11 on that this machine has: what wheel.sh builds for."""
+"""Prints the path of one CPython for each version from 3.11 on that this machine has, for wheel.sh."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ DESCRIBE = (
 
 
 def candidates(version: str) -> list[list[str]]:
-    """Commands that may run this version: on PATH, by pyenv, by the launcher of Windows, and what runs this."""
-    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
-    return [[f"python{version}"], *([str(path)] for path in pyenv), ["py", f"-{version}"], [sys.executable]]
+    """Commands that may run this version: on PATH, of pyenv, of CI runners for Windows, this one."""
+    pyenv = Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")
+    runner = Path(os.environ.get("RUNNER_TOOL_CACHE", ".")).glob(f"Python/{version}.*/*/python.exe")
+    paths = [str(path) for path in (*sorted(pyenv), *sorted(runner))]
+    return [[f"python{version}"], *([path] for path in paths), ["py", f"-{version}"], [sys.executable]]
 
 
 def found(version: str) -> str | None:
@@ -24,7 +27,9 @@ def found(version: str) -> str | None:
     for command in candidates(version):
         if shutil.which(command[0]) is None:
             continue
-        asked = subprocess.run([*command, "-c", DESCRIBE], capture_output=True, text=True, check=False)
+        asked = subprocess.run(  # noqa: S603 - interpreters are run, by the purpose of this file
+            [*command, "-c", DESCRIBE], capture_output=True, text=True, check=False
+        )
         if asked.returncode == 0 and asked.stdout.startswith(f"cpython {version} 0 "):
             return asked.stdout.strip().split(" ", 3)[3]
     return None
