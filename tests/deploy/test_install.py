@@ -128,7 +128,7 @@ def _first_token(programs: Path, folder: Path) -> float:
     finally:
         dev.send_signal(signal.SIGINT)
         status = dev.wait(30)
-    assert checked["active"] is True
+    assert checked["active"] is True, checked
     assert status == 0
     return ended
 
