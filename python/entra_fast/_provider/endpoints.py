@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
-from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
+from entra_fast._provider.discovery_document import (
+    Discovery,
+    DiscoveryError,
+    parse_discovery,
+    parse_endpoints,
+)
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
@@ -43,6 +48,7 @@ class Endpoints:
     issuer: str
     jwks_uri: str
     token_endpoint: str
+    """Empty if no token is requested from this provider."""
 
 
 async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) -> Discovery:
@@ -55,11 +61,15 @@ async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) ->
         HttpFailure: there was no answer.
         DiscoveryError: the answer is no usable document.
     """
+    return parse_discovery(await _document_at(http, url), url, issuer=issuer)
+
+
+async def _document_at(http: AsyncHttpClient, url: str) -> bytes:
     response = await http.get(url)
     if response.status != 200:
         # Entra ID says here that a tenant does not exist (AADSTS90002).
         raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
-    return parse_discovery(response.body, url, issuer=issuer)
+    return response.body
 
 
 class EndpointFinder:
@@ -82,8 +92,8 @@ class EndpointFinder:
         self._requests: SingleFlight[str, Endpoints] = SingleFlight("discovery document fetch")
         self._until_known: asyncio.Task[None] | None = None
         self.endpoints: Endpoints | None = None
-        if settings.issuer and settings.jwks_uri and settings.token_endpoint:
-            self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint)
+        if settings.issuer and settings.jwks_uri and not settings.needs_discovery:
+            self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint or "")
 
     @property
     def problem(self) -> str | None:
@@ -121,21 +131,24 @@ class EndpointFinder:
         """
         return self._settings.token_endpoint or (await self.find()).token_endpoint
 
+    async def issuer(self) -> str:
+        """The issuer, which needs no discovery where it is set.
+
+        Raises:
+            ProviderError: as `find`.
+        """
+        return self._settings.issuer or (await self.find()).issuer
+
     async def _ask(self) -> Endpoints:
         return await self._requests.join("document", self._fetch)
 
     async def _fetch(self) -> Endpoints:
-        settings = self._settings
         try:
-            document = await self._document(settings.well_known_url or "")
+            endpoints = await self._document(self._settings.well_known_url or "")
         except Exception as error:
             raise self._failed(error) from None
-        self.endpoints = Endpoints(
-            settings.issuer or document.issuer,
-            settings.jwks_uri or document.jwks_uri,
-            settings.token_endpoint or document.token_endpoint,
-        )
-        return self.endpoints
+        self.endpoints = endpoints
+        return endpoints
 
     def _failed(self, error: Exception) -> ProviderError:
         """Remember the reason, under a separate code: the fetch is retried, so the token request is not."""
@@ -148,21 +161,34 @@ class EndpointFinder:
         self._failure = ProviderError("endpoints_unknown", message)
         return ProviderError(*self._failure.args)
 
-    async def _document(self, url: str) -> Discovery:
+    async def _document(self, url: str) -> Endpoints:
         try:
             return await self._attempt(url)
         except HttpFailure:
             await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreads load, guards nothing
             return await self._attempt(url)
 
-    async def _attempt(self, url: str) -> Discovery:
+    async def _attempt(self, url: str) -> Endpoints:
         try:
-            document = await fetch_document(self._http, url, self._settings.issuer)
+            body = await _document_at(self._http, url)
+            issuer, found = parse_endpoints(body, url, self._missing(), issuer=self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise
         self._metrics.discovery.add("ok")
-        return document
+        own = self._settings
+        return Endpoints(
+            issuer,
+            own.jwks_uri or found["jwks_uri"],
+            own.token_endpoint or found.get("token_endpoint", ""),
+        )
+
+    def _missing(self) -> Iterator[str]:
+        """The endpoints that are called and not set."""
+        if self._settings.jwks_uri is None:
+            yield "jwks_uri"
+        if self._settings.token_endpoint is None and self._settings.kind.has_credential:
+            yield "token_endpoint"
 
     async def _until_found(self, found: Callable[[Endpoints], None]) -> None:
         pause = FIRST_PAUSE

@@ -42,6 +42,7 @@ from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, Reason
 from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.protocol.scope import DEFAULT, Scope
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
@@ -65,6 +66,10 @@ class LocalProvider:
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
+        subject_issuers: URLs of the discovery documents of further issuers whose tokens the local TokenX
+            exchanges, besides the local ID-porten and itself.
+        level_names: whether the local TokenX writes `Level3` and `Level4` in place of ID-porten's
+            `idporten-loa-substantial` and `idporten-loa-high`.
     """
 
     def __init__(
@@ -79,16 +84,21 @@ class LocalProvider:
         exact_discovery: bool = False,
         state_directory: Path | None = None,
         public_url: str | None = None,
+        subject_issuers: Sequence[str] = (),
+        level_names: bool = False,
     ) -> None:
         self._wall_clock = clock
         self.clock = ProviderClock(clock)
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
         self.exact_discovery = exact_discovery
+        self.subject_issuers = tuple(subject_issuers)
+        self.level_names = level_names
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None
-        self._generator_cluster = DEFAULT_CLUSTER
+        self.generator_cluster = DEFAULT_CLUSTER
+        """The cluster of the built-in token generators."""
         self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
         self._stray_key: PrivateKey | None = None
         self._lock = threading.Lock()
@@ -99,6 +109,7 @@ class LocalProvider:
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
         self.keyring = Keyring(self.now, signing_algorithm)
+        self.provider_keys = ProviderKeys(self.now)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
         self.journal = Journal()
@@ -109,7 +120,13 @@ class LocalProvider:
         self.registry: Registry = self._built()
         self._skipped: tuple[Notice, ...] = ()
         if state_directory is not None:
-            state.load(state_directory, self.keyring, self.credentials, self.store)
+            state.load(
+                state_directory,
+                self.keyring,
+                self.credentials,
+                self.store,
+                provider_keys=self.provider_keys,
+            )
 
     @classmethod
     def from_files(
@@ -134,7 +151,7 @@ class LocalProvider:
         local = cls(**options)
         local._sources = tuple(_source(source, cluster) for source in sources)
         local._directory_file = Path(directory) if directory is not None else None
-        local._generator_cluster = cluster
+        local.generator_cluster = cluster
         local.reload()
         return local
 
@@ -179,6 +196,11 @@ class LocalProvider:
         self.clock.release()
 
     @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The applications, with or without an identity in Entra ID. Another tuple after each reload."""
+        return self._manifests
+
+    @property
     def notices(self) -> tuple[Notice, ...]:
         """Notices about entries that real NAIS skips silently."""
         return (*self._skipped, *self.registry.notices)
@@ -206,7 +228,7 @@ class LocalProvider:
             self._manifests,
             self._tenants if self._imported is None else self._imported,
             generator_reply_urls=self._generator_reply_urls,
-            generator_cluster=self._generator_cluster,
+            generator_cluster=self.generator_cluster,
         )
         return _with_reply_urls(registry, self._extra_reply_urls)
 
@@ -508,11 +530,13 @@ class LocalProvider:
             secrets: include private keys, and the seed of the applications' secrets.
         """
         tenants = [tenant.directory for tenant in self.registry.tenants]
-        return snapshot.write(tenants, self.store, self.keyring, self.credentials, secrets=secrets)
+        return snapshot.write(
+            tenants, self.store, self.keyring, self.credentials, self.provider_keys, secrets=secrets
+        )
 
     def import_state(self, document: Mapping[str, Any]) -> None:
-        """Take over an exported state in place of directory and sessions, until `reset`. Whoever was signed
-        in is signed in again. Manifests stay as they are.
+        """Take over an exported state in place of directory and sessions, until `reset`. Users who were
+        signed in then are signed in again. Manifests stay as they are.
 
         Args:
             document: the result of `export_state`, of any provider.
@@ -521,7 +545,7 @@ class LocalProvider:
             ConfigurationError: it cannot be used (code `snapshot_invalid`); nothing has changed then.
         """
         store, keyring = Store(self.now), Keyring(self.now, self.keyring.algorithm)
-        read = snapshot.read(document, store, keyring, Credentials(self.now))
+        read = snapshot.read(document, store, keyring, Credentials(self.now), ProviderKeys(self.now))
         with self._lock:
             before, self._imported = self._imported, read.tenants
             try:
@@ -533,6 +557,7 @@ class LocalProvider:
         if read.secrets is not None:
             self.keyring.restore(read.secrets[0])
             self.credentials.restore(read.secrets[1])
+            self.provider_keys.restore(read.secrets[2])
 
     def reset(self) -> None:
         """Forget what has happened since the start, for test suites: sessions, codes and tokens, planned
@@ -561,7 +586,13 @@ class LocalProvider:
     def save(self) -> None:
         """Save the state, if a state directory is set. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
-            state.save(self._state_directory, self.keyring, self.credentials, self.store)
+            state.save(
+                self._state_directory,
+                self.keyring,
+                self.credentials,
+                self.store,
+                self.provider_keys,
+            )
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:

@@ -7,6 +7,7 @@ tests of policies never load it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import secrets
 import ssl
@@ -15,13 +16,41 @@ from typing import Final
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.providers import LocalProviders
 from entra_fast.errors import ConfigurationError
 
 _ADMIN_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~]{16,256}")
 
 
 class LocalEntraId(LocalProvider):
-    """A local Entra ID that can be served over HTTP. Its arguments are those of LocalProvider."""
+    """A local Entra ID that can be served over HTTP, and the other local providers beside it. Its arguments
+    are those of LocalProvider."""
+
+    @functools.cached_property
+    def providers(self) -> LocalProviders:
+        """The other local providers."""
+        return LocalProviders(self)
+
+    def environment(self, application: str) -> dict[str, str]:
+        """What NAIS would inject into an application, for all of its providers.
+
+        Args:
+            application: `<cluster>:<namespace>:<name>`, client id or App ID URI.
+
+        Raises:
+            ConfigurationError: there is no such application, or no provider knows it.
+        """
+        found = self.registry.find_workload(application)
+        environment = self.providers.environment(found.name)
+        if found.has_providers and found.name in self.registry.without_identity:
+            self.save()
+            return {"AZURE_ENABLED": "false", **environment}
+        return {"AZURE_ENABLED": "true", **super().environment(found.name), **environment}
+
+    def reset(self) -> None:
+        """As for LocalProvider, and the same for the other providers."""
+        super().reset()
+        self.providers.reset()
 
     async def start(
         self,
@@ -65,7 +94,14 @@ class LocalEntraId(LocalProvider):
         await asyncio.to_thread(lambda: self.keyring.active)
         await asyncio.to_thread(self.save)
         server = await serve(
-            self, host, port, tls=tls, watch=watch, allow_remote=allow_remote, admin_token=token
+            self,
+            self.providers,
+            host,
+            port,
+            tls=tls,
+            watch=watch,
+            allow_remote=allow_remote,
+            admin_token=token,
         )
         return RunningEmulator(self, server.address, server.stop, token)
 

@@ -15,6 +15,7 @@ from entra_fast.emulator.protocol.device_codes import DeviceRequest
 from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.protocol.store import Session, Store
 from entra_fast.errors import ConfigurationError
 
@@ -26,11 +27,22 @@ _WITH_SECRET_KEYS: Final = 1
 """The earlier format, which has codes, tokens and cookies where this one has their digests."""
 
 
-def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> None:
-    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written."""
+def save(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    provider_keys: ProviderKeys,
+) -> None:
+    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written.
+
+    Args:
+        provider_keys: the keys of the other local providers and of their clients.
+    """
     content = {
         "format": FORMAT,
         "keyring": keyring.export(),
+        "provider_keys": provider_keys.export(),
         "credentials": credentials.export(),
         "codes": _entries(store.codes),
         "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
@@ -38,6 +50,7 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         "sessions": _entries(store.sessions),
         "device_codes": _entries(store.device_codes.requests),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
+        "used_grants": [[key, end, True] for key, end, _ in store.used_grants.items()],
     }
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,8 +64,18 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         raise ConfigurationError("state_unwritable", text, "state") from None
 
 
-def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> bool:
+def load(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    *,
+    provider_keys: ProviderKeys,
+) -> bool:
     """Read what `save` has written; False when there is nothing.
+
+    Args:
+        provider_keys: as for `save`.
 
     Raises:
         ConfigurationError: the file is damaged; it is not overwritten.
@@ -72,6 +95,8 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
                 "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
+        if "provider_keys" in content:  # earlier releases have written none
+            provider_keys.restore(content["provider_keys"])
         credentials.restore(content["credentials"])
         clock = store.clock
         secret = content["format"] == _WITH_SECRET_KEYS
@@ -85,6 +110,8 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
             store.device_codes.put(key, DeviceRequest(**value))
         for key, end, _ in content["assertion_ids"]:
             store.assertion_ids.put(key, True, end - clock())
+        for key, end, _ in content.get("used_grants", []):
+            store.used_grants.put(key, True, end - clock())
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
             "state_unreadable", f"{path} is damaged; remove it to start from scratch", "state"

@@ -1,6 +1,7 @@
-"""The fields of NAIS manifests that concern Entra ID, for validating them with pydantic.
+"""The fields of NAIS manifests that concern the providers, for validating them with pydantic.
 
-What belongs here: names, types and forms of fields. What they mean belongs in registry.py.
+What belongs here: names, types and forms of fields. What they mean belongs in registry.py and workloads.py.
+The sections of the other providers are in provider_schema.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from entra_fast.emulator.model import graph
-from entra_fast.emulator.model.forms import NAME, is_reply_url
+from entra_fast.emulator.model.forms import NAME, is_organization_number, is_reply_url
+from entra_fast.emulator.model.provider_schema import IdPorten, Maskinporten, TokenX
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
 
@@ -26,11 +28,17 @@ IMPLICIT_ANNOTATION: Final = "entra-fast/allow-implicit-flow"
 PUBLIC_CLIENT_ANNOTATION: Final = "entra-fast/allow-public-client"
 LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
 
+# For logins at ID-porten from a developer's machine: what its registration has and a NAIS manifest does not.
+IDPORTEN_REDIRECT_ANNOTATION: Final = "entra-fast/idporten-redirect-uris"
+IDPORTEN_PUBLIC_ANNOTATION: Final = "entra-fast/idporten-public-client"
+# What a registration in Maskinporten has and a NAIS manifest does not: NAIS has one organization.
+ORGANIZATION_ANNOTATION: Final = "entra-fast/organization-number"
+
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-# Fields of the real resources that have no bearing on Entra ID. They are accepted as they are.
+# Fields of the real resources that have no bearing on a provider. They are accepted as they are.
 _IGNORED_SPEC_FIELDS: Final = frozenset(
     [
         "activeDeadlineSeconds",
@@ -46,7 +54,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "filesFrom",
         "frontend",
         "gcp",
-        "idporten",
         "image",
         "influx",
         "kafka",
@@ -55,7 +62,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "login",
         "logformat",
         "logtransform",
-        "maskinporten",
         "observability",
         "openSearch",
         "parallelism",
@@ -80,7 +86,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "successfulJobsHistoryLimit",
         "terminationGracePeriodSeconds",
         "timeZone",
-        "tokenx",
         "ttl",
         "ttlSecondsAfterFinished",
         "valkey",
@@ -147,6 +152,15 @@ def _reply_urls(value: str) -> str:
 def _permission(value: str) -> str:
     if not _PERMISSION.fullmatch(value):
         raise ValueError(f"{quoted(value)} does not match ^[a-z0-9-_./]+$")
+    return value
+
+
+def _organization_number(value: str) -> str:
+    if not is_organization_number(value):
+        raise ValueError(
+            f"{quoted(value)} is not an organization number: nine digits, the last of which checks the "
+            "others, as in 310000019"
+        )
     return value
 
 
@@ -234,13 +248,31 @@ class Azure(Section):
 
 
 class Spec(Section):
-    """The part of `spec` that concerns Entra ID."""
+    """The part of `spec` that concerns the providers."""
 
     ignored_fields = _IGNORED_SPEC_FIELDS
 
     access_policy: AccessPolicy = AccessPolicy()
     azure: Azure = Azure()
+    idporten: IdPorten = IdPorten(enabled=False)
     ingresses: List[str] = ()
+    tokenx: TokenX = TokenX(enabled=False)
+    maskinporten: Maskinporten = Maskinporten(enabled=False)
+
+    def refusals(self) -> list[tuple[tuple[str, ...], str]]:
+        """What NAIS refuses although each field is right: where, and why."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        if self.idporten.enabled:
+            if not self.idporten.sidecar.enabled:
+                text = "logins at ID-porten go through the login proxy: set idporten.sidecar.enabled to true"
+                found.append((("idporten",), text))
+            elif self.azure.sidecar.enabled:
+                text = "an application has one login proxy: enable either azure.sidecar or idporten.sidecar"
+                found.append((("idporten", "sidecar"), text))
+            if not self.ingresses:
+                text = "ID-porten sends users back to an ingress: spec.ingresses must have one"
+                found.append((("idporten",), text))
+        return found
 
 
 class Annotations(Section, extra="allow"):
@@ -257,6 +289,13 @@ class Annotations(Section, extra="allow"):
     implicit: Switch = Field("false", alias=IMPLICIT_ANNOTATION)
     public_client: Switch | None = Field(None, alias=PUBLIC_CLIENT_ANNOTATION)
     logout_url: Annotated[str, AfterValidator(_reply_url)] | None = Field(None, alias=LOGOUT_ANNOTATION)
+    idporten_redirect_uris: Annotated[str, AfterValidator(_reply_urls)] = Field(
+        "", alias=IDPORTEN_REDIRECT_ANNOTATION
+    )
+    idporten_public: Switch = Field("false", alias=IDPORTEN_PUBLIC_ANNOTATION)
+    organization: Annotated[str, AfterValidator(_organization_number)] | None = Field(
+        None, alias=ORGANIZATION_ANNOTATION
+    )
 
 
 class Metadata(Section):

@@ -26,7 +26,7 @@ from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.protocol.forge import AGENTS, FORGED_ALGORITHMS, KEYS, ForgedToken
-from entra_fast.emulator.web.handling import LOCAL, read_form
+from entra_fast.emulator.web.handling import LOCAL, PROVIDERS, read_form
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.errors import ConfigurationError, InvalidToken
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 MAX_QUERY_CHARACTERS: Final = 200
 MAX_NOTICES: Final = 50
+_EXPLAINED: Final = (
+    ("entra_id", "Entra ID"),
+    ("tokenx", "TokenX, on behalf of a citizen"),
+    ("maskinporten", "Maskinporten; the target is a scope"),
+)
 _SHOWN_ENDPOINTS: Final = (
     "issuer",
     "token_endpoint",
@@ -74,6 +79,7 @@ async def _overview(request: web.Request) -> web.Response:
         load_error=local.load_error,
         text=text,
         tenants=overview.applications(local.registry, text),
+        others=overview.without_identity(local.registry, text),
         window_of=lambda rows: window(rows, request.query.get("page", "1")),
         here=urlencode({"q": text} if text else {}),
         notices=local.notices[:MAX_NOTICES],
@@ -83,17 +89,25 @@ async def _overview(request: web.Request) -> web.Response:
 
 
 async def _application(request: web.Request) -> web.Response:
-    local = request.app[LOCAL]
+    local, name = request.app[LOCAL], request.match_info["name"]
     try:
-        details = overview.application(local.registry, request.match_info["name"])
+        workload = local.registry.find_workload(name)
+        # Of one that Entra ID does not know, only this is known.
+        only_others = workload.has_providers and workload.name in local.registry.without_identity
+        details = None if only_others else overview.application(local.registry, name)
     except ConfigurationError as error:
         return page(error_page("Application not found", error.message), 404)
-    environment = await asyncio.to_thread(local.environment, details.application.name)
+    environment = await asyncio.to_thread(local.environment, workload.name)
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+    providers = request.app[PROVIDERS].of(workload.name)
+    if details is None:
+        html = PAGES.render("workload.html", workload=workload, providers=providers, environment=exports)
+        return page(html)
     return page(
         PAGES.render(
             "application.html",
             application=details.application,
+            providers=providers,
             users=details.users,
             rules=window(details.rules, request.query.get("page", "1")),
             targets=details.targets[: overview.MAX_ROWS],
@@ -120,14 +134,24 @@ async def _users(request: web.Request) -> web.Response:
 
 async def _explain(request: web.Request) -> web.Response:
     local, query = request.app[LOCAL], request.query
-    explanation, problem = None, ""
+    explanation, other, problem = None, None, ""
+    provider = query.get("provider") or "entra_id"
     if query.get("consumer") and query.get("target"):
         try:
-            explanation = local.explain(query["consumer"], query["target"], query.get("user"))
+            if provider == "entra_id":
+                explanation = local.explain(query["consumer"], query["target"], query.get("user"))
+            else:  # whose decisions do not depend on the user
+                other = request.app[PROVIDERS].explain(provider, query["consumer"], query["target"])
         except ConfigurationError as error:
             problem = error.message
     html = PAGES.render(
-        "explain.html", explanation=explanation, problem=problem, **_suggestions(local), values=query
+        "explain.html",
+        explanation=explanation,
+        other=other,
+        problem=problem,
+        providers=_EXPLAINED,
+        **_suggestions(local),
+        values=query,
     )
     return page(html)
 
@@ -202,7 +226,7 @@ async def _inspect(request: web.Request) -> web.Response:
 def _suggestions(local: LocalProvider) -> dict[str, object]:
     registry = local.registry
     return {
-        "application_names": overview.application_names(registry),
+        "application_names": sorted({*overview.application_names(registry), *registry.workloads.by_name}),
         "user_names": overview.user_names(registry),
     }
 
