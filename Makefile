@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-BIN     = $(VENV)/bin
+BIN     = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
@@ -161,7 +161,7 @@ $(STAMPS)/venv:
 	@cargo --version 2>/dev/null | awk -v least='$(RUST_VERSION)' \
 	  '{split($$2, own, "."); split(least, v, "."); exit !(own[1] > v[1] || (own[1] == v[1] && own[2] >= v[2]))} END {if (!NR) exit 1}' || \
 	  { echo 'entra_fast needs Rust $(RUST_VERSION) or newer (found: '"$$(cargo --version 2>/dev/null || echo none)"'): see https://rustup.rs'; exit 1; }
-	@command -v $${CC:-cc} >/dev/null || { echo 'entra_fast needs a C compiler (Debian: apt install gcc)'; exit 1; }
+	@[ '$(OS)' = Windows_NT ] || command -v $${CC:-cc} >/dev/null || { echo 'entra_fast needs a C compiler (Debian: apt install gcc)'; exit 1; }
 	@echo '==> Creating the virtual environment $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS)
@@ -210,8 +210,8 @@ $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
 
-wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, reproducibly, and try them (TARGET=Rust target)
-	@TARGET='$(TARGET)' deploy/release/wheel.sh $(abspath $(BIN))/python
+wheel: $(STAMPS)/release ## Build wheels for every CPython, reproducibly, and try them (TARGET=Rust target, VERSIONS="3.13 3.14")
+	@TARGET='$(TARGET)' VERSIONS='$(VERSIONS)' STRICT='$(STRICT)' deploy/release/wheel.sh $(abspath $(BIN))/python
 
 sdist: $(STAMPS)/run ## Build the source distribution
 	@$(BIN)/maturin sdist --out dist

@@ -615,7 +615,7 @@ def test_an_authority_on_plain_http_must_be_named() -> None:
 
 
 def test_a_real_provider_stops_the_start_even_if_no_url_uses_it() -> None:
-    """The list is wrong, whoever put it there; all that is wrong is reported at once."""
+    """The list is wrong, wherever it came from; all that is wrong is reported at once."""
     error = refused(ENTRA_FAST_INSECURE_PROVIDER_HOSTS="login.microsoftonline.com")
     assert error.setting == "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"
     environ = {
@@ -633,7 +633,7 @@ def test_a_real_provider_stops_the_start_even_if_no_url_uses_it() -> None:
 
 
 def test_a_file_does_not_allow_plain_http(tmp_path: Path) -> None:
-    """Whoever can write the mounted secret cannot turn TLS off with it."""
+    """An attacker who can write the mounted secret cannot turn TLS off with it."""
     (tmp_path / "ENTRA_FAST_INSECURE_PROVIDER_HOSTS").write_text("emulator")
     environ = {**BASE, "AZURE_APP_WELL_KNOWN_URL": "http://emulator/t"}
     with pytest.raises(ConfigurationError) as caught:
