@@ -48,6 +48,29 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
     assert messages == ["listening", "ready", "draining", "stopped"]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_application_starts_when_its_tokens_can_be_verified(
+    serve: Serve, provider: Provider, workers: str
+) -> None:
+    """The start-up probe is refused until there are keys, and both of its paths answer alike."""
+    provider.keys_held = asyncio.Event()
+    process = await serve(provider.environment(ENTRA_FAST_WORKERS=workers, PROBE_BIND_ADDRESS="127.0.0.1:0"))
+    caller = await process.listening()
+
+    async def probed() -> set[tuple[int, bytes]]:
+        answers = [await process.probes().get(path) for path in ("/healthz", "/")]
+        return {(answer.status, answer.body) for answer in answers}
+
+    assert await probed() == {(503, b"starting")}
+    provider.keys_held.set()
+
+    async def started() -> bool:
+        return await probed() == {(200, b"ok")}
+
+    await eventually(started)
+    assert (await caller.introspect(provider.mint())).json["active"] is True
+
+
 async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider: Provider) -> None:
     """A misspelled name is reported; its value is not shown."""
     process = await serve(provider.environment(ENTRA_FAST_MAX_CONECTIONS="canary"))

@@ -27,6 +27,17 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _MAX_DIGITS = 15
 
 
+_RUST_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "off": "error",
+}
+"""Levels of Rust's `log`, and the nearest of ours."""
+
+
 class Unsuitable(ValueError):
     """A text does not have the form of its setting. The message continues the setting's name."""
 
@@ -349,3 +360,18 @@ class Choice(_OfWords[str, D_co]):
             listed = ", ".join(f"'{choice}'" for choice in self.choices[:-1])
             raise Unsuitable(f"must be {listed} or '{self.choices[-1]}'")
         return text
+
+
+class LogLevel(Choice[D_co]):
+    """A level of log messages. `nearest` understands what Rust programs read from `RUST_LOG`."""
+
+    __slots__ = ()
+
+    def nearest(self, text: str) -> str | None:
+        """The level of directives such as `info,texas=debug`: that for Texas, or else the general one."""
+        found: dict[str, str] = {}
+        for directive in text.lower().split(","):
+            target, equals, level = directive.strip().rpartition("=")
+            if level in _RUST_LEVELS and (target == "texas" or not equals):
+                found[target] = _RUST_LEVELS[level]
+        return found.get("texas", found.get(""))

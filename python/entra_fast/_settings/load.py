@@ -6,11 +6,10 @@ at once. What must never be here: network access, and defaults or bounds, which 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +34,13 @@ from entra_fast.errors import ConfigurationError
 _KNOWN = frozenset(name for row in catalogue.SETTINGS for name in (row.name, *row.aliases))
 # Kubernetes sets the excluded ones for a service called entra-fast.
 _OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCII)
-_SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
+_SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_")
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
+_TEXAS_PREFIX, _SWITCH_SUFFIX = "TEXAS_HTTP_", "_ENABLED"
+_WITHOUT_EFFECT = {
+    "TEXAS_HTTP_POOL_MAX_IDLE": "has no effect: how many connections are kept is not limited",
+}
+"""Variables that Texas reads, and this sidecar does not need."""
 _NEAR_MISS = 0.9
 ROOT = Path("/")
 _OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
@@ -157,12 +161,19 @@ def provider_client_settings(
     return _provider_settings(read) if is_named else None, _outbound_settings(read)
 
 
-def _unknown(names: Iterable[str]) -> Iterator[str]:
-    for name in sorted(names):
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(environ):
         if name in _KNOWN or name in _NOT_MISSPELLED:
             continue
-        ours = _OURS.fullmatch(name) is not None
+        if name in _WITHOUT_EFFECT:
+            yield f"{name} ({_WITHOUT_EFFECT[name]})"
+            continue
+        # A provider that is switched on by a name that is none would be missing without a word.
+        switch = name.endswith(_SWITCH_SUFFIX) and environ[name].strip().lower() == "true"
+        ours = switch or name.startswith(_TEXAS_PREFIX) or _OURS.fullmatch(name) is not None
         if ours or name.startswith(_SHARED_PREFIXES):
+            import difflib  # noqa: PLC0415 - for mistakes only
+
             meant = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8 if ours else _NEAR_MISS)
             if meant:
                 yield f"{name} (did you mean {meant[0]}?)"

@@ -8,7 +8,6 @@ commands are in the other modules of this package. Each imports what it needs on
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import os
 import re
@@ -117,6 +116,8 @@ def _prepare_streams() -> None:
 
 def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """Ends with the usage of the command itself; argparse alone would show that of `entra-fast`."""
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     known = re.findall(r"--[a-z-]+", parser.format_help())
     hints = []
     for argument in unknown:
@@ -128,6 +129,8 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> 
 def _with_suggestion(message: str) -> str:
     """Adds the nearest word to argparse's refusal of a word that is none of several, as argparse itself does
     from CPython 3.14 on."""
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     refused = re.search(r"invalid choice: '([^']*)'.*\(choose from (.*)\)$", message)
     if refused is None or "maybe you meant" in message:
         return message
