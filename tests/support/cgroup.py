@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +79,21 @@ def limited_group(limit: int) -> Iterator[MemoryGroup]:
         (directory / file).write_text(str(limit))
         yield MemoryGroup(directory, version=version)
     finally:
-        directory.rmdir()
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a group. Its workers may end a moment after the process that was waited for."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            directory.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager
