@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from entra_fast import _color
-from entra_fast.cli import bench, completion, emulator_tools, servers, sidecar_client, token_tools
+from entra_fast.cli import bench, completion, emulator_tools, roundtrip, servers, sidecar_client, token_tools
 from entra_fast.cli.doctor import command as doctor
 from entra_fast.cli.options import add_color_option
 from entra_fast.cli.terminal import (
@@ -203,7 +203,16 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, parser=added, command_line=parser)
         return added
 
-    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools, bench, completion):
+    for module in (
+        servers,
+        doctor,
+        token_tools,
+        sidecar_client,
+        roundtrip,
+        emulator_tools,
+        bench,
+        completion,
+    ):
         module.add_commands(add_command)
     return parser
 
