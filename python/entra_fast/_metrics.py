@@ -283,7 +283,7 @@ SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused"
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
-GRANTS = ("client_credentials", "on_behalf_of", "credential_try")
+GRANTS = ("client_credentials", "on_behalf_of", "jwt_bearer", "token_exchange", "credential_try")
 
 
 def _resident_bytes() -> float:

@@ -14,7 +14,7 @@ import enum
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,9 +22,9 @@ from entra_fast import _clock, _native
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
-"""Purposes of cache keys, and names of OAuth grants in metrics."""
+"""Purposes of cache keys: whose token it is, whatever the grant."""
 CREDENTIAL_TRY = "credential_try"
-"""Name in metrics of a client credentials grant whose token nobody gets: see credential_try.py."""
+"""Name in metrics of a request whose token nobody gets: see credential_try.py."""
 
 LONG_MARGIN = 120.0
 """Seconds before its expiry at which a token is no longer handed out, unless the provider fails."""
@@ -74,7 +74,10 @@ class WantedToken:
 
     Attributes:
         key: of the token in the cache. `claims`, a claims challenge, is not a part of it: the token that
-        meets a challenge replaces the one that does not.
+            meets a challenge replaces the one that does not.
+        grant: its name in metrics.
+        resources: the values of `resource` (RFC 8707).
+        authorization_details: the text of a JSON array (RFC 9396).
     """
 
     key: bytes
@@ -83,6 +86,8 @@ class WantedToken:
     subject_token: str | None = None
     subject_expires_at: float | None = None
     claims: str | None = None
+    resources: tuple[str, ...] = ()
+    authorization_details: str | None = None
 
     @property
     def is_cacheable(self) -> bool:
@@ -230,24 +235,36 @@ class ClientIdentity(Protocol):
     """The part of `ProviderSettings` that identifies the application whose tokens are cached."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def tenant_id(self) -> str: ...
 
     @property
     def client_id(self) -> str: ...
 
 
-def token_key(provider: ClientIdentity, scope: str, subject_token: str | None = None) -> bytes:
-    """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
-    the provider are not part of it.
+def token_key(
+    provider: ClientIdentity,
+    scope: str,
+    subject_token: str | None = None,
+    *,
+    resources: Sequence[str] = (),
+    authorization_details: str | None = None,
+) -> bytes:
+    """The key of a token in a `TokenCache`. Requests with the same key are the same request; providers never
+    share one. The native fast path makes the same key of the same parts.
 
     Args:
-        scope: as `oauth.scope_for` gives it.
+        scope: as the provider gets it.
         subject_token: the user's token, where one is exchanged.
+        resources: the values of `resource` (RFC 8707).
+        authorization_details: the text of a JSON array (RFC 9396).
     """
     purpose = CLIENT_CREDENTIALS if subject_token is None else ON_BEHALF_OF
-    return _native.token_cache_key(
-        purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""]
-    )
+    own = [provider.name, provider.tenant_id, provider.client_id]
+    parts = [scope, subject_token or "", authorization_details or "", *resources]
+    return _native.token_cache_key(purpose, [*own, *parts])
 
 
 def whole_seconds(seconds: float) -> int:

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = Compact::split(tokens.first().ok_or("no tokens")?, usize::MAX).map_err(|error| error.to_string())?;
     let claims = Document::parse(base64url::decode(first.payload).map_err(|_| "payload")?).map_err(|_| "claims")?;
     let claim = |name| claims.root().get(name).and_then(Value::as_str).unwrap_or_default().into_owned();
-    let settings = Settings { issuers: vec![claim("iss")], audiences: vec![claim("aud")], ..Settings::default() };
+    let settings = Settings { issuers: vec![claim("iss")], audiences: Some(vec![claim("aud")]), ..Settings::default() };
     let policy = Policy::new(settings)?;
     let keys = KeySet::parse(&jwks, 1)?;
 
@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fast = PreparedKey::new(&Material::Rsa { n: number("n"), e: number("e") }, Algorithm::Rs256)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
-    let identity = Identity { tenant: String::new(), client_id: String::new() };
+    let identity =
+        Identity { provider: String::new(), rewrites_targets: true, tenant: String::new(), client_id: String::new() };
     let fast_path = FastPath::new(identity, CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
     let answered = Outcome {
         consumed: 1,
