@@ -95,7 +95,7 @@ def test_each_variable_is_honoured_or_named(name: str) -> None:
     ("name", "values"),
     [
         ("BIND_ADDRESS", ("127.0.0.1:0", "0.0.0.0:3000", "[::1]:3000", "localhost:3000", "::1:3000")),
-        ("PROBE_BIND_ADDRESS", ("0.0.0.0:7165", "[::]:7165", "127.0.0.1:07165", "127.0.0.1:+7165")),
+        ("PROBE_BIND_ADDRESS", ("0.0.0.0:7165", "[::]:7165", "127.0.0.1:07165")),
         ("RUST_LOG", ("info", "texas=trace", "off", "no level at all", "=", "a[b{c=1}]=warn")),
         ("TEXAS_HTTP_CONNECT_TIMEOUT_MILLIS", ("0", "18446744073709551615", "200ms", "-1")),
         ("TEXAS_HTTP_MAX_RETRIES", ("0", "4294967295", "ten")),

@@ -207,8 +207,7 @@ class Address(Setting[HostPort, D_co]):
     def parse(self, text: str) -> HostPort:
         host, colon, port = text.rpartition(":")
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        # Texas reads a sign and zeros in front as well.
-        valid_port = re.fullmatch(r"\+?[0-9]{1,10}", port, re.ASCII) is not None and int(port) <= 65535
+        valid_port = re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= 65535
         if not (colon and _HOST_NAME.fullmatch(host) and valid_port):
             raise Unsuitable("must be an address as host:port, such as 127.0.0.1:3000")
         return HostPort(host, int(port))
