@@ -34,7 +34,7 @@ LIMIT = 256 << 20
 CALLERS = 64
 SIZES = {"1.8 KB": 12, "20 KB": 380}
 """The number of groups in a token of each size."""
-PASSES = 1.25
+PASSES = 1.1
 """How often as much as the caches can hold is sent."""
 UNBOUNDED = "100000000"
 """The caches' limits of entries: their limits of bytes are what is tried here."""

@@ -164,7 +164,7 @@ def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
         "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0",
         "AZURE_ENABLED": "true",
         "AZURE_APP_CLIENT_ID": ENTRA_CLIENT,
-        "AZURE_APP_TENANT_ID": "entra_id",
+        "AZURE_APP_TENANT_ID": "62366534-1ec3-4962-8869-9b5535279d0b",
         "AZURE_APP_JWK": keys["entra_id"].private_jwk(),
         "AZURE_APP_WELL_KNOWN_URL": f"{server}/entra_id/.well-known/openid-configuration",
         "AZURE_OPENID_CONFIG_ISSUER": f"{server}/entra_id",

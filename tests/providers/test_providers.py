@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import uuid
 
 import pytest
 
 from support.keys import Key
+from support.node_packages import FOLDER, install_packages
 
 from .conftest import (
     APPLICATION,
@@ -321,3 +323,34 @@ def test_every_provider_is_ready_and_counted(sidecar: Sidecar, citizen: str) -> 
         assert f'identity_provider="{name}"' in metrics, name
     for secret in (ENTRA_CLIENT, citizen):
         assert secret not in metrics
+
+
+def test_services_in_node(sidecar: Sidecar, server: str, citizen: str) -> None:
+    """A service that verifies, exchanges and introspects as NAV's packages for Node.js do: JSON with members
+    that are null."""
+    install_packages()
+    given = {
+        "sidecar": f"http://{sidecar.address}",
+        "issuer": f"{server}/idporten",
+        "jwks": f"{server}/idporten/jwks",
+        "audience": "default",
+        "token": citizen,
+        "target": APPLICATION,
+    }
+    command = ["node", "texas.mjs", json.dumps(given)]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    results = json.loads(done.stdout)
+    exchanged = results["oasis"]
+    assert (exchanged["ok"], exchanged["user"], exchanged["type"]) == (True, of(citizen)["sub"], "number")
+    assert 0 < exchanged["seconds"] <= 3600
+    assert of(exchanged["token"])["aud"] == APPLICATION
+    assert results["idporten"] == {"ok": True, "active": True, **of(citizen)}
+    assert results["tokenx"] == {"ok": True, "active": True, **of(exchanged["token"])}
+    assert results["refused"] == {
+        "ok": False,
+        "status": 400,
+        "description": "identity provider 'tokenx' does not support token requests",
+    }
+    assert (results["forgotten"]["ok"], results["forgotten"]["status"]) == (False, 400)
+    assert "user_token" in results["forgotten"]["description"]
