@@ -101,7 +101,7 @@ def commands(system: LocalSystem) -> list[tuple[str, str]]:
             f'curl -s {introspect} -d identity_provider=entra_id -d token="$({ask(own)} | {extract})"',
         ),
     ]
-    called = call_by_a_user(local, first.application)
+    called = _user_s_call(local, first.application)
     if called is not None:
         caller, user, target = called
         body = shlex.quote(json.dumps({"consumer": caller, "target": own, "user": user}))
@@ -127,7 +127,7 @@ def _trust(system: LocalSystem) -> str:
     return "" if system.tls is None else f" --cacert {shlex.quote(str(system.tls.authority))}"
 
 
-def call_by_a_user(local: LocalEntraId, own: Application) -> tuple[str, str, str] | None:
+def _user_s_call(local: LocalEntraId, own: Application) -> tuple[str, str, str] | None:
     """A caller and a user whose token an application gets, and a target that it may exchange it for."""
     tenant = local.registry.tenant(own.tenant_id)
     if tenant is None:
