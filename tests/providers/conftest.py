@@ -1,4 +1,5 @@
-"""A sidecar with all four providers, as NAIS configures it, and mock-oauth2-server in their place.
+"""A sidecar with all four providers, as NAIS configures it, and a generic one; mock-oauth2-server is all of
+them.
 
 Sidecars are processes of their own: with and without the fast path, and with workers. mock-oauth2-server is
 an issuer for each path. It checks grants and assertions, enforces no policy, and copies what it was sent into
@@ -32,6 +33,8 @@ APPLICATION = "dev-gcp:team:app"
 """The application that the sidecar belongs to: its client id at TokenX."""
 SCOPE = "nav:helse/sykepenger/afp.read"
 PROVIDERS = ("entra_id", "maskinporten", "tokenx", "idporten")
+GENERIC, GENERIC_AUDIENCE = "partner", "https://app.example"
+"""A provider that only the settings describe."""
 CONFIGURATION = {
     "interactiveLogin": False,
     "tokenCallbacks": [
@@ -157,7 +160,7 @@ def keys() -> dict[str, Key]:
 
 @pytest.fixture(scope="session")
 def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
-    """What NAIS injects for an application that uses all four."""
+    """What NAIS injects for an application that uses all four, and a generic provider."""
     environ = {
         "BIND_ADDRESS": "127.0.0.1:0",
         "PROBE_BIND_ADDRESS": "127.0.0.1:0",
@@ -176,6 +179,13 @@ def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
         "TOKEN_X_CLIENT_ID": APPLICATION,
         "TOKEN_X_PRIVATE_JWK": keys["tokenx"].private_jwk(),
         "IDPORTEN_AUDIENCE": "default",
+        "ENTRA_FAST_PROVIDERS": GENERIC,
+        "ENTRA_FAST_PROVIDER_PARTNER_ISSUER": f"{server}/{GENERIC}",
+        "ENTRA_FAST_PROVIDER_PARTNER_CLIENT_ID": "partner-client",
+        "ENTRA_FAST_PROVIDER_PARTNER_JWK": keys["tokenx"].private_jwk(),
+        "ENTRA_FAST_PROVIDER_PARTNER_AUDIENCE": GENERIC_AUDIENCE,
+        "ENTRA_FAST_PROVIDER_PARTNER_TOKEN_GRANT": "client_credentials",
+        "ENTRA_FAST_PROVIDER_PARTNER_EXCHANGE_GRANT": "token_exchange",
     }
     for prefix, name in (("MASKINPORTEN", "maskinporten"), ("TOKEN_X", "tokenx"), ("IDPORTEN", "idporten")):
         base = f"{server}/{name}"
