@@ -73,7 +73,7 @@ def add_routes(app: web.Application) -> None:
         _add_public(routes, f"/.well-known/{name}/idporten", _discovery)
     _add_public(routes, "/idporten/jwks.json", _keys)
     _add_public(routes, "/idporten/userinfo", _userinfo, ("GET", "POST"))
-    routes.add_get("/idporten/authorize", _authorize)
+    routes.add_get("/idporten/authorize", _authorize, allow_head=False)
     routes.add_post("/idporten/authorize", _authorize)
     routes.add_get("/idporten/login", _login_page, allow_head=False)
     routes.add_post("/idporten/login", _log_in)
@@ -461,7 +461,7 @@ async def _token_without_login(request: web.Request) -> web.StreamResponse:
         }
         acr = fields.get("acr") or "idporten-loa-high"
         token = provider.token_without_login(
-            fields.get("pid", ""), acr, fields.get("client_id", ""), fields.get("resource", "")
+            fields.get("pid", ""), acr, fields.get("client_id", ""), resource=fields.get("resource", "")
         )
     except IdPortenError as error:
         return web.Response(text=error.text, status=400)
