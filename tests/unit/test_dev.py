@@ -25,6 +25,7 @@ from entra_fast._native import unverified_claims
 from entra_fast.cli import dev_run, dev_system
 from entra_fast.cli.dev_system import Options, local_system
 from entra_fast.cli.dev_welcome import addresses, describe
+from entra_fast.cli.main import main
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.errors import ConfigurationError
 from support.idporten import PID
@@ -558,6 +559,9 @@ def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> 
         ).stdout
 
     expected = json.loads(env("--format", "json"))
+    assert json.loads(env("--json")) == expected
+    enabled = {name for name, value in expected.items() if name.endswith("_ENABLED") and value == "true"}
+    assert enabled == {"AZURE_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED", "IDPORTEN_ENABLED"}
     assert {"AZURE_APP_CLIENT_ID", "AZURE_APP_JWK", "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT"} <= set(expected)
     for format_ in ("shell", "dotenv"):
         script = f'set -a; {env("--format", format_)}\nprintf %s "$AZURE_APP_JWK"'
@@ -581,6 +585,12 @@ def test_env_for_an_unknown_application_is_one_line(running: Running) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "dev-gcp:team-a:app-a" in done.stderr
+
+
+def test_env_writes_one_form_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` contradicts another `--format`."""
+    assert main(["env", "a:b:c", "--json", "--format", "dotenv"]) == 2
+    assert "pass either --json or --format" in capsys.readouterr().err
 
 
 async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> None:
