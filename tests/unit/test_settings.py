@@ -124,6 +124,53 @@ def test_no_value_of_a_texas_setting_stops_the_start(text: str, retries: int, ti
     assert BIND_ADDRESS.nearest(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("debug", "debug"),
+        ("trace", "debug"),
+        ("WARN", "warning"),
+        ("off", "error"),
+        ("info,texas=debug", "debug"),
+        ("texas=warn,info", "warning"),
+        ("hyper=debug, error", "error"),
+        ("hyper=debug", "info"),
+        ("texas::oauth[span{field=1}]=debug", "info"),
+        ("warning", "warning"),
+        ("loud", "info"),
+        (",", "info"),
+    ],
+)
+def test_directives_of_texas_set_the_log_level(text: str, level: str) -> None:
+    """RUST_LOG: the level of Texas itself, or else the general one. No text stops the start."""
+    assert read(RUST_LOG=text).server.log_level == level
+    assert read(RUST_LOG=text, ENTRA_FAST_LOG_LEVEL="error").server.log_level == "error"
+    assert refused(ENTRA_FAST_LOG_LEVEL="trace").setting == "ENTRA_FAST_LOG_LEVEL"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reported"),
+    [
+        ("TEXAS_HTTP_POOL_MAX_IDLE", "100", "TEXAS_HTTP_POOL_MAX_IDLE (has no effect: "),
+        ("TEXAS_HTTP_NEW_SETTING", "1", "TEXAS_HTTP_NEW_SETTING"),
+        ("AZUR_ENABLED", "true", "AZUR_ENABLED (did you mean AZURE_ENABLED?)"),
+        ("ANSATTPORTEN_ENABLED", "True", "ANSATTPORTEN_ENABLED"),
+        ("ANSATTPORTEN_ENABLED", "false", None),
+        ("TEXAS_PORT_3000_TCP", "tcp://10.0.0.1:3000", None),
+    ],
+)
+def test_what_texas_may_be_told_is_never_ignored_in_silence(
+    name: str, value: str, reported: str | None
+) -> None:
+    """Variables of Texas without effect, and providers that are switched on and not supported, are named."""
+    unknown = read(**{name: value}).unknown
+    if reported is None:
+        assert unknown == ()
+    else:
+        (line,) = unknown
+        assert line.startswith(reported)
+
+
 def test_explicitly_none_may_be_said_of_any_provider() -> None:
     """At least one is switched off, and none on."""
     off = {"MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
