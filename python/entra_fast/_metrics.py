@@ -45,6 +45,9 @@ of the process that is asked."""
 
 LabelValues = tuple[str, ...]
 
+Merged = tuple["Metric", Mapping[LabelValues, list[float]]]
+"""A metric and its numbers of the whole sidecar, by label values."""
+
 OTHER = "other"
 DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of the buckets, in seconds."""
@@ -168,7 +171,7 @@ class Counter(Metric):
 class Histogram(Metric):
     """Observations, counted in buckets with fixed bounds."""
 
-    __slots__ = ("_bounds", "_elsewhere", "_values")
+    __slots__ = ("_elsewhere", "_values", "bounds")
 
     kind = "histogram"
 
@@ -176,7 +179,7 @@ class Histogram(Metric):
         self, name: str, help_text: str, *labels: Label, buckets: Sequence[float] = DURATION_BUCKETS
     ) -> None:
         super().__init__(name, help_text, *labels)
-        self._bounds = tuple(buckets)
+        self.bounds = tuple(buckets)
         self._values: dict[LabelValues, tuple[list[int], list[float]]] = {}
         self._elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]] = dict
 
@@ -187,8 +190,8 @@ class Histogram(Metric):
 
     def observe(self, value: float, *labels: str) -> None:
         key = self._bounded(labels)
-        counts, total = self._values.setdefault(key, ([0] * (len(self._bounds) + 1), [0.0]))
-        counts[bisect.bisect_left(self._bounds, value)] += 1
+        counts, total = self._values.setdefault(key, ([0] * (len(self.bounds) + 1), [0.0]))
+        counts[bisect.bisect_left(self.bounds, value)] += 1
         total[0] += value
 
     def figures(self) -> dict[LabelValues, list[float]]:
@@ -204,7 +207,7 @@ class Histogram(Metric):
         from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415 - see the module
 
         family = HistogramMetricFamily(self.name, self.help, labels=[label.name for label in self.labels])
-        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
         for labels, (*counts, total) in sorted(self.merged(workers).items()):
             buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
             family.add_metric(labels, buckets, total)
@@ -620,6 +623,13 @@ class Metrics:
         if "prometheus_client" not in sys.modules:
             await asyncio.to_thread(__import__, "prometheus_client")
         return self.render(workers)
+
+    def merged(self, workers: Sequence[Figures] = ()) -> list[Merged]:
+        """The numbers of every metric. Arguments as for `render`."""
+        return [
+            (metric, metric.merged([figures.get(metric.name, ()) for figures in workers]))
+            for metric in self.families()
+        ]
 
     def figures(self) -> Figures:
         """The figures of this process."""

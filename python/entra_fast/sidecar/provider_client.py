@@ -214,7 +214,7 @@ class NoProvider:
 
 
 def _http_client(outbound: OutboundSettings, tracing: Tracing | None, skew: ClockSkew) -> HttpClient:
-    traces = () if tracing is None else (tracing.client_trace(),)
+    traces = () if tracing is None else (tracing.client_trace(KIND.name),)
     return HttpClient.from_settings(outbound, trace_configs=traces, answered=skew.observe)
 
 

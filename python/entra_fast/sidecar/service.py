@@ -221,7 +221,7 @@ class Service:
             client_id=provider.client_id,
             bounds=DURATION_BUCKETS,
             access_log=self.access_log.native,
-            tracing=self.tracing is not None,
+            tracing=self.tracing is not None and self.tracing.propagates,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics

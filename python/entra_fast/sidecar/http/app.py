@@ -21,6 +21,7 @@ from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
 from entra_fast._http.responses import JsonResponse, closing_if_unread, error_body, error_response
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
@@ -35,6 +36,7 @@ from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.rejections import INVALID_REQUEST
 from entra_fast.sidecar.service import Service
+from entra_fast.sidecar.tracing import CACHE_HIT, IDENTITY_PROVIDER, MAX_TARGET, TARGET
 
 ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
@@ -44,6 +46,37 @@ UNCHECKED_PATHS = ("/", "/healthz")
 CLIENT_CLOSED = 499
 """In metrics and the access log: the client disconnected before its request was answered. It is not a status
 of HTTP, and no client sees it; several servers count so."""
+
+
+class Facts:
+    """What a request turned out to be: for spans and metrics.
+
+    Attributes:
+        identity_provider: its name; empty until it is known.
+        target: as the request has it.
+        cache_hit: whether a cached token answered.
+    """
+
+    __slots__ = ("cache_hit", "identity_provider", "target")
+
+    def __init__(self) -> None:
+        self.identity_provider = ""
+        self.target = ""
+        self.cache_hit: bool | None = None
+
+    def attributes(self) -> dict[str, str | bool]:
+        """Those of a span."""
+        found: dict[str, str | bool] = {}
+        if self.identity_provider:
+            found[IDENTITY_PROVIDER] = self.identity_provider
+        if self.target:
+            found[TARGET] = self.target[:MAX_TARGET]
+        if self.cache_hit is not None:
+            found[CACHE_HIT] = self.cache_hit
+        return found
+
+
+FACTS = web.RequestKey("facts", Facts)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,13 +122,15 @@ class _Around:
         route = "other" if resource is None else resource.canonical
         endpoint = ENDPOINT_NAMES.get(route, "other")
         tracing = self._observed.tracing
+        facts = request[FACTS] = Facts()
         try:
             if tracing is None or endpoint == "other":
                 response = await self._answer(request, handler, endpoint)
             else:
                 with tracing.server_span(request, route) as span:
                     response = await self._answer(request, handler, endpoint)
-                    tracing.answered(span, response.status)
+                    span.describe(facts.attributes())
+                    span.answered(response.status)
         except ConnectionError:
             self._record(request, endpoint, CLIENT_CLOSED, started)
             raise
@@ -169,6 +204,7 @@ class _Api:
         try:
             body, form = await self._body(request)
             token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
+            request[FACTS].identity_provider = ENTRA_ID.name
             answer = await self._service.introspect(token)
         except BadRequest as exc:
             if exc.status == 415:
@@ -181,6 +217,8 @@ class _Api:
         body, form = await self._body(request)
         tokens = self._service.tokens
         wanted = token_request(body, form=form, exchange=exchange, one_provider=tokens is not None)
+        facts = request[FACTS]
+        facts.identity_provider, facts.target, facts.cache_hit = ENTRA_ID.name, wanted.target, False
         if tokens is None:
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:
@@ -192,6 +230,7 @@ class _Api:
                 token = await tokens.acquire(
                     wanted.target, skip_cache=wanted.skip_cache, claims=wanted.claims
                 )
+            facts.cache_hit = token.cached
         except ProviderError as exc:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})

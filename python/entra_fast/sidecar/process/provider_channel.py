@@ -21,6 +21,7 @@ from entra_fast._provider.tokens import AcquiredToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import KeysUnavailable, ProviderError
+from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
@@ -201,10 +202,15 @@ class ChannelTokens:
             if cached is not None:
                 if cached.renewal_due:
                     self.renew(target, subject_token)
-                return AcquiredToken(cached.access_token, cached.expires_in)
+                return AcquiredToken(cached.access_token, cached.expires_in, cached=True)
         try:
             answer = await self._channel.ask(
-                "token", target=target, subject_token=subject_token, skip_cache=skip_cache, claims=claims
+                "token",
+                target=target,
+                subject_token=subject_token,
+                skip_cache=skip_cache,
+                claims=claims,
+                trace=tracing.current(),
             )
         except ProviderError as exc:
             # The provider process itself hands out a token that is still valid when the provider fails.
@@ -214,9 +220,10 @@ class ChannelTokens:
             if stale is None:
                 raise
             self._metrics.stale_served.add()
-            return AcquiredToken(stale.access_token, stale.expires_in)
+            return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
         elapsed = math.floor(self._clocks.monotonic() - answer["at"])
-        return AcquiredToken(answer["token"], max(0, answer["expires_in"] - elapsed))
+        left = max(0, answer["expires_in"] - elapsed)
+        return AcquiredToken(answer["token"], left, cached=answer["cached"])
 
     def _now(self) -> dict[str, float]:
         """Both clocks, in the form that the cache expects."""

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from entra_fast import _background, _native
-from entra_fast._metrics import Figures, Metrics
+from entra_fast._metrics import Figures, Merged, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
@@ -26,6 +26,7 @@ from entra_fast._provider.oauth import scope_for
 from entra_fast._provider.tokens import token_key
 from entra_fast._settings.load import Settings
 from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
@@ -34,7 +35,7 @@ from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
 from entra_fast.sidecar.rejections import Example
 from entra_fast.sidecar.service import new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
-from entra_fast.sidecar.tracing import begin as begin_tracing
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 TICK = 0.05
 """Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
@@ -94,7 +95,9 @@ class ProviderProcess:
         self.metrics = Metrics()
         server = settings.server
         self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"))
-        self.tracing = begin_tracing()
+        exported = usable(otlp.read())
+        self.tracing = tracing.begin(exported)
+        self._telemetry = Telemetry(exported, self.tracing, self.merged)
         self.draining = False
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
@@ -144,6 +147,10 @@ class ProviderProcess:
         self._sweeps.start()
         self._checking = _background.start(self._check_workers(), "checks of workers")
 
+    def start_telemetry(self) -> None:
+        """Begin to export spans and metrics: after the start, which loading OpenTelemetry would delay."""
+        self._telemetry.start()
+
     async def begin_draining(self) -> None:
         """Fail the readiness probe from now on."""
         self.draining = True
@@ -156,6 +163,7 @@ class ProviderProcess:
         await _background.cancel(self._checking)
         await self._provider.aclose()
         self.access_log.close()
+        await self._telemetry.aclose()
 
     def _sweep(self) -> None:
         self._tokens.sweep()
@@ -181,6 +189,7 @@ class ProviderProcess:
                     *_wanted(fields),
                     skip_cache=_flag(fields, "skip_cache"),
                     claims=_optional_text(fields, "claims"),
+                    trace=_headers(fields, "trace"),
                 )
             case "renew":
                 self._renew(worker, *_wanted(fields))
@@ -198,6 +207,8 @@ class ProviderProcess:
                 worker.serving = True
             case "drained":
                 worker.finished = _flag(fields, "finished")
+                if isinstance(fields.get("figures"), dict):
+                    worker.figures = fields["figures"]  # the last ones
             case "signatures_distrusted":
                 self._distrust_signatures()
             case _:
@@ -242,15 +253,17 @@ class ProviderProcess:
         *,
         skip_cache: bool,
         claims: str | None,
+        trace: dict[str, str],
     ) -> Fields:
         tokens, provider = self._provider.tokens, self._settings.provider
         if tokens is None or provider is None:
             raise ValueError("no provider is enabled")
         announced_before = self._tokens.announced
-        if subject_token is None:
-            token = await tokens.acquire(target, skip_cache=skip_cache, claims=claims)
-        else:
-            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
+        with tracing.continued(trace):
+            if subject_token is None:
+                token = await tokens.acquire(target, skip_cache=skip_cache, claims=claims)
+            else:
+                token = await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
         answered_at = self._clocks.monotonic()
         if skip_cache or claims is not None:
             await self._until_taken(worker)
@@ -259,7 +272,12 @@ class ProviderProcess:
             known = self._tokens.known(key, announced_before)
             if known is not None:  # it was in the cache here, and this worker does not have it
                 worker.channel.send("token", **known)
-        return {"token": token.access_token, "expires_in": token.expires_in, "at": answered_at}
+        return {
+            "token": token.access_token,
+            "expires_in": token.expires_in,
+            "cached": token.cached,
+            "at": answered_at,
+        }
 
     async def _until_taken(self, asking: ConnectedWorker) -> None:
         """Return when every worker has applied all tokens announced so far. The worker that asked reads the
@@ -341,11 +359,18 @@ class ProviderProcess:
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
+        return await self.metrics.exposition(await self._figures())
+
+    async def merged(self) -> list[Merged]:
+        """The metrics of the whole sidecar."""
+        return self.metrics.merged(await self._figures())
+
+    async def _figures(self) -> list[Figures]:
+        """Those of all workers, including workers that were replaced."""
         await asyncio.gather(
             *(self._ask_for_figures(worker, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT) for worker in self.workers)
         )
-        workers = [worker.figures for worker in self.workers]
-        return await self.metrics.exposition([*self._past.values(), *workers])
+        return [*self._past.values(), *(worker.figures for worker in self.workers)]
 
     async def _metrics(self) -> Fields:
         return {"text": (await self.exposition()).decode("utf-8")}
@@ -546,6 +571,13 @@ def _optional_text(fields: Mapping[str, object], name: str) -> str | None:
     value = fields[name]
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} must be a string or null")
+    return value
+
+
+def _headers(fields: Mapping[str, object], name: str) -> dict[str, str]:
+    value = fields[name]
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise TypeError(f"{name} must be headers")
     return value
 
 

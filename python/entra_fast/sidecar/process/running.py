@@ -17,10 +17,10 @@ from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import stop_accepting
 from entra_fast._http.protocol import StrictServer
 from entra_fast._http.server import HttpServer, Way, best_way, serve
-from entra_fast._metrics import Metrics
+from entra_fast._metrics import Merged, Metrics
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
-from entra_fast.sidecar import tracing
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
 from entra_fast.sidecar.http.fast_path import FastPathServer
@@ -31,6 +31,7 @@ from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 PROBE_CONNECTIONS = 64
 """Maximum number of connections to the probe listener."""
@@ -56,11 +57,13 @@ class RunningSidecar:
         *,
         probe: HttpServer | None = None,
         status_log: StatusLog | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._probe = probe
         self._status_log = status_log
+        self._telemetry = telemetry
         self._stopped = False
         self.api = api
         self.service = service
@@ -104,6 +107,8 @@ class RunningSidecar:
         await self.service.aclose()
         if self._probe is not None:
             await self._probe.aclose()
+        if self._telemetry is not None:
+            await self._telemetry.aclose()
         return finished
 
     async def _quiet(self) -> bool:
@@ -137,7 +142,9 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         if server.probe_host is not None:
             probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
         way = best_way()
-        metrics, cache, traces = Metrics(), new_token_cache(settings.caches), tracing.begin()
+        metrics, cache = Metrics(), new_token_cache(settings.caches)
+        exported = usable(otlp.read())
+        traces = tracing.begin(exported)
         provider = (
             NoProvider()
             if settings.provider is None
@@ -174,7 +181,15 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     if settings.provider is not None:
         status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
         status_log.start()
-    return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
+
+    async def figures() -> list[Merged]:
+        return metrics.merged()
+
+    telemetry = Telemetry(exported, traces, figures)
+    telemetry.start()
+    return RunningSidecar(
+        server, service, api, api_socket, probe=probe, status_log=status_log, telemetry=telemetry
+    )
 
 
 async def start_api(

@@ -322,6 +322,7 @@ async def supervise(settings: Settings) -> int:
             "version": _native.__version__,
         }
         logger.info("listening", extra={"fields": fields})
+        provider_process.start_telemetry()
     await _first(stop, supervisor.given_up)
     if not stop.is_set():
         logger.error("stopping: no worker could be started")

@@ -22,7 +22,7 @@ from typing import NoReturn
 from entra_fast import _event_loop, _signatures
 from entra_fast._http.server import Way, best_way
 from entra_fast._metrics import Metrics
-from entra_fast.sidecar import tracing
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.channel import Channel, Fields
@@ -31,6 +31,7 @@ from entra_fast.sidecar.process.provider_channel import ProviderChannel
 from entra_fast.sidecar.process.running import RunningSidecar, freeze_garbage_collector, start_api
 from entra_fast.sidecar.process.worker_settings import settings_from
 from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -45,6 +46,7 @@ class Worker:
         self._provider: ProviderChannel | None = None
         self._service: Service | None = None
         self._way = best_way()
+        self._exported = usable(otlp.read())
         self._started = asyncio.Event()
         self._may_serve = asyncio.Event()
         self._drain = asyncio.Event()
@@ -70,11 +72,12 @@ class Worker:
         running = RunningSidecar(server, service, api, listener)
         freeze_garbage_collector()
         self._channel.send("serving")
+        telemetry = Telemetry(self._exported, service.tracing)
+        telemetry.start()
         await self._drain.wait()
         finished = await running.stop(drain=True)
-        await self._channel.call("drained", finished=finished)
-        if service.tracing is not None:
-            service.tracing.flush()
+        await self._channel.call("drained", finished=finished, figures=service.metrics.figures())
+        await telemetry.aclose()
 
     def _report_distrust(self) -> None:
         """When rind and AWS-LC disagree here, no other worker may continue to trust rind."""
@@ -117,7 +120,7 @@ class Worker:
             cache=cache,
             metrics=metrics,
             clocks=clocks,
-            tracing=tracing.begin(),
+            tracing=tracing.begin(self._exported),
             worker=self._number,
             fast_path=self._way is Way.FAST_PATH,
         )
