@@ -459,6 +459,8 @@ class FastPath:
         tokens: TokenCache,
         callers: CallerCheck,
         *,
+        provider: str,
+        rewrites_targets: bool,
         tenant: str,
         client_id: str,
         bounds: Sequence[float],
@@ -530,9 +532,10 @@ MAX_BODY_BYTES: int
 MAX_CLAIMS_BYTES: int
 """A larger claims challenge is refused."""
 
-def scope_for(target: str) -> str:
-    """The scope that a target means. `<cluster>:<namespace>:<app>` becomes
-    `api://<cluster>.<namespace>.<app>/.default`; a scope stays as it is.
+def scope_for(target: str, *, rewrites: bool = True) -> str:
+    """The scope that a target means at a provider. Where that `rewrites` targets,
+    `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`; any other target stays
+    as it is.
 
     Raises EntraFastError (code `target_invalid`) with a sentence that names the accepted forms."""
 

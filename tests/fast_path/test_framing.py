@@ -550,11 +550,16 @@ def native_fast_path() -> _native.FastPath:
     """One that answers every introspection whose token has no kid, and one target."""
     cache = _native.TokenCache()
     cache.put(
-        _native.token_cache_key("client_credentials", ["t", "c", TARGET, ""]), "x", 3600.0, monotonic=0.0
+        _native.token_cache_key("client_credentials", ["entra_id", "t", "c", TARGET, "", ""]),
+        "x",
+        3600.0,
+        monotonic=0.0,
     )
     fast = _native.FastPath(
         cache,
         _native.CallerCheck([]),
+        provider="entra_id",
+        rewrites_targets=True,
         tenant="t",
         client_id="c",
         bounds=[1.0],

@@ -430,8 +430,8 @@ async def test_redis_sees_no_token_and_no_name(
     from support.provider import TENANT
 
     digests = [
-        token_cache_key("client_credentials", [TENANT, CLIENT_ID, TARGET, ""]),
-        token_cache_key("on_behalf_of", [TENANT, CLIENT_ID, TARGET, user]),
+        token_cache_key("client_credentials", ["entra_id", TENANT, CLIENT_ID, TARGET, "", ""]),
+        token_cache_key("on_behalf_of", ["entra_id", TENANT, CLIENT_ID, TARGET, user, ""]),
     ]
     secrets = [answer.json["access_token"].encode() for answer in answers]
     secrets += [user.encode(), base64.b64decode(KEY), KEY.encode(), TARGET.encode(), CLIENT_ID.encode()]

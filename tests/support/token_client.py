@@ -14,7 +14,6 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
-from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
@@ -112,7 +111,6 @@ class World:
         )
         self.endpoint = endpoint = TokenEndpoint(
             provider,
-            kind=ENTRA_ID,
             finder=finder(provider, self.http, self.metrics),
             http=self.http,
             credentials=Credentials(provider.credentials, "client"),
@@ -130,7 +128,8 @@ class World:
 
     def token_key(self) -> bytes:
         """Of the application's own token for `a:b:c`, as all processes and replicas compute it."""
-        return token_cache_key("client_credentials", ["tenant", "client", "api://a.b.c/.default", ""])
+        parts = ["entra_id", "tenant", "client", "api://a.b.c/.default", "", ""]
+        return token_cache_key("client_credentials", parts)
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -10,7 +10,8 @@ import pytest
 
 from entra_fast._provider.clock_skew import ClockSkew
 from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.kinds import ENTRA_ID, proves_nothing
+from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
@@ -46,7 +47,7 @@ def refusal(status: int, error: str, *codes: int, code: str = "provider_refused"
 )
 def test_the_list_of_rejections_is_closed(error: ProviderError, rejected: bool) -> None:
     """Everything that is not in it says nothing about the credential, or that it was accepted."""
-    assert ENTRA_ID.rejects(error) is rejected
+    assert rejects(ENTRA_ID, error) is rejected
 
 
 @pytest.mark.parametrize(

@@ -442,7 +442,7 @@ def test_the_documented_default_means_the_same_as_no_setting(setting: Setting[An
 def test_settings_without_an_environment_are_the_defaults_of_the_classes() -> None:
     """The defaults of the classes and of the catalogue are the same values."""
     settings = Settings.from_environment({"AZURE_ENABLED": "false"}, NOWHERE)
-    assert settings == Settings(ServerSettings(), None, OutboundSettings(), CacheSettings())
+    assert settings == Settings(ServerSettings(), (), OutboundSettings(), CacheSettings())
 
 
 def test_several_workers_need_so_reuseport(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 from entra_fast._provider.credential_try import CredentialTry
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
-from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.tokens import FetchedToken, WantedToken
+from entra_fast._providers import ENTRA_ID
 from entra_fast.errors import ProviderError
 from support.token_client import World, failed, granted
 

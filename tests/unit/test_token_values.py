@@ -78,14 +78,18 @@ def test_a_challenge_makes_another_request_for_the_same_token() -> None:
 
 
 def test_what_a_key_depends_on() -> None:
-    """On tenant, client, scope and user; and whose token it is: an empty one is not the application's own."""
+    """On provider, tenant, client, scope, user and details; and whose token it is: an empty one is not the
+    application's own."""
     provider = World().provider
 
     class Other:
-        tenant_id, client_id = "tenant", "other"
+        name, tenant_id, client_id = "entra_id", "tenant", "other"
 
     class Elsewhere:
-        tenant_id, client_id = "elsewhere", "client"
+        name, tenant_id, client_id = "entra_id", "elsewhere", "client"
+
+    class AtAnotherProvider:
+        name, tenant_id, client_id = "maskinporten", "tenant", "client"
 
     keys = [
         token_key(provider, "scope"),
@@ -95,11 +99,19 @@ def test_what_a_key_depends_on() -> None:
         token_key(provider, "scope", "another user"),
         token_key(Other(), "scope"),
         token_key(Elsewhere(), "scope"),
+        token_key(AtAnotherProvider(), "scope"),
+        token_key(provider, "scope", resources=["a"]),
+        token_key(provider, "scope", resources=["a", "b"]),
+        token_key(provider, "scope", authorization_details="a"),
     ]
     assert len(set(keys)) == len(keys)
     # The fast path, and other versions of the sidecar at the same shared cache, compute the same ones.
-    assert keys[0] == _native.token_cache_key("client_credentials", ["tenant", "client", "scope", ""])
-    assert keys[3] == _native.token_cache_key("on_behalf_of", ["tenant", "client", "scope", "user"])
+    assert keys[0] == _native.token_cache_key(
+        "client_credentials", ["entra_id", "tenant", "client", "scope", "", ""]
+    )
+    assert keys[3] == _native.token_cache_key(
+        "on_behalf_of", ["entra_id", "tenant", "client", "scope", "user", ""]
+    )
     assert {len(key) for key in keys} == {32}
 
 

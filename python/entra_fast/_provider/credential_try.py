@@ -1,7 +1,7 @@
 """Tries the application's credential, so that a wrong one is noticed before a caller needs a token.
 
 What belongs here: when it is tried. What must never be here: the request (token_endpoint.py), what the answer
-means (kinds.py), and what follows from it (credentials.py).
+means (verdicts.py), and what follows from it (credentials.py).
 
 The try is a request for a token that bypasses all caches and whose token is thrown away. It ends for good as
 soon as the provider accepts the credential, in a try or for a caller; a later rejection begins it again.
@@ -13,9 +13,10 @@ import asyncio
 
 from entra_fast import _background
 from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.kinds import ProviderKind, proves_nothing
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
+from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._providers import ProviderKind
 from entra_fast.errors import ProviderError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -46,7 +47,9 @@ class CredentialTry:
         timing: Timing,
     ) -> None:
         self._kind = kind
-        self._wanted = WantedToken(b"", CREDENTIAL_TRY, kind.tried_scope(endpoint.provider.client_id))
+        self._wanted = WantedToken(
+            b"", CREDENTIAL_TRY, kind.tried_scope(endpoint.provider.client_id, ()) or ""
+        )
         self._endpoint = endpoint
         self._credentials = credentials
         self._timeout = timeout
@@ -87,7 +90,7 @@ class CredentialTry:
             if proves_nothing(error):
                 self._credentials.not_judged(error.message)
                 return error.retry_after or 0
-            if not self._kind.rejects(error):
+            if not rejects(self._kind, error):
                 # The provider has authenticated the application, and refuses something else: such as a token
                 # for itself, where it requires an assignment (AADSTS501051).
                 self._credentials.accepted()

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from entra_fast import _clock, _native
-from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
+from entra_fast._provider.verdicts import rejects
+from entra_fast._providers import ProviderKind
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError, ProviderError
@@ -243,7 +244,7 @@ async def authenticated(
             result = await attempt(fields)
         except ProviderError as error:
             if error.error != "invalid_client":
-                if kind.rejects(error):
+                if rejects(kind, error):
                     credentials.rejected(error)
                 raise
             failure = ProviderError(*error.args)
@@ -251,7 +252,7 @@ async def authenticated(
         credentials.accepted(credential)
         return result
     assert failure is not None, "there is always a credential"  # noqa: S101
-    if kind.rejects(failure):
+    if rejects(kind, failure):
         credentials.rejected(failure)
     # A copy again: what is raised refers to this frame, which must not refer back to it. Such cycles keep the
     # user's token until the garbage collector runs.

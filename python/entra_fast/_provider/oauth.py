@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from entra_fast import _native
+from entra_fast._providers import ENTRA_ID, ProviderKind
 from entra_fast.errors import ProviderError
 
 ERROR_CODES = {
@@ -51,14 +52,14 @@ JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 # --- targets ---------------------------------------------------------------------------------------------
 
 
-def scope_for(target: str) -> str:
-    """The scope that a target means. `<cluster>:<namespace>:<app>` becomes
-    `api://<cluster>.<namespace>.<app>/.default`; a scope stays untouched.
+def scope_for(target: str, kind: ProviderKind = ENTRA_ID) -> str:
+    """The scope that a target means at a provider. At Entra ID, `<cluster>:<namespace>:<app>` becomes
+    `api://<cluster>.<namespace>.<app>/.default`; any other target stays untouched.
 
     Raises:
         EntraFastError: code `target_invalid`, a sentence that names the accepted forms.
     """
-    return _native.scope_for(target)
+    return _native.scope_for(target, rewrites=kind.rewrites_targets)
 
 
 # --- requests --------------------------------------------------------------------------------------------

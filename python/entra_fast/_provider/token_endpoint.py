@@ -12,7 +12,6 @@ from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_rules import HttpFailure, TokenTransport
-from entra_fast._provider.kinds import ProviderKind
 from entra_fast._provider.oauth import (
     ANSWERED,
     TokenResponse,
@@ -36,7 +35,6 @@ class TokenEndpoint:
         self,
         provider: ProviderSettings,
         *,
-        kind: ProviderKind,
         finder: EndpointFinder,
         http: TokenTransport,
         credentials: Credentials,
@@ -44,7 +42,6 @@ class TokenEndpoint:
         timing: Timing,
     ) -> None:
         self.provider = provider
-        self._kind = kind
         self._finder = finder
         self._http = http
         self._credentials = credentials
@@ -53,7 +50,7 @@ class TokenEndpoint:
 
     def scope_for(self, target: str) -> str:
         """See `oauth.scope_for`."""
-        return scope_for(target)
+        return scope_for(target, self.provider.kind)
 
     @property
     def credential_rejected(self) -> bool:
@@ -84,7 +81,9 @@ class TokenEndpoint:
                 response.cacheable and wanted.is_cacheable,
             )
 
-        return await authenticated(self._credentials, self._kind, token_endpoint, self._timing.clock, attempt)
+        return await authenticated(
+            self._credentials, self.provider.kind, token_endpoint, self._timing.clock, attempt
+        )
 
     async def _url(self, deadline: float) -> str:
         try:

@@ -14,7 +14,7 @@ import enum
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -236,24 +236,36 @@ class ClientIdentity(Protocol):
     """The part of `ProviderSettings` that identifies the application whose tokens are cached."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def tenant_id(self) -> str: ...
 
     @property
     def client_id(self) -> str: ...
 
 
-def token_key(provider: ClientIdentity, scope: str, subject_token: str | None = None) -> bytes:
-    """The key of a token in a `TokenCache`. Requests with the same key are the same request. The two names of
-    the provider are not part of it.
+def token_key(
+    provider: ClientIdentity,
+    scope: str,
+    subject_token: str | None = None,
+    *,
+    resources: Sequence[str] = (),
+    authorization_details: str | None = None,
+) -> bytes:
+    """The key of a token in a `TokenCache`. Requests with the same key are the same request; providers never
+    share one. The native fast path makes the same key of the same parts.
 
     Args:
-        scope: as `oauth.scope_for` gives it.
+        scope: as the provider gets it.
         subject_token: the user's token, where one is exchanged.
+        resources: the values of `resource` (RFC 8707).
+        authorization_details: the text of a JSON array (RFC 9396).
     """
     purpose = CLIENT_CREDENTIALS if subject_token is None else ON_BEHALF_OF
-    return _native.token_cache_key(
-        purpose, [provider.tenant_id, provider.client_id, scope, subject_token or ""]
-    )
+    own = [provider.name, provider.tenant_id, provider.client_id]
+    parts = [scope, subject_token or "", authorization_details or "", *resources]
+    return _native.token_cache_key(purpose, [*own, *parts])
 
 
 def whole_seconds(seconds: float) -> int:

@@ -55,11 +55,16 @@ class Settings:
     """
 
     server: ServerSettings
-    provider: ProviderSettings | None
+    providers: tuple[ProviderSettings, ...]
     outbound: OutboundSettings
     caches: CacheSettings
     shared_cache: SharedCacheSettings | None = None
     unknown: tuple[str, ...] = ()
+
+    @property
+    def provider(self) -> ProviderSettings | None:
+        """The only provider that there can be so far."""
+        return self.providers[0] if self.providers else None
 
     @classmethod
     def from_environment(
@@ -113,7 +118,7 @@ class Settings:
         server = _server_settings(read)
         return cls(
             server=server,
-            provider=_provider_settings(read),
+            providers=_enabled_providers(read),
             outbound=_outbound_settings(read),
             caches=cache_settings(read, server.workers, memory_limit(root)),
             shared_cache=_shared_cache_settings(read),
@@ -144,13 +149,16 @@ def settings_reader(
 
 
 def provider_client_settings(
-    environ: Mapping[str, str], directory: Path | None
+    environ: Mapping[str, str], directory: Path | None, *, provider: str | None = None
 ) -> tuple[ProviderSettings | None, OutboundSettings]:
     """The settings that a client of the provider needs, without those of a sidecar: None if no provider is
     enabled. Arguments as for `Settings.from_environment`.
 
+    Args:
+        provider: a value of `identity_provider`; None for Entra ID.
+
     Raises:
-        ConfigurationError: a setting is missing or wrong.
+        ConfigurationError: a setting is missing or wrong, or there is no such provider.
     """
     read = settings_reader(environ, directory)
     is_named = read.get(catalogue.AZURE_ENABLED) is not None or read.names(catalogue.AZURE_APP_CLIENT_ID)
@@ -278,6 +286,16 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
         message = _extras.sentence("redis", package, url.setting)
         read.refuse(ConfigurationError("setting_invalid", message, url.setting))
     return settings
+
+
+def _enabled_providers(read: Reader) -> tuple[ProviderSettings, ...]:
+    """All providers that are enabled; none if the environment says so.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong, or nothing is said at all.
+    """
+    provider = _provider_settings(read)
+    return () if provider is None else (provider,)
 
 
 def _provider_settings(read: Reader) -> ProviderSettings | None:

@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from entra_fast._providers import ENTRA_ID, Audience, ProviderKind
 from entra_fast._settings import catalogue
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ConfigurationError
@@ -35,7 +36,14 @@ class CredentialSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """The application at its provider. Endpoints that are None come from the discovery document."""
+    """The application at one provider. Endpoints that are None come from the discovery document.
+
+    Attributes:
+        client_id: empty where the application does not authenticate itself.
+        tenant_id: empty for providers without tenants.
+        audience: that of introspected tokens, where a setting names it.
+        scopes: that the application consumes, where the platform names them.
+    """
 
     client_id: str
     tenant_id: str
@@ -47,6 +55,25 @@ class ProviderSettings:
     allowed_tenants: tuple[str, ...] = catalogue.ALLOWED_TENANTS.default
     algorithms: tuple[str, ...] = catalogue.ALGORITHMS.default
     client_capabilities: tuple[str, ...] = catalogue.CLIENT_CAPABILITIES.default
+    kind: ProviderKind = ENTRA_ID
+    audience: str | None = None
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As `identity_provider` names it."""
+        return self.kind.name
+
+    @property
+    def audiences(self) -> tuple[str, ...] | None:
+        """What `aud` of an introspected token may be; None if it is not checked."""
+        match self.kind.audience:
+            case Audience.CLIENT_ID:
+                return (self.client_id,)
+            case Audience.SETTING if self.audience is not None:
+                return (self.audience,)
+            case _:
+                return None
 
     @property
     def needs_discovery(self) -> bool:

@@ -21,13 +21,13 @@ from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.oauth import (
     client_credentials_form,
     on_behalf_of_form,
     parse_token_response,
     without_secrets,
 )
+from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.audience import parse_audience

@@ -8,7 +8,7 @@ clients and responses to them (service.py), and several processes (process/).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.clock_skew import ClockSkew
@@ -17,7 +17,6 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys
-from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, TokenCache
@@ -33,10 +32,6 @@ from entra_fast.sidecar.tracing import Tracing
 
 if TYPE_CHECKING:
     from entra_fast._provider.redis_cache import SharedCache
-
-
-KIND: Final = ENTRA_ID
-"""The kind of the provider."""
 
 
 class ProviderClient:
@@ -76,7 +71,6 @@ class ProviderClient:
         timing = Timing(clocks.wall, clocks.monotonic)
         endpoint = TokenEndpoint(
             provider,
-            kind=KIND,
             finder=self._finder,
             http=self._token_http,
             credentials=self._credentials,
@@ -87,7 +81,7 @@ class ProviderClient:
             endpoint, cache, settings.outbound, metrics=metrics, replicas=self._shared_cache, timing=timing
         )
         self._credential_try = CredentialTry(
-            KIND, endpoint, self._credentials, settings.outbound.overall_timeout, timing
+            provider.kind, endpoint, self._credentials, settings.outbound.overall_timeout, timing
         )
         self._live = settings.server.readiness == "live"
         self.keys: AsyncKeys | None = None
@@ -133,7 +127,7 @@ class ProviderClient:
         if self._live:
             ready = ready and keys.reason is None and credential.status not in ("rejected", "unreadable")
         skew = round(self._clock_skew.seconds, 1)
-        return Readiness.of(ProviderReadiness(KIND.name, ready, keys, credential, skew))
+        return Readiness.of(ProviderReadiness(self._provider.name, ready, keys, credential, skew))
 
     @property
     def has_keys(self) -> bool:

@@ -217,6 +217,8 @@ class Service:
         native = _native.FastPath(
             self.cache,
             _native.CallerCheck(self.settings.server.allowed_hosts),
+            provider=provider.name,
+            rewrites_targets=provider.kind.rewrites_targets,
             tenant=provider.tenant_id,
             client_id=provider.client_id,
             bounds=DURATION_BUCKETS,

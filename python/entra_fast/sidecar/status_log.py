@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from entra_fast import _background
 from entra_fast._metrics import Figures, Metric, Metrics
-from entra_fast._provider.kinds import ENTRA_ID
+from entra_fast._providers import ENTRA_ID
 from entra_fast.sidecar.logs import SHORTEST_SILENCE, Silence, logger
 from entra_fast.sidecar.readiness import Readiness
 from entra_fast.sidecar.rejections import Example

@@ -22,7 +22,6 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import TokenTransport
-from entra_fast._provider.kinds import ENTRA_ID
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
@@ -118,7 +117,6 @@ class ProviderConnection:
         credentials = Credentials(self.provider.credentials, self.provider.client_id)
         endpoint = TokenEndpoint(
             self.provider,
-            kind=ENTRA_ID,
             finder=finder,
             http=http,
             credentials=credentials,

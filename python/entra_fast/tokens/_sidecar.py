@@ -25,6 +25,7 @@ MAX_TARGET: Final = 2048
 class _OneApplication:
     """A sidecar acts for one application, so its clients need not name it in cache keys."""
 
+    name: str = ""
     tenant_id: str = ""
     client_id: str = ""
 
@@ -41,7 +42,7 @@ class SidecarEndpoint:
         http: TokenTransport,
         timing: Timing,
     ) -> None:
-        self.provider = _OneApplication()
+        self.provider = _OneApplication(identity_provider)
         self._token_endpoint = token_endpoint
         self._exchange_endpoint = exchange_endpoint
         self._identity_provider = identity_provider

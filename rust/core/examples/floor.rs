@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fast = PreparedKey::new(&Material::Rsa { n: number("n"), e: number("e") }, Algorithm::Rs256)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
-    let identity = Identity { tenant: String::new(), client_id: String::new() };
+    let identity =
+        Identity { provider: String::new(), rewrites_targets: true, tenant: String::new(), client_id: String::new() };
     let fast_path = FastPath::new(identity, CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
     let answered = Outcome {
         consumed: 1,

@@ -26,10 +26,11 @@ const fn content_type(form: bool) -> ContentType {
     if form { ContentType::Form } else { ContentType::Json }
 }
 
-/// The scope that a target means.
+/// The scope that a target means at a provider.
 #[pyfunction]
-fn scope_for(target: &Bound<'_, PyString>) -> PyResult<String> {
-    contract::scope_for(text(target)).map(Into::into).map_err(|refusal| refused(&refusal))
+#[pyo3(signature = (target, *, rewrites = true))]
+fn scope_for(target: &Bound<'_, PyString>, rewrites: bool) -> PyResult<String> {
+    contract::scope_for(text(target), rewrites).map(Into::into).map_err(|refusal| refused(&refusal))
 }
 
 /// Whether the body is a form, else it is JSON.

@@ -128,12 +128,14 @@ impl FastPath {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
-        tokens, callers, *, tenant, client_id, bounds, access_log = None, tracing = false, clocks = None
+        tokens, callers, *, provider, rewrites_targets, tenant, client_id, bounds, access_log = None, tracing = false, clocks = None
     ))]
     fn new(
         py: Python<'_>,
         tokens: Py<TokenCache>,
         callers: &CallerCheck,
+        provider: String,
+        rewrites_targets: bool,
         tenant: String,
         client_id: String,
         bounds: Vec<f64>,
@@ -141,7 +143,8 @@ impl FastPath {
         tracing: bool,
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
-        let (identity, seed) = (Identity { tenant, client_id }, [random_seed(), random_seed()]);
+        let (identity, seed) =
+            (Identity { provider, rewrites_targets, tenant, client_id }, [random_seed(), random_seed()]);
         let core = CoreFastPath::new(identity, callers.core().clone(), bounds, tracing, seed);
         Ok(Self { core, tokens, validator: OnceLock::new(), access_log, clocks: Clocks::new(py, clocks)? })
     }

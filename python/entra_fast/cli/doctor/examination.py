@@ -19,7 +19,6 @@ from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks
 from entra_fast.cli.doctor.results import Examination, Outcome, Result
 from entra_fast.cli.doctor.shared_cache import check_shared_cache
 from entra_fast.errors import ConfigurationError
-from entra_fast.sidecar.provider_client import KIND
 
 DOCS = "docs/reference/settings.md"
 
@@ -106,7 +105,7 @@ async def examine(
         for name in CHECKS:
             examination.add(name, Outcome("skip", "not checked: no provider is enabled"), docs=DOCS)
     else:
-        checks = ProviderChecks(KIND, settings.provider, settings.outbound)
+        checks = ProviderChecks(settings.provider, settings.outbound)
         try:
             await checks.check(examination, results.wrong(_CREDENTIAL), results.wrong(_POLICY))
         finally:

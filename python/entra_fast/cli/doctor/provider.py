@@ -20,10 +20,10 @@ from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, shown_url
 from entra_fast._provider.jwks import MEDIA_TYPES, read_key_set
-from entra_fast._provider.kinds import ProviderKind, proves_nothing
 from entra_fast._provider.oauth import aadsts_code
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
+from entra_fast._provider.verdicts import proves_nothing, rejects
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.cli.doctor.network import Way
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
@@ -58,13 +58,12 @@ class ProviderChecks:
     """The checks of one provider. Belongs to one event loop; `aclose` after use.
 
     Args:
-        kind: of the provider.
         provider: its settings.
         outbound: those of outbound HTTP.
     """
 
-    def __init__(self, kind: ProviderKind, provider: ProviderSettings, outbound: OutboundSettings) -> None:
-        self._kind = kind
+    def __init__(self, provider: ProviderSettings, outbound: OutboundSettings) -> None:
+        self._kind = provider.kind
         self._provider = provider
         self._outbound = outbound
         self._skew = ClockSkew(time.time)
@@ -75,7 +74,6 @@ class ProviderChecks:
         self._credentials = Credentials(provider.credentials, provider.client_id)
         self._endpoint = TokenEndpoint(
             provider,
-            kind=kind,
             finder=self._finder,
             http=self._http,
             credentials=self._credentials,
@@ -172,7 +170,7 @@ class ProviderChecks:
         source = f"{named.setting} ({'a file' if named.path is not None else 'the environment'})"
         if (unreadable := self._credentials.problem()) is not None:
             return Outcome("fail", unreadable, "a credential that can be read", f"mount {named.setting}")
-        scope = self._kind.tried_scope(self._provider.client_id)
+        scope = self._kind.tried_scope(self._provider.client_id, self._provider.scopes) or ""
         deadline = _clock.monotonic() + TIME_LIMIT
         try:
             token = await self._endpoint.request(WantedToken(b"", CREDENTIAL_TRY, scope), deadline)
@@ -193,7 +191,7 @@ class ProviderChecks:
     def _refused(self, error: ProviderError, source: str) -> Outcome:
         expected = f"a token for the application itself, with {source}"
         code = aadsts_code(error) or error.error
-        if self._kind.rejects(error):
+        if rejects(self._kind, error):
             remedy = _REMEDIES.get(code, f"compare {source} and AZURE_APP_CLIENT_ID with the registration")
             found = f"the provider rejects the application or its credential, {source}: {_sentence(error)}"
             return Outcome("fail", found, expected, remedy)

@@ -196,7 +196,7 @@ class ChannelTokens:
     async def _obtain(
         self, target: str, subject_token: str | None, skip_cache: bool, claims: str | None
     ) -> AcquiredToken:
-        key = token_key(self._provider, scope_for(target), subject_token)
+        key = token_key(self._provider, scope_for(target, self._provider.kind), subject_token)
         if not skip_cache and claims is None:
             cached = self._cache.get(key, **self._now())
             if cached is not None:

@@ -268,7 +268,7 @@ class ProviderProcess:
         if skip_cache or claims is not None:
             await self._until_taken(worker)
         elif worker.channel is not None:
-            key = token_key(provider, scope_for(target), subject_token)
+            key = token_key(provider, scope_for(target, provider.kind), subject_token)
             known = self._tokens.known(key, announced_before)
             if known is not None:  # it was in the cache here, and this worker does not have it
                 worker.channel.send("token", **known)
@@ -294,7 +294,7 @@ class ProviderProcess:
         if tokens is None or provider is None or worker.channel is None:
             return
         # The same renewal is due in each worker; the first request causes it.
-        key = token_key(provider, scope_for(target), subject_token)
+        key = token_key(provider, scope_for(target, provider.kind), subject_token)
         now = self._clocks.monotonic()
         cached = self._cache.get(key, monotonic=now, now=self._clocks.wall())
         if cached is None or cached.renewal_due:

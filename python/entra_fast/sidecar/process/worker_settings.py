@@ -50,18 +50,20 @@ def settings_from(fields: Fields) -> Settings:
     server, provider = fields["server"], fields["provider"]
     return Settings(
         server=ServerSettings(**{**server, "allowed_hosts": frozenset(server["allowed_hosts"])}),
-        provider=None
+        providers=()
         if provider is None
-        else ProviderSettings(
-            client_id=provider["client_id"],
-            tenant_id=provider["tenant_id"],
-            well_known_url=None,
-            issuer=None,
-            jwks_uri=None,
-            token_endpoint=None,
-            credentials=CredentialSettings(),
-            allowed_tenants=tuple(provider["allowed_tenants"]),
-            algorithms=tuple(provider["algorithms"]),
+        else (
+            ProviderSettings(
+                client_id=provider["client_id"],
+                tenant_id=provider["tenant_id"],
+                well_known_url=None,
+                issuer=None,
+                jwks_uri=None,
+                token_endpoint=None,
+                credentials=CredentialSettings(),
+                allowed_tenants=tuple(provider["allowed_tenants"]),
+                algorithms=tuple(provider["algorithms"]),
+            ),
         ),
         outbound=OutboundSettings(),
         caches=CacheSettings(**fields["caches"]),

@@ -242,14 +242,17 @@ impl fmt::Display for Refusal {
 
 // --- targets -------------------------------------------------------------------------------------------------------
 
-/// The scope that a target means: `<cluster>:<namespace>:<app>` becomes `api://<cluster>.<namespace>.<app>/.default`,
-/// and any other scope stays as it is.
+/// The scope that a target means at a provider. Where that `rewrites` targets, `<cluster>:<namespace>:<app>` becomes
+/// `api://<cluster>.<namespace>.<app>/.default`; any other target stays as it is.
 ///
 /// # Errors
 /// [`Refusal::Target`] if it is not a scope.
-pub fn scope_for(target: &str) -> Result<Cow<'_, str>, Refusal> {
+pub fn scope_for(target: &str, rewrites: bool) -> Result<Cow<'_, str>, Refusal> {
     if target.len() > MAX_TARGET_BYTES || !is_scope(target) {
         return Err(Refusal::Target);
+    }
+    if !rewrites {
+        return Ok(Cow::Borrowed(target));
     }
     let mut parts = target.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -745,7 +748,7 @@ mod tests {
             ("https://storage.azure.com//.default", "https://storage.azure.com//.default"),
             ("11111111-2222-3333-4444-555555555555/.default", "11111111-2222-3333-4444-555555555555/.default"),
         ] {
-            assert_eq!(scope_for(target).as_deref(), Ok(scope), "{target}");
+            assert_eq!(scope_for(target, true).as_deref(), Ok(scope), "{target}");
         }
         for scope in [
             "a",
@@ -769,7 +772,7 @@ mod tests {
             "ftp://x",
             "nav:helse/sykepenger/afp.read",
         ] {
-            assert_eq!(scope_for(scope).as_deref(), Ok(scope), "{scope}");
+            assert_eq!(scope_for(scope, true).as_deref(), Ok(scope), "{scope}");
         }
         let long = format!("api://{}", "a".repeat(TOO_LONG));
         for target in [
@@ -784,7 +787,7 @@ mod tests {
             "api://\u{e9}",
             &long,
         ] {
-            assert_eq!(scope_for(target), Err(Refusal::Target), "{target}");
+            assert_eq!(scope_for(target, true), Err(Refusal::Target), "{target}");
         }
     }
 
@@ -1234,8 +1237,8 @@ mod tests {
     #[test]
     fn a_target_may_have_4096_bytes() {
         let longest = "a".repeat(4096);
-        assert_eq!(scope_for(&longest).as_deref(), Ok(&*longest));
-        assert_eq!(scope_for(&"a".repeat(4097)), Err(Refusal::Target));
+        assert_eq!(scope_for(&longest, true).as_deref(), Ok(&*longest));
+        assert_eq!(scope_for(&"a".repeat(4097), true), Err(Refusal::Target));
         assert_eq!(MAX_BODY_BYTES, 131_072);
     }
 }

@@ -44,6 +44,10 @@ const ONE_PROVIDER: bool = true;
 /// The application that the sidecar serves.
 #[derive(Debug, Clone)]
 pub struct Identity {
+    /// The provider's name, as in the keys of the token cache.
+    pub provider: String,
+    /// Whether `<cluster>:<namespace>:<app>` stands for a scope.
+    pub rewrites_targets: bool,
     /// The application's tenant, as in the keys of the token cache.
     pub tenant: String,
     /// The application's client id, as in the keys of the token cache.
@@ -466,13 +470,14 @@ impl FastPath {
 
     /// The key of the token cache; None if the target or the user's token is not acceptable.
     fn cache_key(&self, target: &str, user_token: Option<&str>) -> Option<Digest> {
-        let scope = scope_for(target).ok()?;
+        let scope = scope_for(target, self.identity.rewrites_targets).ok()?;
         let subject = user_token.unwrap_or_default();
         if !all_bytes(subject.as_bytes(), |byte| byte.is_ascii_graphic()) {
             return None;
         }
         let purpose = if user_token.is_some() { "on_behalf_of" } else { "client_credentials" };
-        let parts = [&self.identity.tenant, &self.identity.client_id, &*scope, subject].map(str::as_bytes);
+        let Identity { provider, tenant, client_id, .. } = &self.identity;
+        let parts = [provider, tenant, client_id, &*scope, subject, ""].map(str::as_bytes);
         Some(of_parts(purpose, parts))
     }
 }
@@ -536,7 +541,12 @@ mod tests {
 
     fn fast_path() -> FastPath {
         FastPath::new(
-            Identity { tenant: "tid".into(), client_id: "cid".into() },
+            Identity {
+                provider: "entra_id".into(),
+                rewrites_targets: true,
+                tenant: "tid".into(),
+                client_id: "cid".into(),
+            },
             CallerCheck::new(["sidecar.internal".to_owned()]),
             vec![0.001, 0.1],
             false,

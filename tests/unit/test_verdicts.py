@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from entra_fast._provider.kinds import ENTRA_ID, proves_nothing
+from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._providers import ENTRA_ID
 from entra_fast.errors import ProviderError
 
 
@@ -13,7 +14,7 @@ def refusal(error: str, *codes: int, status: int = 400, code: str = "provider_re
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "rejects"),
+    ("error", "code", "rejected"),
     [
         ("invalid_client", 1, True),
         ("unauthorized_client", 700016, True),
@@ -29,9 +30,9 @@ def refusal(error: str, *codes: int, status: int = 400, code: str = "provider_re
         ("invalid_scope", 70011, False),
     ],
 )
-def test_entra_ids_closed_list(error: str, code: int, rejects: bool) -> None:
+def test_entra_ids_closed_list(error: str, code: int, rejected: bool) -> None:
     """Either the OAuth error or the AADSTS code suffices; any other refusal is about the request."""
-    assert ENTRA_ID.rejects(refusal(error, code)) is rejects
+    assert rejects(ENTRA_ID, refusal(error, code)) is rejected
     assert not proves_nothing(refusal(error, code))
 
 
@@ -51,16 +52,16 @@ def test_entra_ids_closed_list(error: str, code: int, rejects: bool) -> None:
 def test_what_proves_nothing(error: ProviderError) -> None:
     """A proxy's or a struggling provider's answer does not condemn a credential, whatever it says."""
     assert proves_nothing(error)
-    assert not ENTRA_ID.rejects(error)
+    assert not rejects(ENTRA_ID, error)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 407, 409, 428, 430, 499])
 def test_every_refusal_counts(status: int) -> None:
     """Between 400 and 499, but for the two statuses that mean "later"."""
-    assert ENTRA_ID.rejects(refusal("invalid_client", status=status))
+    assert rejects(ENTRA_ID, refusal("invalid_client", status=status))
 
 
 def test_what_is_tried() -> None:
     """Entra ID gives every application a token for itself, if it names itself by its client id."""
-    assert (ENTRA_ID.name, ENTRA_ID.tried_scope("client-id")) == ("entra_id", "client-id/.default")
+    assert (ENTRA_ID.name, ENTRA_ID.tried_scope("client-id", ())) == ("entra_id", "client-id/.default")
     assert ENTRA_ID.clock_tolerance == 30

@@ -1,0 +1,33 @@
+"""What a provider's refusal says about the application: that it is rejected, or nothing.
+
+What belongs here: reading a refusal by the closed list of the provider's row (_providers.py). What must never
+be here: the lists, and what follows from a rejection (credentials.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from entra_fast._provider.oauth import aadsts_codes
+from entra_fast._providers import ProviderKind
+from entra_fast.errors import ProviderError
+
+_TEMPORARY: Final = frozenset({"server_error", "temporarily_unavailable"})
+"""OAuth errors that say nothing about the client (RFC 6749, section 4.1.2.1), where a provider uses them at
+its token endpoint."""
+
+
+def rejects(kind: ProviderKind, error: ProviderError) -> bool:
+    """Whether a provider of this kind rejects the application, or its credential, with this error."""
+    named = {error.error, *aadsts_codes(error)}
+    return not proves_nothing(error) and not kind.rejections.isdisjoint(named)
+
+
+def proves_nothing(error: ProviderError) -> bool:
+    """Whether the error says nothing about the application: no OAuth refusal, or a temporary one."""
+    return (
+        error.code != "provider_refused"
+        or error.status in (408, 429)
+        or error.status >= 500
+        or error.error in _TEMPORARY
+    )
