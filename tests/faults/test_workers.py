@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 
 from support.keys import Key
-from support.process import Process, Serve, inherited
+from support.process import Process, Serve, children, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.sidecars import eventually
 from support.wire import Answer, Caller, Crowd, read_answer, request_bytes
@@ -123,10 +123,6 @@ class Workers:
 
 def requests_of(metrics: dict[str, float], number: int) -> float:
     return metrics.get(f'entra_fast_worker_requests_total{{worker="{number}"}}', 0)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def given(pid: int) -> bytes:

@@ -1,5 +1,5 @@
-"""An OpenTelemetry collector as far as exporters see it: real servers for OTLP over gRPC and over HTTP, which keep
-what they receive."""
+"""An OpenTelemetry collector as far as exporters see it: real servers for OTLP over gRPC and over HTTP, which
+keep what they receive."""
 
 from __future__ import annotations
 
@@ -114,12 +114,12 @@ async def grpc_collector(port: int = 0) -> AsyncIterator[Collector]:
     collector = Collector("grpc")
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
-        async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name in the protocol
+        async def Export(self, request: Any, context: Any) -> Any:
             collector.keep(request, dict(context.invocation_metadata()))
             return trace_service.ExportTraceServiceResponse()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
-        async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def Export(self, request: Any, context: Any) -> Any:
             collector.keep(request, dict(context.invocation_metadata()))
             return metrics_service.ExportMetricsServiceResponse()
 

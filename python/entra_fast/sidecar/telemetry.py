@@ -4,8 +4,8 @@ What belongs here: loading OpenTelemetry's SDK and its exporters, when to export
 fails. What must never be here: the variables (otlp.py), the content of spans (tracing.py) and of metrics
 (metric_export.py).
 
-The SDK takes a fifth of a second to load, and gRPC 9 MB of memory, so both are loaded after the sidecar
-listens, and only those parts that the protocol needs. Requests that arrive before that make no spans.
+The SDK takes a fifth of a second to load, and gRPC 9 MB of memory, so both are loaded when the start is over,
+and only those parts that the protocol needs. Requests that arrive before that make no spans.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ FLUSH_LIMIT = 2.0
 COLLECT_LIMIT = 5.0
 """Seconds for the figures of all processes."""
 
+POLL = 0.02
+"""Seconds between two looks at whether the start is over."""
 _BEGAN: Final = time.time_ns()
 """Nothing is counted before this module is imported."""
 
@@ -69,13 +71,21 @@ class Telemetry:
     Args:
         otlp: what is exported, and to where.
         tracing: makes the spans; None if there are none.
+        has_started: whether the start of the sidecar is over. Called from any thread.
         collect: the metrics; None in a process that exports none.
     """
 
-    def __init__(self, otlp: Otlp, tracing: Tracing | None, collect: Collect | None = None) -> None:
+    def __init__(
+        self,
+        otlp: Otlp,
+        tracing: Tracing | None,
+        has_started: Callable[[], bool],
+        collect: Collect | None = None,
+    ) -> None:
         self._otlp = otlp
         self._tracing = tracing if otlp.traces is not None else None
         self._collect = collect if otlp.metrics is not None else None
+        self._has_started = has_started
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
         self._ended = asyncio.Event()
@@ -104,7 +114,10 @@ class Telemetry:
     def _run(self) -> None:
         assert self._loop is not None  # noqa: S101 - `start` has set it
         try:
-            self._load()
+            while not self._has_started() and not self._stop.wait(POLL):
+                pass
+            if not self._stop.is_set():
+                self._load()
             while not self._stop.wait(self._otlp.interval):
                 self._export_metrics()
             self._export_metrics()
@@ -179,8 +192,8 @@ def _tracer_provider(otlp: Otlp, exporter: Exporter, resource: Resource) -> Trac
 
 
 def _exporter(settings: Exporter) -> Any:
-    """OpenTelemetry's exporter of a signal. A collector that is asked over plain http is asked without a proxy,
-    like a provider (docs/reference/settings.md, HTTP_PROXY)."""
+    """OpenTelemetry's exporter of a signal. A collector that is asked over plain http is asked without a
+    proxy, like a provider (docs/reference/settings.md, HTTP_PROXY)."""
     package = f"opentelemetry.exporter.otlp.proto.{'grpc' if settings.protocol == GRPC else 'http'}"
     make = getattr(
         importlib.import_module(f"{package}.{_MODULES[settings.signal]}"), _CLASSES[settings.signal]

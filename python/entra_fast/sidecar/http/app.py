@@ -21,7 +21,7 @@ from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
 from entra_fast._http.responses import JsonResponse, closing_if_unread, error_body, error_response
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from entra_fast._provider.kinds import ENTRA_ID
+from entra_fast._providers import ENTRA_ID
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi

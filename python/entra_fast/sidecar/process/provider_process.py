@@ -97,7 +97,7 @@ class ProviderProcess:
         self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"))
         exported = usable(otlp.read())
         self.tracing = tracing.begin(exported)
-        self._telemetry = Telemetry(exported, self.tracing, self.merged)
+        self._telemetry = Telemetry(exported, self.tracing, self.has_started, self.merged)
         self.draining = False
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number

@@ -185,7 +185,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     async def figures() -> list[Merged]:
         return metrics.merged()
 
-    telemetry = Telemetry(exported, traces, figures)
+    telemetry = Telemetry(exported, traces, service.has_started, figures)
     telemetry.start()
     return RunningSidecar(
         server, service, api, api_socket, probe=probe, status_log=status_log, telemetry=telemetry

@@ -72,7 +72,7 @@ class Worker:
         running = RunningSidecar(server, service, api, listener)
         freeze_garbage_collector()
         self._channel.send("serving")
-        telemetry = Telemetry(self._exported, service.tracing)
+        telemetry = Telemetry(self._exported, service.tracing, service.has_started)
         telemetry.start()
         await self._drain.wait()
         finished = await running.stop(drain=True)
