@@ -124,8 +124,8 @@ async def grpc_collector(port: int = 0) -> AsyncIterator[Collector]:
             return metrics_service.ExportMetricsServiceResponse()
 
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     collector.endpoint = f"http://127.0.0.1:{bound}"
     await server.start()

@@ -173,6 +173,11 @@ def current() -> dict[str, str]:
     return _headers() if "opentelemetry.trace" in sys.modules else {}
 
 
+def received(fields: Mapping[str, object]) -> dict[str, str]:
+    """What `current` returned, among the fields of a message."""
+    return {name: value for name in _HEADERS if isinstance(value := fields.get(name), str)}
+
+
 @contextlib.contextmanager
 def continued(headers: Mapping[str, str]) -> Iterator[None]:
     """What happens within belongs to the context that `current` returned in another process."""
@@ -217,6 +222,8 @@ def _trace_fields() -> Mapping[str, str]:
     }
 
 
+_HEADERS = ("traceparent", "tracestate")
+"""W3C Trace Context, section 3."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 """Others count as `_OTHER` (OpenTelemetry's semantic conventions for HTTP)."""
 

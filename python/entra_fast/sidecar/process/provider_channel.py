@@ -210,7 +210,7 @@ class ChannelTokens:
                 subject_token=subject_token,
                 skip_cache=skip_cache,
                 claims=claims,
-                trace=tracing.current(),
+                **tracing.current(),
             )
         except ProviderError as exc:
             # The provider process itself hands out a token that is still valid when the provider fails.
@@ -223,7 +223,7 @@ class ChannelTokens:
             return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
         elapsed = math.floor(self._clocks.monotonic() - answer["at"])
         left = max(0, answer["expires_in"] - elapsed)
-        return AcquiredToken(answer["token"], left, cached=answer["cached"])
+        return AcquiredToken(answer["token"], left, cached=bool(answer.get("cached")))
 
     def _now(self) -> dict[str, float]:
         """Both clocks, in the form that the cache expects."""

@@ -189,7 +189,7 @@ class ProviderProcess:
                     *_wanted(fields),
                     skip_cache=_flag(fields, "skip_cache"),
                     claims=_optional_text(fields, "claims"),
-                    trace=_headers(fields, "trace"),
+                    trace=tracing.received(fields),
                 )
             case "renew":
                 self._renew(worker, *_wanted(fields))
@@ -571,13 +571,6 @@ def _optional_text(fields: Mapping[str, object], name: str) -> str | None:
     value = fields[name]
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} must be a string or null")
-    return value
-
-
-def _headers(fields: Mapping[str, object], name: str) -> dict[str, str]:
-    value = fields[name]
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise TypeError(f"{name} must be headers")
     return value
 
 
