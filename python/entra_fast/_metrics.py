@@ -16,7 +16,9 @@ import asyncio
 import bisect
 import functools
 import itertools
+import math
 import os
+import re
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 if TYPE_CHECKING:
     import prometheus_client.metrics_core as families
 
-from entra_fast import _signatures, metrics
+from entra_fast import _native, _signatures, metrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the exposition."""
@@ -49,8 +51,45 @@ Merged = tuple["Metric", Mapping[LabelValues, list[float]]]
 """A metric and its numbers of the whole sidecar, by label values."""
 
 OTHER = "other"
+MAX_CONSTANTS = 32
+"""Maximum number of resource attributes that become labels."""
 DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of the buckets, in seconds."""
+
+
+TEXAS_BUCKETS = (
+    *(
+        0.001,
+        0.002,
+        0.003,
+        0.004,
+        0.005,
+        0.006,
+        0.007,
+        0.008,
+        0.009,
+        0.01,
+        0.02,
+        0.03,
+        0.04,
+        0.05,
+        0.06,
+        0.07,
+    ),
+    *(0.08, 0.09, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 5.0, 10.0),
+)
+"""Those of Texas."""
+
+Observations = tuple[Sequence[int], float]
+"""How many observations are in each bucket of a histogram and in the overflow bucket, and their sum."""
+
+
+def coarser(observed: Observations, fine: Sequence[float], coarse: Sequence[float]) -> Observations:
+    """Observations in buckets with fewer bounds, which are some of the bounds that they are in."""
+    counts = [0] * (len(coarse) + 1)
+    for bound, count in zip((*fine, math.inf), observed[0], strict=True):
+        counts[bisect.bisect_left(coarse, bound)] += count
+    return counts, observed[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +104,18 @@ class Label:
 class Metric(ABC):
     """A metric with one series for each combination of label values."""
 
-    __slots__ = ("_seen", "help", "labels", "merge", "name")
+    __slots__ = ("_seen", "constants", "help", "labels", "merge", "name", "texas")
 
     kind: str
+    is_additive = False
+    """For a gauge: whether the sum over its series means something (OpenTelemetry's UpDownCounter)."""
 
-    def __init__(self, name: str, help_text: str, *labels: Label, merge: Merge = "sum") -> None:
+    def __init__(
+        self, name: str, help_text: str, *labels: Label, merge: Merge = "sum", texas: bool = False
+    ) -> None:
         self.name = name
+        self.texas = texas
+        self.constants: Mapping[str, str] = {}
         self.help = help_text
         self.labels = labels
         self.merge = merge
@@ -107,6 +152,14 @@ class Metric(ABC):
             )
         return merged
 
+    def label_names(self) -> list[str]:
+        """The names of all labels."""
+        return [*(label.name for label in self.labels), *self.constants]
+
+    def label_values(self, values: LabelValues) -> list[str]:
+        """The values of all labels of a series."""
+        return [*values, *self.constants.values()]
+
     @abstractmethod
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         """The merged figures in the form that prometheus-client writes."""
@@ -129,7 +182,7 @@ class Metric(ABC):
         self, family: families.CounterMetricFamily | families.GaugeMetricFamily, workers: Iterable[Series]
     ) -> families.Metric:
         for labels, numbers in sorted(self.merged(workers).items()):
-            family.add_metric(labels, numbers[0])
+            family.add_metric(self.label_values(labels), numbers[0])
         return family
 
 
@@ -140,8 +193,8 @@ class Counter(Metric):
 
     kind = "counter"
 
-    def __init__(self, name: str, help_text: str, *labels: Label) -> None:
-        super().__init__(name, help_text, *labels)
+    def __init__(self, name: str, help_text: str, *labels: Label, texas: bool = False) -> None:
+        super().__init__(name, help_text, *labels, texas=texas)
         self._values: dict[LabelValues, float] = {} if labels else {(): 0}
         self._elsewhere: Callable[[], Mapping[LabelValues, float]] = dict
 
@@ -164,8 +217,7 @@ class Counter(Metric):
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415 - see the module
 
-        names = [label.name for label in self.labels]
-        return self._fill(CounterMetricFamily(self.name, self.help, labels=names), workers)
+        return self._fill(CounterMetricFamily(self.name, self.help, labels=self.label_names()), workers)
 
 
 class Histogram(Metric):
@@ -176,16 +228,20 @@ class Histogram(Metric):
     kind = "histogram"
 
     def __init__(
-        self, name: str, help_text: str, *labels: Label, buckets: Sequence[float] = DURATION_BUCKETS
+        self,
+        name: str,
+        help_text: str,
+        *labels: Label,
+        buckets: Sequence[float] = DURATION_BUCKETS,
+        texas: bool = False,
     ) -> None:
-        super().__init__(name, help_text, *labels)
+        super().__init__(name, help_text, *labels, texas=texas)
         self.bounds = tuple(buckets)
         self._values: dict[LabelValues, tuple[list[int], list[float]]] = {}
-        self._elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]] = dict
+        self._elsewhere: Callable[[], Mapping[LabelValues, Observations]] = dict
 
-    def include(self, elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]]) -> None:
-        """Register a function that returns observations kept elsewhere, by the value of the only label: the
-        counts in the same buckets and the overflow bucket, and the sum. They are added."""
+    def include(self, elsewhere: Callable[[], Mapping[LabelValues, Observations]]) -> None:
+        """Register a function that returns observations kept elsewhere, by label values. They are added."""
         self._elsewhere = elsewhere
 
     def observe(self, value: float, *labels: str) -> None:
@@ -196,21 +252,21 @@ class Histogram(Metric):
 
     def figures(self) -> dict[LabelValues, list[float]]:
         merged = {key: [*counts, *total] for key, (counts, total) in self._values.items()}
-        for label, (counts, seconds) in self._elsewhere().items():
+        for key, (counts, seconds) in self._elsewhere().items():
             if any(counts):
                 more = [*counts, seconds]
-                own = merged.get((label,))
-                merged[(label,)] = more if own is None else [a + b for a, b in zip(own, more, strict=True)]
+                own = merged.get(key)
+                merged[key] = more if own is None else [a + b for a, b in zip(own, more, strict=True)]
         return merged
 
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415 - see the module
 
-        family = HistogramMetricFamily(self.name, self.help, labels=[label.name for label in self.labels])
+        family = HistogramMetricFamily(self.name, self.help, labels=self.label_names())
         bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
         for labels, (*counts, total) in sorted(self.merged(workers).items()):
             buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
-            family.add_metric(labels, buckets, total)
+            family.add_metric(self.label_values(labels), buckets, total)
         return family
 
 
@@ -253,6 +309,33 @@ class Reading(Metric):
         return self._fill(of_kind(self.name, self.help, labels=()), workers)
 
 
+class Readings(Metric):
+    """A gauge with labels whose values are kept elsewhere, and read at each scrape."""
+
+    __slots__ = ("_read",)
+
+    kind = "gauge"
+    is_additive = True
+
+    def __init__(
+        self, name: str, help_text: str, *labels: Label, merge: Merge = "sum", texas: bool = False
+    ) -> None:
+        super().__init__(name, help_text, *labels, merge=merge, texas=texas)
+        self._read: Callable[[], Mapping[LabelValues, float]] = dict
+
+    def read_from(self, read: Callable[[], Mapping[LabelValues, float]]) -> None:
+        """Register the function that returns the values, by label values."""
+        self._read = read
+
+    def figures(self) -> dict[LabelValues, list[float]]:
+        return {key: [value] for key, value in self._read().items()}
+
+    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
+        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415 - see the module
+
+        return self._fill(GaugeMetricFamily(self.name, self.help, labels=self.label_names()), workers)
+
+
 class Info(Metric):
     """What does not change while a process runs, as labels of a gauge that is always 1."""
 
@@ -275,8 +358,7 @@ class Info(Metric):
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415 - see the module
 
-        names = [label.name for label in self.labels]
-        return self._fill(GaugeMetricFamily(self.name, self.help, labels=names), workers)
+        return self._fill(GaugeMetricFamily(self.name, self.help, labels=self.label_names()), workers)
 
 
 SHARED_OPERATIONS = ("get", "put", "lock", "lead", "ping")
@@ -286,6 +368,23 @@ SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused"
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
+_PROVIDER = Label("identity_provider")
+_PATH = Label("path", tuple(_native.ENDPOINT_PATHS.values()))
+TEXAS_REQUEST_TYPES = {
+    "token": "token",
+    "exchange": "token_exchange",
+    "introspect": "token_introspection",
+}
+TEXAS_ERROR_KINDS = (
+    "UpstreamRequest",
+    "Upstream",
+    "Json",
+    "Sign",
+    "UnprocessableContent",
+    "TokenExchangeUnsupported",
+    "TokenRequestUnsupported",
+    "IdentityProviderNotEnabled",
+)
 GRANTS = ("client_credentials", "on_behalf_of", "credential_try")
 
 
@@ -320,7 +419,12 @@ class _Row(Generic[M]):
 
 
 class Metrics:
-    """All metrics of a sidecar. One instance belongs to one sidecar; there is no global registry."""
+    """All metrics of a sidecar. One instance belongs to one sidecar; there is no global registry.
+
+    Args:
+        texas: whether the metrics under Texas's names are there, and the resource attributes that are labels
+            of them, as they are there; None if those metrics are not wanted.
+    """
 
     # --- requests to the sidecar ---
     requests = _Row(
@@ -565,10 +669,67 @@ class Metrics:
     )
     memory = _Row(_gauge, "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
 
-    def __init__(self) -> None:
+    # --- under Texas's names, if they are wanted: for alerts and dashboards that use them ---
+    texas_response_seconds = _Row(
+        Histogram,
+        "http_response_secs",
+        "Response time in seconds, by status and path.",
+        Label("status_code", limit=24),
+        _PATH,
+        buckets=TEXAS_BUCKETS,
+        texas=True,
+    )
+    texas_cache_hits = _Row(
+        Counter,
+        "texas_token_cache_hits_total",
+        "Requests answered with a cached token.",
+        _PATH,
+        _PROVIDER,
+        texas=True,
+    )
+    texas_requests = _Row(
+        Counter,
+        "texas_handler_requests_total",
+        "Well-formed requests.",
+        _PATH,
+        _PROVIDER,
+        Label("request_type", tuple(TEXAS_REQUEST_TYPES.values())),
+        texas=True,
+    )
+    texas_errors = _Row(
+        Counter,
+        "texas_handler_errors_total",
+        "Well-formed requests that got an error.",
+        _PATH,
+        _PROVIDER,
+        Label("error_kind", TEXAS_ERROR_KINDS),
+        texas=True,
+    )
+    texas_provider_seconds = _Row(
+        Histogram,
+        "texas_identity_provider_latency_secs",
+        "Time that the provider took to answer a token request of a caller, in seconds.",
+        _PROVIDER,
+        buckets=TEXAS_BUCKETS,
+        texas=True,
+    )
+    texas_cache_size = _Row(
+        Readings,
+        "texas_token_cache_size",
+        "Tokens in the token cache.",
+        Label("cache_type", ("token", "token/exchange")),
+        merge="own",
+        texas=True,
+    )
+
+    def __init__(self, texas: Mapping[str, str] | None = None) -> None:
         for attribute, row in vars(Metrics).items():
             if isinstance(row, _Row):
                 setattr(self, attribute, row.make())
+        self.texas = texas is not None
+        for metric in self.families():
+            if metric.texas and texas is not None:
+                metric.constants = _constants(texas, metric)
         self.fast_lane.read_from(self.fast_path.read)
         self.signature_confirmations.include(_signatures.confirmations)
         started = time.time()
@@ -592,6 +753,18 @@ class Metrics:
         self.token_cache_misses.read_from(lambda: stats().get("misses", 0))
         self.token_cache_evictions.read_from(lambda: stats().get("evictions", 0))
         self.token_cache_expired.read_from(lambda: stats().get("expired", 0))
+        self.watch_texas_cache_size(stats)
+
+    def watch_texas_cache_size(self, stats: Callable[[], Mapping[str, int]]) -> None:
+        """Register the source of the token cache's size under its name in Texas: `TokenCache.stats`."""
+
+        def sizes() -> dict[LabelValues, float]:
+            found = stats()
+            exchanged = found.get("exchanged", 0)
+            issued = max(0, found.get("entries", 0) - exchanged)
+            return {("token",): issued, ("token/exchange",): exchanged}
+
+        self.texas_cache_size.read_from(sizes)
 
     def watch_verification_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Register the source of the verification cache's figures: `AsyncValidator.stats`."""
@@ -604,7 +777,9 @@ class Metrics:
     def families(self) -> list[Metric]:
         """Every metric, by name."""
         own = (metric for metric in vars(self).values() if isinstance(metric, Metric))
-        return sorted(own, key=lambda metric: metric.name)
+        return sorted(
+            (metric for metric in own if self.texas or not metric.texas), key=lambda metric: metric.name
+        )
 
     def render(self, workers: Sequence[Figures] = ()) -> bytes:
         """The text that Prometheus scrapes.
@@ -642,6 +817,17 @@ class Metrics:
             metric.name: list(metric.added((earlier.get(metric.name, ()), more.get(metric.name, ()))).items())
             for metric in counted
         }
+
+
+def _constants(attributes: Mapping[str, str], metric: Metric) -> dict[str, str]:
+    """Resource attributes as labels of a metric, with names that Prometheus allows. So has Texas them."""
+    taken = {"le", *(label.name for label in metric.labels)}
+    found: dict[str, str] = {}
+    for name, value in attributes.items():
+        label = re.sub(r"[^A-Za-z0-9_]|^(?=[0-9])|^__", "_", name)
+        if label not in taken and len(found) < MAX_CONSTANTS:
+            found[label] = value
+    return found
 
 
 class _Collector:

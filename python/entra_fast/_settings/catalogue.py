@@ -361,6 +361,15 @@ ACCESS_LOG: Final = Boolean(
     "Whether each request is logged (path, status, duration), within 0.1 s.",
 )
 
+# --- metrics ---
+
+TEXAS_METRICS: Final = Boolean(
+    "ENTRA_FAST_TEXAS_METRICS",
+    False,
+    "Whether metrics are also exported under Texas's names, for alerts and dashboards that use them "
+    "(telemetry.md).",
+)
+
 SETTINGS: Final[tuple[Setting[Any, Any], ...]] = tuple(
     row for row in list(globals().values()) if isinstance(row, Setting)
 )

@@ -49,7 +49,7 @@ class MetricExport:
     def __init__(self, exporter: Any, resource: Resource, *, since: int, delta: bool = False) -> None:
         self._exporter = exporter
         self._resource = resource
-        self._since = since
+        self._began = self._since = since
         self._delta = delta
         self._temporality = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
         self._exported: dict[tuple[str, LabelValues], list[float]] = {}
@@ -65,16 +65,20 @@ class MetricExport:
             self._since = now
 
     def _metric(self, metric: _metrics.Metric, series: Mapping[LabelValues, list[float]], now: int) -> Metric:
-        names = [label.name for label in metric.labels]
+        names = metric.label_names()
         data: Sum | Gauge | Histogram
+
+        def attributes(values: LabelValues) -> dict[str, str]:
+            return dict(zip(names, metric.label_values(values), strict=True))
+
         if isinstance(metric, _metrics.Histogram):
-            points = []
+            histograms = []
             for values, numbers in series.items():
                 *counts, total = self._reported(metric.name, values, numbers)
                 whole = list(map(int, counts))
-                points.append(
+                histograms.append(
                     HistogramDataPoint(
-                        dict(zip(names, values, strict=True)),
+                        attributes(values),
                         self._since,
                         now,
                         sum(whole),
@@ -85,31 +89,31 @@ class MetricExport:
                         max=cast(float, None),
                     )
                 )
-            data = Histogram(points, self._temporality)
+            data = Histogram(histograms, self._temporality)
         elif metric.kind == "counter":
             # A series must not change its type, and what is read elsewhere may be a fraction.
             kind = int if isinstance(metric, _metrics.Counter) else float
-            data = Sum(
-                [
-                    NumberDataPoint(
-                        dict(zip(names, values, strict=True)),
-                        self._since,
-                        now,
-                        kind(self._reported(metric.name, values, numbers)[0]),
-                    )
-                    for values, numbers in series.items()
-                ],
-                self._temporality,
-                is_monotonic=True,
-            )
+            points = [
+                NumberDataPoint(
+                    attributes(values),
+                    self._since,
+                    now,
+                    kind(self._reported(metric.name, values, numbers)[0]),
+                )
+                for values, numbers in series.items()
+            ]
+            data = Sum(points, self._temporality, is_monotonic=True)
         else:
-            data = Gauge(
-                [
-                    NumberDataPoint(dict(zip(names, values, strict=True)), 0, now, float(number))
-                    for values, (number,) in series.items()
-                ]
-            )
-        return Metric(metric.name, metric.help, unit(metric.name), data)
+            points = [
+                NumberDataPoint(attributes(values), self._began, now, float(number))
+                for values, (number,) in series.items()
+            ]
+            data = Gauge(points)
+            if metric.is_additive:
+                data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=False)
+        # Texas's own counters have no suffix there.
+        name = metric.name.removesuffix("_total") if metric.texas else metric.name
+        return Metric(name, metric.help, unit(name), data)
 
     def _reported(self, name: str, values: LabelValues, numbers: list[float]) -> list[float]:
         """The numbers, or by how much they have increased."""

@@ -9,22 +9,23 @@ interfaces.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from entra_fast import _native, _signatures
-from entra_fast._metrics import DURATION_BUCKETS, Metrics
+from entra_fast._metrics import DURATION_BUCKETS, TEXAS_BUCKETS, TEXAS_REQUEST_TYPES, Metrics, coarser
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
-from entra_fast._settings.model import CacheSettings, ProviderSettings
+from entra_fast._settings.model import CacheSettings, ProviderSettings, ServerSettings
 from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast._validation import AsyncValidation, inactive
 from entra_fast.errors import KeysUnavailable
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Provider
 from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.otlp import resource_attributes
 from entra_fast.sidecar.policy import policy_for
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
 from entra_fast.sidecar.rejections import INVALID_REQUEST, Rejections
@@ -214,6 +215,8 @@ class Service:
             self.tokens.sweep()
 
     def _make_fast_path(self, provider: ProviderSettings, tokens: Acquirer) -> FastPath:
+        # Native code observes in the buckets of all histograms at once.
+        bounds = sorted({*DURATION_BUCKETS, *TEXAS_BUCKETS}) if self.metrics.texas else DURATION_BUCKETS
         native = _native.FastPath(
             self.cache,
             _native.CallerCheck(self.settings.server.allowed_hosts),
@@ -221,13 +224,18 @@ class Service:
             rewrites_targets=provider.kind.rewrites_targets,
             tenant=provider.tenant_id,
             client_id=provider.client_id,
-            bounds=DURATION_BUCKETS,
+            bounds=bounds,
             access_log=self.access_log.native,
             tracing=self.tracing is not None and self.tracing.propagates,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics
-        metrics.request_seconds.include(native.durations)
+        metrics.request_seconds.include(
+            lambda: {
+                (endpoint,): coarser(observed, bounds, DURATION_BUCKETS)
+                for endpoint, observed in native.durations().items()
+            }
+        )
         metrics.requests.include(
             lambda: {
                 (endpoint, "200"): sum(counts)
@@ -235,8 +243,44 @@ class Service:
                 if any(counts)
             }
         )
+        if metrics.texas:
+            _include_texas(metrics, native, bounds, provider.kind.name)
         self.rejections.include(native)
         return FastPath(native, monotonic=self._clocks.monotonic, renew=tokens.renew)
+
+
+def _include_texas(
+    metrics: Metrics, native: _native.FastPath, bounds: Sequence[float], provider: str
+) -> None:
+    """Register what native code has counted under the names of Texas."""
+
+    def answered() -> dict[str, int]:
+        return {endpoint: sum(counts) for endpoint, (counts, _) in native.durations().items() if any(counts)}
+
+    metrics.texas_response_seconds.include(
+        lambda: {
+            ("200", _native.ENDPOINT_PATHS[endpoint]): coarser(observed, bounds, TEXAS_BUCKETS)
+            for endpoint, observed in native.durations().items()
+        }
+    )
+    metrics.texas_requests.include(
+        lambda: {
+            (_native.ENDPOINT_PATHS[endpoint], provider, TEXAS_REQUEST_TYPES[endpoint]): count
+            for endpoint, count in answered().items()
+        }
+    )
+    metrics.texas_cache_hits.include(
+        lambda: {
+            (_native.ENDPOINT_PATHS[endpoint], provider): count
+            for endpoint, count in answered().items()
+            if endpoint != "introspect"  # every other answer of the fast path is a cached token
+        }
+    )
+
+
+def new_metrics(server: ServerSettings) -> Metrics:
+    """Metrics that have counted nothing, with those under Texas's names if they are wanted."""
+    return Metrics(texas=resource_attributes() if server.texas_metrics else None)
 
 
 def new_token_cache(caches: CacheSettings) -> _native.TokenCache:

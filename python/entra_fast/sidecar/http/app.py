@@ -25,6 +25,7 @@ from entra_fast._providers import ENTRA_ID
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
+from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, INVALID, NOT_ENABLED, Facts
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -36,47 +37,12 @@ from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.rejections import INVALID_REQUEST
 from entra_fast.sidecar.service import Service
-from entra_fast.sidecar.tracing import CACHE_HIT, IDENTITY_PROVIDER, MAX_TARGET, TARGET
 
 ENDPOINT_NAMES = {path: name for name, path in _native.ENDPOINT_PATHS.items()}
 PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 PLAIN_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 UNCHECKED_PATHS = ("/", "/healthz")
 """On the API's listener. The kubelet requests these by the address of the pod."""
-CLIENT_CLOSED = 499
-"""In metrics and the access log: the client disconnected before its request was answered. It is not a status
-of HTTP, and no client sees it; several servers count so."""
-
-
-class Facts:
-    """What a request turned out to be: for spans and metrics.
-
-    Attributes:
-        identity_provider: its name; empty until it is known.
-        target: as the request has it.
-        cache_hit: whether a cached token answered.
-    """
-
-    __slots__ = ("cache_hit", "identity_provider", "target")
-
-    def __init__(self) -> None:
-        self.identity_provider = ""
-        self.target = ""
-        self.cache_hit: bool | None = None
-
-    def attributes(self) -> dict[str, str | bool]:
-        """Those of a span."""
-        found: dict[str, str | bool] = {}
-        if self.identity_provider:
-            found[IDENTITY_PROVIDER] = self.identity_provider
-        if self.target:
-            found[TARGET] = self.target[:MAX_TARGET]
-        if self.cache_hit is not None:
-            found[CACHE_HIT] = self.cache_hit
-        return found
-
-
-FACTS = web.RequestKey("facts", Facts)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -144,6 +110,8 @@ class _Around:
         metrics = self._observed.metrics
         metrics.requests.add(endpoint, str(status))
         metrics.request_seconds.observe(seconds, endpoint)
+        if metrics.texas and endpoint != "other":
+            request[FACTS].count(metrics, endpoint, status, seconds)
         known = endpoint != "other" or request.path in PROBE_PATHS
         self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
@@ -204,7 +172,10 @@ class _Api:
         try:
             body, form = await self._body(request)
             token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
-            request[FACTS].identity_provider = ENTRA_ID.name
+            facts = request[FACTS]
+            facts.identity_provider = ENTRA_ID.name
+            if self._service.tokens is None:
+                facts.error_kind = NOT_ENABLED
             answer = await self._service.introspect(token)
         except BadRequest as exc:
             if exc.status == 415:
@@ -220,6 +191,7 @@ class _Api:
         facts = request[FACTS]
         facts.identity_provider, facts.target, facts.cache_hit = ENTRA_ID.name, wanted.target, False
         if tokens is None:
+            facts.error_kind = NOT_ENABLED
             raise BadRequest("identity_provider 'entra_id' is not enabled")
         try:
             if wanted.user_token is not None:
@@ -232,11 +204,13 @@ class _Api:
                 )
             facts.cache_hit = token.cached
         except ProviderError as exc:
+            facts.failed(exc)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # the request itself is wrong: the message names the field
+            facts.error_kind = INVALID
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,

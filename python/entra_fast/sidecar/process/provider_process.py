@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from entra_fast import _background, _native
-from entra_fast._metrics import Figures, Merged, Metrics
+from entra_fast._metrics import Figures, Merged
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
@@ -33,7 +33,7 @@ from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, fra
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
 from entra_fast.sidecar.rejections import Example
-from entra_fast.sidecar.service import new_token_cache
+from entra_fast.sidecar.service import new_metrics, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
 from entra_fast.sidecar.telemetry import Telemetry, usable
 
@@ -92,10 +92,10 @@ class ProviderProcess:
     def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
         self._settings = settings
         self._clocks = clocks or Clocks()
-        self.metrics = Metrics()
         server = settings.server
         self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"))
         exported = usable(otlp.read())
+        self.metrics = new_metrics(server)
         self.tracing = tracing.begin(exported)
         self._telemetry = Telemetry(exported, self.tracing, self.has_started, self.merged)
         self.draining = False
@@ -131,7 +131,8 @@ class ProviderProcess:
         self._checking: asyncio.Task[None] | None = None
         self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
-        # count.
+        # count, except where each token counts once.
+        self.metrics.watch_texas_cache_size(self._cache.stats)
         self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         self.metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
         self.metrics.ready.read_from(lambda: self.readiness_now().ready)

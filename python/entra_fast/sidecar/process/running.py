@@ -17,7 +17,7 @@ from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import stop_accepting
 from entra_fast._http.protocol import StrictServer
 from entra_fast._http.server import HttpServer, Way, best_way, serve
-from entra_fast._metrics import Merged, Metrics
+from entra_fast._metrics import Merged
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar import otlp, tracing
@@ -29,7 +29,7 @@ from entra_fast.sidecar.http.observing import MetricsObserver, unobserved
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
-from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
 from entra_fast.sidecar.telemetry import Telemetry, usable
 
@@ -142,8 +142,8 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         if server.probe_host is not None:
             probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
         way = best_way()
-        metrics, cache = Metrics(), new_token_cache(settings.caches)
-        exported = usable(otlp.read())
+        cache, exported = new_token_cache(settings.caches), usable(otlp.read())
+        metrics = new_metrics(server)
         traces = tracing.begin(exported)
         provider = (
             NoProvider()

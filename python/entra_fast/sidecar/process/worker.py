@@ -21,7 +21,6 @@ from typing import NoReturn
 
 from entra_fast import _event_loop, _signatures
 from entra_fast._http.server import Way, best_way
-from entra_fast._metrics import Metrics
 from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import configure, logger
@@ -30,7 +29,7 @@ from entra_fast.sidecar.process.progress import Progress
 from entra_fast.sidecar.process.provider_channel import ProviderChannel
 from entra_fast.sidecar.process.running import RunningSidecar, freeze_garbage_collector, start_api
 from entra_fast.sidecar.process.worker_settings import settings_from
-from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
 from entra_fast.sidecar.telemetry import Telemetry, usable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -112,7 +111,8 @@ class Worker:
     def _start(self, fields: Fields) -> None:
         settings = settings_from(fields)
         configure(settings.server.log_level, settings.server.log_format, worker=self._number)
-        metrics, cache, clocks = Metrics(), new_token_cache(settings.caches), Clocks()
+        metrics, cache = new_metrics(settings.server), new_token_cache(settings.caches)
+        clocks = Clocks()
         self._provider = ProviderChannel(self._channel, settings, cache=cache, metrics=metrics, clocks=clocks)
         self._service = Service(
             settings,
