@@ -171,3 +171,19 @@ async def test_probes_and_unknown_paths_make_no_spans(
 def _by_kind(spans: InMemorySpanExporter) -> list[ReadableSpan]:
     """Client spans first."""
     return sorted(spans.get_finished_spans(), key=lambda span: span.kind.name)
+
+
+async def test_without_propagation_sampled_requests_keep_the_fast_path(
+    start: StartSidecar, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`OTEL_PROPAGATORS=none`: `traceparent` means nothing then."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "none")
+    sidecar = await ready(start, spans)
+    async with await Connection.to(sidecar) as connection:
+        before = fast_path_answers(sidecar)
+        assert status(await connection.ask(introspection("a", traceparent=SAMPLED))) == 200
+        assert fast_path_answers(sidecar) - before == 1
+    assert spans.get_finished_spans() == ()
