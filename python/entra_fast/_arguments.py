@@ -11,16 +11,17 @@ import dataclasses
 import functools
 import os
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from entra_fast import _signatures
-from entra_fast._issuers import Issuer, IssuerChoice, P
+from entra_fast._issuers import ANY_AUDIENCE, TENANT, AnyAudience, Issuer, IssuerChoice, P
 from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
-from entra_fast._net import provider_url_problem
+from entra_fast._net import ENTRA_ID, provider_url_problem
 from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks import MEDIA_TYPES as KEY_SET_MEDIA_TYPES
@@ -57,6 +58,7 @@ class Part:
     issuers: Sequence[str]
     native: NativeValidator
     jwks_uri: str | None
+    rules: RefreshRules
     http: HttpOptions
     has_own_http: bool
     """Whether `http` is the issuer's own, rather than the validator's."""
@@ -67,7 +69,6 @@ class Configured:
     """The arguments of a validator, checked."""
 
     parts: list[Part]
-    rules: RefreshRules
     clock: Callable[[], float] | None
     max_token_bytes: int
 
@@ -79,7 +80,7 @@ class Configured:
 
 def configure(
     issuer: str | Sequence[str] | None,
-    audience: str | Sequence[str] | None,
+    audience: str | Sequence[str] | AnyAudience | None,
     issuers: Sequence[Issuer] | None,
     http: HttpOptions | None,
     discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
@@ -147,13 +148,20 @@ def configure(
             raise _no_audience()
         allowed = tenants if source.tenants is None else source.tenants
         names = _names("issuer", source.issuer or ())
+        if accepted is ANY_AUDIENCE and any(_is_entra_id(name) for name in names):
+            message = "audience must be the application's client id: every token of Entra ID has an audience"
+            raise ConfigurationError("setting_invalid", message, "audience")
         policy = Policy(
             issuers=names,
-            audiences=_names("audience", accepted),
+            audiences=None if isinstance(accepted, AnyAudience) else _names("audience", accepted),
             algorithms=algorithms if source.algorithms is None else _in_order(source.algorithms),
             tenants=None if allowed is None else _names("tenants", allowed),
             leeway=leeway,
-            required_claims=required,
+            required_claims=(
+                required
+                if source.required_claims is None
+                else _names("required_claims", source.required_claims)
+            ),
             max_age=max_age,
             max_token_bytes=size,
             signatures=signatures,
@@ -167,8 +175,19 @@ def configure(
         fetching = options if source.http is None else checked_options(source.http)
         if source.jwks_uri is not None:
             fetching.check_environment()
-        parts.append(Part(names, native, source.jwks_uri, fetching, source.http is not None))
-    return Configured(parts, refresh or RefreshRules(), clock, size)
+        rules = source.refresh or refresh or RefreshRules()
+        parts.append(Part(names, native, source.jwks_uri, rules, fetching, source.http is not None))
+    return Configured(parts, clock, size)
+
+
+def _is_entra_id(issuer: str) -> bool:
+    """Whether an issuer is one of Entra ID, by the host in its URL; only Entra ID has issuers with a
+    placeholder."""
+    try:
+        host = urllib.parse.urlsplit(issuer).hostname or ""
+    except ValueError:
+        host = ""
+    return TENANT in issuer or any(host == name or host.endswith(f".{name}") for name in ENTRA_ID)
 
 
 def _no_audience() -> ConfigurationError:

@@ -8,15 +8,18 @@ belongs to the subclasses.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, overload
 
 import orjson
 
 from entra_fast._native import Agent, unverified_agent
-from entra_fast.require import Conditions, Require, check_claims
+from entra_fast.require import Conditions, Require, acr_at_least, check_claims, organisation_number
 
 if TYPE_CHECKING:
     from entra_fast._groups import AsyncUserTokenSource, GroupOptions, UserTokenSource
+
+_PARTIES: Final = ("azp", "appid", "client_id")
+"""Claims that name the application that asked for the token, the first ones first."""
 
 
 class ClaimsView(Mapping[str, Any]):
@@ -48,8 +51,13 @@ class ClaimsView(Mapping[str, Any]):
 
     @property
     def is_app(self) -> bool:
-        """Machine-to-machine: Entra ID writes `idtyp` `app` if and only if no user is behind the token."""
+        """Whether the token is an application's own, without a user: see `Claims.is_app`."""
         return self._claims.get("idtyp") == "app"
+
+    @property
+    def is_user(self) -> bool:
+        """Whether the token is an application's on behalf of a user: see `Claims.is_user`."""
+        return not self.is_app and self._string("scp") is not None and bool(self.scopes)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -58,8 +66,11 @@ class ClaimsView(Mapping[str, Any]):
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Delegated permissions (the words of `scp`)."""
-        return tuple(word for word in (self._string("scp") or "").split(" ") if word)
+        """Delegated permissions (the words of `scp`). In tokens of other providers, which have no `tid`, the
+        words of `scope` where there is no `scp`."""
+        is_entra_id = self._claims.get("scp") is not None or self._claims.get("tid") is not None
+        name = "scp" if is_entra_id else "scope"
+        return tuple(word for word in (self._string(name) or "").split(" ") if word)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -96,9 +107,45 @@ class ClaimsView(Mapping[str, Any]):
 
     @property
     def authorized_party(self) -> str | None:
-        """Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`)."""
-        azp = self._string("azp")
-        return self._string("appid") if azp is None else azp
+        """Client id of the application that asked for the token (`azp`, `appid` or `client_id`): see
+        `Claims.authorized_party`."""
+        return next((text for name in _PARTIES if (text := self._string(name)) is not None), None)
+
+    @property
+    def pid(self) -> str | None:
+        """The person's national identity number (`pid`): see `Claims.pid`."""
+        return self._string("pid")
+
+    @property
+    def acr(self) -> str | None:
+        """The level of assurance of the sign-in (`acr`), as the token spells it."""
+        return self._string("acr")
+
+    def acr_at_least(self, level: str, /) -> bool:
+        """Whether the user signed in at this level of assurance or a higher one: see `Claims.acr_at_least`.
+
+        Raises:
+            ValueError: there is no such level.
+        """
+        return acr_at_least(self, level)
+
+    @property
+    def consumer_orgno(self) -> str | None:
+        """Number of the organisation that calls (`consumer`): see `Claims.consumer_orgno`."""
+        return organisation_number(self._claims.get("consumer"))
+
+    @property
+    def supplier_orgno(self) -> str | None:
+        """Number of the organisation that calls on behalf of the consumer (`supplier`); None where nothing is
+        delegated."""
+        return organisation_number(self._claims.get("supplier"))
+
+    @property
+    def authorization_details(self) -> tuple[dict[str, Any], ...]:
+        """The objects in `authorization_details` (RFC 9396, section 9.1)."""
+        value = self._claims.get("authorization_details")
+        details = value if isinstance(value, list) else []
+        return tuple(orjson.loads(orjson.dumps(one)) for one in details if isinstance(one, dict))
 
     @property
     def agent(self) -> Agent | None:

@@ -7,12 +7,15 @@ verifies everything. A wrong choice can only reject a token. What must never be 
 
 from __future__ import annotations
 
+import enum
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar
 
 from entra_fast._native import ERROR_CODES, Claims, KeySet, Validator, unverified_issuer
 from entra_fast._provider.http_options import HttpOptions
+from entra_fast._provider.jwks_schedule import RefreshRules
 from entra_fast.errors import ConfigurationError, InvalidToken
 
 
@@ -32,6 +35,25 @@ _ENTRA_ID: Final = "https://login.microsoftonline.com"
 _OF_ANY_TENANT: Final = ("common", "organizations")
 
 
+_TOKENX_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""Names of clusters and tenants of NAIS, as they stand in a host name."""
+
+
+class AnyAudience(enum.Enum):
+    """The type of `ANY_AUDIENCE`."""
+
+    ANY_AUDIENCE = "any audience"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+ANY_AUDIENCE: Final = AnyAudience.ANY_AUDIENCE
+"""As an audience: `aud` is not checked, and may be absent. Maskinporten's tokens name an audience only if the
+caller asked for one (`resource`), so an API requires a scope of its own instead: without that, a token for
+any other API passes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
     """An issuer that a validator accepts, with its own key set. A key of one issuer's set never verifies a
@@ -44,9 +66,11 @@ class Issuer:
         jwks_uri: https URL at which the keys are published (http for loopback only).
         jwks: a fixed key set instead: its JSON text, the decoded object, or a `KeySet`.
         discovery: URL of a discovery document instead, which is fetched once, when the validator is made.
-        audience: accepted audiences of its tokens; by default those of the validator.
+        audience: accepted audiences of its tokens, or `ANY_AUDIENCE`; by default those of the validator.
         algorithms: accepted signature algorithms of its tokens; by default those of the validator.
         tenants: allowed tenants of its tokens; by default those of the validator.
+        required_claims: claims that its tokens must have; by default those of the validator.
+        refresh: when its keys are fetched; by default as the validator says.
         http: how its keys are fetched; by default as the validator says.
     """
 
@@ -54,9 +78,11 @@ class Issuer:
     jwks_uri: str | None = None
     jwks: str | bytes | Mapping[str, Any] | KeySet | None = None
     discovery: str | None = None
-    audience: str | Sequence[str] | None = None
+    audience: str | Sequence[str] | AnyAudience | None = None
     algorithms: Iterable[str] | None = None
     tenants: Iterable[str] | None = None
+    required_claims: Iterable[str] | None = None
+    refresh: RefreshRules | None = None
     http: HttpOptions | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +127,90 @@ class Issuer:
             tenants=tenants,
             http=http,
         )
+
+    @classmethod
+    def tokenx(
+        cls,
+        cluster: str,
+        tenant: str,
+        *,
+        audience: str | Sequence[str] | None = None,
+        http: HttpOptions | None = None,
+    ) -> Self:
+        """TokenX's tokens: those that an application on NAIS exchanged for a call on behalf of a citizen. An
+        unknown `kid` may cause keys to be fetched every 30 seconds, because TokenX changes them every day,
+        unannounced.
+
+        Args:
+            cluster: the cluster, such as `prod-gcp`.
+            tenant: the tenant of NAIS, such as `nav`: the issuer is
+                `https://tokenx.<cluster>.<tenant>.cloud.nais.io`.
+            audience: accepted audiences: the name of the called application, `<cluster>:<namespace>:<app>`.
+            http: as in `Issuer`.
+
+        Raises:
+            ConfigurationError: a name cannot be part of a host name.
+        """
+        for setting, name in (("cluster", cluster), ("tenant", tenant)):
+            if not isinstance(name, str) or not _TOKENX_NAME.fullmatch(name):
+                message = f"{setting} must be the name of a {setting} of NAIS, in lower case"
+                raise ConfigurationError("setting_invalid", message, setting)
+        from entra_fast import _providers  # noqa: PLC0415 - few services need it
+
+        issuer = f"https://tokenx.{cluster}.{tenant}.cloud.nais.io"
+        return cls(
+            issuer=issuer,
+            jwks_uri=f"{issuer}/jwks",
+            audience=audience,
+            refresh=RefreshRules(cool_down=_providers.TOKENX.cool_down),
+            http=http,
+        )
+
+    @classmethod
+    def idporten(
+        cls,
+        environment: Literal["production", "test"] = "production",
+        *,
+        audience: str | Sequence[str] | None = None,
+        http: HttpOptions | None = None,
+    ) -> Self:
+        """ID-porten's access tokens.
+
+        Args:
+            environment: `production` (`https://idporten.no`) or `test` (`https://test.idporten.no`).
+            audience: accepted audiences: what the login asked for as `resource` (on NAIS,
+                `IDPORTEN_AUDIENCE`).
+            http: as in `Issuer`.
+
+        Raises:
+            ConfigurationError: there is no such environment.
+        """
+        issuer = f"https://{_prefix(environment)}idporten.no"
+        return cls(issuer=issuer, jwks_uri=f"{issuer}/jwks.json", audience=audience, http=http)
+
+    @classmethod
+    def maskinporten(
+        cls,
+        environment: Literal["production", "test"] = "production",
+        *,
+        audience: str | Sequence[str] | AnyAudience = ANY_AUDIENCE,
+        http: HttpOptions | None = None,
+    ) -> Self:
+        """Maskinporten's access tokens, of organisations. Require a scope of your API, and the organisation
+        where not every one with the scope may call: `Require(scope=..., consumer_orgno=...)`.
+
+        Args:
+            environment: `production` (`https://maskinporten.no/`) or `test`
+                (`https://test.maskinporten.no/`).
+            audience: accepted audiences, if your callers must ask for one (`resource`). By default `aud` is
+                not checked.
+            http: as in `Issuer`.
+
+        Raises:
+            ConfigurationError: there is no such environment.
+        """
+        issuer = f"https://{_prefix(environment)}maskinporten.no/"
+        return cls(issuer=issuer, jwks_uri=f"{issuer}jwk", audience=audience, http=http)
 
 
 class IssuerChoice(Generic[P]):
@@ -187,6 +297,14 @@ class IssuerChoice(Generic[P]):
             except InvalidToken as error:
                 errors[index] = error.with_traceback(None)
         return errors, positions
+
+
+def _prefix(environment: object) -> str:
+    """What stands in front of a provider's domain."""
+    if environment not in ("production", "test"):
+        message = "environment must be 'production' or 'test'"
+        raise ConfigurationError("setting_invalid", message, "environment")
+    return "" if environment == "production" else "test."
 
 
 def _is_guid(text: str) -> bool:

@@ -151,13 +151,20 @@ class Claims(Mapping[str, Any]):
 
     @property
     def is_app(self) -> bool:
-        """Machine-to-machine: Entra ID writes `idtyp` `app` if and only if no user is behind the token."""
+        """Whether the token is an application's own, without a user: Entra ID writes `idtyp` `app` if and
+        only if it is. False also where it cannot be told: neither `is_app` nor `is_user` is true then."""
+    @property
+    def is_user(self) -> bool:
+        """Whether the token is an application's on behalf of a user: it has delegated permissions (`scp`),
+        and `idtyp` is not `app`. False also where it cannot be told, as in tokens of other providers than
+        Entra ID."""
     @property
     def roles(self) -> tuple[str, ...]:
         """Application roles (`roles`)."""
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Delegated permissions (the words of `scp`)."""
+        """Delegated permissions (the words of `scp`). In tokens of other providers, which have no `tid`, the
+        words of `scope` where there is no `scp`."""
     @property
     def groups(self) -> tuple[str, ...]:
         """Object ids of the user's groups (`groups`). Empty also where there were too many: see
@@ -180,7 +187,40 @@ class Claims(Mapping[str, Any]):
         """The user or service principal (`oid`)."""
     @property
     def authorized_party(self) -> str | None:
-        """Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`)."""
+        """Client id of the application that asked for the token: `azp`, in v1.0 tokens of Entra ID `appid`,
+        else `client_id`. From TokenX it is `<cluster>:<namespace>:<app>`. From ID-porten it is the platform
+        that signed the user in, the same for all its applications: authorize nothing by it."""
+    @property
+    def pid(self) -> str | None:
+        """The person's national identity number (`pid`), from ID-porten and TokenX. Some sign-ins have none:
+        eIDAS, e-mail."""
+    @property
+    def acr(self) -> str | None:
+        """The level of assurance of the sign-in (`acr`), as the token spells it. To compare it, use
+        `acr_at_least`."""
+    def acr_at_least(self, level: str, /) -> bool:
+        """Whether the user signed in at this level of assurance or a higher one. Both spellings of a level
+        are equal: `Level3` is `idporten-loa-substantial`, `Level4` is `idporten-loa-high`.
+
+        Args:
+            level: a level of ID-porten, eIDAS or Ansattporten. Levels of one are not comparable with
+                another's.
+
+        Raises:
+            ValueError: there is no such level."""
+    @property
+    def consumer_orgno(self) -> str | None:
+        """Number of the organisation that calls (`consumer`), from Maskinporten: nine digits. In a delegated
+        token, the organisation on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the
+        client."""
+    @property
+    def supplier_orgno(self) -> str | None:
+        """Number of the organisation that calls on behalf of the consumer (`supplier`), from Maskinporten;
+        None where nothing is delegated."""
+    @property
+    def authorization_details(self) -> tuple[dict[str, Any], ...]:
+        """The objects in `authorization_details` (RFC 9396, section 9.1), such as the system user of
+        Maskinporten."""
     @property
     def name(self) -> str | None:
         """The user's display name (`name`). For display, never for decisions."""
@@ -261,6 +301,7 @@ class KeySet:
 class Policy:
     """The conditions for accepting a token; complete when constructed, and immutable.
 
+    `audiences`: None: `aud` is not checked, and may be absent.
     `algorithms`: the preferred ones first; a key without `alg` serves the first one of its type.
     Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
     allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
@@ -271,7 +312,7 @@ class Policy:
         cls,
         *,
         issuers: Iterable[str],
-        audiences: Iterable[str],
+        audiences: Iterable[str] | None,
         algorithms: Iterable[str] | None = None,
         tenants: Iterable[str] | None = None,
         leeway: float = 60.0,

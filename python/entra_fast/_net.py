@@ -27,8 +27,8 @@ library."""
 
 MAX_INSECURE_HOSTS: Final = 32
 
-REAL_PROVIDERS: Final = (
-    # Entra ID: the public cloud, and those of the United States, China and (until 2021) Germany.
+ENTRA_ID: Final = (
+    # The public cloud, and those of the United States, China and (until 2021) Germany.
     "microsoft.com",
     "microsoft.us",
     "windows.net",
@@ -47,6 +47,11 @@ REAL_PROVIDERS: Final = (
     "ciamlogin.com",
     "ciamlogin.us",
     "ciamlogin.cn",
+)
+"""Domains of Entra ID."""
+
+REAL_PROVIDERS: Final = (
+    *ENTRA_ID,
     # TokenX: https://tokenx.<cluster>.<tenant>.cloud.nais.io
     "nais.io",
     # Maskinporten and ID-porten, and their names at the agency that ran them before.

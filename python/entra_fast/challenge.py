@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+from entra_fast._assurance import in_requests
 from entra_fast.errors import StepUpRequired
 
 __all__ = ["bearer", "claims_for_auth_contexts", "for_step_up"]
@@ -111,7 +112,7 @@ def for_step_up(
         realm=realm,
         error="insufficient_claims" if contexts else "insufficient_user_authentication",
         description=error.message,
-        acr_values=() if error.acr_at_least is None else (error.acr_at_least,),
+        acr_values=() if error.acr_at_least is None else (in_requests(error.acr_at_least),),
         authorization_uri=authorization_uri,
         claims=claims_for_auth_contexts(contexts) if contexts else None,
         resource_metadata=resource_metadata,

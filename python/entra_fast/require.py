@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, Never, TypedDict, Unpack, final
 
+from entra_fast._assurance import LEVELS, higher, reaches
 from entra_fast._native import Claims
 from entra_fast.errors import Forbidden, StepUpRequired
 
@@ -33,7 +34,10 @@ ERROR_CODES = {
     "access_token_required": "the token is no access token",
     "app_required": "the token is not an application's",
     "user_required": "the token is not a user's",
+    "issuer_required": "the token is of another issuer",
     "tenant_required": "the token is of another tenant",
+    "client_required": "the token is another application's",
+    "consumer_required": "the token is another organisation's",
     "role_missing": "the token lacks a role",
     "scope_missing": "the token lacks a scope",
     "group_missing": "the token lacks a group",
@@ -48,21 +52,13 @@ ERROR_CODES = {
 _NAME = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{MAX_NAME}}}", re.ASCII)
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _AUTH_CONTEXT = re.compile(r"c[1-9][0-9]?")  # Entra ID has c1 to c99
+_ORGNO = re.compile(r"[0-9]{9}")
+_URL = re.compile(r"https?://[\x21\x23-\x5b\x5d-\x7e]{1,2048}")
 
-_LADDERS: Final = (
-    # ID-porten, and what TokenX copies from it. The older names still occur.
-    (("idporten-loa-low",), ("idporten-loa-substantial", "Level3"), ("idporten-loa-high", "Level4")),
-    (("eidas-loa-low",), ("eidas-loa-substantial",), ("eidas-loa-high",)),
-    (("low",), ("substantial",), ("high",)),
-    (("0",), ("1",)),  # Entra ID, v1.0 tokens
-)
-_LEVELS: Final = {
-    name: (ladder, level)
-    for ladder, levels in enumerate(_LADDERS)
-    for level, names in enumerate(levels)
-    for name in names
-}
-"""For each value of `acr`: which ladder it is on, and how high."""
+ORGANISATIONS: Final = "iso6523-actorid-upis"
+_ORGANISATION_ID = re.compile(r"0192:([0-9]{9})")
+"""How Maskinporten and ID-porten name organisations: the authority, and the id, which begins with Norway's
+code in ISO 6523."""
 
 
 class Conditions(TypedDict, total=False):
@@ -74,6 +70,9 @@ class Conditions(TypedDict, total=False):
     scope: str
     group: str
     tenant: str
+    issuer: str
+    client: str
+    consumer_orgno: str
     acr_at_least: str
     auth_context: str
     any_of: Sequence[Require]
@@ -86,7 +85,10 @@ class Alternative:
 
     Attributes:
         kind: whose token it must be; None for any.
+        issuer: the issuer.
         tenant: the tenant's id.
+        client: client id of the calling application.
+        consumer_orgno: number of the calling organisation.
         roles: application roles.
         scopes: delegated permissions.
         groups: object ids of groups, in lower case.
@@ -95,7 +97,10 @@ class Alternative:
     """
 
     kind: Literal["app", "user"] | None = None
+    issuer: str | None = None
     tenant: str | None = None
+    client: str | None = None
+    consumer_orgno: str | None = None
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -106,7 +111,10 @@ class Alternative:
         """The conditions as JSON, without those that are not set."""
         members = {
             "kind": self.kind,
+            "issuer": self.issuer,
             "tenant": self.tenant,
+            "client": self.client,
+            "consumer_orgno": self.consumer_orgno,
             "roles": list(self.roles),
             "scopes": list(self.scopes),
             "groups": list(self.groups),
@@ -123,7 +131,10 @@ class Alternative:
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [
+            *([("issuer", self.issuer)] if self.issuer else []),
             *([("tenant", self.tenant)] if self.tenant else []),
+            *([("client", self.client)] if self.client else []),
+            *([("consumer", self.consumer_orgno)] if self.consumer_orgno else []),
             *(("role", role) for role in self.roles),
             *(("scope", scope) for scope in self.scopes),
             *(("group", group) for group in self.groups),
@@ -136,19 +147,30 @@ class Alternative:
 class Require:
     """What a token must have. All conditions that are named must hold; combine requirements by `|` and `&`.
 
-    Every requirement needs an access token: one with `scp`, `roles` or `idtyp`. ID tokens have none of them.
-    (Tokens of other providers, which have no `tid`: one with `client_id`, as RFC 9068, section 2.2, demands.)
+    Every requirement needs an access token: one with `scp`, `roles` or `idtyp`. ID tokens of Entra ID have
+    none of them. A token of another provider, which has no `tid`, is an access token also if it has
+    `client_id` (RFC 9068, section 2.2) or `scope`: those of TokenX, Maskinporten and ID-porten do, ID tokens
+    of ID-porten do not. If another provider writes these claims into ID tokens, too, they cannot be told
+    apart: use an audience that ID tokens do not have.
 
     Args:
         app: True: a token of an application without a user (`idtyp` is `app`). NAIS registrations have the
             optional claim `idtyp`. Elsewhere add it to the registration, or no token passes.
         user: True: a token of an application on behalf of a user (`scp`, and `idtyp` is not `app`).
         role: an application role in `roles`. Users can have roles, too: add `app=True` for machines alone.
-        scope: a delegated permission in `scp`, without the application's URI: `cases.read`.
+        scope: a delegated permission in `scp`, without the application's URI: `cases.read`. In tokens of
+            other providers, one of `scope`: `nav:helse/sykepenger/afp.read` of Maskinporten.
         group: object id of a group in `groups`.
         tenant: id of the tenant (`tid`).
+        issuer: the issuer (`iss`), compared exactly. Where a validator accepts several issuers, name the one
+            by whose word you know a client, a scope or an organisation.
+        client: client id of the calling application: `azp`, `appid`, or else `client_id`. From TokenX it is
+            `<cluster>:<namespace>:<app>`. From ID-porten it is the platform: it identifies no application.
+        consumer_orgno: number of the calling organisation, from Maskinporten (`consumer`): nine digits. A
+            supplier to which the organisation has delegated the access passes, too: see
+            `Claims.supplier_orgno`.
         acr_at_least: the lowest accepted level of authentication (`acr`): one of ID-porten
-            (`idporten-loa-high`, or `Level4`), eIDAS or Ansattporten.
+            (`idporten-loa-high`, or `Level4`), eIDAS or Ansattporten. Both spellings of a level are equal.
         auth_context: an authentication context of Conditional Access in `acrs`, `c1` to `c99`.
         any_of: requirements of which one must be met.
 
@@ -208,10 +230,10 @@ class Require:
             raise TypeError(f"check() takes the claims of a verified token, not {type(claims).__name__}")
         token = _Token(claims)
         if not token.is_access_token:
+            lacks = "neither client_id nor scope" if token.is_foreign else "none of scp, roles and idtyp"
             raise Forbidden(
                 "access_token_required",
-                f"{self}; this token has none of scp, roles and idtyp, so it is no access token "
-                "(an ID token?)",
+                f"{self}; this token has {lacks}, so it is no access token (an ID token?)",
             )
         missing = []
         for alternative in self._alternatives:
@@ -312,13 +334,18 @@ class _Token:
         self.roles = self._strings("roles")
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another provider than Entra ID, whose tokens all have a tenant."""
+        return self._get("tid") is None
+
+    @property
     def is_access_token(self) -> bool:
         """Whether it has what ID tokens do not have."""
         if self.roles or self.scopes:
             return True
         if (idtyp := self._get("idtyp")) and isinstance(idtyp, str):
             return True
-        return isinstance(self._get("client_id"), str) and self._get("tid") is None
+        return self.is_foreign and isinstance(self._get("client_id"), str)
 
     @property
     def scopes(self) -> list[str]:
@@ -329,7 +356,7 @@ class _Token:
 
     def _words(self) -> list[str]:
         scopes = self._get("scp")
-        if scopes is None and self._get("tid") is None:
+        if scopes is None and self.is_foreign:
             scopes = self._get("scope")
         return [word for word in scopes.split(" ") if word] if isinstance(scopes, str) else []
 
@@ -342,7 +369,7 @@ class _Token:
         return "user" if self.scopes and self._get("scp") is not None else None
 
     def __str__(self) -> str:
-        unknown = "this token, with neither scp nor idtyp 'app',"
+        unknown = "this token" if self.is_foreign else "this token, with neither scp nor idtyp 'app',"
         return {"app": "this application's token", "user": "this user's token"}.get(self.kind or "", unknown)
 
     def missing(self, wanted: Alternative) -> list[_Missing]:
@@ -350,8 +377,15 @@ class _Token:
         missing: list[_Missing] = []
         if wanted.kind is not None and wanted.kind != self.kind:
             missing.append(_Missing(f"{wanted.kind}_required", ""))
+        if wanted.issuer is not None and self._get("iss") != wanted.issuer:
+            missing.append(_Missing("issuer_required", _named("issuer", wanted.issuer)))
         if wanted.tenant is not None and _lower(self._get("tid")) != wanted.tenant:
             missing.append(_Missing("tenant_required", _named("tenant", wanted.tenant)))
+        if wanted.client is not None and self._client() != wanted.client:
+            missing.append(_Missing("client_required", _named("client", wanted.client)))
+        orgno = wanted.consumer_orgno
+        if orgno is not None and organisation_number(self._get("consumer")) != orgno:
+            missing.append(_Missing("consumer_required", _named("consumer", orgno)))
         for role in wanted.roles:
             if role not in self.roles:
                 missing.append(_Missing("role_missing", _named("role", role), role))
@@ -362,7 +396,7 @@ class _Token:
             groups = [group.lower() for group in self._strings("groups")]
             code = "groups_overage" if not groups and self._has_groups_overage() else "group_missing"
             missing += [_Missing(code, _named("group", g), g) for g in wanted.groups if g not in groups]
-        if wanted.acr_at_least is not None and not _reaches(self._get("acr"), wanted.acr_at_least):
+        if wanted.acr_at_least is not None and not reaches(self._get("acr"), wanted.acr_at_least):
             missing.append(_Missing("acr_too_low", _named("acr", wanted.acr_at_least), wanted.acr_at_least))
         if wanted.auth_contexts:
             contexts = self._strings("acrs")
@@ -377,6 +411,11 @@ class _Token:
         never = self.kind == "app" and any(one.code in ("scope_missing", "group_missing") for one in missing)
         return len(missing) - step_up + never, step_up
 
+    def _client(self) -> object:
+        """As `Claims.authorized_party`."""
+        values = (self._get(name) for name in ("azp", "appid", "client_id"))
+        return next((value for value in values if isinstance(value, str)), None)
+
     def _strings(self, name: str) -> list[str]:
         value = self._get(name)
         return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
@@ -389,7 +428,11 @@ class _Token:
 # --- words ---
 
 
-_LABELS: Final = {"acr": "authentication level", "context": "authentication context"}
+_LABELS: Final = {
+    "acr": "authentication level",
+    "consumer": "consumer organisation",
+    "context": "authentication context",
+}
 
 
 def _named(name: str, value: str) -> str:
@@ -471,7 +514,10 @@ def _alternative(given: dict[str, Any]) -> Alternative:
     named = {name: _name(name, given[name]) for name in ("role", "scope") if name in given}
     return Alternative(
         kind=kind,
+        issuer=_issuer(given["issuer"]) if "issuer" in given else None,
         tenant=_guid("tenant", given["tenant"]) if "tenant" in given else None,
+        client=_name("client", given["client"]) if "client" in given else None,
+        consumer_orgno=_orgno(given["consumer_orgno"]) if "consumer_orgno" in given else None,
         roles=(named["role"],) if "role" in named else (),
         scopes=(named["scope"],) if "scope" in named else (),
         groups=(_guid("group", given["group"]),) if "group" in given else (),
@@ -518,8 +564,22 @@ def _guid(name: str, value: object) -> str:
 
 def _acr(value: object) -> str:
     text = _text("acr_at_least", value)
-    if text not in _LEVELS:
-        raise ValueError(f"acr_at_least is one of {', '.join(_LEVELS)}")
+    if text not in LEVELS:
+        raise ValueError(f"acr_at_least is one of {', '.join(LEVELS)}")
+    return text
+
+
+def _issuer(value: object) -> str:
+    text = _text("issuer", value)
+    if not _URL.fullmatch(text):
+        raise ValueError("issuer is the URL in iss, as 'https://maskinporten.no/'")
+    return text
+
+
+def _orgno(value: object) -> str:
+    text = _text("consumer_orgno", value)
+    if not _ORGNO.fullmatch(text):
+        raise ValueError("consumer_orgno is the number of an organisation: nine digits")
     return text
 
 
@@ -528,12 +588,6 @@ def _auth_context(value: object) -> str:
     if not _AUTH_CONTEXT.fullmatch(text):
         raise ValueError("auth_context is the id of an authentication context: c1 to c99")
     return text
-
-
-def _reaches(acr: object, least: str) -> bool:
-    found = _LEVELS.get(acr) if isinstance(acr, str) else None
-    ladder, level = _LEVELS[least]
-    return found is not None and found[0] == ladder and found[1] >= level
 
 
 def _lower(value: object) -> str | None:
@@ -560,18 +614,22 @@ def _both(one: Alternative, other: Alternative) -> Alternative | None:
     """Both sets of conditions together; None where they exclude each other."""
     if None not in (one.kind, other.kind) and one.kind != other.kind:
         return None
-    if None not in (one.tenant, other.tenant) and one.tenant != other.tenant:
-        return None
+    for name in ("issuer", "tenant", "client", "consumer_orgno"):  # of which a token has one
+        values = getattr(one, name), getattr(other, name)
+        if None not in values and values[0] != values[1]:
+            return None
     acr = one.acr_at_least or other.acr_at_least
     if one.acr_at_least is not None and other.acr_at_least is not None:
-        (ladder, level), (other_ladder, other_level) = _LEVELS[one.acr_at_least], _LEVELS[other.acr_at_least]
-        if ladder != other_ladder:
+        acr = higher(one.acr_at_least, other.acr_at_least)
+        if acr is None:
             return None
-        acr = one.acr_at_least if level >= other_level else other.acr_at_least
     both = replace(
         one,
         kind=one.kind or other.kind,
+        issuer=one.issuer or other.issuer,
         tenant=one.tenant or other.tenant,
+        client=one.client or other.client,
+        consumer_orgno=one.consumer_orgno or other.consumer_orgno,
         roles=_united(one.roles, other.roles),
         scopes=_united(one.scopes, other.scopes),
         groups=_united(one.groups, other.groups),
@@ -588,7 +646,22 @@ def _united(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
 _ANY_TOKEN: Final = Require._of([Alternative()])
 
 
-# --- Claims.require ---
+# --- what Claims offers ---
+
+
+def organisation_number(claim: object) -> str | None:
+    """The number in a claim that names an organisation, such as Maskinporten's `consumer`; None if the claim
+    has any other form."""
+    if not isinstance(claim, Mapping) or claim.get("authority") != ORGANISATIONS:
+        return None
+    identifier = claim.get("ID")
+    found = _ORGANISATION_ID.fullmatch(identifier) if isinstance(identifier, str) else None
+    return None if found is None else found[1]
+
+
+def acr_at_least(claims: Mapping[str, Any], level: object) -> bool:
+    """What `Claims.acr_at_least` does: see there. Called by the native module."""
+    return reaches(claims.get("acr"), _acr(level))
 
 
 def check_claims(

@@ -43,7 +43,7 @@ from entra_fast._arguments import (
     key_fetcher,
     refuse_discovery,
 )
-from entra_fast._issuers import Issuer, IssuerChoice, P
+from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer, IssuerChoice, P
 from entra_fast._native import Claims, KeySet, unverified_claims, unverified_header
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._provider import transport
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from entra_fast._provider.http_rules import AsyncHttpClient
 
 __all__ = [
+    "ANY_AUDIENCE",
+    "AnyAudience",
     "AsyncValidator",
     "Claims",
     "ConfigurationError",
@@ -137,7 +139,7 @@ class Validator:
     def __init__(
         self,
         issuer: str | Sequence[str] | None = None,
-        audience: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | AnyAudience | None = None,
         *,
         issuers: Sequence[Issuer] | None = None,
         http: HttpOptions | None = None,
@@ -170,7 +172,7 @@ class Validator:
     def from_discovery(
         cls,
         url: str,
-        audience: str | Sequence[str],
+        audience: str | Sequence[str] | AnyAudience,
         *,
         issuer: str | None = None,
         http: HttpOptions | None = None,
@@ -305,7 +307,7 @@ class AsyncValidator:
     def __init__(
         self,
         issuer: str | Sequence[str] | None = None,
-        audience: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | AnyAudience | None = None,
         *,
         issuers: Sequence[Issuer] | None = None,
         http: HttpOptions | AsyncHttpClient | None = None,
@@ -344,7 +346,7 @@ class AsyncValidator:
     async def from_discovery(
         cls,
         url: str,
-        audience: str | Sequence[str],
+        audience: str | Sequence[str] | AnyAudience,
         *,
         issuer: str | None = None,
         http: HttpOptions | AsyncHttpClient | None = None,
@@ -371,7 +373,7 @@ class AsyncValidator:
     async def from_issuers(
         cls,
         issuers: Sequence[Issuer],
-        audience: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | AnyAudience | None = None,
         *,
         http: HttpOptions | AsyncHttpClient | None = None,
         **options: Unpack[Options],
@@ -545,7 +547,7 @@ class _LoopPart:
     def of(cls, part: Part, configured: Configured, client: AsyncHttpClient | None) -> _LoopPart:
         keys = None
         if part.jwks_uri is not None:
-            keys = _LoopKeys(part, part.jwks_uri, configured.rules, None if part.has_own_http else client)
+            keys = _LoopKeys(part, part.jwks_uri, None if part.has_own_http else client)
         return cls(part.issuers, part.native, keys, AsyncValidation(part.native, keys, configured.clock))
 
 
@@ -553,10 +555,10 @@ class _LoopKeys:
     """The keys of an `AsyncValidator`: a `KeySource` that starts fetching when it is first asked, and starts
     again on another event loop when its own has ended (`asyncio.run` twice)."""
 
-    def __init__(self, part: Part, jwks_uri: str, rules: RefreshRules, http: AsyncHttpClient | None) -> None:
+    def __init__(self, part: Part, jwks_uri: str, http: AsyncHttpClient | None) -> None:
         self._jwks_uri = jwks_uri
         self._accept = part.native.set_keys
-        self._rules = rules
+        self._rules = part.rules
         self._options = part.http
         self._http = http
         self._own_http: AsyncHttpClient | None = None
@@ -655,7 +657,7 @@ def _thread_validation(part: Part, configured: Configured) -> ThreadValidation:
             part.jwks_uri,
             key_fetcher(part.http),
             part.native.set_keys,
-            rules=configured.rules,
+            rules=part.rules,
             counted=metrics.count_key_set_request,
         )
     return ThreadValidation(part.native, keys, configured.clock)

@@ -67,6 +67,7 @@ def test_the_library_loads_little() -> None:
     assert own == {
         "entra_fast",
         "entra_fast._arguments",
+        "entra_fast._assurance",
         "entra_fast._background",
         "entra_fast._clock",
         "entra_fast._issuers",

@@ -14,7 +14,16 @@ import pytest_asyncio
 
 from entra_fast._provider.http_rules import HttpResponse
 from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable
-from entra_fast.validate import AsyncValidator, Claims, HttpOptions, Issuer, KeySet, Validator
+from entra_fast.validate import (
+    ANY_AUDIENCE,
+    AsyncValidator,
+    Claims,
+    HttpOptions,
+    Issuer,
+    KeySet,
+    RefreshRules,
+    Validator,
+)
 from support.key_server import Answer, KeyServer
 from support.tokens import (
     ABSENT,
@@ -484,6 +493,153 @@ def test_what_one_line_for_entra_id_stands_for() -> None:
     )
     assert many.jwks_uri == "https://login.microsoftonline.com/common/discovery/v2.0/keys"
     assert (many.tenants, many.audience, many.http) == (["t"], None, None)
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            Issuer.tokenx("prod-gcp", "nav", audience="prod-gcp:team:api"),
+            Issuer(
+                issuer="https://tokenx.prod-gcp.nav.cloud.nais.io",
+                jwks_uri="https://tokenx.prod-gcp.nav.cloud.nais.io/jwks",
+                audience="prod-gcp:team:api",
+                refresh=RefreshRules(cool_down=30.0),
+            ),
+        ),
+        (
+            Issuer.idporten(audience=["https://api.example"]),
+            Issuer(
+                issuer="https://idporten.no",
+                jwks_uri="https://idporten.no/jwks.json",
+                audience=["https://api.example"],
+            ),
+        ),
+        (
+            Issuer.idporten("test"),
+            Issuer(issuer="https://test.idporten.no", jwks_uri="https://test.idporten.no/jwks.json"),
+        ),
+        (
+            Issuer.maskinporten(),
+            Issuer(
+                issuer="https://maskinporten.no/",
+                jwks_uri="https://maskinporten.no/jwk",
+                audience=ANY_AUDIENCE,
+            ),
+        ),
+        (
+            Issuer.maskinporten("test", audience="https://api.example", http=HttpOptions(timeout=1)),
+            Issuer(
+                issuer="https://test.maskinporten.no/",
+                jwks_uri="https://test.maskinporten.no/jwk",
+                audience="https://api.example",
+                http=HttpOptions(timeout=1),
+            ),
+        ),
+    ],
+    ids=repr,
+)
+def test_what_one_line_for_other_providers_stands_for(one: Issuer, expected: Issuer) -> None:
+    """The issuers as they are: Maskinporten's ends in a slash, and TokenX's keys change unannounced."""
+    assert one == expected
+
+
+@pytest.mark.parametrize(
+    ("make_issuer", "setting"),
+    [
+        (lambda: Issuer.idporten("prod"), "environment"),  # type: ignore[arg-type]
+        (lambda: Issuer.maskinporten(None), "environment"),  # type: ignore[arg-type]
+        (lambda: Issuer.tokenx("prod-gcp", "nav.evil.example/"), "tenant"),
+        (lambda: Issuer.tokenx("Prod", "nav"), "cluster"),
+        (lambda: Issuer.tokenx("", "nav"), "cluster"),
+        (lambda: Issuer.tokenx(None, "nav"), "cluster"),  # type: ignore[arg-type]
+        (lambda: Issuer.tokenx("a" * 64, "nav"), "cluster"),
+    ],
+)
+def test_a_provider_that_does_not_exist(make_issuer: Callable[[], Issuer], setting: str) -> None:
+    """A misspelled environment is not another host."""
+    with pytest.raises(ConfigurationError) as caught:
+        make_issuer()
+    assert (caught.value.code, caught.value.setting) == ("setting_invalid", setting)
+    assert setting in caught.value.message
+
+
+async def test_an_audience_that_is_not_checked(make: Make) -> None:
+    """For one issuer, any audience and none pass; the others of the same validator keep theirs."""
+    own, other = SAME_KID
+    issuers = [
+        Issuer(issuer=OURS, jwks=jwks(own), audience=ANY_AUDIENCE),
+        Issuer(issuer=THEIRS, jwks=jwks(other)),
+    ]
+    validator = make(issuers=issuers)
+    for aud in ("unspecified", ["a", "b"], ABSENT):
+        assert (await validator.validate(own.token(iss=OURS, aud=aud)))["iss"] == OURS
+    for aud, code in ((ABSENT, "claim_missing"), ("unspecified", "wrong_audience")):
+        with pytest.raises(InvalidToken) as caught:
+            await validator.validate(other.token(iss=THEIRS, aud=aud))
+        assert caught.value.code == code
+    rows = {row["check"]: row for row in validator.explain(own.token(iss=OURS, aud="x"))}
+    assert (rows["audience"]["passed"], rows["audience"]["value"]) == (True, "not checked")
+    alone = make(issuer=OURS, audience=ANY_AUDIENCE, jwks=jwks(own))
+    assert (await alone.validate(own.token(iss=OURS, aud=ABSENT)))["iss"] == OURS
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        ISSUER,
+        "https://sts.windows.net/x/",
+        "https://x.ciamlogin.com/x/v2.0",
+        ISSUER_TEMPLATE,
+        "https://[/{tenantid}",
+    ],
+)
+def test_the_audience_of_entra_id_is_always_checked(issuer: str) -> None:
+    """Any application of the tenant can get a token for some other API."""
+    with pytest.raises(ConfigurationError) as caught:
+        Validator(issuer, ANY_AUDIENCE, jwks=jwks(SAME_KID[0]), tenants=[TENANT])
+    assert (caught.value.setting, caught.value.code) == ("audience", "setting_invalid")
+
+
+def test_an_issuer_that_is_no_url_is_not_entra_id() -> None:
+    """Such issuers exist, and are compared like any other."""
+    token = SAME_KID[0].token(iss="https://[", aud=ABSENT)
+    made = Validator("https://[", ANY_AUDIENCE, jwks=jwks(SAME_KID[0]), clock=clock)
+    assert made.validate(token)["iss"] == "https://["
+
+
+async def test_each_issuer_has_required_claims_of_its_own(make: Make) -> None:
+    """Those of the validator hold where an issuer names none."""
+    own, other = SAME_KID
+    issuers = [
+        Issuer(issuer=OURS, jwks=jwks(own), required_claims=["client_id"]),
+        Issuer(issuer=THEIRS, jwks=jwks(other)),
+    ]
+    validator = make(issuers=issuers, required_claims=["jti"])
+    assert await validator.validate(own.token(iss=OURS, client_id="c", jti=ABSENT, iat=ABSENT))
+    assert await validator.validate(other.token(iss=THEIRS, jti="j"))
+    for key, issuer, lacking in ((own, OURS, "client_id"), (other, THEIRS, "jti")):
+        with pytest.raises(InvalidToken) as caught:
+            await validator.validate(key.token(iss=issuer, client_id=ABSENT, jti=ABSENT))
+        assert (caught.value.code, lacking in caught.value.message) == ("claim_missing", True)
+
+
+async def test_each_issuer_has_a_cool_down_of_its_own(make: Make) -> None:
+    """Unknown keys of one issuer cause fetches as often as its own rules say."""
+    own, other = SAME_KID
+    with KeyServer(jwks(own)) as first, KeyServer(jwks(other)) as second:
+        issuers = [
+            Issuer(issuer=OURS, jwks_uri=first.keys_url, refresh=RefreshRules(cool_down=0.0)),
+            Issuer(issuer=THEIRS, jwks_uri=second.keys_url),
+        ]
+        validator = make(issuers=issuers)
+        assert await validator.validate(own.token(iss=OURS))
+        assert await validator.validate(other.token(iss=THEIRS))
+        for stray in ("a", "b"):
+            for key, issuer in ((own, OURS), (other, THEIRS)):
+                with pytest.raises(InvalidToken):
+                    await validator.validate(key.named(stray).token(iss=issuer))
+        assert (first.fetches(), second.fetches()) == (3, 2)
 
 
 def test_a_validator_that_is_dropped_is_gone() -> None:

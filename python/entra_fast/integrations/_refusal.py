@@ -154,8 +154,12 @@ def _sufficient_scopes(requirement: Require, claims: Mapping[str, Any] | None) -
     if len(with_scopes) != 1:
         return []
     (only,) = with_scopes
-    if only.roles or only.groups or only.tenant or only.kind == "app":
+    # A token for other scopes would still be of the same application, organisation and issuer.
+    others = (only.roles, only.groups, only.tenant, only.issuer, only.client, only.consumer_orgno)
+    if any(others) or only.kind == "app":
         return []
+    if claims is not None and claims.get("tid") is None:  # scopes of other providers name no application
+        return list(only.scopes)
     return [full_scope(scope, (claims or {}).get("aud")) for scope in only.scopes]
 
 

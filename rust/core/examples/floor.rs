@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = Compact::split(tokens.first().ok_or("no tokens")?, usize::MAX).map_err(|error| error.to_string())?;
     let claims = Document::parse(base64url::decode(first.payload).map_err(|_| "payload")?).map_err(|_| "claims")?;
     let claim = |name| claims.root().get(name).and_then(Value::as_str).unwrap_or_default().into_owned();
-    let settings = Settings { issuers: vec![claim("iss")], audiences: vec![claim("aud")], ..Settings::default() };
+    let settings = Settings { issuers: vec![claim("iss")], audiences: Some(vec![claim("aud")]), ..Settings::default() };
     let policy = Policy::new(settings)?;
     let keys = KeySet::parse(&jwks, 1)?;
 

@@ -71,7 +71,7 @@ fn tc_id(test: &Value) -> u64 {
 fn policy(algorithms: &[Algorithm]) -> Policy {
     let settings = Settings {
         issuers: vec!["https://issuer.example".to_owned()],
-        audiences: vec!["audience".to_owned()],
+        audiences: Some(vec!["audience".to_owned()]),
         algorithms: algorithms.to_vec(),
         ..Settings::default()
     };

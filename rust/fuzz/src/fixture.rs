@@ -80,7 +80,7 @@ pub const ALGORITHMS: [Algorithm; 6] =
 pub static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     Policy::new(Settings {
         issuers: vec![ISSUER.to_owned()],
-        audiences: vec![AUDIENCE.to_owned(), "another".to_owned()],
+        audiences: Some(vec![AUDIENCE.to_owned(), "another".to_owned()]),
         algorithms: ALGORITHMS.to_vec(),
         leeway: LEEWAY,
         ..Settings::default()

@@ -86,10 +86,18 @@ impl Agent {
 
 #[pymethods]
 impl Claims {
-    /// Machine-to-machine: Entra ID writes `idtyp` `app` if and only if no user is behind the token.
+    /// Whether the token is an application's own, without a user: Entra ID writes `idtyp` `app` if and only if it
+    /// is. False also where it cannot be told: neither `is_app` nor `is_user` is true then.
     #[getter]
     fn is_app(&self) -> bool {
         self.claims().is_app()
+    }
+
+    /// Whether the token is an application's on behalf of a user: it has delegated permissions (`scp`), and `idtyp` is
+    /// not `app`. False also where it cannot be told, as in tokens of other providers than Entra ID.
+    #[getter]
+    fn is_user(&self) -> bool {
+        self.claims().is_user()
     }
 
     /// Application roles (`roles`).
@@ -98,7 +106,8 @@ impl Claims {
         self.strings(py, "roles")
     }
 
-    /// Delegated permissions (the words of `scp`).
+    /// Delegated permissions (the words of `scp`). In tokens of other providers, which have no `tid`, the words of
+    /// `scope` where there is no `scp`.
     #[getter]
     fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.claims().scopes())
@@ -142,10 +151,62 @@ impl Claims {
         self.string(py, "oid")
     }
 
-    /// Client id of the application that asked for the token (`azp`, in v1.0 tokens `appid`).
+    /// Client id of the application that asked for the token: `azp`, in v1.0 tokens of Entra ID `appid`, else
+    /// `client_id`. From TokenX it is `<cluster>:<namespace>:<app>`. From ID-porten it is the platform that signed the
+    /// user in, the same for all its applications: authorize nothing by it.
     #[getter]
     fn authorized_party<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        self.string(py, "azp").or_else(|| self.string(py, "appid"))
+        self.claims().authorized_party().map(|text| PyString::new(py, &text))
+    }
+
+    /// The person's national identity number (`pid`), from ID-porten and TokenX. Some sign-ins have none: eIDAS, e-mail.
+    #[getter]
+    fn pid<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "pid")
+    }
+
+    /// The level of assurance of the sign-in (`acr`), as the token spells it. To compare it, use `acr_at_least`.
+    #[getter]
+    fn acr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, "acr")
+    }
+
+    /// Whether the user signed in at this level of assurance or a higher one. Both spellings of a level are equal:
+    /// `Level3` is `idporten-loa-substantial`, `Level4` is `idporten-loa-high`.
+    ///
+    /// Args:
+    ///     level: a level of ID-porten, eIDAS or Ansattporten. Levels of one are not comparable with another's.
+    ///
+    /// Raises:
+    ///     ValueError: there is no such level.
+    #[expect(clippy::doc_markdown, reason = "`help` shows it, in the form of Python's docstrings")]
+    #[pyo3(signature = (level, /))]
+    fn acr_at_least(slf: &Bound<'_, Self>, level: &Bound<'_, PyAny>) -> PyResult<bool> {
+        static REACHES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let reaches = REACHES.import(slf.py(), "entra_fast.require", "acr_at_least")?;
+        reaches.call1((slf, level))?.extract()
+    }
+
+    /// Number of the organisation that calls (`consumer`), from Maskinporten: nine digits. In a delegated token, the
+    /// organisation on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the client.
+    #[getter]
+    fn consumer_orgno(&self) -> Option<String> {
+        self.claims().organisation_number("consumer")
+    }
+
+    /// Number of the organisation that calls on behalf of the consumer (`supplier`), from Maskinporten; None where
+    /// nothing is delegated.
+    #[getter]
+    fn supplier_orgno(&self) -> Option<String> {
+        self.claims().organisation_number("supplier")
+    }
+
+    /// The objects in `authorization_details` (RFC 9396, section 9.1), such as the system user of Maskinporten.
+    #[getter]
+    fn authorization_details<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let details = self.claims().get("authorization_details").into_iter().flat_map(Value::elements);
+        let objects = details.filter(|detail| detail.kind() == Kind::Object);
+        PyTuple::new(py, objects.map(|detail| to_python(py, detail)).collect::<PyResult<Vec<_>>>()?)
     }
 
     /// The user's display name (`name`). For display, never for decisions.

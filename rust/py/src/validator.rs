@@ -87,7 +87,7 @@ impl Policy {
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of one immutable value")]
     fn new(
         issuers: Vec<String>,
-        audiences: Vec<String>,
+        audiences: Option<Vec<String>>,
         algorithms: Option<Vec<String>>,
         tenants: Option<Vec<String>>,
         leeway: f64,

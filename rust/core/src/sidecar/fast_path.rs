@@ -834,7 +834,7 @@ mod tests {
     fn validator() -> Validator {
         let settings = Settings {
             issuers: vec!["issuer".to_owned()],
-            audiences: vec!["audience".to_owned()],
+            audiences: Some(vec!["audience".to_owned()]),
             ..Settings::default()
         };
         let validator = Validator::new(Policy::new(settings).unwrap(), Limits { entries: 10, bytes: 1 << 20 }, [1, 2]);

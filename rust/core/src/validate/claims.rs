@@ -120,17 +120,45 @@ impl Claims {
         self.get(name).into_iter().flat_map(Value::elements).filter_map(Value::as_str)
     }
 
-    /// Scopes: the words of `scp` (Entra ID).
+    /// Scopes: the words of `scp` (Entra ID); in tokens of other providers, which have no `tid`, of `scope` where there
+    /// is no `scp` (RFC 9068, section 2.2.3).
     #[must_use]
     pub fn scopes(&self) -> Vec<String> {
-        let scp = self.string("scp").unwrap_or_default();
-        scp.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        let absent = |name| self.get(name).is_none_or(|value| value.kind() == Kind::Null);
+        let name = if absent("scp") && absent("tid") { "scope" } else { "scp" };
+        let scopes = self.string(name).unwrap_or_default();
+        scopes.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
-    /// Machine-to-machine? Entra ID writes `idtyp` `app` if and only if it is.
+    /// Client id of the application that asked for the token: `azp`, in v1.0 tokens of Entra ID `appid`, else
+    /// `client_id` (RFC 9068, section 2.2).
+    #[must_use]
+    pub fn authorized_party(&self) -> Option<Cow<'_, str>> {
+        ["azp", "appid", "client_id"].into_iter().find_map(|name| self.string(name))
+    }
+
+    /// The number of the Norwegian organisation in a claim of Maskinporten or ID-porten, such as `consumer`:
+    /// `{"authority":"iso6523-actorid-upis","ID":"0192:<number>"}`. None if the claim is anything else.
+    #[must_use]
+    pub fn organisation_number(&self, name: &str) -> Option<String> {
+        let organisation = self.get(name)?;
+        let number = organisation.get("ID")?.as_str()?.strip_prefix("0192:")?.to_owned();
+        let is_number = number.len() == 9 && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_authority = organisation.get("authority")?.is_str("iso6523-actorid-upis");
+        (is_number && is_authority).then_some(number)
+    }
+
+    /// Machine-to-machine? Entra ID writes `idtyp` `app` if and only if it is. False also where it cannot be told.
     #[must_use]
     pub fn is_app(&self) -> bool {
         self.get("idtyp").is_some_and(|idtyp| idtyp.is_str("app"))
+    }
+
+    /// Is it the token of an application on behalf of a user? Then it has delegated permissions (`scp`). False also
+    /// where it cannot be told: machines of other providers have a `scope`, too.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        !self.is_app() && self.string("scp").is_some() && !self.scopes().is_empty()
     }
 
     /// The agent identity behind the token (Entra Agent ID); None if there is none. Entra ID writes kinds of actors and
@@ -226,6 +254,65 @@ mod tests {
         assert_eq!(claims(r#"{"scp":" read  write "}"#).scopes(), ["read", "write"]);
         for none in ["{}", r#"{"scp":""}"#, r#"{"scp":["read"]}"#] {
             assert!(claims(none).scopes().is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn scopes_of_other_providers_are_the_words_of_scope() {
+        assert_eq!(claims(r#"{"scope":"nav:a/b.read  nav:c"}"#).scopes(), ["nav:a/b.read", "nav:c"]);
+        assert_eq!(claims(r#"{"scp":"own","scope":"other"}"#).scopes(), ["own"]);
+        assert_eq!(claims(r#"{"scp":null,"tid":null,"scope":"other"}"#).scopes(), ["other"]);
+        for none in [r#"{"scope":"a","tid":"t"}"#, r#"{"scope":"a","scp":""}"#, r#"{"scope":["a"]}"#] {
+            assert!(claims(none).scopes().is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn the_authorized_party_is_named_by_the_first_claim_that_is_there() {
+        for (text, party) in [
+            (r#"{"azp":"a","appid":"b","client_id":"c"}"#, Some("a")),
+            (r#"{"appid":"b","client_id":"c"}"#, Some("b")),
+            (r#"{"client_id":"dev-gcp:team:app"}"#, Some("dev-gcp:team:app")),
+            (r#"{"client_id":7}"#, None),
+        ] {
+            assert_eq!(claims(text).authorized_party().as_deref(), party, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_organisation_number_stands_in_one_form_only() {
+        let consumer = |text: &str| claims(&format!(r#"{{"consumer":{text}}}"#)).organisation_number("consumer");
+        let own = r#"{"authority":"iso6523-actorid-upis","ID":"0192:310000019"}"#;
+        assert_eq!(consumer(own).as_deref(), Some("310000019"));
+        assert_eq!(claims("{}").organisation_number("consumer"), None);
+        for other in [
+            r#""0192:310000019""#,
+            r#"{"ID":"0192:310000019"}"#,
+            r#"{"authority":"iso6523-actorid-upis"}"#,
+            r#"{"authority":"other","ID":"0192:310000019"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":"0193:310000019"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":"310000019"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":"0192:31000001"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":"0192:3100000199"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":"0192:31000001x"}"#,
+            r#"{"authority":"iso6523-actorid-upis","ID":310000019}"#,
+            "[]",
+        ] {
+            assert_eq!(consumer(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn whose_token_it_is_can_be_unknown() {
+        for (text, app, user) in [
+            (r#"{"idtyp":"app"}"#, true, false),
+            (r#"{"idtyp":"app","scp":"read"}"#, true, false),
+            (r#"{"scp":"read"}"#, false, true),
+            (r#"{"scp":""}"#, false, false),
+            (r#"{"scope":"read"}"#, false, false),
+            (r#"{"pid":"17858549949","acr":"Level4"}"#, false, false),
+        ] {
+            assert_eq!((claims(text).is_app(), claims(text).is_user()), (app, user), "{text}");
         }
     }
 

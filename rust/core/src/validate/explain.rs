@@ -120,7 +120,8 @@ fn explain_claims(
         Some(key) => report.add("issuer", check_issuer(&checked, Some(key), policy), in_words(checked.iss)),
         None => report.impossible(&["issuer"]), // the issuer is bound to the key
     }
-    report.add("audience", check_audience(&checked, policy), in_words(checked.aud));
+    let audience = if policy.audiences.is_none() { "not checked".to_owned() } else { in_words(checked.aud) };
+    report.add("audience", check_audience(&checked, policy), audience);
     let required = if policy.required_claims.is_empty() {
         "none but iss, aud and exp".to_owned()
     } else {

@@ -1,7 +1,7 @@
 //! The conditions for accepting a token. A policy is complete when constructed and immutable afterwards.
 //!
-//! Asking for a check makes its claim required: a policy always has an issuer and an audience, so a token
-//! without `iss` or `aud` is refused; `exp` is always required.
+//! Asking for a check makes its claim required: a policy always has an issuer, so a token without `iss` is refused, and
+//! so is one without `aud` unless the policy says that the audience is not checked; `exp` is always required.
 
 use crate::jose::algorithm::{Accepted, Algorithm};
 use crate::jose::signature::Signatures;
@@ -100,8 +100,8 @@ impl Issuer {
 pub struct Settings {
     /// Accepted issuers; templates hold [`TENANT_PLACEHOLDER`].
     pub issuers: Vec<String>,
-    /// Accepted audiences.
-    pub audiences: Vec<String>,
+    /// Accepted audiences; None if `aud` is not checked, because the provider names none (Maskinporten).
+    pub audiences: Option<Vec<String>>,
     /// Accepted algorithms, the preferred ones first: a key without `alg` serves the first one of its type.
     pub algorithms: Vec<Algorithm>,
     /// Which libraries may verify signatures.
@@ -124,7 +124,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             issuers: Vec::new(),
-            audiences: Vec::new(),
+            audiences: Some(Vec::new()),
             algorithms: vec![Algorithm::Rs256],
             signatures: Signatures::default(),
             tenants: Tenants::ByIssuer,
@@ -141,7 +141,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub(crate) issuers: Vec<Issuer>,
-    pub(crate) audiences: Vec<String>,
+    pub(crate) audiences: Option<Vec<String>>,
     pub(crate) algorithms: Accepted,
     pub(crate) signatures: Signatures,
     pub(crate) tenants: Tenants,
@@ -162,7 +162,8 @@ impl Policy {
         if settings.issuers.is_empty() || settings.issuers.iter().any(String::is_empty) {
             return refuse("issuer", "must name at least one issuer, none of them empty");
         }
-        if settings.audiences.is_empty() || settings.audiences.iter().any(String::is_empty) {
+        let names_audiences = |names: &Vec<String>| !names.is_empty() && !names.iter().any(String::is_empty);
+        if !settings.audiences.as_ref().is_none_or(names_audiences) {
             return refuse("audience", "must name at least one audience, none of them empty");
         }
         if settings.algorithms.is_empty() {
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { issuers: vec!["https://i".into()], audiences: vec!["a".into()], ..Settings::default() }
+        Settings { issuers: vec!["https://i".into()], audiences: Some(vec!["a".into()]), ..Settings::default() }
     }
 
     fn refused(change: impl FnOnce(&mut Settings)) -> &'static str {
@@ -248,7 +249,9 @@ mod tests {
         assert!(Policy::new(settings()).is_ok());
         assert_eq!(refused(|s| s.issuers.clear()), "issuer");
         assert_eq!(refused(|s| s.issuers.push(String::new())), "issuer");
-        assert_eq!(refused(|s| s.audiences.clear()), "audience");
+        for audiences in [Vec::new(), vec![String::new()], vec!["a".into(), String::new()]] {
+            assert_eq!(refused(|s| s.audiences = Some(audiences)), "audience");
+        }
         assert_eq!(refused(|s| s.algorithms.clear()), "algorithms");
         for leeway in [-1.0, 601.0, f64::NAN, f64::INFINITY] {
             assert_eq!(refused(|s| s.leeway = leeway), "leeway");

@@ -250,7 +250,7 @@ mod tests {
     fn validator(signatures: Signatures) -> Validator {
         let settings = Settings {
             issuers: vec!["issuer".to_owned()],
-            audiences: vec!["audience".to_owned()],
+            audiences: Some(vec!["audience".to_owned()]),
             signatures,
             ..Settings::default()
         };
@@ -364,7 +364,7 @@ mod tests {
         let (token, longer) = (token(1), token(1000));
         let settings = Settings {
             issuers: vec!["issuer".to_owned()],
-            audiences: vec!["audience".to_owned()],
+            audiences: Some(vec!["audience".to_owned()]),
             max_token_bytes: token.len(),
             ..Settings::default()
         };

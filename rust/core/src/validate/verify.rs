@@ -372,8 +372,9 @@ fn wrong_issuer<'p>(accepted: impl Iterator<Item = &'p Issuer>, actual: &str) ->
 /// The audience: a string, or an array of strings (RFC 7519, section 4.1.3).
 pub(crate) fn check_audience(checked: &Checked<'_>, policy: &Policy) -> Result<(), Error> {
     const MALFORMED: Error = Error::ClaimMalformed { name: "aud", expected: "a string or an array of strings" };
+    let Some(audiences) = &policy.audiences else { return Ok(()) };
     let aud = checked.aud.ok_or_else(|| missing("aud"))?;
-    let accepted = |value: Value<'_>| policy.audiences.iter().any(|audience| value.is_str(audience));
+    let accepted = |value: Value<'_>| audiences.iter().any(|audience| value.is_str(audience));
     let found = match aud.kind() {
         Kind::String => accepted(aud),
         Kind::Array if aud.elements().all(|element| element.kind() == Kind::String) => aud.elements().any(accepted),
@@ -382,9 +383,9 @@ pub(crate) fn check_audience(checked: &Checked<'_>, policy: &Policy) -> Result<(
     if found {
         return Ok(());
     }
-    let audiences = if aud.kind() == Kind::String { vec![aud] } else { aud.elements().collect() };
-    let actual: Vec<_> = audiences.iter().filter_map(|value| value.as_str()).collect();
-    Err(Error::WrongAudience { expected: policy.audiences.join(" or "), actual: shown(&actual.join(" ")) })
+    let found = if aud.kind() == Kind::String { vec![aud] } else { aud.elements().collect() };
+    let actual: Vec<_> = found.iter().filter_map(|value| value.as_str()).collect();
+    Err(Error::WrongAudience { expected: audiences.join(" or "), actual: shown(&actual.join(" ")) })
 }
 
 #[cfg(test)]
@@ -405,7 +406,7 @@ mod tests {
     fn policy(change: impl FnOnce(&mut Settings)) -> Policy {
         let mut settings = Settings {
             issuers: vec!["https://issuer".into()],
-            audiences: vec!["api".into(), "api://other".into()],
+            audiences: Some(vec!["api".into(), "api://other".into()]),
             ..Settings::default()
         };
         change(&mut settings);
@@ -583,6 +584,14 @@ mod tests {
             let expected = "api or api://other".to_owned();
             let error = Error::WrongAudience { expected, actual: actual.to_owned() };
             assert_eq!(refused(json!({"aud": aud}), &policy), error);
+        }
+    }
+
+    #[test]
+    fn a_policy_without_audiences_accepts_any_and_none() {
+        let unchecked = policy(|settings| settings.audiences = None);
+        for aud in [json!("stranger"), json!("unspecified"), json!(["one", "two"]), json!([]), json!(7), json!(null)] {
+            assert!(result(json!({"aud": aud}), &unchecked).is_ok(), "{aud}");
         }
     }
 
