@@ -4,6 +4,7 @@ keep what they receive."""
 from __future__ import annotations
 
 import gzip
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -109,8 +110,8 @@ class Collector:
 
 
 @asynccontextmanager
-async def grpc_collector(port: int = 0) -> AsyncIterator[Collector]:
-    """A collector for OTLP over gRPC, on loopback."""
+async def grpc_collector(port: int = 0, *, pem: bytes | None = None) -> AsyncIterator[Collector]:
+    """A collector for OTLP over gRPC, on loopback; with TLS if there are a key and a certificate."""
     collector = Collector("grpc")
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
@@ -126,8 +127,12 @@ async def grpc_collector(port: int = 0) -> AsyncIterator[Collector]:
     server = grpc.aio.server()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    collector.endpoint = f"http://127.0.0.1:{bound}"
+    if pem is None:
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+        collector.endpoint = f"http://127.0.0.1:{bound}"
+    else:
+        bound = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(pem, pem)]))
+        collector.endpoint = f"https://localhost:{bound}"
     await server.start()
     try:
         yield collector
@@ -136,7 +141,7 @@ async def grpc_collector(port: int = 0) -> AsyncIterator[Collector]:
 
 
 @asynccontextmanager
-async def http_collector() -> AsyncIterator[Collector]:
+async def http_collector(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Collector]:
     """A collector for OTLP over HTTP, on loopback."""
     collector = Collector("http/protobuf")
 
@@ -155,8 +160,9 @@ async def http_collector() -> AsyncIterator[Collector]:
     app.router.add_post("/v1/metrics", service(metrics_service.ExportMetricsServiceRequest))
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    collector.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    host = "http://127.0.0.1" if tls is None else "https://localhost"
+    collector.endpoint = f"{host}:{runner.addresses[0][1]}"
     try:
         yield collector
     finally:

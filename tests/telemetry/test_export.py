@@ -16,8 +16,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, M
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from entra_fast._metrics import DURATION_BUCKETS, Metrics
-from support.collector import Collector, grpc_collector, values
+from support.collector import Collector, grpc_collector, http_collector, values
 from support.fast_path import introspection, json_request, token_request
+from support.network import Authority
 from support.process import Process, Serve, children
 from support.provider import Provider
 from support.sidecars import eventually
@@ -263,6 +264,36 @@ async def test_a_dead_collector_is_one_warning(serve: Serve, provider: Provider,
         )
     server.close()
     assert not [line for line in process.lines if not line.startswith("{")]  # gRPC writes past the log
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_a_collector_with_tls(serve: Serve, provider: Provider, tmp_path: Path, protocol: str) -> None:
+    """Its certificate is verified with the authorities in `OTEL_EXPORTER_OTLP_CERTIFICATE`. Lines of
+    OpenTelemetry are logged at the level `debug` only."""
+    authority = Authority(tmp_path)
+    context, pem = authority.server("localhost"), (tmp_path / "server.pem").read_bytes()
+    async with grpc_collector(pem=pem) if protocol == "grpc" else http_collector(tls=context) as collector:
+        environ = provider.environment(
+            **collector.environment(OTEL_METRIC_EXPORT_INTERVAL="100", OTEL_EXPORTER_OTLP_TIMEOUT="500"),
+        )
+        trusting = {**environ, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(authority.bundle)}
+        process = await serve({**trusting, "ENTRA_FAST_LOG_LEVEL": "debug"})
+        await process.listening()
+
+        async def exported() -> bool:
+            return bool(collector.metrics)
+
+        await eventually(exported)
+        await stopped(process)
+        collector.metrics.clear()
+        doubting = await serve({**environ, "ENTRA_FAST_LOG_LEVEL": "debug"})
+
+        async def warned() -> bool:
+            return bool(doubting.logged("cannot export metrics"))
+
+        await eventually(warned)
+        assert doubting.logged('"logger":"opentelemetry.exporter')
+        assert not collector.metrics
 
 
 async def test_exports_continue_when_the_collector_is_back(serve: Serve, provider: Provider) -> None:

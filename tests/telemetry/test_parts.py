@@ -164,6 +164,18 @@ def test_failures_are_reported_less_and_less_often(caplog: pytest.LogCaptureFixt
     assert inner.closed
 
 
+def test_the_environment_says_who_sends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name and instance are those of the environment; without them, ours and a random one."""
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,service.instance.id=b")
+    attributes = telemetry._resource().attributes
+    assert (attributes["service.name"], attributes["service.instance.id"]) == ("a", "b")
+    monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES")
+    attributes = telemetry._resource().attributes
+    assert attributes["service.name"] == "entra-fast"
+    assert attributes["service.instance.id"] != "b"
+
+
 def test_units_are_in_the_names() -> None:
     """In UCUM. A plain number has none."""
     assert unit("entra_fast_request_duration_seconds") == "s"

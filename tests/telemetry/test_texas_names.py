@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from entra_fast._metrics import DURATION_BUCKETS, TEXAS_BUCKETS, Metrics, coarser
+from entra_fast.sidecar.http.facts import Facts
 from support.collector import Collector, values
 from support.fast_path import introspection, json_request, token_request
 from support.process import Serve
@@ -205,6 +206,15 @@ def test_resource_attributes_become_labels_that_prometheus_allows() -> None:
     metrics.texas_cache_hits.add(TOKEN, "entra_id")
     text = metrics.render().decode()
     assert 'a_b_c="1"' in text
+
+
+def test_a_client_that_has_gone_got_no_response() -> None:
+    """Its request counts, its response does not: 499 is no status of HTTP."""
+    metrics, facts = Metrics(texas={}), Facts()
+    facts.identity_provider = "entra_id"
+    facts.count(metrics, "token", 499, 0.1)
+    assert metrics.texas_response_seconds.figures() == {}
+    assert metrics.texas_requests.value(TOKEN, "entra_id", "token") == 1
 
 
 def test_observations_in_coarser_buckets() -> None:

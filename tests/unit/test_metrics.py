@@ -93,7 +93,8 @@ def test_observations_kept_elsewhere_are_added() -> None:
     """Native code observes in the same buckets; labels without an observation are left out."""
     histogram = Histogram("h", "Help.", Label("a", ("both", "there", "nowhere")), buckets=(1,))
     histogram.observe(0.5, "both")
-    histogram.include(lambda: {"both": ([0, 1], 2.5), "there": ([1, 0], 0.5), "nowhere": ([0, 0], 0.0)})
+    elsewhere = {("both",): ([0, 1], 2.5), ("there",): ([1, 0], 0.5), ("nowhere",): ([0, 0], 0.0)}
+    histogram.include(lambda: elsewhere)
     assert samples(histogram) == {
         ("h_bucket", "both", "1"): 1,
         ("h_bucket", "both", "+Inf"): 2,

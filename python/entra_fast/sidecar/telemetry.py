@@ -131,7 +131,7 @@ class Telemetry:
 
     def _load(self) -> None:
         if logging.getLogger().level > logging.DEBUG:
-            # A line for each failed export; `_Exporting` has better ones.
+            # A line for each failed export; `_Watched` has better ones.
             logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC writes to standard error past Python's logging
         resource = _resource()
