@@ -385,7 +385,7 @@ TEXAS_ERROR_KINDS = (
     "TokenRequestUnsupported",
     "IdentityProviderNotEnabled",
 )
-GRANTS = ("client_credentials", "on_behalf_of", "credential_try")
+GRANTS = ("client_credentials", "on_behalf_of", "jwt_bearer", "token_exchange", "credential_try")
 
 
 def _resident_bytes() -> float:

@@ -8,6 +8,7 @@ settings of an installation.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -41,15 +42,26 @@ class Audience(enum.Enum):
 class Variables:
     """The names of a provider's settings. None: the provider has no such setting."""
 
-    enabled: str
     well_known_url: str
     issuer: str
     jwks_uri: str
+    algorithms: str
+    enabled: str | None = None
     client_id: str | None = None
     jwk: str | None = None
     token_endpoint: str | None = None
     audience: str | None = None
     scopes: str | None = None
+
+    @property
+    def next_jwk(self) -> str | None:
+        """The key that follows `jwk` in a rotation."""
+        return None if self.jwk is None else f"{self.jwk.removesuffix('JWK')}NEXT_JWK"
+
+    @property
+    def main(self) -> str:
+        """The setting without which the provider cannot be used."""
+        return self.client_id or self.audience or self.issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,8 @@ class ProviderKind:
         variables: names of its settings.
         directory: where NAIS mounts the settings as files, below /var/run/secrets/nais.io; None if nowhere.
         aliases: further values of `identity_provider` that mean it.
+        enabled_by_client_id: whether a client id enables it where its switch is not set. Texas demands the
+            switch.
         token_grant: how the application's own token is requested; None if it cannot be.
         exchange_grant: how a user's token is exchanged; None if it cannot be.
         assertion_audience_is_issuer: whether `aud` of an assertion is the issuer; else it is the token
@@ -73,9 +87,9 @@ class ProviderKind:
         accepts_details: whether `resource` (RFC 8707) and `authorization_details` (RFC 9396) are passed on.
         rejections: the errors and codes with which the provider rejects the application or its credential.
             The list is closed: any other refusal is about the request.
+        rejection_text: the descriptions that mean the same, where the provider has no code for it.
         tried_scope: from client id and consumed scopes, the scope of the token that is requested to try the
             credential, which must need no permission; None if there is no such token.
-        rejection_phrases: parts of descriptions of `invalid_request` or `invalid_grant` that mean the same.
         clock_tolerance: seconds by which the clocks may differ before a warning.
         cool_down: seconds between two fetches of keys because of tokens that the known keys do not verify.
     """
@@ -85,6 +99,7 @@ class ProviderKind:
     variables: Variables
     directory: str | None = None
     aliases: tuple[str, ...] = ()
+    enabled_by_client_id: bool = False
     token_grant: Grant | None = None
     exchange_grant: Grant | None = None
     assertion_audience_is_issuer: bool = True
@@ -93,7 +108,7 @@ class ProviderKind:
     accepts_claims: bool = False
     accepts_details: bool = False
     rejections: frozenset[str] = frozenset({"invalid_client"})
-    rejection_phrases: tuple[str, ...] = ()
+    rejection_text: re.Pattern[str] | None = None
     tried_scope: Callable[[str, tuple[str, ...]], str | None] = lambda _client_id, _scopes: None
     clock_tolerance: float = 30.0
     cool_down: float = 300.0
@@ -113,6 +128,7 @@ ENTRA_ID: Final = ProviderKind(
     "entra_id",
     "Entra ID",
     Variables(
+        algorithms="ENTRA_FAST_ALGORITHMS",
         enabled="AZURE_ENABLED",
         well_known_url="AZURE_APP_WELL_KNOWN_URL",
         issuer="AZURE_OPENID_CONFIG_ISSUER",
@@ -123,6 +139,7 @@ ENTRA_ID: Final = ProviderKind(
     ),
     directory="azure",
     aliases=("azuread",),
+    enabled_by_client_id=True,
     token_grant=Grant.CLIENT_CREDENTIALS,
     exchange_grant=Grant.ON_BEHALF_OF,
     assertion_audience_is_issuer=False,
@@ -148,6 +165,7 @@ MASKINPORTEN: Final = ProviderKind(
     "maskinporten",
     "Maskinporten",
     Variables(
+        algorithms="ENTRA_FAST_MASKINPORTEN_ALGORITHMS",
         enabled="MASKINPORTEN_ENABLED",
         well_known_url="MASKINPORTEN_WELL_KNOWN_URL",
         issuer="MASKINPORTEN_ISSUER",
@@ -162,7 +180,7 @@ MASKINPORTEN: Final = ProviderKind(
     audience=Audience.ANY,
     accepts_details=True,
     rejections=frozenset({"invalid_client", "MP-100", "MP-110", "MP-121", "MP-124"}),
-    rejection_phrases=("Unknown key identifier (kid) for client",),
+    rejection_text=re.compile(r".*Unknown key identifier \(kid\) for client"),
     tried_scope=lambda _, scopes: next(iter(scopes), None),
     clock_tolerance=5.0,  # it wants `iat` within 10 s of its own clock
 )
@@ -171,6 +189,7 @@ TOKENX: Final = ProviderKind(
     "tokenx",
     "TokenX",
     Variables(
+        algorithms="ENTRA_FAST_TOKENX_ALGORITHMS",
         enabled="TOKEN_X_ENABLED",
         well_known_url="TOKEN_X_WELL_KNOWN_URL",
         issuer="TOKEN_X_ISSUER",
@@ -181,7 +200,8 @@ TOKENX: Final = ProviderKind(
     ),
     directory="jwker",
     exchange_grant=Grant.TOKEN_EXCHANGE,
-    rejection_phrases=("token verification failed", "not registered"),
+    # About the assertion. What is wrong with a user's token begins with "invalid subject_token".
+    rejection_text=re.compile(r"token verification failed|(?!invalid subject_token).*\bnot registered\b"),
     cool_down=30.0,  # it rotates its keys every day and publishes none in advance
 )
 
@@ -189,6 +209,7 @@ IDPORTEN: Final = ProviderKind(
     "idporten",
     "ID-porten",
     Variables(
+        algorithms="ENTRA_FAST_IDPORTEN_ALGORITHMS",
         enabled="IDPORTEN_ENABLED",
         well_known_url="IDPORTEN_WELL_KNOWN_URL",
         issuer="IDPORTEN_ISSUER",
@@ -201,6 +222,51 @@ IDPORTEN: Final = ProviderKind(
 
 BUILT_IN: Final = (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN)
 """The providers of NAIS. Their names are reserved."""
+
+RESERVED: Final = frozenset(name for kind in BUILT_IN for name in kind.names)
+"""Names that no generic provider can have."""
+
+GENERIC_PREFIX: Final = "ENTRA_FAST_PROVIDER_"
+"""What the settings of all generic providers begin with."""
+
+
+def generic_variables(name: str) -> Variables:
+    """The names of the settings of a generic provider."""
+    prefix = f"{GENERIC_PREFIX}{name.upper()}_"
+    return Variables(
+        well_known_url=f"{prefix}WELL_KNOWN_URL",
+        issuer=f"{prefix}ISSUER",
+        jwks_uri=f"{prefix}JWKS_URI",
+        algorithms=f"{prefix}ALGORITHMS",
+        client_id=f"{prefix}CLIENT_ID",
+        jwk=f"{prefix}JWK",
+        token_endpoint=f"{prefix}TOKEN_ENDPOINT",
+        audience=f"{prefix}AUDIENCE",
+    )
+
+
+def generic(
+    name: str,
+    *,
+    title: str,
+    token_grant: Grant | None = None,
+    exchange_grant: Grant | None = None,
+    assertion_audience_is_issuer: bool = True,
+    checks_audience: bool = True,
+    cool_down: float = 300.0,
+) -> ProviderKind:
+    """The kind of a provider that the operator's settings describe. Arguments as for `ProviderKind`."""
+    return ProviderKind(
+        name,
+        title,
+        generic_variables(name),
+        token_grant=token_grant,
+        exchange_grant=exchange_grant,
+        assertion_audience_is_issuer=assertion_audience_is_issuer,
+        audience=Audience.SETTING if checks_audience else Audience.ANY,
+        accepts_details=token_grant is Grant.JWT_BEARER,
+        cool_down=cool_down,
+    )
 
 
 def named(name: str, kinds: Iterable[ProviderKind] = BUILT_IN) -> ProviderKind | None:

@@ -15,10 +15,11 @@ import urllib.parse
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from entra_fast._providers import ProviderKind
 from support.keys import Key
 
 TENANT = "00000000-1111-2222-3333-444444444444"
@@ -27,6 +28,28 @@ CLIENT_KEY = Key.generate()
 PROVIDER_KEY = Key.generate()  # making keys takes the time
 
 Script = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
+
+
+class Paths(NamedTuple):
+    """Where a provider has what: the path of its issuer, and of its documents and endpoints."""
+
+    issuer: str
+    well_known: str
+    token: str
+    keys: str
+
+
+PATHS = {
+    "entra_id": Paths(
+        f"/{TENANT}/v2.0",
+        f"/{TENANT}/v2.0/.well-known/openid-configuration",
+        f"/{TENANT}/oauth2/v2.0/token",
+        f"/{TENANT}/discovery/v2.0/keys",
+    ),
+    "maskinporten": Paths("/", "/.well-known/oauth-authorization-server", "/token", "/jwk"),
+    "tokenx": Paths("", "/.well-known/oauth-authorization-server", "/token", "/jwks"),
+    "idporten": Paths("", "/.well-known/openid-configuration", "/token", "/jwks.json"),
+}
 
 
 @dataclass
@@ -42,8 +65,10 @@ class Provider:
     """The running provider. `script` holds answers for the next token requests, `always` one for all that
     follow; without either it grants. Tries of the sidecar's credential are no such `requests`: they are in
     `tries`, and `on_try` answers them; without it they are granted. `key_set` replaces the key set that it
-    publishes, `keys_held` keeps it back for so long. Its clock is `clock_offset` ahead."""
+    publishes, `keys_held` keeps it back for so long. Its clock is `clock_offset` ahead. `paths` are those of
+    Entra ID, or of another provider."""
 
+    paths: Paths = PATHS["entra_id"]
     base_url: str = ""
     port: int = 0
     key: Key = PROVIDER_KEY
@@ -64,19 +89,19 @@ class Provider:
 
     @property
     def issuer(self) -> str:
-        return f"{self.base_url}/{TENANT}/v2.0"
+        return self.base_url + self.paths.issuer
 
     @property
     def well_known_url(self) -> str:
-        return f"{self.issuer}/.well-known/openid-configuration"
+        return self.base_url + self.paths.well_known
 
     @property
     def token_endpoint(self) -> str:
-        return f"{self.base_url}/{TENANT}/oauth2/v2.0/token"
+        return self.base_url + self.paths.token
 
     @property
     def jwks_uri(self) -> str:
-        return f"{self.base_url}/{TENANT}/discovery/v2.0/keys"
+        return self.base_url + self.paths.keys
 
     async def start(
         self, port: int = 0, *, tls: ssl.SSLContext | None = None, public_url: str | None = None
@@ -84,11 +109,11 @@ class Provider:
         """`public_url`: what it calls itself, where clients reach it by another address than its own."""
         self.published = self.published or [self.key]
         app = web.Application()
-        app.router.add_get(f"/{TENANT}/v2.0/.well-known/openid-configuration", self._discovery)
+        app.router.add_get(self.paths.well_known, self._discovery)
         app.on_response_prepare.append(self._date)
         app.router.add_get("/common/v2.0/.well-known/openid-configuration", self._common_discovery)
-        app.router.add_get(f"/{TENANT}/discovery/v2.0/keys", self._keys)
-        app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", self._token)
+        app.router.add_get(self.paths.keys, self._keys)
+        app.router.add_post(self.paths.token, self._token)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls).start()
@@ -114,6 +139,20 @@ class Provider:
         }
         return {name: value for name, value in environ.items() if value is not None}
 
+    def variables(self, kind: ProviderKind, **changes: str | None) -> dict[str, str]:
+        """What NAIS would inject for a provider of this kind, with the discovery document alone for its
+        endpoints. A change of None leaves a variable out."""
+        names = kind.variables
+        environ = {
+            names.enabled: "true",
+            names.client_id: CLIENT_ID,
+            names.audience: CLIENT_ID,
+            names.jwk: CLIENT_KEY.private_jwk(),
+            names.well_known_url: self.well_known_url,
+            **changes,
+        }
+        return {name: value for name, value in environ.items() if name is not None and value is not None}
+
     def mint(self, *, key: Key | None = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
         """A token for the sidecar's application; a claim of None is left out."""
         key = key or self.key
@@ -137,8 +176,20 @@ class Provider:
         self.script.extend(answers)
 
     def grant(self, form: dict[str, str]) -> dict[str, Any]:
+        answer = {"token_type": "Bearer", "expires_in": self.lifetime}
+        if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:token-exchange":
+            subject = segment(form["subject_token"], 1)
+            token = self.mint(**{**subject, "iss": self.issuer, "aud": form["audience"]})
+            issued = "urn:ietf:params:oauth:token-type:access_token"
+            return {**answer, "access_token": token, "issued_token_type": issued}
+        if "requested_token_use" not in form and "assertion" in form:
+            asked = segment(form["assertion"], 1)
+            token = self.mint(
+                sub=None, aud=asked.get("resource"), scope=asked["scope"], client_id=asked["iss"]
+            )
+            return {**answer, "access_token": token, "scope": asked["scope"]}
         token = self.mint(aud=form.get("scope", ""), azp=form.get("client_id"))
-        return {"token_type": "Bearer", "expires_in": self.lifetime, "access_token": token}
+        return {**answer, "access_token": token}
 
     async def asked(self, times: int) -> None:
         """Wait until the token endpoint was called this many times."""

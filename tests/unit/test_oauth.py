@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from entra_fast._provider.oauth import (
     MAX_EXPIRES_IN,
-    aadsts_code,
     parse_retry_after,
     parse_token_response,
+    provider_code,
     scope_for,
 )
 from entra_fast.errors import EntraFastError, ProviderError
@@ -188,7 +188,7 @@ def test_a_refusal_passes_only_what_is_known_and_well_typed() -> None:
     error = caught.value
     assert (error.status, error.error, error.message) == (400, "invalid_grant", "AADSTS65001: consent")
     assert error.details == {"error_codes": [65001], "suberror": "consent_required"}
-    assert aadsts_code(error) == "AADSTS65001"
+    assert provider_code(error) == "AADSTS65001"
 
 
 @pytest.mark.parametrize("words", [3, 100_000])

@@ -47,9 +47,8 @@ class CredentialTry:
         timing: Timing,
     ) -> None:
         self._kind = kind
-        self._wanted = WantedToken(
-            b"", CREDENTIAL_TRY, kind.tried_scope(endpoint.provider.client_id, ()) or ""
-        )
+        scope = endpoint.provider.tried_scope
+        self._wanted = None if scope is None else WantedToken(b"", CREDENTIAL_TRY, scope)
         self._endpoint = endpoint
         self._credentials = credentials
         self._timeout = timeout
@@ -57,14 +56,16 @@ class CredentialTry:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to try in the background."""
-        self._task = _background.start(self._try_forever(), "credential try")
+        """Begin to try in the background; not at a provider that has no token for that. There, the first
+        request of a caller judges the credential."""
+        if self._wanted is not None:
+            self._task = _background.start(self._try_forever(self._wanted), "credential try")
 
     async def aclose(self) -> None:
         """Stop trying."""
         await _background.cancel(self._task)
 
-    async def _try_forever(self) -> None:
+    async def _try_forever(self, wanted: WantedToken) -> None:
         credentials, pause = self._credentials, FIRST_PAUSE
         while True:
             if credentials.are_accepted:
@@ -72,7 +73,7 @@ class CredentialTry:
                 await self._wait(REJECTED_PAUSE, credentials.rejected_digests)
                 continue
             digests = credentials.digests()
-            retry_after = await self._try()
+            retry_after = await self._try(wanted)
             if retry_after is None:
                 pause = FIRST_PAUSE
                 await self._wait(REJECTED_PAUSE, digests)
@@ -81,18 +82,18 @@ class CredentialTry:
                 await self._wait(max(pause * jitter, retry_after), digests)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _try(self) -> int | None:
+    async def _try(self, wanted: WantedToken) -> int | None:
         """Try once. None if the provider has judged the credential; otherwise the seconds for which it wants
         to be left alone."""
         try:
-            await self._endpoint.request(self._wanted, self._timing.monotonic() + self._timeout)
+            await self._endpoint.request(wanted, self._timing.monotonic() + self._timeout)
         except ProviderError as error:
             if proves_nothing(error):
                 self._credentials.not_judged(error.message)
                 return error.retry_after or 0
             if not rejects(self._kind, error):
-                # The provider has authenticated the application, and refuses something else: such as a token
-                # for itself, where it requires an assignment (AADSTS501051).
+                # The provider has authenticated the application, and refuses something else: a token for
+                # itself, where it requires an assignment (AADSTS501051), or a scope that was withdrawn.
                 self._credentials.accepted()
         return None
 

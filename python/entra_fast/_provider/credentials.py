@@ -10,12 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 from entra_fast import _clock, _native
-from entra_fast._provider.oauth import aadsts_code, assertion_fields, secret_fields, sign_client_assertion
-from entra_fast._provider.verdicts import rejects
+from entra_fast._provider.oauth import (
+    assertion_fields,
+    grant_fields,
+    provider_code,
+    secret_fields,
+    sign_client_assertion,
+    sign_grant,
+)
+from entra_fast._provider.verdicts import rejects, rejects_credential
 from entra_fast._providers import ProviderKind
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key
@@ -29,7 +36,8 @@ REJECTION_MEMORY = 300.0
 """Seconds for which a rejection counts if nothing tries the credential again (credential_try.py). Without
 traffic there is no attempt that could show that it works again, so it must not count forever."""
 
-CredentialState = Literal["accepted", "rejected", "unreadable", "unknown"]
+CredentialState = Literal["accepted", "rejected", "unreadable", "unknown", "none"]
+"""`none`: the application does not authenticate itself to this provider."""
 
 
 class Credential(ABC):
@@ -39,12 +47,27 @@ class Credential(ABC):
         self.secret = secret
 
     @abstractmethod
-    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+    def fields(self, client_id: str, audience: str, now: float) -> dict[str, str]:
         """Form fields for one attempt.
+
+        Args:
+            audience: for which an assertion is.
 
         Raises:
             ConfigurationError: the credential cannot be read now.
         """
+
+    def grant(self, client_id: str, audience: str, claims: Mapping[str, Any], now: float) -> dict[str, str]:
+        """The form field for one attempt in which the client signs the grant itself.
+
+        Args:
+            claims: see `grant_claims`.
+
+        Raises:
+            ConfigurationError: the credential cannot be read now, or cannot sign.
+        """
+        message = f"{self.secret.setting}: this grant needs a private JWK"
+        raise ConfigurationError("setting_invalid", message, self.secret.setting)
 
     def check(self) -> None:
         """
@@ -55,12 +78,15 @@ class Credential(ABC):
 
 
 class PrivateKey(Credential):
-    """`private_key_jwt`: an assertion signed with AZURE_APP_JWK, new for each attempt."""
+    """`private_key_jwt`: an assertion signed with a private JWK, new for each attempt."""
 
     _parsed: tuple[bytes, _native.SigningKey] | None = None
 
-    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
-        return assertion_fields(sign_client_assertion(self._key(), client_id, token_endpoint, now))
+    def fields(self, client_id: str, audience: str, now: float) -> dict[str, str]:
+        return assertion_fields(sign_client_assertion(self._key(), client_id, audience, now))
+
+    def grant(self, client_id: str, audience: str, claims: Mapping[str, Any], now: float) -> dict[str, str]:
+        return grant_fields(sign_grant(self._key(), client_id, audience, claims, now))
 
     def check(self) -> None:
         self._key()
@@ -77,14 +103,14 @@ class PrivateKey(Credential):
 class FederatedTokenFile(Credential):
     """Workload identity: the assertion is the content of a file that the platform rotates."""
 
-    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+    def fields(self, client_id: str, audience: str, now: float) -> dict[str, str]:
         return assertion_fields(self.secret.reveal())
 
 
 class ClientSecret(Credential):
     """`client_secret_post`."""
 
-    def fields(self, client_id: str, token_endpoint: str, now: float) -> dict[str, str]:
+    def fields(self, client_id: str, audience: str, now: float) -> dict[str, str]:
         return secret_fields(self.secret.reveal())
 
 
@@ -117,6 +143,7 @@ class Credentials:
         elif settings.federated_token is not None:
             candidates = [FederatedTokenFile(settings.federated_token)]
         else:
+            # Neither, for a provider to which the application does not authenticate itself.
             secrets = (settings.client_secret, settings.next_client_secret)
             candidates = [ClientSecret(secret) for secret in secrets if secret is not None]
         self._candidates = candidates
@@ -134,13 +161,21 @@ class Credentials:
         """The credentials to try, the most likely one first."""
         return tuple(self._candidates)
 
-    def fields(self, credential: Credential, token_endpoint: str, now: float) -> dict[str, str]:
+    def fields(
+        self, credential: Credential, audience: str, now: float, grant: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
         """Form fields for one attempt.
+
+        Args:
+            audience: for which an assertion is.
+            grant: what the client asks for, where it signs the grant itself (`grant_claims`).
 
         Raises:
             ConfigurationError: the credential cannot be read now.
         """
-        return credential.fields(self._client_id, token_endpoint, now)
+        if grant is not None:
+            return credential.grant(self._client_id, audience, grant, now)
+        return credential.fields(self._client_id, audience, now)
 
     # --- what the provider says about them ---
 
@@ -155,7 +190,7 @@ class Credentials:
     def rejected(self, error: ProviderError) -> None:
         """The provider accepted none of them, or does not know the application."""
         self._verdict = "rejected"
-        self._rejection = aadsts_code(error) or error.error
+        self._rejection = provider_code(error)
         self._rejected_at = self._monotonic()
         self.rejected_digests = self.digests()
         self._rejections.set()
@@ -197,6 +232,8 @@ class Credentials:
 
     def state(self) -> tuple[CredentialState, str | None]:
         """What is known about the credential, and why it is not accepted."""
+        if not self._candidates:
+            return "none", None
         if (rejection := self.rejection) is not None:
             return "rejected", f"the provider rejects the application or its credential ({rejection})"
         try:
@@ -217,17 +254,20 @@ class Credentials:
 async def authenticated(
     credentials: Credentials,
     kind: ProviderKind,
-    token_endpoint: str,
+    audience: str,
     clock: Callable[[], float],
     attempt: Callable[[dict[str, str]], Awaitable[_Result]],
+    grant: Mapping[str, Any] | None = None,
 ) -> _Result:
     """The result of a request that proves who the application is; during a rotation of credentials, of one
     attempt for each of them until one is accepted.
 
     Args:
         kind: which errors reject a credential.
+        audience: for which an assertion is.
         clock: seconds since the epoch.
         attempt: sends the request with these form fields, which are new for each attempt.
+        grant: see `Credentials.fields`.
 
     Raises:
         ProviderError: that of the attempt, or `credential_unusable` if no credential can be read.
@@ -235,7 +275,7 @@ async def authenticated(
     failure: ProviderError | None = None
     for credential in credentials.in_order():
         try:
-            fields = credentials.fields(credential, token_endpoint, clock())
+            fields = credentials.fields(credential, audience, clock(), *([] if grant is None else [grant]))
         except ConfigurationError as error:
             # A missing successor must not hide why the current credential was rejected.
             failure = failure or ProviderError("credential_unusable", error.message)
@@ -243,7 +283,7 @@ async def authenticated(
         try:
             result = await attempt(fields)
         except ProviderError as error:
-            if error.error != "invalid_client":
+            if not rejects_credential(kind, error):
                 if rejects(kind, error):
                     credentials.rejected(error)
                 raise

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
-from entra_fast._provider.discovery_document import Discovery, DiscoveryError, parse_discovery
+from entra_fast._provider.discovery_document import (
+    Discovery,
+    DiscoveryError,
+    parse_discovery,
+    parse_key_discovery,
+)
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._single_flight import SingleFlight
@@ -43,6 +48,7 @@ class Endpoints:
     issuer: str
     jwks_uri: str
     token_endpoint: str
+    """Empty if no token is requested from this provider."""
 
 
 async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) -> Discovery:
@@ -55,11 +61,15 @@ async def fetch_document(http: AsyncHttpClient, url: str, issuer: str | None) ->
         HttpFailure: there was no answer.
         DiscoveryError: the answer is no usable document.
     """
+    return parse_discovery(await _document_at(http, url), url, issuer=issuer)
+
+
+async def _document_at(http: AsyncHttpClient, url: str) -> bytes:
     response = await http.get(url)
     if response.status != 200:
         # Entra ID says here that a tenant does not exist (AADSTS90002).
         raise DiscoveryError("discovery_failed", f"the discovery document's URL {not_ok(url, response)}")
-    return parse_discovery(response.body, url, issuer=issuer)
+    return response.body
 
 
 class EndpointFinder:
@@ -82,8 +92,9 @@ class EndpointFinder:
         self._requests: SingleFlight[str, Endpoints] = SingleFlight("discovery document fetch")
         self._until_known: asyncio.Task[None] | None = None
         self.endpoints: Endpoints | None = None
-        if settings.issuer and settings.jwks_uri and settings.token_endpoint:
-            self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint)
+        self._needs_token_endpoint = settings.kind.has_credential
+        if settings.issuer and settings.jwks_uri and not settings.needs_discovery:
+            self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint or "")
 
     @property
     def problem(self) -> str | None:
@@ -121,6 +132,14 @@ class EndpointFinder:
         """
         return self._settings.token_endpoint or (await self.find()).token_endpoint
 
+    async def issuer(self) -> str:
+        """The issuer, which needs no discovery where it is set.
+
+        Raises:
+            ProviderError: as `find`.
+        """
+        return self._settings.issuer or (await self.find()).issuer
+
     async def _ask(self) -> Endpoints:
         return await self._requests.join("document", self._fetch)
 
@@ -148,16 +167,22 @@ class EndpointFinder:
         self._failure = ProviderError("endpoints_unknown", message)
         return ProviderError(*self._failure.args)
 
-    async def _document(self, url: str) -> Discovery:
+    async def _document(self, url: str) -> Endpoints:
         try:
             return await self._attempt(url)
         except HttpFailure:
             await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreads load, guards nothing
             return await self._attempt(url)
 
-    async def _attempt(self, url: str) -> Discovery:
+    async def _attempt(self, url: str) -> Endpoints:
         try:
-            document = await fetch_document(self._http, url, self._settings.issuer)
+            body = await _document_at(self._http, url)
+            if self._needs_token_endpoint:
+                found = parse_discovery(body, url, issuer=self._settings.issuer)
+                document = Endpoints(found.issuer, found.jwks_uri, found.token_endpoint)
+            else:
+                keys = parse_key_discovery(body, url, issuer=self._settings.issuer)
+                document = Endpoints(keys.issuer, keys.jwks_uri, "")
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise

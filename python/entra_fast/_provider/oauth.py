@@ -1,8 +1,8 @@
 """OAuth 2.0 with the provider, without I/O: builds its forms, reads its responses.
 
-What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, Entra ID's on-behalf-of
-flow). What must never be here: sockets, clocks (time is an argument), caches, and the sidecar's own HTTP
-interface. Everything that the provider sends is checked before it is used.
+What belongs here: the exact bytes and rules of the protocol (RFC 6749, RFC 7523, RFC 8693, Entra ID's
+on-behalf-of flow). What must never be here: sockets, clocks (time is an argument), caches, and the sidecar's
+own HTTP interface. Everything that the provider sends is checked before it is used.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ ANSWERED = ("provider_refused", "provider_failed")
 
 JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 
 
 # --- targets ---------------------------------------------------------------------------------------------
@@ -87,6 +89,33 @@ def on_behalf_of_form(
     }
 
 
+def token_exchange_form(
+    audience: str, subject_token: str, credential: Mapping[str, str], *, client_id: str | None = None
+) -> dict[str, str]:
+    """Token request of a token exchange (RFC 8693, section 2.1).
+
+    Args:
+        audience: for whom the new token is.
+        client_id: where the credential does not name it.
+    """
+    return {
+        "grant_type": TOKEN_EXCHANGE_GRANT,
+        "subject_token_type": JWT_TYPE,
+        "subject_token": subject_token,
+        "audience": audience,
+        **({} if client_id is None else {"client_id": client_id}),
+        **credential,
+    }
+
+
+def jwt_bearer_form(grant: Mapping[str, str]) -> dict[str, str]:
+    """Token request with a JWT that the client has signed as its grant (RFC 7523, section 2.1).
+
+    `grant`: the field that `grant_fields` makes.
+    """
+    return {"grant_type": JWT_BEARER_GRANT, **grant}
+
+
 def claims_field(claims: str | None, capabilities: Sequence[str]) -> dict[str, str]:
     """The `claims` parameter (OpenID Connect Core 1.0, section 5.5): the challenge as it was received,
     together with the application's capabilities (`xms_cc`), as Microsoft's libraries send them.
@@ -115,21 +144,62 @@ def assertion_fields(assertion: str) -> dict[str, str]:
     return {"client_assertion_type": JWT_BEARER_ASSERTION, "client_assertion": assertion}
 
 
-def sign_client_assertion(key: _native.SigningKey, client_id: str, token_endpoint: str, now: float) -> str:
+def grant_fields(assertion: str) -> dict[str, str]:
+    """A JWT as an authorization grant (RFC 7523, section 2.1)."""
+    return {"assertion": assertion}
+
+
+def grant_claims(scope: str, resources: Sequence[str], authorization_details: str | None) -> dict[str, Any]:
+    """What a JWT that serves as a grant asks for, as Maskinporten reads it.
+
+    Args:
+        resources: the audiences of the token (RFC 8707). A single one is sent as a string, as Texas does.
+        authorization_details: the text of a JSON array (RFC 9396).
+    """
+    claims: dict[str, Any] = {"scope": scope}
+    if resources:
+        claims["resource"] = resources[0] if len(resources) == 1 else list(resources)
+    if authorization_details is not None:
+        # As it came: numbers may be larger than orjson can hold.
+        claims["authorization_details"] = orjson.Fragment(authorization_details)
+    return claims
+
+
+def sign_client_assertion(key: _native.SigningKey, client_id: str, audience: str, now: float) -> str:
     """A new client assertion (RFC 7523, section 3). Each is used once: its `jti` is unique.
 
     Args:
+        audience: the provider's issuer, or its token endpoint.
         now: seconds since the epoch.
     """
+    return _sign_assertion(key, client_id, audience, {"sub": client_id}, now)
+
+
+def sign_grant(
+    key: _native.SigningKey, client_id: str, audience: str, claims: Mapping[str, Any], now: float
+) -> str:
+    """A new JWT that serves as a grant (RFC 7523, sections 2.1 and 3). Each is used once, by its `jti`.
+
+    Args:
+        audience: the provider's issuer, or its token endpoint.
+        claims: what it asks for, see `grant_claims`.
+        now: seconds since the epoch.
+    """
+    return _sign_assertion(key, client_id, audience, claims, now)
+
+
+def _sign_assertion(
+    key: _native.SigningKey, client_id: str, audience: str, claims: Mapping[str, Any], now: float
+) -> str:
     header: dict[str, Any] = {"typ": "JWT", "alg": key.algorithm}
     for name, value in (("kid", key.kid), ("x5t", key.x5t), ("x5t#S256", key.x5t_s256)):
         if value is not None:
             header[name] = value
     issued = math.floor(now)
     payload = {
+        **claims,
         "iss": client_id,
-        "sub": client_id,
-        "aud": token_endpoint,
+        "aud": audience,
         "jti": base64.urlsafe_b64encode(secrets.token_bytes(18)).decode("ascii"),
         "iat": issued,
         "nbf": issued,
@@ -224,10 +294,17 @@ def aadsts_codes(error: ProviderError) -> list[str]:
     return [match.group()] if match else []
 
 
-def aadsts_code(error: ProviderError) -> str | None:
-    """The first of `aadsts_codes`, or None."""
-    codes = aadsts_codes(error)
-    return codes[0] if codes else None
+def maskinporten_code(error: ProviderError) -> str | None:
+    """`MP-<number>` of a refusal of Maskinporten, which is in its `error_uri`, or None."""
+    uri = error.details.get("error_uri")
+    match = _MASKINPORTEN.search(uri) if isinstance(uri, str) else None
+    return match and match.group()
+
+
+def provider_code(error: ProviderError) -> str:
+    """What names a refusal most exactly: the provider's own code, or else the OAuth error."""
+    own = (*aadsts_codes(error), maskinporten_code(error), error.error)
+    return next(code for code in own if code is not None)
 
 
 def parse_retry_after(value: str | None, now: float) -> int | None:
@@ -248,6 +325,7 @@ _ERROR = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,128}", re.ASCII)
 """RFC 6749, section 5.2: the characters of an error code."""
 _MAX_DETAIL = 16_384
 _AADSTS = re.compile(r"AADSTS[0-9]{1,8}", re.ASCII)
+_MASKINPORTEN = re.compile(r"MP-[0-9]{1,4}$", re.ASCII)
 _TOKEN_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 

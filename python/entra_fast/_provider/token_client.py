@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from entra_fast import _native
@@ -21,8 +22,6 @@ from entra_fast._provider.renewal import RENEWAL_RETRY_PAUSE, Renewals
 from entra_fast._provider.replication import RenewalLeftToAnother, Replicas, Replication
 from entra_fast._provider.retry import Retrying
 from entra_fast._provider.tokens import (
-    CLIENT_CREDENTIALS,
-    ON_BEHALF_OF,
     AcquiredToken,
     ClientIdentity,
     Demand,
@@ -43,6 +42,11 @@ MAX_SUBJECT_TOKEN_BYTES = 65_536
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
 
+MAX_RESOURCES = 16
+MAX_RESOURCE_LENGTH = 2048
+MAX_AUTHORIZATION_DETAILS = 16_384
+"""Characters."""
+
 PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
 MAX_IMPATIENT = 10_000
@@ -60,6 +64,8 @@ ERROR_CODES = {
     "subject_token_expired": "the user's token has expired, so nothing is acquired on behalf of that user",
     "subject_token_invalid": "the user's token is empty, too large or has characters no token has",
     "claims_invalid": "the claims challenge is not a JSON object, or is too large",
+    "resource_invalid": "a resource is empty or too long, or there are too many",
+    "authorization_details_invalid": "authorization_details is no JSON array of objects, or is too large",
     "too_many_fetches": "too many different tokens are being fetched from the provider at once",
 }
 
@@ -71,14 +77,27 @@ class Acquirer(Protocol):
     def in_flight(self) -> int: ...
 
     async def acquire(
-        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+        self,
+        target: str,
+        *,
+        skip_cache: bool = False,
+        claims: str | None = None,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
     ) -> AcquiredToken: ...
 
     async def exchange(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
     ) -> AcquiredToken: ...
 
-    def renew(self, target: str, subject_token: str | None = None) -> None: ...
+    def renew(
+        self,
+        target: str,
+        subject_token: str | None = None,
+        *,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
+    ) -> None: ...
 
     def sweep(self) -> None:
         """Forget what has ended, except for tokens, which are in a cache that can be swept by itself."""
@@ -96,6 +115,17 @@ class Endpoint(Protocol):
     def credential_rejected(self) -> bool: ...
 
     def scope_for(self, target: str) -> str: ...
+
+    def grant_for(self, *, exchange: bool, fields: Iterable[str] = ()) -> str:
+        """The name in metrics of the grant for a request.
+
+        Args:
+            exchange: whether a user's token is exchanged.
+            fields: those that only some providers support: `claims`, `resource`, `authorization_details`.
+
+        Raises:
+            EntraFastError: codes `grant_unsupported`, `field_unsupported`: the provider does not support it.
+        """
 
     async def request(self, wanted: WantedToken, deadline: float, *, new: bool) -> FetchedToken:
         """One attempt. `new`: a token from a cache does not do."""
@@ -164,22 +194,34 @@ class TokenClient:
         return self._cache.get(key)
 
     async def acquire(
-        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+        self,
+        target: str,
+        *,
+        skip_cache: bool = False,
+        claims: str | None = None,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
     ) -> AcquiredToken:
-        """A token for the application itself (client credentials).
+        """A token for the application itself.
 
         Args:
             target: see `oauth.scope_for`.
             skip_cache: fetch a new token, which replaces the cached one for every caller. A fetch that is in
                 flight already is joined: no caller waits for a second one.
             claims: a claims challenge that the token has to meet: the text of a JSON object. No cached token
-            answers it; the new token replaces the cached one.
+                answers it; the new token replaces the cached one.
+            resources: the audiences of the token (`resource`, RFC 8707).
+            authorization_details: what the token is for (RFC 9396): the text of a JSON array of objects.
 
         Raises:
-            EntraFastError: codes `target_invalid`, `claims_invalid`.
+            EntraFastError: codes `target_invalid`, `claims_invalid`, `resource_invalid`,
+                `authorization_details_invalid`, `grant_unsupported`, `field_unsupported`.
             ProviderError: no token was issued, and there is no valid one left in the cache.
         """
-        return await self._obtain(self._wanted(target, None, claims), skip_cache)
+        wanted = self._wanted(
+            target, None, claims, resources=resources, authorization_details=authorization_details
+        )
+        return await self._obtain(wanted, skip_cache)
 
     async def exchange(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
@@ -187,7 +229,8 @@ class TokenClient:
         """A token on behalf of the user whose token is `subject_token`.
 
         Raises:
-            EntraFastError: codes `target_invalid`, `subject_token_invalid`, `claims_invalid`.
+            EntraFastError: codes `target_invalid`, `subject_token_invalid`, `claims_invalid`,
+                `grant_unsupported`, `field_unsupported`.
             ProviderError: as `acquire`; also code `subject_token_expired`.
         """
         wanted = self._wanted(target, subject_token, claims)
@@ -195,11 +238,20 @@ class TokenClient:
         self._refuse_expired(wanted.subject_expires_at)  # it may have expired while the provider was asked
         return token
 
-    def renew(self, target: str, subject_token: str | None = None) -> None:
+    def renew(
+        self,
+        target: str,
+        subject_token: str | None = None,
+        *,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
+    ) -> None:
         """Renew a cached token in the background, for a caller that answered from the cache without this
         class. Never raises: a token that can no longer be renewed needs no renewal."""
         with contextlib.suppress(EntraFastError):
-            wanted = self._wanted(target, subject_token)
+            wanted = self._wanted(
+                target, subject_token, resources=resources, authorization_details=authorization_details
+            )
             self._renewals.asked_for(wanted.key)
             self._renew(wanted)
 
@@ -220,16 +272,41 @@ class TokenClient:
 
     # --- which token ---
 
-    def _wanted(self, target: str, subject_token: str | None, claims: str | None = None) -> WantedToken:
-        scope = self._endpoint.scope_for(target)
+    def _wanted(
+        self,
+        target: str,
+        subject_token: str | None,
+        claims: str | None = None,
+        *,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
+    ) -> WantedToken:
+        endpoint = self._endpoint
+        given = {
+            "claims": claims,
+            "resource": resources or None,
+            "authorization_details": authorization_details,
+        }
+        fields = [name for name, value in given.items() if value is not None]
+        grant = endpoint.grant_for(exchange=subject_token is not None, fields=fields)
+        scope = endpoint.scope_for(target)
         if claims is not None:
             _check_claims(claims)
-        if subject_token is None:
-            key = token_key(self._endpoint.provider, scope)
-            return WantedToken(key, CLIENT_CREDENTIALS, scope, claims=claims)
-        end = self._subject_end(subject_token)
-        key = token_key(self._endpoint.provider, scope, subject_token)
-        return WantedToken(key, ON_BEHALF_OF, scope, subject_token, end, claims)
+        if resources:
+            _check_resources(resources)
+        if authorization_details is not None:
+            _check_authorization_details(authorization_details)
+        end = None if subject_token is None else self._subject_end(subject_token)
+        key = token_key(
+            endpoint.provider,
+            scope,
+            subject_token,
+            resources=resources,
+            authorization_details=authorization_details,
+        )
+        return WantedToken(
+            key, grant, scope, subject_token, end, claims, tuple(resources), authorization_details
+        )
 
     def _subject_end(self, subject_token: str) -> float | None:
         """The `exp` of a user's token. It is not verified, but it suffices for refusing; a token that cannot
@@ -430,6 +507,38 @@ def _check_claims(claims: str) -> None:
     raise EntraFastError(
         "claims_invalid",
         f"claims must be a JSON object of at most {_native.MAX_CLAIMS_BYTES} bytes, as a string",
+    )
+
+
+def _check_resources(resources: Sequence[str]) -> None:
+    """
+    Raises:
+        EntraFastError: code `resource_invalid`.
+    """
+    if len(resources) > MAX_RESOURCES or not all(
+        0 < len(resource) <= MAX_RESOURCE_LENGTH and _is_visible_ascii(resource) for resource in resources
+    ):
+        raise EntraFastError(
+            "resource_invalid",
+            f"resource must be at most {MAX_RESOURCES} texts of 1 to {MAX_RESOURCE_LENGTH} visible ASCII "
+            "characters",
+        )
+
+
+def _check_authorization_details(text: str) -> None:
+    """
+    Raises:
+        EntraFastError: code `authorization_details_invalid`.
+    """
+    if len(text) <= MAX_AUTHORIZATION_DETAILS:
+        with contextlib.suppress(ValueError):
+            details = _native.parse_json(text)
+            if isinstance(details, list) and all(isinstance(each, dict) for each in details):
+                return
+    raise EntraFastError(
+        "authorization_details_invalid",
+        "authorization_details must be a JSON array of objects of at most "
+        f"{MAX_AUTHORIZATION_DETAILS} characters",
     )
 
 

@@ -7,6 +7,7 @@ here: whether to send a request, and whether to retry it (retry.py, token_client
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.credentials import Credentials, authenticated
@@ -15,17 +16,26 @@ from entra_fast._provider.http_rules import HttpFailure, TokenTransport
 from entra_fast._provider.oauth import (
     ANSWERED,
     TokenResponse,
-    aadsts_code,
     claims_field,
     client_credentials_form,
+    grant_claims,
+    jwt_bearer_form,
     on_behalf_of_form,
     parse_token_response,
+    provider_code,
     scope_for,
+    token_exchange_form,
     without_secrets,
 )
 from entra_fast._provider.tokens import CREDENTIAL_TRY, FetchedToken, Timing, WantedToken
+from entra_fast._providers import Grant
 from entra_fast._settings.model import ProviderSettings
-from entra_fast.errors import ProviderError
+from entra_fast.errors import EntraFastError, ProviderError
+
+ERROR_CODES = {
+    "grant_unsupported": "the identity provider issues no such tokens",
+    "field_unsupported": "the identity provider does not support a field of the request",
+}
 
 
 class TokenEndpoint:
@@ -52,6 +62,24 @@ class TokenEndpoint:
         """See `oauth.scope_for`."""
         return scope_for(target, self.provider.kind)
 
+    def grant_for(self, *, exchange: bool, fields: Iterable[str] = ()) -> str:
+        """See `Endpoint.grant_for`."""
+        kind = self.provider.kind
+        grant = kind.exchange_grant if exchange else kind.token_grant
+        if grant is None:
+            requests = "token exchange" if exchange else "token requests"
+            raise EntraFastError(
+                "grant_unsupported", f"identity provider '{kind.name}' does not support {requests}"
+            )
+        for field in fields:
+            if not (kind.accepts_claims if field == "claims" else kind.accepts_details):
+                # Without it, the token would allow something else than the caller believes.
+                raise EntraFastError(
+                    "field_unsupported",
+                    f"identity provider '{kind.name}' does not support the field '{field}'",
+                )
+        return grant.value
+
     @property
     def credential_rejected(self) -> bool:
         """Whether the provider rejects the present credential, as far as is known."""
@@ -67,7 +95,7 @@ class TokenEndpoint:
         Raises:
             ProviderError: no token was issued.
         """
-        token_endpoint = await self._url(deadline)
+        token_endpoint, audience = await self._addresses(deadline)
 
         async def attempt(fields: dict[str, str]) -> FetchedToken:
             # The lifetime is counted from before the request: too short is better than too long.
@@ -81,27 +109,53 @@ class TokenEndpoint:
                 response.cacheable and wanted.is_cacheable,
             )
 
+        grant = None
+        if self._grant(wanted) is Grant.JWT_BEARER:
+            grant = grant_claims(wanted.scope, wanted.resources, wanted.authorization_details)
         return await authenticated(
-            self._credentials, self.provider.kind, token_endpoint, self._timing.clock, attempt
+            self._credentials, self.provider.kind, audience, self._timing.clock, attempt, grant
         )
 
-    async def _url(self, deadline: float) -> str:
+    def _grant(self, wanted: WantedToken) -> Grant | None:
+        kind = self.provider.kind
+        return kind.token_grant if wanted.subject_token is None else kind.exchange_grant
+
+    async def _addresses(self, deadline: float) -> tuple[str, str]:
+        """The token endpoint, and the audience of assertions."""
         try:
             async with asyncio.timeout(deadline - self._timing.monotonic()):
-                return await self._finder.token_endpoint()
+                token_endpoint = await self._finder.token_endpoint()
+                if self._signs and self.provider.kind.assertion_audience_is_issuer:
+                    return token_endpoint, await self._finder.issuer()
+                return token_endpoint, token_endpoint
         except TimeoutError:  # the request for them continues for other callers
             raise ProviderError(
                 "endpoints_unknown", "the provider's endpoints are not known: no discovery document in time"
             ) from None
 
+    @property
+    def _signs(self) -> bool:
+        """Whether the application signs assertions."""
+        return self.provider.credentials.jwk is not None
+
+    def _form(self, wanted: WantedToken, credential: dict[str, str]) -> dict[str, str]:
+        client_id, scope, subject_token = self.provider.client_id, wanted.scope, wanted.subject_token or ""
+        match self._grant(wanted):
+            case Grant.JWT_BEARER:
+                return jwt_bearer_form(credential)
+            case Grant.TOKEN_EXCHANGE:
+                # An assertion of the application names it; TokenX wants nothing else.
+                named = None if self._signs else client_id
+                return token_exchange_form(scope, subject_token, credential, client_id=named)
+            case Grant.ON_BEHALF_OF:
+                return on_behalf_of_form(client_id, scope, subject_token, credential)
+            case _:
+                return client_credentials_form(client_id, scope, credential)
+
     async def _post(
         self, wanted: WantedToken, token_endpoint: str, credential: dict[str, str], time_left: float
     ) -> TokenResponse:
-        client_id, scope = self.provider.client_id, wanted.scope
-        if wanted.subject_token is None:
-            form = client_credentials_form(client_id, scope, credential)
-        else:
-            form = on_behalf_of_form(client_id, scope, wanted.subject_token, credential)
+        form = self._form(wanted, credential)
         form |= claims_field(wanted.claims, self.provider.client_capabilities)
         started = self._timing.monotonic()
         outcome = "cancelled"
@@ -116,7 +170,7 @@ class TokenEndpoint:
             raise ProviderError(error.code, f"no token from the provider: {error.message}") from None
         except ProviderError as error:
             outcome = f"http_{error.status}" if error.code in ANSWERED else error.code
-            self._metrics.provider_errors.add(aadsts_code(error) or error.error)
+            self._metrics.provider_errors.add(provider_code(error))
             raise without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
         finally:
             self._metrics.upstream.add(wanted.grant, outcome)

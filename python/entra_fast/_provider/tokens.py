@@ -22,9 +22,9 @@ from entra_fast import _clock, _native
 
 CLIENT_CREDENTIALS = "client_credentials"
 ON_BEHALF_OF = "on_behalf_of"
-"""Purposes of cache keys, and names of OAuth grants in metrics."""
+"""Purposes of cache keys: whose token it is, whatever the grant."""
 CREDENTIAL_TRY = "credential_try"
-"""Name in metrics of a client credentials grant whose token nobody gets: see credential_try.py."""
+"""Name in metrics of a request whose token nobody gets: see credential_try.py."""
 
 LONG_MARGIN = 120.0
 """Seconds before its expiry at which a token is no longer handed out, unless the provider fails."""
@@ -80,7 +80,10 @@ class WantedToken:
 
     Attributes:
         key: of the token in the cache. `claims`, a claims challenge, is not a part of it: the token that
-        meets a challenge replaces the one that does not.
+            meets a challenge replaces the one that does not.
+        grant: its name in metrics.
+        resources: the values of `resource` (RFC 8707).
+        authorization_details: the text of a JSON array (RFC 9396).
     """
 
     key: bytes
@@ -89,6 +92,8 @@ class WantedToken:
     subject_token: str | None = None
     subject_expires_at: float | None = None
     claims: str | None = None
+    resources: tuple[str, ...] = ()
+    authorization_details: str | None = None
 
     @property
     def is_cacheable(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entra_fast._provider.oauth import aadsts_codes
+from entra_fast._provider.oauth import aadsts_codes, maskinporten_code
 from entra_fast._providers import ProviderKind
 from entra_fast.errors import ProviderError
 
@@ -19,8 +19,21 @@ its token endpoint."""
 
 def rejects(kind: ProviderKind, error: ProviderError) -> bool:
     """Whether a provider of this kind rejects the application, or its credential, with this error."""
-    named = {error.error, *aadsts_codes(error)}
-    return not proves_nothing(error) and not kind.rejections.isdisjoint(named)
+    if proves_nothing(error):
+        return False
+    return rejects_credential(kind, error) or not kind.rejections.isdisjoint(aadsts_codes(error))
+
+
+def rejects_credential(kind: ProviderKind, error: ProviderError) -> bool:
+    """Whether another credential of the application may be accepted instead. AADSTS codes do not say that of
+    themselves: Entra ID answers `invalid_client` if it may."""
+    if not kind.rejections.isdisjoint({error.error, maskinporten_code(error)}):
+        return True
+    return (
+        kind.rejection_text is not None
+        and error.error in ("invalid_request", "invalid_grant")
+        and kind.rejection_text.match(error.message) is not None
+    )
 
 
 def proves_nothing(error: ProviderError) -> bool:

@@ -6,11 +6,13 @@ never be here: a default or a bound that is written down anywhere else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from entra_fast import _net
 from entra_fast._native import ALGORITHMS as OFFERED_ALGORITHMS
+from entra_fast._providers import BUILT_IN, ENTRA_ID
 from entra_fast._settings.kinds import (
     Address,
     Authority,
@@ -23,12 +25,14 @@ from entra_fast._settings.kinds import (
     InsecureHosts,
     Integer,
     Milliseconds,
+    ProviderNames,
     ProviderUrl,
     SecretText,
     Setting,
     Tenants,
     Text,
 )
+from entra_fast._settings.provider_rows import CLIENT_ID, ProviderRows, generic_rows, rows_of
 
 # --- listeners ---
 
@@ -42,19 +46,19 @@ PROBE_BIND_ADDRESS: Final = Address(
     "NAIS uses `0.0.0.0:7165`.",
 )
 
-# --- the application at its provider ---
+# --- the application at Entra ID ---
 
 AZURE_ENABLED: Final = Boolean(
     "AZURE_ENABLED",
     None,
-    "Whether the provider is enabled. Without it, the provider is enabled if `AZURE_APP_CLIENT_ID` is set.",
+    "Whether Entra ID is enabled. Without it, Entra ID is enabled if `AZURE_APP_CLIENT_ID` is set.",
 )
 AZURE_APP_CLIENT_ID: Final = Text(
     "AZURE_APP_CLIENT_ID",
     None,
     "Client id of the application; also the expected audience of introspected tokens.",
     aliases=("AZURE_CLIENT_ID",),
-    pattern=r"[\x21-\x7e]{1,256}",
+    pattern=CLIENT_ID,
     expected="must be a client id without spaces",
 )
 AZURE_APP_TENANT_ID: Final = Text(
@@ -88,8 +92,8 @@ ALLOWED_TENANTS: Final = Tenants(
 ALGORITHMS: Final = Choices(
     "ENTRA_FAST_ALGORITHMS",
     ("RS256",),
-    "Accepted signature algorithms of introspected tokens, the preferred ones first: a key without `alg` "
-    "serves the first one of its type. Entra ID signs with RS256.",
+    "Accepted signature algorithms of introspected tokens of Entra ID, the preferred ones first: a key "
+    "without `alg` serves the first one of its type. Entra ID signs with RS256.",
     choices=OFFERED_ALGORITHMS,
 )
 CLIENT_CAPABILITIES: Final = Choices(
@@ -139,11 +143,48 @@ NAIS_SERVICE_ACCOUNT_TOKEN_PATH: Final = FilePath(
     "File that NAIS mounts into every workload, used like `AZURE_FEDERATED_TOKEN_FILE`. Last choice of "
     "credential.",
 )
+
+# --- the application at other providers ---
+
+PROVIDER_ROWS: Final = {
+    ENTRA_ID.name: ProviderRows(
+        enabled=AZURE_ENABLED,
+        client_id=AZURE_APP_CLIENT_ID,
+        tenant_id=AZURE_APP_TENANT_ID,
+        well_known_url=AZURE_APP_WELL_KNOWN_URL,
+        authority=AZURE_AUTHORITY_HOST,
+        issuer=AZURE_OPENID_CONFIG_ISSUER,
+        allowed_tenants=ALLOWED_TENANTS,
+        algorithms=ALGORITHMS,
+        client_capabilities=CLIENT_CAPABILITIES,
+        jwks_uri=AZURE_OPENID_CONFIG_JWKS_URI,
+        token_endpoint=AZURE_OPENID_CONFIG_TOKEN_ENDPOINT,
+        jwk=AZURE_APP_JWK,
+        next_jwk=AZURE_APP_NEXT_JWK,
+        federated_token_file=AZURE_FEDERATED_TOKEN_FILE,
+        client_secret=AZURE_APP_CLIENT_SECRET,
+        next_client_secret=AZURE_APP_NEXT_CLIENT_SECRET,
+        other_federated_token_file=NAIS_SERVICE_ACCOUNT_TOKEN_PATH,
+    ),
+    **{kind.name: rows_of(kind) for kind in BUILT_IN if kind is not ENTRA_ID},
+}
+"""The settings of each built-in provider, by its name."""
+PROVIDERS: Final = ProviderNames(
+    "ENTRA_FAST_PROVIDERS",
+    tuple[str, ...](),
+    "Names of further providers, as `identity_provider` will name them. Each is described by the settings "
+    "`ENTRA_FAST_PROVIDER_<NAME>_*`, with its name in upper case.",
+)
+SWITCHES: Final = (PROVIDERS, *(rows.enabled for rows in PROVIDER_ROWS.values() if rows.enabled is not None))
+"""The settings that enable providers."""
+GENERIC_ROWS: Final = tuple(generic_rows("<NAME>"))
+"""The settings of a generic provider, for the documentation. `generic_rows` makes those of one."""
 SETTINGS_DIRECTORY: Final = FilePath(
     "ENTRA_FAST_SETTINGS_DIRECTORY",
-    Path("/var/run/secrets/nais.io/azure"),
-    "Directory of files that hold settings; each file is named after its setting. The environment takes "
-    "precedence over a file.",
+    Path("/var/run/secrets/nais.io"),
+    "Directory of files that hold settings; each file is named after its setting. Its subdirectories "
+    + ", ".join(f"`{kind.directory}`" for kind in BUILT_IN)
+    + " are read, too. The environment takes precedence over a file.",
     environment_only=True,
 )
 
@@ -370,7 +411,14 @@ TEXAS_METRICS: Final = Boolean(
     "(telemetry.md).",
 )
 
-SETTINGS: Final[tuple[Setting[Any, Any], ...]] = tuple(
-    row for row in list(globals().values()) if isinstance(row, Setting)
-)
-"""All rows, in their order above."""
+
+def _all_rows(values: list[object]) -> Iterator[Setting[Any, Any]]:
+    for value in values:
+        if isinstance(value, Setting):
+            yield value
+        if value is PROVIDER_ROWS:
+            yield from (row for name, rows in PROVIDER_ROWS.items() if name != ENTRA_ID.name for row in rows)
+
+
+SETTINGS: Final[tuple[Setting[Any, Any], ...]] = tuple(_all_rows(list(globals().values())))
+"""All rows, in their order above. Those of generic providers are in `GENERIC_ROWS`."""

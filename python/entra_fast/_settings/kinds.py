@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from entra_fast._net import insecure_hosts_in, url_problem
+from entra_fast._providers import RESERVED
 
 V_co = TypeVar("V_co", covariant=True)
 """What a setting's text becomes."""
@@ -24,7 +25,13 @@ D_co = TypeVar("D_co", covariant=True)
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}", re.ASCII)
+_MAX_PROVIDER_NAME = 32
+_PROVIDER_NAME = re.compile(f"[a-z][a-z0-9_]{{0,{_MAX_PROVIDER_NAME - 1}}}", re.ASCII)
 _MAX_DIGITS = 15
+
+MAX_GENERIC_PROVIDERS = 16
+"""Each has keys, connections and background tasks of its own."""
 
 
 class Unsuitable(ValueError):
@@ -240,6 +247,53 @@ class Tenants(Setting[tuple[str, ...], D_co]):
         if tenants != ("*",) and not all(map(_GUID.fullmatch, tenants)):
             raise Unsuitable("must be comma-separated tenant ids (GUIDs), or * for any tenant")
         return tenants
+
+    def shown_default(self) -> str:
+        return ",".join(self.default) if isinstance(self.default, tuple) else ""
+
+
+class Scopes(Setting[tuple[str, ...], D_co]):
+    """Scopes, separated by spaces (RFC 6749, section 3.3)."""
+
+    __slots__ = ()
+
+    @property
+    def form(self) -> str:
+        return "space-separated scopes"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        scopes = tuple(dict.fromkeys(text.split()))
+        if not all(map(_SCOPE.fullmatch, scopes)):
+            raise Unsuitable("must be scopes, separated by spaces")
+        return scopes
+
+    def shown_default(self) -> str:
+        return " ".join(self.default) if isinstance(self.default, tuple) else ""
+
+
+class ProviderNames(Setting[tuple[str, ...], D_co]):
+    """Comma-separated names of providers that other settings describe."""
+
+    __slots__ = ()
+
+    @property
+    def form(self) -> str:
+        return "comma-separated names"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not all(map(_PROVIDER_NAME.fullmatch, names)):
+            raise Unsuitable(
+                f"must be comma-separated names of a-z, 0-9 and _ that begin with a letter, of at most "
+                f"{_MAX_PROVIDER_NAME} characters"
+            )
+        if len(names) > MAX_GENERIC_PROVIDERS:
+            raise Unsuitable(f"must be at most {MAX_GENERIC_PROVIDERS} names")
+        if reserved := sorted(RESERVED.intersection(names)):
+            raise Unsuitable(f"must not name {reserved[0]}, which is built in and has settings of its own")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise Unsuitable(f"must name each provider once, and names {repeated[0]} more often")
+        return names
 
     def shown_default(self) -> str:
         return ",".join(self.default) if isinstance(self.default, tuple) else ""

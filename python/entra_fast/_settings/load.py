@@ -6,43 +6,32 @@ at once. What must never be here: network access, and defaults or bounds, which 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from entra_fast import _extras
 from entra_fast._memory import memory_limit
-from entra_fast._net import proxies_from, url_problem
+from entra_fast._net import proxies_from
+from entra_fast._providers import ENTRA_ID
 from entra_fast._settings import catalogue
 from entra_fast._settings.cache_sizes import cache_settings
-from entra_fast._settings.kinds import FilePath, ProviderUrl
 from entra_fast._settings.model import (
     CacheSettings,
-    CredentialSettings,
     OutboundSettings,
     ProviderSettings,
     ServerSettings,
     SharedCacheSettings,
 )
-from entra_fast._settings.reader import D, Reader, missing
-from entra_fast._settings.secret import Secret, signing_key
+from entra_fast._settings.providers import enabled_providers, is_enabled, named_provider
+from entra_fast._settings.reader import Reader, missing
+from entra_fast._settings.secret import Secret
+from entra_fast._settings.unknown import unknown_settings
 from entra_fast.errors import ConfigurationError
 
-_KNOWN = frozenset(name for row in catalogue.SETTINGS for name in (row.name, *row.aliases))
-# Kubernetes sets the excluded ones for a service called entra-fast.
-_OURS = re.compile(r"ENTRA_FAST_(?!SERVICE_|PORT(_|$))[A-Z0-9_]{1,100}", re.ASCII)
-_SHARED_PREFIXES = ("AZURE_APP_", "AZURE_OPENID_CONFIG_", "TEXAS_HTTP_")
-"""Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
-_NEAR_MISS = 0.9
 ROOT = Path("/")
-_OTHER_PROVIDERS = ("IDPORTEN_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED")
-"""Switches of providers that Texas has, and this sidecar has not."""
-_NOT_MISSPELLED = frozenset({"AZURE_APP_JWKS"})
-"""Variables of NAIS that resemble a setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +40,7 @@ class Settings:
 
     Attributes:
         unknown: variables that look like settings but are not, each with the setting that was probably meant;
-            and those whose value is ignored, with what it must be.
+            and those that have no effect, with the reason.
     """
 
     server: ServerSettings
@@ -63,7 +52,7 @@ class Settings:
 
     @property
     def provider(self) -> ProviderSettings | None:
-        """The only provider that there can be so far."""
+        """The first provider that is enabled, where only one is served."""
         return self.providers[0] if self.providers else None
 
     @classmethod
@@ -78,8 +67,8 @@ class Settings:
 
         Args:
             environ: the environment; `os.environ` when None. An empty variable counts as unset.
-            directory: files with settings; by default `ENTRA_FAST_SETTINGS_DIRECTORY`, or the directory
-                where NAIS mounts them, if it exists.
+            directory: files with settings, see `setting_directories`; by default
+                `ENTRA_FAST_SETTINGS_DIRECTORY`, or the directory where NAIS mounts them, if it exists.
             root: where the container's memory limit is looked up; for tests.
 
         Raises:
@@ -118,11 +107,11 @@ class Settings:
         server = _server_settings(read)
         return cls(
             server=server,
-            providers=_enabled_providers(read),
+            providers=enabled_providers(read),
             outbound=_outbound_settings(read),
             caches=cache_settings(read, server.workers, memory_limit(root)),
             shared_cache=_shared_cache_settings(read),
-            unknown=(*_unknown(read.environ), *read.ignored),
+            unknown=(*unknown_settings(read), *read.ignored),
         )
 
 
@@ -149,33 +138,29 @@ def settings_reader(
 
 
 def provider_client_settings(
-    environ: Mapping[str, str], directory: Path | None, *, provider: str | None = None
+    environ: Mapping[str, str],
+    directory: Path | None,
+    *,
+    provider: str | None = None,
+    to_validate: bool = False,
 ) -> tuple[ProviderSettings | None, OutboundSettings]:
-    """The settings that a client of the provider needs, without those of a sidecar: None if no provider is
-    enabled. Arguments as for `Settings.from_environment`.
+    """The settings that a client of a provider needs, without those of a sidecar. Arguments as for
+    `Settings.from_environment`.
 
     Args:
-        provider: a value of `identity_provider`; None for Entra ID.
+        provider: a value of `identity_provider`. None for Entra ID, whose settings are None if it is not
+            enabled.
+        to_validate: for validating tokens only, which needs neither a credential nor a token endpoint.
 
     Raises:
         ConfigurationError: a setting is missing or wrong, or there is no such provider.
     """
     read = settings_reader(environ, directory)
-    is_named = read.get(catalogue.AZURE_ENABLED) is not None or read.names(catalogue.AZURE_APP_CLIENT_ID)
-    return _provider_settings(read) if is_named else None, _outbound_settings(read)
-
-
-def _unknown(names: Iterable[str]) -> Iterator[str]:
-    for name in sorted(names):
-        if name in _KNOWN or name in _NOT_MISSPELLED:
-            continue
-        ours = _OURS.fullmatch(name) is not None
-        if ours or name.startswith(_SHARED_PREFIXES):
-            meant = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8 if ours else _NEAR_MISS)
-            if meant:
-                yield f"{name} (did you mean {meant[0]}?)"
-            elif ours:
-                yield name
+    if provider is None:
+        if not is_enabled(read, ENTRA_ID, read.get(catalogue.AZURE_ENABLED)):
+            return None, _outbound_settings(read)
+        provider = ENTRA_ID.name
+    return named_provider(read, provider, to_validate=to_validate), _outbound_settings(read)
 
 
 def _server_settings(read: Reader) -> ServerSettings:
@@ -287,115 +272,3 @@ def _shared_cache_settings(read: Reader) -> SharedCacheSettings | None:
         message = _extras.sentence("redis", package, url.setting)
         read.refuse(ConfigurationError("setting_invalid", message, url.setting))
     return settings
-
-
-def _enabled_providers(read: Reader) -> tuple[ProviderSettings, ...]:
-    """All providers that are enabled; none if the environment says so.
-
-    Raises:
-        ConfigurationError: a setting is missing or wrong, or nothing is said at all.
-    """
-    provider = _provider_settings(read)
-    return () if provider is None else (provider,)
-
-
-def _provider_settings(read: Reader) -> ProviderSettings | None:
-    """None if the environment says that there is none.
-
-    Raises:
-        ConfigurationError: a setting is missing or wrong, or nothing is said at all.
-    """
-    enabled = read.get(catalogue.AZURE_ENABLED)
-    if enabled is False:
-        return None
-    # Platforms inject AZURE_CLIENT_ID and the like into every workload, so these complete a provider that is
-    # enabled otherwise, and never enable one.
-    if enabled is None and not read.names(catalogue.AZURE_APP_CLIENT_ID):
-        others = {read.environ.get(name) for name in _OTHER_PROVIDERS}
-        if "false" in others and "true" not in others:
-            return None  # a statement about other providers: this one was not forgotten
-        read.refuse(
-            missing(
-                catalogue.AZURE_APP_CLIENT_ID,
-                " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with "
-                "AZURE_CLIENT_ID, or AZURE_ENABLED=false to start without a provider",
-            )
-        )
-        return None
-    client_id = read.get(catalogue.AZURE_APP_CLIENT_ID)
-    if client_id is None:
-        read.refuse(missing(catalogue.AZURE_APP_CLIENT_ID, " must be set when AZURE_ENABLED is true"))
-    tenant_id = read.get(catalogue.AZURE_APP_TENANT_ID) or ""
-    issuer = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_ISSUER)
-    well_known_url = _provider_url(read, catalogue.AZURE_APP_WELL_KNOWN_URL)
-    jwks_uri = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_JWKS_URI)
-    token_endpoint = _provider_url(read, catalogue.AZURE_OPENID_CONFIG_TOKEN_ENDPOINT)
-    if well_known_url is None and not (issuer and jwks_uri and token_endpoint):
-        if not tenant_id:
-            read.refuse(
-                missing(
-                    catalogue.AZURE_APP_WELL_KNOWN_URL,
-                    " must be set (or AZURE_APP_TENANT_ID, or all of AZURE_OPENID_CONFIG_ISSUER, _JWKS_URI "
-                    "and _TOKEN_ENDPOINT)",
-                )
-            )
-        authority = _provider_url(read, catalogue.AZURE_AUTHORITY_HOST)
-        well_known_url = f"{authority}/{tenant_id}/v2.0/.well-known/openid-configuration"
-    return ProviderSettings(
-        client_id=client_id or "",
-        tenant_id=tenant_id,
-        well_known_url=well_known_url,
-        issuer=issuer,
-        jwks_uri=jwks_uri,
-        token_endpoint=token_endpoint,
-        credentials=_credential_settings(read),
-        allowed_tenants=read.get(catalogue.ALLOWED_TENANTS),
-        algorithms=read.get(catalogue.ALGORITHMS),
-        client_capabilities=read.get(catalogue.CLIENT_CAPABILITIES),
-    )
-
-
-def _provider_url(read: Reader, setting: ProviderUrl[D]) -> str | D:
-    """A URL of the provider: https, or http on loopback or on a host that is named for that."""
-    url = read.get(setting)
-    if isinstance(url, str):
-        problem = url_problem(url, read.get(catalogue.INSECURE_PROVIDER_HOSTS))
-        if problem is not None:
-            read.refuse(ConfigurationError("setting_invalid", f"{setting.name} {problem}", setting.name))
-            return setting.default
-    return url
-
-
-def _credential_settings(read: Reader) -> CredentialSettings:
-    for row in (catalogue.AZURE_APP_JWK, catalogue.AZURE_APP_NEXT_JWK):
-        with read.reporting(row):
-            secret = read.secret(row)
-            if secret is not None:
-                signing_key(secret.setting, secret.reveal())
-    jwk, client_secret = read.secret(catalogue.AZURE_APP_JWK), read.secret(catalogue.AZURE_APP_CLIENT_SECRET)
-    federated_token = _file(read, catalogue.AZURE_FEDERATED_TOKEN_FILE)
-    if not (jwk or federated_token or client_secret):
-        # Last, because it is there whether the application has registered it with Entra ID or not.
-        federated_token = _file(read, catalogue.NAIS_SERVICE_ACCOUNT_TOKEN_PATH)
-    credentials = CredentialSettings(
-        jwk=jwk,
-        next_jwk=read.successor(catalogue.AZURE_APP_NEXT_JWK, jwk),
-        federated_token=federated_token,
-        client_secret=client_secret,
-        next_client_secret=read.successor(catalogue.AZURE_APP_NEXT_CLIENT_SECRET, client_secret),
-    )
-    if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
-        read.refuse(
-            missing(
-                catalogue.AZURE_APP_JWK,
-                ", AZURE_FEDERATED_TOKEN_FILE, AZURE_APP_CLIENT_SECRET or NAIS_SERVICE_ACCOUNT_TOKEN_PATH "
-                "must be set",
-            )
-        )
-    return credentials
-
-
-def _file(read: Reader, setting: FilePath[None]) -> Secret | None:
-    """The file that a setting names, which is read at each use."""
-    path = read.get(setting)
-    return None if path is None else Secret(setting.name, path=path)

@@ -25,7 +25,7 @@ _MIN_DIFFERENT_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class CredentialSettings:
-    """The application's credentials, in order of preference; at least one is present."""
+    """The application's credentials, in order of preference; none for a provider that needs none."""
 
     jwk: Secret | None = None
     next_jwk: Secret | None = None
@@ -78,7 +78,15 @@ class ProviderSettings:
     @property
     def needs_discovery(self) -> bool:
         """Whether the discovery document is needed to answer all requests."""
-        return None in (self.issuer, self.jwks_uri, self.token_endpoint)
+        needed = [self.issuer, self.jwks_uri]
+        if self.kind.has_credential:
+            needed.append(self.token_endpoint)
+        return None in needed
+
+    @property
+    def tried_scope(self) -> str | None:
+        """The scope of the token that is requested to try the credential. None: its first use judges it."""
+        return self.kind.tried_scope(self.client_id, self.scopes)
 
 
 @dataclass(frozen=True, slots=True)

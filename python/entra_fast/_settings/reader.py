@@ -1,16 +1,17 @@
 """Finds the text of a setting and parses it.
 
-What belongs here: the order of sources (environment, file, aliases, default), and errors that name the
+What belongs here: the order of sources (environment, files, aliases, default), and errors that name the
 setting as the user wrote it. What must never be here: the meaning of a setting.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from entra_fast._providers import BUILT_IN
 from entra_fast._settings.kinds import SecretText, Setting, Unsuitable
 from entra_fast._settings.secret import Secret, read_setting_file
 from entra_fast.errors import ConfigurationError
@@ -31,11 +32,12 @@ is out of bounds here is replaced by the nearest value, and what is no value is 
 
 
 class Reader:
-    """Reads settings from an environment and, if they are missing there, from the files of a directory.
+    """Reads settings from an environment and, if they are missing there, from the files of a directory and of
+    its subdirectories for providers.
 
     Attributes:
         environ: the environment.
-        ignored: settings of Texas without a usable value that were read, with what they must be.
+        ignored: settings that were read and have no effect, with the reason.
         problems: collects what is wrong, in the order in which it is found; None where the first problem is
             raised.
     """
@@ -50,7 +52,7 @@ class Reader:
         self.ignored: list[str] = []
         self.problems = problems
         self._wrong: set[str] = set()
-        self._directory = directory if directory is not None and directory.is_dir() else None
+        self._directories = () if directory is None else setting_directories(directory)
 
     def get(self, setting: Setting[V, D]) -> V | D:
         """A setting's value; its default if the setting is unset. An empty text counts as unset.
@@ -95,6 +97,14 @@ class Reader:
             self._wrong.add(name)
             self.problems.append(error)
 
+    def is_there(self, name: str) -> bool:
+        """Whether there is a variable or a file of this name. Its value may be wrong."""
+        return bool(self.environ.get(name, "").strip()) or self._file(name) is not None
+
+    def has_problems(self, settings: Iterable[Setting[Any, Any]]) -> bool:
+        """Whether one of these settings is wrong."""
+        return not self._wrong.isdisjoint(setting.name for setting in settings)
+
     @contextlib.contextmanager
     def reporting(self, setting: Setting[Any, Any] | None = None) -> Iterator[None]:
         """Pass a ConfigurationError of the block to `refuse`."""
@@ -136,10 +146,15 @@ class Reader:
         return "" if path is None else read_setting_file(path, name)
 
     def _file(self, name: str) -> Path | None:
-        if self._directory is None:
-            return None
-        path = self._directory / name
-        return path if path.is_file() else None
+        paths = (directory / name for directory in self._directories)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def setting_directories(directory: Path) -> tuple[Path, ...]:
+    """The directories in which a setting is looked up, in this order: one, and its subdirectories for
+    providers, named as NAIS names them. Without those that do not exist."""
+    below = (directory / kind.directory for kind in BUILT_IN if kind.directory is not None)
+    return tuple(each for each in (directory, *below) if each.is_dir())
 
 
 def missing(setting: Setting[Any, Any], sentence: str) -> ConfigurationError:

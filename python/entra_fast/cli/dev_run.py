@@ -41,6 +41,7 @@ class EmulatorOptions:
         generator_url: the address of a token generator, which is allowed as redirect URI.
         signing_algorithm: what the provider signs with.
         exact_discovery: leave out of the discovery document what Entra ID's does not have.
+        subject_issuers, level_names: as for `LocalEntraId`.
         state: a directory that keeps keys, secrets and sessions; None keeps them in memory.
         tls: as in `Options`.
         public_url: the address that clients use, if it differs from the one it listens on (containers).
@@ -55,6 +56,8 @@ class EmulatorOptions:
     generator_url: str = "http://127.0.0.1:8081"
     signing_algorithm: str = "RS256"
     exact_discovery: bool = False
+    subject_issuers: tuple[str, ...] = ()
+    level_names: bool = False
     state: str | None = None
     tls: str | None = None
     public_url: str | None = None
@@ -116,6 +119,8 @@ async def _run_emulator(options: EmulatorOptions) -> int:
             generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
             signing_algorithm=options.signing_algorithm,
             exact_discovery=options.exact_discovery,
+            subject_issuers=options.subject_issuers,
+            level_names=options.level_names,
             state_directory=Path(options.state) if options.state is not None else None,
             public_url=options.public_url,
         )

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from entra_fast import _extras
@@ -31,6 +32,10 @@ from entra_fast.cli.terminal import (
     printable,
     reason,
 )
+
+if TYPE_CHECKING:
+    from entra_fast.emulator import Explanation
+    from entra_fast.emulator.providers.explanation import ProviderExplanation
 
 _EMULATOR = "http://127.0.0.1:8080"
 _FORGE_FIELDS = (
@@ -56,8 +61,16 @@ def _explain(arguments: argparse.Namespace) -> int:
     from entra_fast.cli.manifest_sources import find_sources
     from entra_fast.emulator import LocalEntraId
 
+    if arguments.user is not None and arguments.provider != "entra_id":
+        raise CommandError(USAGE, f"--user: the decision of {arguments.provider} does not depend on the user")
     local = LocalEntraId.from_files(*find_sources(arguments.manifests, arguments.directory))
-    explanation = local.explain(arguments.consumer, arguments.target, arguments.user)
+    explanation: Explanation | ProviderExplanation
+    if arguments.provider == "entra_id":
+        explanation = local.explain(arguments.consumer, arguments.target, arguments.user)
+    else:
+        explanation = local.providers.explain(
+            arguments.provider, arguments.consumer, arguments.target, arguments.organization
+        )
     if arguments.json:
         print_json(explanation.document())
     else:
@@ -147,18 +160,33 @@ def _add_explain(add: AddCommand) -> None:
         "explain",
         _explain,
         "explain whether access policies allow a token",
-        """Decide, by the rules of the local Entra ID, whether an application gets a token for an API:
-for itself, or on behalf of a user. Shows each check with the line of the manifest that
-decides it, and what to change. The exit status is 0 if a token would be issued, 1 if not.
+        """Decide, by the rules of a local provider, whether an application gets a token: from Entra ID for an
+API, for itself or on behalf of a user; from TokenX for an API, on behalf of a citizen; from
+Maskinporten with scopes. Shows each check with the line of the manifest that decides it, and
+what to change. The exit status is 0 if a token would be issued, 1 if not.
 
 examples:
   entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b
   entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b --user ada@trygdeetaten.no
+  entra-fast explain dev-gcp:team-a:app-a dev-gcp:team-b:app-b --provider tokenx
+  entra-fast explain dev-gcp:team-a:app-a nav:helse/sykepenger/afp.read --provider maskinporten
 """,
     )
     parser.add_argument("consumer", help="the calling application: '<cluster>:<namespace>:<app>'")
-    parser.add_argument("target", help="the API being called: '<cluster>:<namespace>:<app>'")
+    parser.add_argument(
+        "target", help="the API being called: '<cluster>:<namespace>:<app>'; for Maskinporten, scopes"
+    )
+    parser.add_argument(
+        "--provider",
+        choices=("entra_id", "tokenx", "maskinporten"),
+        default="entra_id",
+        metavar="NAME",
+        help="entra_id, tokenx or maskinporten (default: %(default)s)",
+    )
     parser.add_argument("--user", help="on behalf of this user: sign-in name, NAV ident or object id")
+    parser.add_argument(
+        "--organization", metavar="NUMBER", help="on behalf of this customer, for Maskinporten"
+    )
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
     add_manifest_options(parser)
 
@@ -169,8 +197,8 @@ def _add_env(add: AddCommand) -> None:
         _env,
         "print an application's environment variables",
         """Print the variables that NAIS would inject into an application (AZURE_APP_CLIENT_ID,
-AZURE_APP_JWK, ...), so that any program can use a running local Entra ID. The secrets among
-them are valid for that local Entra ID only.
+TOKEN_X_CLIENT_ID, ...), for all providers of its manifest, so that any program can use a running
+local Entra ID and the providers beside it. The secrets among them are valid there only.
 
 examples:
   eval "$(entra-fast env dev-gcp:team-a:app-a)" && ./my-program

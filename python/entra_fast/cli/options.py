@@ -44,7 +44,7 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
         "--settings",
         metavar="DIR",
         help="directory with files for settings that are not in the environment (default: "
-        "$ENTRA_FAST_SETTINGS_DIRECTORY, or /var/run/secrets/nais.io/azure)",
+        "$ENTRA_FAST_SETTINGS_DIRECTORY, or /var/run/secrets/nais.io)",
     )
 
 

@@ -89,6 +89,8 @@ def _emulator(arguments: argparse.Namespace) -> int:
         generator_url=arguments.generator_url,
         signing_algorithm=arguments.signing_algorithm,
         exact_discovery=arguments.exact_discovery,
+        subject_issuers=tuple(arguments.subject_issuer),
+        level_names=arguments.level_names,
         state=arguments.state,
         tls=arguments.tls,
         public_url=arguments.public_url,
@@ -248,6 +250,19 @@ examples:
         metavar="URL",
         default="http://127.0.0.1:8081",
         help="address of a token generator, which is allowed as redirect URI (default: %(default)s)",
+    )
+    tokenx = parser.add_argument_group("the local TokenX")
+    tokenx.add_argument(
+        "--subject-issuer",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="discovery document of a further issuer whose tokens it exchanges; may be repeated",
+    )
+    tokenx.add_argument(
+        "--level-names",
+        action="store_true",
+        help="write Level3 and Level4 for idporten-loa-substantial and idporten-loa-high",
     )
     addresses = parser.add_argument_group("addresses")
     addresses.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

@@ -42,6 +42,7 @@ from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, Reason
 from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.protocol.scope import DEFAULT, Scope
 from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_endpoint import TokenService
@@ -99,6 +100,8 @@ class LocalProvider:
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
         self.keyring = Keyring(self.now, signing_algorithm)
+        self._further_keyrings: dict[str, Keyring] = {}
+        self.provider_keys = ProviderKeys(self.now)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
         self.journal = Journal()
@@ -109,7 +112,14 @@ class LocalProvider:
         self.registry: Registry = self._built()
         self._skipped: tuple[Notice, ...] = ()
         if state_directory is not None:
-            state.load(state_directory, self.keyring, self.credentials, self.store)
+            state.load(
+                state_directory,
+                self.keyring,
+                self.credentials,
+                self.store,
+                further=self.keyring_of,
+                provider_keys=self.provider_keys,
+            )
 
     @classmethod
     def from_files(
@@ -177,6 +187,10 @@ class LocalProvider:
     def release_clock(self) -> None:
         """Run with the system's clock again."""
         self.clock.release()
+
+    def keyring_of(self, provider: str) -> Keyring:
+        """The signing keys of another local provider beside this one; kept with this one's."""
+        return self._further_keyrings.setdefault(provider, Keyring(self.now))
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -508,7 +522,9 @@ class LocalProvider:
             secrets: include private keys, and the seed of the applications' secrets.
         """
         tenants = [tenant.directory for tenant in self.registry.tenants]
-        return snapshot.write(tenants, self.store, self.keyring, self.credentials, secrets=secrets)
+        return snapshot.write(
+            tenants, self.store, self.keyring, self.credentials, self.provider_keys, secrets=secrets
+        )
 
     def import_state(self, document: Mapping[str, Any]) -> None:
         """Take over an exported state in place of directory and sessions, until `reset`. Whoever was signed
@@ -521,7 +537,7 @@ class LocalProvider:
             ConfigurationError: it cannot be used (code `snapshot_invalid`); nothing has changed then.
         """
         store, keyring = Store(self.now), Keyring(self.now, self.keyring.algorithm)
-        read = snapshot.read(document, store, keyring, Credentials(self.now))
+        read = snapshot.read(document, store, keyring, Credentials(self.now), ProviderKeys(self.now))
         with self._lock:
             before, self._imported = self._imported, read.tenants
             try:
@@ -533,6 +549,7 @@ class LocalProvider:
         if read.secrets is not None:
             self.keyring.restore(read.secrets[0])
             self.credentials.restore(read.secrets[1])
+            self.provider_keys.restore(read.secrets[2])
 
     def reset(self) -> None:
         """Forget what has happened since the start, for test suites: sessions, codes and tokens, planned
@@ -561,7 +578,14 @@ class LocalProvider:
     def save(self) -> None:
         """Save the state, if a state directory is set. Raises ConfigurationError when that fails."""
         if self._state_directory is not None:
-            state.save(self._state_directory, self.keyring, self.credentials, self.store)
+            state.save(
+                self._state_directory,
+                self.keyring,
+                self.credentials,
+                self.store,
+                self._further_keyrings,
+                self.provider_keys,
+            )
 
 
 def _source(source: Source | Path | str, cluster: str) -> Source:

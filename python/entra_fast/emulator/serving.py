@@ -10,18 +10,53 @@ import asyncio
 import re
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.providers import LocalProviders
 from entra_fast.errors import ConfigurationError
 
 _ADMIN_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~]{16,256}")
 
 
 class LocalEntraId(LocalProvider):
-    """A local Entra ID that can be served over HTTP. Its arguments are those of LocalProvider."""
+    """A local Entra ID that can be served over HTTP, and the other local providers beside it.
+
+    Args:
+        arguments: those of LocalProvider, as `options`.
+        subject_issuers: URLs of the discovery documents of further issuers whose tokens the local TokenX
+            exchanges, besides the local ID-porten and itself.
+        level_names: whether the local TokenX writes `Level3` and `Level4` in place of ID-porten's
+            `idporten-loa-substantial` and `idporten-loa-high`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        subject_issuers: Sequence[str] = (),
+        level_names: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.providers = LocalProviders(self, subject_issuers=subject_issuers, level_names=level_names)
+
+    def environment(self, application: str) -> dict[str, str]:
+        """What NAIS would inject into an application, for all of its providers.
+
+        Args:
+            application: `<cluster>:<namespace>:<name>`, client id or App ID URI.
+
+        Raises:
+            ConfigurationError: there is no such application, or no provider knows it.
+        """
+        found = self.registry.find_workload(application)
+        environment = self.providers.environment(found.name)
+        if found.has_providers and found.name in self.registry.without_identity:
+            self.save()
+            return {"AZURE_ENABLED": "false", **environment}
+        return {"AZURE_ENABLED": "true", **super().environment(found.name), **environment}
 
     async def start(
         self,
@@ -65,7 +100,14 @@ class LocalEntraId(LocalProvider):
         await asyncio.to_thread(lambda: self.keyring.active)
         await asyncio.to_thread(self.save)
         server = await serve(
-            self, host, port, tls=tls, watch=watch, allow_remote=allow_remote, admin_token=token
+            self,
+            self.providers,
+            host,
+            port,
+            tls=tls,
+            watch=watch,
+            allow_remote=allow_remote,
+            admin_token=token,
         )
         return RunningEmulator(self, server.address, server.stop, token)
 

@@ -19,6 +19,7 @@ from entra_fast.emulator.protocol.credentials import Credentials
 from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.protocol.store import Session, Store
 from entra_fast.errors import ConfigurationError
 
@@ -32,9 +33,10 @@ _KINDS: Final[Mapping[str, type]] = {
     "codes": Login,
     "refresh_tokens": Login,
     "redeemed_codes": str,
+    "used_grants": bool,
 }
-"""What is remembered about sign-ins. Each under the digest of the code, token or cookie: whoever has that can
-go on with it, and the document gives it to no one."""
+"""What is remembered about sign-ins and grants. Each under the digest of the code, token, cookie or grant:
+whoever has that can go on with it, and the document gives it to no one."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,12 +46,13 @@ class Snapshot:
 
     Attributes:
         store: with its sessions.
-        secrets: private keys and seeds, as `Keyring` and `Credentials` export them; None without.
+        secrets: private keys and seeds, as `Keyring`, `Credentials` and `ProviderKeys` export them; None
+            without.
     """
 
     tenants: tuple[Directory, ...]
     store: Store
-    secrets: tuple[list[dict[str, Any]], dict[str, Any]] | None
+    secrets: tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]] | None
 
 
 def write(
@@ -57,6 +60,7 @@ def write(
     store: Store,
     keyring: Keyring,
     credentials: Credentials,
+    provider_keys: ProviderKeys,
     *,
     secrets: bool,
 ) -> dict[str, Any]:
@@ -69,16 +73,22 @@ def write(
         "sessions": {kind: _entries(entries) for kind, entries in _maps(store).items()},
     }
     if secrets:
-        document["secrets"] = {"keys": keyring.export(), "credentials": credentials.export()}
+        document["secrets"] = {
+            "keys": keyring.export(),
+            "credentials": credentials.export(),
+            "providers": provider_keys.export(),
+        }
     return document
 
 
-def read(document: object, store: Store, keyring: Keyring, credentials: Credentials) -> Snapshot:
+def read(
+    document: object, store: Store, keyring: Keyring, credentials: Credentials, provider_keys: ProviderKeys
+) -> Snapshot:
     """Read a document.
 
     Args:
         store: a new one, which gets the sessions.
-        keyring: a new one, which gets the keys if there are some; likewise `credentials`.
+        keyring: a new one, which gets the keys if there are some; likewise `credentials` and `provider_keys`.
 
     Raises:
         ConfigurationError: it cannot be used (code `snapshot_invalid`); the message names the member.
@@ -94,7 +104,8 @@ def read(document: object, store: Store, keyring: Keyring, credentials: Credenti
         raise _wrong("version", f"must be {VERSION}, the version that this release can read")
     tenants = _tenants(document.get("directory"))
     _read_sessions(document.get("sessions", {}), store)
-    return Snapshot(tenants, store, _read_secrets(document.get("secrets"), keyring, credentials))
+    secrets = _read_secrets(document.get("secrets"), keyring, credentials, provider_keys)
+    return Snapshot(tenants, store, secrets)
 
 
 def _maps(store: Store) -> dict[str, ExpiringMap[Any]]:
@@ -103,6 +114,7 @@ def _maps(store: Store) -> dict[str, ExpiringMap[Any]]:
         "codes": store.codes,
         "refresh_tokens": store.refresh_tokens,
         "redeemed_codes": store.redeemed,
+        "used_grants": store.used_grants,
     }
 
 
@@ -126,6 +138,17 @@ def _tenant(tenant: Directory) -> dict[str, Any]:
             }
             for user in tenant.users.values()
         ],
+        "scopes": [
+            {
+                "name": scope.name,
+                "consumers": sorted(scope.consumers),
+                "accessibleForAll": scope.for_all,
+                **({"atMaxAge": scope.lifetime} if scope.lifetime is not None else {}),
+                **({"delegationSource": scope.delegation_source} if scope.delegation_source else {}),
+            }
+            for scope in tenant.scopes
+        ],
+        "delegations": [dataclasses.asdict(delegation) for delegation in tenant.delegations],
     }
 
 
@@ -146,7 +169,7 @@ def _entries(entries: ExpiringMap[Any]) -> list[dict[str, Any]]:
         {
             "digest": digest,
             "ends": end,
-            "value": value if isinstance(value, str) else dataclasses.asdict(value),
+            "value": value if isinstance(value, str | bool) else dataclasses.asdict(value),
         }
         for digest, end, value in entries.items()
     ]
@@ -183,8 +206,8 @@ def _read_sessions(value: object, store: Store) -> None:
 
 
 def _read_secrets(
-    value: object, keyring: Keyring, credentials: Credentials
-) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    value: object, keyring: Keyring, credentials: Credentials, provider_keys: ProviderKeys
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]] | None:
     if value is None:
         return None
     try:
@@ -193,9 +216,11 @@ def _read_secrets(
         keys, seeds = value["keys"], value["credentials"]
         keyring.restore(keys)
         credentials.restore(seeds)
+        others = value.get("providers", {"signing": {}, "clients": {}})  # earlier releases have written none
+        provider_keys.restore(others)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigurationError):
         raise _wrong("secrets", "cannot be used; export them again, or leave them out") from None
-    return keys, seeds
+    return keys, seeds, others
 
 
 def _wrong(member: str, text: str) -> ConfigurationError:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from entra_fast.emulator.protocol.device_codes import DeviceRequest
 from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.login import Login
+from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.emulator.protocol.store import Session, Store
 from entra_fast.errors import ConfigurationError
 
@@ -26,11 +27,25 @@ _WITH_SECRET_KEYS: Final = 1
 """The earlier format, which has codes, tokens and cookies where this one has their digests."""
 
 
-def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> None:
-    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written."""
+def save(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    further: Mapping[str, Keyring],
+    provider_keys: ProviderKeys,
+) -> None:
+    """Write everything, atomically. Raises ConfigurationError when the directory cannot be written.
+
+    Args:
+        further: the keys of the other local providers, by name; those that have none yet are left out.
+        provider_keys: the keys of those that keep theirs there.
+    """
     content = {
         "format": FORMAT,
         "keyring": keyring.export(),
+        "further_keyrings": {name: keys.export() for name, keys in further.items() if keys.has_keys},
+        "provider_keys": provider_keys.export(),
         "credentials": credentials.export(),
         "codes": _entries(store.codes),
         "redeemed": [[key, end, value] for key, end, value in store.redeemed.items()],
@@ -38,6 +53,7 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         "sessions": _entries(store.sessions),
         "device_codes": _entries(store.device_codes.requests),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
+        "used_grants": [[key, end, True] for key, end, _ in store.used_grants.items()],
     }
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,8 +67,20 @@ def save(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
         raise ConfigurationError("state_unwritable", text, "state") from None
 
 
-def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Store) -> bool:
+def load(
+    directory: Path,
+    keyring: Keyring,
+    credentials: Credentials,
+    store: Store,
+    *,
+    further: Callable[[str], Keyring],
+    provider_keys: ProviderKeys,
+) -> bool:
     """Read what `save` has written; False when there is nothing.
+
+    Args:
+        further: the keyring of another local provider.
+        provider_keys: the keys of those that keep theirs there.
 
     Raises:
         ConfigurationError: the file is damaged; it is not overwritten.
@@ -72,6 +100,11 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
                 "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
+        # Earlier releases have written none of these.
+        for name, keys in content.get("further_keyrings", {}).items():
+            further(name).restore(keys)
+        if "provider_keys" in content:
+            provider_keys.restore(content["provider_keys"])
         credentials.restore(content["credentials"])
         clock = store.clock
         secret = content["format"] == _WITH_SECRET_KEYS
@@ -85,6 +118,8 @@ def load(directory: Path, keyring: Keyring, credentials: Credentials, store: Sto
             store.device_codes.put(key, DeviceRequest(**value))
         for key, end, _ in content["assertion_ids"]:
             store.assertion_ids.put(key, True, end - clock())
+        for key, end, _ in content.get("used_grants", []):
+            store.used_grants.put(key, True, end - clock())
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
             "state_unreadable", f"{path} is damaged; remove it to start from scratch", "state"

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack
@@ -17,9 +18,9 @@ from weakref import WeakSet
 
 from entra_fast._arguments import Options
 from entra_fast._native import KeySet
-from entra_fast.emulator import Directory, LocalEntraId, RunningEmulator, User
+from entra_fast.emulator import LocalEntraId, RunningEmulator, User
 from entra_fast.emulator.model import ids
-from entra_fast.emulator.model.registry import Application, Registry, Rule, make_tenant
+from entra_fast.emulator.model.registry import Application, Rule, make_tenant
 from entra_fast.testing import _keys
 from entra_fast.testing._clock import Clock
 from entra_fast.testing._tokens import TokenMaker
@@ -187,14 +188,12 @@ class LocalEntra:
         )
         users = MappingProxyType({**directory.users, person.id: person})
         names = MappingProxyType({**directory.usernames, username.lower(): person})
-        grown = Directory(directory.tenant, directory.tenant_id, directory.groups, users, names)
+        grown = replace(directory, users=users, usernames=names)
         self._replace(make_tenant(grown, tenant.applications))
 
     def _replace(self, tenant: Any) -> None:
         registry = self.emulator.registry
-        self.emulator.registry = Registry(
-            (tenant, *registry.tenants[1:]), registry.notices, registry.without_identity
-        )
+        self.emulator.registry = replace(registry, tenants=(tenant, *registry.tenants[1:]))
 
     # --- validators ---
 

@@ -6,12 +6,19 @@ are those of `_provider/token_client.py`, as for the provider itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from entra_fast._provider.http_rules import HttpFailure, TokenTransport
 from entra_fast._provider.oauth import parse_token_response, scope_for
-from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
+from entra_fast._provider.tokens import (
+    CLIENT_CREDENTIALS,
+    ON_BEHALF_OF,
+    FetchedToken,
+    Timing,
+    WantedToken,
+)
 from entra_fast.errors import EntraFastError, ProviderError
 
 ENTRA_ID: Final = frozenset({"entra_id", "azuread"})
@@ -64,6 +71,10 @@ class SidecarEndpoint:
             )
         return target
 
+    def grant_for(self, *, exchange: bool, fields: Iterable[str] = ()) -> str:
+        """See `Endpoint.grant_for`. What the provider supports, the sidecar knows."""
+        return ON_BEHALF_OF if exchange else CLIENT_CREDENTIALS
+
     async def request(self, wanted: WantedToken, deadline: float, *, new: bool = False) -> FetchedToken:
         """See `Endpoint.request`."""
         document: dict[str, object] = {"identity_provider": self._identity_provider, "target": wanted.scope}
@@ -73,6 +84,10 @@ class SidecarEndpoint:
             document["user_token"] = wanted.subject_token
         if wanted.claims is not None:
             document["claims"] = wanted.claims
+        if wanted.resources:
+            document["resource"] = wanted.resources[0] if len(wanted.resources) == 1 else wanted.resources
+        if wanted.authorization_details is not None:
+            document["authorization_details"] = wanted.authorization_details
         if new:
             document["skip_cache"] = True
         sent_at = self._timing.monotonic()

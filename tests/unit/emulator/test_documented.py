@@ -28,7 +28,8 @@ def test_every_fault_is_documented() -> None:
 
 def test_every_path_of_the_api_is_documented() -> None:
     """Each resource below /admin/api is named, and each path of the provider."""
-    for resource in build_app(LocalEntraId()).router.resources():
+    local = LocalEntraId()
+    for resource in build_app(local, local.providers).router.resources():
         path = resource.canonical
         if path.startswith("/admin/api/"):
             assert path.split("/")[3] in TEXT, path

@@ -155,7 +155,8 @@ class _SettingsResults:
         if not problems and not settings.unknown:
             found = f"all can be used: {sum(bool(environ.get(name)) for name in _ROWS)} from the environment"
             if directory.is_dir():
-                count = sum((directory / name).is_file() and not environ.get(name) for name in _ROWS)
+                files = Reader({}, directory)
+                count = sum(files.is_there(name) and not environ.get(name) for name in _ROWS)
                 found += f", {count} from files in {directory}"
             examination.add("settings", Outcome("ok", found), docs=DOCS)
 

@@ -20,7 +20,7 @@ from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, shown_url
 from entra_fast._provider.jwks import MEDIA_TYPES, read_key_set
-from entra_fast._provider.oauth import aadsts_code
+from entra_fast._provider.oauth import provider_code
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
 from entra_fast._provider.verdicts import proves_nothing, rejects
@@ -190,7 +190,7 @@ class ProviderChecks:
 
     def _refused(self, error: ProviderError, source: str) -> Outcome:
         expected = f"a token for the application itself, with {source}"
-        code = aadsts_code(error) or error.error
+        code = provider_code(error)
         if rejects(self._kind, error):
             remedy = _REMEDIES.get(code, f"compare {source} and AZURE_APP_CLIENT_ID with the registration")
             found = f"the provider rejects the application or its credential, {source}: {_sentence(error)}"

@@ -6,11 +6,16 @@
       - {name: everyone, allUsers: true}
     users:
       - {name: Ada Lovelace, username: ada@trygdeetaten.no, navIdent: A100001, groups: [team-b]}
+    scopes:
+      - {name: "skatteetaten:inntekt", consumers: ["310000019"]}
+    delegations:
+      - {scope: "skatteetaten:inntekt", consumer: "310000027", supplier: "310000019"}
 
 A user's `mail` is the username unless the entry has another one, or an empty one for no mailbox.
 Membership is direct: groups have no member groups, because Entra ID ignores nested groups when it assigns
-users to applications. The fields are defined in directory_schema.py, which needs pydantic and is imported
-with the first document.
+users to applications. Scopes and delegations are Maskinporten's: scopes of organizations outside, and which
+customer has let which supplier use a scope; they count for all tenants. The fields are defined in
+directory_schema.py, which needs pydantic and is imported with the first document.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from entra_fast.emulator.model.documents import Document, Mistakes, Place, Sourc
 from entra_fast.emulator.model.wording import quoted
 
 if TYPE_CHECKING:
-    from entra_fast.emulator.model.directory_schema import GroupEntry, UserEntry
+    from entra_fast.emulator.model.directory_schema import GroupEntry, ScopeEntry, UserEntry
 
 DEFAULT_TENANT: Final = "trygdeetaten.no"  # NAV's tenant for development clusters
 
@@ -72,8 +77,36 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignScope:
+    """A scope of Maskinporten that no manifest exposes.
+
+    Attributes:
+        consumers: numbers of the organizations that may use it; `for_all`: any may.
+        lifetime: of its tokens, in seconds; None for the default.
+        delegation_source: where customers delegate it to suppliers; None if they cannot.
+        location: `<file>:<line>`.
+    """
+
+    name: str
+    consumers: frozenset[str]
+    for_all: bool
+    lifetime: int | None
+    delegation_source: str | None
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A customer (`consumer`) lets a supplier use a scope. Both are numbers of organizations."""
+
+    scope: str
+    consumer: str
+    supplier: str
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
-    """One tenant's users and groups."""
+    """One tenant's users and groups, and what is known about Maskinporten's other organizations."""
 
     tenant: str
     tenant_id: str
@@ -82,6 +115,8 @@ class Directory:
     """By object id."""
     usernames: Mapping[str, User]
     """By sign-in name in lower case."""
+    scopes: tuple[ForeignScope, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
 
     def find_user(self, name: str) -> User | None:
         """A user by sign-in name, its part before the `@`, NAV ident, or object id."""
@@ -177,6 +212,18 @@ class _Tenant:
             MappingProxyType(self._groups),
             MappingProxyType(self._users),
             MappingProxyType(self._usernames),
+            tuple(self._scope(index, item) for index, item in enumerate(entry.scopes)),
+            tuple(Delegation(item.scope, item.consumer, item.supplier) for item in entry.delegations),
+        )
+
+    def _scope(self, index: int, entry: ScopeEntry) -> ForeignScope:
+        return ForeignScope(
+            entry.name,
+            frozenset(entry.consumers),
+            entry.accessible_for_all,
+            entry.at_max_age,
+            entry.delegation_source,
+            f"{self._document.file}:{self._document.line(('scopes', index, 'name'))}",
         )
 
     def _wrong(self, place: Place, text: str) -> None:

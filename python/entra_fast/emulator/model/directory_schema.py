@@ -10,12 +10,16 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
+from entra_fast.emulator.model.provider_schema import DelegationSource, OrganizationNumber, ScopeName
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
 
 _USERNAME: Final = re.compile(r"[^\s@]{1,64}@[^\s@]{1,255}")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
+
+LONGEST_LIFETIME: Final = 3600
+"""Of tokens of Maskinporten, in seconds."""
 
 
 def _domain(value: str) -> str:
@@ -42,6 +46,12 @@ def _mail(value: str) -> str:
     return value
 
 
+def _lifetime(value: int) -> int:
+    if not 1 <= value <= LONGEST_LIFETIME:
+        raise ValueError(f"must be seconds, from 1 to {LONGEST_LIFETIME}")
+    return value
+
+
 Guid = Annotated[str, AfterValidator(_guid)]
 
 
@@ -64,6 +74,24 @@ class UserEntry(Section):
     id: Guid | None = None
 
 
+class ScopeEntry(Section):
+    """One entry of `scopes`: a scope of Maskinporten that no manifest exposes."""
+
+    name: ScopeName
+    consumers: List[OrganizationNumber] = ()
+    accessible_for_all: bool = False
+    at_max_age: Annotated[int, AfterValidator(_lifetime)] | None = None
+    delegation_source: DelegationSource | None = None
+
+
+class DelegationEntry(Section):
+    """One entry of `delegations`: a customer lets a supplier use a scope on its behalf."""
+
+    scope: ScopeName
+    consumer: OrganizationNumber
+    supplier: OrganizationNumber
+
+
 class TenantEntry(Section):
     """One document."""
 
@@ -71,3 +99,5 @@ class TenantEntry(Section):
     id: Guid | None = None
     groups: List[GroupEntry] = ()
     users: List[UserEntry] = ()
+    scopes: List[ScopeEntry] = ()
+    delegations: List[DelegationEntry] = ()

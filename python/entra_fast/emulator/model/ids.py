@@ -45,6 +45,16 @@ def group_id(tenant: str, group: str) -> str:
     return _derive("group", tenant.lower(), group)
 
 
+def maskinporten_client_id(application: str) -> str:
+    """Client id of an application in Maskinporten, from `<cluster>:<namespace>:<name>`."""
+    return _derive("maskinporten-client", application)
+
+
+def system_user_id(supplier: str, client_id: str, customer: str) -> str:
+    """Id of the system user that a customer has given to a supplier's system (Altinn)."""
+    return _derive("system-user", supplier, client_id, customer)
+
+
 def pairwise_subject(tenant_id: str, client_id: str, user_id: str) -> str:
     """`sub` of a user for one application: stable, and useless for recognising the user elsewhere
     (OpenID Connect Core 1.0, section 8.1). 43 characters, like Entra's."""

@@ -1,6 +1,7 @@
-"""The fields of NAIS manifests that concern Entra ID, for validating them with pydantic.
+"""The fields of NAIS manifests that concern the providers, for validating them with pydantic.
 
-What belongs here: names, types and forms of fields. What they mean belongs in registry.py.
+What belongs here: names, types and forms of fields. What they mean belongs in registry.py and workloads.py.
+The sections of TokenX and Maskinporten are in provider_schema.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from entra_fast.emulator.model import graph
-from entra_fast.emulator.model.forms import NAME, is_reply_url
+from entra_fast.emulator.model.forms import NAME, is_organization_number, is_reply_url
+from entra_fast.emulator.model.provider_schema import Maskinporten, TokenX
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
 
@@ -26,11 +28,14 @@ IMPLICIT_ANNOTATION: Final = "entra-fast/allow-implicit-flow"
 PUBLIC_CLIENT_ANNOTATION: Final = "entra-fast/allow-public-client"
 LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
 
+# What a registration in Maskinporten has and a NAIS manifest does not: NAIS has one organization.
+ORGANIZATION_ANNOTATION: Final = "entra-fast/organization-number"
+
 _TENANT: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 _PERMISSION: Final = re.compile(r"[a-z0-9-_./]+")
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-# Fields of the real resources that have no bearing on Entra ID. They are accepted as they are.
+# Fields of the real resources that have no bearing on a provider. They are accepted as they are.
 _IGNORED_SPEC_FIELDS: Final = frozenset(
     [
         "activeDeadlineSeconds",
@@ -55,7 +60,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "login",
         "logformat",
         "logtransform",
-        "maskinporten",
         "observability",
         "openSearch",
         "parallelism",
@@ -80,7 +84,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "successfulJobsHistoryLimit",
         "terminationGracePeriodSeconds",
         "timeZone",
-        "tokenx",
         "ttl",
         "ttlSecondsAfterFinished",
         "valkey",
@@ -147,6 +150,15 @@ def _reply_urls(value: str) -> str:
 def _permission(value: str) -> str:
     if not _PERMISSION.fullmatch(value):
         raise ValueError(f"{quoted(value)} does not match ^[a-z0-9-_./]+$")
+    return value
+
+
+def _organization_number(value: str) -> str:
+    if not is_organization_number(value):
+        raise ValueError(
+            f"{quoted(value)} is not an organization number: nine digits, the last of which checks the "
+            "others, as in 310000019"
+        )
     return value
 
 
@@ -234,13 +246,15 @@ class Azure(Section):
 
 
 class Spec(Section):
-    """The part of `spec` that concerns Entra ID."""
+    """The part of `spec` that concerns the providers."""
 
     ignored_fields = _IGNORED_SPEC_FIELDS
 
     access_policy: AccessPolicy = AccessPolicy()
     azure: Azure = Azure()
     ingresses: List[str] = ()
+    tokenx: TokenX = TokenX(enabled=False)
+    maskinporten: Maskinporten = Maskinporten(enabled=False)
 
 
 class Annotations(Section, extra="allow"):
@@ -257,6 +271,9 @@ class Annotations(Section, extra="allow"):
     implicit: Switch = Field("false", alias=IMPLICIT_ANNOTATION)
     public_client: Switch | None = Field(None, alias=PUBLIC_CLIENT_ANNOTATION)
     logout_url: Annotated[str, AfterValidator(_reply_url)] | None = Field(None, alias=LOGOUT_ANNOTATION)
+    organization: Annotated[str, AfterValidator(_organization_number)] | None = Field(
+        None, alias=ORGANIZATION_ANNOTATION
+    )
 
 
 class Metadata(Section):

@@ -21,7 +21,7 @@ from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.emulator.model.wording import did_you_mean, quoted, shown
 
 if TYPE_CHECKING:
-    from entra_fast.emulator.model.manifest_schema import Metadata, Spec
+    from entra_fast.emulator.model.manifest_schema import InboundRule, Metadata, Spec
 
 DEFAULT_CLUSTER: Final = "dev-gcp"
 
@@ -50,6 +50,12 @@ class Manifest:
     def application(self) -> str:
         """`<cluster>:<namespace>:<name>` (policy 1)."""
         return f"{self.cluster}:{self.metadata.namespace}:{self.metadata.name}"
+
+    def consumer(self, rule: InboundRule) -> str:
+        """The application that an inbound rule names, with namespace and cluster filled in (policy 3)."""
+        return ":".join(
+            (rule.cluster or self.cluster, rule.namespace or self.metadata.namespace, rule.application)
+        )
 
     def location(self, *place: str | int) -> str:
         """`<file>:<line>` of a place in the document."""

@@ -113,6 +113,18 @@ class Members:
         return _user(self._of, user)
 
 
+def without_identity(registry: Registry, text: str) -> list[str]:
+    """Names of the applications that only other providers know, and that match; at most MAX_ROWS."""
+    names = [
+        workload.name
+        for workload in registry.workloads.by_name.values()
+        if workload.has_providers
+        and workload.name in registry.without_identity
+        and text.lower() in workload.name
+    ]
+    return names[:MAX_ROWS]
+
+
 def applications(registry: Registry, text: str = "") -> tuple[Applications, ...]:
     """The applications of every tenant. `text`: only those whose name or client id contains it."""
     wanted = text.strip().lower()

@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from entra_fast.emulator.model import directory as directories
-from entra_fast.emulator.model import ids
+from entra_fast.emulator.model import ids, workloads
 from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
 from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.emulator.model.wording import did_you_mean, quoted
+from entra_fast.emulator.model.workloads import Workload, Workloads
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ class Registry:
     notices: tuple[Notice, ...]
     without_identity: Mapping[str, str]
     """Applications that exist but have no `azure.application.enabled: true`: name to location."""
+    workloads: Workloads = workloads.NONE
+    """What the other providers know."""
 
     @property
     def default_tenant(self) -> Tenant:
@@ -221,6 +224,21 @@ class Registry:
                 text += f"; expected <cluster>:<namespace>:<name>, such as {shown}"
         raise ConfigurationError("application_unknown", text, application)
 
+    def find_workload(self, name: str) -> Workload:
+        """An application as the other providers know it, by any of its names.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        known = self.workloads
+        found = known.by_name.get(name) or known.maskinporten_client(name)
+        if found is not None:
+            return found
+        application = self.find(name)
+        return known.by_name.get(application.name) or workloads.without_providers(
+            application.name, application.location
+        )
+
 
 def build(
     manifests: Iterable[Manifest],
@@ -239,6 +257,7 @@ def build(
     notices: list[Notice] = []
     without_identity: dict[str, str] = {}
     by_tenant: dict[str, list[Manifest]] = {entry.tenant: [] for entry in directory_list}
+    manifests = tuple(manifests)
     for manifest in manifests:
         azure = manifest.spec.azure.application
         if azure is None or not azure.enabled:
@@ -264,8 +283,10 @@ def build(
         if entry.tenant == default and generator not in everything and generator not in without_identity:
             applications[generator] = _generator(generator, entry, generator_reply_urls)
         built.append(make_tenant(entry, applications))
-        notices.extend(_rule_notices(built[-1], everything, without_identity))
-    return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity))
+    others = workloads.read(manifests, directory_list, notices)
+    for tenant_built in built:
+        notices.extend(_rule_notices(tenant_built, everything, without_identity, others))
+    return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity), others)
 
 
 def origin(url: str) -> str:
@@ -382,13 +403,7 @@ def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
     first: dict[str, str] = {}
     for index, written in enumerate(manifest.spec.access_policy.inbound.rules):
         location = manifest.location("spec", "accessPolicy", "inbound", "rules", index, "application")
-        consumer = ":".join(
-            (
-                written.cluster or manifest.cluster,
-                written.namespace or manifest.metadata.namespace,
-                written.application,
-            )
-        )
+        consumer = manifest.consumer(written)
         rule = Rule(
             consumer, written.permissions.roles, written.permissions.scopes, location, first.get(consumer)
         )
@@ -410,7 +425,7 @@ def _rules(manifest: Manifest, notices: list[Notice]) -> tuple[Rule, ...]:
 
 
 def _rule_notices(
-    tenant: Tenant, everything: Mapping[str, str], without_identity: Mapping[str, str]
+    tenant: Tenant, everything: Mapping[str, str], without_identity: Mapping[str, str], others: Workloads
 ) -> Iterable[Notice]:
     # The usual mistake is the right name in the wrong namespace or cluster. A search by similarity would take
     # a tenth of a second for each rule where there are a thousand applications.
@@ -419,6 +434,8 @@ def _rule_notices(
         for rule in application.rules:
             if rule.is_wildcard or rule.consumer in tenant.applications:
                 continue
+            if others.tokenx_client(application.name) and others.tokenx_client(rule.consumer):
+                continue  # it grants access in TokenX
             guess = by_bare_name.get(rule.consumer.rpartition(":")[2])
             yield Notice(rule.location, _unresolved(rule.consumer, guess, everything, without_identity))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from entra_fast.emulator.protocol.policy import Decision
+from entra_fast.emulator.protocol.policy import Decision, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,7 @@ class Explanation:
     def lines(self) -> list[str]:
         """For a terminal: one line for each check, then the outcome."""
         behalf = f" on behalf of {self.user}" if self.user else ""
-        lines = [f"{self.consumer} -> {self.target}{behalf}"]
-        for reason in self.decision.reasons:
-            place = f" ({reason.location})" if reason.location else ""
-            lines.append(f"  {'ok    ' if reason.passed else 'REFUSED'} {reason.check}: {reason.text}{place}")
-            if reason.remedy:
-                lines.append(f"          to change it: {reason.remedy}")
+        lines = [f"{self.consumer} -> {self.target}{behalf}", *check_lines(self.decision.reasons)]
         error = self.decision.error
         lines.append(
             "granted" if error is None else f"refused: AADSTS{error.code} ({error.kind.error}): {error.text}"
@@ -59,3 +54,12 @@ class Explanation:
             else {"code": error.code, "error": error.kind.error, "text": error.text},
             "claims": dict(self.claims),
         }
+
+
+def check_lines(reasons: Iterable[Reason]) -> Iterator[str]:
+    """Each check for a terminal, and after a failed one what would change its result."""
+    for reason in reasons:
+        place = f" ({reason.location})" if reason.location else ""
+        yield f"  {'ok    ' if reason.passed else 'REFUSED'} {reason.check}: {reason.text}{place}"
+        if reason.remedy:
+            yield f"          to change it: {reason.remedy}"

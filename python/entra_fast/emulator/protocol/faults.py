@@ -16,7 +16,18 @@ from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.errors import ConfigurationError
 
-ENDPOINTS: Final = ("token", "keys", "discovery", "authorize", "graph", "any")
+PROVIDERS: Final = ("tokenx", "maskinporten")
+"""Whose token endpoint has their name here. Those of their keys and documents are `<name>/keys` and so on."""
+ENDPOINTS: Final = (
+    "token",
+    "keys",
+    "discovery",
+    "authorize",
+    "graph",
+    *(f"{provider}{path}" for provider in PROVIDERS for path in ("", "/keys", "/discovery")),
+    "any",
+)
+TOKEN_ENDPOINTS: Final = ("token", *PROVIDERS)
 MAX_FAULTS: Final = 100
 MAX_DELAY: Final = 120.0
 MAX_SEQUENCE: Final = 100
@@ -94,6 +105,7 @@ class _Plan:
         return (
             fault.endpoint in (endpoint, "any")
             and fault.application in (None, application)
+            and not (fault.kind == "aadsts" and endpoint.partition("/")[0] in PROVIDERS)
             and (fault.kind != "slow_down" or grant in DEVICE_GRANTS)
         )
 
@@ -151,9 +163,13 @@ class Faults:
             raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
         if endpoint not in ENDPOINTS:
             raise _wrong("endpoint", f"{endpoint!r} is not one of: {', '.join(ENDPOINTS)}")
-        if (kind in TOKEN_FAULTS or kind == "slow_down") and endpoint != "token":
+        if kind in TOKEN_FAULTS and endpoint not in TOKEN_ENDPOINTS:
             raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
-        if application is not None and endpoint != "token":
+        if kind == "slow_down" and endpoint != "token":
+            raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
+        if kind == "aadsts" and endpoint in PROVIDERS:
+            raise _wrong("endpoint", f"{endpoint} has no AADSTS codes")
+        if application is not None and endpoint not in TOKEN_ENDPOINTS:
             raise _wrong("application", "only the token endpoint knows the application")
         if kind in _NEEDS_VALUE and value is None:
             raise _wrong("value", f"required: {KINDS_OF_FAULT[kind]}")

@@ -36,6 +36,7 @@ class Entry:
         message: the refusal's sentence.
         claims: of the access token that was issued.
         forged: whether the token was made to order (protocol/forge.py): it proves nothing about policies.
+        provider: name of the provider that was asked: `entra_id`, or another local one, which has no tenants.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Entry:
     correlation_id: str
     claims: Mapping[str, Any] = field(default_factory=dict)
     forged: bool = False
+    provider: str = "entra_id"
 
     @property
     def outcome(self) -> Outcome:
@@ -65,6 +67,7 @@ class Entry:
             "time": self.time,
             "granted": self.granted,
             "forged": self.forged,
+            "provider": self.provider,
             "grant": self.grant,
             "tenant": self.tenant,
             "client": self.client,
@@ -87,6 +90,7 @@ class Selection:
         code: AADSTS number.
         since: seconds since the epoch; entries of that time or later.
         after: entries with a higher number.
+        provider: name of the provider.
     """
 
     application: str | None = None
@@ -94,6 +98,7 @@ class Selection:
     code: int | None = None
     since: float | None = None
     after: int = 0
+    provider: str | None = None
 
     def matches(self, entry: Entry) -> bool:
         """Whether an entry is wanted."""
@@ -102,6 +107,7 @@ class Selection:
             and self.application in (None, entry.client, entry.target)
             and self.outcome in (None, entry.outcome)
             and self.code in (None, entry.code)
+            and self.provider in (None, entry.provider)
             and (self.since is None or entry.time >= self.since)
         )
 

@@ -180,13 +180,6 @@ def _not_admitted(consumer: Application, target: Application, user: User | None)
 
 
 def _missing_rule(tenant: Tenant, consumer: Application, target: Application) -> Reason:
-    cluster, namespace, name = consumer.name.split(":")
-    own_cluster, own_namespace, _ = target.name.split(":")
-    rule = f"application: {name}"
-    if (cluster, namespace) != (own_cluster, own_namespace):
-        rule += f", namespace: {namespace}"
-    if cluster != own_cluster:
-        rule += f", cluster: {cluster}"
     text = f"{consumer.name} is in none of the inbound rules of {target.name}"
     wildcard = next((rule for rule in target.rules if rule.is_wildcard), None)
     if wildcard is not None:
@@ -200,8 +193,20 @@ def _missing_rule(tenant: Tenant, consumer: Application, target: Application) ->
         False,
         text,
         target.location,
-        f"add to spec.accessPolicy.inbound.rules of {target.name}: - {{{rule}}}",
+        add_rule(consumer.name, target.name),
     )
+
+
+def add_rule(consumer: str, target: str) -> str:
+    """The remedy for a missing rule: which one to add, as a manifest writes it."""
+    cluster, namespace, name = consumer.split(":")
+    own_cluster, own_namespace, _ = target.split(":")
+    rule = f"application: {name}"
+    if (cluster, namespace) != (own_cluster, own_namespace):
+        rule += f", namespace: {namespace}"
+    if cluster != own_cluster:
+        rule += f", cluster: {cluster}"
+    return f"add to spec.accessPolicy.inbound.rules of {target}: - {{{rule}}}"
 
 
 def _near_miss(consumer: Application, target: Application, tenant: Tenant) -> Rule | None:

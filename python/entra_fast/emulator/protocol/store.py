@@ -1,5 +1,5 @@
-"""The provider's state between requests: codes, refresh tokens, browser sessions, used assertion ids, device
-codes.
+"""The provider's state between requests: codes, refresh tokens, browser sessions, used assertion ids and
+grants, device codes.
 
 It is kept in memory, bounded in number and in time; the oldest entries are dropped first. Saving it belongs
 in state.py.
@@ -56,6 +56,8 @@ class Store:
         self.refresh_tokens: ExpiringMap[Login] = ExpiringMap(MAX_REFRESH_TOKENS, clock, secret_keys=True)
         self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock, secret_keys=True)
         self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
+        self.used_grants: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
+        """Grants that Maskinporten has accepted."""
         self.device_codes = DeviceCodes(clock)
 
     def new_code(self, login: Login) -> str:

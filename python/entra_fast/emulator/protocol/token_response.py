@@ -14,6 +14,7 @@ from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol import claims as token_claims
+from entra_fast.emulator.protocol import faulty_tokens
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
@@ -25,8 +26,6 @@ from entra_fast.emulator.protocol.store import Store
 from entra_fast.emulator.protocol.token_request import Authorized, TokenRequest
 
 _LOGIN_SCOPES: Final = "openid profile email"
-_EXPIRED_BY: Final = 9000
-"""Seconds by which a planned fault moves a token's times into the past: more than the longest lifetime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +166,13 @@ class TokenIssuer:
 
     def _signed(self, request: TokenRequest) -> str:
         """The access token, corrupted as planned faults require."""
-        key, claims = self.keyring.active, request.claims
-        kinds = {fault.kind for fault in request.faults}
-        if "expired_token" in kinds:
-            claims |= {name: claims[name] - _EXPIRED_BY for name in ("iat", "nbf", "exp")}
-        if "wrong_audience" in kinds:
-            claims["aud"] = "ffffffff-ffff-4fff-bfff-ffffffffffff"
-        if "wrong_issuer" in kinds:
-            claims["iss"] = "https://issuer.invalid/v2.0"
-        if "unknown_key" in kinds:
-            key = self.stray_key()
-        token = token_claims.sign(key, claims)
-        return _with_wrong_signature(token) if "wrong_signature" in kinds else token
+        return faulty_tokens.signed(
+            request.claims,
+            self.keyring.active,
+            request.faults,
+            stray_key=self.stray_key,
+            sign=token_claims.sign,
+        )
 
 
 def _granted_scope(authorized: Authorized) -> str:
@@ -212,9 +206,3 @@ def _granted_graph_scope(authorized: Authorized, decision: Decision) -> str:
     if "openid" in authorized.scope.openid:
         granted.append(_LOGIN_SCOPES)
     return " ".join(granted)
-
-
-def _with_wrong_signature(token: str) -> str:
-    # A character in the middle of the signature: the last one has bits that do not count.
-    place = token.rindex(".") + 40
-    return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]

@@ -19,7 +19,7 @@ from entra_fast.emulator.model.documents import MAX_MISTAKES, dotted
 from entra_fast.emulator.model.validation import List, Section, findings
 from entra_fast.emulator.protocol.clock import parse_moment
 from entra_fast.emulator.protocol.faults import Fault
-from entra_fast.emulator.web.handling import LOCAL, json_response
+from entra_fast.emulator.web.handling import LOCAL, PROVIDERS, json_response
 from entra_fast.errors import EntraFastError
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{ROOT}/keys", _keys)
     routes.add_post(f"{ROOT}/keys/rotate", _rotate)
     routes.add_delete(f"{ROOT}/keys/{{kid}}", _withdraw)
+    routes.add_get(f"{ROOT}/providers", _providers)
+    routes.add_post(f"{ROOT}/providers/{{provider}}/keys/rotate", _rotate_provider)
     routes.add_post(f"{ROOT}/reload", _reload)
     routes.add_get(f"{ROOT}/state", _export)
     routes.add_put(f"{ROOT}/state", _import)
@@ -183,8 +185,13 @@ async def _explain(request: web.Request) -> web.Response:
     for name in ("consumer", "target"):
         if not query.get(name):
             raise _Invalid(f"the parameter {name!r} is missing")
-    explanation = request.app[LOCAL].explain(query["consumer"], query["target"], query.get("user"))
-    return json_response(explanation.document())
+    consumer, target, provider = query["consumer"], query["target"], query.get("provider", "entra_id")
+    if provider == "entra_id":
+        return json_response(request.app[LOCAL].explain(consumer, target, query.get("user")).document())
+    if query.get("user"):
+        raise _Invalid(f"the decision of {provider[:50]} does not depend on the user")
+    organization = query.get("organization") or None
+    return json_response(request.app[PROVIDERS].explain(provider, consumer, target, organization).document())
 
 
 async def _mint(request: web.Request) -> web.Response:
@@ -222,7 +229,8 @@ async def _faults(request: web.Request) -> web.Response:
 
 async def _add_fault(request: web.Request) -> web.Response:
     local, wanted = request.app[LOCAL], await _body(request, FaultRequest)
-    application = None if wanted.application is None else local.registry.find(wanted.application).name
+    named = wanted.application
+    application = None if named is None else local.registry.find_workload(named).name
     fault = local.faults.add(
         wanted.kind,
         endpoint=wanted.endpoint,
@@ -303,6 +311,15 @@ async def _rotate(request: web.Request) -> web.Response:
 async def _withdraw(request: web.Request) -> web.Response:
     await asyncio.to_thread(request.app[LOCAL].withdraw_key, request.match_info["kid"])
     return await _keys(request)
+
+
+async def _providers(request: web.Request) -> web.Response:
+    return json_response(await asyncio.to_thread(request.app[PROVIDERS].describe))
+
+
+async def _rotate_provider(request: web.Request) -> web.Response:
+    kid = await asyncio.to_thread(request.app[PROVIDERS].rotate, request.match_info["provider"])
+    return json_response({"kid": kid})
 
 
 async def _reload(request: web.Request) -> web.Response:

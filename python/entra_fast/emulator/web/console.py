@@ -26,7 +26,7 @@ from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.explanation import Explanation
 from entra_fast.emulator.protocol.faults import ENDPOINTS, KINDS_OF_FAULT
 from entra_fast.emulator.protocol.forge import AGENTS, FORGED_ALGORITHMS, KEYS, ForgedToken
-from entra_fast.emulator.web.handling import LOCAL, read_form
+from entra_fast.emulator.web.handling import LOCAL, PROVIDERS, read_form
 from entra_fast.emulator.web.pages import PAGES, error_page
 from entra_fast.errors import ConfigurationError, InvalidToken
 
@@ -74,6 +74,7 @@ async def _overview(request: web.Request) -> web.Response:
         load_error=local.load_error,
         text=text,
         tenants=overview.applications(local.registry, text),
+        others=overview.without_identity(local.registry, text),
         window_of=lambda rows: window(rows, request.query.get("page", "1")),
         here=urlencode({"q": text} if text else {}),
         notices=local.notices[:MAX_NOTICES],
@@ -83,17 +84,25 @@ async def _overview(request: web.Request) -> web.Response:
 
 
 async def _application(request: web.Request) -> web.Response:
-    local = request.app[LOCAL]
+    local, name = request.app[LOCAL], request.match_info["name"]
     try:
-        details = overview.application(local.registry, request.match_info["name"])
+        workload = local.registry.find_workload(name)
+        # Of one that Entra ID does not know, only this is known.
+        only_others = workload.has_providers and workload.name in local.registry.without_identity
+        details = None if only_others else overview.application(local.registry, name)
     except ConfigurationError as error:
         return page(error_page("Application not found", error.message), 404)
-    environment = await asyncio.to_thread(local.environment, details.application.name)
+    environment = await asyncio.to_thread(local.environment, workload.name)
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+    providers = request.app[PROVIDERS].of(workload.name)
+    if details is None:
+        html = PAGES.render("workload.html", workload=workload, providers=providers, environment=exports)
+        return page(html)
     return page(
         PAGES.render(
             "application.html",
             application=details.application,
+            providers=providers,
             users=details.users,
             rules=window(details.rules, request.query.get("page", "1")),
             targets=details.targets[: overview.MAX_ROWS],

@@ -14,9 +14,11 @@ from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.discovery import SHARED
+from entra_fast.emulator.providers import LocalProviders
 from entra_fast.errors import EntraFastError
 
 LOCAL: Final = web.AppKey("local", LocalProvider)
+PROVIDERS: Final = web.AppKey("providers", LocalProviders)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}

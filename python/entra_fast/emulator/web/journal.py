@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -26,7 +27,7 @@ WRITE_SECONDS: Final = 30.0
 """A subscriber that does not read for so long is dropped."""
 RECONNECT_MILLISECONDS: Final = 1000
 
-_PARAMETERS: Final = ("application", "outcome", "code", "since", "after")
+_PARAMETERS: Final = ("application", "outcome", "code", "since", "after", "provider")
 _MAX_NUMBER: Final = 10**15
 
 
@@ -105,7 +106,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
             await _write(response, b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
             while not streams.closing:
                 news.clear()
-                newer = Selection(wanted.application, wanted.outcome, wanted.code, wanted.since, sent)
+                newer = replace(wanted, after=sent)
                 sent, found = journal.latest, journal.entries(newer)
                 for entry in reversed(found):
                     await _write(response, _event(entry))
@@ -152,6 +153,7 @@ def _selection(request: web.Request) -> Selection:
         code=None if code is None else _whole_number("code", code.upper().removeprefix("AADSTS")),
         since=_moment(given["since"]) if "since" in given else None,
         after=_whole_number("after", given.get("after", "0")),
+        provider=given.get("provider"),
     )
 
 
@@ -159,7 +161,7 @@ def _application(request: web.Request, name: str) -> str:
     """The name by which the journal knows an application; what it does not know may still have sent
     requests."""
     try:
-        return request.app[LOCAL].registry.find(name).name
+        return request.app[LOCAL].registry.find_workload(name).name
     except ConfigurationError:
         return name
 

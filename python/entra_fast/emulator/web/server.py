@@ -1,7 +1,8 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
-graph.py (Microsoft Graph's), console.py, access_map.py and log.py, admin.py and journal.py.
+graph.py (Microsoft Graph's), tokenx.py and maskinporten.py (the other local providers'), console.py,
+access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from entra_fast.emulator.graph import routes
 from entra_fast.emulator.local import LocalProvider
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.base_url import check_base_url
+from entra_fast.emulator.providers import LocalProviders
 from entra_fast.emulator.web import (
     access_map,
     admin,
@@ -41,11 +43,13 @@ from entra_fast.emulator.web import (
     graph,
     journal,
     log,
+    maskinporten,
     signin,
     signout,
+    tokenx,
 )
 from entra_fast.emulator.web.admin_access import AdminAccess
-from entra_fast.emulator.web.handling import LOCAL, Handler, entra_error, json_response
+from entra_fast.emulator.web.handling import LOCAL, PROVIDERS, Handler, entra_error, json_response
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import ConfigurationError, EntraFastError
 
@@ -62,16 +66,22 @@ _ADMIN_RESOURCES: Final = web.AppKey("admin_resources", frozenset[web.AbstractRe
 
 
 def build_app(
-    local: LocalProvider, *, allow_remote: bool = False, admin_token: str | None = None
+    local: LocalProvider,
+    providers: LocalProviders,
+    *,
+    allow_remote: bool = False,
+    admin_token: str | None = None,
 ) -> web.Application:
     """The aiohttp application of a local Entra ID.
 
     Args:
+        providers: what is served beside it.
         allow_remote: serve requests for host names that are not this machine's.
         admin_token: what the console and the admin API demand; None for nothing.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors, _check_caller])
     app[LOCAL] = local
+    app[PROVIDERS] = providers
     own = urllib.parse.urlsplit(local.base_url).hostname or ""
     app[_CALLERS] = CallerCheck(
         local.base_url,
@@ -83,7 +93,7 @@ def build_app(
         part.add_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
     # The tenants' paths last: they begin with anything.
-    for other in (graph, endpoints, signin, signout, device):
+    for other in (graph, tokenx, maskinporten, endpoints, signin, signout, device):
         other.add_routes(app)
     return app
 
@@ -98,6 +108,7 @@ class RunningServer:
 
 async def serve(
     local: LocalProvider,
+    providers: LocalProviders,
     host: str,
     port: int,
     *,
@@ -121,7 +132,7 @@ async def serve(
         shown = f"[{shown}]" if ":" in shown else shown
         local.base_url = check_base_url(f"{'https' if tls else 'http'}://{shown}:{bound[1]}")
     server = await http.serve(
-        build_app(local, allow_remote=allow_remote, admin_token=admin_token),
+        build_app(local, providers, allow_remote=allow_remote, admin_token=admin_token),
         sockets,
         Limits(possible_connections(MAX_CONNECTIONS), REQUEST_SECONDS, KEEPALIVE_SECONDS),
         LoggingObserver(),

@@ -25,7 +25,7 @@ from entra_fast._providers import ENTRA_ID
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
-from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, INVALID, NOT_ENABLED, Facts
+from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, NOT_ENABLED, Facts
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -204,13 +204,13 @@ class _Api:
                 )
             facts.cache_hit = token.cached
         except ProviderError as exc:
-            facts.failed(exc)
+            facts.failed(exc, exchange=exchange)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # the request itself is wrong: the message names the field
-            facts.error_kind = INVALID
+            facts.failed(exc, exchange=exchange)
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,

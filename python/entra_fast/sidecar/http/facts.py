@@ -13,14 +13,13 @@ from aiohttp import web
 from entra_fast import _native
 from entra_fast._metrics import TEXAS_REQUEST_TYPES, Metrics
 from entra_fast._provider.oauth import ANSWERED
-from entra_fast.errors import ProviderError
+from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.tracing import CACHE_HIT, IDENTITY_PROVIDER, MAX_TARGET, TARGET
 
 CLIENT_CLOSED: Final = 499
 """In metrics and the access log: the client disconnected before its request was answered. It is not a status
 of HTTP, and no client sees it; several servers count so."""
 
-INVALID: Final = "UnprocessableContent"
 NOT_ENABLED: Final = "IdentityProviderNotEnabled"
 _KINDS: Final = {
     "provider_answer_malformed": "Json",
@@ -47,9 +46,14 @@ class Facts:
         self.cache_hit: bool | None = None
         self.error_kind = ""
 
-    def failed(self, error: ProviderError) -> None:
-        """No token could be had from the provider."""
-        self.error_kind = _KINDS.get(error.code, "UpstreamRequest")
+    def failed(self, error: EntraFastError, *, exchange: bool) -> None:
+        """No token could be had, at this endpoint."""
+        if isinstance(error, ProviderError):
+            self.error_kind = _KINDS.get(error.code, "UpstreamRequest")
+        elif error.code == "grant_unsupported":
+            self.error_kind = "TokenExchangeUnsupported" if exchange else "TokenRequestUnsupported"
+        else:
+            self.error_kind = "UnprocessableContent"
 
     def attributes(self) -> dict[str, str | bool]:
         """Those of a span."""

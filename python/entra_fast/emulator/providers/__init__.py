@@ -1,0 +1,98 @@
+"""The other providers of NAIS beside the local Entra ID, made of the same manifests: what they know and
+decide.
+
+No HTTP: their endpoints and pages are in web/. Each has a package of its own, which knows no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.providers.explanation import ProviderExplanation
+from entra_fast.emulator.providers.maskinporten.provider import Maskinporten
+from entra_fast.emulator.providers.tokenx.provider import TokenX
+from entra_fast.emulator.providers.tokenx.token_endpoint import SubjectIssuer
+from entra_fast.errors import ConfigurationError
+
+
+class LocalProviders:
+    """All of them, for one local Entra ID, whose address, clock and manifests they share.
+
+    Args:
+        subject_issuers: URLs of the discovery documents of further issuers whose tokens TokenX exchanges.
+        level_names: whether TokenX writes `Level3` and `Level4` for the levels of assurance of ID-porten.
+    """
+
+    def __init__(
+        self, local: LocalProvider, *, subject_issuers: Sequence[str] = (), level_names: bool = False
+    ) -> None:
+        self._local = local
+        self.tokenx = TokenX(local, self._issuers, subject_issuers, level_names=level_names)
+        self.maskinporten = Maskinporten(local)
+        self._all: tuple[TokenX | Maskinporten, ...] = (self.tokenx, self.maskinporten)
+
+    def environment(self, application: str) -> dict[str, str]:
+        """What NAIS injects into an application for these providers, `<X>_ENABLED` included.
+
+        Args:
+            application: `<cluster>:<namespace>:<name>`.
+        """
+        return self.tokenx.environment(application) | self.maskinporten.environment(application)
+
+    def explain(
+        self, provider: str, consumer: str, target: str, organization: str | None = None
+    ) -> ProviderExplanation:
+        """What would happen if `consumer` asked one of these providers for a token for `target`.
+
+        Args:
+            provider: `tokenx` or `maskinporten`.
+            target: an application; for Maskinporten scopes, separated by spaces.
+            organization: number of the customer on whose behalf, for Maskinporten.
+
+        Raises:
+            ConfigurationError: there is no such provider or consumer, or an argument does not fit.
+        """
+        workload = self._local.registry.find_workload(consumer)
+        if organization is not None and provider != "maskinporten":
+            text = "organization: only Maskinporten gives tokens on behalf of an organization"
+            raise ConfigurationError("explain_invalid", text, "organization")
+        match provider:
+            case "tokenx":
+                return self.tokenx.explain(workload, target)
+            case "maskinporten":
+                return self.maskinporten.explain(workload, target, organization)
+            case _:
+                text = f"provider: {provider[:50]!r} is none of entra_id, tokenx and maskinporten"
+                raise ConfigurationError("explain_invalid", text, "provider")
+
+    def of(self, application: str) -> list[dict[str, Any]]:
+        """The providers that an application is registered with, for the console: `name`, `issuer`,
+        `client_id`, `details`."""
+        return [found for provider in self._all if (found := provider.registration(application)) is not None]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each provider: `name`, `issuer`, `discovery`, and the `kid` of each published key, the one that
+        signs first."""
+        return [
+            {
+                "name": provider.name,
+                "issuer": provider.issuer,
+                "discovery": provider.well_known,
+                "keys": [key["kid"] for key in provider.key_set()["keys"]],
+            }
+            for provider in self._all
+        ]
+
+    def rotate(self, provider: str) -> str:
+        """Let a provider sign with a new key from now on, without notice; returns its kid. Raises
+        EntraFastError."""
+        kid = self._local.provider_keys.rotate(provider)
+        self._local.save()
+        return kid
+
+    def _issuers(self) -> list[SubjectIssuer]:
+        """Issuers of this server whose tokens TokenX exchanges."""
+        idporten = self._local.keyring_of("idporten")
+        return [SubjectIssuer(f"{self._local.base_url}/idporten", lambda _issuer, _kid: idporten.key_set)]
