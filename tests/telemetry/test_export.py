@@ -15,7 +15,8 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from entra_fast._metrics import DURATION_BUCKETS, Metrics
+from entra_fast._metric_kinds import DURATION_BUCKETS
+from entra_fast._metrics import Metrics
 from support.collector import Collector, grpc_collector, http_collector, values
 from support.fast_path import introspection, json_request, token_request
 from support.network import Authority

@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from yarl import URL
 
 from entra_fast import _extras
-from entra_fast._metrics import Merged, Metrics
+from entra_fast._metric_kinds import Merged
+from entra_fast._metrics import Metrics
 from entra_fast.sidecar import telemetry, tracing
 from entra_fast.sidecar.metric_export import MetricExport, unit
 from entra_fast.sidecar.otlp import GRPC, HTTP, OFF, Exporter, Otlp

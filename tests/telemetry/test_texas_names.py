@@ -8,7 +8,8 @@ import signal
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from entra_fast._metrics import DURATION_BUCKETS, TEXAS_BUCKETS, Metrics, coarser
+from entra_fast._metric_kinds import DURATION_BUCKETS, TEXAS_BUCKETS, coarser
+from entra_fast._metrics import Metrics
 from entra_fast.sidecar.http.facts import Facts
 from support.collector import Collector, values
 from support.fast_path import introspection, json_request, token_request

@@ -234,7 +234,9 @@ def test_without_a_usable_endpoint_nothing_is_exported(
     otlp = read(environ)
     assert (otlp.traces, otlp.metrics) == (None, None)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"no traces and no metrics: {name} must be ")
+    assert record.getMessage().startswith(
+        f"telemetry is incomplete: no traces and no metrics, because {name} must be "
+    )
     assert "secret" not in caplog.text
     caplog.clear()
     read(environ)
@@ -248,7 +250,10 @@ def test_another_exporter_is_one_warning(value: str, caplog: pytest.LogCaptureFi
     assert otlp.metrics is None
     assert otlp.traces is not None
     (record,) = caplog.records
-    assert record.getMessage() == "no metrics: OTEL_METRICS_EXPORTER must be otlp or none"
+    assert (
+        record.getMessage()
+        == "telemetry is incomplete: no metrics, because OTEL_METRICS_EXPORTER must be otlp or none"
+    )
 
 
 def test_an_exporter_without_an_endpoint_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -256,7 +261,8 @@ def test_an_exporter_without_an_endpoint_is_one_warning(caplog: pytest.LogCaptur
     assert read({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}) == OFF
     (record,) = caplog.records
     assert record.getMessage() == (
-        "no traces and no metrics: OTEL_EXPORTER_OTLP_ENDPOINT must be set: it has no default here"
+        "telemetry is incomplete: no traces and no metrics, because OTEL_EXPORTER_OTLP_ENDPOINT must be set: "
+        "it has no default here"
     )
 
 

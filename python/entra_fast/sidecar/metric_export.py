@@ -29,8 +29,9 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from entra_fast import _metrics, _native
-from entra_fast._metrics import LabelValues, Merged
+from entra_fast import _metric_kinds as kinds
+from entra_fast import _native
+from entra_fast._metric_kinds import LabelValues, Merged
 
 _UNITS = {"seconds": "s", "bytes": "By"}
 
@@ -64,14 +65,14 @@ class MetricExport:
         if self._delta:
             self._since = now
 
-    def _metric(self, metric: _metrics.Metric, series: Mapping[LabelValues, list[float]], now: int) -> Metric:
+    def _metric(self, metric: kinds.Metric, series: Mapping[LabelValues, list[float]], now: int) -> Metric:
         names = metric.label_names()
         data: Sum | Gauge | Histogram
 
         def attributes(values: LabelValues) -> dict[str, str]:
             return dict(zip(names, metric.label_values(values), strict=True))
 
-        if isinstance(metric, _metrics.Histogram):
+        if isinstance(metric, kinds.Histogram):
             histograms = []
             for values, numbers in series.items():
                 *counts, total = self._reported(metric.name, values, numbers)
@@ -92,7 +93,7 @@ class MetricExport:
             data = Histogram(histograms, self._temporality)
         elif metric.kind == "counter":
             # A series must not change its type, and what is read elsewhere may be a fraction.
-            kind = int if isinstance(metric, _metrics.Counter) else float
+            kind = int if isinstance(metric, kinds.Counter) else float
             points = [
                 NumberDataPoint(
                     attributes(values),

@@ -188,9 +188,9 @@ class _Reader:
         """The value; empty means unset (the specification, "Parsing empty value")."""
         return self._environ.get(name, "").strip()
 
-    def refuse(self, name: str, expected: str, part: str = "") -> None:
-        """Ignore a variable."""
-        logger.warning("ignored %s%s: it must be %s", part, name, expected)
+    def refuse(self, name: str, expected: str) -> None:
+        """Ignore a variable, or what is wrong in it."""
+        logger.warning("telemetry setting ignored: %s must be %s", name, expected)
         del self._environ[name]
 
     def lose(self, signal: Signal, name: str, expected: str) -> None:
@@ -201,7 +201,10 @@ class _Reader:
     def report(self) -> None:
         """One line for each variable because of which signals are lost."""
         for (name, expected), signals in self._lost.items():
-            logger.warning("no %s: %s must be %s", " and no ".join(signals), name, expected)
+            signals_lost = " and no ".join(signals)
+            logger.warning(
+                "telemetry is incomplete: no %s, because %s must be %s", signals_lost, name, expected
+            )
 
     def choice(self, name: str, choices: Collection[str]) -> str:
         value = self.text(name).lower()
@@ -296,7 +299,7 @@ class _Reader:
             self.refuse("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1")
         if not _pairs(self.text("OTEL_RESOURCE_ATTRIBUTES"))[1]:
             known = resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": self.text("OTEL_RESOURCE_ATTRIBUTES")})
-            self.refuse("OTEL_RESOURCE_ATTRIBUTES", "a list like name=value,name=value", "a part of ")
+            self.refuse("OTEL_RESOURCE_ATTRIBUTES", "a list like name=value,name=value")
             self._environ["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(
                 f"{name}={urllib.parse.quote(value)}" for name, value in known.items()
             )
@@ -310,7 +313,7 @@ class _Reader:
         wanted = [each.strip() for each in (self.text(name) or "tracecontext,baggage").split(",")]
         known = [each for each in wanted if each in PROPAGATORS]
         if known != wanted:
-            self.refuse(name, f"one or more of {', '.join(PROPAGATORS)}", "a part of ")
+            self.refuse(name, f"one or more of {', '.join(PROPAGATORS)}")
             self._environ[name] = ",".join(known) or "none"
         return [] if "none" in known else known
 

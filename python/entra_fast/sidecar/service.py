@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from entra_fast import _native, _signatures
-from entra_fast._metrics import DURATION_BUCKETS, TEXAS_BUCKETS, TEXAS_REQUEST_TYPES, Metrics, coarser
+from entra_fast._metric_kinds import DURATION_BUCKETS, TEXAS_BUCKETS, coarser
+from entra_fast._metrics import TEXAS_REQUEST_TYPES, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from entra_fast import _clock, _extras, _native
-from entra_fast._metrics import Merged
+from entra_fast._metric_kinds import Merged
 from entra_fast.sidecar.logs import Silence, logger
 from entra_fast.sidecar.otlp import GRPC, HTTP, OFF, Exporter, Otlp, Signal, resource_attributes
 from entra_fast.sidecar.tracing import Tracing

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from entra_fast import _background, _native
-from entra_fast._metrics import Figures, Merged
+from entra_fast._metric_kinds import Figures, Merged
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause

@@ -17,7 +17,7 @@ from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import stop_accepting
 from entra_fast._http.protocol import StrictServer
 from entra_fast._http.server import HttpServer, Way, best_way, serve
-from entra_fast._metrics import Merged
+from entra_fast._metric_kinds import Merged
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
 from entra_fast.sidecar import otlp, tracing
