@@ -239,10 +239,8 @@ async def test_without_propagation_a_caller_s_context_means_nothing() -> None:
         assert "a" * 32 not in traceparent
     config = traced.client_trace("entra_id")
     config.freeze()
-    state, parameters = (
-        SimpleNamespace(),
-        SimpleNamespace(method="GET", url=URL("https://u:p@h/x?q"), headers={}),
-    )
+    state = SimpleNamespace()
+    parameters: Any = SimpleNamespace(method="GET", url=URL("https://u:p@h/x?q"), headers={})
     session: Any = None
     await config.on_request_start.send(session, state, parameters)
     assert parameters.headers == {}
