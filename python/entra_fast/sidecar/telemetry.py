@@ -171,13 +171,13 @@ def _resource() -> Resource:
     instance of its own."""
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
 
+    ours = {
+        "service.name": "entra-fast",
+        "service.version": _native.__version__,
+        "service.instance.id": str(uuid.uuid4()),
+    }
     given = resource_attributes()
-    ours = {"service.version": _native.__version__}
-    if not given.get("service.name"):
-        ours["service.name"] = "entra-fast"
-    if not given.get("service.instance.id"):
-        ours["service.instance.id"] = str(uuid.uuid4())
-    return Resource.create(ours)
+    return Resource.create({name: value for name, value in ours.items() if not given.get(name)})
 
 
 def _tracer_provider(otlp: Otlp, exporter: Exporter, resource: Resource) -> TracerProvider:
