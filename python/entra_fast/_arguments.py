@@ -1,8 +1,8 @@
 """The arguments of a validator: checked, and completed from the environment and by discovery documents.
 
-What belongs here: what each argument may be, the variables that stand for missing ones, and the requests for
-discovery documents. What must never be here: keys that change, and tokens. The public classes are in
-validate.py.
+What belongs here: what each argument may be, and the requests for discovery documents. The variables that
+stand for missing arguments are in _environment.py. What must never be here: keys that change, and tokens. The
+public classes are in validate.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from entra_fast import _signatures
+from entra_fast._environment import Environment, described
 from entra_fast._issuers import ANY_AUDIENCE, TENANT, AnyAudience, Issuer, IssuerChoice, P
 from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
@@ -87,7 +88,7 @@ def configure(
     *,
     jwks_uri: str | None = None,
     jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
-    algorithms: Iterable[str] = ("RS256",),
+    algorithms: Iterable[str] | EllipsisType = ...,
     tenants: Iterable[str] | None = None,
     leeway: float = 60.0,
     required_claims: Iterable[str] = ("iat",),
@@ -114,20 +115,16 @@ def configure(
             message = "issuers replaces issuer, jwks_uri and jwks: each Issuer has its own"
             raise ConfigurationError("setting_invalid", message, "issuers")
         sources = [_discovered(each, options, discover) for each in checked_issuers(issuers)]
+    elif issuer is None and jwks_uri is None and jwks is None:
+        given = {
+            *(() if isinstance(algorithms, EllipsisType) else ("algorithms",)),
+            *(() if tenants is None else ("tenants",)),
+            *(() if refresh is None else ("refresh",)),
+        }
+        (found,) = described(os.environ, None, audience)
+        sources = [completed(found, options, discover).as_issuer(given)]
     else:
-        if issuer is None and jwks_uri is None and jwks is None:
-            found = Environment.read(os.environ, audience)
-            if found.well_known is not None:
-                found = found.completed(discover(found.well_known, found.issuer, options))
-            audience, issuer, jwks_uri = found.audience, found.issuer, found.jwks_uri
-        if issuer is None:
-            message = "issuer is missing: pass the issuer whose tokens are accepted"
-            raise ConfigurationError("setting_missing", message, "issuer")
-        if audience is None:
-            raise _no_audience()
-        if (jwks_uri is None) == (jwks is None):
-            raise ConfigurationError("setting_missing", "pass exactly one of jwks_uri and jwks", "jwks_uri")
-        sources = [Issuer(issuer=issuer, jwks_uri=jwks_uri, jwks=jwks)]
+        sources = [_one_issuer(issuer, audience, jwks_uri, jwks)]
     size = _count("max_token_bytes", max_token_bytes)
     # The limits hold for all parts together: each gets its share, rounded up so that none is without a cache.
     if cache_bytes is ...:
@@ -136,7 +133,8 @@ def configure(
         -(-_count(name, value) // len(sources))
         for name, value in (("cache_entries", cache_entries), ("cache_bytes", cache_bytes))
     ]
-    algorithms, tenants = _in_order(algorithms), tenants and list(_names("tenants", tenants))
+    names_of_algorithms = ["RS256"] if isinstance(algorithms, EllipsisType) else _in_order(algorithms)
+    tenants = tenants and list(_names("tenants", tenants))
     required = _names("required_claims", required_claims)
     _signatures.log_distrust()
     parts = []
@@ -154,7 +152,7 @@ def configure(
         policy = Policy(
             issuers=names,
             audiences=None if isinstance(accepted, AnyAudience) else _names("audience", accepted),
-            algorithms=algorithms if source.algorithms is None else _in_order(source.algorithms),
+            algorithms=names_of_algorithms if source.algorithms is None else _in_order(source.algorithms),
             tenants=None if allowed is None else _names("tenants", allowed),
             leeway=leeway,
             required_claims=(
@@ -178,6 +176,22 @@ def configure(
         rules = source.refresh or refresh or RefreshRules()
         parts.append(Part(names, native, source.jwks_uri, rules, fetching, source.http is not None))
     return Configured(parts, clock, size)
+
+
+def _one_issuer(
+    issuer: str | Sequence[str] | None,
+    audience: str | Sequence[str] | AnyAudience | None,
+    jwks_uri: str | None,
+    jwks: str | bytes | Mapping[str, Any] | KeySet | None,
+) -> Issuer:
+    if issuer is None:
+        message = "issuer is missing: pass the issuer whose tokens are accepted"
+        raise ConfigurationError("setting_missing", message, "issuer")
+    if audience is None:
+        raise _no_audience()
+    if (jwks_uri is None) == (jwks is None):
+        raise ConfigurationError("setting_missing", "pass exactly one of jwks_uri and jwks", "jwks_uri")
+    return Issuer(issuer=issuer, jwks_uri=jwks_uri, jwks=jwks)
 
 
 def _is_entra_id(issuer: str) -> bool:
@@ -229,6 +243,47 @@ async def discovered_async(issuer: Issuer, http: HttpOptions | AsyncHttpClient |
         return issuer
     named = _first_name(issuer.issuer)
     return _completed(issuer, await fetch_discovery_async(issuer.discovery, issuer.http or http, named))
+
+
+def completed(
+    found: Environment,
+    http: HttpOptions,
+    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
+) -> Environment:
+    """A provider of the environment, completed by its discovery document if it needs one."""
+    if found.well_known is None:
+        return found
+    return found.completed(discover(found.well_known, found.issuer, http))
+
+
+async def completed_async(found: Environment, http: HttpOptions | AsyncHttpClient | None) -> Environment:
+    """As `completed`."""
+    if found.well_known is None:
+        return found
+    return found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
+
+
+def of_environment(found: Sequence[Environment], options: Options) -> dict[str, Any]:
+    """The arguments of a validator for providers of the environment that are complete.
+
+    Args:
+        options: what the program gave, which takes precedence.
+
+    Raises:
+        ConfigurationError: the program names keys, which a provider of the environment has.
+    """
+    for name in ("jwks_uri", "jwks"):
+        if options.get(name) is not None:
+            message = f"{name} is not for a provider of the environment, which has keys: pass issuer as well"
+            raise ConfigurationError("setting_invalid", message, name)
+    issuers = [one.as_issuer(options.keys()) for one in found]
+    if len(issuers) > 1:
+        return {"issuers": issuers, **options}
+    # Without a choice among issuers, a token costs less.
+    (one,) = issuers
+    own = {name: getattr(one, name) for name in ("algorithms", "tenants", "refresh")}
+    arguments = {"issuer": one.issuer, "audience": one.audience, **options, "jwks_uri": one.jwks_uri}
+    return arguments | {name: value for name, value in own.items() if value is not None}
 
 
 def _completed(issuer: Issuer, found: KeyDiscovery) -> Issuer:
@@ -351,45 +406,3 @@ def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscove
         return parse_key_discovery(answer.body, url, issuer=issuer)
     except DiscoveryError as error:
         raise KeysUnavailable(error.code, f"{error.message} ({shown_url(url)})") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """The issuer, its key set and the audience, as the variables of NAIS name them."""
-
-    audience: str | Sequence[str]
-    issuer: str | None = None
-    jwks_uri: str | None = None
-    well_known: str | None = None
-    """URL of the discovery document, if it is needed to fill in missing values."""
-
-    @classmethod
-    def read(cls, environ: Mapping[str, str], audience: str | Sequence[str] | None = None) -> Self:
-        """Read the environment.
-
-        Raises:
-            ConfigurationError: a variable is missing; `setting` names it.
-        """
-
-        def value(name: str) -> str | None:
-            return environ.get(name, "").strip() or None
-
-        client_id = audience or value("AZURE_APP_CLIENT_ID")
-        if client_id is None:
-            raise _not_set("AZURE_APP_CLIENT_ID")
-        issuer, jwks_uri = value("AZURE_OPENID_CONFIG_ISSUER"), value("AZURE_OPENID_CONFIG_JWKS_URI")
-        if issuer is not None and jwks_uri is not None:
-            return cls(client_id, issuer, jwks_uri)
-        well_known = value("AZURE_APP_WELL_KNOWN_URL")
-        if well_known is None:
-            raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
-        return cls(client_id, issuer, jwks_uri, well_known)
-
-    def completed(self, found: KeyDiscovery) -> Environment:
-        """Completed by the discovery document. Variables take precedence, as in the sidecar."""
-        return Environment(self.audience, self.issuer or found.issuer, self.jwks_uri or found.jwks_uri)
-
-
-def _not_set(name: str) -> ConfigurationError:
-    message = f"{name} is not set: set it (NAIS does where azure is enabled), or pass arguments"
-    return ConfigurationError("setting_missing", message, name)

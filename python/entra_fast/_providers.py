@@ -119,6 +119,11 @@ class ProviderKind:
         return (self.name, *self.aliases)
 
     @property
+    def checks_audience(self) -> bool:
+        """Whether an introspected token must have some audience."""
+        return self.audience is not Audience.ANY
+
+    @property
     def has_credential(self) -> bool:
         """Whether the application authenticates itself to it."""
         return self.token_grant is not None or self.exchange_grant is not None

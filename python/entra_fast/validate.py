@@ -31,18 +31,21 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from entra_fast import _background, metrics
 from entra_fast._arguments import (
     Configured,
-    Environment,
     Options,
     Part,
     checked_issuers,
     checked_options,
+    completed,
+    completed_async,
     configure,
     discovered_async,
     fetch_discovery,
     fetch_discovery_async,
     key_fetcher,
+    of_environment,
     refuse_discovery,
 )
+from entra_fast._environment import described
 from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer, IssuerChoice, P
 from entra_fast._native import Claims, KeySet, unverified_claims, unverified_header
 from entra_fast._native import Validator as NativeValidator
@@ -99,11 +102,12 @@ class Validator:
         issuer: accepted issuers (`iss`), compared exactly. A part `{tenantid}` stands for the token's own
             `tid`; it needs `tenants`. When issuer, issuers, jwks_uri and jwks are left out, they come from
             the environment, as NAIS sets it (`AZURE_OPENID_CONFIG_ISSUER`, `AZURE_OPENID_CONFIG_JWKS_URI`, or
-            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience). A key that is published
-            for an issuer verifies tokens of that issuer only, with one exception: Entra ID's v2.0 keys also
-            verify v1.0 tokens of the same tenant, if you accept their issuer,
-            `https://sts.windows.net/<tenant id>/`, as well. An API that migrates names both.
+            `AZURE_APP_WELL_KNOWN_URL`, and `AZURE_APP_CLIENT_ID` as the audience; for other providers, see
+            `from_env`). A key that is published for an issuer verifies tokens of that issuer only, with one
+            exception: Entra ID's v2.0 keys also verify v1.0 tokens of the same tenant, if you accept their
+            issuer, `https://sts.windows.net/<tenant id>/`, as well. An API that migrates names both.
         audience: accepted audiences (`aud`). For Entra ID's v2.0 tokens that is the application's client id.
+            `ANY_AUDIENCE` does not check it, for providers whose tokens name none.
         issuers: several issuers, each with a key set of its own, instead of issuer, jwks_uri and jwks. The
             key set is chosen by the `iss` of a token, then the key by its `kid`. `audience`, `algorithms` and
             `tenants` hold for each `Issuer` that has none of its own, and the limits of the cache for all of
@@ -154,19 +158,39 @@ class Validator:
         self._verify: _Verify = _FirstVerify(self, verify, self._sweeps)
 
     @classmethod
-    def from_env(cls, *, http: HttpOptions | None = None, **options: Unpack[Options]) -> Self:
-        """A validator for the application whose settings are in the environment, as NAIS puts them there. The
-        same as `Validator()`.
+    def from_env(
+        cls,
+        provider: str | Sequence[str] | None = None,
+        *,
+        audience: str | Sequence[str] | AnyAudience | None = None,
+        http: HttpOptions | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """A validator for the application whose settings are in the environment, as NAIS puts them there.
+
+            validator = Validator.from_env()                            # Entra ID, or the only other provider
+            validator = Validator.from_env("tokenx")
+            validator = Validator.from_env(["entra_id", "tokenx"])      # tokens of either
 
         Args:
+            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `maskinporten`, or a name
+                in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if Entra ID is not configured,
+                the only other provider that is, if it is one whose audience is checked. A token never
+                decides which one it is.
+            audience: accepted audiences (`aud`), instead of what the settings say: the client id for Entra ID
+                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten. For Maskinporten, `aud` is not checked unless
+                you pass this: require a scope. For one provider only.
             http: as for `Validator`.
             options: as for `Validator`.
 
         Raises:
-            ConfigurationError: a variable is missing or wrong; `setting` names it.
-            KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
+            ConfigurationError: a variable is missing or wrong, or there is no such provider; `setting` names
+                it.
+            KeysUnavailable: a discovery document is needed, and could not be fetched.
         """
-        return cls(http=http, **options)
+        fetch = checked_options(http)
+        found = [completed(one, fetch, fetch_discovery) for one in described(os.environ, provider, audience)]
+        return cls(http=http, **of_environment(found, options))
 
     @classmethod
     def from_discovery(
@@ -324,23 +348,29 @@ class AsyncValidator:
 
     @classmethod
     async def from_env(
-        cls, *, http: HttpOptions | AsyncHttpClient | None = None, **options: Unpack[Options]
+        cls,
+        provider: str | Sequence[str] | None = None,
+        *,
+        audience: str | Sequence[str] | AnyAudience | None = None,
+        http: HttpOptions | AsyncHttpClient | None = None,
+        **options: Unpack[Options],
     ) -> Self:
         """A validator for the application whose settings are in the environment: see `Validator.from_env`.
 
         Args:
+            provider: as for `Validator.from_env`.
+            audience: as for `Validator.from_env`.
             http: as for `AsyncValidator`.
             options: as for `Validator`.
 
         Raises:
-            ConfigurationError: a variable is missing or wrong; `setting` names it.
-            KeysUnavailable: only `AZURE_APP_WELL_KNOWN_URL` is set, and the document could not be fetched.
+            ConfigurationError: a variable is missing or wrong, or there is no such provider; `setting` names
+                it.
+            KeysUnavailable: a discovery document is needed, and could not be fetched.
         """
-        found = Environment.read(os.environ)
-        if found.well_known is not None:
-            found = found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
-        options["jwks_uri"] = found.jwks_uri
-        return cls(found.issuer, found.audience, http=http, **options)
+        named = described(os.environ, provider, audience)
+        found = await asyncio.gather(*(completed_async(one, http) for one in named))
+        return cls(http=http, **of_environment(found, options))
 
     @classmethod
     async def from_discovery(
@@ -701,10 +731,14 @@ class _SharedValidator:
 
     Args:
         monotonic: seconds of a clock that never jumps.
+        provider: as for `Validator.from_env`.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, provider: str | Sequence[str] | None = None
+    ) -> None:
         self._monotonic = monotonic
+        self._provider = provider
         self._validator: Validator | None = None
         self._schedule = KeySchedule(RefreshRules())
         self._failure: KeysUnavailable | None = None
@@ -744,7 +778,7 @@ class _SharedValidator:
 
     def _create(self, creation: Future[Validator]) -> Validator:
         try:
-            validator = Validator.from_env()
+            validator = Validator.from_env(self._provider)
         except BaseException as error:
             with self._lock:
                 if isinstance(error, KeysUnavailable):
@@ -760,15 +794,34 @@ class _SharedValidator:
 
 
 _shared = _SharedValidator()
+_shared_by_name: dict[str | tuple[str, ...], _SharedValidator] = {}
+
+
+def _shared_of(provider: str | Sequence[str]) -> Validator:
+    """The shared validator of a provider, or of several. What is no provider's name is not remembered."""
+    key = provider if isinstance(provider, str) else tuple(provider)
+    shared = _shared_by_name.get(key)
+    if shared is None:
+        described(os.environ, provider)
+        shared = _shared_by_name.setdefault(key, _SharedValidator(provider=key))
+    return shared.get()
+
+
+def _reset_after_fork() -> None:
+    for shared in (_shared, *_shared_by_name.values()):
+        shared.reset_after_fork()
+
+
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows
-    os.register_at_fork(after_in_child=_shared.reset_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def validate(token: str | bytes) -> Claims:
+def validate(token: str | bytes, *, provider: str | Sequence[str] | None = None) -> Claims:
     """Verify a token with one shared validator, which is created from the environment at the first call.
 
     Args:
         token: the token, without `Bearer `.
+        provider: whose tokens are accepted: see `Validator.from_env`. Each has a shared validator of its own.
 
     Returns:
         Its claims.
@@ -778,4 +831,4 @@ def validate(token: str | bytes) -> Claims:
         KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
-    return _shared.get().validate(token)
+    return (_shared.get() if provider is None else _shared_of(provider)).validate(token)

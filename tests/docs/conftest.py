@@ -84,6 +84,9 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
     own = emulator.environment(APP)
     environment = {
         **inherited(),
+        "IDPORTEN_AUDIENCE": "https://api.example",
+        "IDPORTEN_ISSUER": "https://idporten.example",
+        "IDPORTEN_JWKS_URI": "https://idporten.example/jwks.json",
         **own,
         "HOME": str(tmp_path),
         "LOCAL_ENTRA_ID": emulator.base_url,
@@ -95,7 +98,7 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
         "PYTHONPATH": os.pathsep.join(path for path in [str(EXAMPLES.parent / "python"), *_paths()]),
     }
     for name, value in environment.items():
-        if name.startswith(("AZURE_", "NAIS_")):
+        if name.startswith(("AZURE_", "NAIS_", "TOKEN_X_", "IDPORTEN_", "MASKINPORTEN_")):
             monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     _validators._from_environment.cache_clear()

@@ -808,11 +808,12 @@ async def test_a_replacement_after_a_long_pause_listens_again(provider: Provider
 
 
 async def test_orphans_are_reaped(provider: Provider) -> None:
-    """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie."""
+    """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie,
+    whether it ends before the sidecar has started or after."""
     code = (
         "import ctypes, os, sys\n"
         "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
-        "os.system('sleep 0.5 & sleep 1.5 &')\n"
+        "os.system('sleep 0.01 & sleep 1.5 &')\n"
         "from entra_fast.cli.main import main\n"
         "sys.exit(main(['serve']))\n"
     )

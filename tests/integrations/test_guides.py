@@ -102,6 +102,31 @@ def test_a_guide_is_a_service(guide: str, name: str, serve: Serve, monkeypatch: 
         check(url, has_requirement="Quart" not in guide)
 
 
+def test_the_guide_for_tokenx_is_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calling application and the level of assurance are required."""
+    issuer, api = "https://tokenx.example", "dev-gcp:team:api"
+    with KeyServer(jwks(signer())) as keys:
+        monkeypatch.setenv("TOKEN_X_CLIENT_ID", api)
+        monkeypatch.setenv("TOKEN_X_ISSUER", issuer)
+        monkeypatch.setenv("TOKEN_X_JWKS_URI", keys.keys_url)
+
+        def citizen(**claims: Any) -> tuple[str, str]:
+            now = int(time.time())
+            content = {"iss": issuer, "aud": api, "iat": now, "exp": now + 600, "acr": "Level4"}
+            return bearer(signer().token({**content, "client_id": "dev-gcp:team:web", **claims}))
+
+        (block,) = GUIDES["Accept tokens of TokenX"]
+        with uvicorn_server(run(block, monkeypatch)["app"]) as url:
+            assert send(url, "/healthz").status == 200
+            assert send(url, "/cases", citizen()).json == {"caller": "dev-gcp:team:web"}
+            assert send(url, "/cases", citizen(client_id="dev-gcp:team:other")).status == 403
+            assert send(url, "/cases", citizen(aud="dev-gcp:team:other")).status == 401
+            low = send(url, "/cases", citizen(acr="idporten-loa-substantial"))
+            assert low.status == 401
+            assert low.challenge["acr_values"] == "idporten-loa-high"
+            assert send(url, "/cases", bearer(fresh())).status == 401
+
+
 DJANGO = """
 import django
 from django.conf import settings
@@ -194,6 +219,7 @@ def test_no_block_is_left_out() -> None:
         "aiohttp",
         "Flask",
         "Django",
+        "Accept tokens of TokenX",
     }
     tested |= {"Django REST framework", "gRPC", *OTHERS}
     assert {guide for guide, blocks in GUIDES.items() if blocks} == tested

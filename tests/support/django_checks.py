@@ -3,6 +3,7 @@ tests/integrations/test_django.py."""
 
 from __future__ import annotations
 
+import json
 import os
 
 os.environ["KEYS_URL"] = "http://127.0.0.1:1/"
@@ -17,6 +18,7 @@ from django.test.utils import override_settings
 from django.views import View
 
 from entra_fast import Claims, ConfigurationError
+from entra_fast._claims import UnverifiedClaims
 from entra_fast.integrations import django, drf
 from support import bearer, django_project, tokens
 
@@ -30,12 +32,15 @@ def settings_are_checked() -> None:
         [],
         {"validator": object},
         {"require": "r"},
+        {"provider": 7},
+        {"provider": "tokenx", "validator": django_project.validator},
     )
     for options in wrong:
         with override_settings(ENTRA_ID=options), pytest.raises(ImproperlyConfigured, match="ENTRA_ID"):
             django.EntraIDMiddleware(lambda request: None)
-    with override_settings(ENTRA_ID={}), pytest.raises(ConfigurationError):
-        django.EntraIDMiddleware(lambda request: None)
+    for options in ({}, {"provider": "nobody"}):
+        with override_settings(ENTRA_ID=options), pytest.raises(ConfigurationError):
+            django.EntraIDMiddleware(lambda request: None)
 
 
 def views_are_checked() -> None:
@@ -87,10 +92,22 @@ def another_validator_for_a_test() -> None:
     assert (user.pk, str(user), user.is_authenticated) == (bearer.OID, "ada@example", True)
 
 
+def users_of_other_providers() -> None:
+    """Their tokens have no object id; a person's number is in no log."""
+    for claims, pk, name in (
+        ({"sub": "s", "pid": "17858549949", "client_id": "dev-gcp:team:web"}, "s", "dev-gcp:team:web"),
+        ({"client_id": "c", "scope": "a:b"}, "c", "c"),
+        ({"sub": 7}, None, ""),
+    ):
+        user = drf.EntraUser(UnverifiedClaims(json.dumps(claims)))  # type: ignore[arg-type]
+        assert (user.pk, str(user)) == (pk, name)
+
+
 if __name__ == "__main__":
     settings_are_checked()
     views_are_checked()
     metadata_that_nobody_asked_for()
     the_order_of_authentication_classes_is_checked()
     another_validator_for_a_test()
+    users_of_other_providers()
     print("done")

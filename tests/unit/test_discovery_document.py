@@ -6,7 +6,12 @@ import json
 
 import pytest
 
-from entra_fast._provider.discovery_document import DiscoveryError, parse_discovery, parse_key_discovery
+from entra_fast._provider.discovery_document import (
+    DiscoveryError,
+    parse_discovery,
+    parse_endpoints,
+    parse_key_discovery,
+)
 
 GUID = "12345678-1234-1234-1234-123456789abc"
 
@@ -49,6 +54,11 @@ def test_an_issuer_that_belongs_to_its_url(path: str, issuer: str) -> None:
         ("/nav.no/v2.0", f"https://login.example/{GUID}/v1.0"),
         ("/nav.no/v2.0", "https://login.example/{tenantid}/v2.0"),
         (f"/{GUID}/v2.0", f"https://login.example/{GUID}/V2.0"),
+        # That a name stands for an id is Entra ID's way, and that of no other provider.
+        ("/acme", f"https://login.example/{GUID}"),
+        ("/common", "https://login.example/{tenantid}"),
+        (f"/{GUID}", f"https://login.example/{GUID.upper()}"),
+        ("/realms/acme", f"https://login.example/realms/{GUID}"),
         ("/default", "https://login.example:444/default"),
         ("/default", "http://login.example/default"),
         ("/default", "https://login.example/default?tenant=other"),
@@ -268,3 +278,72 @@ def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
         with pytest.raises(DiscoveryError) as caught:
             parse_discovery(document(f"{base}/t", base, **changes), well_known("/t", base))
         assert caught.value.code == "discovery_malformed"
+
+
+def test_only_endpoints_that_are_called_must_be_on_the_document_s_host() -> None:
+    """Others may be anywhere, absent or wrong: no request is sent there."""
+    body = json.dumps(
+        {
+            "issuer": "https://idporten.example",
+            "jwks_uri": "https://idporten.example/jwks.json",
+            "token_endpoint": "https://elsewhere.example/token",
+            "authorization_endpoint": "https://login.idporten.example/authorize",
+        }
+    ).encode()
+    url = "https://idporten.example/.well-known/openid-configuration"
+    issuer, found = parse_endpoints(body, url, ["jwks_uri"])
+    assert issuer == "https://idporten.example"
+    assert found == {"jwks_uri": "https://idporten.example/jwks.json"}
+    assert parse_endpoints(b'{"issuer":"https://idporten.example","jwks_uri":5}', url, []) == (issuer, {})
+    for called, code in ((["token_endpoint"], "foreign_host"), (["jwks_uri", "other"], "malformed")):
+        with pytest.raises(DiscoveryError) as caught:
+            parse_endpoints(body, url, called)
+        assert caught.value.code == f"discovery_{code}"
+
+
+@pytest.mark.parametrize("host", ["https://maskinporten.no", "https://test.maskinporten.no"])
+def test_maskinporten_s_issuer_keeps_its_slash(host: str) -> None:
+    """It is compared with tokens as it stands (RFC 8414, section 3.3, for the URL)."""
+    body = json.dumps(
+        {"issuer": f"{host}/", "jwks_uri": f"{host}/jwk", "token_endpoint": f"{host}/token"}
+    ).encode()
+    url = f"{host}/.well-known/oauth-authorization-server"
+    issuer, found = parse_endpoints(body, url, ["jwks_uri", "token_endpoint"])
+    assert (issuer, found["token_endpoint"]) == (f"{host}/", f"{host}/token")
+
+
+@pytest.mark.parametrize(
+    ("url", "issuer"),
+    [
+        ("https://maskinporten.no/.well-known/oauth-authorization-server", "https://maskinporten.no/"),
+        (
+            "https://tokenx.dev-gcp.nav.cloud.nais.io/.well-known/oauth-authorization-server",
+            "https://tokenx.dev-gcp.nav.cloud.nais.io",
+        ),
+        ("https://idporten.no/.well-known/openid-configuration", "https://idporten.no"),
+        (
+            "http://localhost:8080/tokenx/.well-known/oauth-authorization-server",
+            "http://localhost:8080/tokenx",
+        ),
+        ("https://as.example/.well-known/oauth-authorization-server/tenant/a", "https://as.example/tenant/a"),
+        ("https://as.example/.well-known/openid-configuration/tenant", "https://as.example/tenant"),
+    ],
+)
+def test_documents_of_other_providers(url: str, issuer: str) -> None:
+    """At either of the two places where RFC 8414 and OpenID Connect Discovery put the well-known part. The
+    issuer is that of the URL (RFC 8414, section 3.3)."""
+    base = issuer.rstrip("/")
+    assert parse_key_discovery(document(issuer, base, token_endpoint=None), url).issuer == issuer
+    for other in (f"{base}/other", f"{base}x", base.replace("://", "://evil.")):
+        with pytest.raises(DiscoveryError) as caught:
+            parse_key_discovery(document(other, base), url)
+        assert caught.value.code == "discovery_issuer_mismatch"
+
+
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1:8080", "https://localhost", "https://login.microsoftonline.us"]
+)
+def test_a_v1_document_of_a_tenants_name(base: str) -> None:
+    """At Entra ID and at a local one, a name stands for the id."""
+    found = parse_discovery(document(f"{base}/{GUID}/", base), well_known("/contoso.com", base))
+    assert found.issuer == f"{base}/{GUID}/"

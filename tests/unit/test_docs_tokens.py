@@ -89,7 +89,7 @@ def test_testing_your_service(tmp_path: Path) -> None:
         (tmp_path / "without" / name).write_text(files.pop(name))
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert len(files) == 5
+    assert len(files) == 6
     plugin = [
         "-q",
         "-p",
@@ -114,7 +114,7 @@ def test_testing_your_service(tmp_path: Path) -> None:
 
     (tmp_path / "without" / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     assert "9 passed" in run(tmp_path / "without", "-m", "pytest", *plugin)
-    assert "5 passed" in run(tmp_path, "-m", "pytest", *plugin, "--ignore=without")
+    assert "12 passed" in run(tmp_path, "-m", "pytest", *plugin, "--ignore=without")
     run(tmp_path, "test_with_unittest.py")
 
 

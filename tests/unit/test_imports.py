@@ -70,6 +70,7 @@ def test_the_library_loads_little() -> None:
         "entra_fast._assurance",
         "entra_fast._background",
         "entra_fast._clock",
+        "entra_fast._environment",
         "entra_fast._issuers",
         "entra_fast._native",
         "entra_fast._net",

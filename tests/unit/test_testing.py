@@ -18,7 +18,7 @@ import pytest
 from entra_fast import Claims, testing
 from entra_fast.errors import ConfigurationError, EntraFastError, Forbidden, InvalidToken, KeysUnavailable
 from entra_fast.testing import Clock, EntraTestCase, LocalEntra, UnverifiedClaims
-from entra_fast.testing._tokens import BAD
+from entra_fast.testing._bad import BAD
 from entra_fast.tokens import TokenClient
 from entra_fast.validate import Validator
 from support.local_entra import EXAMPLES
@@ -78,6 +78,13 @@ async def test_asynchronously(local_entra, entra_token):
 def test_no_keys(local_entra, entra_token, entra_keys_down):
     with pytest.raises(KeysUnavailable):
         local_entra.validator(B).validate(entra_token(A, B))
+
+
+def test_other_providers(local_entra, local_tokenx, local_maskinporten, local_idporten, entra_clock):
+    entra_clock.freeze()
+    assert local_tokenx.validator(B).validate(local_tokenx.token(A, B)).authorized_party == A
+    assert local_maskinporten.validator().validate(local_maskinporten.token("a:b")).scopes == ("a:b",)
+    assert local_idporten.validator(B).validate(local_idporten.token(B)).issued_at == int(entra_clock.now)
 """
 
 SERVED = """
@@ -135,12 +142,12 @@ def run(folder: Path, *arguments: str, **files: str) -> str:
 
 def test_a_project_without_manifests(tmp_path: Path) -> None:
     """Every application may call every other one, and no test opens a connection."""
-    assert "15 passed" in run(tmp_path, test_project=PROJECT)
+    assert "16 passed" in run(tmp_path, test_project=PROJECT)
 
 
 def test_several_processes(tmp_path: Path) -> None:
     """Tests can run in parallel (pytest-xdist)."""
-    assert "15 passed" in run(tmp_path, "-n", "2", test_project=PROJECT)
+    assert "16 passed" in run(tmp_path, "-n", "2", test_project=PROJECT)
 
 
 def test_a_project_with_manifests(tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_refused(entra_token):
         entra_token("dev-gcp:team-b:app-b", "dev-gcp:team-a:app-nobody")
     assert caught.value.code in ("token_refused", "application_unknown")
 """
-    assert "16 passed" in run(tmp_path, test_project=PROJECT, test_refused=refused, settings=settings)
+    assert "17 passed" in run(tmp_path, test_project=PROJECT, test_refused=refused, settings=settings)
 
 
 def test_code_that_fetches_keys_itself(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The provider's discovery document (OpenID Connect Discovery 1.0), sans I/O.
+"""The provider's discovery document (OpenID Connect Discovery 1.0, or RFC 8414), sans I/O.
 
 What belongs here: which documents are accepted, and what is taken from them. What must never be here: when a
 document is fetched (endpoints.py).
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from entra_fast import _native
-from entra_fast._net import url_problem
+from entra_fast._net import ENTRA_ID, is_loopback_host, url_problem
 from entra_fast.errors import EntraFastError
 
 ERROR_CODES = {
@@ -96,6 +96,21 @@ def parse_key_discovery(body: bytes, url: str, *, issuer: str | None = None) -> 
     return KeyDiscovery(issuer=document.issuer, jwks_uri=document.endpoint("jwks_uri"))
 
 
+def parse_endpoints(
+    body: bytes, url: str, called: Iterable[str], *, issuer: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """See `parse_discovery`: the issuer, and the endpoints that are called. No other one matters.
+
+    Args:
+        called: their names in the document.
+
+    Raises:
+        DiscoveryError: codes `discovery_*`.
+    """
+    document = _Document(body, url, issuer)
+    return document.issuer, {name: document.endpoint(name) for name in called}
+
+
 class _Document:
     """A discovery document whose issuer belongs to the URL that it was fetched from."""
 
@@ -167,8 +182,32 @@ class _Document:
             # A document under another name, as some test providers have: only the host can be compared.
             return named_origin == own_origin
         return self._is_v1_issuer(asked, named) or any(
-            _same_path(path, _segments(named.path)) for path in self._paths(_segments(asked))
+            path == _segments(named.path) or self._is_path_of_entra_id(path, _segments(named.path))
+            for path in self._paths(_segments(asked))
         )
+
+    def _is_path_of_entra_id(self, asked: list[str], named: list[str]) -> bool:
+        """Whether the issuer's path is, in Entra ID's way, the one that the document was asked for: ids of
+        tenants and policies of B2C compare without case, a tenant's name stands for its id, and `common` and
+        `organizations` for any tenant. Entra ID's documents can be on a host of the customer's own, but there
+        they are of v2.0. Of any other provider, the issuer is exactly the one that the URL names."""
+        tenant = 1 if asked[:1] == ["tfp"] else 0
+        if len(asked) != len(named) or not asked:
+            return False
+        if asked[-1] != "v2.0" and (len(asked) > 1 or not self._may_be_v1()):
+            return False
+        return all(
+            own == other
+            or (index == tenant and _same_tenant(own, other))
+            or (tenant == 1 and index == 2 and own.lower() == other.lower())
+            for index, (own, other) in enumerate(zip(asked, named, strict=True))
+        )
+
+    def _may_be_v1(self) -> bool:
+        """Whether a v1.0 document can be here: at Entra ID, or at a local one."""
+        host = self._url.hostname or ""
+        is_entra_id = any(host == domain or host.endswith(f".{domain}") for domain in ENTRA_ID)
+        return is_entra_id or self._url.scheme == "http" or is_loopback_host(host)
 
     def _is_v1_issuer(self, asked: str, named: urllib.parse.SplitResult) -> bool:
         """Entra ID v1.0: `https://sts.windows.net/<tenant>/`, whatever the document's host of the two is."""
@@ -177,7 +216,7 @@ class _Document:
             and named.hostname == "sts.windows.net"
             and _is_default_https(named)
             and _is_default_https(self._url)
-            and _same_path(_segments(asked), _segments(named.path))
+            and self._is_path_of_entra_id(_segments(asked), _segments(named.path))
             and len(_segments(asked)) == 1
         )
 
@@ -251,23 +290,6 @@ def _segments(path: str) -> list[str]:
     """The parts of a path. A slash at the end makes no difference."""
     path = path.removesuffix("/")
     return path.removeprefix("/").split("/") if path else []
-
-
-def _same_path(asked: list[str], named: list[str]) -> bool:
-    """Whether the issuer's path is the one that the document was asked for. In the paths of Entra ID, ids of
-    tenants and policies of B2C compare without case, a tenant's name stands for its id, and `common` and
-    `organizations` for any tenant."""
-    if asked == named:
-        return True
-    tenant = 1 if asked[:1] == ["tfp"] else 0
-    if len(asked) != len(named) or not (asked[-1] == "v2.0" or len(asked) == 1):
-        return False
-    return all(
-        own == other
-        or (index == tenant and _same_tenant(own, other))
-        or (tenant == 1 and index == 2 and own.lower() == other.lower())
-        for index, (own, other) in enumerate(zip(asked, named, strict=True))
-    )
 
 
 def _same_tenant(asked: str, named: str) -> bool:

@@ -66,6 +66,18 @@ def is_described(read: Reader, kind: ProviderKind) -> bool:
     return main is not None and read.names(main)
 
 
+def described_kinds(read: Reader) -> tuple[ProviderKind, ...]:
+    """The providers besides Entra ID that the settings describe and that are not switched off, whether or not
+    they are switched on: NAIS switches them on for the sidecar, not for the application."""
+    kinds = []
+    for kind in BUILT_IN:
+        switch = catalogue.PROVIDER_ROWS[kind.name].enabled
+        is_off = switch is not None and read.get(switch) is False
+        if kind is not _providers.ENTRA_ID and not is_off and is_described(read, kind):
+            kinds.append(kind)
+    return (*kinds, *(_generic_kind(read, name) for name in generic_names(read)))
+
+
 def generic_names(read: Reader) -> tuple[str, ...]:
     """The names of the generic providers.
 
@@ -153,7 +165,8 @@ def _provider_settings(
     Raises:
         ConfigurationError: a setting is missing or wrong.
     """
-    uses_client = rows.client_id is not None and (kind.has_credential or kind.audience is Audience.CLIENT_ID)
+    authenticates = kind.has_credential and not to_validate
+    uses_client = rows.client_id is not None and (authenticates or kind.audience is Audience.CLIENT_ID)
     client_id = None if rows.client_id is None else read.get(rows.client_id)
     if rows.client_id is not None and client_id is None and uses_client:
         read.refuse(missing(rows.client_id, f" must be set {_when(rows)}"))
@@ -225,9 +238,23 @@ def _generic_settings(read: Reader, name: str, *, to_validate: bool = False) -> 
     Raises:
         ConfigurationError: a setting is missing or wrong.
     """
+    rows, kind = generic_rows(name), _generic_kind(read, name)
+    if not kind.has_credential:
+        _ignore(read, _only_with_a_grant(rows), "it has no effect without a grant")
+    elif kind.token_grant is Grant.JWT_BEARER:
+        _ignore(read, list(_credential_rows(rows))[1:], "it has no effect: the grant jwt_bearer needs a JWK")
+    return _provider_settings(read, kind, rows, to_validate=to_validate)
+
+
+def _generic_kind(read: Reader, name: str) -> ProviderKind:
+    """What the settings of a generic provider say about its kind.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
     rows = generic_rows(name)
     token_grant, exchange_grant = read.get(rows.token_grant), read.get(rows.exchange_grant)
-    kind = _providers.generic(
+    return _providers.generic(
         name,
         title=read.get(rows.title) or name,
         token_grant=None if token_grant == NO_GRANT else Grant(token_grant),
@@ -236,11 +263,6 @@ def _generic_settings(read: Reader, name: str, *, to_validate: bool = False) -> 
         checks_audience=read.get(rows.audience) != NO_AUDIENCE,
         cool_down=read.get(rows.cool_down),
     )
-    if not kind.has_credential:
-        _ignore(read, _only_with_a_grant(rows), "it has no effect without a grant")
-    elif kind.token_grant is Grant.JWT_BEARER:
-        _ignore(read, list(_credential_rows(rows))[1:], "it has no effect: the grant jwt_bearer needs a JWK")
-    return _provider_settings(read, kind, rows, to_validate=to_validate)
 
 
 def _ignore(read: Reader, rows: Iterable[Setting[Any, Any]], reason: str) -> None:
@@ -276,12 +298,11 @@ def _credential_settings(
 ) -> CredentialSettings:
     if not kind.has_credential:
         return CredentialSettings()
-    for row in (rows.jwk, rows.next_jwk):
-        if row is not None:
-            with read.reporting(row):
-                secret = read.secret(row)
-                if secret is not None:
-                    signing_key(secret.setting, secret.reveal())
+    for row in filter(None, (rows.jwk, rows.next_jwk)):
+        with read.reporting(row):
+            secret = read.secret(row)
+            if secret is not None:
+                signing_key(secret.setting, secret.reveal())
     jwk = None if rows.jwk is None else read.secret(rows.jwk)
     client_secret = None if rows.client_secret is None else read.secret(rows.client_secret)
     federated_token = _file(read, rows.federated_token_file)

@@ -14,7 +14,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from entra_fast import Claims, challenge, metrics
@@ -74,6 +74,7 @@ class Guard:
             )
         self.framework = framework
         self.requirement = Require.any_token() if require is None else require
+        self.is_required = require is not None
         self.exclusions = Exclusions(exclude)
         self.optional = optional
         self.realm = challenge.check_realm(realm)
@@ -212,11 +213,20 @@ class SyncGuard(Guard):
     Args:
         validator: a `Validator` or a `SidecarClient`; by default one from the environment, made when it is
             first needed.
+        provider: whose tokens are accepted, if it is from the environment: see `Validator.from_env`.
         options: as for `Guard`.
     """
 
-    def __init__(self, framework: str, validator: _validators.TokenValidator | None, **options: Any) -> None:
+    def __init__(
+        self,
+        framework: str,
+        validator: _validators.TokenValidator | None,
+        *,
+        provider: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(framework, **options)
+        self._source = _validators.Source.of(validator, provider, self.is_required)
         self._validator = None if validator is None else _validators.sync_validator(validator)
         self._has_begun = False
 
@@ -228,7 +238,7 @@ class SyncGuard(Guard):
             ConfigurationError: a variable is missing or wrong; `setting` names it.
         """
         if self._validator is None:
-            self._validator = _validators.sync_validator(None)
+            self._validator = _validators.sync_validator(None, self._source)
         return self._validator
 
     @validator.setter
@@ -274,14 +284,21 @@ class AsyncGuard(Guard):
 
     Args:
         validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, if it is from the environment: see `Validator.from_env`.
         options: as for `Guard`.
     """
 
     def __init__(
-        self, framework: str, validator: _validators.AsyncTokenValidator | None, **options: Any
+        self,
+        framework: str,
+        validator: _validators.AsyncTokenValidator | None,
+        *,
+        provider: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(framework, **options)
-        self.validator = _validators.async_validator(validator)
+        source = _validators.Source.of(validator, provider, self.is_required)
+        self.validator = _validators.async_validator(validator, source)
 
     async def admit(self, incoming: Incoming, requirement: Require | None = None) -> Claims | None:
         """See `SyncGuard.admit`."""

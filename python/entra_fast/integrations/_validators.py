@@ -12,11 +12,16 @@ import functools
 import inspect
 import os
 import time
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from entra_fast import Claims
 from entra_fast._claims import ClaimsView
-from entra_fast.errors import KeysUnavailable
+from entra_fast.errors import ConfigurationError, KeysUnavailable
+
+if TYPE_CHECKING:
+    from entra_fast._environment import Environment
 
 __all__ = [
     "AsyncFromEnvironment",
@@ -42,14 +47,62 @@ class AsyncTokenValidator(Protocol):
     async def validate(self, token: str | bytes) -> Claims | ClaimsView: ...
 
 
-def async_validator(given: AsyncTokenValidator | None) -> AsyncTokenValidator:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a validator from the environment comes from.
+
+    Attributes:
+        provider: see `Validator.from_env`.
+        is_required: whether the integration says what tokens must have.
+    """
+
+    provider: str | tuple[str, ...] | None = None
+    is_required: bool = True
+
+    @classmethod
+    def of(cls, validator: object, provider: str | Sequence[str] | None, is_required: bool) -> Source:
+        """Check the options of an integration.
+
+        Raises:
+            TypeError: both are given, or the provider has the wrong type.
+        """
+        if provider is None:
+            return cls()
+        if validator is not None:
+            raise TypeError("validator and provider exclude each other: a validator knows its providers")
+        names = (provider,) if isinstance(provider, str) else provider
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"provider is a name, or a list of names, not {type(provider).__name__}")
+        return cls(provider if isinstance(provider, str) else tuple(names), is_required)
+
+    def described(self) -> list[Environment]:
+        """The providers in the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing or wrong, or there is no such provider; or neither an
+                audience nor a requirement would be checked; `setting` names it.
+        """
+        from entra_fast._environment import described  # noqa: PLC0415 - not needed beside a sidecar
+        from entra_fast._issuers import ANY_AUDIENCE  # noqa: PLC0415 - see above
+
+        found = described(os.environ, self.provider)
+        if not self.is_required and any(one.audience is ANY_AUDIENCE for one in found):
+            message = (
+                f"require is missing: tokens of {self.provider!r} name no API, so those for any other one "
+                "would pass: say what they must have, as require=Require(scope=...)"
+            )
+            raise ConfigurationError("setting_missing", message, "require")
+        return found
+
+
+def async_validator(given: AsyncTokenValidator | None, source: Source = Source()) -> AsyncTokenValidator:
     """The validator that was given, or one from the environment.
 
     Raises:
         TypeError: it does not validate on an event loop.
     """
     if given is None:
-        return AsyncFromEnvironment()
+        return AsyncFromEnvironment(source)
     if not inspect.iscoroutinefunction(getattr(given, "validate", None)):
         raise TypeError(
             f"validator is an AsyncValidator or an AsyncSidecarClient, not {type(given).__name__}"
@@ -57,7 +110,7 @@ def async_validator(given: AsyncTokenValidator | None) -> AsyncTokenValidator:
     return given
 
 
-def sync_validator(given: TokenValidator | None) -> TokenValidator:
+def sync_validator(given: TokenValidator | None, source: Source = Source()) -> TokenValidator:
     """The validator that was given, or one from the environment.
 
     Raises:
@@ -65,11 +118,10 @@ def sync_validator(given: TokenValidator | None) -> TokenValidator:
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
     if given is None:
-        from entra_fast._arguments import Environment  # noqa: PLC0415 - not needed beside a sidecar
-
         # The discovery document must not be fetched while the application is imported.
-        needs_discovery = Environment.read(os.environ).well_known is not None
-        return _Discovered() if needs_discovery else _from_environment()
+        if any(one.well_known is not None for one in source.described()):
+            return _Discovered(source.provider)
+        return _from_environment(source.provider)
     validate = getattr(given, "validate", None)
     if not callable(validate) or inspect.iscoroutinefunction(validate):
         raise TypeError(f"validator is a Validator or a SidecarClient, not {type(given).__name__}")
@@ -92,7 +144,8 @@ class AsyncFromEnvironment:
     """An `AsyncValidator` for the application whose settings are in the environment. It is made when the
     framework starts, or at the first token."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Source = Source()) -> None:
+        self._source = source
         self._validator: AsyncTokenValidator | None = None
         self._creation: asyncio.Task[AsyncTokenValidator] | None = None
         self._failure: KeysUnavailable | None = None
@@ -135,7 +188,8 @@ class AsyncFromEnvironment:
         from entra_fast.validate import AsyncValidator  # noqa: PLC0415 - not needed beside a sidecar
 
         try:
-            self._validator = await AsyncValidator.from_env()
+            self._source.described()
+            self._validator = await AsyncValidator.from_env(self._source.provider)
         except KeysUnavailable as error:
             self._failure, self._next_attempt = error, time.monotonic() + PAUSE
             raise
@@ -147,16 +201,19 @@ class AsyncFromEnvironment:
 class _Discovered:
     """The shared validator of the process, whose first use fetches the discovery document."""
 
+    def __init__(self, provider: str | tuple[str, ...] | None) -> None:
+        self._provider = provider
+
     def validate(self, token: str | bytes) -> Claims:
         from entra_fast.validate import validate  # noqa: PLC0415 - see above
 
-        return validate(token)
+        return validate(token, provider=self._provider)
 
 
 @functools.cache
-def _from_environment() -> TokenValidator:
+def _from_environment(provider: str | tuple[str, ...] | None) -> TokenValidator:
     """One validator for all integrations of the process: middleware and views share its keys and its
     cache."""
     from entra_fast.validate import Validator  # noqa: PLC0415 - see above
 
-    return Validator.from_env()
+    return Validator.from_env(provider)

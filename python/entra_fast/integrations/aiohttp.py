@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ class EntraID:
 
     Args:
         validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, where the validator is from the environment: `tokenx`,
+            `["entra_id", "tokenx"]`: see `Validator.from_env`. Maskinporten needs `require`.
         require: what every token must have; by default any access token.
         exclude: paths that need no token, as they stand in the URL: `/healthz`, `/static/*`. For GET and
             HEAD.
@@ -67,6 +69,7 @@ class EntraID:
         self,
         validator: AsyncTokenValidator | None = None,
         *,
+        provider: str | Sequence[str] | None = None,
         require: Require | None = None,
         exclude: Iterable[str] = (),
         optional: bool = False,
@@ -76,6 +79,7 @@ class EntraID:
         self._guard = AsyncGuard(
             "aiohttp",
             validator,
+            provider=provider,
             require=require,
             exclude=exclude,
             optional=optional,

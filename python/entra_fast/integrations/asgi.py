@@ -11,7 +11,7 @@ has no lifespan.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ class EntraID:
 
     Args:
         validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, where the validator is from the environment: `tokenx`,
+            `["entra_id", "tokenx"]`: see `Validator.from_env`. Maskinporten needs `require`.
         require: what every token must have; by default any access token.
         exclude: paths that need no token: `/healthz`, `/static/*`. For GET and HEAD.
         optional: let requests without a token through, too, with None for claims. A bad token is still
@@ -63,6 +65,7 @@ class EntraID:
         self,
         validator: AsyncTokenValidator | None = None,
         *,
+        provider: str | Sequence[str] | None = None,
         require: Require | None = None,
         exclude: Iterable[str] = (),
         optional: bool = False,
@@ -72,6 +75,7 @@ class EntraID:
         self._guard = AsyncGuard(
             self._framework,
             validator,
+            provider=provider,
             require=require,
             exclude=exclude,
             optional=optional,

@@ -14,7 +14,7 @@ What belongs here: settings, the middleware, and views with requirements of thei
 in a session: `LoginRequiredMiddleware` leaves them alone.
 
 `ENTRA_ID` can have `validator` (a `Validator` or a `SidecarClient`, a function that makes one, or its
-dotted path), `require`, `exclude`, `optional`, `realm` and `resource_metadata`: see
+dotted path), `provider`, `require`, `exclude`, `optional`, `realm` and `resource_metadata`: see
 `entra_fast.integrations.flask.EntraID`.
 """
 
@@ -49,7 +49,7 @@ from entra_fast.require import Require
 
 __all__ = ["EntraIDMiddleware", "RequireMixin", "Verified", "claims", "require", "resource_metadata", "use"]
 
-_OPTIONS = ("validator", "require", "exclude", "optional", "realm", "resource_metadata")
+_OPTIONS = ("validator", "provider", "require", "exclude", "optional", "realm", "resource_metadata")
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 

@@ -55,15 +55,18 @@ class EntraUser:
 
     @property
     def pk(self) -> str | None:
-        """The object id, for throttling."""
-        return self.claims.object_id
+        """What identifies the caller, for throttling: the object id; in tokens of other providers the
+        subject, or the client."""
+        subject = self.claims.object_id or self.claims.get("sub") or self.claims.authorized_party
+        return subject if isinstance(subject, str) else None
 
     id = pk
 
     def get_username(self) -> str:
-        """A name for logs: that of the user or of the application, or the object id."""
-        name = self.claims.get("preferred_username") or self.claims.get("azp_name") or self.claims.object_id
-        return str(name or "")
+        """A name for logs: that of the user or of the application, or the object id; in tokens of other
+        providers the client, never a person's number."""
+        names = (self.claims.get("preferred_username"), self.claims.get("azp_name"), self.claims.object_id)
+        return str(next((name for name in names if name), self.claims.authorized_party) or "")
 
     def __str__(self) -> str:
         return self.get_username()

@@ -18,7 +18,7 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NewType
 
@@ -27,6 +27,7 @@ from entra_fast import _extras
 with _extras.importing("fastapi", "entra_fast.integrations.fastapi"):
     from fastapi import FastAPI, HTTPException, Security, params
     from fastapi.openapi.models import (
+        HTTPBearer,
         OAuth2,
         OAuthFlowAuthorizationCode,
         OAuthFlowClientCredentials,
@@ -43,6 +44,7 @@ from entra_fast import Claims
 from entra_fast._net import provider_url_problem
 from entra_fast._provider import transport
 from entra_fast._provider.http_options import HttpOptions
+from entra_fast._providers import ENTRA_ID
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
@@ -58,6 +60,8 @@ BearerToken = NewType("BearerToken", str)
 
 USER_SCHEME: Final = "EntraID"
 APP_SCHEME: Final = "EntraIDApplication"
+BEARER_SCHEME: Final = "BearerToken"
+"""For tokens of other providers, which Swagger UI cannot request."""
 
 _METADATA_ROUTE: Final = "entra_fast_resource_metadata"
 _WELL_KNOWN: Final = "/v2.0/.well-known/openid-configuration"
@@ -74,6 +78,8 @@ class EntraID(asgi.EntraID):
 
     Args:
         validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, where the validator is from the environment: `tokenx`,
+            `["entra_id", "tokenx"]`: see `Validator.from_env`. Maskinporten needs `require`.
         scopes: the application's scopes with their descriptions, for *Authorize* in Swagger UI.
         require: what every token must have, unless an operation names its own requirement; by default any
             access token.
@@ -97,6 +103,7 @@ class EntraID(asgi.EntraID):
         self,
         validator: AsyncTokenValidator | None = None,
         *,
+        provider: str | Sequence[str] | None = None,
         scopes: Mapping[str, str] | None = None,
         require: Require | None = None,
         exclude: Iterable[str] = (),
@@ -108,6 +115,7 @@ class EntraID(asgi.EntraID):
     ) -> None:
         super().__init__(
             validator,
+            provider=provider,
             require=require,
             exclude=exclude,
             optional=optional,
@@ -118,9 +126,12 @@ class EntraID(asgi.EntraID):
         for scope in self._scopes:
             Require(scope=scope)  # the same rules
         self._client_id = client_id or os.environ.get("AZURE_APP_CLIENT_ID")
+        named = (provider,) if isinstance(provider, str) or provider is None else provider
+        self._is_entra_id = bool({None, *ENTRA_ID.names} & set(named))
         self._sign_in = _SignIn(discovery_url or _discovery_url(os.environ))
         self._user_scheme = _Scheme(USER_SCHEME, self._user_model)
         self._app_scheme = _Scheme(APP_SCHEME, self._app_model)
+        self._bearer_scheme = _Scheme(BEARER_SCHEME, _bearer_model)
 
     def __call__(self, require: Require | None = None, *, optional: bool = False) -> Any:
         """A dependency that gives the claims of the token: `Annotated[Claims,
@@ -198,6 +209,8 @@ class EntraID(asgi.EntraID):
 
     def security(self, requirement: Require) -> list[dict[str, list[str]]]:
         """A requirement as `security` of an OpenAPI operation: an entry for each alternative."""
+        if not self._is_entra_id:
+            return [{self._bearer_scheme.scheme_name: []}]
         entries: list[dict[str, list[str]]] = []
         for alternative in requirement.alternatives:
             if _is_for_users(alternative):
@@ -266,15 +279,19 @@ class EntraID(asgi.EntraID):
         )
 
 
+def _bearer_model() -> HTTPBearer:
+    return HTTPBearer(bearerFormat="JWT", description="An access token.")
+
+
 class _Scheme(SecurityBase):
     """A security scheme of OpenAPI. It checks nothing: `_Guarded` does."""
 
-    def __init__(self, name: str, model: Callable[[], OAuth2]) -> None:
+    def __init__(self, name: str, model: Callable[[], OAuth2 | HTTPBearer]) -> None:
         self.scheme_name = name
         self._model = model
 
     @property
-    def model(self) -> OAuth2:  # type: ignore[override]
+    def model(self) -> OAuth2 | HTTPBearer:  # type: ignore[override]
         """Made when the document is rendered: only then are the addresses known."""
         return self._model()
 
@@ -306,7 +323,7 @@ class _Guarded(SecurityBase):
         self.__signature__ = inspect.Signature(parameters)
 
     @property
-    def model(self) -> OAuth2:  # type: ignore[override]
+    def model(self) -> OAuth2 | HTTPBearer:  # type: ignore[override]
         """That of the scheme."""
         return self._scheme.model
 
@@ -316,6 +333,8 @@ class _Guarded(SecurityBase):
 
 def _sufficient_schemes(entra: EntraID, requirement: Require) -> list[tuple[_Scheme, list[str]]]:
     """The schemes whose tokens can meet a requirement, with the scopes to ask for: that of users first."""
+    if not entra._is_entra_id:
+        return [(entra._bearer_scheme, [])]
     found = []
     if users := [one for one in requirement.alternatives if _is_for_users(one)]:
         scopes = dict.fromkeys(full_scope(scope, entra._client_id) for one in users for scope in one.scopes)

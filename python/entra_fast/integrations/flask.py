@@ -13,7 +13,7 @@ an application's own error handlers see them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +49,8 @@ class EntraID:
     Args:
         app: an application to protect.
         validator: a `Validator` or a `SidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, where the validator is from the environment: `tokenx`,
+            `["entra_id", "tokenx"]`: see `Validator.from_env`. Maskinporten needs `require`.
         require: what every token must have; by default any access token.
         exclude: paths that need no token: `/healthz`, `/static/*`. For GET and HEAD.
         optional: let requests without a token through, too, with None for claims. A bad token is still
@@ -67,6 +69,7 @@ class EntraID:
         app: Flask | None = None,
         validator: TokenValidator | None = None,
         *,
+        provider: str | Sequence[str] | None = None,
         require: Require | None = None,
         exclude: Iterable[str] = (),
         optional: bool = False,
@@ -76,6 +79,7 @@ class EntraID:
         self._guard = SyncGuard(
             "flask",
             validator,
+            provider=provider,
             require=require,
             exclude=exclude,
             optional=optional,

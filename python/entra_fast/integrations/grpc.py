@@ -11,7 +11,7 @@ challenge is in the trailing metadata, as `www-authenticate`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -64,6 +64,8 @@ class EntraIDInterceptor(grpc.aio.ServerInterceptor):
         methods: what to require, by method (`/cases.v1.Cases/Get`) or service (`/cases.v1.Cases/*`). A method
             wins over its service. Other methods need what `require` says.
         validator: an `AsyncValidator` or an `AsyncSidecarClient`; by default one from the environment.
+        provider: whose tokens are accepted, where the validator is from the environment: `tokenx`,
+            `["entra_id", "tokenx"]`: see `Validator.from_env`. Maskinporten needs `require`.
         require: what every token must have where `methods` has nothing; by default any access token.
         exclude: methods or services that need no token, in the same forms.
         optional: let calls without a token through, too, with None for claims. A bad token is still refused.
@@ -79,13 +81,20 @@ class EntraIDInterceptor(grpc.aio.ServerInterceptor):
         methods: Mapping[str, Require] | None = None,
         validator: AsyncTokenValidator | None = None,
         *,
+        provider: str | Sequence[str] | None = None,
         require: Require | None = None,
         exclude: Iterable[str] = (),
         optional: bool = False,
         realm: str = "api",
     ) -> None:
         self._guard = AsyncGuard(
-            "grpc", validator, require=require, exclude=exclude, optional=optional, realm=realm
+            "grpc",
+            validator,
+            provider=provider,
+            require=require,
+            exclude=exclude,
+            optional=optional,
+            realm=realm,
         )
         self._methods = dict(methods or {})
         Exclusions(self._methods)  # the same forms

@@ -4,8 +4,9 @@
         token = entra_token("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", user="ada")
         assert client.get("/cases", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
-The plugin is active where entra-fast is installed. For unittest there is `EntraTestCase`. Needs the extra
-`dev`, for tests only.
+For tokens of TokenX, Maskinporten and ID-porten there are the fixtures `local_tokenx`, `local_maskinporten`
+and `local_idporten`. The plugin is active where entra-fast is installed. For unittest there is
+`EntraTestCase`. Needs the extra `dev`, for tests only.
 
 What belongs here: public names. The local Entra ID is imported when a test uses it: this module is imported
 by pytest at every start.
@@ -23,15 +24,31 @@ from entra_fast._claims import UnverifiedClaims
 if TYPE_CHECKING:
     from entra_fast.testing._clock import Clock
     from entra_fast.testing._local import LocalEntra
+    from entra_fast.testing._providers import LocalIDPorten, LocalMaskinporten, LocalTokenX, ProviderTokens
     from entra_fast.testing._tokens import TokenMaker
     from entra_fast.testing._unittest import EntraTestCase
 
-__all__ = ["Clock", "EntraTestCase", "LocalEntra", "TokenMaker", "UnverifiedClaims", "claims"]
+__all__ = [
+    "Clock",
+    "EntraTestCase",
+    "LocalEntra",
+    "LocalIDPorten",
+    "LocalMaskinporten",
+    "LocalTokenX",
+    "ProviderTokens",
+    "TokenMaker",
+    "UnverifiedClaims",
+    "claims",
+]
 
 _PLACES = {
     "Clock": "_clock",
     "EntraTestCase": "_unittest",
     "LocalEntra": "_local",
+    "LocalIDPorten": "_providers",
+    "LocalMaskinporten": "_providers",
+    "LocalTokenX": "_providers",
+    "ProviderTokens": "_providers",
     "TokenMaker": "_tokens",
 }
 

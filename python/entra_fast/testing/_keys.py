@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from entra_fast.emulator.protocol.private_key import PrivateKey
+if TYPE_CHECKING:
+    from entra_fast.emulator.protocol.private_key import PrivateKey
 
 
 def published() -> list[dict[str, Any]]:
@@ -20,7 +21,15 @@ def published() -> list[dict[str, Any]]:
 @cache
 def stray() -> PrivateKey:
     """A key that the local Entra ID does not publish."""
+    from entra_fast.emulator.protocol.private_key import PrivateKey  # noqa: PLC0415 - loads slowly
+
     return PrivateKey(_keys()["stray"])
+
+
+def provider(name: str) -> dict[str, str]:
+    """The private key of TokenX, Maskinporten or ID-porten; as `stray`, one that none of them publishes."""
+    found: dict[str, str] = _keys()["stray"] if name == "stray" else _keys()["providers"][name]
+    return found
 
 
 @cache

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from entra_fast.testing import Clock, LocalEntra, TokenMaker
+    from entra_fast.testing import (
+        Clock,
+        LocalEntra,
+        LocalIDPorten,
+        LocalMaskinporten,
+        LocalTokenX,
+        TokenMaker,
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,3 +71,28 @@ def entra_server(local_entra: LocalEntra) -> Iterator[LocalEntra]:
     variables of `environment(...)` say."""
     with local_entra.serve():
         yield local_entra
+
+
+@pytest.fixture
+def local_tokenx(entra_clock: Clock) -> LocalTokenX:
+    """TokenX for this test: `token(consumer, target, **claims)`, `validator(audience)`. Its clock is
+    `entra_clock`, as for the next two."""
+    from entra_fast.testing import LocalTokenX  # noqa: PLC0415 - see above
+
+    return LocalTokenX(entra_clock)
+
+
+@pytest.fixture
+def local_maskinporten(entra_clock: Clock) -> LocalMaskinporten:
+    """Maskinporten for this test: `token(scope, **claims)`, `validator()`."""
+    from entra_fast.testing import LocalMaskinporten  # noqa: PLC0415 - see above
+
+    return LocalMaskinporten(entra_clock)
+
+
+@pytest.fixture
+def local_idporten(entra_clock: Clock) -> LocalIDPorten:
+    """ID-porten for this test: `token(audience, **claims)`, `id_token(client)`, `validator(audience)`."""
+    from entra_fast.testing import LocalIDPorten  # noqa: PLC0415 - see above
+
+    return LocalIDPorten(entra_clock)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.errors import EntraFastError
-from entra_fast.testing import _keys
+from entra_fast.testing import _bad, _keys
 
 ERROR_CODES = {"token_refused": "the access policies of the test's manifests do not allow the token"}
-
-LONG_AGO: Final = 86_400
-"""Seconds by which the times of bad tokens are off: more than any lifetime and leeway."""
-
-WRONG_AUDIENCE: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
-WRONG_ISSUER: Final = "https://issuer.test/v2.0"
 
 
 class TokenMaker:
@@ -50,21 +44,19 @@ class TokenMaker:
 
     def expired(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """Expired a day ago (`token_expired`)."""
-        return self._signed(_shifted(self._claims(consumer, target, user, claims), -LONG_AGO))
+        return self._signed(_bad.expired(self._claims(consumer, target, user, claims)))
 
     def not_yet_valid(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """Valid from tomorrow (`token_not_yet_valid`)."""
-        content = self._claims(consumer, target, user, claims)
-        content |= {"nbf": content["iat"] + LONG_AGO, "exp": content["exp"] + LONG_AGO}
-        return self._signed(content)
+        return self._signed(_bad.not_yet_valid(self._claims(consumer, target, user, claims)))
 
     def wrong_audience(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """For another API (`wrong_audience`)."""
-        return self._signed(self._claims(consumer, target, user, claims) | {"aud": WRONG_AUDIENCE})
+        return self._signed(self._claims(consumer, target, user, claims) | {"aud": _bad.WRONG_AUDIENCE})
 
     def wrong_issuer(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """From another issuer (`wrong_issuer`)."""
-        return self._signed(self._claims(consumer, target, user, claims) | {"iss": WRONG_ISSUER})
+        return self._signed(self._claims(consumer, target, user, claims) | {"iss": _bad.WRONG_ISSUER})
 
     def wrong_key(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """Signed with a key that is not published (`unknown_key`)."""
@@ -72,18 +64,15 @@ class TokenMaker:
 
     def wrong_signature(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """Changed after it was signed (`signature_invalid`)."""
-        token = self(consumer, target, user, **claims)
-        # A character in the middle of the signature: the last one has bits that do not count.
-        place = token.rindex(".") + 40
-        return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+        return _bad.tampered(self(consumer, target, user, **claims))
 
     def malformed(self, consumer: str, target: str, user: str | None = None, **claims: Any) -> str:
         """Without its signature (`not_a_jwt`)."""
-        return self(consumer, target, user, **claims).rpartition(".")[0]
+        return _bad.unsigned(self(consumer, target, user, **claims))
 
     def each_bad(self) -> dict[str, Callable[..., str]]:
         """All kinds of bad tokens, by name: for a parametrized test."""
-        return {name: getattr(self, name) for name in BAD}
+        return {name: getattr(self, name) for name in _bad.BAD}
 
     def _claims(
         self, consumer: str, target: str, user: str | None, changes: dict[str, Any]
@@ -97,19 +86,3 @@ class TokenMaker:
 
     def _signed(self, content: dict[str, Any]) -> str:
         return token_claims.sign(self._emulator.keyring.active, content)
-
-
-BAD: Final = (
-    "expired",
-    "malformed",
-    "not_yet_valid",
-    "wrong_audience",
-    "wrong_issuer",
-    "wrong_key",
-    "wrong_signature",
-)
-"""The methods that make tokens which must be rejected."""
-
-
-def _shifted(content: dict[str, Any], seconds: int) -> dict[str, Any]:
-    return content | {name: content[name] + seconds for name in ("iat", "nbf", "exp") if name in content}
