@@ -22,6 +22,7 @@ from support.fast_path import introspection, json_request, token_request
 from support.network import Authority
 from support.process import Process, Serve, children
 from support.provider import Provider
+from support.several import several
 from support.sidecars import eventually
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -160,6 +161,38 @@ async def test_spans_and_metrics_reach_the_collector(
 
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+async def test_spans_name_the_provider(collector: Collector, serve: Serve) -> None:
+    """Those of requests, and those of requests to the provider below them."""
+    async with several() as running:
+        process = await serve(running.environment(**collector.environment()))
+        caller = await process.listening()
+        await exporting(process)
+        user = running.mint("idporten", exp=4_000_000_000)
+        exchange = {"identity_provider": "tokenx", "target": "c:n:a", "user_token": user}
+        headers = {"traceparent": SAMPLED}
+        answers = [
+            await caller.send(json_request("/api/v1/token/exchange", exchange, headers)),
+            await caller.send(
+                json_request("/api/v1/introspect", {"identity_provider": "idporten", "token": user}, headers)
+            ),
+        ]
+        assert [answer.status for answer in answers] == [200, 200]
+        await stopped(process)
+    found = {
+        (span.name, values(span.attributes)["entra_fast.identity_provider"])
+        for span in (
+            *of_the_trace(collector, Span.SPAN_KIND_SERVER),
+            *of_the_trace(collector, Span.SPAN_KIND_CLIENT),
+        )
+    }
+    assert found == {
+        ("POST /api/v1/token/exchange", "tokenx"),
+        ("POST", "tokenx"),
+        ("POST /api/v1/introspect", "idporten"),
+    }
+    assert not any(user.encode() in raw for raw in collector.raw)
 
 
 async def test_the_metrics_are_those_of_the_page(

@@ -15,6 +15,7 @@ from support.collector import Collector, values
 from support.fast_path import introspection, json_request, token_request
 from support.process import Serve
 from support.provider import Provider, answer, refuse, reset
+from support.several import several
 from support.sidecars import Started, StartSidecar, eventually
 from support.wire import Caller
 
@@ -124,6 +125,40 @@ async def test_errors_have_the_kinds_of_texas(start: StartSidecar, provider: Pro
     found = await scraped(sidecar.call)
     assert found["texas_handler_requests_total"]["entra_id", EXCHANGE, "token_exchange"] == 2
     assert found["texas_identity_provider_latency_secs_count"] == {("entra_id",): 3}
+
+
+@pytest.mark.parametrize("fast_path", ["true", "false"])
+async def test_each_provider_counts_for_itself(start: StartSidecar, fast_path: str) -> None:
+    """By the name that `identity_provider` means, on both paths; what a provider does not support is an error
+    of its own kind."""
+    async with several() as running:
+        sidecar = await start(environ=running.environment(**ON, ENTRA_FAST_FAST_PATH=fast_path))
+        user = running.mint("idporten", exp=4_000_000_000)
+        for _ in range(2):
+            exchanged = await sidecar.call.json(
+                EXCHANGE, {"identity_provider": "tokenx", "target": "c:n:a", "user_token": user}
+            )
+            assert exchanged.status == 200
+            assert (await sidecar.call.introspect(user, "idporten")).status == 200
+        machine = {"identity_provider": "maskinporten", "target": "nav:a"}
+        assert (await sidecar.call.json(TOKEN, machine)).status == 200
+        assert (await sidecar.call.json(EXCHANGE, {**machine, "user_token": user})).status == 400
+        assert (await sidecar.call.json(TOKEN, {"identity_provider": "tokenx", "target": "a"})).status == 400
+        found = await scraped(sidecar.call)
+        assert found["texas_handler_requests_total"] == {
+            ("tokenx", EXCHANGE, "token_exchange"): 2,
+            ("idporten", INTROSPECT, "token_introspection"): 2,
+            ("maskinporten", TOKEN, "token"): 1,
+            ("maskinporten", EXCHANGE, "token_exchange"): 1,
+            ("tokenx", TOKEN, "token"): 1,
+        }
+        assert found["texas_token_cache_hits_total"] == {("tokenx", EXCHANGE): 1}
+        assert found["texas_identity_provider_latency_secs_count"] == {("tokenx",): 1, ("maskinporten",): 1}
+        assert found["texas_token_cache_size"] == {("token",): 1, ("token/exchange",): 1}
+        assert await errors(sidecar) == {
+            ("TokenExchangeUnsupported", "maskinporten", EXCHANGE): 1,
+            ("TokenRequestUnsupported", "tokenx", TOKEN): 1,
+        }
 
 
 async def test_a_provider_that_is_not_enabled_is_an_error(start: StartSidecar) -> None:

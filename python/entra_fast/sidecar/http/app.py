@@ -21,11 +21,10 @@ from entra_fast._http import refusals
 from entra_fast._http.refusals import RequestTimedOut
 from entra_fast._http.responses import JsonResponse, closing_if_unread, error_body, error_response
 from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from entra_fast._providers import ENTRA_ID
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
-from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, NOT_ENABLED, Facts
+from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, Facts
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -126,6 +125,7 @@ class _Around:
                 raise BadRequest(sentence, status)
             return await handler(request)
         except BadRequest as exc:
+            request[FACTS].refused(exc.message, endpoint)
             return closing_if_unread(request, error_response(exc.status, exc.message))
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
@@ -171,28 +171,24 @@ class _Api:
         """Always 200, so that callers handle only one form of "not valid"."""
         try:
             body, form = await self._body(request)
-            token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
-            facts = request[FACTS]
-            facts.identity_provider = ENTRA_ID.name
-            if self._service.tokens is None:
-                facts.error_kind = NOT_ENABLED
-            answer = await self._service.introspect(token)
+            provider, token = introspected_token(self._service.contract, body, form=form)
+            request[FACTS].identity_provider = self._service.served[provider].settings.name
+            answer = await self._service.introspect(provider, token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
             self._service.rejections.add_code(INVALID_REQUEST)
+            request[FACTS].refused(exc.message, "introspect")
             return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
-        tokens = self._service.tokens
-        wanted = token_request(body, form=form, exchange=exchange, one_provider=tokens is not None)
-        facts = request[FACTS]
-        facts.identity_provider, facts.target, facts.cache_hit = ENTRA_ID.name, wanted.target, False
-        if tokens is None:
-            facts.error_kind = NOT_ENABLED
-            raise BadRequest("identity_provider 'entra_id' is not enabled")
+        wanted = token_request(self._service.contract, body, form=form, exchange=exchange)
+        served, facts = self._service.served[wanted.provider], request[FACTS]
+        facts.identity_provider, facts.target, facts.cache_hit = served.settings.name, wanted.target, False
+        tokens = served.tokens
+        assert tokens is not None  # noqa: S101 - the contract refuses a provider that issues no tokens
         try:
             if wanted.user_token is not None:
                 token = await tokens.exchange(
@@ -200,7 +196,11 @@ class _Api:
                 )
             else:
                 token = await tokens.acquire(
-                    wanted.target, skip_cache=wanted.skip_cache, claims=wanted.claims
+                    wanted.target,
+                    skip_cache=wanted.skip_cache,
+                    claims=wanted.claims,
+                    resources=wanted.resources,
+                    authorization_details=wanted.authorization_details,
                 )
             facts.cache_hit = token.cached
         except ProviderError as exc:

@@ -6,6 +6,7 @@ secret or personal.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from aiohttp import web
@@ -20,7 +21,8 @@ CLIENT_CLOSED: Final = 499
 """In metrics and the access log: the client disconnected before its request was answered. It is not a status
 of HTTP, and no client sees it; several servers count so."""
 
-NOT_ENABLED: Final = "IdentityProviderNotEnabled"
+_ABOUT_PROVIDER: Final = re.compile(r"identity provider '(\w+)' (is not enabled|does not support) ?")
+"""The beginning of two sentences of the contract (rust/core/src/sidecar/contract.rs)."""
 _KINDS: Final = {
     "provider_answer_malformed": "Json",
     "credential_unusable": "Sign",
@@ -54,6 +56,14 @@ class Facts:
             self.error_kind = "TokenExchangeUnsupported" if exchange else "TokenRequestUnsupported"
         else:
             self.error_kind = "UnprocessableContent"
+
+    def refused(self, sentence: str, endpoint: str) -> None:
+        """The contract refused the request, perhaps because of its provider: the sentence has its name."""
+        found = _ABOUT_PROVIDER.match(sentence)
+        if found is not None:
+            self.identity_provider, problem = found.groups()
+            unsupported = "TokenExchangeUnsupported" if endpoint == "exchange" else "TokenRequestUnsupported"
+            self.error_kind = "IdentityProviderNotEnabled" if problem == "is not enabled" else unsupported
 
     def attributes(self) -> dict[str, str | bool]:
         """Those of a span."""
