@@ -139,7 +139,10 @@ def _unnamed(environ: Mapping[str, str], audience: str | Sequence[str] | AnyAudi
 
     It is never Maskinporten: without a requirement, tokens for any API of the country would pass.
     """
-    if not any(environ.get(name, "").strip() for name in _ENTRA_ID):
+    is_entra_id = environ.get("AZURE_ENABLED") == "true" or any(
+        environ.get(name, "").strip() for name in _ENTRA_ID
+    )
+    if not is_entra_id:
         from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
         from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
 

@@ -275,6 +275,14 @@ def test_nothing_is_configured(environ: pytest.MonkeyPatch) -> None:
     assert caught.value.setting == "AZURE_APP_CLIENT_ID"
 
 
+def test_entra_id_that_is_switched_on_and_not_complete(environ: pytest.MonkeyPatch) -> None:
+    """Another provider does not take its place."""
+    only(environ, "TOKEN_X_")
+    environ.setenv("AZURE_ENABLED", "true")
+    with pytest.raises(ConfigurationError, match="AZURE_APP_CLIENT_ID is not set"):
+        Validator()
+
+
 def test_a_provider_that_is_switched_off(environ: pytest.MonkeyPatch) -> None:
     """Texas's switch, set to false, is a statement. Left out, it says nothing: it is the sidecar's."""
     only(environ, "TOKEN_X_")
@@ -317,8 +325,9 @@ def test_what_is_wrong_is_named(
 
 
 def test_no_credential_is_needed_to_validate(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
-    """Neither a key nor, for Maskinporten, a client id."""
+    """Neither a key, nor a usable one, nor, for Maskinporten, a client id."""
     environ.delenv("MASKINPORTEN_CLIENT_ID")
+    environ.setenv("MASKINPORTEN_CLIENT_JWK", "{}")
     validator = Validator.from_env("maskinporten", clock=clock)
     assert validator.validate(MASKINPORTEN_KEY.token(content(f"{server.base_url}/maskinporten/")))
     validator.close()
