@@ -54,9 +54,10 @@ REAL_PROVIDERS: Final = (
     *ENTRA_ID,
     # TokenX: https://tokenx.<cluster>.<tenant>.cloud.nais.io
     "nais.io",
-    # Maskinporten and ID-porten, and their names at the agency that ran them before.
+    # Maskinporten, ID-porten and Ansattporten, and their names at the agency that ran them before.
     "maskinporten.no",
     "idporten.no",
+    "ansattporten.no",
     "difi.no",
 )
 """Domains of providers that exist. They and every name below them are asked over https only, and nothing here

@@ -16,11 +16,13 @@ from playwright.async_api import Browser, Page
 
 from entra_fast.cli.dev_system import LocalSystem, Options, local_system
 from support.local_entra import EXAMPLES, Caller
+from support.local_providers import workload
 
 from .conftest import SCREENSHOTS, WIDTHS, fits, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+CITIZENS = "dev-gcp:team:citizens"
 APP_A, APP_B, NOBODY = "dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", "dev-gcp:team-c:app-nobody"
 MAX_PAGE_BYTES = 200_000
 VIEWS: tuple[tuple[str, Literal["light", "dark"]], ...] = (("desktop", "light"), ("phone", "dark"))
@@ -32,10 +34,12 @@ Open = Callable[[System, Page], Awaitable[Any]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def system() -> AsyncIterator[System]:
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Everything that `entra-fast dev` starts, with requests in the log: granted, refused, of a user."""
+    citizens = tmp_path_factory.mktemp("manifests") / "citizens.yaml"
+    citizens.write_text(workload("citizens", rules=[{"application": "app-a", "namespace": "team-a"}]))
     options = Options(
-        manifests=(str(EXAMPLES / "manifests"),),
+        manifests=(str(EXAMPLES / "manifests"), str(citizens)),
         directory=str(EXAMPLES / "directory.yaml"),
         emulator_port=0,
         generator_port=0,
@@ -166,6 +170,7 @@ PAGES: dict[str, Open] = {
     "applications": at("/"),
     "applications-none": at("/?q=nothing"),
     "application": at(f"/applications/{APP_B}"),
+    "application-of-other-providers": at(f"/applications/{CITIZENS}"),
     "application-unknown": at("/applications/unknown"),
     "map": at("/map"),
     "map-application": at(f"/map?application={APP_B}"),
@@ -177,6 +182,7 @@ PAGES: dict[str, Open] = {
     "log-entry": at("/log/1"),
     "log-refusal": at("/log/3"),
     "explain": at(f"/explain?consumer={NOBODY}&target={APP_B}"),
+    "explain-tokenx": at(f"/explain?provider=tokenx&consumer={NOBODY}&target={APP_B}"),
     "minted": minted,
     "mint-refused": mint_refused,
     "token": at("/inspect"),
@@ -187,6 +193,7 @@ PAGES: dict[str, Open] = {
     "faults": at("/faults"),
     "endpoints": at("/endpoints"),
     "error": at("/error?code=50105"),
+    "error-maskinporten": at("/maskinporten/errors/MP-250"),
     "not-found": at("/nothing"),
     "sign-in": login(redirect_uri=CALLBACK),
     "sign-in-refused": login_refused,

@@ -13,7 +13,7 @@ from typing import Any
 from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from support.keys import Key
-from support.local_entra import ASSERTION_TYPE, Answer, Caller, local_entra, signing_keys
+from support.local_entra import ASSERTION_TYPE, Answer, Caller, local_entra
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -65,11 +65,10 @@ def local_providers(texts: list[str], directory: str = "", **options: Any) -> Lo
     clients = {
         name: {"jwk": _keys()[2 + place % 3], "since": local.now()} for place, name in enumerate(names)
     }
-    providers = ("tokenx", "maskinporten")
+    providers = ("tokenx", "maskinporten", "idporten")
     local.provider_keys.restore(
         {"signing": dict.fromkeys(providers, signing), "clients": dict.fromkeys(providers, clients)}
     )
-    local.keyring_of("idporten").restore(signing_keys())
     return local
 
 
@@ -125,7 +124,7 @@ class TokenXCaller:
 
     def login(self, *, header: Mapping[str, Any] | None = None, **changes: Any) -> str:
         """An access token of a person's login at the local ID-porten."""
-        now, key = int(self.local.now()), self.local.keyring_of("idporten").active
+        now, key = int(self.local.now()), self.local.provider_keys.signing["idporten"].active
         claims = {
             "iss": f"{self.caller.base_url}/idporten",
             "sub": "a-person",

@@ -143,15 +143,15 @@ class Provider:
         """What NAIS would inject for a provider of this kind, with the discovery document alone for its
         endpoints. A change of None leaves a variable out."""
         names = kind.variables
-        environ = {
+        own: dict[str | None, str | None] = {
             names.enabled: "true",
             names.client_id: CLIENT_ID,
             names.audience: CLIENT_ID,
             names.jwk: CLIENT_KEY.private_jwk(),
             names.well_known_url: self.well_known_url,
-            **changes,
         }
-        return {name: value for name, value in environ.items() if name is not None and value is not None}
+        environ = {name: value for name, value in own.items() if name is not None} | changes
+        return {name: value for name, value in environ.items() if value is not None}
 
     def mint(self, *, key: Key | None = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
         """A token for the sidecar's application; a claim of None is left out."""

@@ -6,7 +6,12 @@ import json
 
 import pytest
 
-from entra_fast._provider.discovery_document import DiscoveryError, parse_discovery, parse_key_discovery
+from entra_fast._provider.discovery_document import (
+    DiscoveryError,
+    parse_discovery,
+    parse_endpoints,
+    parse_key_discovery,
+)
 
 GUID = "12345678-1234-1234-1234-123456789abc"
 
@@ -273,6 +278,38 @@ def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
         with pytest.raises(DiscoveryError) as caught:
             parse_discovery(document(f"{base}/t", base, **changes), well_known("/t", base))
         assert caught.value.code == "discovery_malformed"
+
+
+def test_only_endpoints_that_are_called_must_be_on_the_document_s_host() -> None:
+    """Others may be anywhere, absent or wrong: no request is sent there."""
+    body = json.dumps(
+        {
+            "issuer": "https://idporten.example",
+            "jwks_uri": "https://idporten.example/jwks.json",
+            "token_endpoint": "https://elsewhere.example/token",
+            "authorization_endpoint": "https://login.idporten.example/authorize",
+        }
+    ).encode()
+    url = "https://idporten.example/.well-known/openid-configuration"
+    issuer, found = parse_endpoints(body, url, ["jwks_uri"])
+    assert issuer == "https://idporten.example"
+    assert found == {"jwks_uri": "https://idporten.example/jwks.json"}
+    assert parse_endpoints(b'{"issuer":"https://idporten.example","jwks_uri":5}', url, []) == (issuer, {})
+    for called, code in ((["token_endpoint"], "foreign_host"), (["jwks_uri", "other"], "malformed")):
+        with pytest.raises(DiscoveryError) as caught:
+            parse_endpoints(body, url, called)
+        assert caught.value.code == f"discovery_{code}"
+
+
+@pytest.mark.parametrize("host", ["https://maskinporten.no", "https://test.maskinporten.no"])
+def test_maskinporten_s_issuer_keeps_its_slash(host: str) -> None:
+    """It is compared with tokens as it stands (RFC 8414, section 3.3, for the URL)."""
+    body = json.dumps(
+        {"issuer": f"{host}/", "jwks_uri": f"{host}/jwk", "token_endpoint": f"{host}/token"}
+    ).encode()
+    url = f"{host}/.well-known/oauth-authorization-server"
+    issuer, found = parse_endpoints(body, url, ["jwks_uri", "token_endpoint"])
+    assert (issuer, found["token_endpoint"]) == (f"{host}/", f"{host}/token")
 
 
 @pytest.mark.parametrize(

@@ -693,6 +693,15 @@ async def test_it_runs_against_a_real_tenant_by_configuration(tmp_path: Path) ->
     ("changes", "setting"),
     [
         ({"AZURE_APP_CLIENT_ID": ""}, "AZURE_APP_CLIENT_ID"),
+        (
+            {
+                "AZURE_ENABLED": "false",
+                "IDPORTEN_ENABLED": "true",
+                "IDPORTEN_AUDIENCE": "https://app.example",
+                "IDPORTEN_WELL_KNOWN_URL": "https://idporten.example/.well-known/openid-configuration",
+            },
+            "AZURE_APP_CLIENT_ID",
+        ),
         ({"AZURE_APP_CLIENT_SECRET": ""}, "AZURE_APP_JWK"),
         ({"BIND_ADDRESS": "0.0.0.0:8080"}, "TOKEN_GENERATOR_URL"),
         ({"TOKEN_GENERATOR_URL": "http://tokens.example"}, "TOKEN_GENERATOR_URL"),

@@ -15,7 +15,8 @@ import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache
-from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.credential_try import CredentialTry
+from entra_fast._provider.credentials import ClientSecret, Credentials
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.token_client import TokenClient
@@ -24,7 +25,8 @@ from entra_fast._provider.tokens import Timing
 from entra_fast._providers import ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
-from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast._settings.secret import Secret
+from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from support.keys import Key
 from support.provider import CLIENT_ID, CLIENT_KEY, PATHS, Provider, answer, granting, raw, refuse, segment
 
@@ -43,9 +45,13 @@ class Scene:
 
     provider: Provider
     settings: ProviderSettings
+    endpoint: TokenEndpoint
     tokens: TokenClient
     credentials: Credentials
     metrics: Metrics
+
+    def credential_try(self) -> CredentialTry:
+        return CredentialTry(self.settings.kind, self.endpoint, self.credentials, 5.0, Timing())
 
     def user_token(self, **claims: Any) -> str:
         return self.provider.mint(**claims)
@@ -78,7 +84,7 @@ async def scene(name: str, **changes: str | None) -> AsyncIterator[Scene]:
     )
     tokens = TokenClient(endpoint, TokenCache(), OutboundSettings(), metrics=metrics, timing=timing)
     try:
-        yield Scene(provider, settings, tokens, credentials, metrics)
+        yield Scene(provider, settings, endpoint, tokens, credentials, metrics)
     finally:
         await tokens.aclose()
         await http.aclose()
@@ -198,7 +204,7 @@ async def test_a_token_of_30_seconds_is_cached_for_15() -> None:
         (400, "invalid_grant", 121, "... Expired key.", "MP-121"),
         (400, "invalid_grant", 124, "... Invalid JWT signature.", "MP-124"),
         (400, "invalid_grant", None,
-         "Client authentication failed. Unknown key identifier (kid) for client. (trace_id: 0123456789abcdef)",
+         "Client authentication failed. Unknown key identifier (kid) for client. (trace_id: 01234567)",
          "invalid_grant"),
         (401, "invalid_client", None, "x", "invalid_client"),
         (400, "invalid_grant", 130, "JWT is expired", None),
@@ -259,6 +265,41 @@ async def test_what_maskinporten_was_sent_is_not_in_an_error() -> None:
         with pytest.raises(ProviderError) as caught:
             await here.tokens.acquire(SCOPE)
     assert caught.value.message == "[removed] [removed]"
+
+
+async def test_the_credential_is_tried_with_the_first_consumed_scope() -> None:
+    """Its result is thrown away. A refusal of the scope shows that the credential is accepted."""
+    for refusal in (None, refuse(403, "forbidden", "Consumer has not been granted access to the scope x.")):
+        async with scene("maskinporten", MASKINPORTEN_SCOPES=f"{SCOPE} other") as here:
+            here.provider.always = refusal
+            tried = here.credential_try()
+            tried.start()
+            await here.provider.asked(1)
+            while not here.credentials.are_accepted:  # noqa: ASYNC110 - until the answer has been read
+                await asyncio.sleep(0.005)
+            await tried.aclose()
+            assert here.tokens.cached(SCOPE) is None
+            (request,) = here.provider.requests
+        assert segment(request.form["assertion"], 1)["scope"] == SCOPE
+
+
+@pytest.mark.parametrize("name", ["maskinporten", "tokenx", "idporten"])
+async def test_no_credential_is_tried_where_no_token_is_known(name: str) -> None:
+    """TokenX and ID-porten have none for that, and Maskinporten only if it is named. The first use judges."""
+    async with scene(name) as here:
+        tried = here.credential_try()
+        tried.start()
+        await asyncio.sleep(0)
+        await tried.aclose()
+        assert here.provider.requests == []
+
+
+async def test_only_a_jwk_can_sign_a_grant() -> None:
+    """The settings refuse anything else; so does the credential itself."""
+    credential = ClientSecret(Secret("SECRET", "hunter2"))
+    with pytest.raises(ConfigurationError) as caught:
+        credential.grant("client", "audience", {}, 0.0)
+    assert caught.value.message == "SECRET: this grant needs a private JWK"
 
 
 # --- TokenX ---
@@ -573,5 +614,20 @@ async def test_a_provider_without_grants_needs_no_token_endpoint() -> None:
     async with scene("idporten") as here:
         finder = EndpointFinder(here.settings, HttpClient(proxies={}), Metrics())
         endpoints = await finder.find()
-    assert (endpoints.issuer, endpoints.token_endpoint) == (here.provider.base_url, "")
+    assert (endpoints.issuer, endpoints.jwks_uri, endpoints.token_endpoint) == (
+        here.provider.base_url,
+        here.provider.jwks_uri,
+        "",
+    )
     assert here.credentials.state() == ("none", None)
+
+
+async def test_an_endpoint_that_is_set_is_not_taken_from_the_document() -> None:
+    """There, it may be on another host: only the others are asked for."""
+    async with scene("maskinporten", MASKINPORTEN_JWKS_URI="https://keys.example/jwk") as here:
+        endpoints = await EndpointFinder(here.settings, HttpClient(proxies={}), Metrics()).find()
+    assert endpoints.jwks_uri == "https://keys.example/jwk"
+    assert (endpoints.issuer, endpoints.token_endpoint) == (
+        here.provider.issuer,
+        here.provider.token_endpoint,
+    )

@@ -306,6 +306,13 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
     assert sorted(problem.setting for problem in problems) == sorted(wrong)
 
 
+def test_the_strictest_provider_sets_the_tolerance_of_clocks() -> None:
+    """Maskinporten wants `iat` within 10 seconds of its own clock."""
+    assert read(ALL).clock_tolerance == 5
+    assert read(ALL, MASKINPORTEN_ENABLED="false").clock_tolerance == 30
+    assert read({}, AZURE_ENABLED="false").clock_tolerance == 30
+
+
 # --- files ---
 
 

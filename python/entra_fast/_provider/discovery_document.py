@@ -1,4 +1,4 @@
-"""The provider's discovery document (OpenID Connect Discovery 1.0), sans I/O.
+"""The provider's discovery document (OpenID Connect Discovery 1.0, or RFC 8414), sans I/O.
 
 What belongs here: which documents are accepted, and what is taken from them. What must never be here: when a
 document is fetched (endpoints.py).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from entra_fast import _native
@@ -94,6 +94,21 @@ def parse_key_discovery(body: bytes, url: str, *, issuer: str | None = None) -> 
     if document.members.get("token_endpoint") is not None:
         document.endpoint("token_endpoint")
     return KeyDiscovery(issuer=document.issuer, jwks_uri=document.endpoint("jwks_uri"))
+
+
+def parse_endpoints(
+    body: bytes, url: str, called: Iterable[str], *, issuer: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """See `parse_discovery`: the issuer, and the endpoints that are called. No other one matters.
+
+    Args:
+        called: their names in the document.
+
+    Raises:
+        DiscoveryError: codes `discovery_*`.
+    """
+    document = _Document(body, url, issuer)
+    return document.issuer, {name: document.endpoint(name) for name in called}
 
 
 class _Document:

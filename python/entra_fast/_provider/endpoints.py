@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from entra_fast import _background, _clock
@@ -19,7 +19,7 @@ from entra_fast._provider.discovery_document import (
     Discovery,
     DiscoveryError,
     parse_discovery,
-    parse_key_discovery,
+    parse_endpoints,
 )
 from entra_fast._provider.http_rules import AsyncHttpClient, HttpFailure, not_ok
 from entra_fast._settings.model import ProviderSettings
@@ -92,7 +92,6 @@ class EndpointFinder:
         self._requests: SingleFlight[str, Endpoints] = SingleFlight("discovery document fetch")
         self._until_known: asyncio.Task[None] | None = None
         self.endpoints: Endpoints | None = None
-        self._needs_token_endpoint = settings.kind.has_credential
         if settings.issuer and settings.jwks_uri and not settings.needs_discovery:
             self.endpoints = Endpoints(settings.issuer, settings.jwks_uri, settings.token_endpoint or "")
 
@@ -144,17 +143,12 @@ class EndpointFinder:
         return await self._requests.join("document", self._fetch)
 
     async def _fetch(self) -> Endpoints:
-        settings = self._settings
         try:
-            document = await self._document(settings.well_known_url or "")
+            endpoints = await self._document(self._settings.well_known_url or "")
         except Exception as error:
             raise self._failed(error) from None
-        self.endpoints = Endpoints(
-            settings.issuer or document.issuer,
-            settings.jwks_uri or document.jwks_uri,
-            settings.token_endpoint or document.token_endpoint,
-        )
-        return self.endpoints
+        self.endpoints = endpoints
+        return endpoints
 
     def _failed(self, error: Exception) -> ProviderError:
         """Remember the reason, under a separate code: the fetch is retried, so the token request is not."""
@@ -177,17 +171,24 @@ class EndpointFinder:
     async def _attempt(self, url: str) -> Endpoints:
         try:
             body = await _document_at(self._http, url)
-            if self._needs_token_endpoint:
-                found = parse_discovery(body, url, issuer=self._settings.issuer)
-                document = Endpoints(found.issuer, found.jwks_uri, found.token_endpoint)
-            else:
-                keys = parse_key_discovery(body, url, issuer=self._settings.issuer)
-                document = Endpoints(keys.issuer, keys.jwks_uri, "")
+            issuer, found = parse_endpoints(body, url, self._missing(), issuer=self._settings.issuer)
         except EntraFastError as error:
             self._metrics.discovery.add(error.code)
             raise
         self._metrics.discovery.add("ok")
-        return document
+        own = self._settings
+        return Endpoints(
+            issuer,
+            own.jwks_uri or found["jwks_uri"],
+            own.token_endpoint or found.get("token_endpoint", ""),
+        )
+
+    def _missing(self) -> Iterator[str]:
+        """The endpoints that are called and not set."""
+        if self._settings.jwks_uri is None:
+            yield "jwks_uri"
+        if self._settings.token_endpoint is None and self._settings.kind.has_credential:
+            yield "token_endpoint"
 
     async def _until_found(self, found: Callable[[Endpoints], None]) -> None:
         pause = FIRST_PAUSE

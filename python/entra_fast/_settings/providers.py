@@ -295,12 +295,11 @@ def _provider_url(read: Reader, setting: ProviderUrl[D]) -> str | D:
 def _credential_settings(read: Reader, kind: ProviderKind, rows: ProviderRows) -> CredentialSettings:
     if not kind.has_credential:
         return CredentialSettings()
-    for row in (rows.jwk, rows.next_jwk):
-        if row is not None:
-            with read.reporting(row):
-                secret = read.secret(row)
-                if secret is not None:
-                    signing_key(secret.setting, secret.reveal())
+    for row in filter(None, (rows.jwk, rows.next_jwk)):
+        with read.reporting(row):
+            secret = read.secret(row)
+            if secret is not None:
+                signing_key(secret.setting, secret.reveal())
     jwk = None if rows.jwk is None else read.secret(rows.jwk)
     client_secret = None if rows.client_secret is None else read.secret(rows.client_secret)
     federated_token = _file(read, rows.federated_token_file)

@@ -63,6 +63,10 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.user is not None and arguments.provider != "entra_id":
         raise CommandError(USAGE, f"--user: the decision of {arguments.provider} does not depend on the user")
+    if arguments.organization is not None and arguments.provider != "maskinporten":
+        raise CommandError(
+            USAGE, "--organization: only Maskinporten gives tokens on behalf of an organization"
+        )
     local = LocalEntraId.from_files(*find_sources(arguments.manifests, arguments.directory))
     explanation: Explanation | ProviderExplanation
     if arguments.provider == "entra_id":

@@ -66,6 +66,10 @@ class LocalProvider:
         state_directory: keep keys, codes and sessions there; None keeps them in memory.
         public_url: the address that clients use for this provider, if it differs from the one it listens on
             (containers): scheme, host and port, without a path.
+        subject_issuers: URLs of the discovery documents of further issuers whose tokens the local TokenX
+            exchanges, besides the local ID-porten and itself.
+        level_names: whether the local TokenX writes `Level3` and `Level4` in place of ID-porten's
+            `idporten-loa-substantial` and `idporten-loa-high`.
     """
 
     def __init__(
@@ -80,16 +84,21 @@ class LocalProvider:
         exact_discovery: bool = False,
         state_directory: Path | None = None,
         public_url: str | None = None,
+        subject_issuers: Sequence[str] = (),
+        level_names: bool = False,
     ) -> None:
         self._wall_clock = clock
         self.clock = ProviderClock(clock)
         self._generator_reply_urls = tuple(generator_reply_urls)
         self._strict_assertions = strict_assertions
         self.exact_discovery = exact_discovery
+        self.subject_issuers = tuple(subject_issuers)
+        self.level_names = level_names
         self._state_directory = state_directory
         self._sources: tuple[Source, ...] = ()
         self._directory_file: Path | None = None
-        self._generator_cluster = DEFAULT_CLUSTER
+        self.generator_cluster = DEFAULT_CLUSTER
+        """The cluster of the built-in token generators."""
         self._extra_reply_urls: dict[str, tuple[str, ...]] = {}
         self._stray_key: PrivateKey | None = None
         self._lock = threading.Lock()
@@ -100,7 +109,6 @@ class LocalProvider:
         self.load_error: str | None = None
         """Why the manifests on disk could not be loaded; the last good ones stay in effect."""
         self.keyring = Keyring(self.now, signing_algorithm)
-        self._further_keyrings: dict[str, Keyring] = {}
         self.provider_keys = ProviderKeys(self.now)
         self.store = Store(self.now)
         self.credentials = Credentials(self.now)
@@ -117,7 +125,6 @@ class LocalProvider:
                 self.keyring,
                 self.credentials,
                 self.store,
-                further=self.keyring_of,
                 provider_keys=self.provider_keys,
             )
 
@@ -144,7 +151,7 @@ class LocalProvider:
         local = cls(**options)
         local._sources = tuple(_source(source, cluster) for source in sources)
         local._directory_file = Path(directory) if directory is not None else None
-        local._generator_cluster = cluster
+        local.generator_cluster = cluster
         local.reload()
         return local
 
@@ -188,9 +195,10 @@ class LocalProvider:
         """Run with the system's clock again."""
         self.clock.release()
 
-    def keyring_of(self, provider: str) -> Keyring:
-        """The signing keys of another local provider beside this one; kept with this one's."""
-        return self._further_keyrings.setdefault(provider, Keyring(self.now))
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The applications, with or without an identity in Entra ID. Another tuple after each reload."""
+        return self._manifests
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -220,7 +228,7 @@ class LocalProvider:
             self._manifests,
             self._tenants if self._imported is None else self._imported,
             generator_reply_urls=self._generator_reply_urls,
-            generator_cluster=self._generator_cluster,
+            generator_cluster=self.generator_cluster,
         )
         return _with_reply_urls(registry, self._extra_reply_urls)
 
@@ -583,7 +591,6 @@ class LocalProvider:
                 self.keyring,
                 self.credentials,
                 self.store,
-                self._further_keyrings,
                 self.provider_keys,
             )
 

@@ -7,11 +7,12 @@ tests of policies never load it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator.local import LocalProvider
@@ -22,25 +23,13 @@ _ADMIN_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~]{16,256}")
 
 
 class LocalEntraId(LocalProvider):
-    """A local Entra ID that can be served over HTTP, and the other local providers beside it.
+    """A local Entra ID that can be served over HTTP, and the other local providers beside it. Its arguments
+    are those of LocalProvider."""
 
-    Args:
-        arguments: those of LocalProvider, as `options`.
-        subject_issuers: URLs of the discovery documents of further issuers whose tokens the local TokenX
-            exchanges, besides the local ID-porten and itself.
-        level_names: whether the local TokenX writes `Level3` and `Level4` in place of ID-porten's
-            `idporten-loa-substantial` and `idporten-loa-high`.
-    """
-
-    def __init__(
-        self,
-        *arguments: Any,
-        subject_issuers: Sequence[str] = (),
-        level_names: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self.providers = LocalProviders(self, subject_issuers=subject_issuers, level_names=level_names)
+    @functools.cached_property
+    def providers(self) -> LocalProviders:
+        """The other local providers."""
+        return LocalProviders(self)
 
     def environment(self, application: str) -> dict[str, str]:
         """What NAIS would inject into an application, for all of its providers.
@@ -57,6 +46,11 @@ class LocalEntraId(LocalProvider):
             self.save()
             return {"AZURE_ENABLED": "false", **environment}
         return {"AZURE_ENABLED": "true", **super().environment(found.name), **environment}
+
+    def reset(self) -> None:
+        """As for LocalProvider, and the same for the other providers."""
+        super().reset()
+        self.providers.reset()
 
     async def start(
         self,

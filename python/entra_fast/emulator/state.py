@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,19 +32,16 @@ def save(
     keyring: Keyring,
     credentials: Credentials,
     store: Store,
-    further: Mapping[str, Keyring],
     provider_keys: ProviderKeys,
 ) -> None:
     """Write everything, atomically. Raises ConfigurationError when the directory cannot be written.
 
     Args:
-        further: the keys of the other local providers, by name; those that have none yet are left out.
-        provider_keys: the keys of those that keep theirs there.
+        provider_keys: the keys of the other local providers and of their clients.
     """
     content = {
         "format": FORMAT,
         "keyring": keyring.export(),
-        "further_keyrings": {name: keys.export() for name, keys in further.items() if keys.has_keys},
         "provider_keys": provider_keys.export(),
         "credentials": credentials.export(),
         "codes": _entries(store.codes),
@@ -73,14 +70,12 @@ def load(
     credentials: Credentials,
     store: Store,
     *,
-    further: Callable[[str], Keyring],
     provider_keys: ProviderKeys,
 ) -> bool:
     """Read what `save` has written; False when there is nothing.
 
     Args:
-        further: the keyring of another local provider.
-        provider_keys: the keys of those that keep theirs there.
+        provider_keys: as for `save`.
 
     Raises:
         ConfigurationError: the file is damaged; it is not overwritten.
@@ -100,10 +95,7 @@ def load(
                 "state_unreadable", f"{path} has another format; remove it to start from scratch", "state"
             )
         keyring.restore(content["keyring"])
-        # Earlier releases have written none of these.
-        for name, keys in content.get("further_keyrings", {}).items():
-            further(name).restore(keys)
-        if "provider_keys" in content:
+        if "provider_keys" in content:  # earlier releases have written none
             provider_keys.restore(content["provider_keys"])
         credentials.restore(content["credentials"])
         clock = store.clock

@@ -12,7 +12,20 @@ from __future__ import annotations
 from entra_fast import _extras
 
 with _extras.importing("dev", "the token generator"):
-    from entra_fast.generator.server import RunningGenerator, run, start_generator
+    from entra_fast.generator.server import (
+        RunningGenerator,
+        run,
+        start_generator,
+        start_tokenx_generator,
+    )
     from entra_fast.generator.settings import GeneratorSettings
+    from entra_fast.generator.tokenx.settings import TokenXGeneratorSettings
 
-__all__ = ["GeneratorSettings", "RunningGenerator", "run", "start_generator"]
+__all__ = [
+    "GeneratorSettings",
+    "RunningGenerator",
+    "TokenXGeneratorSettings",
+    "run",
+    "start_generator",
+    "start_tokenx_generator",
+]

@@ -18,6 +18,8 @@ from entra_fast.errors import InvalidToken
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS
 
 MAX_SUGGESTIONS: Final = 200
+EXAMPLE_PID: Final = "17858549949"
+"""A synthetic person."""
 
 _PAGES: Final = Pages(__name__.rpartition(".")[0])
 
@@ -29,15 +31,22 @@ class Visitor:
     Attributes:
         user: the name of the signed-in user, if any.
         return_to: query of `/oauth2/login` that leads back to what is asked for; empty, or begins with `?`.
+        product: name of the token generator.
     """
 
     user: str | None
     minutes_left: int
     return_to: str = ""
+    product: str = "Token generator"
 
     def values(self) -> dict[str, object]:
         """What the frame of every page shows."""
-        return {"user": self.user, "minutes_left": self.minutes_left, "return_to": self.return_to}
+        return {
+            "user": self.user,
+            "minutes_left": self.minutes_left,
+            "return_to": self.return_to,
+            "product_name": self.product,
+        }
 
 
 def start_page(
@@ -69,6 +78,42 @@ def start_page(
         command=_public_command(
             base_url, audience or (audiences[0] if audiences else "<cluster>:<namespace>:<app>")
         ),
+        max_length=MAX_AUDIENCE_CHARACTERS,
+    )
+
+
+def tokenx_start_page(
+    visitor: Visitor,
+    *,
+    client: str,
+    base_url: str,
+    audiences: Sequence[str],
+    audience: str = "",
+    search: str = "",
+    number: str = "1",
+    without_login: bool = False,
+) -> str:
+    """Choose a target for a token of TokenX.
+
+    Args:
+        client: the name by which targets admit the token generator.
+        audience, search, number: as for `start_page`.
+        without_login: whether there are tokens without a login.
+    """
+    found = [name for name in audiences if search.strip().lower() in name.lower()]
+    shown = audience or (audiences[0] if audiences else "<cluster>:<namespace>:<app>")
+    url = shlex.quote(f"{base_url}/api/public/obo")
+    form = " ".join(f"-d {shlex.quote(field)}" for field in (f"aud={shown}", f"pid={EXAMPLE_PID}"))
+    return _PAGES.render(
+        "tokenx_start.html",
+        **visitor.values(),
+        client=client,
+        audiences=audiences[:MAX_SUGGESTIONS],
+        window=window(found, number),
+        audience=audience[:MAX_AUDIENCE_CHARACTERS],
+        search=search,
+        here=urlencode({"q": search} if search else {}),
+        command=f"TOKEN=$(curl -sf {url} {form})" if without_login else "",
         max_length=MAX_AUDIENCE_CHARACTERS,
     )
 

@@ -6,7 +6,6 @@ the endpoints are cached: every request gets a new token, so that a changed poli
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +28,12 @@ from entra_fast._provider.oauth import (
 )
 from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
-from entra_fast.errors import EntraFastError, InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.errors import InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.audience import parse_audience
 from entra_fast.generator.login import Login, LoginError
+from entra_fast.generator.remembered import Remembered
+from entra_fast.generator.site import LoggedIn
 from entra_fast.validate import AsyncValidator
-
-ENDPOINTS_SECONDS = 24 * 3600.0
-"""How long a discovery document is used; Entra ID sends `max-age=86400`."""
 
 MAX_NAME_CHARACTERS = 200
 MAX_HINT_CHARACTERS = 500
@@ -53,26 +51,14 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn:
-    """A user who has just logged in. `access_token` is meant for the token generator itself.
-
-    Attributes:
-        logout_hint: which session the provider's logout is about; empty if the provider did not say.
-    """
-
-    name: str
-    access_token: str = field(repr=False)
-    expires_in: float
-    logout_hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Endpoints:
     discovery: Discovery
     authorization_endpoint: str
     token_endpoint: str
     validator: AsyncValidator
-    until: float
+
+    async def aclose(self) -> None:
+        await self.validator.aclose()
 
 
 class Provider:
@@ -88,10 +74,8 @@ class Provider:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._monotonic = monotonic
         self._credentials = Credentials(settings.credentials, settings.client_id)
-        self._endpoints: _Endpoints | None = None
-        self._discovering = asyncio.Lock()
+        self._endpoints = Remembered(self._discover, _Endpoints.aclose, monotonic)
         self._http = HttpClient.from_settings(outbound)
 
     @property
@@ -99,16 +83,19 @@ class Provider:
         """The issuer according to the settings; to be shown, not to decide on."""
         return self._settings.issuer or (self._settings.well_known_url or "").removesuffix(_WELL_KNOWN)
 
+    async def expected_issuer(self) -> str | None:
+        """Entra ID does not send `iss` to redirect URIs."""
+        return None
+
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._endpoints is not None:
-            await self._endpoints.validator.aclose()
+        await self._endpoints.aclose()
         await self._http.aclose()
 
     async def not_ready_reason(self) -> str | None:
         """Why no token can be acquired now, or None."""
         try:
-            await self._find()
+            await self._endpoints.get()
         except ProviderError as error:
             return error.message
         return self._credentials.problem()
@@ -119,7 +106,7 @@ class Provider:
         Raises:
             ProviderError: the discovery document is not available.
         """
-        endpoint = (await self._find()).authorization_endpoint
+        endpoint = (await self._endpoints.get()).authorization_endpoint
         query = {
             "client_id": self._settings.client_id,
             "response_type": "code",
@@ -143,7 +130,7 @@ class Provider:
         Logout 1.0); None if the endpoints are not known, or include none for it. With `hint`, the provider
         does not ask which account it is about."""
         try:
-            endpoint = (await self._find()).discovery.end_session_endpoint
+            endpoint = (await self._endpoints.get()).discovery.end_session_endpoint
         except ProviderError:
             return None
         if endpoint is None:
@@ -160,7 +147,7 @@ class Provider:
             ProviderError: the provider refused or failed.
             LoginError: the ID token is not valid or belongs to another login.
         """
-        endpoints = await self._find()
+        endpoints = await self._endpoints.get()
         form = {
             "grant_type": "authorization_code",
             "client_id": self._settings.client_id,
@@ -199,13 +186,13 @@ class Provider:
 
     async def client_credentials(self, scope: str) -> Token:
         """A fresh token for the application itself. Raises ProviderError."""
-        endpoint = (await self._find()).token_endpoint
+        endpoint = (await self._endpoints.get()).token_endpoint
         form = client_credentials_form(self._settings.client_id, scope, {})
         return (await self._request(endpoint, form))[0]
 
     async def on_behalf_of(self, scope: str, subject_token: str) -> Token:
         """A fresh token on behalf of the user. Raises ProviderError."""
-        endpoint = (await self._find()).token_endpoint
+        endpoint = (await self._endpoints.get()).token_endpoint
         form = on_behalf_of_form(self._settings.client_id, scope, subject_token, {})
         return (await self._request(endpoint, form))[0]
 
@@ -237,26 +224,6 @@ class Provider:
 
         return await authenticated(self._credentials, ENTRA_ID, token_endpoint, self._clock, attempt)
 
-    async def _find(self) -> _Endpoints:
-        """The provider's endpoints. An outdated document is used while no newer one is available."""
-        known = self._endpoints
-        if known is not None and known.until > self._monotonic():
-            return known
-        async with self._discovering:
-            if self._endpoints is not known and self._endpoints is not None:
-                return self._endpoints
-            try:
-                self._endpoints = await self._discover()
-            except EntraFastError as error:
-                if known is None:
-                    raise ProviderError(
-                        error.code, f"the provider's endpoints are not known: {error.message}"
-                    ) from None
-                return known
-            if known is not None:
-                await known.validator.aclose()
-            return self._endpoints
-
     async def _discover(self) -> _Endpoints:
         url = self._settings.well_known_url or ""
         discovery = await fetch_document(self._http, url, self._settings.issuer)
@@ -274,7 +241,6 @@ class Provider:
             discovery.authorization_endpoint,
             self._settings.token_endpoint or discovery.token_endpoint,
             validator,
-            self._monotonic() + ENDPOINTS_SECONDS,
         )
 
 

@@ -6,19 +6,27 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+from aiohttp import web
 
 from entra_fast import _event_loop, _extras, _net
 from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import bind
 from entra_fast._http.observing import LoggingObserver
 from entra_fast._http.server import HttpServer, best_way, serve
+from entra_fast._provider.http_client import HttpClient
+from entra_fast._settings.model import ServerSettings
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
 from entra_fast.generator.login import Logins
 from entra_fast.generator.provider import Provider
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.settings import GeneratorSettings
+from entra_fast.generator.tokenx.app import TokenXGenerator
+from entra_fast.generator.tokenx.providers import IdPortenLogin, TokenXExchange
+from entra_fast.generator.tokenx.settings import TokenXGeneratorSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +39,12 @@ class RunningGenerator:
 
     base_url: str
     _runner: HttpServer
-    _provider: Provider
+    _close: Callable[[], Awaitable[None]]
 
     async def stop(self) -> None:
         """Finish the requests in flight and close everything."""
         await self._runner.aclose()
-        await self._provider.aclose()
+        await self._close()
 
 
 async def start_generator(
@@ -57,26 +65,75 @@ async def start_generator(
         ExtraMissing: Jinja2 is not installed.
         OSError: the address cannot be bound.
     """
-    _extras.need("dev", "the token generator")
-    host = settings.server.host if host is None else host
-    port = settings.server.port if port is None else port
-    # The routes need the public address, which may only be known once the port is: bind first.
-    listener = bind(host, port)
-    name = f"[{host}]" if ":" in host else host
-    base_url = settings.url or f"http://{name}:{listener.getsockname()[1]}"
     provider = Provider(settings.provider, settings.outbound)
-    app = Generator(settings, base_url, provider, logins=logins, sessions=sessions).build()
-    limits = Limits(
-        possible_connections(settings.server.max_connections),
-        settings.server.request_timeout,
-        settings.server.idle_timeout,
+    return await _started(
+        settings.server,
+        settings.url,
+        host,
+        port,
+        lambda base_url: Generator(settings, base_url, provider, logins=logins, sessions=sessions).build(),
+        provider.aclose,
     )
+
+
+async def start_tokenx_generator(
+    settings: TokenXGeneratorSettings,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    logins: Logins | None = None,
+    sessions: SessionStore | None = None,
+) -> RunningGenerator:
+    """Listen and serve the token generator for TokenX. Arguments and errors as for `start_generator`."""
+    http = HttpClient.from_settings(settings.outbound)
+    login = IdPortenLogin(settings.idporten, http, fake_login_url=settings.fake_login_url)
+    exchange = TokenXExchange(settings.tokenx, http)
+
+    async def close() -> None:
+        await login.aclose()
+        await http.aclose()
+
+    return await _started(
+        settings.server,
+        settings.url,
+        host,
+        port,
+        lambda base_url: TokenXGenerator(
+            settings, base_url, login, exchange, logins=logins, sessions=sessions
+        ).build(),
+        close,
+    )
+
+
+async def _started(
+    server_settings: ServerSettings,
+    url: str | None,
+    host: str | None,
+    port: int | None,
+    build: Callable[[str], web.Application],
+    close: Callable[[], Awaitable[None]],
+) -> RunningGenerator:
+    """Listen and serve what `build` makes for the public address; `close` what it uses."""
     try:
-        server = await serve(app, [listener], limits, LoggingObserver(), best_way(), shutdown_time=5.0)
+        _extras.need("dev", "the token generator")
+        host = server_settings.host if host is None else host
+        port = server_settings.port if port is None else port
+        # The routes need the public address, which may only be known once the port is: bind first.
+        listener = bind(host, port)
+        name = f"[{host}]" if ":" in host else host
+        base_url = url or f"http://{name}:{listener.getsockname()[1]}"
+        limits = Limits(
+            possible_connections(server_settings.max_connections),
+            server_settings.request_timeout,
+            server_settings.idle_timeout,
+        )
+        server = await serve(
+            build(base_url), [listener], limits, LoggingObserver(), best_way(), shutdown_time=5.0
+        )
     except BaseException:
-        await provider.aclose()
+        await close()
         raise
-    return RunningGenerator(base_url, server, provider)
+    return RunningGenerator(base_url, server, close)
 
 
 def run(settings: GeneratorSettings) -> int:

@@ -14,11 +14,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from entra_fast._net import is_loopback_host
+from entra_fast._providers import ENTRA_ID
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import HostPort, Text, Unsuitable, Url
 from entra_fast._settings.load import Settings, settings_reader
 from entra_fast._settings.model import OutboundSettings, ProviderSettings, ServerSettings
-from entra_fast._settings.reader import missing
+from entra_fast._settings.reader import Reader, missing
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.audience import AudienceError, parse_audience
 
@@ -82,11 +83,12 @@ class GeneratorSettings:
         environment[bind_address] = environment.get(bind_address) or str(DEFAULT_BIND_ADDRESS)
         common = Settings.from_environment(environment, directory)
         read = settings_reader(environment, directory)
-        if common.provider is None:
+        provider = next((each for each in common.providers if each.kind is ENTRA_ID), None)
+        if provider is None:
             raise missing(
                 catalogue.AZURE_APP_CLIENT_ID, " must be set: the token generator is an application"
             )
-        if common.provider.well_known_url is None:
+        if provider.well_known_url is None:
             raise missing(
                 catalogue.AZURE_APP_WELL_KNOWN_URL,
                 " must be set: the address of the login is in the discovery document",
@@ -99,21 +101,15 @@ class GeneratorSettings:
             )
         return cls(
             server=common.server,
-            provider=common.provider,
+            provider=provider,
             outbound=common.outbound,
             url=url,
-            audiences=_audiences(read.get(TOKEN_GENERATOR_AUDIENCES) or ""),
+            audiences=_audiences(read),
         )
 
 
-def _audiences(text: str) -> tuple[str, ...]:
-    names = [name for name in re.split(r"[\s,]+", text) if name]
-    if len(names) > MAX_AUDIENCES:
-        raise ConfigurationError(
-            "setting_invalid",
-            f"TOKEN_GENERATOR_AUDIENCES has more than {MAX_AUDIENCES} entries",
-            "TOKEN_GENERATOR_AUDIENCES",
-        )
+def _audiences(read: Reader) -> tuple[str, ...]:
+    names = listed_audiences(read)
     try:
         return tuple(dict.fromkeys(parse_audience([name]).text for name in names))
     except AudienceError as error:
@@ -121,3 +117,15 @@ def _audiences(text: str) -> tuple[str, ...]:
         raise ConfigurationError(
             "setting_invalid", f"TOKEN_GENERATOR_AUDIENCES: {sentence}", "TOKEN_GENERATOR_AUDIENCES"
         ) from None
+
+
+def listed_audiences(read: Reader) -> list[str]:
+    """The words of TOKEN_GENERATOR_AUDIENCES. Raises ConfigurationError if there are too many."""
+    names = [name for name in re.split(r"[\s,]+", read.get(TOKEN_GENERATOR_AUDIENCES) or "") if name]
+    if len(names) > MAX_AUDIENCES:
+        raise ConfigurationError(
+            "setting_invalid",
+            f"TOKEN_GENERATOR_AUDIENCES has more than {MAX_AUDIENCES} entries",
+            "TOKEN_GENERATOR_AUDIENCES",
+        )
+    return names

@@ -33,5 +33,7 @@ def test_every_path_of_the_api_is_documented() -> None:
         path = resource.canonical
         if path.startswith("/admin/api/"):
             assert path.split("/")[3] in TEXT, path
-        elif "{tenant}" in path or path.startswith(("/oidc", "/common", "/clusters", "/healthz")):
+        elif "{tenant}" in path or path.startswith(
+            ("/oidc", "/common", "/clusters", "/healthz", "/idporten")
+        ):
             assert path.rsplit("/", 1)[-1] in TEXT, path

@@ -48,7 +48,7 @@ spec:
   gcp: {sqlInstances: [{type: POSTGRES_14, databases: [{name: x}]}]}
   kafka: {pool: nav-dev}
   tokenx: {enabled: true}
-  idporten: {enabled: true}
+  idporten: {enabled: false, sidecar: {enabled: false, level: Level4, resources: {limits: {cpu: 1}}}}
   maskinporten: {enabled: false}
   observability: {logging: {destinations: [{id: loki}]}}
   vault:

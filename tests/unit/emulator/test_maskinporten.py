@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -123,6 +124,7 @@ async def test_keys_have_an_algorithm_and_can_be_replaced(maskinporten: Maskinpo
     assert {item["name"]: item["issuer"] for item in listed} == {
         "tokenx": f"{maskinporten.caller.base_url}/tokenx",
         "maskinporten": maskinporten.issuer,
+        "idporten": f"{maskinporten.caller.base_url}/idporten",
     }
     assert listed[1]["keys"] == [key["kid"] for key in after]
     unknown = await maskinporten.caller.request("POST", "/admin/api/providers/x/keys/rotate")
@@ -415,6 +417,13 @@ async def test_a_grant_is_usable_once(maskinporten: MaskinportenCaller, clock: C
     assert (await maskinporten.send(without)).status == 200
     clock.now += 200
     assert (await maskinporten.token("client", PLAIN, jti="one")).status == 200
+
+
+async def test_of_two_requests_with_one_grant_one_gets_a_token(maskinporten: MaskinportenCaller) -> None:
+    """Also at the same time."""
+    grant = maskinporten.grant("client", PLAIN)
+    answers = await asyncio.gather(*(maskinporten.send(grant) for _ in range(10)))
+    assert sorted(answer.status for answer in answers) == [200] + [400] * 9
 
 
 async def test_keys_of_clients_expire(maskinporten: MaskinportenCaller, clock: Clock) -> None:

@@ -275,6 +275,9 @@ async def test_the_environment_is_what_nais_injects(entra: Caller) -> None:
     """The documented variables, all of them, and they work."""
     environment = entra.running.environment("dev-gcp:team:app-a")
     assert set(environment) == {
+        "AZURE_ENABLED",
+        "TOKEN_X_ENABLED",
+        "MASKINPORTEN_ENABLED",
         "AZURE_APP_CLIENT_ID",
         "AZURE_APP_CLIENT_SECRET",
         "AZURE_APP_JWK",

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from entra_fast._native import unverified_claims, unverified_header
+from entra_fast._native import unverified_header
 from entra_fast.emulator import LocalEntraId
+from entra_fast.emulator.providers.tokenx.token_endpoint import TokenXService
 from entra_fast.validate import Validator
 from support.keys import Key
 from support.local_entra import ASSERTION_TYPE, Clock, local_entra, manifest, served
@@ -176,6 +177,23 @@ async def test_types_of_tokens(tokenx: TokenXCaller, typ: str | None) -> None:
     assertion = tokenx.assertion("web", header={"typ": typ})
     subject = tokenx.login(header={"typ": typ})
     assert (await tokenx.exchange("web", "api", subject, client_assertion=assertion)).status == 200
+
+
+async def test_an_assertion_need_not_name_its_key(tokenx: TokenXCaller) -> None:
+    """A client has one key: without `kid`, that is meant."""
+    assertion = tokenx.assertion("web", header={"kid": None})
+    answer = await tokenx.exchange("web", "api", tokenx.login(), client_assertion=assertion)
+    assert answer.status == 200, answer.text
+
+
+async def test_an_error_of_its_own(
+    tokenx: TokenXCaller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """500 with a sentence as text, and the cause in the log."""
+    monkeypatch.setattr(TokenXService, "answer", lambda *_: 1 / 0)
+    answer = await tokenx.exchange("web", "api", tokenx.login())
+    assert (answer.status, answer.text) == (500, "unknown internal server error")
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_a_rule_for_a_late_application_works_once_it_is_there(tokenx: TokenXCaller) -> None:
@@ -517,7 +535,7 @@ async def test_an_issuer_that_cannot_be_reached(clock: Clock) -> None:
 def test_what_is_no_discovery_document(url: str) -> None:
     """The URL is checked at the start."""
     with pytest.raises(Exception, match="not the URL of a discovery document") as caught:
-        LocalEntraId(subject_issuers=[url])
+        LocalEntraId(subject_issuers=[url]).providers  # noqa: B018
     assert getattr(caught.value, "code", "") == "subject_issuer_invalid"
 
 
@@ -601,6 +619,7 @@ async def test_the_environment_of_an_application(tokenx: TokenXCaller) -> None:
     key = json.loads(environment.pop("TOKEN_X_PRIVATE_JWK"))
     assert environment == {
         "AZURE_ENABLED": "false",
+        "IDPORTEN_ENABLED": "false",
         "MASKINPORTEN_ENABLED": "false",
         "TOKEN_X_ENABLED": "true",
         "TOKEN_X_CLIENT_ID": full("web"),
@@ -643,4 +662,3 @@ async def test_explanations(
     assert text in "\n".join(tokenx.local.providers.explain("tokenx", full(consumer), full(target)).lines())
     if granted:
         assert (await tokenx.exchange(consumer, target, tokenx.login())).status == 200
-    assert unverified_claims(tokenx.login())["pid"]

@@ -1,7 +1,7 @@
 """The fields of NAIS manifests that concern the providers, for validating them with pydantic.
 
 What belongs here: names, types and forms of fields. What they mean belongs in registry.py and workloads.py.
-The sections of TokenX and Maskinporten are in provider_schema.py.
+The sections of the other providers are in provider_schema.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.forms import NAME, is_organization_number, is_reply_url
-from entra_fast.emulator.model.provider_schema import Maskinporten, TokenX
+from entra_fast.emulator.model.provider_schema import IdPorten, Maskinporten, TokenX
 from entra_fast.emulator.model.validation import List, Section
 from entra_fast.emulator.model.wording import quoted
 
@@ -28,6 +28,9 @@ IMPLICIT_ANNOTATION: Final = "entra-fast/allow-implicit-flow"
 PUBLIC_CLIENT_ANNOTATION: Final = "entra-fast/allow-public-client"
 LOGOUT_ANNOTATION: Final = "entra-fast/front-channel-logout-url"
 
+# For logins at ID-porten from a developer's machine: what its registration has and a NAIS manifest does not.
+IDPORTEN_REDIRECT_ANNOTATION: Final = "entra-fast/idporten-redirect-uris"
+IDPORTEN_PUBLIC_ANNOTATION: Final = "entra-fast/idporten-public-client"
 # What a registration in Maskinporten has and a NAIS manifest does not: NAIS has one organization.
 ORGANIZATION_ANNOTATION: Final = "entra-fast/organization-number"
 
@@ -51,7 +54,6 @@ _IGNORED_SPEC_FIELDS: Final = frozenset(
         "filesFrom",
         "frontend",
         "gcp",
-        "idporten",
         "image",
         "influx",
         "kafka",
@@ -252,9 +254,25 @@ class Spec(Section):
 
     access_policy: AccessPolicy = AccessPolicy()
     azure: Azure = Azure()
+    idporten: IdPorten = IdPorten(enabled=False)
     ingresses: List[str] = ()
     tokenx: TokenX = TokenX(enabled=False)
     maskinporten: Maskinporten = Maskinporten(enabled=False)
+
+    def refusals(self) -> list[tuple[tuple[str, ...], str]]:
+        """What NAIS refuses although each field is right: where, and why."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        if self.idporten.enabled:
+            if not self.idporten.sidecar.enabled:
+                text = "logins at ID-porten go through the login proxy: set idporten.sidecar.enabled to true"
+                found.append((("idporten",), text))
+            elif self.azure.sidecar.enabled:
+                text = "an application has one login proxy: enable either azure.sidecar or idporten.sidecar"
+                found.append((("idporten", "sidecar"), text))
+            if not self.ingresses:
+                text = "ID-porten sends users back to an ingress: spec.ingresses must have one"
+                found.append((("idporten",), text))
+        return found
 
 
 class Annotations(Section, extra="allow"):
@@ -271,6 +289,10 @@ class Annotations(Section, extra="allow"):
     implicit: Switch = Field("false", alias=IMPLICIT_ANNOTATION)
     public_client: Switch | None = Field(None, alias=PUBLIC_CLIENT_ANNOTATION)
     logout_url: Annotated[str, AfterValidator(_reply_url)] | None = Field(None, alias=LOGOUT_ANNOTATION)
+    idporten_redirect_uris: Annotated[str, AfterValidator(_reply_urls)] = Field(
+        "", alias=IDPORTEN_REDIRECT_ANNOTATION
+    )
+    idporten_public: Switch = Field("false", alias=IDPORTEN_PUBLIC_ANNOTATION)
     organization: Annotated[str, AfterValidator(_organization_number)] | None = Field(
         None, alias=ORGANIZATION_ANNOTATION
     )

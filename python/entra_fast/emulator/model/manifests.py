@@ -172,6 +172,9 @@ def parse(document: Document, cluster: str = DEFAULT_CLUSTER) -> Manifest:
             )
         mistakes.raise_if_any()
         raise  # pragma: no cover - a validation error has at least one finding, so the line above has raised
+    for place, text in resource.spec.refusals():
+        mistakes.add(_error(document, ("spec", *place), text))
+    mistakes.raise_if_any()
     cluster = resource.metadata.annotations.cluster or cluster
     if not NAME.fullmatch(cluster):  # of the source: the annotation's has been checked
         raise _error(document, ("metadata",), f"{quoted(cluster)} is not the name of a cluster")

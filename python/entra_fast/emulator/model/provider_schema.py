@@ -1,6 +1,8 @@
-"""The fields of NAIS manifests that concern TokenX and Maskinporten, for validating them with pydantic.
+"""The fields of NAIS manifests that concern the providers other than Entra ID, for validating them with
+pydantic.
 
-What belongs here: names, types and forms of fields. What they mean belongs in workloads.py.
+What belongs here: names, types and forms of fields. What they mean belongs in workloads.py
+and providers/.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ def _lifetime(value: int) -> int:
 ScopeName = Annotated[str, AfterValidator(_scope)]
 OrganizationNumber = Annotated[str, AfterValidator(_organization)]
 DelegationSource = Literal["altinn"]
+IdPortenLevel = Literal["Level3", "Level4", "idporten-loa-substantial", "idporten-loa-high"]
 
 
 class TokenX(Section):
@@ -120,3 +123,19 @@ class Maskinporten(Section):
 
     enabled: bool
     scopes: MaskinportenScopes = MaskinportenScopes()
+
+
+class IdPortenSidecar(Section, extra="ignore"):
+    """`spec.idporten.sidecar`: the login proxy."""
+
+    enabled: bool = False
+    level: IdPortenLevel = "idporten-loa-high"
+    locale: Literal["nb", "nn", "en", "se"] = "nb"
+    auto_login: bool = False
+
+
+class IdPorten(Section, extra="ignore"):
+    """`spec.idporten`; older manifests have further fields, which NAIS ignores."""
+
+    enabled: bool
+    sidecar: IdPortenSidecar = IdPortenSidecar()

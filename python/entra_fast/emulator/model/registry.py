@@ -20,7 +20,7 @@ from entra_fast.emulator.model.directory import Directory, User
 from entra_fast.emulator.model.manifests import DEFAULT_CLUSTER, Manifest, Notice
 from entra_fast.emulator.model.registrations import NOTHING, Registration
 from entra_fast.emulator.model.wording import did_you_mean, quoted
-from entra_fast.emulator.model.workloads import Workload, Workloads
+from entra_fast.emulator.model.workloads import BUILT_IN, Workload, Workloads
 from entra_fast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ CALLBACK_PATH: Final = "/oauth2/callback"  # where naiserator sends logins, belo
 # Where wonderwall, the login proxy of NAIS, ends a session and where it returns to after that.
 PROXY_LOGOUT_PATH: Final = "/oauth2/logout/frontchannel"
 PROXY_LOGOUT_CALLBACK_PATH: Final = "/oauth2/logout/callback"
-BUILT_IN: Final = "built in"  # in place of a manifest's file and line
 DEFAULT_ROLE: Final = "access_as_application"
 DEFAULT_SCOPE: Final = "defaultaccess"
 SHOWN: Final = 5  # at most this many names of applications in an error
@@ -283,7 +282,7 @@ def build(
         if entry.tenant == default and generator not in everything and generator not in without_identity:
             applications[generator] = _generator(generator, entry, generator_reply_urls)
         built.append(make_tenant(entry, applications))
-    others = workloads.read(manifests, directory_list, notices)
+    others = workloads.read(manifests, directory_list, notices, generator_cluster)
     for tenant_built in built:
         notices.extend(_rule_notices(tenant_built, everything, without_identity, others))
     return Registry(tuple(built), tuple(notices), MappingProxyType(without_identity), others)

@@ -21,6 +21,7 @@ from entra_fast.emulator.model.wording import quoted
 DEFAULT_ORGANIZATION: Final = "310000019"
 """Number of the organization that applications belong to, unless their manifest names another: synthetic, of
 the series that Norway's test registry uses."""
+BUILT_IN: Final = "built in"  # in place of a manifest's file and line
 SCOPE_PREFIX: Final = "nav"
 """What the names of exposed scopes begin with. Each organization has its own in Maskinporten."""
 
@@ -77,6 +78,7 @@ class Workload:
             have no application, and `*` is a name like any other.
         policy_location: where a rule would be added.
         maskinporten: None if it is not registered there.
+        idporten: whether users log in to it at ID-porten.
     """
 
     name: str
@@ -85,11 +87,12 @@ class Workload:
     admitted: Mapping[str, str]
     policy_location: str
     maskinporten: MaskinportenClient | None
+    idporten: bool = False
 
     @property
     def has_providers(self) -> bool:
         """Whether a provider other than Entra ID knows it."""
-        return self.tokenx or self.maskinporten is not None
+        return self.tokenx or self.idporten or self.maskinporten is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +123,29 @@ class Workloads:
 NONE: Final = Workloads(MappingProxyType({}), MappingProxyType({}), frozenset(), MappingProxyType({}))
 
 
+def tokenx_generator(cluster: str) -> str:
+    """The name of the token generator for TokenX."""
+    return f"{cluster}:nais:tokenx-token-generator"
+
+
 def without_providers(name: str, location: str) -> Workload:
     """An application without a manifest: no other provider knows it."""
     return Workload(name, location, False, MappingProxyType({}), location, None)
 
 
-def read(manifests: Sequence[Manifest], directories: Iterable[Directory], notices: list[Notice]) -> Workloads:
-    """All workloads. What grants nothing, or never can, is added to `notices`."""
+def read(
+    manifests: Sequence[Manifest], directories: Iterable[Directory], notices: list[Notice], cluster: str
+) -> Workloads:
+    """All workloads. What grants nothing, or never can, is added to `notices`.
+
+    Args:
+        cluster: that of the token generator for TokenX, which is built in unless a manifest describes it.
+    """
     by_name = {manifest.application: _workload(manifest) for manifest in manifests}
+    generator = tokenx_generator(cluster)
+    by_name.setdefault(
+        generator, Workload(generator, BUILT_IN, True, MappingProxyType({}), BUILT_IN, None, True)
+    )
     scopes: dict[str, Scope] = {}
     delegations: set[Delegation] = set()
     for manifest in manifests:
@@ -161,6 +179,7 @@ def _workload(manifest: Manifest) -> Workload:
         admitted=MappingProxyType(admitted),
         policy_location=manifest.location("spec", "accessPolicy", "inbound", "rules"),
         maskinporten=_client(manifest) if manifest.spec.maskinporten.enabled else None,
+        idporten=manifest.spec.idporten.enabled,
     )
 
 

@@ -14,7 +14,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from entra_fast.emulator.model.registry import Application
 from entra_fast.emulator.protocol.private_key import PrivateKey, certified_key
@@ -23,8 +23,20 @@ FEDERATED_AUDIENCE: Final = "api://AzureADTokenExchange"
 FEDERATED_LIFETIME: Final = 3600.0
 
 
+class Registered(Protocol):
+    """A client of a provider."""
+
+    @property
+    def name(self) -> str:
+        """`<cluster>:<namespace>:<name>`."""
+
+    @property
+    def client_id(self) -> str:
+        """Client ids differ between providers, so each registration has credentials of its own."""
+
+
 class Credentials:
-    """Credentials of all applications. Thread-safe."""
+    """Credentials of all clients. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float], seed: bytes | None = None) -> None:
         self._clock = clock
@@ -33,7 +45,7 @@ class Credentials:
         self._cluster_keys: dict[str, PrivateKey] = {}
         self._lock = threading.Lock()
 
-    def secret(self, application: Application) -> str:
+    def secret(self, application: Registered) -> str:
         """The application's client secret."""
         digest = hmac.digest(self.seed, f"secret|{application.client_id}".encode(), hashlib.sha256)
         return "local~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

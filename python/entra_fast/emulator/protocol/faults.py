@@ -16,7 +16,7 @@ from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.errors import ConfigurationError
 
-PROVIDERS: Final = ("tokenx", "maskinporten")
+PROVIDERS: Final = ("tokenx", "maskinporten", "idporten")
 """Whose token endpoint has their name here. Those of their keys and documents are `<name>/keys` and so on."""
 ENDPOINTS: Final = (
     "token",

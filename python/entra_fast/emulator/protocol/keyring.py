@@ -47,12 +47,6 @@ class Keyring:
             self._keys.append(self._generate())
 
     @property
-    def has_keys(self) -> bool:
-        """Whether keys have been needed yet."""
-        with self._lock:
-            return bool(self._keys)
-
-    @property
     def active(self) -> PrivateKey:
         """The key that signs."""
         with self._lock:

@@ -128,6 +128,7 @@ class ProviderKeys:
             # TokenX changes its key every day, and publishes neither `alg` nor the next key.
             "tokenx": SigningKeys(clock, rotates=True, with_algorithm=False),
             "maskinporten": SigningKeys(clock, rotates=False, with_algorithm=True),
+            "idporten": SigningKeys(clock, rotates=False, with_algorithm=True),
         }
         """By name of the provider."""
         self._clients: dict[str, dict[str, ClientKey]] = {name: {} for name in self.signing}

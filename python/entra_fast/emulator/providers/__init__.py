@@ -6,11 +6,12 @@ No HTTP: their endpoints and pages are in web/. Each has a package of its own, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.model.workloads import tokenx_generator
 from entra_fast.emulator.providers.explanation import ProviderExplanation
+from entra_fast.emulator.providers.idporten.provider import IdPorten
 from entra_fast.emulator.providers.maskinporten.provider import Maskinporten
 from entra_fast.emulator.providers.tokenx.provider import TokenX
 from entra_fast.emulator.providers.tokenx.token_endpoint import SubjectIssuer
@@ -18,20 +19,18 @@ from entra_fast.errors import ConfigurationError
 
 
 class LocalProviders:
-    """All of them, for one local Entra ID, whose address, clock and manifests they share.
+    """All of them, for one local Entra ID, whose address, clock and manifests they share."""
 
-    Args:
-        subject_issuers: URLs of the discovery documents of further issuers whose tokens TokenX exchanges.
-        level_names: whether TokenX writes `Level3` and `Level4` for the levels of assurance of ID-porten.
-    """
-
-    def __init__(
-        self, local: LocalProvider, *, subject_issuers: Sequence[str] = (), level_names: bool = False
-    ) -> None:
+    def __init__(self, local: LocalProvider) -> None:
         self._local = local
-        self.tokenx = TokenX(local, self._issuers, subject_issuers, level_names=level_names)
+        self.tokenx = TokenX(local, self._issuers)
         self.maskinporten = Maskinporten(local)
-        self._all: tuple[TokenX | Maskinporten, ...] = (self.tokenx, self.maskinporten)
+        self.idporten = IdPorten(local)
+        self._all: tuple[TokenX | Maskinporten | IdPorten, ...] = (
+            self.tokenx,
+            self.maskinporten,
+            self.idporten,
+        )
 
     def environment(self, application: str) -> dict[str, str]:
         """What NAIS injects into an application for these providers, `<X>_ENABLED` included.
@@ -39,7 +38,24 @@ class LocalProviders:
         Args:
             application: `<cluster>:<namespace>:<name>`.
         """
-        return self.tokenx.environment(application) | self.maskinporten.environment(application)
+        environment: dict[str, str] = {}
+        for provider in self._all:
+            environment |= provider.environment(application)
+        return environment
+
+    def tokenx_generator_environment(self) -> dict[str, str]:
+        """What the token generator for TokenX needs: its clients at TokenX and ID-porten, and where it gets
+        tokens without a login. Its redirect URI is registered with `idporten.add_redirect_uri`."""
+        name = tokenx_generator(self._local.generator_cluster)
+        return {
+            **self.environment(name),
+            **self.idporten.login_proxy_environment(name),
+            "TOKEN_GENERATOR_FAKE_LOGIN_URL": f"{self.idporten.issuer}/fake",
+        }
+
+    def reset(self) -> None:
+        """Forget what has happened since the start. Keys stay, so that clients need no new ones."""
+        self.idporten.reset()
 
     def explain(
         self, provider: str, consumer: str, target: str, organization: str | None = None
@@ -94,5 +110,5 @@ class LocalProviders:
 
     def _issuers(self) -> list[SubjectIssuer]:
         """Issuers of this server whose tokens TokenX exchanges."""
-        idporten = self._local.keyring_of("idporten")
-        return [SubjectIssuer(f"{self._local.base_url}/idporten", lambda _issuer, _kid: idporten.key_set)]
+        idporten = self.idporten
+        return [SubjectIssuer(idporten.issuer, lambda _issuer, _kid: idporten.keys.key_set)]

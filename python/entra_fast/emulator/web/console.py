@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 MAX_QUERY_CHARACTERS: Final = 200
 MAX_NOTICES: Final = 50
+_EXPLAINED: Final = (
+    ("entra_id", "Entra ID"),
+    ("tokenx", "TokenX, on behalf of a citizen"),
+    ("maskinporten", "Maskinporten; the target is a scope"),
+)
 _SHOWN_ENDPOINTS: Final = (
     "issuer",
     "token_endpoint",
@@ -129,14 +134,24 @@ async def _users(request: web.Request) -> web.Response:
 
 async def _explain(request: web.Request) -> web.Response:
     local, query = request.app[LOCAL], request.query
-    explanation, problem = None, ""
+    explanation, other, problem = None, None, ""
+    provider = query.get("provider") or "entra_id"
     if query.get("consumer") and query.get("target"):
         try:
-            explanation = local.explain(query["consumer"], query["target"], query.get("user"))
+            if provider == "entra_id":
+                explanation = local.explain(query["consumer"], query["target"], query.get("user"))
+            else:  # whose decisions do not depend on the user
+                other = request.app[PROVIDERS].explain(provider, query["consumer"], query["target"])
         except ConfigurationError as error:
             problem = error.message
     html = PAGES.render(
-        "explain.html", explanation=explanation, problem=problem, **_suggestions(local), values=query
+        "explain.html",
+        explanation=explanation,
+        other=other,
+        problem=problem,
+        providers=_EXPLAINED,
+        **_suggestions(local),
+        values=query,
     )
     return page(html)
 
@@ -211,7 +226,7 @@ async def _inspect(request: web.Request) -> web.Response:
 def _suggestions(local: LocalProvider) -> dict[str, object]:
     registry = local.registry
     return {
-        "application_names": overview.application_names(registry),
+        "application_names": sorted({*overview.application_names(registry), *registry.workloads.by_name}),
         "user_names": overview.user_names(registry),
     }
 

@@ -66,8 +66,7 @@ class Endpoints:
             faults = local.faults.take(self.provider, client)
             for_token = tuple(fault for fault in faults if fault.kind in TOKEN_FAULTS)
             transport = tuple(fault for fault in faults if fault not in for_token)
-            self._record(request, client or "", transport)
-            broken = await self._apply(request, transport)
+            broken = await self.carry_out(request, client or "", transport)
             if broken is not None:
                 return broken
             if not self.keys.ready:  # generating them takes a while, in which others are served
@@ -89,7 +88,11 @@ class Endpoints:
         Recording(self.provider, "unreadable request").finish(local.journal, local.now(), refusal)
         raise refusal
 
-    def _record(self, request: web.Request, client: str, faults: tuple[Fault, ...]) -> None:
+    async def carry_out(
+        self, request: web.Request, client: str, faults: tuple[Fault, ...]
+    ) -> web.Response | None:
+        """Record and carry out faults of the transport at the token endpoint; after None, the request
+        continues. `client`: name of the application, if it is known."""
         local = request.app[LOCAL]
         for fault in faults:
             if fault.kind != "delay":  # the response follows, and is recorded itself
@@ -98,6 +101,7 @@ class Endpoints:
                 refusal = Refusal(503, "planned_fault", text, check="fault", remedy=remedy)
                 record = Recording(self.provider, "planned fault", client)
                 record.finish(local.journal, local.now(), refusal)
+        return await self._apply(request, faults)
 
     async def _broken(self, request: web.Request, path: str) -> web.Response | None:
         return await self._apply(request, request.app[LOCAL].faults.take(f"{self.provider}{path}"))

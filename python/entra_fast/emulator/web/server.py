@@ -1,8 +1,8 @@
 """The server: one application of all routes, the caller check, binding, and saving and reloading at run time.
 
 The routes themselves are endpoints.py (Entra ID's), signin.py, signout.py and device.py (logging in and out),
-graph.py (Microsoft Graph's), tokenx.py and maskinporten.py (the other local providers'), console.py,
-access_map.py and log.py, admin.py and journal.py.
+graph.py (Microsoft Graph's), tokenx.py, maskinporten.py and idporten.py (the other local providers'),
+console.py, access_map.py and log.py, admin.py and journal.py.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from entra_fast.emulator.web import (
     device,
     endpoints,
     graph,
+    idporten,
     journal,
     log,
     maskinporten,
@@ -93,7 +94,7 @@ def build_app(
         part.add_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
     # The tenants' paths last: they begin with anything.
-    for other in (graph, tokenx, maskinporten, endpoints, signin, signout, device):
+    for other in (graph, tokenx, maskinporten, idporten, endpoints, signin, signout, device):
         other.add_routes(app)
     return app
 
@@ -263,5 +264,7 @@ def _is_harmless(request: web.Request) -> bool:
     if request.path.endswith(("/token", "/userinfo", "/devicecode", "/logout")) or request.path.startswith(
         f"{routes.ROOT}/"
     ):
+        return True
+    if request.path in idporten.HARMLESS:
         return True
     return request.method in ("GET", "HEAD", "OPTIONS") and not request.path.startswith("/admin/")

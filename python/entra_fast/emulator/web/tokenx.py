@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.providers.tokenx import metadata
 from entra_fast.emulator.web.handling import PROVIDERS
 from entra_fast.emulator.web.provider_requests import Endpoints, claim_of, not_found
+
+_log = logging.getLogger(__name__)
 
 
 def add_routes(app: web.Application) -> None:
@@ -44,7 +47,11 @@ async def _token(request: web.Request) -> web.Response:
         # In a thread: it may fetch the keys of an issuer.
         return await asyncio.to_thread(service.answer, form, faults)
 
-    return await _endpoints(request).token(request, _client, answer)
+    try:
+        return await _endpoints(request).token(request, _client, answer)
+    except Exception:
+        _log.exception("a request to TokenX failed")
+        return web.Response(status=500, text="unknown internal server error")
 
 
 def _client(form: Mapping[str, str]) -> str | None:

@@ -26,24 +26,18 @@ class TokenX:
     Args:
         local: the local Entra ID that it is served beside.
         issuers: returns the issuers of the same server whose tokens it exchanges.
-        remote: URLs of the discovery documents of further ones.
-        level_names: whether the older names of levels of assurance are written into its tokens.
+
+    Raises:
+        ConfigurationError: one of `subject_issuers` is not the URL of a discovery document.
     """
 
     name: Final = "tokenx"
 
-    def __init__(
-        self,
-        local: LocalProvider,
-        issuers: Callable[[], Sequence[SubjectIssuer]],
-        remote: Sequence[str] = (),
-        *,
-        level_names: bool = False,
-    ) -> None:
+    def __init__(self, local: LocalProvider, issuers: Callable[[], Sequence[SubjectIssuer]]) -> None:
         self._local = local
         self._issuers = issuers
-        self._remote = [RemoteIssuer(url, time.monotonic) for url in remote]
-        self._acr = LEVEL_NAMES if level_names else {}
+        self._remote = [RemoteIssuer(url, time.monotonic) for url in local.subject_issuers]
+        self._acr = LEVEL_NAMES if local.level_names else {}
         self.keys = local.provider_keys.signing["tokenx"]
 
     @property
