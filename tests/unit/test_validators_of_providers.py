@@ -454,3 +454,24 @@ def test_shared_validators(environ: pytest.MonkeyPatch, server: KeyServer) -> No
     entra_fast.validate._reset_after_fork()  # another thread of the parent may have held it
     assert shared["tokenx"]._lock is not lock
     shared["tokenx"].get().close()
+
+
+async def test_a_provider_by_its_discovery_document(server: KeyServer) -> None:
+    """Its tokens need no claim of Entra ID, and the helpers read what they have (RFC 9068)."""
+    url, issuer = f"{server.base_url}/other{DISCOVERY}", f"{server.base_url}/other"
+    token = OTHER_KEY.token(content(issuer, aud="other-api", client_id="c", scope="a b", sub="s"))
+    threads = Validator.from_discovery(url, "other-api", clock=clock)
+    loop = await AsyncValidator.from_discovery(url, ANY_AUDIENCE, clock=clock)
+    for claims in (threads.validate(token), await loop.validate(token)):
+        claims.require(scope="b", client="c", issuer=issuer)
+        assert (claims.scopes, claims.authorized_party, claims.tenant_id) == (("a", "b"), "c", None)
+        assert (claims.is_app, claims.is_user) == (False, False)
+    with pytest.raises(InvalidToken) as caught:
+        threads.validate(OTHER_KEY.token(content(issuer, aud="other")))
+    assert caught.value.expected == "other-api"
+    threads.close()
+    await loop.aclose()
+    server.answers[f"/other{DISCOVERY}"] = Answer(json.dumps({"issuer": f"{issuer}2", "jwks_uri": url}))
+    with pytest.raises(KeysUnavailable) as mismatch:
+        Validator.from_discovery(url, "other-api")
+    assert mismatch.value.code == "discovery_issuer_mismatch"
