@@ -151,6 +151,7 @@ class Validator:
     ) -> None:
         configured = configure(issuer, audience, issuers, http, fetch_discovery, **options)
         self._clock = configured.clock
+        self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_thread_validation(part, configured) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
         verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
@@ -342,6 +343,7 @@ class AsyncValidator:
         own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
         configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
         self._clock = configured.clock
+        self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
         verify = self._parts[0].native.validate if self._choice is None else self._choice.verify

@@ -324,6 +324,23 @@ def test_what_is_wrong_is_named(
     assert text in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        ("tokenx", "TokenX is not configured: TOKEN_X_CLIENT_ID is not set. Configured: idporten, other"),
+        ("maskinporten", "Maskinporten is not configured: MASKINPORTEN_CLIENT_ID is not set."),
+        ("entra_id", "Entra ID is not configured: AZURE_APP_CLIENT_ID is not set."),
+    ],
+)
+def test_a_provider_that_is_not_configured(environ: pytest.MonkeyPatch, provider: str, text: str) -> None:
+    """The error names the variable to set, and the providers that are there."""
+    only(environ, "IDPORTEN_", "ENTRA_FAST_")
+    with pytest.raises(ConfigurationError) as caught:
+        Validator.from_env(provider)
+    assert caught.value.message.startswith(text)
+    assert (caught.value.code, caught.value.setting in text) == ("setting_missing", True)
+
+
 def test_no_credential_is_needed_to_validate(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
     """Neither a key, nor a usable one, nor, for Maskinporten, a client id."""
     environ.delenv("MASKINPORTEN_CLIENT_ID")

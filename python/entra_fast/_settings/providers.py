@@ -124,6 +124,11 @@ def named_provider(read: Reader, name: str, *, to_validate: bool = False) -> Pro
             f"{kind.title} is not enabled: {rows.enabled.name} is false. {_enabled_ones(read)}",
             rows.enabled.name,
         )
+    described = (rows.client_id, rows.audience, rows.well_known_url, rows.issuer, rows.jwks_uri)
+    if not any(row is not None and read.names(row) for row in described):
+        main = kind.variables.main
+        message = f"{kind.title} is not configured: {main} is not set. {_enabled_ones(read)}"
+        raise ConfigurationError("setting_missing", message, main)
     return _provider_settings(read, kind, rows, to_validate=to_validate)
 
 
