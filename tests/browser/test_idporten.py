@@ -11,7 +11,10 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
+from entra_fast.generator import TokenXGeneratorSettings, start_tokenx_generator
 from support.idporten import APP, PID, SUBSTANTIAL, RelyingParty, idporten_served
+from support.local_entra import local_entra
+from support.local_providers import full, workload
 
 from .conftest import SCREENSHOTS, Application, fits, picture
 from .test_every_page import OTHER_VIEWS, VIEWS, show, violations
@@ -104,3 +107,37 @@ async def test_a_login_by_clicking(party: tuple[RelyingParty, Application], brow
         assert problems == []
     finally:
         await context.close()
+
+
+async def test_the_token_generator_for_tokenx(browser: Browser) -> None:
+    """From its start page through the login at ID-porten to a token, and to a refusal."""
+    rule = {"application": "tokenx-token-generator", "namespace": "nais"}
+    local = local_entra([workload("api", rules=[rule]), workload("closed")])
+    emulator = await local.start("127.0.0.1", 0)
+    environment = {
+        **local.providers.tokenx_generator_environment(),
+        "TOKEN_GENERATOR_AUDIENCES": f"{full('api')} {full('closed')}",
+    }
+    settings = TokenXGeneratorSettings.from_environment(environment)
+    generator = await start_tokenx_generator(settings, port=0)
+    local.providers.idporten.add_redirect_uri(
+        "dev-gcp:nais:tokenx-token-generator", f"{generator.base_url}/oauth2/callback"
+    )
+    context = await browser.new_context()
+    try:
+        page = await context.new_page()
+        await page.goto(generator.base_url)
+        await looks_right(page, "generator")
+        await page.get_by_label("Audience (the API being called)").fill(full("api"))
+        await page.get_by_role("button", name="On behalf of me").click()
+        await page.get_by_role("button", name="Fersk Havbris").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Your token")
+        await expect(page.get_by_role("row", name="pid")).to_contain_text("41819049910")
+        await looks_right(page, "generator-token")
+        await page.goto(f"{generator.base_url}/api/obo?aud={full('closed')}")
+        await expect(page.get_by_role("alert")).to_contain_text("is not authorized")
+        await looks_right(page, "generator-refused")
+    finally:
+        await context.close()
+        await generator.stop()
+        await emulator.stop()

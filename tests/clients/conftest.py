@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from entra_fast.emulator import LocalEntraId, RunningEmulator, tls
+from support.idporten import idporten_manifest
 from support.local_entra import EXAMPLES, manifest
 
 APP_A = "dev-gcp:team-a:app-a"
@@ -96,6 +97,7 @@ def entra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     addresses = [f"http://localhost:{port}{path}" for port in ports for path in WEB_PATHS]
     text = manifest("web", all_users=True, replyURLs=addresses, annotations=switches)
     (own / "web.yaml").write_text(text)
+    (own / "portal.yaml").write_text(idporten_manifest())
     local = LocalEntraId.from_files([EXAMPLES / "manifests", own], EXAMPLES / "directory.yaml")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -6,40 +6,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from entra_fast._native import unverified_claims
+from support.idporten import APP as IDPORTEN_APP
+from support.idporten import CALLBACK as IDPORTEN_CALLBACK
+from support.idporten import PID
 from support.local_entra import hex_of, pem_of
+from support.node_packages import FOLDER, install_packages
 
 from .conftest import APP_A, APP_B, HYBRID, SCOPE_NOBODY, WEB, Served
 from .support import environment, sign_in
 
-FOLDER = Path(__file__).parent / "node"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def packages() -> None:
-    """The packages of the lock file, installed when it has changed."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    installed, locked = FOLDER / "node_modules/.package-lock.json", FOLDER / "package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
-        return
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("the packages could not be installed in time")
-    if done.returncode != 0:
-        pytest.skip("the packages could not be installed: no way to a package registry")
+    """The packages of the lock file."""
+    install_packages()
 
 
 def run(entra: Served, command: str, **more: str) -> dict[str, Any]:
@@ -115,6 +103,25 @@ def test_openid_client_login(entra: Served) -> None:
     assert result["claims"]["preferred_username"] == "ada@trygdeetaten.no"
     assert result["info"]["name"] == "Ada Lovelace"
     assert result["refreshed"]
+
+
+def test_openid_client_logs_in_at_idporten(entra: Served) -> None:
+    """Pushed request, private_key_jwt, `iss` in the callback, ID token, userinfo and refresh."""
+    environment = entra.local.providers.idporten.login_proxy_environment(IDPORTEN_APP)
+    result = run(
+        entra,
+        "openid-client-idporten",
+        ISSUER=environment["IDPORTEN_ISSUER"],
+        CLIENT_ID=environment["IDPORTEN_CLIENT_ID"],
+        JWK=environment["IDPORTEN_CLIENT_JWK"],
+        REDIRECT_URI=IDPORTEN_CALLBACK,
+        AUDIENCE=environment["IDPORTEN_AUDIENCE"],
+        USER=PID,
+    )
+    assert (result["claims"]["pid"], result["claims"]["acr"]) == (PID, "idporten-loa-high")
+    assert result["info"]["pid"] == PID
+    assert unverified_claims(result["token"])["aud"] == environment["IDPORTEN_AUDIENCE"]
+    assert result["logout"].startswith(environment["IDPORTEN_ISSUER"] + "/logout?")
 
 
 def test_openid_client_private_key(entra: Served) -> None:

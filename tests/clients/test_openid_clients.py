@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 
 import joserfc.errors
@@ -12,9 +13,14 @@ import jwt
 import pytest
 import requests
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oidc.core import HybridIDToken
 
 from entra_fast._native import unverified_claims
+from support.idporten import APP as IDPORTEN_APP
+from support.idporten import CALLBACK as IDPORTEN_CALLBACK
+from support.idporten import PID
+from support.pages import Form
 
 from .conftest import APP_A, APP_B, CALLBACK, HYBRID, SCOPE_B, Served
 
@@ -138,3 +144,53 @@ def test_the_login_scope_of_wonderwall(entra: Served) -> None:
     claims = unverified_claims(token["id_token"])
     assert claims["sid"]
     assert unverified_claims(token["access_token"])["aud"] == entra.client_id(APP_A)
+
+
+def test_authlib_logs_in_at_idporten(entra: Served) -> None:
+    """Discovery, login with PKCE, private_key_jwt, userinfo and refresh; joserfc verifies the ID token."""
+    environment = entra.local.providers.idporten.login_proxy_environment(IDPORTEN_APP)
+    endpoints = requests.get(environment["IDPORTEN_WELL_KNOWN_URL"], timeout=10).json()
+    session = OAuth2Session(
+        environment["IDPORTEN_CLIENT_ID"],
+        json.loads(environment["IDPORTEN_CLIENT_JWK"]),
+        scope="openid profile",
+        redirect_uri=IDPORTEN_CALLBACK,
+        code_challenge_method="S256",
+        token_endpoint_auth_method="private_key_jwt",
+    )
+    headers = {"kid": json.loads(environment["IDPORTEN_CLIENT_JWK"])["kid"]}
+
+    def authenticate() -> None:
+        # Without this Authlib's assertions live for an hour, and ID-porten accepts two minutes. Authlib keeps
+        # other claims in the same dict, `jti` among them.
+        short = {"exp": int(time.time()) + 60}
+        session.register_client_auth_method(
+            PrivateKeyJWT(endpoints["token_endpoint"], claims=short, headers=headers)
+        )
+
+    authenticate()
+    verifier = "a" * 48
+    url, state = session.create_authorization_url(
+        endpoints["authorization_endpoint"],
+        code_verifier=verifier,
+        nonce="n-1",
+        acr_values="idporten-loa-substantial",
+        resource=environment["IDPORTEN_AUDIENCE"],
+    )
+    browser = requests.Session()
+    page = browser.get(url, timeout=10)
+    form = {**Form(page.text).hidden, "level": "idporten-loa-high", "pid": PID}
+    answer = browser.post(f"{entra.base_url}/idporten/login", data=form, allow_redirects=False, timeout=10)
+    token = session.fetch_token(
+        endpoints["token_endpoint"],
+        authorization_response=answer.headers["Location"],
+        code_verifier=verifier,
+        state=state,
+    )
+    keys = joserfc.jwk.KeySet.import_key_set(requests.get(endpoints["jwks_uri"], timeout=10).json())
+    claims = joserfc.jwt.decode(token["id_token"], keys, algorithms=["RS256"]).claims
+    assert (claims["nonce"], claims["pid"], claims["acr"]) == ("n-1", PID, "idporten-loa-high")
+    assert session.get(endpoints["userinfo_endpoint"]).json()["pid"] == PID
+    authenticate()
+    fresh = session.refresh_token(endpoints["token_endpoint"])
+    assert unverified_claims(fresh["access_token"])["aud"] == environment["IDPORTEN_AUDIENCE"]

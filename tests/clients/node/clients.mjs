@@ -99,6 +99,32 @@ const commands = {
     const fresh = await client.refreshTokenGrant(config, tokens.refresh_token);
     return { claims, info, refreshed: fresh.access_token !== tokens.access_token };
   },
+  async "openid-client-idporten"() {
+    const client = await import("openid-client");
+    const { importJWK } = await import("jose");
+    const jwk = JSON.parse(JWK);
+    const key = { key: await importJWK(jwk, "RS256"), kid: jwk.kid };
+    const config = await client.discovery(new URL(ISSUER), CLIENT_ID, {}, client.PrivateKeyJwt(key));
+    const verifier = client.randomPKCECodeVerifier();
+    const [state, nonce] = [client.randomState(), client.randomNonce()];
+    const url = await client.buildAuthorizationUrlWithPAR(config, {
+      redirect_uri: REDIRECT_URI, scope: "openid profile", state, nonce, acr_values: "idporten-loa-high",
+      resource: AUDIENCE, code_challenge: await client.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256",
+    });
+    // The login page: a person is typed, as a browser would send it.
+    const page = await fetch(url);
+    const hidden = [...(await page.text()).matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)"/g)];
+    const body = new URLSearchParams({ ...Object.fromEntries(hidden.map(([, name, value]) => [name, value])), pid: USER });
+    const answer = await fetch(new URL("/idporten/login", url), { method: "POST", body, redirect: "manual" });
+    const tokens = await client.authorizationCodeGrant(config, new URL(answer.headers.get("location")), {
+      pkceCodeVerifier: verifier, expectedState: state, expectedNonce: nonce, idTokenExpected: true,
+    });
+    const claims = tokens.claims();
+    const info = await client.fetchUserInfo(config, tokens.access_token, claims.sub);
+    const fresh = await client.refreshTokenGrant(config, tokens.refresh_token);
+    const logout = client.buildEndSessionUrl(config, { post_logout_redirect_uri: REDIRECT_URI });
+    return { claims, info, token: fresh.access_token, logout: logout.href };
+  },
   async "openid-client-private-key"() {
     const client = await import("openid-client");
     const { importJWK } = await import("jose");

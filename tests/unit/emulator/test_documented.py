@@ -10,7 +10,9 @@ from entra_fast.emulator import LocalEntraId
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT
 from entra_fast.emulator.web.server import build_app
 
-TEXT = (Path(__file__).parents[3] / "docs" / "guides" / "emulator.md").read_text()
+GUIDES = Path(__file__).parents[3] / "docs" / "guides"
+TEXT = (GUIDES / "emulator.md").read_text()
+OTHER_PROVIDERS = (GUIDES / "local-providers.md").read_text()
 
 
 def test_every_error_is_documented() -> None:
@@ -33,7 +35,7 @@ def test_every_path_of_the_api_is_documented() -> None:
         path = resource.canonical
         if path.startswith("/admin/api/"):
             assert path.split("/")[3] in TEXT, path
-        elif "{tenant}" in path or path.startswith(
-            ("/oidc", "/common", "/clusters", "/healthz", "/idporten")
-        ):
+        elif path.startswith("/idporten/") and "{" not in path:
+            assert path.rsplit("/", 1)[-1] in OTHER_PROVIDERS, path
+        elif "{tenant}" in path or path.startswith(("/oidc", "/common", "/clusters", "/healthz")):
             assert path.rsplit("/", 1)[-1] in TEXT, path

@@ -73,7 +73,7 @@ def add_routes(app: web.Application) -> None:
         _add_public(routes, f"/.well-known/{name}/idporten", _discovery)
     _add_public(routes, "/idporten/jwks.json", _keys)
     _add_public(routes, "/idporten/userinfo", _userinfo, ("GET", "POST"))
-    routes.add_get("/idporten/authorize", _authorize)
+    routes.add_get("/idporten/authorize", _authorize, allow_head=False)
     routes.add_post("/idporten/authorize", _authorize)
     routes.add_get("/idporten/login", _login_page, allow_head=False)
     routes.add_post("/idporten/login", _log_in)
