@@ -89,6 +89,9 @@ def described(
     Raises:
         ConfigurationError: a variable is missing or wrong, or there is no such provider; `setting` names it.
     """
+    if audience is ANY_AUDIENCE and provider in (None, "entra_id", "azuread"):
+        message = "audience must be named for Entra ID; of any other provider, name the provider as well"
+        raise ConfigurationError("setting_invalid", message, "audience")
     if provider is None:
         return [_unnamed(environ, audience)]
     names = [provider] if isinstance(provider, str) or not isinstance(provider, Iterable) else list(provider)

@@ -267,6 +267,20 @@ def test_a_generic_provider_without_an_audience_must_be_named(
     validator.close()
 
 
+@pytest.mark.parametrize("left", [("AZURE_",), ("TOKEN_X_",)])
+def test_any_audience_is_not_for_entra_id_and_not_by_chance(
+    environ: pytest.MonkeyPatch, left: tuple[str, ...]
+) -> None:
+    """Also of a local Entra ID, whose host says nothing; a provider that is not named keeps its audience."""
+    only(environ, *left)
+    for make_one in (Validator, Validator.from_env):
+        with pytest.raises(ConfigurationError, match="audience must be named for Entra ID"):
+            make_one(audience=ANY_AUDIENCE)
+    for named in ("entra_id", "azuread"):
+        with pytest.raises(ConfigurationError, match="audience must be named for Entra ID"):
+            Validator.from_env(named, audience=ANY_AUDIENCE)
+
+
 def test_nothing_is_configured(environ: pytest.MonkeyPatch) -> None:
     """The error names the variable of Entra ID, and that there are others."""
     only(environ)
