@@ -191,7 +191,7 @@ async def test_a_target_that_does_not_admit_the_generator(browser: Browser) -> N
 async def test_the_pages(world: World, browser: Browser) -> None:
     """Start page, token page, another user, signing out at ID-porten too."""
     _, _, start = await browser.go("/", headers=HTML)
-    assert "Token generator for TokenX" in start
+    assert "TokenX generator" in start
     assert GENERATOR in start
     assert "/api/public/obo" in start
     assert (await browser.go("/?q=nothing"))[2].count("No audience matches") == 1
