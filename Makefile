@@ -3,12 +3,12 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-BIN     = $(VENV)/bin
+BIN     = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMPS  = $(VENV)/.stamps
 RUST    = $(shell find rust -name '*.rs' -not -path 'rust/fuzz/*' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/py/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust mutants-python public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
+.PHONY: help dev example build test test-rust test-python coverage mutants mutants-rust mutants-python public-surface test-browser clients test-interpreters test-environments test-deploy test-audit test-apache check check-rust check-python format bench bench-micro bench-load bench-tokens bench-peers bench-compare bench-memory bench-emulator bench-pictures soak chaos fuzz fuzz-smoke roundtrip test-providers audit lock clean wheel sdist licences release-check test-library rust-version check-deploy docs docs-serve docs-reference screenshots test-docs
 
 help: ## Show this list
 	@echo 'entra_fast: a fast validator for Entra ID tokens, a token sidecar, and a local Entra ID.'
@@ -21,6 +21,9 @@ dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=clu
 example: build $(STAMPS)/example ## Run two APIs, a web application and a job on a local Entra ID (ARGS="--port 8000 --entra-port 8080")
 	@$(BIN)/python examples/services/run.py $(ARGS)
 
+roundtrip: build ## Try every identity provider of a local system, or of a sidecar or Texas (URL=http://127.0.0.1:3000 ARGS=...)
+	@$(BIN)/entra-fast roundtrip $(if $(URL),--url $(URL),--local) $(ARGS)
+
 build: $(STAMPS)/build ## Set up the virtual environment and build the extension in release mode
 
 test: test-rust test-python ## Run all tests
@@ -30,7 +33,7 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 	@cargo test --locked --package entra-core
 
 # Suites with targets of their own: each takes minutes.
-APART = --ignore tests/docs --ignore tests/browser --ignore tests/clients
+APART = --ignore tests/docs --ignore tests/browser --ignore tests/clients --ignore tests/providers
 
 test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
 	@echo '==> Python tests'
@@ -42,10 +45,13 @@ test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tuto
 clients: build $(STAMPS)/tools $(STAMPS)/clients ## Run SDKs for Python, Node.js, Go and Java against the local Entra ID
 	@$(BIN)/pytest tests/clients --timeout 900 $(ARGS) # packages are fetched and compiled first
 
+test-providers: build $(STAMPS)/tools ## Run sidecars with all identity providers at mock-oauth2-server (needs Java and Maven)
+	@$(BIN)/pytest tests/providers --timeout 600 $(ARGS) # the server is fetched first
+
 coverage: export COVERAGE_FILE = $(abspath target/coverage/data)
 coverage: build $(STAMPS)/tools ## Run the Python tests with line and branch coverage, and compare it with the gate
 	@rm -rf target/coverage && mkdir -p target/coverage
-	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= --ignore tests/clients --ignore tests/docs $(ARGS)
+	@$(BIN)/pytest -p no:cacheprovider --cov --cov-report= --ignore tests/clients --ignore tests/docs --ignore tests/providers $(ARGS)
 	@$(BIN)/coverage json --quiet -o target/coverage/report.json
 	@$(BIN)/python tests/tools/coverage_gate.py target/coverage/report.json $(TOLERANCE)
 
@@ -136,8 +142,9 @@ bench-compare: build $(STAMPS)/tools ## Compare with another version side by sid
 soak: build $(STAMPS)/tools ## Send REQUESTS (10000000) of all kinds, and check every response
 	@$(BIN)/python -m benches.soak --requests $(or $(REQUESTS),10000000) $(ARGS)
 
-bench-memory: build ## Send 10^6 distinct tokens through the cache and watch memory
-	@$(BIN)/python -m benches.memory $(ARGS)
+bench-memory: build $(STAMPS)/tools ## Fill the caches of sidecars within 256 MiB (root), and send 10^6 distinct tokens through one (TOKENS=n)
+	@PYTHONPATH=tests $(BIN)/python -u -m benches.memory_limit $(ARGS)
+	@$(BIN)/python -m benches.memory $(TOKENS)
 
 bench-emulator: build $(STAMPS)/tools ## Time the start of the local Entra ID with 1,000 applications, and its pages
 	@$(BIN)/python -m benches.emulator $(ARGS)
@@ -161,7 +168,7 @@ $(STAMPS)/venv:
 	@cargo --version 2>/dev/null | awk -v least='$(RUST_VERSION)' \
 	  '{split($$2, own, "."); split(least, v, "."); exit !(own[1] > v[1] || (own[1] == v[1] && own[2] >= v[2]))} END {if (!NR) exit 1}' || \
 	  { echo 'entra_fast needs Rust $(RUST_VERSION) or newer (found: '"$$(cargo --version 2>/dev/null || echo none)"'): see https://rustup.rs'; exit 1; }
-	@command -v $${CC:-cc} >/dev/null || { echo 'entra_fast needs a C compiler (Debian: apt install gcc)'; exit 1; }
+	@[ '$(OS)' = Windows_NT ] || command -v $${CC:-cc} >/dev/null || { echo 'entra_fast needs a C compiler (Debian: apt install gcc)'; exit 1; }
 	@echo '==> Creating the virtual environment $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS)
@@ -210,8 +217,8 @@ $(STAMPS)/build: $(STAMPS)/run $(RUST) pyproject.toml
 	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --release --locked
 	@touch $@
 
-wheel: $(STAMPS)/release ## Build wheels for every CPython of this machine, reproducibly, and try them (TARGET=Rust target)
-	@TARGET='$(TARGET)' deploy/release/wheel.sh $(abspath $(BIN))/python
+wheel: $(STAMPS)/release ## Build wheels for every CPython, reproducibly, and try them (TARGET=Rust target, VERSIONS="3.13 3.14")
+	@TARGET='$(TARGET)' VERSIONS='$(VERSIONS)' STRICT='$(STRICT)' deploy/release/wheel.sh $(abspath $(BIN))/python
 
 sdist: $(STAMPS)/run ## Build the source distribution
 	@$(BIN)/maturin sdist --out dist

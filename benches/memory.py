@@ -16,11 +16,16 @@ from entra_fast._native import SigningKey
 from entra_fast.validate import Validator
 
 
-def resident_kib() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+def status_kib(name: str, process: int | str = "self") -> int:
+    """A figure of /proc/<process>/status, such as `VmRSS`: KiB."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise RuntimeError("no VmRSS")
+    raise RuntimeError(f"no {name}")
+
+
+def resident_kib() -> int:
+    return status_kib("VmRSS")
 
 
 def main() -> None:

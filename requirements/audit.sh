@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 read -ra manifests <<< "${AUDIT_MANIFESTS:-Cargo.toml rust/fuzz/Cargo.toml}"
-read -ra locked <<< "${AUDIT_REQUIREMENTS:-requirements/run.txt requirements/dev.txt}"
+read -ra locked <<< "${AUDIT_REQUIREMENTS:-$(echo requirements/*.txt)}"
 
 tools=$PWD/target/tools
 export PATH="$PATH:$tools/bin"

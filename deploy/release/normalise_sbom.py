@@ -1,4 +1,4 @@
-"""Takes the folder of the checkout out of the SBOMs in wheels: `normalise_sbom.py FOLDER WHEEL...`.
+"""Takes the working directory, the checkout, out of the SBOMs in wheels: `normalise_sbom.py WHEEL...`.
 
 maturin names this project's crates in them by `path+file://<folder>`, which would differ from machine to
 machine while everything else in a wheel is the same. The wheel is written again with the same times, and
@@ -16,12 +16,13 @@ import zipfile
 from pathlib import Path
 
 
-def normalise(wheel: Path, folder: str) -> None:
+def normalise(wheel: Path, folder: Path) -> None:
     """Replace the folder in the SBOMs of one wheel by /src."""
+    uri, path = folder.as_uri().encode(), folder.as_posix().encode()
     with zipfile.ZipFile(wheel) as archive:
         entries = [(info, archive.read(info)) for info in archive.infolist()]
     changed = {
-        info.filename: data.replace(folder.encode(), b"/src")
+        info.filename: data.replace(uri, b"file:///src").replace(path, b"/src")
         for info, data in entries
         if ".dist-info/sboms/" in info.filename
     }
@@ -46,5 +47,5 @@ def _record(record: bytes, changed: dict[str, bytes]) -> bytes:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[2:]:
-        normalise(Path(argument), sys.argv[1])
+    for argument in sys.argv[1:]:
+        normalise(Path(argument), Path.cwd())

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Verifies a token with a Linux wheel for aarch64 on another machine: WHEEL. Debian's Python for arm64, in a folder
-# of its own, runs under Debian's qemu-user-static. Ends with status 3 where these cannot be had.
+# Verifies a token with a Linux wheel for aarch64 on another machine: VERSION WHEEL. Debian's Python for arm64, in a
+# folder of its own, runs under Debian's qemu-user-static. Ends with status 3 where these cannot be had.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd) wheel=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+here=$(cd "$(dirname "$0")" && pwd) version=$1 wheel=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
+[ "$version" = 3.11 ] || exit 3
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || exit 3
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

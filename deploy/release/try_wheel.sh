@@ -5,6 +5,8 @@ here=$(cd "$(dirname "$0")" && pwd) interpreter=$1 wheel=$(cd "$(dirname "$2")" 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$interpreter" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check "$wheel"
+programs=$folder/venv/bin
+[ -d "$programs" ] || programs=$folder/venv/Scripts # Windows
+"$programs/python" -m pip install --quiet --disable-pip-version-check "$wheel"
 cd "$folder" # not the checkout: what is imported must be what was installed
-"$folder/venv/bin/python" "$here/try_wheel.py"
+"$programs/python" "$here/try_wheel.py"

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Builds a wheel for each CPython that this machine has: `make wheel` (TARGET=<Rust target>, OUT=dist).
+# Builds a wheel for each CPython: `make wheel` (TARGET=<Rust target>, VERSIONS="3.13 3.14", OUT=dist).
 #
-# Linux wheels are linked by zig against glibc 2.17 or musl 1.2, so that they run on every distribution that is
-# maintained. Two builds of one commit, in any folder, give the same bytes: times are the commit's, and no path of
-# the machine is left in the library. Each wheel is then installed into an empty environment and tried, where its
-# target is this machine.
+# For this machine it takes the interpreters that are installed; for another, all versions that are supported, of
+# which maturin knows what it needs. zig links for other systems, and for Linux against glibc 2.17 or musl 1.2, so
+# that wheels run on every distribution that is maintained. Two builds of one commit, in any folder, give the same
+# bytes: times are the commit's, and no path of the machine is left in the library. Each wheel is then tried as far
+# as this machine can: docs/contributing/releases.md has the table. With STRICT=1, a wheel that could not be tried
+# is a failure.
+#
+# It also runs in the bash of macOS (3.2) and of Git for Windows.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:?the interpreter of the virtual environment with maturin}
@@ -14,56 +18,59 @@ target=${TARGET:-$host}
 
 say() { printf '==> %s\n' "$*"; }
 
-versions() { # every CPython from 3.11 that can be found, without duplicates
-  "$python" - <<'PY'
-import shutil, subprocess, sys
-from pathlib import Path
-found = {}
-for minor in range(11, 20):
-    candidates = [f"python3.{minor}", *map(str, sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3")))]
-    for candidate in (*candidates, sys.executable):
-        path = shutil.which(candidate)
-        check = f"import sys; sys.exit(sys.version_info[:2] != (3, {minor}) or sys.implementation.name != 'cpython')"
-        if path and subprocess.run([path, "-c", check], capture_output=True).returncode == 0:
-            found.setdefault(minor, path)
-print(*found.values(), sep="\n")
-PY
-}
+interpreters=()
+if [ "$target" = "$host" ]; then
+  # shellcheck disable=SC2086 # several words
+  while IFS= read -r path; do interpreters+=("$path"); done < <("$python" deploy/release/interpreters.py ${VERSIONS:-})
+else
+  for version in ${VERSIONS:-3.11 3.12 3.13 3.14}; do interpreters+=("python$version"); done
+fi
+[ ${#interpreters[@]} -gt 0 ] || { say "found no CPython ${VERSIONS:-from 3.11 on}"; exit 1; }
 
-PATH=$(dirname "$python"):$PATH # maturin calls zig as `python3 -m ziglang`
-mapfile -t interpreters < <(versions)
 arguments=(--release --locked --out "$out" --target "$target" --interpreter "${interpreters[@]}")
 case $target in
   *-linux-gnu) arguments+=(--zig --compatibility manylinux_2_17) ;;
   *-linux-musl) arguments+=(--zig --compatibility musllinux_1_2) ;;
+  "$host") ;;
+  *) arguments+=(--zig) ;;
 esac
 rustup target list --installed 2>/dev/null | grep -qx "$target" || rustup target add "$target"
 
+PATH=$(cd "$(dirname "$python")" && pwd):$PATH # maturin calls zig as `python3 -m ziglang`
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
 export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$PWD=/src"
-# AWS-LC is C: `__FILE__` in it would be a path of this machine.
-flags=CFLAGS_${target//-/_}
+# AWS-LC is C: `__FILE__` in it would be a path of this machine. Its assembler for Windows would need NASM.
+flags=CFLAGS_$(printf %s "$target" | tr - _)
 export "$flags=${!flags:-} -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$PWD=/src"
+export AWS_LC_SYS_PREBUILT_NASM=${AWS_LC_SYS_PREBUILT_NASM:-1}
 
 say "Building for $target: ${#interpreters[@]} interpreters (takes minutes)"
+before=$(mktemp)
 "$python" -m maturin build "${arguments[@]}"
-"$python" deploy/release/normalise_sbom.py "$PWD" "$out"/*.whl
+wheels=()
+while IFS= read -r path; do wheels+=("$path"); done < <(find "$out" -name 'entra_fast-*.whl' -newer "$before" | sort)
+rm -f "$before"
+"$python" deploy/release/normalise_sbom.py "${wheels[@]}"
 
-if [ "$target" != "$host" ]; then
-  status=0
+status=0
+for wheel in "${wheels[@]}"; do
+  version=$(printf %s "$wheel" | sed 's/.*-cp3\([0-9]*\)-.*/3.\1/')
+  tried=0
   case $target in
-    aarch64-*-linux-gnu)
-      wheel=$(find "$out" -name 'entra_fast-*cp311-*aarch64.whl' | sort | tail -n 1)
-      deploy/release/try_aarch64.sh "${wheel:?there is no wheel for CPython 3.11, which is the one to try}" || status=$?
-      ;;
-    *) status=3 ;;
+    "$host") deploy/release/try_wheel.sh "$("$python" deploy/release/interpreters.py "$version")" "$wheel" || tried=$? ;;
+    *-linux-musl) deploy/release/try_musl.sh "$version" "$wheel" || tried=$? ;;
+    aarch64-*-linux-gnu) deploy/release/try_aarch64.sh "$version" "$wheel" || tried=$? ;;
+    *-windows-*) deploy/release/try_windows.sh "$version" "$wheel" || tried=$? ;;
+    *) tried=3 ;;
   esac
-  [ "$status" -ne 3 ] || say "NOT TRIED: this machine is $host"
-  exit $((status == 3 ? 0 : status))
-fi
-for interpreter in "${interpreters[@]}"; do
-  tag=$("$interpreter" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
-  wheel=$(find "$out" -name "entra_fast-*-$tag-$tag-*.whl" | sort | tail -n 1)
-  deploy/release/try_wheel.sh "$interpreter" "$wheel"
+  case $tried in
+    0) ;;
+    3)
+      say "NOT TRIED: $(basename "$wheel"): this machine cannot run it"
+      [ -z "${STRICT:-}" ] || status=1
+      ;;
+    *) status=$tried ;;
+  esac
 done
+exit "$status"

@@ -75,8 +75,7 @@ async def home(request: Request) -> Response:
 def has_no_access(error: Exception) -> bool:
     """Whether Entra ID issues no token for this user, or the API refuses it."""
     if isinstance(error, ProviderError):
-        codes = error.details.get("error_codes")
-        return isinstance(codes, list) and USER_IN_NO_GROUP in codes
+        return USER_IN_NO_GROUP in error.details.get("error_codes", [])
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 403
 
 

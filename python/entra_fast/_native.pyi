@@ -17,8 +17,11 @@ __all__ = [
     "ERROR_CODES",
     "MAX_BODY_BYTES",
     "MAX_CLAIMS_BYTES",
+    "MAX_DETAILS_BYTES",
+    "MAX_PROVIDERS",
+    "MAX_RESOURCES",
+    "MAX_RESOURCE_BYTES",
     "MAX_TOKEN_BYTES",
-    "PROVIDERS",
     "RUST_VERSION",
     "AccessLog",
     "Agent",
@@ -29,6 +32,8 @@ __all__ = [
     "FastPathReceiver",
     "KeySet",
     "Policy",
+    "Provider",
+    "Providers",
     "Served",
     "SigningKey",
     "Stop",
@@ -44,9 +49,7 @@ __all__ = [
     "is_own_page",
     "monotonic_clock",
     "parse_form",
-    "parse_introspection_request",
     "parse_json",
-    "parse_token_request",
     "scope_for",
     "sha256",
     "signature_figures",
@@ -301,12 +304,12 @@ class KeySet:
 class Policy:
     """The conditions for accepting a token; complete when constructed, and immutable.
 
-    `audiences`: None: `aud` is not checked, and may be absent.
-    `algorithms`: the preferred ones first; a key without `alg` serves the first one of its type.
-    Defaults: `algorithms` RS256; `required_claims` iat (iss, aud and exp are always required). `tenants`:
-    allowed tenant ids, or ("*",) for any; needed when an issuer holds `{tenantid}`. `signatures`: "fast"
-    lets rind verify RS256 and PS256, "aws-lc" is AWS-LC alone. `kid_required`: whether tokens without `kid`
-    are rejected even where there is one key. Raises ConfigurationError."""
+    `audiences`: None if `aud` is not checked. `algorithms`: the preferred ones first; a key without `alg`
+    serves the first one of its type. Defaults: `algorithms` RS256; `required_claims` iat (iss and exp are
+    always required, aud unless it is not checked). `tenants`: allowed tenant ids, or ("*",) for any; needed
+    when an issuer holds `{tenantid}`. `signatures`: "fast" lets rind verify RS256 and PS256, "aws-lc" is
+    AWS-LC alone. `kid_required`: whether tokens without `kid` are rejected even where there is one key.
+    Raises ConfigurationError."""
 
     def __new__(
         cls,
@@ -480,8 +483,12 @@ class Served:
     def length(self) -> int:
         """The length that `stop` refers to."""
     @property
-    def renewals(self) -> list[tuple[str, str | None]]:
-        """Tokens to renew in the background: (target, subject token or None)."""
+    def provider(self) -> int:
+        """The position of the provider whose keys `Stop.KEY_NEEDED` is about."""
+    @property
+    def renewals(self) -> list[tuple[int, str, str | None, list[str], str | None]]:
+        """Tokens to renew in the background: (position of the provider, target, subject token or None,
+        resources, authorization details or None)."""
     @property
     def turn_due(self) -> bool:
         """Whether `FastPath.begin_turn` should be called once the event loop has been through its other
@@ -491,27 +498,24 @@ class Served:
 class FastPath:
     """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/sidecar/fast_path.rs.
 
-    `bounds`: of the buckets of durations, in seconds. `access_log`: gets a line for each answer.
-    `tracing`: decline requests whose `traceparent` is sampled. `clocks`: (wall, monotonic), in seconds; by
-    default those of the system."""
+    A provider is meant by its position in `providers`. `bounds`: of the buckets of durations, in seconds.
+    `access_log`: gets a line for each answer. `tracing`: decline requests whose `traceparent` is sampled.
+    `clocks`: (wall, monotonic), in seconds; by default those of the system."""
 
     def __new__(
         cls,
         tokens: TokenCache,
         callers: CallerCheck,
+        providers: Providers,
         *,
-        provider: str,
-        rewrites_targets: bool,
-        tenant: str,
-        client_id: str,
         bounds: Sequence[float],
         access_log: AccessLog | None = None,
         tracing: bool = False,
         clocks: tuple[Callable[[], float], Callable[[], float]] | None = None,
     ) -> FastPath: ...
-    def attach(self, validator: Validator) -> None:
-        """Introspect with this validator from now on. The first one stays."""
-    def set_cool_downs(self, *, unknown_key: float, failed_signature: float) -> None:
+    def attach(self, provider: int, validator: Validator) -> None:
+        """Introspect tokens of the provider with this validator from now on. The first one stays."""
+    def set_cool_downs(self, provider: int, *, unknown_key: float, failed_signature: float) -> None:
         """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
         answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
         whose signature fails under a known `kid`."""
@@ -526,11 +530,14 @@ class FastPath:
         bytes have waited before, for the metrics."""
     def durations(self) -> dict[str, tuple[list[int], float]]:
         """By endpoint: (counts in the buckets of `bounds` and one more, seconds in all)."""
-    def active(self) -> int:
+    def answered(self, provider: int) -> dict[str, int]:
+        """By endpoint: how many requests for the provider were answered. A token is always one from the
+        cache. Raises IndexError, as the next three, where there is no such provider."""
+    def active(self, provider: int) -> int:
         """How many introspections were answered with an active token."""
-    def rejections(self) -> dict[str, int]:
+    def rejections(self, provider: int) -> dict[str, int]:
         """By error code: how many introspections were answered with an inactive token."""
-    def take_examples(self) -> dict[str, tuple[str | None, str | None]]:
+    def take_examples(self, provider: int) -> dict[str, tuple[str | None, str | None]]:
         """By error code: `expected` and `actual` of the error of one token that was rejected since the last
         call."""
 
@@ -564,14 +571,23 @@ class FastPathReceiver:
 ENDPOINT_PATHS: dict[str, str]
 """The path of each endpoint, by its name in metrics."""
 
-PROVIDERS: tuple[str, ...]
-"""The names of the provider: they are one provider."""
-
 MAX_BODY_BYTES: int
 """A larger body is refused before it is parsed."""
 
 MAX_CLAIMS_BYTES: int
 """A larger claims challenge is refused."""
+
+MAX_RESOURCES: int
+"""Maximum number of values of `resource`."""
+
+MAX_RESOURCE_BYTES: int
+"""Maximum length of all values of `resource` together."""
+
+MAX_DETAILS_BYTES: int
+"""Larger `authorization_details` are refused."""
+
+MAX_PROVIDERS: int
+"""Maximum number of enabled providers."""
 
 def scope_for(target: str, *, rewrites: bool = True) -> str:
     """The scope that a target means at a provider. Where that `rewrites` targets,
@@ -585,19 +601,48 @@ def is_form(content_types: Sequence[str]) -> bool:
 
     Raises EntraFastError (code `request_invalid`) unless there is exactly one, and it is one of the two."""
 
-def parse_token_request(
-    body: bytes, *, form: bool, exchange: bool, one_provider: bool
-) -> tuple[str, bool, str | None, str | None]:
-    """(target, skip_cache, the user's token, the claims challenge) of a request to a token endpoint. The
-    user's token is None unless it is an `exchange`; the challenge is the text of a JSON object, or None. With
-    `one_provider`, exactly one is enabled, and `identity_provider` may be left out.
+@final
+class Provider:
+    """An enabled provider, and the application at it: see rust/core/src/sidecar/providers.rs.
 
-    Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+    `issues`: whether it issues tokens for the application itself. `exchanges`: whether it exchanges tokens of
+    users. `accepts_claims`, `accepts_details`: whether `claims`, or `resource` and `authorization_details`,
+    are passed on; otherwise they are ignored."""
 
-def parse_introspection_request(body: bytes, *, form: bool, one_provider: bool) -> str:
-    """The token in a request to the introspection endpoint. `one_provider`: as `parse_token_request`.
+    def __new__(
+        cls,
+        name: str,
+        *,
+        aliases: Sequence[str],
+        issues: bool,
+        exchanges: bool,
+        rewrites_targets: bool,
+        accepts_claims: bool,
+        accepts_details: bool,
+        tenant: str,
+        client_id: str,
+    ) -> Provider: ...
 
-    Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+@final
+class Providers:
+    """The enabled providers, and the name and older names of each one that is known, enabled or not."""
+
+    def __new__(
+        cls, enabled: Sequence[Provider], known: Sequence[tuple[str, Sequence[str]]]
+    ) -> Providers: ...
+    def parse_token_request(
+        self, body: bytes, *, form: bool, exchange: bool
+    ) -> tuple[int, str, bool, str | None, str | None, list[str], str | None]:
+        """(position of the provider, target, skip_cache, the user's token, the claims challenge, resources,
+        authorization details) of a request to a token endpoint. The user's token is None unless it is an
+        `exchange`; the challenge is the text of a JSON object, the details that of an array of objects, or
+        None.
+
+        Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+    def parse_introspection_request(self, body: bytes, *, form: bool) -> tuple[int, str]:
+        """The position of the provider and the token in a request to the introspection endpoint.
+
+        Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
 
 def parse_form(body: bytes, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The fields of any form, in their order: all, or only the `known` ones. Unknown fields are ignored.

@@ -7,12 +7,15 @@ This module imports nothing else from the package, so that every layer can raise
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 __all__ = [
     "ConfigurationError",
     "EntraFastError",
     "Forbidden",
     "InvalidToken",
     "KeysUnavailable",
+    "ProviderDetails",
     "ProviderError",
     "StepUpRequired",
 ]
@@ -108,6 +111,18 @@ class ConfigurationError(EntraFastError):
         self.setting = setting
 
 
+class ProviderDetails(TypedDict, total=False):
+    """Members of the provider's error response that an application needs, each if the provider sent it."""
+
+    error_codes: list[int]
+    suberror: str
+    claims: str
+    correlation_id: str
+    trace_id: str
+    timestamp: str
+    error_uri: str
+
+
 class ProviderError(EntraFastError):
     """The provider refused, failed or could not be reached while a token was acquired or exchanged.
 
@@ -115,14 +130,15 @@ class ProviderError(EntraFastError):
         status: HTTP status that the sidecar answers with.
         error: OAuth error code (RFC 6749, section 5.2).
         retry_after: seconds after which a new attempt makes sense, where the provider said so.
-        details: further members of the provider's answer that an application needs
-            (error_codes, suberror, claims, correlation_id, trace_id, timestamp).
+        details: further members of the provider's answer: `error_codes` (the numbers of AADSTS codes),
+            `suberror`, `claims` (what a new sign-in must ask for), `correlation_id`, `trace_id`, `timestamp`
+            and `error_uri`.
     """
 
     status: int
     error: str
     retry_after: int | None
-    details: dict[str, object]
+    details: ProviderDetails
 
     def __init__(
         self,
@@ -131,7 +147,7 @@ class ProviderError(EntraFastError):
         status: int = 500,
         error: str = "server_error",
         retry_after: int | None = None,
-        details: dict[str, object] | None = None,
+        details: ProviderDetails | None = None,
     ) -> None:
         super().__init__(code, message)
         self.args = (code, message, status, error, retry_after, details)

@@ -5,15 +5,7 @@ Skipped where there is no Java or Maven, or no way to fetch it.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -22,10 +14,10 @@ from entra_fast._settings.load import Settings
 from entra_fast.errors import InvalidToken
 from entra_fast.sidecar.process.running import start_sidecar
 from entra_fast.validate import Validator
+from support.mock_oauth2_server import mock_oauth2_server
 from support.sidecars import eventually
 from support.wire import Caller
 
-POM = Path(__file__).parent / "java" / "pom.xml"
 CLIENT_ID = "7f3c1f6e-4a39-4d0a-9a52-7d4f5f0c2b11"
 CONFIGURATION = {
     "interactiveLogin": False,
@@ -44,57 +36,11 @@ CONFIGURATION = {
 }
 
 
-def class_path(folder: Path) -> str:
-    """The server and its dependencies, fetched by Maven once."""
-    maven = shutil.which("mvn")
-    if maven is None or shutil.which("java") is None:
-        pytest.skip("Java or Maven is not installed")
-    found = folder / "class-path"
-    goal = ["dependency:build-classpath", f"-Dmdep.outputFile={found}"]
-    try:
-        command = [maven, "-q", "-B", "-f", str(POM), *goal]
-        done = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("mock-oauth2-server could not be fetched in time")
-    if done.returncode != 0:
-        pytest.skip("mock-oauth2-server could not be fetched: no way to a package registry")
-    return found.read_text().strip()
-
-
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's issuer `azuread`, as a URL."""
-    jars = class_path(tmp_path_factory.mktemp("java"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "SERVER_PORT": str(port),
-        "SERVER_HOSTNAME": "127.0.0.1",
-        "JSON_CONFIG": json.dumps(CONFIGURATION),
-    }
-    main = "no.nav.security.mock.oauth2.StandaloneMockOAuth2ServerKt"
-    with subprocess.Popen(
-        ["java", "-cp", jars, main], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        base = f"http://127.0.0.1:{port}/azuread"
-        try:
-            _until_up(process, f"{base}/.well-known/openid-configuration")
-            yield base
-        finally:
-            process.terminate()
-
-
-def _until_up(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "mock-oauth2-server ended"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError("mock-oauth2-server did not start")
+    with mock_oauth2_server(tmp_path_factory.mktemp("java"), CONFIGURATION) as base:
+        yield f"{base}/azuread"
 
 
 @pytest_asyncio.fixture

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,29 +18,16 @@ from support.idporten import APP as IDPORTEN_APP
 from support.idporten import CALLBACK as IDPORTEN_CALLBACK
 from support.idporten import PID
 from support.local_entra import hex_of, pem_of
+from support.node_packages import FOLDER, install_packages
 
 from .conftest import APP_A, APP_B, HYBRID, SCOPE_NOBODY, WEB, Served
 from .support import environment, sign_in
 
-FOLDER = Path(__file__).parent / "node"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def packages() -> None:
-    """The packages of the lock file, installed when it has changed."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    installed, locked = FOLDER / "node_modules/.package-lock.json", FOLDER / "package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
-        return
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("the packages could not be installed in time")
-    if done.returncode != 0:
-        pytest.skip("the packages could not be installed: no way to a package registry")
+    """The packages of the lock file."""
+    install_packages()
 
 
 def run(entra: Served, command: str, **more: str) -> dict[str, Any]:

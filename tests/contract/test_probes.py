@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import platform
 import re
 
@@ -32,6 +33,35 @@ async def test_probes_may_be_asked_by_any_host(start: StartSidecar) -> None:
     """The kubelet calls by the pod's address."""
     sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
     assert (await sidecar.probe.get("/healthz", {"Host": "10.1.2.3:7165"})).status == 200
+
+
+async def test_a_kubelet_is_answered(start: StartSidecar) -> None:
+    """Exactly what it sends, by the address of the pod: 200 and `ok`, and the connection is closed, as asked.
+    A HEAD is answered as a GET without its body (RFC 9110, section 9.3.2)."""
+    sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    hosts = ("10.1.2.3:7165", "[fd00::a]:7165", "pod.example:7165", "10.1.2.3")
+    for host, path, (method, body) in itertools.product(
+        hosts, ("/", "/healthz"), (("GET", b"ok"), ("HEAD", b""))
+    ):
+        reader, writer = await sidecar.probe.connect()
+        lines = (f"{method} {path} HTTP/1.1", f"Host: {host}", "User-Agent: kube-probe/1.33", "Accept: */*")
+        writer.write("\r\n".join((*lines, "Connection: close", "", "")).encode())
+        head, _, received = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert received == body
+        status, *fields = head.decode().split("\r\n")
+        assert status == "HTTP/1.1 200 OK"
+        expected = {"Content-Length: 2", "Content-Type: text/plain; charset=utf-8", "Connection: close"}
+        assert expected <= set(fields)
+    for path in ("/", "/healthz"):
+        refused = await sidecar.probe.request("POST", path)
+        assert (refused.status, refused.header("Allow")) == (405, "GET, HEAD")
+        assert (await sidecar.probe.get(f"{path}?verbose")).body == b"ok"
+
+
+async def test_the_root_is_a_probe_only_on_the_listener_of_probes(sidecar: Started) -> None:
+    """The listener of the API has no `/`."""
+    assert (await sidecar.call.get("/")).status == 404
 
 
 async def test_starts_while_the_provider_is_down_and_heals(start: StartSidecar, provider: Provider) -> None:
@@ -110,7 +140,7 @@ async def test_the_start_is_over_as_soon_as_there_are_keys(start: StartSidecar, 
         return await probed() == [(200, b"ok")] * 2
 
     await eventually(started)
-    sidecar.running.service.keys_changed(None)
+    sidecar.running.service.keys_changed("entra_id", None)
     assert await probed() == [(200, b"ok")] * 2
 
 

@@ -48,6 +48,29 @@ async def test_serves_until_sigterm_and_exits_with_0(serve: Serve, provider: Pro
     assert messages == ["listening", "ready", "draining", "stopped"]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_application_starts_when_its_tokens_can_be_verified(
+    serve: Serve, provider: Provider, workers: str
+) -> None:
+    """The start-up probe is refused until there are keys, and both of its paths answer alike."""
+    provider.keys_held = asyncio.Event()
+    process = await serve(provider.environment(ENTRA_FAST_WORKERS=workers, PROBE_BIND_ADDRESS="127.0.0.1:0"))
+    caller = await process.listening()
+
+    async def probed() -> set[tuple[int, bytes]]:
+        answers = [await process.probes().get(path) for path in ("/healthz", "/")]
+        return {(answer.status, answer.body) for answer in answers}
+
+    assert await probed() == {(503, b"starting")}
+    provider.keys_held.set()
+
+    async def started() -> bool:
+        return await probed() == {(200, b"ok")}
+
+    await eventually(started)
+    assert (await caller.introspect(provider.mint())).json["active"] is True
+
+
 async def test_a_setting_that_does_not_exist_is_a_warning(serve: Serve, provider: Provider) -> None:
     """A misspelled name is reported; its value is not shown."""
     process = await serve(provider.environment(ENTRA_FAST_MAX_CONECTIONS="canary"))
@@ -79,6 +102,89 @@ async def test_a_wrong_setting_stops_the_start(
     assert setting in process.lines[0]
     assert "canary" not in process.lines[0]
     assert await process.printed() == b""
+
+
+JWK = json.loads(CLIENT_KEY.private_jwk())
+PUBLIC_JWK = {name: JWK[name] for name in ("kty", "n", "e", "kid", "use", "alg")}
+WITHOUT_KID = {name: value for name, value in JWK.items() if name != "kid"}
+WITHOUT_PROVIDER = {"AZURE_ENABLED": "false"}
+MASKINPORTEN = {
+    "MASKINPORTEN_ENABLED": "true",
+    "MASKINPORTEN_CLIENT_ID": "client",
+    "MASKINPORTEN_CLIENT_JWK": json.dumps(JWK),
+    "MASKINPORTEN_WELL_KNOWN_URL": "http://127.0.0.1:1/.well-known/oauth-authorization-server",
+}
+TOKEN_X = {
+    "TOKEN_X_ENABLED": "true",
+    "TOKEN_X_CLIENT_ID": "c:n:a",
+    "TOKEN_X_PRIVATE_JWK": json.dumps(JWK),
+    "TOKEN_X_WELL_KNOWN_URL": "http://127.0.0.1:1/.well-known/oauth-authorization-server",
+}
+IDPORTEN = {
+    "IDPORTEN_ENABLED": "true",
+    "IDPORTEN_AUDIENCE": "audience",
+    "IDPORTEN_WELL_KNOWN_URL": "http://127.0.0.1:1/.well-known/openid-configuration",
+}
+GENERIC = {
+    "ENTRA_FAST_PROVIDERS": "ansattporten",
+    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_ISSUER": "http://127.0.0.1:1",
+    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE": "audience",
+}
+
+
+def changed(base: dict[str, str], **changes: str | None) -> dict[str, str]:
+    """The settings with some changed; None leaves one out."""
+    return {name: value for name, value in {**base, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("environ", "setting", "said"),
+    [
+        (changed(MASKINPORTEN, MASKINPORTEN_ENABLED="yes"), "MASKINPORTEN_ENABLED", "'true' or 'false'"),
+        (changed(TOKEN_X, TOKEN_X_ENABLED="True"), "TOKEN_X_ENABLED", "'true' or 'false'"),
+        (changed(IDPORTEN, IDPORTEN_ENABLED="1"), "IDPORTEN_ENABLED", "'true' or 'false'"),
+        (changed(MASKINPORTEN, MASKINPORTEN_CLIENT_JWK=None), "MASKINPORTEN_CLIENT_JWK", "must be set"),
+        (changed(TOKEN_X, TOKEN_X_PRIVATE_JWK=None), "TOKEN_X_PRIVATE_JWK", "must be set"),
+        (changed(MASKINPORTEN, MASKINPORTEN_CLIENT_ID=None), "MASKINPORTEN_CLIENT_ID", "must be set"),
+        (changed(IDPORTEN, IDPORTEN_AUDIENCE=None), "IDPORTEN_AUDIENCE", "must be set"),
+        (changed(IDPORTEN, IDPORTEN_WELL_KNOWN_URL=None), "IDPORTEN_WELL_KNOWN_URL", "must be set"),
+        (
+            changed(MASKINPORTEN, MASKINPORTEN_CLIENT_JWK=json.dumps(WITHOUT_KID)),
+            "MASKINPORTEN_CLIENT_JWK",
+            "kid",
+        ),
+        (changed(TOKEN_X, TOKEN_X_PRIVATE_JWK=json.dumps(WITHOUT_KID)), "TOKEN_X_PRIVATE_JWK", "kid"),
+        (
+            changed(MASKINPORTEN, MASKINPORTEN_CLIENT_JWK=json.dumps(PUBLIC_JWK)),
+            "MASKINPORTEN_CLIENT_JWK",
+            "private",
+        ),
+        (changed(TOKEN_X, TOKEN_X_PRIVATE_JWK=json.dumps(PUBLIC_JWK)), "TOKEN_X_PRIVATE_JWK", "private"),
+        (changed(TOKEN_X, TOKEN_X_PRIVATE_JWK="{canary"), "TOKEN_X_PRIVATE_JWK", "JWK"),
+        (changed(GENERIC, ENTRA_FAST_PROVIDERS="x,x"), "ENTRA_FAST_PROVIDERS", "x"),
+        (changed(GENERIC, ENTRA_FAST_PROVIDERS="tokenx"), "ENTRA_FAST_PROVIDERS", "tokenx"),
+        (changed(GENERIC, ENTRA_FAST_PROVIDERS="azuread"), "ENTRA_FAST_PROVIDERS", "azuread"),
+        (changed(GENERIC, ENTRA_FAST_PROVIDERS="Not-A-Name"), "ENTRA_FAST_PROVIDERS", "names of a-z"),
+        (
+            changed(GENERIC, ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE=None),
+            "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE",
+            "none",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_wrong_setting_of_a_provider_stops_the_start(
+    serve: Serve, environ: dict[str, str], setting: str, said: str
+) -> None:
+    """One line that names the setting and says what was expected, exit status 2, and no secret in it."""
+    process = await serve({"BIND_ADDRESS": "127.0.0.1:0", **WITHOUT_PROVIDER, **environ})
+    assert await process.ended() == 2
+    assert await process.printed() == b""
+    (line,) = process.lines
+    assert line.startswith("entra-fast: ")
+    assert setting in line
+    assert said in line
+    assert not [secret for secret in ("canary", JWK["d"], JWK["n"]) if secret in line]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

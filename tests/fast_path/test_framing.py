@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from entra_fast import _native
 from entra_fast._native import Stop
+from entra_fast._settings.load import Settings
+from entra_fast.sidecar.providers import contract_of
 from support.fast_path import (
     TARGET,
     TOKEN,
@@ -555,18 +557,17 @@ def native_fast_path() -> _native.FastPath:
         3600.0,
         monotonic=0.0,
     )
+    environ = {"AZURE_APP_CLIENT_ID": "c", "AZURE_APP_TENANT_ID": "t", "AZURE_APP_CLIENT_SECRET": "s"}
+    settings_of_it = Settings.from_environment(environ)
     fast = _native.FastPath(
         cache,
         _native.CallerCheck([]),
-        provider="entra_id",
-        rewrites_targets=True,
-        tenant="t",
-        client_id="c",
+        contract_of(settings_of_it.providers),
         bounds=[1.0],
         clocks=(lambda: 1_800_000_000.0, lambda: 0.0),
     )
     keys = _native.KeySet(f'{{"keys":[{Key.generate().public_jwk()}]}}')
-    fast.attach(_native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
+    fast.attach(0, _native.Validator(_native.Policy(issuers=["i"], audiences=["a"]), keys))
     return fast
 
 

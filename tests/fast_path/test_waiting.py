@@ -197,7 +197,7 @@ async def test_tokens_wait_for_the_very_first_keys(start: StartSidecar, provider
     sidecar = await start(ready=False)
 
     async def found() -> bool:
-        return sidecar.running.service.validation is not None and provider.jwks_requests == 1
+        return sidecar.running.service.served[0].validation is not None and provider.jwks_requests == 1
 
     await eventually(found)
     async with await Connection.to(sidecar) as connection:

@@ -232,7 +232,7 @@ async def test_no_representation_and_no_exception_holds_a_secret(
     environ = provider.environment(AZURE_APP_JWK=None, AZURE_APP_CLIENT_SECRET=secrets["client secret"])
     settings = Settings.from_environment(environ)
     sidecar = await start_sidecar(settings)
-    acquirer = sidecar.service.tokens
+    acquirer = sidecar.service.served[0].tokens
     assert acquirer is not None
     token = await acquirer.exchange("api://a/.default", user)
     secrets["access token"] = secret_parts(token.access_token)

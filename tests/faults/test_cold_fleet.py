@@ -18,10 +18,11 @@ from entra_fast._metrics import Metrics
 from entra_fast._provider import redis_cache, replication
 from entra_fast._provider.redis_cache import FAILED, LEASE
 from entra_fast._provider.replication import FOLLOWERS_PATIENCE
+from entra_fast._provider.token_client import TokenClient
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ProviderError
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.service import new_token_cache
 from support.network import TcpProxy, black_hole
 from support.process import Serve
@@ -62,21 +63,20 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_cache, "FAILURE_MEMORY", 100.0)
 
 
-MakeReplica = Callable[..., ProviderClient]
+MakeReplica = Callable[..., TokenClient]
 
 
 @pytest_asyncio.fixture
 async def replica(redis: RedisServer, provider: Provider) -> AsyncIterator[MakeReplica]:
     """Makes a replica: everything of a sidecar that talks to the provider and to Redis."""
-    made: list[ProviderClient] = []
+    made: list[ProviderClients] = []
 
-    def make(**changes: str) -> ProviderClient:
+    def make(**changes: str) -> TokenClient:
         settings = Settings.from_environment(provider.environment(**{**shared(redis.port), **changes}))
-        assert settings.provider is not None
         cache = new_token_cache(settings.caches)
-        one = ProviderClient(settings, settings.provider, cache=cache, metrics=Metrics(), clocks=Clocks())
+        one = ProviderClients(settings, cache=cache, metrics=Metrics(), clocks=Clocks())
         made.append(one)
-        return one
+        return one.tokens["entra_id"]
 
     yield make
     for one in made:
@@ -110,7 +110,7 @@ async def test_sixty_replicas_that_start_together_make_one_request(
     replicas = [replica() for _ in range(REPLICAS)]
     answers = asyncio.Event()
     provider.then(after(answers, provider))
-    asking = [asyncio.create_task(one.tokens.acquire(TARGET)) for one in replicas]
+    asking = [asyncio.create_task(one.acquire(TARGET)) for one in replicas]
     await provider.asked(1)
     await asyncio.sleep(0.3)
     answers.set()
@@ -131,8 +131,8 @@ async def test_each_token_has_a_leader_of_its_own(
         work
         for one in replicas
         for work in (
-            *(one.tokens.acquire(f"api://a{number}/.default") for number in range(5)),
-            *(one.tokens.exchange(TARGET, user) for user in users),
+            *(one.acquire(f"api://a{number}/.default") for number in range(5)),
+            *(one.exchange(TARGET, user) for user in users),
         )
     ]
     await asyncio.gather(*asking)
@@ -148,7 +148,7 @@ async def test_followers_do_not_wait_for_a_leader_that_fails(
     provider.always = refuse(400, "invalid_grant")
     replicas = [replica() for _ in range(20)]
     user = provider.mint()
-    results = await asyncio.gather(*(timed(one.tokens.exchange(TARGET, user)) for one in replicas))
+    results = await asyncio.gather(*(timed(one.exchange(TARGET, user)) for one in replicas))
     assert {getattr(error, "error", error) for error, _ in results} == {"invalid_grant"}
     assert max(took for _, took in results) < 50
     assert len(provider.requests) == 20
@@ -174,7 +174,7 @@ async def test_a_leader_that_is_killed_is_replaced(
     await provider.asked(1)
     assert len(await locks(redis)) == 1
     followers = [replica() for _ in range(20)]
-    asking = [asyncio.create_task(timed(one.tokens.acquire(TARGET))) for one in followers]
+    asking = [asyncio.create_task(timed(one.acquire(TARGET))) for one in followers]
     await asyncio.sleep(0.1)
     assert len(provider.requests) == 1
     leader.signal(signal.SIGKILL)
@@ -191,9 +191,9 @@ async def test_a_leader_that_is_stopped_leaves_its_lead_to_another(
     """It ends the lead itself, long before that would expire."""
     leader, follower = replica(), replica()
     provider.then(after(asyncio.Event(), provider))
-    first = asyncio.create_task(leader.tokens.acquire(TARGET))
+    first = asyncio.create_task(leader.acquire(TARGET))
     await provider.asked(1)
-    waiting = asyncio.create_task(follower.tokens.acquire(TARGET))
+    waiting = asyncio.create_task(follower.acquire(TARGET))
     await asyncio.sleep(0.05)
     await leader.aclose()
     assert (await waiting).access_token
@@ -209,14 +209,14 @@ async def test_followers_of_a_slow_leader_ask_themselves(
     leader, follower, late = replica(), replica(), replica()
     answers = asyncio.Event()
     provider.then(after(answers, provider))
-    first = asyncio.create_task(leader.tokens.acquire(TARGET))
+    first = asyncio.create_task(leader.acquire(TARGET))
     await provider.asked(1)
-    _, took = await timed(follower.tokens.acquire(TARGET))
+    _, took = await timed(follower.acquire(TARGET))
     assert FOLLOWERS_PATIENCE - 0.5 < took < 50
     assert took > LEASE
     assert len(provider.requests) == 2
     # The follower has stored its token, so no one else needs the leader.
-    await late.tokens.acquire(TARGET)
+    await late.acquire(TARGET)
     assert len(provider.requests) == 2
     answers.set()
     assert (await first).access_token
@@ -233,7 +233,7 @@ async def test_only_its_holder_ends_a_lead(
         provider.then(after(answers, provider, refuse(400, "invalid_grant")))
     else:
         provider.then(after(answers, provider))
-    asking = asyncio.create_task(timed(leader.tokens.acquire(TARGET)))
+    asking = asyncio.create_task(timed(leader.acquire(TARGET)))
     await provider.asked(1)
     (name,) = await locks(redis)
     await redis.client.set(name, b"another")
@@ -254,7 +254,7 @@ async def test_without_the_right_to_run_scripts_a_fast_provider_is_still_asked_o
     await redis.client.execute_command("ACL", "SETUSER", "entra_fast", *rules, *rights)
     url = f"redis://entra_fast:password@localhost:{redis.port}/0"
     replicas = [replica(ENTRA_FAST_REDIS_URL=url) for _ in range(10)]
-    tokens = await asyncio.gather(*(one.tokens.acquire(TARGET) for one in replicas))
+    tokens = await asyncio.gather(*(one.acquire(TARGET) for one in replicas))
     assert len({token.access_token for token in tokens}) == 1
     assert len(provider.requests) == 1
     await no_locks(redis)
@@ -304,7 +304,7 @@ async def test_the_lead_tells_redis_nothing(
     leader = replica()
     answers = asyncio.Event()
     provider.then(after(answers, provider))
-    asking = asyncio.create_task(leader.tokens.acquire(TARGET))
+    asking = asyncio.create_task(leader.acquire(TARGET))
     await provider.asked(1)
     (name,) = await locks(redis)
     value = await redis.client.get(name)
@@ -323,6 +323,6 @@ async def test_a_token_that_cannot_be_shared_keeps_no_one_waiting(
     """The provider names no lifetime: each replica gets a token of its own, at once."""
 
     provider.always = granting(provider, expires_in=None)
-    results = await asyncio.gather(*(timed(replica().tokens.acquire(TARGET)) for _ in range(5)))
+    results = await asyncio.gather(*(timed(replica().acquire(TARGET)) for _ in range(5)))
     assert all(not isinstance(token, Exception) for token, _ in results)
     assert max(took for _, took in results) < 50

@@ -79,7 +79,7 @@ async def test_a_rejection_keeps_the_sidecar_from_being_ready(
     sidecar = await start(ready=False)
     assert await until(sidecar, "rejected") == (
         503,
-        f"the provider rejects the application or its credential (AADSTS{code})",
+        f"credential rejected (AADSTS{code})",
     )
     assert await sidecar.metric("entra_fast_credential_rejected") == 1
     assert await sidecar.metric("entra_fast_ready") == 0

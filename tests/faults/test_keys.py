@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from support.keys import Key
 from support.network import Authority, TcpProxy, reset_at_once
 from support.provider import Provider, after
@@ -17,10 +17,11 @@ from support.sidecars import Started, StartSidecar, eventually, sidecars
 
 async def refresh(sidecar: Started) -> None:
     """Do now what the schedule does every hour."""
-    provider = sidecar.running.service._provider
-    assert isinstance(provider, ProviderClient)
-    assert provider.keys is not None
-    await provider.keys.refresh()
+    providers = sidecar.running.service._providers
+    assert isinstance(providers, ProviderClients)
+    keys = providers.clients["entra_id"].keys
+    assert keys is not None
+    await keys.refresh()
 
 
 async def test_keys_rotate_under_load(start: StartSidecar, provider: Provider) -> None:

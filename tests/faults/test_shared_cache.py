@@ -25,7 +25,7 @@ from entra_fast._provider.redis_entries import CHANNEL, MAX_SKEW, EntryCipher, E
 from entra_fast._provider.tokens import FetchedToken, token_key
 from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
-from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from support.network import Authority, Fault, TcpProxy, black_hole, forward, reset_after, reset_at_once
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
@@ -258,11 +258,10 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     assert new != old
     await until(one, "put", "refused")
     service = one.running.service
-    provider_client = service._provider
-    assert isinstance(provider_client, ProviderClient)
-    assert provider_client._shared_cache is not None
-    assert service.settings.provider is not None
-    provider_client._shared_cache.on_replaced(token_key(service.settings.provider, TARGET))
+    providers = service._providers
+    assert isinstance(providers, ProviderClients)
+    assert providers._shared_cache is not None
+    providers._shared_cache.on_replaced(token_key(service.settings.providers[0], TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"

@@ -24,7 +24,7 @@ async def test_nothing_that_has_ended_stays_in_an_idle_sidecar(
     assert (await sidecar.call.introspect(user)).json["active"]
     provider.then(refuse(400, "invalid_grant"))
     assert (await sidecar.call.exchange(user, TARGET)).status == 400
-    client = sidecar.running.service.tokens
+    client = sidecar.running.service.served[0].tokens
     assert await sidecar.metric("entra_fast_token_cache_entries") == 40
     assert await sidecar.metric("entra_fast_verified_cache_entries") == 1
 

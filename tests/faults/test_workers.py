@@ -23,6 +23,7 @@ from aiohttp import web
 from support.keys import Key
 from support.process import Process, Serve, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
+from support.several import KINDS, Several, several
 from support.sidecars import eventually
 from support.wire import Answer, Caller, Crowd, read_answer, request_bytes
 
@@ -149,7 +150,9 @@ async def gone(*pids: int) -> None:
     await eventually(all_gone)
 
 
-async def start(serve: Serve, provider: Provider, workers: int = 2, **changes: str | None) -> Workers:
+async def start(
+    serve: Serve, provider: Provider | Several, workers: int = 2, **changes: str | None
+) -> Workers:
     process = await serve(
         provider.environment(PROBE_BIND_ADDRESS="127.0.0.1:0", **changes), "--workers", str(workers)
     )
@@ -207,6 +210,40 @@ async def test_requests_spread_and_the_provider_is_asked_once(serve: Serve, prov
     metrics = await sidecar.metrics()
     assert (len(provider.requests), provider.jwks_requests, provider.discovery_requests) == (1, 1, 1)
     assert all(requests_of(metrics, number) > 0 for number in (0, 1))
+
+
+async def test_every_worker_serves_every_provider(serve: Serve) -> None:
+    """Tokens of each kind of provider are verified with its own keys, and its tokens are fetched once for all
+    workers, with everything that the request for them has."""
+
+    def request(path: str, **fields: object) -> bytes:
+        return request_bytes("POST", path, json.dumps(fields).encode(), JSON)
+
+    async with several() as providers:
+        sidecar = await start(serve, providers)
+        details = [{"type": "urn:altinn:systemuser"}]
+        async with sidecar.connections() as connections:
+            for kind in KINDS:
+                for connection in connections:
+                    token = providers.mint(kind.name)
+                    body = {"identity_provider": kind.name, "token": token}
+                    assert (await connection.ask(request("/api/v1/introspect", **body))).json["active"]
+                    body = {"identity_provider": kind.name, "target": kind.target}
+                    if kind.issues:
+                        more = {"authorization_details": details} if kind.knows_details else {}
+                        answered = await connection.ask(request("/api/v1/token", **body, **more))
+                        assert answered.status == 200, answered.body
+                user = providers.mint("idporten")
+                if kind.exchanges:
+                    for connection in connections:
+                        exchange = request("/api/v1/token/exchange", **body, user_token=user)
+                        assert (await connection.ask(exchange)).status == 200
+                asked = len(providers[kind.name].requests)
+                assert asked == kind.issues + kind.exchanges, kind.name
+        (request_of_details,) = providers["maskinporten"].requests
+        assert segment(request_of_details.form["assertion"], 1)["authorization_details"] == details
+        readiness = (await sidecar.probe.get("/readyz")).json
+        assert [each["name"] for each in readiness["providers"]] == [kind.name for kind in KINDS]
 
 
 async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> None:

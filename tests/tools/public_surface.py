@@ -88,8 +88,15 @@ def describe(where: str, holder: Any, name: str, described: dict[int, str]) -> I
     described[id(value)] = path
     if inspect.isclass(value):
         native = value.__module__ == "entra_fast._native"
-        yield f"class {path}{_bases(value)}" if native else f"class {path}{_bases(value)}{_signature(value)}"
-        yield from _native_members(path, name) if native else (*_options(path, value), *_members(path, value))
+        if native:
+            yield f"class {path}{_bases(value)}"
+            yield from _native_members(path, name)
+        elif typing.is_typeddict(value):
+            yield f"class {path} <TypedDict>"
+            yield from _members(path, value)
+        else:
+            yield f"class {path}{_bases(value)}{_signature(value)}"
+            yield from (*_options(path, value), *_members(path, value))
     elif hasattr(value, "__supertype__"):
         yield f"type {path} = {value.__supertype__.__name__}"
     elif inspect.isbuiltin(value):

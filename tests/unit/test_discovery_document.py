@@ -269,7 +269,7 @@ def test_an_issuer_that_the_user_names() -> None:
 
 
 def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
-    """Whoever allows it for a host of a private network allows it for the endpoints there, and no others."""
+    """Allowing it for a host of a private network allows it for the endpoints there, and no others."""
     base = "http://idp.internal:8080"
     body = document(f"{base}/t", base, authorization_endpoint=f"{base}/authorize")
     found = parse_discovery(body, well_known("/t", base))

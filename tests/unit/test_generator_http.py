@@ -248,7 +248,7 @@ async def test_switching_the_user_keeps_the_audience(browser: Browser) -> None:
 
 
 async def test_the_sign_in_warns_of_users_whom_the_final_target_will_refuse(browser: Browser) -> None:
-    """Whoever is let in by the token generator may still be refused by the target of the exchange."""
+    """A user who may use the token generator can still be refused by the target of the exchange."""
     _, headers, _ = await browser.go(f"/api/obo?aud={CLOSED}")
     _, _, page = await browser.go(headers["Location"])
     assert CLOSED in page

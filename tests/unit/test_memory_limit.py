@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,7 +139,7 @@ def caches(root: Path, **environ: str) -> CacheSettings:
 
 def test_without_a_limit_the_defaults_are_those_of_the_catalogue(tmp_path: Path) -> None:
     """They are what they were before limits were looked at."""
-    assert caches(tmp_path) == CacheSettings()
+    assert dataclasses.replace(caches(tmp_path), idle_bytes=0) == CacheSettings()
     assert (CacheSettings().max_bytes, CacheSettings().verified_bytes) == (256 * MIB, 128 * MIB)
     assert caches(tmp_path, CACHE_MAX_BYTES=str(1 << 40)).max_bytes == 1 << 40
 
@@ -167,6 +168,36 @@ def test_defaults_always_fit(tmp_path: Path, limit: int, workers: int) -> None:
     assert min(chosen.max_bytes, chosen.verified_bytes) >= MIB
     assert chosen.max_bytes <= 256 * MIB
     assert chosen.verified_bytes <= 128 * MIB
+
+
+@pytest.mark.parametrize(
+    ("workers", "environ", "idle"),
+    [
+        (1, {}, 48),
+        (2, {}, 48 + 2 * 32),
+        (1, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, 48 + 20),
+        (1, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4317"}, 48 + 20),
+        (2, {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector:4317"}, 48 + 2 * 32 + 3 * 20),
+        (1, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_SDK_DISABLED": "True"}, 48),
+        (1, {"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, 48),
+        (
+            1,
+            {"ENTRA_FAST_REDIS_URL": "redis://redis", "ENTRA_FAST_REDIS_KEY": bytes(range(32)).hex()},
+            48 + 30,
+        ),
+    ],
+)
+def test_what_is_loaded_leaves_less_for_caches(
+    tmp_path: Path, workers: int, environ: dict[str, str], idle: int
+) -> None:
+    """Each process has its own telemetry, and one has a client of Redis."""
+    chosen = Settings.from_environment(
+        {"AZURE_ENABLED": "false", "ENTRA_FAST_WORKERS": str(workers), **environ},
+        root=limited(tmp_path, 256 * MIB),
+    ).caches
+    assert chosen.idle_bytes == idle * MIB
+    free = (256 - idle) * MIB * 3 // 4
+    assert (chosen.max_bytes, chosen.verified_bytes) == (free * 2 // 3, free // 3)
 
 
 def test_a_size_that_is_set_is_used_and_the_other_cache_gets_the_rest(tmp_path: Path) -> None:

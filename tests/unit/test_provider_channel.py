@@ -42,8 +42,10 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
     )
     service = Service(settings, provider, cache=cache, metrics=metrics, clocks=clocks)
     await service.start()
-    assert provider.handle("provider", {"issuer": ISSUER})
-    assert provider.handle("keys", {"text": jwks(signer()), "reason": None, "version": 1})
+    assert provider.handle("provider", {"provider": "entra_id", "issuer": ISSUER})
+    assert provider.handle(
+        "keys", {"provider": "entra_id", "text": jwks(signer()), "reason": None, "version": 1}
+    )
     assert service.fast_path is not None
     now = time.time()
     claims = good_claims(iat=now - 10, nbf=now - 10, exp=now + 600)
@@ -55,19 +57,30 @@ async def test_during_the_cool_down_of_the_provider_process_the_fast_path_answer
         return service.fast_path.native.serve(request).answers
 
     assert answer(unknown) == answer(forged) == b"", "they wait for the provider process to fetch keys"
-    assert provider.handle("cool_downs", {"until": {"unknown_key": time.monotonic() + 60}})
+    assert provider.handle(
+        "cool_downs", {"provider": "entra_id", "until": {"unknown_key": time.monotonic() + 60}}
+    )
     assert b"token was signed with an unknown key" in answer(unknown)
     assert answer(forged) == b"", "it has a cool-down of its own"
-    assert provider.handle("cool_downs", {"until": {"signature_invalid": time.monotonic() + 60}})
+    assert provider.handle(
+        "cool_downs", {"provider": "entra_id", "until": {"signature_invalid": time.monotonic() + 60}}
+    )
     assert b"token signature is invalid" in answer(forged)
     assert answer(unknown) == b""
-    assert provider.handle("cool_downs", {"until": {}})
+    assert provider.handle("cool_downs", {"provider": "entra_id", "until": {}})
     assert answer(unknown) == answer(forged) == b""
     assert not provider.handle("unheard of", {})
     await service.aclose()
 
 
 Handler = Callable[[str, Fields], Fields | None]
+MESSAGE: Fields = {
+    "provider": "entra_id",
+    "target": "api://c.n.a/.default",
+    "subject_token": None,
+    "resources": [],
+    "authorization_details": None,
+}
 
 
 class Ends:
@@ -84,7 +97,7 @@ class Ends:
             self.near, settings, cache=self.cache, metrics=self.metrics, clocks=clocks
         )
         self.service = Service(settings, self.provider, cache=self.cache, metrics=self.metrics, clocks=clocks)
-        self.keys = ChannelKeys(self.provider, clocks)
+        self.keys = ChannelKeys(self.provider, "entra_id", clocks)
 
     def _answer(self, name: str, fields: Fields) -> Fields | None:
         return self.answer(name, fields)
@@ -115,7 +128,7 @@ async def test_readiness_keys_and_metrics_are_those_of_the_provider_process(ends
     }
     ends.answer = lambda name, _: answers[name]
     assert await ends.service.readiness() == not_ready
-    assert b"the discovery document has not been fetched yet" in await ends.service.introspect("any")
+    assert b"the discovery document has not been fetched yet" in await ends.service.introspect(0, "any")
     assert await ends.service.exposition() == b"all_workers 1\n"
     ends.service.draining = True
     assert (await ends.service.readiness()).reason == "shutting down"
@@ -129,10 +142,9 @@ async def test_without_the_provider_process_the_reason_is_named(ends: Ends) -> N
             await asyncio.sleep(0.001)
     sentence = "the provider process does not respond"
     assert await ends.service.readiness() == Readiness(ready=False, reason=sentence)
-    assert sentence.encode() in await ends.service.introspect("any")
-    assert ends.service.tokens is not None
+    assert sentence.encode() in await ends.service.introspect(0, "any")
     with pytest.raises(ProviderError) as caught:
-        await ends.service.tokens.acquire("api://c.n.a/.default")
+        await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")
     assert (caught.value.code, caught.value.status, caught.value.retry_after) == ("hub_unavailable", 503, 1)
     assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "new")
     assert sentence in ends.keys.unavailable().message
@@ -145,14 +157,13 @@ async def test_a_provider_process_that_hangs_does_not_hold_a_request_forever(
     monkeypatch.setattr(provider_channel, "ANSWER_TIMEOUT", 0.01)
     never = asyncio.get_running_loop().create_future()
     ends.answer = lambda *_: never  # type: ignore[assignment]
-    assert ends.service.tokens is not None
     with pytest.raises(ProviderError, match="does not respond"):
-        await ends.service.tokens.acquire("api://c.n.a/.default")
-    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+        await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")
+    key = token_key(ends.service.settings.providers[0], "api://c.n.a/.default")
     now = time.monotonic()
     announced = {"key": key.hex(), "token": "stale", "expires_in": 60.0, "monotonic": now - 45}
     assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
-    token = await ends.service.tokens.acquire("api://c.n.a/.default")
+    token = await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")
     assert (token.access_token, token.expires_in <= 15) == ("stale", True)
     assert ends.metrics.stale_served.value() == 1
     never.cancel()
@@ -166,19 +177,18 @@ async def test_a_token_that_is_due_is_renewed_by_the_provider_process(ends: Ends
         asked.append((name, fields))
 
     ends.answer = answer
-    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    key = token_key(ends.service.settings.providers[0], "api://c.n.a/.default")
     now = time.monotonic()
     announced = {"key": key.hex(), "token": "t", "expires_in": 3600.0, "monotonic": now, "renew_in": 0.0}
     assert ends.provider.handle("token", {**announced, "subject_expires_at": None})
-    assert ends.service.tokens is not None
     for _ in range(2):
-        assert (await ends.service.tokens.acquire("api://c.n.a/.default")).access_token == "t"
+        assert (await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")).access_token == "t"
     async with asyncio.timeout(60):
         while not asked:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-    assert asked == [("renew", {"target": "api://c.n.a/.default", "subject_token": None})]
-    assert ends.service.tokens.in_flight == 0
-    await ends.service.tokens.aclose()
+    assert asked == [("renew", MESSAGE)]
+    assert ends.provider.tokens["entra_id"].in_flight == 0
+    await ends.provider.tokens["entra_id"].aclose()
 
 
 async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
@@ -200,14 +210,14 @@ async def test_an_unknown_key_costs_one_question_at_a_time(ends: Ends) -> None:
     assert ends.keys.call_when_fetched(lambda: resumed.append("resumed"))
     answered.set_result({"again": True, "reason": None})
     assert await asyncio.gather(*waiting) == [True] * 3
-    assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
+    assert questions == [{"provider": "entra_id", "cause": "unknown_key", "kid": "new", "seen": 0}]
     await asyncio.sleep(0)
     assert resumed == ["resumed"]
     assert not ends.keys.call_when_fetched(lambda: resumed.append("never")), "no question is open any more"
     assert isinstance(ends.keys.unavailable(), KeysUnavailable)
     ends.keys.cool_downs[Cause.UNKNOWN_KEY] = math.inf
     assert not await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "other")
-    assert questions == [{"cause": "unknown_key", "kid": "new", "seen": 0}]
+    assert questions == [{"provider": "entra_id", "cause": "unknown_key", "kid": "new", "seen": 0}]
     ends.keys.announced(KeySet(jwks(signer())), None, 2)
     assert await ends.keys.refresh_for(Cause.UNKNOWN_KEY, "key-1"), "it was announced meanwhile"
 
@@ -221,15 +231,9 @@ async def test_a_user_token_is_exchanged_by_the_provider_process(ends: Ends) -> 
         return {"token": "exchanged", "expires_in": 60, "at": time.monotonic() - 15}
 
     ends.answer = answer
-    assert ends.service.tokens is not None
-    token = await ends.service.tokens.exchange("api://c.n.a/.default", "user", skip_cache=True)
+    token = await ends.provider.tokens["entra_id"].exchange("api://c.n.a/.default", "user", skip_cache=True)
     assert (token.access_token, token.expires_in <= 45) == ("exchanged", True)
-    fields = {
-        "target": "api://c.n.a/.default",
-        "subject_token": "user",
-        "skip_cache": True,
-        "claims": None,
-    }
+    fields = {**MESSAGE, "subject_token": "user", "skip_cache": True, "claims": None}
     assert asked == [("token", fields)]
 
 
@@ -241,12 +245,11 @@ async def test_an_error_of_the_provider_reaches_the_caller(ends: Ends) -> None:
         raise ProviderError("invalid_scope", "the provider refused", status=400)
 
     ends.answer = refuse  # type: ignore[assignment]
-    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    key = token_key(ends.service.settings.providers[0], "api://c.n.a/.default")
     announced = {"key": key.hex(), "token": "old", "expires_in": 60.0, "monotonic": time.monotonic()}
     assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
-    assert ends.service.tokens is not None
     with pytest.raises(ProviderError) as caught:
-        await ends.service.tokens.acquire("api://c.n.a/.default", skip_cache=True)
+        await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default", skip_cache=True)
     assert (caught.value.code, caught.value.status) == ("invalid_scope", 400)
 
 
@@ -260,11 +263,10 @@ async def test_a_challenge_is_answered_by_the_provider_process_alone(ends: Ends)
         raise ProviderError("hub_unavailable", "the provider process does not respond", status=503)
 
     ends.answer = answer  # type: ignore[assignment]
-    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    key = token_key(ends.service.settings.providers[0], "api://c.n.a/.default")
     announced = {"key": key.hex(), "token": "old", "expires_in": 3600.0, "monotonic": time.monotonic()}
     assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
-    tokens = ends.service.tokens
-    assert tokens is not None
+    tokens = ends.provider.tokens["entra_id"]
     with pytest.raises(ProviderError) as caught:
         await tokens.acquire("api://c.n.a/.default", claims="{}")
     assert caught.value.code == "hub_unavailable"
@@ -282,13 +284,12 @@ async def test_a_renewal_that_failed_is_not_asked_for_again_at_once(ends: Ends) 
         return Readiness.of().fields()
 
     ends.answer = answer
-    key = token_key(ends.service.settings.provider, "api://c.n.a/.default")  # type: ignore[arg-type]
+    key = token_key(ends.service.settings.providers[0], "api://c.n.a/.default")
     now = time.monotonic()
     announced = {"key": key.hex(), "token": "t", "expires_in": 3600.0, "monotonic": now, "renew_in": 0.0}
     assert ends.provider.handle("token", {**announced, "subject_expires_at": None})
     assert ends.provider.handle("renewal_failed", {"key": key.hex(), "monotonic": now, "retry_in": 600.0})
-    assert ends.service.tokens is not None
-    assert (await ends.service.tokens.acquire("api://c.n.a/.default")).access_token == "t"
+    assert (await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")).access_token == "t"
     await ends.provider.readiness()
     assert asked == ["readiness"]
 
@@ -299,7 +300,7 @@ async def test_without_a_provider_there_are_no_tokens() -> None:
     channel = Channel(lambda *_: None, lambda: None)
     cache = new_token_cache(settings.caches)
     provider = ProviderChannel(channel, settings, cache=cache, metrics=Metrics(), clocks=Clocks())
-    assert provider.tokens is None
+    assert provider.tokens == {}
 
 
 async def test_closing_while_a_question_is_open_releases_its_callers(ends: Ends) -> None:

@@ -13,7 +13,8 @@ from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.tokens import AUDIENCE, TENANT
@@ -29,10 +30,10 @@ ENVIRON = {
 
 def service_for(environ: dict[str, str]) -> tuple[Service, ProviderClient]:
     settings = Settings.from_environment(environ, None)
-    assert settings.provider is not None
     cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
-    provider = ProviderClient(settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks)
-    return Service(settings, provider, cache=cache, metrics=metrics, clocks=clocks), provider
+    providers = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks)
+    service = Service(settings, providers, cache=cache, metrics=metrics, clocks=clocks)
+    return service, providers.clients["entra_id"]
 
 
 async def test_an_issuer_that_cannot_be_verified_is_reported_and_not_lost(
@@ -50,11 +51,12 @@ async def test_an_issuer_that_cannot_be_verified_is_reported_and_not_lost(
     reason = readiness.reason
     assert reason is not None
     assert not readiness.ready
-    assert reason.startswith("tokens of this issuer cannot be verified: ")
+    assert reason.startswith("entra_id: tokens of this issuer cannot be verified: ")
+    problem = reason.removeprefix("entra_id: ")
     assert "ENTRA_FAST_ALLOWED_TENANTS is not set" in reason
-    assert vars(record)["fields"] == {"reason": reason}
+    assert vars(record)["fields"] == {"provider": "entra_id", "reason": problem}
     assert provider.keys is None
-    assert reason.encode() in await service.introspect("any")
+    assert problem.encode() in await service.introspect(0, "any")
     await service.aclose()
 
 
@@ -62,11 +64,11 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
     """The endpoints are known from the settings, but the key set was not fetched yet."""
     issuer = f"https://login.microsoftonline.com/{TENANT}/v2.0"
     service, provider = service_for({**ENVIRON, "AZURE_OPENID_CONFIG_ISSUER": issuer})
-    assert provider.readiness_now().reason == "validation has not started yet"
+    assert provider.readiness().reason == "entra_id: validation has not started yet"
     await service.start()
     assert provider.keys is not None
-    assert (await service.readiness()).reason == provider.keys.unavailable().message
-    assert await provider.keys_problem() == provider.keys.unavailable().message
+    assert (await service.readiness()).reason == f"entra_id: {provider.keys.unavailable().message}"
+    assert provider.no_keys_reason() == provider.keys.unavailable().message
     service.draining = True
     assert (await service.readiness()).reason == "shutting down"
     await service.aclose()
@@ -75,37 +77,39 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
 class Nothing:
     """Ignores all changes."""
 
-    def provider_found(self, issuer: str, keys: KeySource) -> None:
+    def provider_found(self, provider: str, issuer: str, keys: KeySource) -> None:
         raise AssertionError
 
-    def keys_changed(self, keys: KeySet | None) -> None:
+    def keys_changed(self, provider: str, keys: KeySet | None) -> None:
         raise AssertionError
 
-    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+    def cool_downs_changed(self, provider: str, until: Mapping[Cause, float]) -> None:
         raise AssertionError
 
 
 async def test_without_a_provider_there_is_nothing_to_wait_for(caplog: pytest.LogCaptureFixture) -> None:
     """A sidecar without a provider starts, is ready, and says in its log why there is none."""
-    provider = NoProvider()
-    await provider.start(Nothing())
-    assert "AZURE_ENABLED" in caplog.text
-    assert (provider.tokens, provider.keys, provider.no_keys_reason()) == (None, None, None)
-    assert await provider.readiness() == Readiness(ready=True)
-    assert await provider.keys_problem() is None
-    assert b"entra_fast_requests_total" in await provider.exposition(Metrics())
-    await provider.aclose()
-
-
-async def test_a_service_without_a_provider_introspects_nothing() -> None:
-    """The response names what is not enabled; there is no fast path."""
     settings = Settings.from_environment({"AZURE_ENABLED": "false"}, None)
-    cache, metrics = new_token_cache(settings.caches), Metrics()
-    service = Service(settings, NoProvider(), cache=cache, metrics=metrics, clocks=Clocks())
+    providers = ProviderClients(
+        settings, cache=new_token_cache(settings.caches), metrics=Metrics(), clocks=Clocks()
+    )
+    await providers.start(Nothing())
+    assert "no provider is enabled" in caplog.text
+    assert (providers.tokens, providers.clients, providers.have_keys) == ({}, {}, True)
+    assert await providers.readiness() == Readiness(ready=True)
+    assert b"entra_fast_requests_total" in await providers.exposition(Metrics())
+    providers.sweep()  # there are no tokens to forget
+    await providers.aclose()
+
+
+async def test_a_service_without_a_provider_has_no_fast_path() -> None:
+    """It answers that no provider is enabled, and has nothing to sweep."""
+    settings = Settings.from_environment({"AZURE_ENABLED": "false"}, None)
+    cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
+    providers = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks)
+    service = Service(settings, providers, cache=cache, metrics=metrics, clocks=clocks)
     assert service.fast_path is None
-    assert b"is not enabled" in await service.introspect("any")
-    service.cool_downs_changed(dict.fromkeys(Cause, 0.0))
-    service.keys_changed(None)
-    service._sweep()  # there are no tokens to forget
-    assert service.tokens is None
+    assert service.served == ()
+    service._sweep()
+    service._sweep_part()
     await service.aclose()

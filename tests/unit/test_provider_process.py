@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from entra_fast._native import TokenCache
 from entra_fast._settings.load import Settings
-from entra_fast.errors import EntraFastError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process import provider_process
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler
@@ -21,6 +20,15 @@ from entra_fast.sidecar.process.provider_process import AnnouncedTokens, Connect
 from entra_fast.sidecar.readiness import START_LIMIT
 from support.provider import Provider
 from support.sidecars import eventually
+
+WANTED: Fields = {
+    "provider": "entra_id",
+    "target": "api://c.n.a/.default",
+    "subject_token": None,
+    "resources": [],
+    "authorization_details": None,
+}
+ASKED: Fields = {**WANTED, "skip_cache": False, "claims": None}
 
 
 def test_terms_of_tokens_that_have_ended_are_forgotten() -> None:
@@ -143,7 +151,7 @@ async def test_a_token_is_fetched_once_and_announced_to_every_worker(
     _, first = await connected.connect(hears(0))
     _, second = await connected.connect(hears(1))
     asked = len(provider.requests)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
+    fields = ASKED
     answer = await first.call("token", **fields)
     assert len(provider.requests) == asked + 1
     assert (0, "token") in heard
@@ -178,7 +186,7 @@ async def test_a_new_token_waits_for_every_worker_and_ends_one_that_hangs(
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(confirm)
     await connected.connect(hang)
-    await asking.call("token", target="api://c.n.a/.default", subject_token=None, **wanted)
+    await asking.call("token", **WANTED, **wanted)
     assert synced == ["sync"]
     assert connected.ended == [(2, "hung")]
     never.cancel()
@@ -201,7 +209,7 @@ async def test_skip_cache_waits_for_a_worker_that_is_busy(
 
     _, asking = await connected.connect(lambda *_: None)
     await connected.connect(lambda name, _: confirmed if name == "sync" else None, progress=progress)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": True, "claims": None}
+    fields = {**WANTED, "skip_cache": True, "claims": None}
     answer = await asking.call("token", **fields)
     assert answer["token"]
     assert confirmed.done()
@@ -216,14 +224,13 @@ async def test_a_renewal_that_is_not_due_is_put_off(connected: Connected, provid
         heard.append((name, dict(fields)))
 
     _, channel = await connected.connect(hear)
-    target = {"target": "api://c.n.a/.default", "subject_token": None}
-    await channel.call("token", **target, skip_cache=False, claims=None)
+    await channel.call("token", **WANTED, skip_cache=False, claims=None)
     asked = len(provider.requests)
-    channel.send("renew", **target)
+    channel.send("renew", **WANTED)
     await channel.call("readiness")
     assert [fields["retry_in"] for name, fields in heard if name == "renewal_failed"] == [20.0]
     assert len(provider.requests) == asked
-    channel.send("renew", target="api://c.n.b/.default", subject_token=None)
+    channel.send("renew", **{**WANTED, "target": "api://c.n.b/.default"})
     await provider.asked(asked + 1)
 
 
@@ -236,7 +243,7 @@ async def test_keys_readiness_and_metrics_are_answered(connected: Connected) -> 
 
     await eventually(ready_but_for_workers)
     assert connected.process.has_started()
-    assert await channel.call("keys", cause="unknown_key", kid="new", seen=1) == {
+    assert await channel.call("keys", provider="entra_id", cause="unknown_key", kid="new", seen=1) == {
         "again": True,
         "reason": None,
     }
@@ -269,7 +276,7 @@ async def test_a_signature_that_failed_with_an_older_key_set_is_verified_again(
 
     await eventually(has_keys)
     fetched = provider.jwks_requests
-    question = {"cause": "signature_invalid", "kid": provider.key.kid}
+    question = {"provider": "entra_id", "cause": "signature_invalid", "kid": provider.key.kid}
     again = {"again": True, "reason": None}
     assert await channel.call("keys", **question, seen=versions[-1] - 1) == again
     assert provider.jwks_requests == fetched
@@ -348,13 +355,20 @@ async def test_a_busy_worker_may_answer_checks_late_but_not_never(
     [
         ("unheard of", {}),
         ("hello", {}),
-        ("token", {"target": 1, "subject_token": None, "skip_cache": False, "claims": None}),
-        ("token", {"target": "a", "subject_token": 1, "skip_cache": False, "claims": None}),
-        ("token", {"target": "a", "subject_token": None, "skip_cache": "true", "claims": None}),
-        ("token", {"target": "a", "subject_token": None, "skip_cache": False, "claims": {}}),
-        ("keys", {"cause": "unknown_key", "kid": 1, "seen": 0}),
-        ("keys", {"cause": "curiosity", "kid": "a", "seen": 0}),
-        ("keys", {"cause": "unknown_key", "kid": "a", "seen": "0"}),
+        ("token", {**ASKED, "provider": 1}),
+        ("token", {**ASKED, "provider": "tokenx"}),
+        ("token", {**ASKED, "target": 1}),
+        ("token", {**ASKED, "subject_token": 1}),
+        ("token", {**ASKED, "resources": None}),
+        ("token", {**ASKED, "resources": [1]}),
+        ("token", {**ASKED, "authorization_details": []}),
+        ("token", {**ASKED, "skip_cache": "true"}),
+        ("token", {**ASKED, "claims": {}}),
+        ("keys", {"provider": "tokenx", "cause": "unknown_key", "kid": None, "seen": 0}),
+        ("keys", {"provider": "entra_id", "cause": "unknown_key", "kid": 1, "seen": 0}),
+        ("keys", {"provider": "entra_id", "cause": "curiosity", "kid": "a", "seen": 0}),
+        ("keys", {"provider": "entra_id", "cause": "unknown_key", "kid": "a", "seen": "0"}),
+        ("renew", {**ASKED, "provider": "tokenx"}),
         ("drained", {"finished": None}),
         ("renew", {}),
     ],
@@ -371,22 +385,18 @@ async def test_a_message_that_is_not_understood_ends_the_channel(
     assert not worker.channel.is_open
 
 
-async def test_without_a_provider_no_token_can_be_asked_for() -> None:
-    """Workers do not ask then; a request from one that does is not understood."""
+async def test_without_a_provider_nothing_is_announced_and_nothing_can_be_asked_for() -> None:
+    """Workers do not ask then; one that does runs a different program."""
     process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}, None))
     connected = Connected(process)
     await process.start()
-    worker, channel = await connected.connect(lambda *_: None)
-    assert await channel.call("keys", cause="keys_unavailable", kid=None, seen=0) == {
-        "again": False,
-        "reason": None,
-    }
-    channel.send("renew", target="a", subject_token=None)
-    with pytest.raises(EntraFastError):
-        await channel.call("token", target="a", subject_token=None, skip_cache=False, claims=None)
+    heard: list[str] = []
+    worker, channel = await connected.connect(lambda name, _: heard.append(name))
+    assert heard == ["serve"]
+    with pytest.raises(ChannelLost):
+        await channel.call("token", **ASKED)
     worker.channel = None
     assert not await process._ask_for_figures(worker, 0.01, 0.01)
-    channel.abort()
     await process.aclose()
 
 
@@ -403,7 +413,7 @@ def test_terms_of_tokens_are_bounded() -> None:
 async def test_a_worker_may_be_gone_before_its_token_comes(connected: Connected, provider: Provider) -> None:
     """The token is cached all the same, and nothing is sent to a worker without a channel."""
     worker, channel = await connected.connect(lambda *_: None)
-    fields = {"target": "api://c.n.a/.default", "subject_token": None, "skip_cache": False, "claims": None}
+    fields = ASKED
     asked = connected.process.handle(worker, "token", fields)
     assert isinstance(asked, Awaitable)
     channel.abort()

@@ -100,17 +100,21 @@ def test_an_answer_without_a_usable_date_changes_nothing() -> None:
 
 
 def test_all_providers_must_be_ready_and_the_first_reason_is_of_one_that_is_not() -> None:
-    """Trouble of a provider that is ready comes second."""
-    ready = ProviderReadiness("a", True, AVAILABLE, Part("rejected", "a is rejected"))
-    other = ProviderReadiness("b", False, Part("missing", "b has no keys"), ACCEPTED)
+    """Trouble of a provider that is ready comes second, and each reason says whose it is."""
+    ready = ProviderReadiness("a", True, AVAILABLE, Part("rejected", "is rejected"))
+    other = ProviderReadiness("b", False, Part("missing", "no keys"), ACCEPTED)
+    without_credential = ProviderReadiness("c", True, AVAILABLE, None)
     assert Readiness.of() == Readiness(ready=True)
-    assert Readiness.of(ready) == Readiness(True, "a is rejected", (ready,))
+    assert Readiness.of(without_credential) == Readiness(True, None, (without_credential,))
+    assert Readiness.of(ready) == Readiness(True, "a: is rejected", (ready,))
     both = Readiness.of(ready, other)
-    assert (both.ready, both.reason, both.providers) == (False, "b has no keys", (ready, other))
+    assert (both.ready, both.reason) == (False, "b: no keys; a: is rejected")
+    assert both.providers == (ready, other)
     assert Readiness.from_fields(both.fields()) == both
+    assert Readiness.from_fields(Readiness.of(without_credential).fields()).providers == (without_credential,)
     assert SHUTTING_DOWN.document() == {"status": "not ready", "reason": "shutting down", "providers": []}
     (first, second) = both.document()["providers"]
-    assert first["credential"] == {"status": "rejected", "reason": "a is rejected"}
+    assert first["credential"] == {"status": "rejected", "reason": "is rejected"}
     assert second["credential"] == {"status": "accepted"}
 
 

@@ -12,7 +12,7 @@ from entra_fast._settings.load import Settings
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process.running import start_sidecar
-from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.service import Service, new_token_cache
 from support.provider import Provider
 from support.sidecars import StartSidecar, eventually
@@ -21,24 +21,24 @@ from support.sidecars import StartSidecar, eventually
 async def test_a_provider_that_is_found_again_changes_nothing(provider: Provider) -> None:
     """The verification cache stays, and so does the source of keys."""
     settings = Settings.from_environment(provider.environment(), None)
-    assert settings.provider is not None
     cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
-    client = ProviderClient(settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks)
-    service = Service(settings, client, cache=cache, metrics=metrics, clocks=clocks)
+    clients = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks)
+    client = clients.clients["entra_id"]
+    service = Service(settings, clients, cache=cache, metrics=metrics, clocks=clocks)
     await service.start()
-    await client.tokens.acquire("api://dev-gcp.team.app/.default")  # now the endpoints are known
+    await clients.tokens["entra_id"].acquire("api://dev-gcp.team.app/.default")  # now the endpoints are known
 
     async def keys_are_known() -> bool:
         return client.keys is not None and client.keys.keys is not None
 
     await eventually(keys_are_known)
     assert client.keys is not None
-    first = service.validation
+    first = service.served[0].validation
     assert first is not None
-    service.provider_found("https://other.example", client.keys)
-    assert service.validation is first
+    service.provider_found("entra_id", "https://other.example", client.keys)
+    assert service.served[0].validation is first
     token = provider.mint()
-    assert b'"active":true' in await service.introspect(token)
+    assert b'"active":true' in await service.introspect(0, token)
     await service.aclose()
 
 
@@ -88,7 +88,7 @@ async def test_a_defect_is_answered_with_500_and_logged(
     """The response says nothing about the error, and the next request on the connection is answered."""
     sidecar = await start(ENTRA_FAST_FAST_PATH="false")
 
-    async def defect(_: str) -> bytes:
+    async def defect(_: int, __: str) -> bytes:
         raise RuntimeError("canary")
 
     monkeypatch.setattr(sidecar.running.service, "introspect", defect)

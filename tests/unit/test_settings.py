@@ -124,6 +124,53 @@ def test_no_value_of_a_texas_setting_stops_the_start(text: str, retries: int, ti
     assert BIND_ADDRESS.nearest(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("debug", "debug"),
+        ("trace", "debug"),
+        ("WARN", "warning"),
+        ("off", "error"),
+        ("info,texas=debug", "debug"),
+        ("texas=warn,info", "warning"),
+        ("hyper=debug, error", "error"),
+        ("hyper=debug", "info"),
+        ("texas::oauth[span{field=1}]=debug", "info"),
+        ("warning", "warning"),
+        ("loud", "info"),
+        (",", "info"),
+    ],
+)
+def test_directives_of_texas_set_the_log_level(text: str, level: str) -> None:
+    """RUST_LOG: the level of Texas itself, or else the general one. No text stops the start."""
+    assert read(RUST_LOG=text).server.log_level == level
+    assert read(RUST_LOG=text, ENTRA_FAST_LOG_LEVEL="error").server.log_level == "error"
+    assert refused(ENTRA_FAST_LOG_LEVEL="trace").setting == "ENTRA_FAST_LOG_LEVEL"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reported"),
+    [
+        ("TEXAS_HTTP_POOL_MAX_IDLE", "100", "TEXAS_HTTP_POOL_MAX_IDLE (has no effect: "),
+        ("TEXAS_HTTP_NEW_SETTING", "1", "TEXAS_HTTP_NEW_SETTING"),
+        ("AZUR_ENABLED", "true", "AZUR_ENABLED (did you mean AZURE_ENABLED?)"),
+        ("ANSATTPORTEN_ENABLED", "True", "ANSATTPORTEN_ENABLED"),
+        ("ANSATTPORTEN_ENABLED", "false", None),
+        ("TEXAS_PORT_3000_TCP", "tcp://10.0.0.1:3000", None),
+    ],
+)
+def test_what_texas_may_be_told_is_never_ignored_in_silence(
+    name: str, value: str, reported: str | None
+) -> None:
+    """Variables of Texas without effect, and providers that are switched on and not supported, are named."""
+    unknown = read(**{name: value}).unknown
+    if reported is None:
+        assert unknown == ()
+    else:
+        (line,) = unknown
+        assert line.startswith(reported)
+
+
 def test_explicitly_none_may_be_said_of_any_provider() -> None:
     """At least one is switched off, and none on."""
     off = {"MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
@@ -615,7 +662,7 @@ def test_an_authority_on_plain_http_must_be_named() -> None:
 
 
 def test_a_real_provider_stops_the_start_even_if_no_url_uses_it() -> None:
-    """The list is wrong, whoever put it there; all that is wrong is reported at once."""
+    """The list is wrong, wherever it came from; all that is wrong is reported at once."""
     error = refused(ENTRA_FAST_INSECURE_PROVIDER_HOSTS="login.microsoftonline.com")
     assert error.setting == "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"
     environ = {
@@ -633,7 +680,7 @@ def test_a_real_provider_stops_the_start_even_if_no_url_uses_it() -> None:
 
 
 def test_a_file_does_not_allow_plain_http(tmp_path: Path) -> None:
-    """Whoever can write the mounted secret cannot turn TLS off with it."""
+    """An attacker who can write the mounted secret cannot turn TLS off with it."""
     (tmp_path / "ENTRA_FAST_INSECURE_PROVIDER_HOSTS").write_text("emulator")
     environ = {**BASE, "AZURE_APP_WELL_KNOWN_URL": "http://emulator/t"}
     with pytest.raises(ConfigurationError) as caught:

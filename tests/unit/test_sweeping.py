@@ -22,7 +22,7 @@ from entra_fast.errors import InvalidToken, ProviderError
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ProviderProcess
-from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.service import Service, new_token_cache
 from entra_fast.validate import AsyncValidator, Validator
 from support.key_server import KeyServer
@@ -222,14 +222,14 @@ async def test_the_provider_process_sweeps_while_it_runs() -> None:
 
 def _provider_process(settings: Settings, clocks: Clocks) -> tuple[ProviderProcess, Acquirer | None]:
     process = ProviderProcess(settings, clocks=clocks)
-    return process, process._provider.tokens
+    return process, process._providers.tokens["entra_id"]
 
 
 def _single_process(settings: Settings, clocks: Clocks) -> tuple[Service, Acquirer | None]:
-    assert settings.provider is not None
     cache, metrics = new_token_cache(settings.caches), Metrics()
-    client = ProviderClient(settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks)
-    return Service(settings, client, cache=cache, metrics=metrics, clocks=clocks), client.tokens
+    clients = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks)
+    service = Service(settings, clients, cache=cache, metrics=metrics, clocks=clocks)
+    return service, clients.tokens["entra_id"]
 
 
 @pytest.mark.parametrize("make", [_provider_process, _single_process])
@@ -256,12 +256,12 @@ async def test_a_sidecar_does_not_keep_expired_tokens(provider: Provider) -> Non
     await service.start()
     assert client is not None
     await client.acquire("api://dev-gcp.team.app/.default")
-    await soon(lambda: service.validation is not None)
-    assert b'"active":true' in await service.introspect(provider.mint())
+    await soon(lambda: service.served[0].validation is not None)
+    assert b'"active":true' in await service.introspect(0, provider.mint())
 
     def kept() -> tuple[int, int]:
-        assert service.validation is not None
-        return service.cache.stats()["entries"], service.validation.native.stats()["cache_entries"]
+        assert service.served[0].validation is not None
+        return service.cache.stats()["entries"], service.served[0].validation.native.stats()["cache_entries"]
 
     assert kept() == (1, 1)
     later = LATER

@@ -157,7 +157,7 @@ async def test_a_retry_after_that_is_a_date_counts_from_now() -> None:
 
 
 async def test_a_rejected_credential_is_known_as_such_until_it_is_accepted() -> None:
-    """Whoever remembers a rejection can tell whether it still counts."""
+    """A caller that remembers a rejection can tell whether it still counts."""
     world = World()
     world.http.script = [refused({"error": "invalid_client", "error_codes": [7000215]}, 401)]
     known = [world.endpoint.credential_rejected]

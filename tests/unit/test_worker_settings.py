@@ -33,18 +33,17 @@ def test_a_worker_gets_its_part_and_no_secret() -> None:
     assert received.caches.max_bytes == settings.caches.max_bytes // 4
     assert received.caches.verified_entries == -(-settings.caches.verified_entries // 3)
     assert received.caches.max_entries == settings.caches.max_entries
-    assert received.provider is not None
-    assert settings.provider is not None
-    assert received.provider.client_id == settings.provider.client_id
-    assert received.provider.tenant_id == settings.provider.tenant_id
-    assert received.provider.allowed_tenants == settings.provider.allowed_tenants == (TENANT,)
-    assert received.provider.algorithms == settings.provider.algorithms == ("PS256", "RS256")
+    (one,), (other,) = received.providers, settings.providers
+    assert one.client_id == other.client_id
+    assert one.tenant_id == other.tenant_id
+    assert one.allowed_tenants == other.allowed_tenants == (TENANT,)
+    assert one.algorithms == other.algorithms == ("PS256", "RS256")
 
 
 def test_a_worker_without_a_provider() -> None:
     """None is sent as none."""
     settings = Settings.from_environment({"AZURE_ENABLED": "false", "ENTRA_FAST_WORKERS": "2"}, None)
-    assert settings_from(orjson.loads(orjson.dumps(for_worker(settings)))).provider is None
+    assert settings_from(orjson.loads(orjson.dumps(for_worker(settings)))).providers == ()
 
 
 def test_no_process_is_left_without_a_cache() -> None:

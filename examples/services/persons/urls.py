@@ -1,4 +1,4 @@
-"""Names of persons, for whoever may see them: an API in Django."""
+"""Names of persons, for callers that may see them: an API in Django."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path

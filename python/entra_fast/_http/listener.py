@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import socket
 import struct
@@ -82,6 +81,8 @@ async def stop_accepting(listener: socket.socket) -> None:
     keep accepting in the meantime. Does nothing on systems that do not support this."""
     if sys.platform != "linux":  # pragma: no cover - other operating systems
         return
+    import ctypes  # noqa: PLC0415 - takes memory, and is used once
+
     program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_NEW_CONNECTIONS)
     buffer = ctypes.create_string_buffer(program)
     fprog = struct.pack("HL", len(_NO_NEW_CONNECTIONS), ctypes.addressof(buffer))

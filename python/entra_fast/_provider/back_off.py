@@ -70,7 +70,7 @@ class _Window:
         """The provider's error, with the time that is left. A new one for each caller."""
         error = self._error
         left = math.ceil(self.end - now)
-        return NotAsked(error.code, error.message, error.status, error.error, left, dict(error.details))
+        return NotAsked(error.code, error.message, error.status, error.error, left, error.details.copy())
 
 
 class _Refusals(Generic[M]):

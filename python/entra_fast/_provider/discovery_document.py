@@ -123,7 +123,7 @@ class _Document:
             raise DiscoveryError("discovery_malformed", "the discovery document is not a JSON object")
         self.members = members
         self._url = urllib.parse.urlsplit(url)
-        # Whoever allowed plain http for the document's host allowed it for its endpoints there.
+        # Allowing plain http for the document's host allows it for the endpoints on that host.
         self._insecure_hosts = {self._url.hostname or ""} if self._url.scheme == "http" else set[str]()
         if issuer is not None:
             self.issuer = issuer

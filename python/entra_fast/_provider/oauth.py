@@ -16,13 +16,13 @@ import secrets
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 
 from entra_fast import _native
 from entra_fast._providers import ENTRA_ID, ProviderKind
-from entra_fast.errors import ProviderError
+from entra_fast.errors import ProviderDetails, ProviderError
 
 ERROR_CODES = {
     "provider_refused": "the provider refused with an OAuth error, which is passed through",
@@ -264,8 +264,8 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
             retry_after=retry_after,
         )
     description = document.get("error_description")
-    details: dict[str, object] = {}
-    for name in ("suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri"):
+    details: ProviderDetails = {}
+    for name in _TEXTS:
         value = document.get(name)
         if isinstance(value, str) and len(value) <= _MAX_DETAIL:
             details[name] = value
@@ -288,7 +288,7 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
 def aadsts_codes(error: ProviderError) -> list[str]:
     """`AADSTS<number>` of a refusal: usually one, the most important one first."""
     codes = error.details.get("error_codes")
-    if isinstance(codes, list) and codes and 0 < codes[0] < 10**8:
+    if codes and 0 < codes[0] < 10**8:
         return [f"AADSTS{code}" for code in codes]
     match = _AADSTS.match(error.message)
     return [match.group()] if match else []
@@ -297,7 +297,7 @@ def aadsts_codes(error: ProviderError) -> list[str]:
 def maskinporten_code(error: ProviderError) -> str | None:
     """`MP-<number>` of a refusal of Maskinporten, which is in its `error_uri`, or None."""
     uri = error.details.get("error_uri")
-    match = _MASKINPORTEN.search(uri) if isinstance(uri, str) else None
+    match = _MASKINPORTEN.search(uri) if uri is not None else None
     return match and match.group()
 
 
@@ -324,6 +324,8 @@ def parse_retry_after(value: str | None, now: float) -> int | None:
 _ERROR = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,128}", re.ASCII)
 """RFC 6749, section 5.2: the characters of an error code."""
 _MAX_DETAIL = 16_384
+_Text = Literal["suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri"]
+_TEXTS: Final[tuple[_Text, ...]] = get_args(_Text)
 _AADSTS = re.compile(r"AADSTS[0-9]{1,8}", re.ASCII)
 _MASKINPORTEN = re.compile(r"MP-[0-9]{1,4}$", re.ASCII)
 _TOKEN_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
@@ -433,5 +435,5 @@ def without_secrets(error: ProviderError, sent: Iterable[str]) -> ProviderError:
         error.status,
         str(clean(error.error)),
         error.retry_after,
-        {name: clean(value) for name, value in error.details.items()},
+        cast("ProviderDetails", {name: clean(value) for name, value in error.details.items()}),
     )

@@ -53,7 +53,7 @@ class Replicas(Protocol):
         """Whether this replica renews a token."""
 
     async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
-        """Take the lead in fetching a token, if no replica has it. Whoever has it, the token may be there."""
+        """Take the lead in fetching a token, if no replica has it. The token may be there in either case."""
 
     def end_lead(self, digest: bytes, *, failed: bool) -> None:
         """End the lead of a fetch, if this replica has it. If it failed, no replica waits for the token."""

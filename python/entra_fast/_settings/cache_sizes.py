@@ -6,6 +6,8 @@ be here: how the limit is found (_memory.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from entra_fast._settings import catalogue
 from entra_fast._settings.model import CacheSettings
 from entra_fast._settings.reader import Reader
@@ -15,6 +17,12 @@ IDLE_BYTES = 48 << 20
 """What one process takes without anything in its caches."""
 NEXT_IDLE_BYTES = 32 << 20
 """What each further one takes; the rest is shared. With N workers there are N + 1 processes."""
+TELEMETRY_BYTES = 20 << 20
+"""What OpenTelemetry takes in addition, in each process."""
+SHARED_CACHE_BYTES = 30 << 20
+"""What the client of Redis takes in addition, in the process that talks to the provider."""
+TELEMETRY = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
+"""Any of these variables turns telemetry on."""
 LEAST_BYTES = 1 << 20
 """The least size of a cache in one process. With less memory than for this, nothing can be promised."""
 
@@ -30,8 +38,10 @@ def cache_settings(read: Reader, workers: int, memory_limit: int | None) -> Cach
     """
     tokens, verified = catalogue.CACHE_MAX_BYTES, catalogue.VERIFIED_CACHE_BYTES
     token_bytes, verified_bytes = read.explicit(tokens), read.explicit(verified)
+    has_redis = read.secret(catalogue.REDIS_URL) is not None
+    idle = idle_bytes(workers, telemetry=has_telemetry(read.environ), shared_cache=has_redis)
     if memory_limit is not None:
-        room = max(0, memory_limit - idle_bytes(workers))
+        room = max(0, memory_limit - idle)
         with read.reporting():
             _check_fit({tokens.name: token_bytes, verified.name: verified_bytes}, room, memory_limit)
         free = (room - (token_bytes or 0) - (verified_bytes or 0)) * 3 // 4
@@ -50,6 +60,7 @@ def cache_settings(read: Reader, workers: int, memory_limit: int | None) -> Cach
         verified_entries=read.get(catalogue.VERIFIED_CACHE_ENTRIES),
         verified_bytes=verified_bytes,
         memory_limit=memory_limit,
+        idle_bytes=idle,
     )
 
 
@@ -58,9 +69,17 @@ def processes(workers: int) -> int:
     return 1 if workers == 1 else workers + 1
 
 
-def idle_bytes(workers: int) -> int:
-    """What a sidecar takes without anything in its caches."""
-    return IDLE_BYTES + NEXT_IDLE_BYTES * (processes(workers) - 1)
+def idle_bytes(workers: int, *, telemetry: bool = False, shared_cache: bool = False) -> int:
+    """What a sidecar takes without anything in its caches (docs/explanation/performance.md)."""
+    more = processes(workers) - 1
+    optional = TELEMETRY_BYTES * (1 + more) * telemetry + SHARED_CACHE_BYTES * shared_cache
+    return IDLE_BYTES + NEXT_IDLE_BYTES * more + optional
+
+
+def has_telemetry(environ: Mapping[str, str]) -> bool:
+    """Whether an environment has an address for telemetry."""
+    is_off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_off and any(environ.get(name, "").strip() for name in TELEMETRY)
 
 
 def _check_fit(sizes: dict[str, int | None], room: int, memory_limit: int) -> None:

@@ -24,6 +24,7 @@ from entra_fast._settings.kinds import (
     HostPort,
     InsecureHosts,
     Integer,
+    LogLevel,
     Milliseconds,
     ProviderNames,
     ProviderUrl,
@@ -383,10 +384,11 @@ REDIS_CONNECT_TIMEOUT: Final = Milliseconds(
 
 # --- logs ---
 
-LOG_LEVEL: Final = Choice(
+LOG_LEVEL: Final = LogLevel(
     "ENTRA_FAST_LOG_LEVEL",
     "info",
     "Lowest level of logged messages.",
+    aliases=("RUST_LOG",),
     choices=("debug", "info", "warning", "error"),
 )
 LOG_FORMAT: Final = Choice(

@@ -34,6 +34,17 @@ MAX_GENERIC_PROVIDERS = 16
 """Each has keys, connections and background tasks of its own."""
 
 
+_RUST_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "off": "error",
+}
+"""Levels of Rust's `log`, and the nearest of ours."""
+
+
 class Unsuitable(ValueError):
     """A text does not have the form of its setting. The message continues the setting's name."""
 
@@ -403,3 +414,18 @@ class Choice(_OfWords[str, D_co]):
             listed = ", ".join(f"'{choice}'" for choice in self.choices[:-1])
             raise Unsuitable(f"must be {listed} or '{self.choices[-1]}'")
         return text
+
+
+class LogLevel(Choice[D_co]):
+    """A level of log messages. `nearest` understands what Rust programs read from `RUST_LOG`."""
+
+    __slots__ = ()
+
+    def nearest(self, text: str) -> str | None:
+        """The level of directives such as `info,texas=debug`: that for Texas, or else the general one."""
+        found: dict[str, str] = {}
+        for directive in text.lower().split(","):
+            target, equals, level = directive.strip().rpartition("=")
+            if level in _RUST_LEVELS and (target == "texas" or not equals):
+                found[target] = _RUST_LEVELS[level]
+        return found.get("texas", found.get(""))

@@ -131,6 +131,7 @@ class CacheSettings:
 
     Attributes:
         memory_limit: of the container, in bytes; None if there is none.
+        idle_bytes: what the processes take without anything in their caches.
     """
 
     max_entries: int = catalogue.CACHE_MAX_ENTRIES.default
@@ -138,6 +139,7 @@ class CacheSettings:
     verified_entries: int = catalogue.VERIFIED_CACHE_ENTRIES.default
     verified_bytes: int = catalogue.VERIFIED_CACHE_BYTES.default
     memory_limit: int | None = None
+    idle_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)

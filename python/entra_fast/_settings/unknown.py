@@ -6,9 +6,8 @@ be here: a reason not to start: such variables are only logged.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from entra_fast import _providers
@@ -28,10 +27,14 @@ _SHARED_PREFIXES: Final = (
     "MASKINPORTEN_",
     "TOKEN_X_",
     "IDPORTEN_",
-    "TEXAS_HTTP_",
 )
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS: Final = 0.9
+_TEXAS_PREFIX: Final = "TEXAS_HTTP_"
+_WITHOUT_EFFECT: Final = {
+    "TEXAS_HTTP_POOL_MAX_IDLE": "has no effect: the number of connections that are kept is not limited",
+}
+"""Variables that Texas reads, and this sidecar does not need."""
 _NOT_MISSPELLED: Final = frozenset({"AZURE_APP_JWKS"})
 """Variables of NAIS that resemble a setting."""
 _SWITCH: Final = re.compile(r"(?!OTEL_)[A-Z][A-Z0-9_]{0,100}_ENABLED", re.ASCII)
@@ -59,12 +62,14 @@ def _reason(name: str, value: str, known: frozenset[str]) -> str | None:
     """
     if value.lower() == "true" and _SWITCH.fullmatch(name):
         return _reason_for_switch(name)
-    ours = _OURS.fullmatch(name) is not None
+    if name in _WITHOUT_EFFECT:
+        return _WITHOUT_EFFECT[name]
+    ours = name.startswith(_TEXAS_PREFIX) or _OURS.fullmatch(name) is not None
     if not (ours or name.startswith(_SHARED_PREFIXES)):
         return None
-    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.8 if ours else _NEAR_MISS)
-    if meant:
-        return f"did you mean {meant[0]}?"
+    meant = _nearest(name, known, 0.8 if ours else _NEAR_MISS)
+    if meant is not None:
+        return f"did you mean {meant}?"
     if name.startswith(GENERIC_PREFIX):
         return f"{catalogue.PROVIDERS.name} names no such provider, or it has no such setting"
     return "" if ours else None
@@ -73,11 +78,16 @@ def _reason(name: str, value: str, known: frozenset[str]) -> str | None:
 def _reason_for_switch(name: str) -> str:
     kind = _providers.named(name.removesuffix("_ENABLED").lower())
     meant = None if kind is None else kind.variables.enabled
-    for near in difflib.get_close_matches(name, _SWITCHES, n=1, cutoff=_NEAR_MISS):
-        meant = meant or near
+    meant = meant or _nearest(name, _SWITCHES, _NEAR_MISS)
     if meant is not None:
         return f"did you mean {meant}?"
     return f"no such provider; {catalogue.PROVIDERS.name} names further ones"
+
+
+def _nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
+    import difflib  # noqa: PLC0415 - for mistakes only
+
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def _of_disabled_providers(read: Reader) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ commands are in the other modules of this package. Each imports what it needs on
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import os
 import re
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from entra_fast import _color
-from entra_fast.cli import bench, completion, emulator_tools, servers, sidecar_client, token_tools
+from entra_fast.cli import bench, completion, emulator_tools, roundtrip, servers, sidecar_client, token_tools
 from entra_fast.cli.doctor import command as doctor
 from entra_fast.cli.options import add_color_option
 from entra_fast.cli.terminal import (
@@ -117,6 +116,8 @@ def _prepare_streams() -> None:
 
 def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """Ends with the usage of the command itself; argparse alone would show that of `entra-fast`."""
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     known = re.findall(r"--[a-z-]+", parser.format_help())
     hints = []
     for argument in unknown:
@@ -128,6 +129,8 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> 
 def _with_suggestion(message: str) -> str:
     """Adds the nearest word to argparse's refusal of a word that is none of several, as argparse itself does
     from CPython 3.14 on."""
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     refused = re.search(r"invalid choice: '([^']*)'.*\(choose from (.*)\)$", message)
     if refused is None or "maybe you meant" in message:
         return message
@@ -200,7 +203,16 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, parser=added, command_line=parser)
         return added
 
-    for module in (servers, doctor, token_tools, sidecar_client, emulator_tools, bench, completion):
+    for module in (
+        servers,
+        doctor,
+        token_tools,
+        sidecar_client,
+        roundtrip,
+        emulator_tools,
+        bench,
+        completion,
+    ):
         module.add_commands(add_command)
     return parser
 

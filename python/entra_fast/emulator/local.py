@@ -535,8 +535,8 @@ class LocalProvider:
         )
 
     def import_state(self, document: Mapping[str, Any]) -> None:
-        """Take over an exported state in place of directory and sessions, until `reset`. Whoever was signed
-        in is signed in again. Manifests stay as they are.
+        """Take over an exported state in place of directory and sessions, until `reset`. Users who were
+        signed in then are signed in again. Manifests stay as they are.
 
         Args:
             document: the result of `export_state`, of any provider.

@@ -35,8 +35,8 @@ _KINDS: Final[Mapping[str, type]] = {
     "redeemed_codes": str,
     "used_grants": bool,
 }
-"""What is remembered about sign-ins and grants. Each under the digest of the code, token, cookie or grant:
-whoever has that can go on with it, and the document gives it to no one."""
+"""What is remembered about sign-ins and grants. Each under the digest of the code, token, cookie or grant: a
+client that has one can go on with it, and the document gives it to no one."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 

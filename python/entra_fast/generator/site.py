@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
@@ -360,7 +360,7 @@ class Site:
         *,
         title: str | None = None,
         codes: tuple[int, ...] = (),
-        details: dict[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
         again: str | None = None,
     ) -> web.Response:
         """A failure: JSON (RFC 6749, section 5.2), or a page for callers that prefer HTML."""
@@ -383,8 +383,7 @@ class Site:
 
 def aadsts_codes(error: ProviderError) -> tuple[int, ...]:
     """Entra ID's codes in a refusal."""
-    codes = error.details.get("error_codes")
-    return tuple(code for code in codes if isinstance(code, int)) if isinstance(codes, list) else ()
+    return tuple(error.details.get("error_codes", ()))
 
 
 def _path_of(destination: Destination, audience: str) -> str:

@@ -4,8 +4,9 @@ What belongs here: what the side that answers requests (`Service`) and the side 
 (`ProviderClient`) need from each other, and what a listener needs from its process. What must never be here:
 an implementation.
 
-A single process holds both sides. With workers, the provider process holds the `ProviderClient`, and each
-worker holds a `Service` and a `ProviderChannel`, which stands for the provider process.
+A single process holds both sides. With workers, the provider process holds the `ProviderClients`, and each
+worker holds a `Service` and a `ProviderChannel`, which stands for the provider process. A provider is always
+meant by its name, as in `identity_provider`.
 """
 
 from __future__ import annotations
@@ -24,40 +25,40 @@ from entra_fast.sidecar.tracing import Tracing
 
 
 class ProviderChanges(Protocol):
-    """Receives changes at the provider. Each change has been applied when the call returns, so the order of
+    """Receives changes at the providers. Each change has been applied when the call returns, so the order of
     calls is guaranteed."""
 
-    def provider_found(self, issuer: str, keys: KeySource) -> None:
+    def provider_found(self, provider: str, issuer: str, keys: KeySource) -> None:
         """The provider's endpoints are known. `keys` is asked for unknown keys from now on."""
 
-    def keys_changed(self, keys: KeySet | None) -> None:
+    def keys_changed(self, provider: str, keys: KeySet | None) -> None:
         """There is a new key set; None if the last one was discarded."""
 
-    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
-        """No token causes a fetch of keys until then, in seconds of the monotonic clock."""
+    def cool_downs_changed(self, provider: str, until: Mapping[Cause, float]) -> None:
+        """No token causes a fetch of the provider's keys until then, in seconds of the monotonic clock."""
 
 
-class Provider(Protocol):
-    """The side that talks to the provider, as `Service` sees it.
+class Providers(Protocol):
+    """The side that talks to the providers, as `Service` sees it.
 
     Attributes:
-        tokens: acquires tokens; None if no provider is enabled.
+        tokens: acquires tokens, by provider. Those that issue none have no entry.
     """
 
     @property
-    def tokens(self) -> Acquirer | None: ...
+    def tokens(self) -> Mapping[str, Acquirer]: ...
 
     async def start(self, changes: ProviderChanges) -> None:
-        """Begin to fetch in the background. Does not fail when the provider is unavailable."""
+        """Begin to fetch in the background. Does not fail when a provider is unavailable."""
 
     async def aclose(self) -> None:
-        """Stop everything that runs in the background, and close the connections to the provider."""
+        """Stop everything that runs in the background, and close the connections to the providers."""
 
     async def readiness(self) -> Readiness:
         """What works now."""
 
-    async def keys_problem(self) -> str | None:
-        """Why no token can be verified, before `provider_found` was called."""
+    async def keys_problem(self, provider: str) -> str | None:
+        """Why no token of a provider can be verified, before `provider_found` was called for it."""
 
     async def exposition(self, own: Metrics) -> bytes:
         """The metrics of the whole sidecar, as Prometheus reads them. `own` are those of the process that

@@ -29,7 +29,7 @@ def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast"
         )
     return Policy(
         issuers=[issuer],
-        audiences=provider.audiences or (),
+        audiences=provider.audiences,
         algorithms=provider.algorithms,
         tenants=provider.allowed_tenants or None,
         required_claims=["iat"],

@@ -1,14 +1,15 @@
-"""The side of the sidecar that talks to the provider.
+"""The client of one provider.
 
-What belongs here: assembling the endpoints, the credential, the token client, the keys and the shared cache
-of one application at one provider, and starting and stopping them. What must never be here: requests of
-clients and responses to them (service.py), and several processes (process/).
+What belongs here: assembling the endpoints, the credential, the token client and the keys of one application
+at one provider, and starting and stopping them. What must never be here: other providers
+(provider_clients.py), requests of clients and responses to them (service.py), and several processes
+(process/).
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.clock_skew import ClockSkew
@@ -17,6 +18,8 @@ from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.jwks import AsyncKeys
+from entra_fast._provider.jwks_schedule import RefreshRules
+from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, TokenCache
@@ -27,23 +30,25 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.logs import logger
 from entra_fast.sidecar.policy import policy_for
-from entra_fast.sidecar.readiness import Part, ProviderReadiness, Readiness
+from entra_fast.sidecar.readiness import Part, ProviderReadiness
 from entra_fast.sidecar.tracing import Tracing
-
-if TYPE_CHECKING:
-    from entra_fast._provider.redis_cache import SharedCache
 
 
 class ProviderClient:
-    """Speaks to the provider for one application: a `Provider`. Belongs to one event loop.
+    """Speaks to a provider for one application. Belongs to one event loop.
 
     Args:
         settings: of the sidecar.
-        provider: the part of them that names the provider.
+        provider: the part of them that describes the provider.
         cache: where acquired tokens are kept.
         metrics: where requests to the provider are counted.
         clocks: where time comes from.
+        replicas: the tokens of other replicas, where they share a cache.
         tracing: makes a span for each request to the provider.
+
+    Attributes:
+        tokens: acquires tokens; None where the provider issues none.
+        keys: its key set, once its endpoints are known.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class ProviderClient:
         cache: TokenCache,
         metrics: Metrics,
         clocks: Clocks,
+        replicas: Replicas | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._provider = provider
@@ -67,7 +73,6 @@ class ProviderClient:
         self._credentials = Credentials(
             provider.credentials, provider.client_id, monotonic=clocks.monotonic, rejection_memory=math.inf
         )
-        self._shared_cache = _shared_cache(settings, metrics, clocks)
         timing = Timing(clocks.wall, clocks.monotonic)
         endpoint = TokenEndpoint(
             provider,
@@ -77,57 +82,63 @@ class ProviderClient:
             metrics=metrics,
             timing=timing,
         )
-        self.tokens = TokenClient(
-            endpoint, cache, settings.outbound, metrics=metrics, replicas=self._shared_cache, timing=timing
-        )
+        self.tokens: TokenClient | None = None
+        if provider.kind.has_credential:
+            self.tokens = TokenClient(
+                endpoint, cache, settings.outbound, metrics=metrics, replicas=replicas, timing=timing
+            )
         self._credential_try = CredentialTry(
             provider.kind, endpoint, self._credentials, settings.outbound.overall_timeout, timing
         )
+        self._is_tried = provider.tried_scope is not None
         self._live = settings.server.readiness == "live"
         self.keys: AsyncKeys | None = None
         self._changes: ProviderChanges | None = None
         self._unusable: str | None = None
         metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None)
-        metrics.flights.read_from(lambda: self.tokens.in_flight)
+        metrics.flights.read_from(lambda: 0 if self.tokens is None else self.tokens.in_flight)
         metrics.clock_skew.read_from(lambda: self._clock_skew.seconds)
 
     async def start(self, changes: ProviderChanges) -> None:
-        """See `Provider.start`."""
+        """Begin to fetch in the background. Does not fail when the provider is unavailable."""
         self._changes = changes
-        if self._shared_cache is not None:
-            self._shared_cache.start()
         if self._finder.endpoints is not None:
             self._begin(self._finder.endpoints)
         else:
             self._finder.start(self._begin)
 
     async def aclose(self) -> None:
-        """See `Provider.aclose`."""
+        """Stop everything that runs in the background, and close the connections to the provider."""
         await self._finder.aclose()
         await self._credential_try.aclose()
-        await self.tokens.aclose()
-        if self._shared_cache is not None:
-            await self._shared_cache.aclose()
+        if self.tokens is not None:
+            await self.tokens.aclose()
         if self.keys is not None:
             await self.keys.aclose()
         for http in (self._token_http, self._key_http):
             await http.aclose()
 
-    async def readiness(self) -> Readiness:
-        """See `Provider.readiness`."""
-        return self.readiness_now()
-
-    def readiness_now(self) -> Readiness:
-        """Like `readiness`."""
+    def readiness(self) -> ProviderReadiness:
+        """What works now."""
         problem = self.no_keys_reason()
         keys = Part("available" if problem is None else "missing", problem)
-        credential = Part(*self._credentials.state())
+        credential = self._credential()
         fetched = self.keys is not None and self.keys.schedule.fetched_at is not None
-        ready = fetched and self._credentials.have_been_accepted
+        ready = fetched and (not self._is_tried or self._credentials.have_been_accepted)
         if self._live:
-            ready = ready and keys.reason is None and credential.status not in ("rejected", "unreadable")
+            ready = ready and keys.reason is None and (credential is None or not credential.is_broken)
         skew = round(self._clock_skew.seconds, 1)
-        return Readiness.of(ProviderReadiness(self._provider.name, ready, keys, credential, skew))
+        return ProviderReadiness(self._provider.name, ready, keys, credential, skew)
+
+    def _credential(self) -> Part | None:
+        if self.tokens is None:
+            return None
+        status, reason = self._credentials.state()
+        if status == "rejected":
+            reason = f"credential rejected ({self._credentials.rejection})"
+        elif status == "unknown" and not self._is_tried:
+            reason = None  # the first request of a caller judges it: nothing is wrong until then
+        return Part(status, reason)
 
     @property
     def has_keys(self) -> bool:
@@ -142,88 +153,36 @@ class ProviderClient:
             return self._finder.problem or "validation has not started yet"
         return self.keys.unavailable().message if self.keys.keys is None else None
 
-    async def keys_problem(self) -> str | None:
-        """See `Provider.keys_problem`."""
-        return self.no_keys_reason()
-
-    async def exposition(self, own: Metrics) -> bytes:
-        """Like `Provider.exposition`: one process is the whole."""
-        return await own.exposition()
-
     def _begin(self, endpoints: Endpoints) -> None:
         self._begin_with_keys(endpoints)
         self._credential_try.start()  # after the request for the keys, which must not wait for it
 
     def _begin_with_keys(self, endpoints: Endpoints) -> None:
         assert self._changes is not None  # noqa: S101 - `start` has set it
+        changes, name = self._changes, self._provider.name
         try:
             policy_for(endpoints.issuer, self._provider)
         except EntraFastError as error:
             # Without this, the reason would be lost in the task that found the endpoints.
             self._unusable = f"tokens of this issuer cannot be verified: {error.message}"
-            logger.error("introspection is not possible", extra={"fields": {"reason": self._unusable}})
+            logger.error(
+                "introspection is not possible",
+                extra={"fields": {"provider": name, "reason": self._unusable}},
+            )
             return
         self.keys = keys = AsyncKeys(
-            endpoints.jwks_uri, self._key_http, self._changes.keys_changed, monotonic=self._clocks.monotonic
+            endpoints.jwks_uri,
+            self._key_http,
+            functools.partial(changes.keys_changed, name),
+            rules=RefreshRules(cool_down=self._provider.kind.cool_down),
+            monotonic=self._clocks.monotonic,
         )
         self._metrics.watch_keys(keys.stats, lambda: keys.outcomes)
-        self._changes.provider_found(endpoints.issuer, keys)
-        keys.on_cool_down_change(self._changes.cool_downs_changed)
+        changes.provider_found(name, endpoints.issuer, keys)
+        keys.on_cool_down_change(functools.partial(changes.cool_downs_changed, name))
         keys.start()
-
-
-class NoProvider:
-    """The `Provider` if none is enabled."""
-
-    tokens = None
-    keys = None
-    has_keys = True  # of every provider
-
-    async def start(self, _: ProviderChanges) -> None:
-        """Say that there is none."""
-        logger.warning("no provider is enabled: AZURE_ENABLED is false")
-
-    async def aclose(self) -> None:
-        """Nothing runs in the background."""
-
-    async def readiness(self) -> Readiness:
-        """There is nothing to wait for."""
-        return self.readiness_now()
-
-    def readiness_now(self) -> Readiness:
-        """There is nothing to wait for."""
-        return Readiness.of()
-
-    def no_keys_reason(self) -> str | None:
-        """There are no keys to fetch."""
-        return None
-
-    async def keys_problem(self) -> str | None:
-        """There are no keys to fetch."""
-        return None
-
-    async def exposition(self, own: Metrics) -> bytes:
-        """Like `Provider.exposition`: one process is the whole."""
-        return await own.exposition()
 
 
 def _http_client(outbound: OutboundSettings, tracing: Tracing | None, skew: ClockSkew) -> HttpClient:
     traces = () if tracing is None else (tracing.client_trace(),)
     return HttpClient.from_settings(outbound, trace_configs=traces, answered=skew.observe)
-
-
-def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:
-    """The cache that replicas share, if one is configured."""
-    if settings.shared_cache is None:
-        return None
-    from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
-
-    shared_cache = SharedCache(
-        settings.shared_cache,
-        ca_bundle=settings.outbound.ca_bundle,
-        metrics=metrics,
-        clock=clocks.wall,
-        monotonic=clocks.monotonic,
-    )
-    metrics.shared_available.read_from(lambda: shared_cache.available)
-    return shared_cache

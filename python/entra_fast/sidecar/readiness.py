@@ -25,6 +25,11 @@ class Part(NamedTuple):
     status: str
     reason: str | None = None
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a credential cannot work now, as far as is known."""
+        return self.status in ("rejected", "unreadable")
+
 
 class ProviderReadiness(NamedTuple):
     """What works at one provider.
@@ -33,24 +38,34 @@ class ProviderReadiness(NamedTuple):
         name: as `identity_provider` names it.
         ready: whether it counts as ready, see `ENTRA_FAST_READINESS`.
         keys: its key set, without which no token can be verified.
-        credential: the application's credential, without which no token is issued.
+        credential: the application's credential, without which no token is issued; None where the
+            application does not authenticate itself.
         clock_skew_seconds: by which this machine's clock is ahead of the provider's.
     """
 
     name: str
     ready: bool
     keys: Part
-    credential: Part
+    credential: Part | None
     clock_skew_seconds: float = 0.0
 
     @property
     def reason(self) -> str | None:
         """What is wrong, whether it counts as ready or not; None if nothing is."""
-        return self.keys.reason or self.credential.reason
+        reason = self.keys.reason or (None if self.credential is None else self.credential.reason)
+        return None if reason is None else f"{self.name}: {reason}"
 
     def fields(self) -> dict[str, Any]:
         """The same, to be written as JSON."""
-        return {**self._asdict(), "keys": self.keys._asdict(), "credential": self.credential._asdict()}
+        credential = None if self.credential is None else self.credential._asdict()
+        return {**self._asdict(), "keys": self.keys._asdict(), "credential": credential}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """From what `fields` has returned, in another process."""
+        keys, credential = fields["keys"], fields["credential"]
+        parts = {"keys": Part(**keys), "credential": None if credential is None else Part(**credential)}
+        return cls(**{**fields, **parts})
 
 
 class Readiness(NamedTuple):
@@ -73,18 +88,13 @@ class Readiness(NamedTuple):
         ready = all(provider.ready for provider in providers)
         # Those that are not ready first: they are why it answers 503.
         in_order = sorted(providers, key=lambda provider: provider.ready)
-        reason = next((provider.reason for provider in in_order if provider.reason is not None), None)
-        return cls(ready, reason, providers)
+        reasons = [provider.reason for provider in in_order if provider.reason is not None]
+        return cls(ready, "; ".join(reasons) or None, providers)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """From what `fields` has returned, in another process."""
-        providers = (
-            ProviderReadiness(
-                **{**each, "keys": Part(**each["keys"]), "credential": Part(**each["credential"])}
-            )
-            for each in fields["providers"]
-        )
+        providers = map(ProviderReadiness.from_fields, fields["providers"])
         return cls(fields["ready"], fields["reason"], tuple(providers))
 
     def fields(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ logged. What must never be here: when it is logged (status_log.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -37,6 +38,7 @@ class Rejections:
         self._metrics = metrics
         self._examples: dict[str, Example] = {}
         self._fast_path: _native.FastPath | None = None
+        self._providers = 0
 
     def add(self, error: EntraFastError) -> None:
         """The slow path rejected a token."""
@@ -49,23 +51,33 @@ class Rejections:
         self._metrics.introspections.add("false")
         self._metrics.introspections_rejected.add(code)
 
-    def include(self, fast_path: _native.FastPath) -> None:
-        """Include what the fast path has counted."""
-        self._fast_path = fast_path
+    def include(self, fast_path: _native.FastPath, providers: int) -> None:
+        """Include what the fast path has counted for so many providers."""
+        self._fast_path, self._providers = fast_path, providers
 
         def answered() -> Mapping[tuple[str, ...], float]:
-            counts = {("true",): fast_path.active(), ("false",): sum(fast_path.rejections().values())}
+            counts = {
+                ("true",): sum(map(fast_path.active, range(providers))),
+                ("false",): sum(rejections().values()),
+            }
             return {active: count for active, count in counts.items() if count}
+
+        def rejections() -> Counter[str]:
+            total: Counter[str] = Counter()
+            for position in range(providers):
+                total.update(fast_path.rejections(position))
+            return total
 
         self._metrics.introspections.include(answered)
         self._metrics.introspections_rejected.include(
-            lambda: {(code,): count for code, count in fast_path.rejections().items()}
+            lambda: {(code,): count for code, count in rejections().items()}
         )
 
     def take_examples(self) -> dict[str, Example]:
         """By error code: a token that was rejected since the last call."""
         examples, self._examples = self._examples, {}
         if self._fast_path is not None:
-            for code, (expected, actual) in self._fast_path.take_examples().items():
-                examples[code] = example_of(code, expected, actual)
+            for position in range(self._providers):
+                for code, (expected, actual) in self._fast_path.take_examples(position).items():
+                    examples[code] = example_of(code, expected, actual)
         return examples

@@ -1,15 +1,17 @@
 """The side of the sidecar that answers requests, without HTTP: acquire, exchange, introspect, and whether it
 is ready.
 
-What belongs here: cached tokens, validation over a source of keys, what the fast path needs, metrics and the
-access log. What must never be here: requests and responses (http/), and the provider itself: see
-interfaces.py.
+What belongs here: cached tokens, validation over a source of keys for each provider, what the fast path
+needs, metrics and the access log. What must never be here: requests and responses (http/), and the providers
+themselves: see interfaces.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from entra_fast import _native, _signatures
 from entra_fast._metrics import DURATION_BUCKETS, Metrics
@@ -23,12 +25,34 @@ from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast._validation import AsyncValidation, inactive
 from entra_fast.errors import KeysUnavailable
 from entra_fast.sidecar.clocks import Clocks
-from entra_fast.sidecar.interfaces import Provider
+from entra_fast.sidecar.interfaces import Providers
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.policy import policy_for
+from entra_fast.sidecar.providers import contract_of
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
-from entra_fast.sidecar.rejections import INVALID_REQUEST, Rejections
+from entra_fast.sidecar.rejections import Rejections
 from entra_fast.sidecar.tracing import Tracing
+
+
+@dataclass(slots=True, eq=False)
+class ServedProvider:
+    """What a sidecar has for one provider.
+
+    Attributes:
+        position: among the enabled ones, as the native modules name it.
+        settings: of the provider.
+        tokens: acquires tokens; None where the provider issues none.
+        keys: the source of its keys, once its issuer is known.
+        key_set: the current one.
+        validation: verifies its tokens, once its issuer is known. No other provider has the same.
+    """
+
+    position: int
+    settings: ProviderSettings
+    tokens: Acquirer | None
+    keys: KeySource | None = None
+    key_set: KeySet | None = None
+    validation: AsyncValidation | None = None
 
 
 class FastPath:
@@ -37,25 +61,42 @@ class FastPath:
     Attributes:
         native: answers plain requests from the caches.
         monotonic: returns seconds of a clock that never jumps.
-        renew: asked to renew a token in the background: (target, subject token or None).
         open: whether requests may take the fast path. False from the beginning of draining.
-        call_when_fetched: see `KeySource.call_when_fetched`.
     """
 
-    __slots__ = ("call_when_fetched", "monotonic", "native", "open", "renew")
+    __slots__ = ("_providers", "monotonic", "native", "open")
 
     def __init__(
         self,
         native: _native.FastPath,
+        providers: Sequence[ServedProvider],
         *,
         monotonic: Callable[[], float],
-        renew: Callable[[str, str | None], None],
     ) -> None:
+        self._providers = providers
         self.native = native
         self.monotonic = monotonic
-        self.renew = renew
         self.open = True
-        self.call_when_fetched: Callable[[Callable[[], None]], bool] = lambda _: False
+
+    def renew(
+        self,
+        position: int,
+        target: str,
+        subject_token: str | None,
+        resources: Sequence[str],
+        authorization_details: str | None,
+    ) -> None:
+        """Renew a token of a provider in the background."""
+        tokens = self._providers[position].tokens
+        if tokens is not None:  # pragma: no branch - it was in the cache
+            tokens.renew(
+                target, subject_token, resources=resources, authorization_details=authorization_details
+            )
+
+    def call_when_fetched(self, position: int, resume: Callable[[], None]) -> bool:
+        """See `KeySource.call_when_fetched`."""
+        keys = self._providers[position].keys
+        return keys is not None and keys.call_when_fetched(resume)
 
 
 class Service:
@@ -64,19 +105,23 @@ class Service:
 
     Args:
         settings: of the sidecar.
-        provider: acquires tokens, and brings keys.
-        cache: the tokens that can be handed out without asking the provider.
+        providers: acquire tokens, and bring keys.
+        cache: the tokens that can be handed out without asking a provider.
         metrics: where requests are counted.
         clocks: where time comes from.
         tracing: makes a span for each request on the slow path.
         worker: the number of this process, where several serve as one.
         fast_path: whether plain requests may take the fast path. The settings can also turn it off.
+
+    Attributes:
+        contract: the enabled providers, by position, for reading requests.
+        served: what there is for each of them, in the same order.
     """
 
     def __init__(
         self,
         settings: Settings,
-        provider: Provider,
+        providers: Providers,
         *,
         cache: _native.TokenCache,
         metrics: Metrics,
@@ -94,14 +139,19 @@ class Service:
         self.draining = False
         self.rejections = Rejections(metrics)
         self.start_up = StartUp(clocks.monotonic)
-        self.validation: AsyncValidation | None = None
+        self.contract = contract_of(settings.providers)
+        self.served = tuple(
+            ServedProvider(position, provider, providers.tokens.get(provider.name))
+            for position, provider in enumerate(settings.providers)
+        )
+        self._by_name = {served.settings.name: served for served in self.served}
         self.fast_path: FastPath | None = None
-        self._provider = provider
+        self._providers = providers
         self._clocks = clocks
-        self._key_set: KeySet | None = None
         self._sweeps = LoopSweeps(self._sweep, self._sweep_part)
-        if settings.provider is not None and provider.tokens is not None and server.fast_path and fast_path:
-            self.fast_path = self._make_fast_path(settings.provider, provider.tokens)
+        if settings.providers and server.fast_path and fast_path:
+            self.fast_path = self._make_fast_path()
+        metrics.watch_verification_cache(self._verification_stats)
         metrics.watch_token_cache(cache.stats)
         metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
@@ -120,36 +170,33 @@ class Service:
         }
 
     async def start(self) -> None:
-        """Begin to fetch what is needed, in the background. Does not fail when the provider is
-        unavailable."""
-        await self._provider.start(self)
+        """Begin to fetch what is needed, in the background. Does not fail when a provider is unavailable."""
+        await self._providers.start(self)
         self._sweeps.start()
 
     async def aclose(self) -> None:
-        """Stop everything that runs in the background, and close the connections to the provider."""
+        """Stop everything that runs in the background, and close the connections to the providers."""
         await self._sweeps.aclose()
-        await self._provider.aclose()
+        await self._providers.aclose()
 
-    @property
-    def tokens(self) -> Acquirer | None:
-        """Acquires tokens; None if no provider is enabled."""
-        return self._provider.tokens
-
-    async def introspect(self, token: str) -> bytes:
+    async def introspect(self, position: int, token: str) -> bytes:
         """The body of an introspection response (docs/reference/endpoints.md). Never raises for a token or
-        for absent keys."""
-        if self.validation is not None:
-            body, error = await self.validation.introspect_with_error(token)
+        for absent keys.
+
+        Args:
+            position: of the provider.
+            token: to verify.
+        """
+        served = self.served[position]
+        if served.validation is not None:
+            body, error = await served.validation.introspect_with_error(token)
             if error is None:
                 self.metrics.introspections.add("true")
             else:
                 self.rejections.add(error)
             return body
-        if self.tokens is None:
-            self.rejections.add_code(INVALID_REQUEST)
-            return inactive("identity_provider 'entra_id' is not enabled")
         # The sentence that the validator has for the same problem.
-        problem = await self._provider.keys_problem()
+        problem = await self._providers.keys_problem(served.settings.name)
         unavailable = KeysUnavailable(
             "keys_unavailable", f"keys of the token issuer are not available: {problem}"
         )
@@ -158,69 +205,79 @@ class Service:
 
     async def readiness(self) -> Readiness:
         """See `Observed.readiness`."""
-        return SHUTTING_DOWN if self.draining else await self._provider.readiness()
+        return SHUTTING_DOWN if self.draining else await self._providers.readiness()
 
     def has_started(self) -> bool:
         """See `Observed.has_started`."""
-        return self.start_up.is_over(has_keys=self._key_set is not None or self.tokens is None)
+        return self.start_up.is_over(has_keys=all(served.key_set is not None for served in self.served))
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
-        return await self._provider.exposition(self.metrics)
+        return await self._providers.exposition(self.metrics)
 
-    # --- what changes at the provider ---
+    # --- what changes at the providers ---
 
-    def provider_found(self, issuer: str, keys: KeySource) -> None:
+    def provider_found(self, provider: str, issuer: str, keys: KeySource) -> None:
         """See `ProviderChanges.provider_found`."""
-        provider = self.settings.provider
-        if provider is None or self.validation is not None:
+        served = self._by_name[provider]
+        if served.validation is not None:
             return
+        caches, count = self.settings.caches, len(self.served)
         native = _native.Validator(
-            policy_for(issuer, provider, self.settings.server.signatures),
-            self._key_set,
-            cache_entries=self.settings.caches.verified_entries,
-            cache_bytes=self.settings.caches.verified_bytes,
+            policy_for(issuer, served.settings, self.settings.server.signatures),
+            served.key_set,
+            # A verification cache belongs to one provider. Together they stay within the settings.
+            cache_entries=caches.verified_entries // count,
+            cache_bytes=caches.verified_bytes // count,
         )
         _signatures.log_distrust()
         clock = None if self._clocks == Clocks() else self._clocks.wall
-        self.validation = AsyncValidation(native, keys, clock)
-        self.metrics.watch_verification_cache(native.stats)
+        served.keys = keys
+        served.validation = AsyncValidation(native, keys, clock)
         if self.fast_path is not None:
-            self.fast_path.native.attach(native)
-            self.fast_path.call_when_fetched = keys.call_when_fetched
+            self.fast_path.native.attach(served.position, native)
 
-    def keys_changed(self, keys: KeySet | None) -> None:
+    def keys_changed(self, provider: str, keys: KeySet | None) -> None:
         """See `ProviderChanges.keys_changed`."""
-        self._key_set = keys
-        if self.validation is not None:
-            self.validation.native.set_keys(keys)
+        served = self._by_name[provider]
+        served.key_set = keys
+        if served.validation is not None:
+            served.validation.native.set_keys(keys)
 
-    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+    def cool_downs_changed(self, provider: str, until: Mapping[Cause, float]) -> None:
         """See `ProviderChanges.cool_downs_changed`."""
         if self.fast_path is not None:
             self.fast_path.native.set_cool_downs(
-                unknown_key=until[Cause.UNKNOWN_KEY], failed_signature=until[Cause.FAILED_SIGNATURE]
+                self._by_name[provider].position,
+                unknown_key=until[Cause.UNKNOWN_KEY],
+                failed_signature=until[Cause.FAILED_SIGNATURE],
             )
 
     def _sweep_part(self) -> None:
-        """Remove what has ended from a part of both caches."""
+        """Remove what has ended from a part of each cache."""
         now = self._clocks.wall()
         self.cache.sweep(monotonic=self._clocks.monotonic(), now=now, parts=LOOP_PARTS)
-        if self.validation is not None:
-            self.validation.native.sweep(parts=LOOP_PARTS, now=now)
+        for served in self.served:
+            if served.validation is not None:
+                served.validation.native.sweep(parts=LOOP_PARTS, now=now)
 
     def _sweep(self) -> None:
-        if self.tokens is not None:
-            self.tokens.sweep()
+        for tokens in self._providers.tokens.values():
+            tokens.sweep()
 
-    def _make_fast_path(self, provider: ProviderSettings, tokens: Acquirer) -> FastPath:
+    def _verification_stats(self) -> Mapping[str, int]:
+        """Those of all verification caches together."""
+        total: Counter[str] = Counter()
+        for served in self.served:
+            if served.validation is not None:
+                total.update(served.validation.native.stats())
+        return total
+
+    def _make_fast_path(self) -> FastPath:
         native = _native.FastPath(
             self.cache,
             _native.CallerCheck(self.settings.server.allowed_hosts),
-            provider=provider.name,
-            rewrites_targets=provider.kind.rewrites_targets,
-            tenant=provider.tenant_id,
-            client_id=provider.client_id,
+            self.contract,
             bounds=DURATION_BUCKETS,
             access_log=self.access_log.native,
             tracing=self.tracing is not None,
@@ -235,8 +292,8 @@ class Service:
                 if any(counts)
             }
         )
-        self.rejections.include(native)
-        return FastPath(native, monotonic=self._clocks.monotonic, renew=tokens.renew)
+        self.rejections.include(native, len(self.served))
+        return FastPath(native, self.served, monotonic=self._clocks.monotonic)
 
 
 def new_token_cache(caches: CacheSettings) -> _native.TokenCache:

@@ -22,7 +22,8 @@ use entra_core::jose::keyset::KeySet;
 use entra_core::jose::signature::{Material, PreparedKey, Signatures};
 use entra_core::jose::token::Compact;
 use entra_core::sidecar::contract::CallerCheck;
-use entra_core::sidecar::fast_path::{FastPath, Identity, Outcome, Stop};
+use entra_core::sidecar::fast_path::{FastPath, Outcome, Stop};
+use entra_core::sidecar::providers::Providers;
 use entra_core::validate::policy::{Policy, Settings};
 use entra_core::validate::verify::verify;
 
@@ -59,9 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fast = PreparedKey::new(&Material::Rsa { n: number("n"), e: number("e") }, Algorithm::Rs256)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
-    let identity =
-        Identity { provider: String::new(), rewrites_targets: true, tenant: String::new(), client_id: String::new() };
-    let fast_path = FastPath::new(identity, CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
+    let fast_path =
+        FastPath::new(Providers::default(), CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
     let answered = Outcome {
         consumed: 1,
         answered: 1,

@@ -2,16 +2,18 @@
 
 use entra_core::sidecar::contract::{
     self, CallerCheck as CoreCallerCheck, CallerHeaders, ContentType, Endpoint, FormError, MAX_BODY_BYTES,
-    MAX_CLAIMS_BYTES, PROVIDERS, Refusal,
+    MAX_CLAIMS_BYTES, MAX_DETAILS_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES, Refusal,
 };
 use entra_core::sidecar::head;
+use entra_core::sidecar::providers::{MAX_PROVIDERS, Names, Provider as CoreProvider, Providers as CoreProviders};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString};
 
 pyo3::import_exception!(entra_fast.errors, EntraFastError);
 
-/// (target, `skip_cache`, the user's token, the claims challenge).
-type TokenRequest = (String, bool, Option<String>, Option<String>);
+/// (position of the provider, target, `skip_cache`, the user's token, the claims challenge, resources, authorization
+/// details).
+type TokenRequest = (usize, String, bool, Option<String>, Option<String>, Vec<String>, Option<String>);
 
 /// The text; where it has no UTF-8 form (a lone surrogate), one that no rule accepts.
 fn text<'a>(value: &'a Bound<'_, PyString>) -> &'a str {
@@ -42,27 +44,91 @@ fn is_form(content_types: Vec<Bound<'_, PyString>>) -> PyResult<bool> {
     Ok(content_type == ContentType::Form)
 }
 
-/// What a token endpoint is asked for.
-#[pyfunction]
-#[pyo3(signature = (body, *, form, exchange, one_provider))]
-fn parse_token_request(body: &[u8], form: bool, exchange: bool, one_provider: bool) -> PyResult<TokenRequest> {
-    contract::with_fields(content_type(form), body, |fields| {
-        let request =
-            if exchange { fields.exchange_request(one_provider) } else { fields.token_request(one_provider) }?;
-        let [user_token, claims] = [request.user_token, request.claims].map(|text| text.map(str::to_owned));
-        Ok((request.target.to_owned(), request.skip_cache, user_token, claims))
-    })
-    .flatten()
-    .map_err(|refusal| refused(&refusal))
+/// An enabled provider.
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct Provider(CoreProvider);
+
+#[pymethods]
+impl Provider {
+    #[new]
+    #[allow(clippy::fn_params_excessive_bools, clippy::too_many_arguments, reason = "named ones in Python")]
+    #[pyo3(signature = (
+        name, *, aliases, issues, exchanges, rewrites_targets, accepts_claims, accepts_details, tenant, client_id
+    ))]
+    fn new(
+        name: String,
+        aliases: Vec<String>,
+        issues: bool,
+        exchanges: bool,
+        rewrites_targets: bool,
+        accepts_claims: bool,
+        accepts_details: bool,
+        tenant: String,
+        client_id: String,
+    ) -> Self {
+        Self(CoreProvider {
+            name,
+            aliases,
+            issues,
+            exchanges,
+            rewrites_targets,
+            accepts_claims,
+            accepts_details,
+            tenant,
+            client_id,
+        })
+    }
 }
 
-/// The token that the introspection endpoint is asked about.
-#[pyfunction]
-#[pyo3(signature = (body, *, form, one_provider))]
-fn parse_introspection_request(body: &[u8], form: bool, one_provider: bool) -> PyResult<String> {
-    contract::with_fields(content_type(form), body, |fields| fields.introspected_token(one_provider).map(str::to_owned))
+/// The enabled providers, and all known names.
+#[pyclass(frozen, module = "entra_fast._native")]
+pub(crate) struct Providers(CoreProviders);
+
+impl Providers {
+    pub(crate) fn core(&self) -> &CoreProviders {
+        &self.0
+    }
+}
+
+#[pymethods]
+impl Providers {
+    #[new]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 makes the vector for this call")]
+    fn new(enabled: Vec<PyRef<'_, Provider>>, known: Vec<(String, Vec<String>)>) -> Self {
+        let enabled = enabled.iter().map(|provider| provider.0.clone()).collect();
+        let known = known.into_iter().map(|(name, aliases)| Names { name, aliases }).collect();
+        Self(CoreProviders::new(enabled, known))
+    }
+
+    /// What a token endpoint is asked for.
+    #[pyo3(signature = (body, *, form, exchange))]
+    fn parse_token_request(&self, body: &[u8], form: bool, exchange: bool) -> PyResult<TokenRequest> {
+        contract::with_fields(content_type(form), body, |fields| {
+            let request = if exchange { fields.exchange_request(&self.0) } else { fields.token_request(&self.0) }?;
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            Ok((
+                request.provider,
+                request.target.to_owned(),
+                request.skip_cache,
+                owned(request.user_token),
+                owned(request.claims),
+                request.resources.iter().map(|resource| resource.clone().into_owned()).collect(),
+                owned(request.authorization_details),
+            ))
+        })
         .flatten()
         .map_err(|refusal| refused(&refusal))
+    }
+
+    /// The position of the provider, and the token that the introspection endpoint is asked about.
+    #[pyo3(signature = (body, *, form))]
+    fn parse_introspection_request(&self, body: &[u8], form: bool) -> PyResult<(usize, String)> {
+        contract::with_fields(content_type(form), body, |fields| {
+            fields.introspected_token(&self.0).map(|(provider, token)| (provider, token.to_owned()))
+        })
+        .flatten()
+        .map_err(|refusal| refused(&refusal))
+    }
 }
 
 /// The fields of any form: all, or only the known ones.
@@ -169,12 +235,15 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ENDPOINT_PATHS", paths)?;
     module.add("MAX_BODY_BYTES", MAX_BODY_BYTES)?;
     module.add("MAX_CLAIMS_BYTES", MAX_CLAIMS_BYTES)?;
-    module.add("PROVIDERS", PyTuple::new(module.py(), PROVIDERS)?)?;
+    module.add("MAX_DETAILS_BYTES", MAX_DETAILS_BYTES)?;
+    module.add("MAX_PROVIDERS", MAX_PROVIDERS)?;
+    module.add("MAX_RESOURCES", MAX_RESOURCES)?;
+    module.add("MAX_RESOURCE_BYTES", MAX_RESOURCE_BYTES)?;
+    module.add_class::<Provider>()?;
+    module.add_class::<Providers>()?;
     module.add_class::<CallerCheck>()?;
     module.add_function(wrap_pyfunction!(scope_for, module)?)?;
     module.add_function(wrap_pyfunction!(is_form, module)?)?;
-    module.add_function(wrap_pyfunction!(parse_token_request, module)?)?;
-    module.add_function(wrap_pyfunction!(parse_introspection_request, module)?)?;
     module.add_function(wrap_pyfunction!(parse_form, module)?)?;
     module.add_function(wrap_pyfunction!(head_refusal, module)?)?;
     module.add_function(wrap_pyfunction!(transfer_coding_refusal, module)?)?;

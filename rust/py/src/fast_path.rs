@@ -3,22 +3,23 @@
 //! The server is one thread, and an answer takes microseconds, so the GIL is kept.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use entra_core::cache::token_cache::Now;
 use entra_core::sidecar::contract::Endpoint;
 use entra_core::sidecar::fast_path::{
-    Caches, CoolDowns, FastPath as CoreFastPath, Identity, Outcome, Stop as CoreStop,
+    CoolDowns, FastPath as CoreFastPath, Outcome, ProviderFigures, Renewal as CoreRenewal, Stop as CoreStop,
 };
 use entra_core::sidecar::turn::Turn;
+use pyo3::exceptions::PyIndexError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::access_log::AccessLog;
 use crate::clock::MonotonicClock;
-use crate::contract::CallerCheck;
+use crate::contract::{CallerCheck, Providers};
 use crate::token_cache::TokenCache;
 use crate::validator::Validator;
 use crate::{random_seed, wall_clock};
@@ -33,7 +34,6 @@ thread_local! {
 pub(crate) struct FastPath {
     core: CoreFastPath,
     tokens: Py<TokenCache>,
-    validator: OnceLock<Py<Validator>>,
     access_log: Option<Py<AccessLog>>,
     clocks: Clocks,
 }
@@ -76,6 +76,9 @@ pub(crate) enum Stop {
     Full,
 }
 
+/// (position of the provider, target, the user's token, resources, authorization details).
+type Renewal = (usize, String, Option<String>, Vec<String>, Option<String>);
+
 /// What a call did.
 #[pyclass(frozen, get_all, module = "entra_fast._native")]
 pub(crate) struct Served {
@@ -84,35 +87,44 @@ pub(crate) struct Served {
     consumed: usize,
     stop: Stop,
     length: usize,
-    renewals: Vec<(String, Option<String>)>,
+    provider: usize,
+    renewals: Vec<Renewal>,
     turn_due: bool,
 }
 
 impl Served {
     fn new(answers: Bound<'_, PyBytes>, outcome: Outcome) -> Self {
-        let (stop, length) = match outcome.stop {
-            CoreStop::Done => (Stop::Done, 0),
-            CoreStop::Partial(length) => (Stop::Partial, length),
-            CoreStop::Framed(length) => (Stop::Framed, length),
-            CoreStop::KeyNeeded(length) => (Stop::KeyNeeded, length),
-            CoreStop::Unknown => (Stop::Unknown, 0),
-            CoreStop::Full => (Stop::Full, 0),
+        let (stop, length, provider) = match outcome.stop {
+            CoreStop::Done => (Stop::Done, 0, 0),
+            CoreStop::Partial(length) => (Stop::Partial, length, 0),
+            CoreStop::Framed(length) => (Stop::Framed, length, 0),
+            CoreStop::KeyNeeded { length, provider } => (Stop::KeyNeeded, length, provider),
+            CoreStop::Unknown => (Stop::Unknown, 0, 0),
+            CoreStop::Full => (Stop::Full, 0, 0),
         };
-        let renewals = outcome.renewals.into_iter().map(|renewal| (renewal.target, renewal.subject_token)).collect();
+        let renewals = outcome.renewals.into_iter().map(in_python).collect();
         let Outcome { answered, consumed, turn_due, .. } = outcome;
-        Self { answers: answers.unbind(), answered, consumed, stop, length, renewals, turn_due }
+        Self { answers: answers.unbind(), answered, consumed, stop, length, provider, renewals, turn_due }
     }
 }
 
+fn in_python(renewal: CoreRenewal) -> Renewal {
+    let CoreRenewal { provider, target, subject_token, resources, authorization_details } = renewal;
+    (provider, target, subject_token, resources, authorization_details)
+}
+
 impl FastPath {
+    fn figures_of(&self, provider: usize) -> PyResult<&ProviderFigures> {
+        self.core.figures_of(provider).ok_or_else(|| PyIndexError::new_err("no provider has this position"))
+    }
+
     /// The answers, the outcome, and the time of the call on the monotonic clock.
     fn answer<'py>(&self, py: Python<'py>, data: &[u8], waited: f64) -> PyResult<(Bound<'py, PyBytes>, Outcome, f64)> {
         let started = Instant::now();
         let now = self.clocks.now(py)?;
-        let validator = self.validator.get().map(|validator| validator.get().core());
         let mut out = OUT.take();
         out.clear();
-        let outcome = self.core.serve(data, Caches { validator, tokens: self.tokens.get().core() }, now, &mut out);
+        let outcome = self.core.serve(data, self.tokens.get().core(), now, &mut out);
         let answers = PyBytes::new(py, &out);
         OUT.set(out);
         let each = self.core.figures().record(&outcome, waited, started.elapsed());
@@ -128,36 +140,32 @@ impl FastPath {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
-        tokens, callers, *, provider, rewrites_targets, tenant, client_id, bounds, access_log = None, tracing = false, clocks = None
+        tokens, callers, providers, *, bounds, access_log = None, tracing = false, clocks = None
     ))]
     fn new(
         py: Python<'_>,
         tokens: Py<TokenCache>,
         callers: &CallerCheck,
-        provider: String,
-        rewrites_targets: bool,
-        tenant: String,
-        client_id: String,
+        providers: &Providers,
         bounds: Vec<f64>,
         access_log: Option<Py<AccessLog>>,
         tracing: bool,
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
-        let (identity, seed) =
-            (Identity { provider, rewrites_targets, tenant, client_id }, [random_seed(), random_seed()]);
-        let core = CoreFastPath::new(identity, callers.core().clone(), bounds, tracing, seed);
-        Ok(Self { core, tokens, validator: OnceLock::new(), access_log, clocks: Clocks::new(py, clocks)? })
+        let (providers, callers) = (providers.core().clone(), callers.core().clone());
+        let core = CoreFastPath::new(providers, callers, bounds, tracing, [random_seed(), random_seed()]);
+        Ok(Self { core, tokens, access_log, clocks: Clocks::new(py, clocks)? })
     }
 
-    /// Introspect with this validator from now on. The first one stays.
-    fn attach(&self, validator: Py<Validator>) {
-        let _ = self.validator.set(validator);
+    /// Introspect tokens of a provider with this validator from now on. The first one stays.
+    fn attach(&self, provider: usize, validator: &Validator) {
+        self.core.attach(provider, Arc::clone(validator.core()));
     }
 
     /// Until then tokens that the known keys do not verify are answered here, because no keys are fetched for them.
-    #[pyo3(signature = (*, unknown_key, failed_signature))]
-    fn set_cool_downs(&self, unknown_key: f64, failed_signature: f64) {
-        self.core.set_cool_downs(CoolDowns { unknown_key, failed_signature });
+    #[pyo3(signature = (provider, *, unknown_key, failed_signature))]
+    fn set_cool_downs(&self, provider: usize, unknown_key: f64, failed_signature: f64) {
+        self.core.set_cool_downs(provider, CoolDowns { unknown_key, failed_signature });
     }
 
     /// A new turn begins: the event loop has been through its other work.
@@ -186,24 +194,33 @@ impl FastPath {
         Ok(dict)
     }
 
-    /// How many introspections were answered with an active token.
-    fn active(&self) -> u64 {
-        self.core.figures().active()
+    /// By endpoint: how many requests for a provider were answered.
+    fn answered<'py>(&self, py: Python<'py>, provider: usize) -> PyResult<Bound<'py, PyDict>> {
+        let (figures, dict) = (self.figures_of(provider)?, PyDict::new(py));
+        for endpoint in Endpoint::ALL {
+            dict.set_item(endpoint.name(), figures.answered(endpoint))?;
+        }
+        Ok(dict)
+    }
+
+    /// How many introspections for a provider were answered with an active token.
+    fn active(&self, provider: usize) -> PyResult<u64> {
+        self.figures_of(provider).map(ProviderFigures::active)
     }
 
     /// By error code: how many introspections were answered with an inactive token.
-    fn rejections<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        for (code, count) in self.core.figures().rejections().filter(|(_, count)| *count > 0) {
+    fn rejections<'py>(&self, py: Python<'py>, provider: usize) -> PyResult<Bound<'py, PyDict>> {
+        let (figures, dict) = (self.figures_of(provider)?, PyDict::new(py));
+        for (code, count) in figures.rejections().filter(|(_, count)| *count > 0) {
             dict.set_item(code, count)?;
         }
         Ok(dict)
     }
 
     /// By error code: (what was expected, what came) of one token that was rejected since the last call.
-    fn take_examples<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        for error in self.core.figures().take_examples() {
+    fn take_examples<'py>(&self, py: Python<'py>, provider: usize) -> PyResult<Bound<'py, PyDict>> {
+        let (figures, dict) = (self.figures_of(provider)?, PyDict::new(py));
+        for error in figures.take_examples() {
             dict.set_item(error.code(), (error.expected(), error.actual()))?;
         }
         Ok(dict)

@@ -141,10 +141,10 @@ fn misconfigured(setting: &'static str, message: &str) -> PyErr {
 
 /// One policy, the current key set and the bounded cache of tokens already verified. Thread-safe.
 #[pyclass(frozen, module = "entra_fast._native")]
-pub(crate) struct Validator(CoreValidator);
+pub(crate) struct Validator(Arc<CoreValidator>);
 
 impl Validator {
-    pub(crate) fn core(&self) -> &CoreValidator {
+    pub(crate) fn core(&self) -> &Arc<CoreValidator> {
         &self.0
     }
 
@@ -175,7 +175,7 @@ impl Validator {
         let limits = Limits { entries: cache_entries, bytes: cache_bytes };
         let validator = CoreValidator::new(policy.0.clone(), limits, [random_seed(), random_seed()]);
         validator.set_keys(keys.map(|keys| Arc::clone(&keys.0)));
-        Self(validator)
+        Self(Arc::new(validator))
     }
 
     /// The current key set.

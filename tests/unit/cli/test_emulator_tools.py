@@ -109,3 +109,10 @@ def test_explain_for_an_unknown_name_is_2(arguments: list[str], capsys: pytest.C
     """An unknown consumer or user is a wrong question, not a refusal."""
     assert main(["explain", *arguments, "--manifests", str(EXAMPLES)]) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_an_issuer_of_subject_tokens_is_checked_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is served."""
+    call = ["emulator", "--port", "0", "--level-names", "--subject-issuer", "https://issuer.example/keys"]
+    assert main([*call, "--manifests", str(EXAMPLES)]) == 2
+    assert "'https://issuer.example/keys' is not the URL of a discovery document" in capsys.readouterr().err

@@ -25,6 +25,7 @@ COMMANDS = (
     "token",
     "exchange",
     "introspect",
+    "roundtrip",
     "explain",
     "env",
     "bench",

@@ -90,6 +90,13 @@ def system_user(number: str = CUSTOMER, **changes: Any) -> list[dict[str, Any]]:
     return [{"type": "urn:altinn:systemuser", "systemuser_org": organization(number), **changes}]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[MaskinportenCaller]:
+    """The same, one for all tests of refusals; its clock stands."""
+    async with served(local_providers(MANIFESTS, DIRECTORY, clock=Clock())) as caller:
+        yield MaskinportenCaller(caller)
+
+
 # Documents and keys
 
 
@@ -343,22 +350,21 @@ REFUSALS: dict[str, tuple[str | None, Mapping[str, Any], Expected]] = {
 }
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusals(maskinporten: MaskinportenCaller, clock: Clock, case: str) -> None:
+async def test_refusals(shared: MaskinportenCaller, clock: Clock, case: str) -> None:
     """Each check has its status, error, number and sentence, and an id of its own; the journal says why."""
     scope, changes, (status, error, code, text) = REFUSALS[case]
     fields = {name: value(clock.now) if callable(value) else value for name, value in changes.items()}
-    answer = await maskinporten.token("client", scope, **fields)
+    answer = await shared.token("client", scope, **fields)
     assert (answer.status, answer.json["error"]) == (status, error)
     description = answer.json["error_description"]
     assert re.fullmatch(re.escape(text) + r" \(trace_id: [0-9a-f]{32}\)", description)
-    assert answer.json.get("error_uri", "") == (f"{maskinporten.issuer}errors/{code}" if code else "")
-    entry = maskinporten.local.journal.entries()[0]
+    assert answer.json.get("error_uri", "") == (f"{shared.issuer}errors/{code}" if code else "")
+    entry = shared.local.journal.entries()[0]
     assert (entry.provider, entry.granted, entry.message) == ("maskinporten", False, f"{error}: {text}")
     if code:
-        page = await maskinporten.caller.request(
-            "GET", answer.json["error_uri"], headers={"Accept": "text/html"}
-        )
+        page = await shared.caller.request("GET", answer.json["error_uri"], headers={"Accept": "text/html"})
         assert (page.status, code in page.text) == (200, True)
 
 
@@ -404,10 +410,10 @@ async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCalle
     "times", [{"iat": -10, "exp": 110}, {"iat": 10, "exp": 130}, {"nbf": 10}, {"iat": -5, "exp": 1}]
 )
 async def test_the_limits_of_times(
-    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, int]
+    maskinporten: MaskinportenCaller, clock: Clock, times: dict[str, Any]
 ) -> None:
     """A grant lives 120 s at most, and the clocks may differ by 10 s."""
-    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    changes: dict[str, Any] = {name: int(clock.now) + seconds for name, seconds in times.items()}
     answer = await maskinporten.token("client", PLAIN, **changes)
     assert answer.status == 200, answer.text
 

@@ -201,7 +201,7 @@ def test_the_state_file_has_no_codes_and_tokens(tmp_path: Path, clock: Clock) ->
 
 
 def test_a_digest_opens_nothing(clock: Clock) -> None:
-    """Whoever has the document does not have the session."""
+    """Having the document does not give the session."""
     store = Store(clock)
     cookie, _ = store.new_session("t", "u")
     ((digest, _, _),) = store.sessions.items()

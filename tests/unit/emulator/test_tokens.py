@@ -278,6 +278,7 @@ async def test_the_environment_is_what_nais_injects(entra: Caller) -> None:
         "AZURE_ENABLED",
         "TOKEN_X_ENABLED",
         "MASKINPORTEN_ENABLED",
+        "IDPORTEN_ENABLED",
         "AZURE_APP_CLIENT_ID",
         "AZURE_APP_CLIENT_SECRET",
         "AZURE_APP_JWK",

@@ -36,6 +36,13 @@ async def tokenx(clock: Clock) -> AsyncIterator[TokenXCaller]:
         yield TokenXCaller(caller)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[TokenXCaller]:
+    """The same, one for all tests of refusals; its clock stands."""
+    async with served(local_providers(MANIFESTS, clock=Clock())) as caller:
+        yield TokenXCaller(caller)
+
+
 # Documents and keys
 
 
@@ -180,9 +187,9 @@ async def test_types_of_tokens(tokenx: TokenXCaller, typ: str | None) -> None:
 
 
 @pytest.mark.parametrize("times", [{"exp": 120}, {"exp": -59}, {"nbf": 59}, {"iat": 59}])
-async def test_the_limits_of_times(tokenx: TokenXCaller, clock: Clock, times: dict[str, int]) -> None:
+async def test_the_limits_of_times(tokenx: TokenXCaller, clock: Clock, times: dict[str, Any]) -> None:
     """120 s for an assertion, and a leeway of 60 s for all times of both tokens."""
-    changes = {name: int(clock.now) + seconds for name, seconds in times.items()}
+    changes: dict[str, Any] = {name: int(clock.now) + seconds for name, seconds in times.items()}
     assertion = tokenx.assertion("web", **changes)
     answer = await tokenx.exchange("web", "api", tokenx.login(**changes), client_assertion=assertion)
     assert answer.status == 200, answer.text
@@ -193,6 +200,15 @@ async def test_an_assertion_need_not_name_its_key(tokenx: TokenXCaller) -> None:
     assertion = tokenx.assertion("web", header={"kid": None})
     answer = await tokenx.exchange("web", "api", tokenx.login(), client_assertion=assertion)
     assert answer.status == 200, answer.text
+
+
+async def test_the_journal_keeps_a_part_of_long_texts(tokenx: TokenXCaller) -> None:
+    """The response has all of it, as that of tokendings."""
+    audience = "x" * 50_000
+    answer = await tokenx.exchange("web", "api", tokenx.login(), audience=audience)
+    assert answer.json["error_description"] == f"token exchange audience {audience} is invalid"
+    entry = tokenx.local.journal.entries()[0]
+    assert (len(entry.message), len(entry.reasons[-1].text), len(entry.target)) == (1000, 1000, 200)
 
 
 async def test_an_error_of_its_own(
@@ -391,16 +407,17 @@ REFUSALS: dict[str, tuple[Change, tuple[int, str], str]] = {
 }
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusals(tokenx: TokenXCaller, clock: Clock, case: str) -> None:
+async def test_refusals(shared: TokenXCaller, clock: Clock, case: str) -> None:
     """Each check has its status, its error and its sentence; the journal says the same."""
     change, (status, error), description = REFUSALS[case]
     description = (
-        description.format(base_url=tokenx.caller.base_url) if "{base" in description else description
+        description.format(base_url=shared.caller.base_url) if "{base" in description else description
     )
-    answer = await tokenx.exchange("web", "api", **{"subject_token": tokenx.login(), **change(tokenx, clock)})
+    answer = await shared.exchange("web", "api", **{"subject_token": shared.login(), **change(shared, clock)})
     assert (answer.status, answer.json) == (status, {"error": error, "error_description": description})
-    entry = tokenx.local.journal.entries()[0]
+    entry = shared.local.journal.entries()[0]
     assert (entry.provider, entry.granted, entry.message) == ("tokenx", False, f"{error}: {description}")
     assert not entry.reasons[-1].passed
 

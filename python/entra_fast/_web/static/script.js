@@ -49,7 +49,7 @@ if (live) {
       const html = await (await fetch(location.href, { headers: { Accept: "text/html" } })).text();
       const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("entries");
       const shown = document.getElementById("entries");
-      // Whoever is in the middle of the list keeps it as it is.
+      // A reader in the middle of the list keeps it as it is.
       if (fresh && !shown.contains(document.activeElement)) shown.replaceWith(fresh);
       live.textContent = "Live: new requests appear here.";
     } catch {

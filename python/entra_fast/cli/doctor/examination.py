@@ -95,7 +95,7 @@ async def examine(
         problems,
     )
     await check_ports(examination, settings.server, results.wrong(_PORTS))
-    await check_caches(examination, settings.caches, settings.server.workers, results.wrong(_CACHES))
+    await check_caches(examination, settings.caches, results.wrong(_CACHES))
     await check_shared_cache(examination, settings, results.wrong(_SHARED_CACHE))
     wrong = results.wrong(_NETWORK if settings.provider is not None else _PROVIDER)
     if wrong is not None:

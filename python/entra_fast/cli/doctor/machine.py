@@ -12,7 +12,6 @@ import json
 from entra_fast._http.listener import bind, reason
 from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpLimits
-from entra_fast._settings.cache_sizes import idle_bytes
 from entra_fast._settings.model import CacheSettings, ServerSettings
 from entra_fast.cli.doctor.network import in_thread
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
@@ -34,23 +33,21 @@ async def check_ports(examination: Examination, server: ServerSettings, settings
         await examination.check("ports", check, docs=DOCS, needs=(settings,))
 
 
-async def check_caches(
-    examination: Examination, caches: CacheSettings, workers: int, settings: Result | None
-) -> None:
+async def check_caches(examination: Examination, caches: CacheSettings, settings: Result | None) -> None:
     """Whether full caches fit into the memory limit."""
 
     async def compare() -> Outcome:
-        return compared_with_memory(caches, workers)
+        return compared_with_memory(caches)
 
     await examination.check("caches", compare, docs=CACHES_DOCS, needs=(settings,))
 
 
-def compared_with_memory(caches: CacheSettings, workers: int) -> Outcome:
+def compared_with_memory(caches: CacheSettings) -> Outcome:
     """The sizes of the caches, and whether they fit."""
     found = f"token cache {_mib(caches.max_bytes)}, verification cache {_mib(caches.verified_bytes)}"
     if caches.memory_limit is None:
         return Outcome("ok", f"{found}; there is no memory limit")
-    idle = idle_bytes(workers)
+    idle = caches.idle_bytes
     found += f"; idle processes {_mib(idle)}; memory limit {_mib(caches.memory_limit)}"
     if (needed := idle + caches.max_bytes + caches.verified_bytes) > caches.memory_limit:
         return Outcome(

@@ -83,7 +83,7 @@ class Caller:
         alternatives = access.app
         if self.user_id:
             alternatives = (*access.own, *access.delegated) if own else access.delegated
-        # Whoever may read groups may read their members.
+        # A caller that may read groups may read their members.
         held = self.permissions | (_GROUPS if "Group.Read.All" in self.permissions else frozenset())
         sufficient = next((names for names in alternatives if names <= held), None)
         if sufficient is not None:

@@ -4,12 +4,16 @@ and what came out of them."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from entra_fast.emulator.protocol.aadsts import new_trace_id
 from entra_fast.emulator.protocol.journal import Entry, Journal
 from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.providers.refusals import Refusal
+
+MAX_NAME: Final = 200
+MAX_TEXT: Final = 1000
+"""Characters that the journal keeps: what was sent may be part of a name or a sentence."""
 
 
 @dataclass(slots=True)
@@ -43,7 +47,13 @@ class Recording:
             return tuple(self.reasons)
         return (
             *self.reasons,
-            Reason(refusal.check, False, refusal.text, refusal.location, refusal.remedy),
+            Reason(
+                refusal.check,
+                False,
+                refusal.text[:MAX_TEXT],
+                refusal.location,
+                refusal.remedy[:MAX_TEXT],
+            ),
         )
 
     def finish(self, journal: Journal, now: float, refusal: Refusal | None) -> None:
@@ -54,12 +64,12 @@ class Recording:
                 time=now,
                 tenant="",
                 grant=self.grant,
-                client=self.client[:200],
-                target=self.target[:200],
-                user=self.user[:200],
+                client=self.client[:MAX_NAME],
+                target=self.target[:MAX_NAME],
+                user=self.user[:MAX_NAME],
                 granted=refusal is None,
                 code=None,
-                message="" if refusal is None else str(refusal),
+                message="" if refusal is None else str(refusal)[:MAX_TEXT],
                 reasons=self.outcome(refusal),
                 correlation_id=new_trace_id(),
                 claims={} if refusal is not None else self.claims,

@@ -1,5 +1,5 @@
 """Who may use the console and the admin API: everyone on this machine or, where others can reach the server,
-whoever has the token that the start prints.
+clients that send the token printed at start.
 
 They hand out secrets of applications and forge tokens. What must not be here: the check of origins, which
 holds for every request (server.py).

@@ -168,8 +168,8 @@ class _Api:
         """Always 200, so that callers handle only one form of "not valid"."""
         try:
             body, form = await self._body(request)
-            token = introspected_token(body, form=form, one_provider=self._service.tokens is not None)
-            answer = await self._service.introspect(token)
+            provider, token = introspected_token(self._service.contract, body, form=form)
+            answer = await self._service.introspect(provider, token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
@@ -179,10 +179,9 @@ class _Api:
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
-        tokens = self._service.tokens
-        wanted = token_request(body, form=form, exchange=exchange, one_provider=tokens is not None)
-        if tokens is None:
-            raise BadRequest("identity_provider 'entra_id' is not enabled")
+        wanted = token_request(self._service.contract, body, form=form, exchange=exchange)
+        tokens = self._service.served[wanted.provider].tokens
+        assert tokens is not None  # noqa: S101 - the contract refuses a provider that issues no tokens
         try:
             if wanted.user_token is not None:
                 token = await tokens.exchange(
@@ -190,7 +189,11 @@ class _Api:
                 )
             else:
                 token = await tokens.acquire(
-                    wanted.target, skip_cache=wanted.skip_cache, claims=wanted.claims
+                    wanted.target,
+                    skip_cache=wanted.skip_cache,
+                    claims=wanted.claims,
+                    resources=wanted.resources,
+                    authorization_details=wanted.authorization_details,
                 )
         except ProviderError as exc:
             if logger.isEnabledFor(logging.DEBUG):

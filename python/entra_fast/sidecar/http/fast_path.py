@@ -276,8 +276,8 @@ class FastPathProtocol(StrictProtocol):
             self.transport.write(served.answers)
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             self._request_count += answered
-        for target, subject_token in served.renewals:
-            self._fast_path.renew(target, subject_token)
+        for renewal in served.renewals:
+            self._fast_path.renew(*renewal)
         if served.turn_due:
             self._turns.due()
         rest = data[served.consumed :]
@@ -292,7 +292,7 @@ class FastPathProtocol(StrictProtocol):
         elif (
             stop == Stop.KEY_NEEDED
             and not (waited and not answered)
-            and self._fast_path.call_when_fetched(self._keys_were_fetched)
+            and self._fast_path.call_when_fetched(served.provider, self._keys_were_fetched)
         ):
             self._received()
             self._waiting_since = self._fast_path.monotonic()

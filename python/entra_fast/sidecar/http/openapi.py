@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from entra_fast import _native
-from entra_fast._native import PROVIDERS
+from entra_fast._providers import BUILT_IN
 from entra_fast._settings.catalogue import BIND_ADDRESS
 
 Schema = dict[str, Any]
@@ -37,21 +37,49 @@ _WANTED = {
         "type": ["string", "null"],
         "contentMediaType": "application/json",
         "description": "A claims challenge of the API, decoded from base64: the text of a JSON object. It is "
-        "passed to the provider, and the new token replaces the cached one.",
+        "passed to the provider, and the new token replaces the cached one. Ignored by providers without "
+        "claims challenges.",
+    },
+}
+_KNOWING_DETAILS = " and ".join(kind.title for kind in BUILT_IN if kind.accepts_details)
+_DETAILS = {
+    "resource": {
+        "description": "The services that the token is for (RFC 8707). A form has one. "
+        f"Only {_KNOWING_DETAILS} gets it; other providers ignore it.",
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "maxItems": _native.MAX_RESOURCES},
+            {"type": "null"},
+        ],
+    },
+    "authorization_details": {
+        "description": "What the token is to allow (RFC 9396): an array of objects, or its text. "
+        "For the same providers as `resource`.",
+        "anyOf": [
+            {"type": "array", "items": {"type": "object"}},
+            {"type": "string", "contentMediaType": "application/json"},
+            {"type": "null"},
+        ],
     },
 }
 _SCHEMAS: dict[str, Schema] = {
     "IdentityProvider": {
         "type": "string",
-        "enum": list(PROVIDERS),
-        "description": "The provider; both names mean the same one.",
+        "examples": [name for kind in BUILT_IN for name in kind.names],
+        "description": "A provider: one of these, or one that the operator has added. Older names: "
+        + ", ".join(f"`{alias}` for `{kind.name}`" for kind in BUILT_IN for alias in kind.aliases)
+        + ".",
     },
     "Target": {
         "type": "string",
         "examples": ["api://dev-gcp.my-team.my-app/.default", "dev-gcp:my-team:my-app"],
         "description": "The API that the token is for.",
     },
-    "TokenRequest": {"type": "object", "required": ["target"], "properties": _WANTED},
+    "TokenRequest": {
+        "type": "object",
+        "required": ["target"],
+        "properties": {**_WANTED, **_DETAILS},
+    },
     "ExchangeRequest": {
         "type": "object",
         "required": ["target", "user_token"],
@@ -155,7 +183,7 @@ def document() -> Schema:
         "info": {
             "title": "entra_fast sidecar",
             "version": _native.__version__,
-            "description": "Tokens from Entra ID for an application, and introspection.",
+            "description": "Tokens for an application from its identity providers, and introspection.",
         },
         "servers": [
             {
@@ -168,7 +196,7 @@ def document() -> Schema:
         "paths": {
             "/api/v1/token": _operation(
                 "token",
-                "A token for the application itself (client credentials).",
+                "A token for the application itself.",
                 "TokenRequest",
                 "TokenResponse",
                 _TOKEN_REFUSALS,

@@ -7,7 +7,7 @@ decide in the same way. Does not belong here: what the fields are used for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from entra_fast import _native
@@ -28,12 +28,21 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """A request to `/api/v1/token` or `/api/v1/token/exchange`."""
+    """A request to `/api/v1/token` or `/api/v1/token/exchange`.
 
+    Attributes:
+        provider: its position.
+        resources: the values of `resource` (RFC 8707).
+        authorization_details: the text of a JSON array of objects (RFC 9396).
+    """
+
+    provider: int
     target: str
     skip_cache: bool
-    user_token: str | None = None
-    claims: str | None = None
+    user_token: str | None
+    claims: str | None
+    resources: Sequence[str]
+    authorization_details: str | None
 
 
 def is_form(content_types: Iterable[str]) -> bool:
@@ -48,33 +57,31 @@ def is_form(content_types: Iterable[str]) -> bool:
         raise BadRequest(exc.message) from None
 
 
-def token_request(body: bytes, *, form: bool, exchange: bool, one_provider: bool) -> TokenRequest:
+def token_request(contract: _native.Providers, body: bytes, *, form: bool, exchange: bool) -> TokenRequest:
     """The request to `/api/v1/token`, or with `exchange` to `/api/v1/token/exchange`.
 
     Args:
-        one_provider: whether exactly one provider is enabled, so that `identity_provider` may be left out.
+        contract: the enabled providers.
 
     Raises:
         BadRequest: the sentence names the field and what was expected.
     """
     try:
-        return TokenRequest(
-            *_native.parse_token_request(body, form=form, exchange=exchange, one_provider=one_provider)
-        )
+        return TokenRequest(*contract.parse_token_request(body, form=form, exchange=exchange))
     except EntraFastError as exc:
         raise BadRequest(exc.message) from None
 
 
-def introspected_token(body: bytes, *, form: bool, one_provider: bool) -> str:
-    """The token in a request to `/api/v1/introspect`.
+def introspected_token(contract: _native.Providers, body: bytes, *, form: bool) -> tuple[int, str]:
+    """The position of the provider and the token in a request to `/api/v1/introspect`.
 
     Args:
-        one_provider: as `token_request`.
+        contract: the enabled providers.
 
     Raises:
         BadRequest: as `token_request`.
     """
     try:
-        return _native.parse_introspection_request(body, form=form, one_provider=one_provider)
+        return contract.parse_introspection_request(body, form=form)
     except EntraFastError as exc:
         raise BadRequest(exc.message) from None

@@ -1,29 +1,29 @@
 """The provider process, as a worker sees it.
 
 What belongs here: asking the provider process for tokens, keys, readiness and metrics, and applying what it
-announces. What must never be here: the provider itself, its credentials, and any decision about when to fetch
-(provider_process.py).
+announces. What must never be here: the providers themselves, their credentials, and any decision about when
+to fetch (provider_process.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from entra_fast import _background, _native
 from entra_fast._metrics import Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import Waiters
 from entra_fast._provider.jwks_schedule import Cause
-from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.tokens import AcquiredToken, token_key
+from entra_fast._provider.tokens import AcquiredToken
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import KeysUnavailable, ProviderError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
+from entra_fast.sidecar.process.messages import RequestedToken
 from entra_fast.sidecar.readiness import Readiness
 
 ANSWER_TIMEOUT = 30.0
@@ -33,7 +33,7 @@ ERROR_CODES = {"hub_unavailable": "the provider process does not respond"}
 
 
 class ProviderChannel:
-    """Represents the provider process in a worker: a `Provider`.
+    """Represents the provider process in a worker: a `Providers`.
 
     Args:
         channel: to the provider process.
@@ -41,6 +41,9 @@ class ProviderChannel:
         cache: this worker's tokens.
         metrics: of this worker.
         clocks: where time comes from.
+
+    Attributes:
+        tokens: see `Providers`.
     """
 
     def __init__(
@@ -55,10 +58,14 @@ class ProviderChannel:
         self._channel = channel
         self._cache = cache
         self._changes: ProviderChanges | None = None
-        self._keys = ChannelKeys(self, clocks)
-        self.tokens: ChannelTokens | None = None
-        if settings.provider is not None:
-            self.tokens = ChannelTokens(self, settings.provider, cache, metrics, clocks)
+        self._keys = {
+            provider.name: ChannelKeys(self, provider.name, clocks) for provider in settings.providers
+        }
+        self.tokens: Mapping[str, ChannelTokens] = {
+            provider.name: ChannelTokens(self, provider, cache, metrics, clocks)
+            for provider in settings.providers
+            if provider.kind.has_credential
+        }
 
     def tell(self, name: str, **fields: object) -> None:
         """Send a message that needs no answer."""
@@ -82,33 +89,34 @@ class ProviderChannel:
                 retry_after=1,
             ) from None
 
-    # --- as a `Provider` ---
+    # --- as a `Providers` ---
 
     async def start(self, changes: ProviderChanges) -> None:
         """Nothing has to be fetched from here: the provider process announces everything."""
         self._changes = changes
 
     async def aclose(self) -> None:
-        """See `Provider.aclose`. The channel stays open."""
-        await self._keys.aclose()
+        """See `Providers.aclose`. The channel stays open."""
+        for keys in self._keys.values():
+            await keys.aclose()
 
     async def readiness(self) -> Readiness:
-        """See `Provider.readiness`."""
+        """See `Providers.readiness`."""
         try:
             return Readiness.from_fields(await self.ask("readiness"))
         except ProviderError as exc:
             return Readiness(ready=False, reason=exc.message)
 
-    async def keys_problem(self) -> str | None:
-        """See `Provider.keys_problem`."""
+    async def keys_problem(self, provider: str) -> str | None:
+        """See `Providers.keys_problem`."""
         try:
-            answer = await self.ask("keys", cause=Cause.NO_KEYS.value, kid=None, seen=0)
+            answer = await self.ask("keys", provider=provider, cause=Cause.NO_KEYS.value, kid=None, seen=0)
         except ProviderError as exc:
             return exc.message
         return answer["reason"] or "the discovery document has not been fetched yet"
 
     async def exposition(self, own: Metrics) -> bytes:
-        """See `Provider.exposition`. The provider process asks this one for its own metrics."""
+        """See `Providers.exposition`. The provider process asks this one for its own metrics."""
         answer = await self.ask("metrics")
         text: str = answer["text"]
         return text.encode("utf-8")
@@ -134,16 +142,18 @@ class ProviderChannel:
                     bytes.fromhex(fields["key"]), monotonic=fields["monotonic"], retry_in=fields["retry_in"]
                 )
             case "provider":
-                changes.provider_found(fields["issuer"], self._keys)
+                provider = fields["provider"]
+                changes.provider_found(provider, fields["issuer"], self._keys[provider])
             case "keys":
-                text = fields["text"]
+                provider, text = fields["provider"], fields["text"]
                 keys = None if text is None else KeySet(text)
-                changes.keys_changed(keys)
-                self._keys.announced(keys, fields["reason"], fields["version"])
+                changes.keys_changed(provider, keys)
+                self._keys[provider].announced(keys, fields["reason"], fields["version"])
             case "cool_downs":
-                until = fields["until"]
-                self._keys.cool_downs = {cause: until.get(cause.value, -math.inf) for cause in Cause}
-                changes.cool_downs_changed(self._keys.cool_downs)
+                provider, until = fields["provider"], fields["until"]
+                cool_downs = {cause: until.get(cause.value, -math.inf) for cause in Cause}
+                self._keys[provider].cool_downs = cool_downs
+                changes.cool_downs_changed(provider, cool_downs)
             case "signatures_distrusted":
                 _native.distrust_fast_signatures()
             case _:
@@ -152,7 +162,8 @@ class ProviderChannel:
 
 
 class ChannelTokens:
-    """Hands out tokens from this worker's cache, or asks the provider process: an `Acquirer`."""
+    """Hands out tokens of a provider from this worker's cache, or asks the provider process: an
+    `Acquirer`."""
 
     in_flight = 0  # the provider process does the fetching
 
@@ -171,20 +182,40 @@ class ChannelTokens:
         self._clocks = clocks
 
     async def acquire(
-        self, target: str, *, skip_cache: bool = False, claims: str | None = None
+        self,
+        target: str,
+        *,
+        skip_cache: bool = False,
+        claims: str | None = None,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
     ) -> AcquiredToken:
         """See `TokenClient.acquire`."""
-        return await self._obtain(target, None, skip_cache, claims)
+        wanted = RequestedToken(self._provider.name, target, None, tuple(resources), authorization_details)
+        return await self._obtain(wanted, skip_cache, claims)
 
     async def exchange(
         self, target: str, subject_token: str, *, skip_cache: bool = False, claims: str | None = None
     ) -> AcquiredToken:
         """See `TokenClient.exchange`."""
-        return await self._obtain(target, subject_token, skip_cache, claims)
+        return await self._obtain(
+            RequestedToken(self._provider.name, target, subject_token), skip_cache, claims
+        )
 
-    def renew(self, target: str, subject_token: str | None = None) -> None:
+    def renew(
+        self,
+        target: str,
+        subject_token: str | None = None,
+        *,
+        resources: Sequence[str] = (),
+        authorization_details: str | None = None,
+    ) -> None:
         """See `TokenClient.renew`."""
-        self._channel.tell("renew", target=target, subject_token=subject_token)
+        self._renew(
+            RequestedToken(
+                self._provider.name, target, subject_token, tuple(resources), authorization_details
+            )
+        )
 
     def sweep(self) -> None:
         """See `Acquirer.sweep`. Nothing is remembered here."""
@@ -192,19 +223,23 @@ class ChannelTokens:
     async def aclose(self) -> None:
         """Nothing runs in the background."""
 
-    async def _obtain(
-        self, target: str, subject_token: str | None, skip_cache: bool, claims: str | None
-    ) -> AcquiredToken:
-        key = token_key(self._provider, scope_for(target, self._provider.kind), subject_token)
+    def _renew(self, wanted: RequestedToken) -> None:
+        self._channel.tell("renew", **wanted.fields())
+
+    async def _obtain(self, wanted: RequestedToken, skip_cache: bool, claims: str | None) -> AcquiredToken:
+        key = wanted.key(self._provider)
         if not skip_cache and claims is None:
             cached = self._cache.get(key, **self._now())
             if cached is not None:
                 if cached.renewal_due:
-                    self.renew(target, subject_token)
+                    self._renew(wanted)
                 return AcquiredToken(cached.access_token, cached.expires_in)
         try:
             answer = await self._channel.ask(
-                "token", target=target, subject_token=subject_token, skip_cache=skip_cache, claims=claims
+                "token",
+                **wanted.fields(),
+                skip_cache=skip_cache,
+                claims=claims,
             )
         except ProviderError as exc:
             # The provider process itself hands out a token that is still valid when the provider fails.
@@ -233,11 +268,12 @@ class _Question:
 
 
 class ChannelKeys:
-    """The keys that the provider process fetches: a `KeySource`. New key sets are announced without a
-    request."""
+    """The keys of a provider that the provider process fetches: a `KeySource`. New key sets are announced
+    without a request."""
 
-    def __init__(self, channel: ProviderChannel, clocks: Clocks) -> None:
+    def __init__(self, channel: ProviderChannel, provider: str, clocks: Clocks) -> None:
         self._channel = channel
+        self._provider = provider
         self._clocks = clocks
         self._questions: dict[Cause, _Question] = {}
         self._keys: KeySet | None = None
@@ -284,7 +320,9 @@ class ChannelKeys:
     async def _ask(self, cause: Cause, kid: str | None, seen: int) -> bool:
         # `seen` is an argument because this runs as a task: a new key set may be announced before it begins.
         try:
-            answer = await self._channel.ask("keys", cause=cause.value, kid=kid, seen=seen)
+            answer = await self._channel.ask(
+                "keys", provider=self._provider, cause=cause.value, kid=kid, seen=seen
+            )
         except ProviderError as exc:
             self._reason = f"keys of the token issuer are not available: {exc.message}"
             return False

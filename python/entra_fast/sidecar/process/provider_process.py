@@ -1,4 +1,4 @@
-"""The provider process: it talks to the provider for all workers, and coordinates them.
+"""The provider process: it talks to the providers for all workers, and coordinates them.
 
 What belongs here: requests from workers and announcements to them (tokens, keys, readiness, metrics), and the
 guarantee that they act as one sidecar. What must never be here: processes, sockets and signals
@@ -22,14 +22,15 @@ from entra_fast._metrics import Figures, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
-from entra_fast._provider.oauth import scope_for
-from entra_fast._provider.tokens import token_key
+from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
-from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.process.messages import RequestedToken, count, flag, optional_text, text
+from entra_fast.sidecar.provider_client import ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
 from entra_fast.sidecar.rejections import Example
 from entra_fast.sidecar.service import new_token_cache
@@ -80,8 +81,23 @@ class ConnectedWorker:
     figures: Figures = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class _Announced:
+    """What has been announced about a provider.
+
+    Attributes:
+        issuer: None until it is known.
+        version: counts the key sets.
+        cool_downs: by cause; only those that last.
+    """
+
+    issuer: str | None = None
+    version: int = 0
+    cool_downs: dict[str, float] = field(default_factory=dict)
+
+
 class ProviderProcess:
-    """Speaks to the provider for all workers: `ProviderChanges` and `Observed`. Belongs to one event loop.
+    """Speaks to the providers for all workers: `ProviderChanges` and `Observed`. Belongs to one event loop.
 
     Args:
         settings: of the sidecar, with the cache limits of one process.
@@ -98,9 +114,8 @@ class ProviderProcess:
         self.draining = False
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
-        self._issuer: str | None = None
-        self._key_set_version = 0  # counts the key sets that were announced
-        self._cool_downs: dict[str, float] = {}
+        self._announced = {provider.name: _Announced() for provider in settings.providers}
+        self._settings_of = {provider.name: provider for provider in settings.providers}
         self._signatures_distrusted = False
         self._cache = new_token_cache(settings.caches)
         self._tokens = AnnouncedTokens(
@@ -110,16 +125,9 @@ class ProviderProcess:
             lambda fields: self.announce("token", **fields),
             lambda fields: self.announce("renewal_failed", **fields),
         )
-        self._provider: ProviderClient | NoProvider = NoProvider()
-        if settings.provider is not None:
-            self._provider = ProviderClient(
-                settings,
-                settings.provider,
-                cache=self._tokens,
-                metrics=self.metrics,
-                clocks=self._clocks,
-                tracing=self.tracing,
-            )
+        self._providers = ProviderClients(
+            settings, cache=self._tokens, metrics=self.metrics, clocks=self._clocks, tracing=self.tracing
+        )
         self._start_up = StartUp(self._clocks.monotonic)
         self._examples: dict[str, Example] = {}
         self._status_log = StatusLog(
@@ -136,9 +144,9 @@ class ProviderProcess:
         self.metrics.worker_requests.include(self._requests_by_worker)
 
     async def start(self) -> None:
-        """Begin to fetch in the background. Does not fail when the provider is unavailable."""
-        await self._provider.start(self)
-        if self._settings.provider is not None:
+        """Begin to fetch in the background. Does not fail when a provider is unavailable."""
+        await self._providers.start(self)
+        if self._settings.providers:
             self._status_log.start()
         self.access_log.start()
         self._sweeps.start()
@@ -150,17 +158,16 @@ class ProviderProcess:
         await self._status_log.aclose()  # draining has log lines of its own
 
     async def aclose(self) -> None:
-        """Stop everything that runs in the background, and close the connections to the provider."""
+        """Stop everything that runs in the background, and close the connections to the providers."""
         await self._status_log.aclose()
         await self._sweeps.aclose()
         await _background.cancel(self._checking)
-        await self._provider.aclose()
+        await self._providers.aclose()
         self.access_log.close()
 
     def _sweep(self) -> None:
         self._tokens.sweep()
-        if self._provider.tokens is not None:
-            self._provider.tokens.sweep()
+        self._providers.sweep()
 
     # --- workers ---
 
@@ -172,21 +179,28 @@ class ProviderProcess:
         self._past[worker.number] = self.metrics.accumulated(earlier, worker.figures)
 
     def handle(self, worker: ConnectedWorker, name: str, fields: Fields) -> Fields | Awaitable[Fields] | None:
-        """Handle a message from a worker. Fields of a wrong type terminate the worker: it runs a different
-        program."""
+        """Handle a message from a worker. Fields of a wrong type, and the name of a provider that is not
+        enabled, terminate the worker: it runs a different program."""
         match name:
             case "token":
+                wanted = RequestedToken.from_fields(fields)
                 return self._token(
                     worker,
-                    *_wanted(fields),
-                    skip_cache=_flag(fields, "skip_cache"),
-                    claims=_optional_text(fields, "claims"),
+                    self._providers.tokens[wanted.provider],
+                    wanted,
+                    skip_cache=flag(fields, "skip_cache"),
+                    claims=optional_text(fields, "claims"),
                 )
             case "renew":
-                self._renew(worker, *_wanted(fields))
+                self._renew(worker, RequestedToken.from_fields(fields))
             case "keys":
+                provider = text(fields, "provider")
                 return self._keys_for(
-                    Cause(fields["cause"]), _optional_text(fields, "kid"), _count(fields, "seen")
+                    self._providers.clients[provider],
+                    self._announced[provider],
+                    Cause(fields["cause"]),
+                    optional_text(fields, "kid"),
+                    count(fields, "seen"),
                 )
             case "readiness":
                 return self.readiness_now().fields()
@@ -197,7 +211,7 @@ class ProviderProcess:
             case "serving":
                 worker.serving = True
             case "drained":
-                worker.finished = _flag(fields, "finished")
+                worker.finished = flag(fields, "finished")
             case "signatures_distrusted":
                 self._distrust_signatures()
             case _:
@@ -217,10 +231,11 @@ class ProviderProcess:
             raise ValueError("a worker says hello once")
         worker.greeted = True
         self.workers.append(worker)
-        if self._issuer is not None:
-            worker.channel.send("provider", issuer=self._issuer)
-        worker.channel.send("keys", **self._key_set())
-        worker.channel.send("cool_downs", until=self._cool_downs)
+        for provider, announced in self._announced.items():
+            if announced.issuer is not None:
+                worker.channel.send("provider", provider=provider, issuer=announced.issuer)
+            worker.channel.send("keys", **self._key_set(provider))
+            worker.channel.send("cool_downs", provider=provider, until=announced.cool_downs)
         if self._signatures_distrusted:
             worker.channel.send("signatures_distrusted")
         worker.channel.send("serve", began=self._start_up.began)
@@ -237,26 +252,30 @@ class ProviderProcess:
     async def _token(
         self,
         worker: ConnectedWorker,
-        target: str,
-        subject_token: str | None,
+        tokens: Acquirer,
+        wanted: RequestedToken,
         *,
         skip_cache: bool,
         claims: str | None,
     ) -> Fields:
-        tokens, provider = self._provider.tokens, self._settings.provider
-        if tokens is None or provider is None:
-            raise ValueError("no provider is enabled")
         announced_before = self._tokens.announced
-        if subject_token is None:
-            token = await tokens.acquire(target, skip_cache=skip_cache, claims=claims)
+        if wanted.subject_token is None:
+            token = await tokens.acquire(
+                wanted.target,
+                skip_cache=skip_cache,
+                claims=claims,
+                resources=wanted.resources,
+                authorization_details=wanted.authorization_details,
+            )
         else:
-            token = await tokens.exchange(target, subject_token, skip_cache=skip_cache, claims=claims)
+            token = await tokens.exchange(
+                wanted.target, wanted.subject_token, skip_cache=skip_cache, claims=claims
+            )
         answered_at = self._clocks.monotonic()
         if skip_cache or claims is not None:
             await self._until_taken(worker)
         elif worker.channel is not None:
-            key = token_key(provider, scope_for(target, provider.kind), subject_token)
-            known = self._tokens.known(key, announced_before)
+            known = self._tokens.known(wanted.key(self._settings_of[wanted.provider]), announced_before)
             if known is not None:  # it was in the cache here, and this worker does not have it
                 worker.channel.send("token", **known)
         return {"token": token.access_token, "expires_in": token.expires_in, "at": answered_at}
@@ -271,53 +290,59 @@ class ProviderProcess:
         hanging = [worker for worker, answer in zip(others, taken, strict=True) if answer is None]
         await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
-    def _renew(self, worker: ConnectedWorker, target: str, subject_token: str | None) -> None:
-        tokens, provider = self._provider.tokens, self._settings.provider
-        if tokens is None or provider is None or worker.channel is None:
+    def _renew(self, worker: ConnectedWorker, wanted: RequestedToken) -> None:
+        if worker.channel is None:
             return
         # The same renewal is due in each worker; the first request causes it.
-        key = token_key(provider, scope_for(target, provider.kind), subject_token)
+        key = wanted.key(self._settings_of[wanted.provider])
         now = self._clocks.monotonic()
         cached = self._cache.get(key, monotonic=now, now=self._clocks.wall())
         if cached is None or cached.renewal_due:
-            tokens.renew(target, subject_token)
+            self._providers.tokens[wanted.provider].renew(
+                wanted.target,
+                wanted.subject_token,
+                resources=wanted.resources,
+                authorization_details=wanted.authorization_details,
+            )
         else:
             worker.channel.send("renewal_failed", key=key.hex(), monotonic=now, retry_in=NOT_DUE_PAUSE)
 
-    # --- what changes at the provider ---
+    # --- what changes at the providers ---
 
-    def provider_found(self, issuer: str, _: KeySource) -> None:
+    def provider_found(self, provider: str, issuer: str, _: KeySource) -> None:
         """See `ProviderChanges.provider_found`."""
-        self._issuer = issuer
-        self.announce("provider", issuer=issuer)
+        self._announced[provider].issuer = issuer
+        self.announce("provider", provider=provider, issuer=issuer)
 
-    def keys_changed(self, _: KeySet | None) -> None:
+    def keys_changed(self, provider: str, _: KeySet | None) -> None:
         """See `ProviderChanges.keys_changed`."""
-        self._key_set_version += 1
-        self.announce("keys", **self._key_set())
+        self._announced[provider].version += 1
+        self.announce("keys", **self._key_set(provider))
 
-    def cool_downs_changed(self, until: Mapping[Cause, float]) -> None:
+    def cool_downs_changed(self, provider: str, until: Mapping[Cause, float]) -> None:
         """See `ProviderChanges.cool_downs_changed`."""
         # JSON has no infinity: what is not named has no cool-down.
-        self._cool_downs = {cause.value: end for cause, end in until.items() if math.isfinite(end)}
-        self.announce("cool_downs", until=self._cool_downs)
+        cool_downs = {cause.value: end for cause, end in until.items() if math.isfinite(end)}
+        self._announced[provider].cool_downs = cool_downs
+        self.announce("cool_downs", provider=provider, until=cool_downs)
 
-    def _key_set(self) -> Fields:
-        keys = self._provider.keys
-        if keys is None or keys.text is None:
-            text, reason = None, self._provider.no_keys_reason()
+    def _key_set(self, provider: str) -> Fields:
+        client, version = self._providers.clients[provider], self._announced[provider].version
+        if client.keys is None or client.keys.text is None:
+            jwks, reason = None, client.no_keys_reason()
         else:
-            text, reason = keys.text.decode("utf-8"), None
-        return {"text": text, "reason": reason, "version": self._key_set_version}
+            jwks, reason = client.keys.text.decode("utf-8"), None
+        return {"provider": provider, "text": jwks, "reason": reason, "version": version}
 
-    async def _keys_for(self, cause: Cause, kid: str | None, seen: int) -> Fields:
+    async def _keys_for(
+        self, client: ProviderClient, announced: _Announced, cause: Cause, kid: str | None, seen: int
+    ) -> Fields:
         """`seen`: the version of the key set that the worker verified with."""
-        keys = self._provider.keys
-        if cause is Cause.FAILED_SIGNATURE and seen != self._key_set_version:
+        if cause is Cause.FAILED_SIGNATURE and seen != announced.version:
             again = True  # another worker's question has brought a new key set in the meantime
         else:
-            again = False if keys is None else await keys.refresh_for(cause, kid)
-        return {"again": again, "reason": self._provider.no_keys_reason()}
+            again = False if client.keys is None else await client.keys.refresh_for(cause, kid)
+        return {"again": again, "reason": client.no_keys_reason()}
 
     # --- the whole sidecar ---
 
@@ -325,7 +350,7 @@ class ProviderProcess:
         """Like `readiness`."""
         if self.draining:
             return SHUTTING_DOWN
-        readiness = self._provider.readiness_now()
+        readiness = self._providers.readiness_now()
         if not any(worker.serving for worker in self.workers):
             reason = readiness.reason or "no worker is serving"
             return Readiness(ready=False, reason=reason, providers=readiness.providers)
@@ -337,7 +362,7 @@ class ProviderProcess:
 
     def has_started(self) -> bool:
         """See `Observed.has_started`."""
-        return self._start_up.is_over(has_keys=self._provider.has_keys)
+        return self._start_up.is_over(has_keys=self._providers.have_keys)
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
@@ -526,31 +551,3 @@ def _announcement(key: bytes, access_token: str, terms: _Terms) -> Fields:
         "renew_in": terms.renew_in,
         "subject_expires_at": terms.subject_expires_at,
     }
-
-
-def _wanted(fields: Mapping[str, object]) -> tuple[str, str | None]:
-    target = fields["target"]
-    if not isinstance(target, str):
-        raise TypeError("target must be a string")
-    return target, _optional_text(fields, "subject_token")
-
-
-def _count(fields: Mapping[str, object], name: str) -> int:
-    value = fields[name]
-    if type(value) is not int:
-        raise TypeError(f"{name} must be a whole number")
-    return value
-
-
-def _optional_text(fields: Mapping[str, object], name: str) -> str | None:
-    value = fields[name]
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} must be a string or null")
-    return value
-
-
-def _flag(fields: Mapping[str, object], name: str) -> bool:
-    value = fields[name]
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a boolean")
-    return value

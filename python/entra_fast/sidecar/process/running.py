@@ -27,7 +27,7 @@ from entra_fast.sidecar.http.fast_path import FastPathServer
 from entra_fast.sidecar.http.listener import listen
 from entra_fast.sidecar.http.observing import MetricsObserver, unobserved
 from entra_fast.sidecar.interfaces import Observed
-from entra_fast.sidecar.provider_client import NoProvider, ProviderClient
+from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
@@ -138,16 +138,10 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
             probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
         way = best_way()
         metrics, cache, traces = Metrics(), new_token_cache(settings.caches), tracing.begin()
-        provider = (
-            NoProvider()
-            if settings.provider is None
-            else ProviderClient(
-                settings, settings.provider, cache=cache, metrics=metrics, clocks=clocks, tracing=traces
-            )
-        )
+        providers = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks, tracing=traces)
         service = Service(
             settings,
-            provider,
+            providers,
             cache=cache,
             metrics=metrics,
             clocks=clocks,
@@ -161,7 +155,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         raise
 
     def readiness() -> Readiness:
-        return SHUTTING_DOWN if service.draining else provider.readiness_now()
+        return SHUTTING_DOWN if service.draining else providers.readiness_now()
 
     def introspections() -> Introspections:
         return Introspections.of(metrics, (), service.rejections.take_examples())
@@ -171,7 +165,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     api = await start_api(service, api_socket, way, probes=probe_socket is None)
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
     status_log = None
-    if settings.provider is not None:
+    if settings.providers:
         status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
         status_log.start()
     return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use memchr::{memchr, memchr2};
 
+use super::providers::Providers;
 use crate::jose::json::{Document, JsonError, Kind, Value};
 
 /// A larger body is refused before it is parsed.
@@ -27,8 +28,14 @@ pub const MAX_TARGET_BYTES: usize = 4096;
 /// Maximum length of a claims challenge.
 pub const MAX_CLAIMS_BYTES: usize = 8192;
 
-/// The provider's name and its older name. They share everything, cache entries included.
-pub const PROVIDERS: [&str; 2] = ["entra_id", "azuread"];
+/// Maximum number of values of `resource`.
+pub const MAX_RESOURCES: usize = 16;
+
+/// Maximum length of all values of `resource` together.
+pub const MAX_RESOURCE_BYTES: usize = 4096;
+
+/// Maximum length of `authorization_details`.
+pub const MAX_DETAILS_BYTES: usize = 8192;
 
 /// `urn:a:b` and `https:a:b` look like `<cluster>:<namespace>:<app>`, but are URIs.
 const NOT_CLUSTERS: [&str; 4] = ["urn", "api", "http", "https"];
@@ -125,6 +132,10 @@ pub enum Field {
     SkipCache,
     /// The claims challenge that a new token has to meet.
     Claims,
+    /// The services that the token is for (RFC 8707).
+    Resource,
+    /// What the token is to allow, in detail (RFC 9396).
+    AuthorizationDetails,
 }
 
 impl Field {
@@ -138,6 +149,8 @@ impl Field {
             Self::UserToken => "user_token",
             Self::SkipCache => "skip_cache",
             Self::Claims => "claims",
+            Self::Resource => "resource",
+            Self::AuthorizationDetails => "authorization_details",
         }
     }
 
@@ -149,13 +162,15 @@ impl Field {
             b"user_token" => Some(Self::UserToken),
             b"skip_cache" => Some(Self::SkipCache),
             b"claims" => Some(Self::Claims),
+            b"resource" => Some(Self::Resource),
+            b"authorization_details" => Some(Self::AuthorizationDetails),
             _ => None,
         }
     }
 }
 
 /// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// Not exactly one Content-Type, or another one.
     ContentType,
@@ -179,8 +194,32 @@ pub enum Refusal {
     NotAFlag(ContentType),
     /// `claims` is not the text of a JSON object, or too long.
     Claims,
+    /// `resource` is neither a text nor an array of texts, or too long.
+    Resource,
+    /// `authorization_details` is no array of objects, or too long.
+    AuthorizationDetails,
     /// The provider is not known.
-    UnknownProvider,
+    UnknownProvider {
+        /// The names that are.
+        known: String,
+    },
+    /// The provider is known, and not enabled.
+    NotEnabled {
+        /// Its name.
+        provider: String,
+    },
+    /// No provider is named, and several are enabled.
+    WhichProvider {
+        /// Their names.
+        enabled: String,
+    },
+    /// The provider is enabled, and does not have what the endpoint needs.
+    NotSupported {
+        /// Its name.
+        provider: String,
+        /// The endpoint.
+        endpoint: Endpoint,
+    },
     /// The target is no scope, or too long.
     Target,
     /// The Host header names another host.
@@ -196,7 +235,7 @@ pub enum Refusal {
 impl Refusal {
     /// The stable code.
     #[must_use]
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::Target => "target_invalid",
             _ => "request_invalid",
@@ -225,7 +264,27 @@ impl fmt::Display for Refusal {
                 "claims must be the text of a JSON object of at most {MAX_CLAIMS_BYTES} bytes: the claims challenge of \
                  an API, decoded from base64"
             ),
-            Self::UnknownProvider => f.write_str("identity_provider must be 'entra_id' (or its older name 'azuread')"),
+            Self::Resource => write!(
+                f,
+                "resource must be a string or an array of at most {MAX_RESOURCES} strings, none of them empty, of at \
+                 most {MAX_RESOURCE_BYTES} bytes together"
+            ),
+            Self::AuthorizationDetails => write!(
+                f,
+                "authorization_details must be a JSON array of objects, or a string with the text of one, of at most \
+                 {MAX_DETAILS_BYTES} bytes"
+            ),
+            Self::UnknownProvider { known } => write!(f, "identity_provider must be {known}"),
+            Self::NotEnabled { provider } => write!(f, "identity provider '{provider}' is not enabled"),
+            Self::WhichProvider { enabled } => write!(f, "identity_provider is missing: expected {enabled}"),
+            Self::NotSupported { provider, endpoint } => {
+                let what = match endpoint {
+                    Endpoint::Token => "token requests",
+                    Endpoint::Exchange => "token exchange",
+                    Endpoint::Introspect => "introspection",
+                };
+                write!(f, "identity provider '{provider}' does not support {what}")
+            }
             Self::Target => f.write_str(
                 "target must be 'api://<cluster>.<namespace>.<app>/.default', 'api://<client id>/.default', \
                  '<cluster>:<namespace>:<app>' or another scope (RFC 6749, section 3.3)",
@@ -311,6 +370,12 @@ pub struct Fields<'b> {
     token: Text<'b>,
     user_token: Text<'b>,
     claims: Text<'b>,
+    /// The values; none if it is not there.
+    resource: Vec<Cow<'b, str>>,
+    /// Whether it is there, and is no text and no array of texts.
+    wrong_resource: bool,
+    /// Its text, whether it came as JSON or as a string.
+    authorization_details: Text<'b>,
     skip_cache: bool,
     /// What is wrong with `skip_cache`, for the endpoints that look at it.
     wrong_flag: Option<ContentType>,
@@ -319,6 +384,8 @@ pub struct Fields<'b> {
 /// A request to one of the two token endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRequest<'f> {
+    /// The position of the provider.
+    pub provider: usize,
     /// The API that the token is for, as it was written: see [`scope_for`].
     pub target: &'f str,
     /// The user's token; None if the application asks for itself.
@@ -327,6 +394,10 @@ pub struct TokenRequest<'f> {
     pub skip_cache: bool,
     /// The claims challenge that a new token has to meet: the text of a JSON object. No cached token answers it.
     pub claims: Option<&'f str>,
+    /// The services that the token is for (RFC 8707); none where nothing is said about them.
+    pub resources: &'f [Cow<'f, str>],
+    /// What the token is to allow: the text of a JSON array of objects (RFC 9396).
+    pub authorization_details: Option<&'f str>,
 }
 
 /// Read the fields of a body and hand them to `answer`; they may point into a document that does not outlive the call.
@@ -351,41 +422,65 @@ pub fn with_fields<R>(
 }
 
 impl<'b> Fields<'b> {
-    /// The request to `/api/v1/token`. With `one_provider`, exactly one provider is enabled, and
-    /// `identity_provider` may be left out, here and in the other requests.
+    /// The request to `/api/v1/token`, for one of `providers`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn token_request(&self, one_provider: bool) -> Result<TokenRequest<'_>, Refusal> {
-        self.check_provider(one_provider)?;
-        let target = self.target.checked(Field::Target)?;
-        Ok(TokenRequest { target, user_token: None, skip_cache: self.flag()?, claims: self.challenge()? })
+    pub fn token_request(&self, providers: &Providers) -> Result<TokenRequest<'_>, Refusal> {
+        let request = self.request(providers, Endpoint::Token)?;
+        if !providers.enabled()[request.provider].accepts_details {
+            return Ok(request);
+        }
+        Ok(TokenRequest { resources: self.resources()?, authorization_details: self.details()?, ..request })
     }
 
-    /// The request to `/api/v1/token/exchange`.
+    /// The request to `/api/v1/token/exchange`. It has neither `resource` nor `authorization_details`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn exchange_request(&self, one_provider: bool) -> Result<TokenRequest<'_>, Refusal> {
-        let request = self.token_request(one_provider)?;
+    pub fn exchange_request(&self, providers: &Providers) -> Result<TokenRequest<'_>, Refusal> {
+        let request = self.request(providers, Endpoint::Exchange)?;
         Ok(TokenRequest { user_token: Some(self.user_token.checked(Field::UserToken)?), ..request })
     }
 
-    /// The token in a request to `/api/v1/introspect`.
+    /// The position of the provider and the token in a request to `/api/v1/introspect`.
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field that is wrong.
-    pub fn introspected_token(&self, one_provider: bool) -> Result<&str, Refusal> {
-        self.check_provider(one_provider)?;
-        self.token.checked(Field::Token)
+    #[inline]
+    pub fn introspected_token(&self, providers: &Providers) -> Result<(usize, &str), Refusal> {
+        let provider = self.provider(providers, Endpoint::Introspect)?;
+        Ok((provider, self.token.checked(Field::Token)?))
     }
 
-    fn check_provider(&self, one_provider: bool) -> Result<(), Refusal> {
-        if one_provider && self.identity_provider == Text::Missing {
-            return Ok(());
-        }
-        let provider = self.identity_provider.checked(Field::IdentityProvider)?;
-        if PROVIDERS.contains(&provider) { Ok(()) } else { Err(Refusal::UnknownProvider) }
+    /// The position of the provider that the request means, even where it means nothing else that is right.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if it means none of them.
+    pub fn provider(&self, providers: &Providers, endpoint: Endpoint) -> Result<usize, Refusal> {
+        let name = match &self.identity_provider {
+            Text::Missing => None,
+            given => Some(given.checked(Field::IdentityProvider)?),
+        };
+        providers.resolve(name, endpoint)
+    }
+
+    /// What the requests for a token have in common.
+    fn request(&self, providers: &Providers, endpoint: Endpoint) -> Result<TokenRequest<'_>, Refusal> {
+        let provider = self.provider(providers, endpoint)?;
+        let target = self.target.checked(Field::Target)?;
+        let skip_cache = self.flag()?;
+        // To a provider that does not know them, they are unknown fields, whatever is in them.
+        let claims = if providers.enabled()[provider].accepts_claims { self.challenge()? } else { None };
+        Ok(TokenRequest {
+            provider,
+            target,
+            user_token: None,
+            skip_cache,
+            claims,
+            resources: &[],
+            authorization_details: None,
+        })
     }
 
     fn flag(&self) -> Result<bool, Refusal> {
@@ -402,6 +497,31 @@ impl<'b> Fields<'b> {
         if text.len() <= MAX_CLAIMS_BYTES && is_object() { Ok(Some(text)) } else { Err(Refusal::Claims) }
     }
 
+    /// RFC 8707, section 2. The values are the provider's business: Maskinporten takes more than URIs.
+    fn resources(&self) -> Result<&[Cow<'b, str>], Refusal> {
+        let bytes: usize = self.resource.iter().map(|resource| resource.len()).sum();
+        let fits = self.resource.len() <= MAX_RESOURCES && bytes <= MAX_RESOURCE_BYTES;
+        if !self.wrong_resource && fits && !self.resource.iter().any(|resource| resource.is_empty()) {
+            Ok(&self.resource)
+        } else {
+            Err(Refusal::Resource)
+        }
+    }
+
+    /// RFC 9396, section 2.
+    fn details(&self) -> Result<Option<&str>, Refusal> {
+        let text = match &self.authorization_details {
+            Text::Missing => return Ok(None),
+            Text::Given(text) if text.len() <= MAX_DETAILS_BYTES => text,
+            Text::Given(_) | Text::NotAString => return Err(Refusal::AuthorizationDetails),
+        };
+        let is_objects = |document: Document| {
+            let root = document.root();
+            root.kind() == Kind::Array && root.elements().all(|element| element.kind() == Kind::Object)
+        };
+        if Document::parse(&**text).is_ok_and(is_objects) { Ok(Some(text)) } else { Err(Refusal::AuthorizationDetails) }
+    }
+
     fn set_text(&mut self, field: Field, text: Text<'b>) {
         match field {
             Field::IdentityProvider => self.identity_provider = text,
@@ -409,6 +529,12 @@ impl<'b> Fields<'b> {
             Field::Token => self.token = text,
             Field::UserToken => self.user_token = text,
             Field::Claims => self.claims = text,
+            Field::AuthorizationDetails => self.authorization_details = text,
+            Field::Resource => match text {
+                Text::Given(text) => self.resource = vec![text],
+                Text::Missing => {}
+                Text::NotAString => self.wrong_resource = true,
+            },
             Field::SkipCache => {}
         }
     }
@@ -463,6 +589,15 @@ impl<'b> Fields<'b> {
                 (Field::SkipCache, Kind::Bool(flag)) => fields.skip_cache = flag,
                 (_, Kind::Null) => {}
                 (Field::SkipCache, _) => fields.wrong_flag = Some(ContentType::Json),
+                (Field::Resource, Kind::Array) => {
+                    // One more than are allowed, so that too many are noticed.
+                    let texts = value.elements().take(MAX_RESOURCES + 1).map(Value::as_str).collect();
+                    fields.wrong_resource = Option::is_none(&texts);
+                    fields.resource = texts.unwrap_or_default();
+                }
+                (Field::AuthorizationDetails, Kind::Array) => {
+                    fields.authorization_details = Text::Given(Cow::Borrowed(value.text()));
+                }
                 (_, _) => fields.set_text(field, value.as_str().map_or(Text::NotAString, Text::Given)),
             }
         }
@@ -731,6 +866,7 @@ pub fn is_own_page(fetch_site: Option<&str>, origin: Option<&str>, own_origin: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sidecar::providers::{Names, Provider};
 
     const TOO_LONG: usize = MAX_TARGET_BYTES + 1;
 
@@ -791,24 +927,50 @@ mod tests {
         }
     }
 
+    /// Two providers, one of which knows everything.
+    fn several() -> Providers {
+        let mut both = one().enabled().to_vec();
+        both.push(Provider { name: "other".into(), exchanges: true, ..Provider::default() });
+        providers(both)
+    }
+
+    /// A provider that knows everything.
+    fn one() -> Providers {
+        providers(vec![Provider {
+            name: "entra_id".into(),
+            aliases: vec!["azuread".into()],
+            issues: true,
+            exchanges: true,
+            accepts_claims: true,
+            accepts_details: true,
+            ..Provider::default()
+        }])
+    }
+
+    fn providers(enabled: Vec<Provider>) -> Providers {
+        let names = |provider: &Provider| Names { name: provider.name.clone(), aliases: provider.aliases.clone() };
+        let known = enabled.iter().map(names).collect();
+        Providers::new(enabled, known)
+    }
+
     /// What a body asks of an endpoint, or the sentence of the refusal.
     fn asked(endpoint: Endpoint, content_type: ContentType, body: &[u8]) -> Result<String, String> {
-        asked_of(endpoint, content_type, body, false)
+        asked_of(endpoint, content_type, body, &several())
     }
 
     fn asked_of(
         endpoint: Endpoint,
         content_type: ContentType,
         body: &[u8],
-        one_provider: bool,
+        providers: &Providers,
     ) -> Result<String, String> {
         let shown = |request: TokenRequest<'_>| {
             format!("{} {} {}", request.target, request.user_token.unwrap_or("-"), request.skip_cache)
         };
         with_fields(content_type, body, |fields| match endpoint {
-            Endpoint::Token => fields.token_request(one_provider).map(shown),
-            Endpoint::Exchange => fields.exchange_request(one_provider).map(shown),
-            Endpoint::Introspect => fields.introspected_token(one_provider).map(str::to_owned),
+            Endpoint::Token => fields.token_request(providers).map(shown),
+            Endpoint::Exchange => fields.exchange_request(providers).map(shown),
+            Endpoint::Introspect => fields.introspected_token(providers).map(|(_, token)| token.to_owned()),
         })
         .flatten()
         .map_err(|refusal| refusal.to_string())
@@ -827,18 +989,18 @@ mod tests {
             (Endpoint::Token, r#"{"identity_provider":"entra_id","target":"t","Target":"u"}"#, Ok("t - false")),
             (Endpoint::Exchange, r#"{"identity_provider":"entra_id","target":"t","user_token":"u"}"#, Ok("t u false")),
             (Endpoint::Introspect, r#"{"identity_provider":"entra_id","token":"a.b.c","skip_cache":1}"#, Ok("a.b.c")),
-            (Endpoint::Token, r#"{"target":"t"}"#, Err("identity_provider is missing: expected a string")),
+            (Endpoint::Token, r#"{"target":"t"}"#, Err("identity_provider is missing: expected 'entra_id' or 'other'")),
             (
                 Endpoint::Token,
                 r#"{"identity_provider":null,"target":"t"}"#,
-                Err("identity_provider is missing: expected a string"),
+                Err("identity_provider is missing: expected 'entra_id' or 'other'"),
             ),
             (Endpoint::Token, r#"{"identity_provider":5,"target":"t"}"#, Err("identity_provider must be a string")),
             (Endpoint::Token, r#"{"identity_provider":"","target":"t"}"#, Err("identity_provider must not be empty")),
             (
                 Endpoint::Token,
                 r#"{"identity_provider":"Entra_id","target":"t"}"#,
-                Err("identity_provider must be 'entra_id' (or its older name 'azuread')"),
+                Err("identity_provider must be 'entra_id' (or its older name 'azuread') or 'other'"),
             ),
             (Endpoint::Token, r#"{"identity_provider":"entra_id"}"#, Err("target is missing: expected a string")),
             (Endpoint::Token, r#"{"identity_provider":"entra_id","target":["t"]}"#, Err("target must be a string")),
@@ -909,7 +1071,7 @@ mod tests {
             ),
             (Endpoint::Token, Form, "", Err("target is missing: expected a string")),
         ] {
-            let found = asked_of(endpoint, content_type, body.as_bytes(), true);
+            let found = asked_of(endpoint, content_type, body.as_bytes(), &one());
             assert_eq!(found.as_deref().map_err(String::as_str), expected, "{body}");
         }
     }
@@ -928,7 +1090,7 @@ mod tests {
             (Endpoint::Token, &most, Ok("t - false")),
             (Endpoint::Exchange, "identity_provider=entra_id&target=t&user_token=u=v", Ok("t u=v false")),
             (Endpoint::Introspect, "identity_provider=entra_id&token=%C3%A6\u{e6}", Ok("\u{e6}\u{e6}")),
-            (Endpoint::Token, "", Err("identity_provider is missing: expected a string")),
+            (Endpoint::Token, "", Err("identity_provider is missing: expected 'entra_id' or 'other'")),
             (Endpoint::Token, "identity_provider=entra_id&target=", Err("target must not be empty")),
             (Endpoint::Token, "identity_provider=entra_id&target=t&target=t", Err("target must be given once")),
             (Endpoint::Token, "identity_provider=entra_id&target=t&%74arget=t", Err("target must be given once")),
@@ -979,18 +1141,111 @@ mod tests {
         ] {
             let body = format!(r#"{{"identity_provider":"entra_id","target":"t","claims":{claims}}}"#);
             let found = with_fields(ContentType::Json, body.as_bytes(), |fields| {
-                fields.token_request(false).map(|request| request.claims.map(str::to_owned))
+                fields.token_request(&one()).map(|request| request.claims.map(str::to_owned))
             });
             assert_eq!(found.flatten(), expected.map(|claims| claims.map(str::to_owned)), "{claims}");
         }
         let form = b"target=t&user_token=u&claims=%7B%22a%22:1%7D";
         let found = with_fields(ContentType::Form, form, |fields| {
-            let request = fields.exchange_request(true)?;
+            let request = fields.exchange_request(&one())?;
             Ok((request.user_token.map(str::to_owned), request.claims.map(str::to_owned)))
         });
         assert_eq!(found.flatten(), Ok((Some("u".to_owned()), Some(r#"{"a":1}"#.to_owned()))));
         // The introspection endpoint has no such field, so whatever is in it is ignored.
-        assert_eq!(asked_of(Endpoint::Introspect, ContentType::Form, b"token=a&claims=x", true), Ok("a".to_owned()));
+        let ignored = b"token=a&claims=x&resource=&authorization_details=x";
+        assert_eq!(asked_of(Endpoint::Introspect, ContentType::Form, ignored, &one()), Ok("a".to_owned()));
+        // So has a provider without claims challenges.
+        assert_eq!(
+            asked(Endpoint::Exchange, ContentType::Form, b"identity_provider=other&target=t&user_token=u&claims=x"),
+            Ok("t u false".to_owned())
+        );
+    }
+
+    /// `resource` and `authorization_details` as a provider gets them, or the sentence of the refusal.
+    fn details(content_type: ContentType, body: &str) -> Result<(Vec<String>, Option<String>), String> {
+        with_fields(content_type, body.as_bytes(), |fields| {
+            let request = fields.token_request(&one())?;
+            let resources = request.resources.iter().map(|resource| resource.clone().into_owned()).collect();
+            Ok((resources, request.authorization_details.map(str::to_owned)))
+        })
+        .flatten()
+        .map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn resources_are_a_text_or_an_array_of_texts() {
+        let json = |value: &str| details(ContentType::Json, &format!(r#"{{"target":"t","resource":{value}}}"#));
+        let values = |values: &[&str]| Ok((values.iter().map(|value| (*value).to_owned()).collect(), None));
+        assert_eq!(json("null"), values(&[]));
+        assert_eq!(json("[]"), values(&[]));
+        assert_eq!(json(r#""https://a""#), values(&["https://a"]));
+        assert_eq!(json(r#"["https:\/\/a","b c"]"#), values(&["https://a", "b c"]));
+        assert_eq!(details(ContentType::Form, "target=t&resource=https%3A//a"), values(&["https://a"]));
+        let array = |count: usize| format!("[{}]", vec![r#""a""#; count].join(","));
+        assert!(json(&array(MAX_RESOURCES)).is_ok());
+        let long = |count: usize| json_string(&"x".repeat(count));
+        assert!(json(&long(MAX_RESOURCE_BYTES)).is_ok());
+        let sentence = "resource must be a string or an array of at most 16 strings, none of them empty, of at most 4096 \
+                        bytes together";
+        for value in [
+            r#""""#,
+            "1",
+            "{}",
+            "true",
+            r#"["a",1]"#,
+            r#"["a",""]"#,
+            r#"["a",["b"]]"#,
+            "[null]",
+            &array(MAX_RESOURCES + 1),
+            &long(MAX_RESOURCE_BYTES + 1),
+        ] {
+            assert_eq!(json(value), Err(sentence.to_owned()), "{value}");
+        }
+        assert_eq!(details(ContentType::Form, "target=t&resource="), Err(sentence.to_owned()));
+        let twice = Err("resource must be given once".to_owned());
+        assert_eq!(details(ContentType::Form, "target=t&resource=a&resource=b"), twice);
+    }
+
+    #[test]
+    fn authorization_details_are_an_array_of_objects_or_its_text() {
+        let json =
+            |value: &str| details(ContentType::Json, &format!(r#"{{"target":"t","authorization_details":{value}}}"#));
+        let text = |text: &str| Ok((Vec::new(), Some(text.to_owned())));
+        assert_eq!(json("null"), Ok((Vec::new(), None)));
+        assert_eq!(json(r#"[ {"type":"a"} ]"#), text(r#"[ {"type":"a"} ]"#));
+        assert_eq!(json(r#""[{\"type\":\"a\"}]""#), text(r#"[{"type":"a"}]"#));
+        let form = "target=t&authorization_details=%5B%7B%22type%22:%22a%22%7D%5D";
+        assert_eq!(details(ContentType::Form, form), text(r#"[{"type":"a"}]"#));
+        let of_length = |length: usize| format!(r#"[{{"type":"{}"}}]"#, "x".repeat(length - 13));
+        assert!(json(&of_length(MAX_DETAILS_BYTES)).is_ok());
+        let sentence = "authorization_details must be a JSON array of objects, or a string with the text of one, of at \
+                        most 8192 bytes";
+        for value in [
+            "{}",
+            "1",
+            "[1]",
+            r#"[{"type":"a"},null]"#,
+            r#""""#,
+            r#""x""#,
+            r#""{}""#,
+            r#""[1]""#,
+            r#""[{\"a\":1,\"a\":2}]""#,
+            &of_length(MAX_DETAILS_BYTES + 1),
+        ] {
+            assert_eq!(json(value), Err(sentence.to_owned()), "{value}");
+        }
+        assert_eq!(details(ContentType::Form, "target=t&authorization_details=x"), Err(sentence.to_owned()));
+    }
+
+    #[test]
+    fn fields_that_a_provider_does_not_know_are_ignored_whatever_is_in_them() {
+        let body = r#"{"identity_provider":"plain","target":"t","claims":1,"resource":{},"authorization_details":1}"#;
+        let plain = Provider { name: "plain".into(), issues: true, ..Provider::default() };
+        let found = with_fields(ContentType::Json, body.as_bytes(), |fields| {
+            let request = fields.token_request(&providers(vec![plain.clone()]))?;
+            Ok((request.claims.is_some(), request.resources.len(), request.authorization_details.is_some()))
+        });
+        assert_eq!(found.flatten(), Ok((false, 0, false)));
     }
 
     fn json_string(text: &str) -> String {
@@ -1147,7 +1402,7 @@ mod tests {
         /// What is read without the parser is what the parser reads; and what it refuses is refused.
         #[test]
         fn plain_json_is_read_as_the_parser_reads_it(
-            body in r#"\{("(token|target|skip_cache|claims|x|)" ?: ?("[ab\\\\é]{0,2}"|true|false|null|1)(,|, |)){0,4}\}[ x]?"#,
+            body in r#"\{("(token|target|skip_cache|claims|resource|authorization_details|x|)" ?: ?("[ab\\\\é]{0,2}"|true|false|null|1|\["a"\])(,|, |)){0,4}\}[ x]?"#,
         ) {
             if let Some(fields) = Fields::of_plain_json(body.as_bytes()) {
                 let document = Document::parse_with_repeated_members(body.as_str()).unwrap();
@@ -1171,6 +1426,7 @@ mod tests {
         for body in [
             "",
             "{}",
+            r#"{"resource":["a"]}"#,
             r#"{"token":"a"} "#,
             r#"{"token":"a","x":1}"#,
             r#"{"token":"a","token":"a"}"#,
@@ -1220,14 +1476,25 @@ mod tests {
     #[test]
     fn only_a_wrong_target_has_a_code_of_its_own() {
         assert_eq!(Refusal::Target.code(), "target_invalid");
-        for other in [Refusal::Host, Refusal::Missing(Field::Target), Refusal::NotAnObject, Refusal::UnknownProvider] {
+        for other in
+            [Refusal::Host, Refusal::Missing(Field::Target), Refusal::NotAnObject, Refusal::AuthorizationDetails]
+        {
             assert_eq!(other.code(), "request_invalid");
         }
     }
 
     #[test]
     fn a_field_that_is_given_twice_is_named() {
-        for name in ["identity_provider", "target", "token", "user_token", "skip_cache", "claims"] {
+        for name in [
+            "identity_provider",
+            "target",
+            "token",
+            "user_token",
+            "skip_cache",
+            "claims",
+            "resource",
+            "authorization_details",
+        ] {
             let form = format!("{name}=true&{name}=true");
             let error = asked(Endpoint::Token, ContentType::Form, form.as_bytes());
             assert_eq!(error, Err(format!("{name} must be given once")));

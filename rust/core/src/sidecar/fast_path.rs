@@ -9,12 +9,13 @@
 //! (`http1`).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, scope_for, with_fields};
 use super::http_date::{Moment, digits, write_digits};
 use super::http1::{Recognised, Request, recognise};
+use super::providers::{Provider, Providers};
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
@@ -38,38 +39,31 @@ pub const MAX_VERIFICATIONS_PER_TURN: u32 = 128;
 /// Maximum number of keys of the token cache that are remembered under the values that they were computed from.
 const REMEMBERED_KEYS: Limits = Limits { entries: 32_768, bytes: 8 << 20 };
 
-/// A fast path belongs to one provider, and exists only where that is enabled.
-const ONE_PROVIDER: bool = true;
-
-/// The application that the sidecar serves.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The provider's name, as in the keys of the token cache.
-    pub provider: String,
-    /// Whether `<cluster>:<namespace>:<app>` stands for a scope.
-    pub rewrites_targets: bool,
-    /// The application's tenant, as in the keys of the token cache.
-    pub tenant: String,
-    /// The application's client id, as in the keys of the token cache.
-    pub client_id: String,
-}
-
-/// The sources of a call's answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Caches<'c> {
-    /// Validates tokens; None until there is a validator.
-    pub validator: Option<&'c Validator>,
-    /// Acquired tokens.
-    pub tokens: &'c TokenCache,
-}
-
 /// A token that should be renewed now, in the background.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
+    /// The position of the provider.
+    pub provider: usize,
     /// The target of the token.
     pub target: String,
     /// The user's token, if it is an exchange.
     pub subject_token: Option<String>,
+    /// The services that the token is for.
+    pub resources: Vec<String>,
+    /// What the token is to allow, in detail.
+    pub authorization_details: Option<String>,
+}
+
+impl Renewal {
+    fn of(request: &TokenRequest<'_>) -> Self {
+        Self {
+            provider: request.provider,
+            target: request.target.to_owned(),
+            subject_token: request.user_token.map(str::to_owned),
+            resources: request.resources.iter().map(|resource| resource.clone().into_owned()).collect(),
+            authorization_details: request.authorization_details.map(str::to_owned),
+        }
+    }
 }
 
 /// Why a call stopped.
@@ -82,8 +76,14 @@ pub enum Stop {
     /// The next request, of exactly this length, is for the slow path.
     Framed(usize),
     /// As `Framed`, but only because new keys may verify the token: its signing key is unknown, or its signature does not
-    /// verify with the key that is known under that id. Once there are new keys, the request can be answered here.
-    KeyNeeded(usize),
+    /// verify with the key that is known under that id. Once there are new keys of that provider, the request can be
+    /// answered here.
+    KeyNeeded {
+        /// The request's length.
+        length: usize,
+        /// The position of the provider.
+        provider: usize,
+    },
     /// The rest is for the slow path, and so is everything else that arrives on this connection.
     Unknown,
     /// The call, or all calls of this turn, did as much as they may: [`MAX_ANSWERS_BYTES`],
@@ -123,8 +123,8 @@ enum Answer {
     Written,
     /// It was written, and its token should be renewed.
     RenewalDue(Renewal),
-    /// Nothing was written: new keys may help.
-    KeyNeeded,
+    /// Nothing was written: new keys of the provider at this position may help.
+    KeyNeeded(usize),
     /// Nothing was written: the token would have to be verified, and no verification is left.
     Full,
 }
@@ -145,6 +145,14 @@ pub struct Figures {
     /// Upper bounds of the buckets of durations, in seconds; one more bucket takes the rest.
     bounds: Vec<f64>,
     durations: [Durations; 3],
+}
+
+/// Counts of the answers for one provider.
+#[derive(Debug)]
+pub struct ProviderFigures {
+    /// Tokens from the cache: for the application itself, and exchanged ones.
+    issued: AtomicU64,
+    exchanged: AtomicU64,
     active: AtomicU64,
     rejections: Rejections,
 }
@@ -164,7 +172,7 @@ struct Rejections {
 const _: () = assert!(CODES.len() <= 64, "a code has no bit in `Rejections::wanted`");
 
 impl Rejections {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
             counts: [const { AtomicU64::new(0) }; CODES.len()],
             wanted: AtomicU64::new(u64::MAX),
@@ -196,7 +204,7 @@ impl Figures {
             nanoseconds: AtomicU64::new(0),
         };
         let durations = [durations(), durations(), durations()];
-        Self { bounds, durations, active: AtomicU64::new(0), rejections: Rejections::new() }
+        Self { bounds, durations }
     }
 
     /// Record how long the requests of an outcome took and return the duration of each. They waited `waited` seconds
@@ -225,6 +233,27 @@ impl Figures {
         let buckets = durations.buckets.iter().map(|count| count.load(Relaxed)).collect();
         (buckets, Duration::from_nanos(durations.nanoseconds.load(Relaxed)).as_secs_f64())
     }
+}
+
+impl ProviderFigures {
+    const fn new() -> Self {
+        Self {
+            issued: AtomicU64::new(0),
+            exchanged: AtomicU64::new(0),
+            active: AtomicU64::new(0),
+            rejections: Rejections::new(),
+        }
+    }
+
+    /// Requests to an endpoint that were answered.
+    #[must_use]
+    pub fn answered(&self, endpoint: Endpoint) -> u64 {
+        match endpoint {
+            Endpoint::Token => self.issued.load(Relaxed),
+            Endpoint::Exchange => self.exchanged.load(Relaxed),
+            Endpoint::Introspect => self.active() + self.rejections().map(|(_, count)| count).sum::<u64>(),
+        }
+    }
 
     /// Introspections that were answered with an active token.
     #[must_use]
@@ -246,39 +275,71 @@ impl Figures {
     }
 }
 
+/// What belongs to one provider. Nothing of it is shared with another.
+#[derive(Debug)]
+struct Side {
+    /// Validates its tokens, once its issuer is known.
+    validator: OnceLock<Arc<Validator>>,
+    /// Monotonic seconds, as bits of a float: see [`CoolDowns`].
+    unknown_key_until: AtomicU64,
+    failed_signature_until: AtomicU64,
+    figures: ProviderFigures,
+}
+
+impl Side {
+    const fn new() -> Self {
+        const ALWAYS_OVER: u64 = f64::NEG_INFINITY.to_bits();
+        Self {
+            validator: OnceLock::new(),
+            unknown_key_until: AtomicU64::new(ALWAYS_OVER),
+            failed_signature_until: AtomicU64::new(ALWAYS_OVER),
+            figures: ProviderFigures::new(),
+        }
+    }
+
+    fn new_keys_may_help(&self, error: &Error, token: &str, validator: &Validator, now: Now) -> bool {
+        let until = match error {
+            Error::KeysUnavailable => return true,
+            Error::UnknownKey { .. } => &self.unknown_key_until,
+            Error::SignatureInvalid => &self.failed_signature_until,
+            _ => return false,
+        };
+        now.monotonic >= f64::from_bits(until.load(Relaxed))
+            && validator.unverified_could_pass(token.as_bytes(), now.unix)
+    }
+}
+
 /// The fast path of one sidecar.
 #[derive(Debug)]
 pub struct FastPath {
-    identity: Identity,
+    providers: Providers,
+    /// In the order of the enabled providers.
+    sides: Vec<Side>,
     callers: CallerCheck,
     figures: Figures,
     tracing: bool,
     fingerprinter: Fingerprinter,
-    /// Keys of the token cache by target and subject token: a fingerprint of both takes less than a third of the time
-    /// of a SHA-256 digest over the subject token.
+    /// Keys of the token cache by provider, target and subject token: a fingerprint of them takes less than a third of
+    /// the time of a SHA-256 digest over the subject token.
     keys: S3Fifo<Fingerprint, Digest>,
-    /// Monotonic seconds, as bits of a float: see [`CoolDowns`].
-    unknown_key_until: AtomicU64,
-    failed_signature_until: AtomicU64,
     /// How many tokens may still be verified in this turn.
     left_in_turn: AtomicU32,
 }
 
 impl FastPath {
-    /// A fast path for an application. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
+    /// A fast path for an application at its providers. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
     /// With `tracing`, requests that ask for spans are declined, because the slow path creates them.
     /// `seed` must be random for each process ([`S3Fifo::new`]).
     #[must_use]
-    pub fn new(identity: Identity, callers: CallerCheck, bounds: Vec<f64>, tracing: bool, seed: [u64; 2]) -> Self {
+    pub fn new(providers: Providers, callers: CallerCheck, bounds: Vec<f64>, tracing: bool, seed: [u64; 2]) -> Self {
         Self {
-            identity,
+            sides: providers.enabled().iter().map(|_| Side::new()).collect(),
+            providers,
             callers,
             figures: Figures::new(bounds),
             tracing,
             fingerprinter: Fingerprinter::new(),
             keys: S3Fifo::new(REMEMBERED_KEYS, seed),
-            unknown_key_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
-            failed_signature_until: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
             left_in_turn: AtomicU32::new(MAX_VERIFICATIONS_PER_TURN),
         }
     }
@@ -289,10 +350,25 @@ impl FastPath {
         &self.figures
     }
 
-    /// These are the cool-downs from now on.
-    pub fn set_cool_downs(&self, cool_downs: CoolDowns) {
-        self.unknown_key_until.store(cool_downs.unknown_key.to_bits(), Relaxed);
-        self.failed_signature_until.store(cool_downs.failed_signature.to_bits(), Relaxed);
+    /// What it has counted for the provider at a position; None if there is none.
+    #[must_use]
+    pub fn figures_of(&self, provider: usize) -> Option<&ProviderFigures> {
+        self.sides.get(provider).map(|side| &side.figures)
+    }
+
+    /// Introspect tokens of the provider at a position with this validator from now on. The first one stays.
+    pub fn attach(&self, provider: usize, validator: Arc<Validator>) {
+        if let Some(side) = self.sides.get(provider) {
+            let _ = side.validator.set(validator);
+        }
+    }
+
+    /// These are the cool-downs of the provider at a position from now on.
+    pub fn set_cool_downs(&self, provider: usize, cool_downs: CoolDowns) {
+        if let Some(side) = self.sides.get(provider) {
+            side.unknown_key_until.store(cool_downs.unknown_key.to_bits(), Relaxed);
+            side.failed_signature_until.store(cool_downs.failed_signature.to_bits(), Relaxed);
+        }
     }
 
     /// A new turn begins: the event loop has been through its other work.
@@ -306,8 +382,8 @@ impl FastPath {
         self.left_in_turn.load(Relaxed) == 0
     }
 
-    /// Answer what can be answered of `bytes`, in order.
-    pub fn serve(&self, bytes: &[u8], caches: Caches<'_>, now: Now, out: &mut Vec<u8>) -> Outcome {
+    /// Answer what can be answered of `bytes`, in order, with acquired tokens from `tokens`.
+    pub fn serve(&self, bytes: &[u8], tokens: &TokenCache, now: Now, out: &mut Vec<u8>) -> Outcome {
         let mut outcome = Outcome {
             consumed: 0,
             answered: 0,
@@ -328,11 +404,11 @@ impl FastPath {
             }
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
-                    match self.answer(&request, caches, now, &mut left, out) {
+                    match self.answer(&request, tokens, now, &mut left, out) {
                         Some(Answer::Written) => {}
                         Some(Answer::RenewalDue(renewal)) => outcome.renewals.push(renewal),
-                        Some(Answer::KeyNeeded) => {
-                            outcome.stop = Stop::KeyNeeded(length);
+                        Some(Answer::KeyNeeded(provider)) => {
+                            outcome.stop = Stop::KeyNeeded { length, provider };
                             break;
                         }
                         Some(Answer::Full) => {
@@ -375,7 +451,7 @@ impl FastPath {
     fn answer(
         &self,
         request: &Request<'_>,
-        caches: Caches<'_>,
+        tokens: &TokenCache,
         now: Now,
         left: &mut u32,
         out: &mut Vec<u8>,
@@ -385,7 +461,7 @@ impl FastPath {
             return None;
         }
         with_fields(request.content_type, request.body, |fields| {
-            self.answer_fields(request.endpoint, fields, caches, now, left, out)
+            self.answer_fields(request.endpoint, fields, tokens, now, left, out)
         })
         .ok()?
     }
@@ -394,25 +470,28 @@ impl FastPath {
         &self,
         endpoint: Endpoint,
         fields: &Fields<'_>,
-        caches: Caches<'_>,
+        tokens: &TokenCache,
         now: Now,
         left: &mut u32,
         out: &mut Vec<u8>,
     ) -> Option<Answer> {
+        let providers = &self.providers;
         match endpoint {
             Endpoint::Introspect => {
-                let token = fields.introspected_token(ONE_PROVIDER).ok()?;
-                Some(self.introspect(token, caches.validator?, now, left, out))
+                let (provider, token) = fields.introspected_token(providers).ok()?;
+                self.introspect(provider, token, now, left, out)
             }
-            Endpoint::Token => self.hand_out(fields.token_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
-            Endpoint::Exchange => self.hand_out(fields.exchange_request(ONE_PROVIDER).ok()?, caches.tokens, now, out),
+            Endpoint::Token => self.hand_out(fields.token_request(providers).ok()?, tokens, now, out),
+            Endpoint::Exchange => self.hand_out(fields.exchange_request(providers).ok()?, tokens, now, out),
         }
     }
 
-    fn introspect(&self, token: &str, validator: &Validator, now: Now, left: &mut u32, out: &mut Vec<u8>) -> Answer {
+    fn introspect(&self, provider: usize, token: &str, now: Now, left: &mut u32, out: &mut Vec<u8>) -> Option<Answer> {
+        let side = &self.sides[provider];
+        let validator = side.validator.get()?;
         let result = match validator.recall(token.as_bytes(), now.unix) {
             Recalled::Known(result) => result,
-            Recalled::Unknown(_) if *left == 0 => return Answer::Full,
+            Recalled::Unknown(_) if *left == 0 => return Some(Answer::Full),
             Recalled::Unknown(fingerprint) => {
                 *left -= 1;
                 validator.verify_and_cache(token.as_bytes(), fingerprint, now.unix)
@@ -420,66 +499,70 @@ impl FastPath {
         };
         match result {
             Ok(verified) => {
-                self.figures.active.fetch_add(1, Relaxed);
+                side.figures.active.fetch_add(1, Relaxed);
                 write_answer(out, now.unix, |out| introspection::active_into(verified.claims(), out));
             }
-            Err(error) if self.new_keys_may_help(&error, token, validator, now) => return Answer::KeyNeeded,
+            Err(error) if side.new_keys_may_help(&error, token, validator, now) => {
+                return Some(Answer::KeyNeeded(provider));
+            }
             Err(error) => {
-                self.figures.rejections.add(&error);
+                side.figures.rejections.add(&error);
                 let body = introspection::inactive(&error.to_string());
                 write_answer(out, now.unix, |out| out.extend_from_slice(&body));
             }
         }
-        Answer::Written
-    }
-
-    fn new_keys_may_help(&self, error: &Error, token: &str, validator: &Validator, now: Now) -> bool {
-        let until = match error {
-            Error::KeysUnavailable => return true,
-            Error::UnknownKey { .. } => &self.unknown_key_until,
-            Error::SignatureInvalid => &self.failed_signature_until,
-            _ => return false,
-        };
-        now.monotonic >= f64::from_bits(until.load(Relaxed))
-            && validator.unverified_could_pass(token.as_bytes(), now.unix)
+        Some(Answer::Written)
     }
 
     fn hand_out(&self, request: TokenRequest<'_>, tokens: &TokenCache, now: Now, out: &mut Vec<u8>) -> Option<Answer> {
-        let TokenRequest { target, user_token, skip_cache, claims } = request;
-        if skip_cache || claims.is_some() {
+        if request.skip_cache || request.claims.is_some() {
             return None;
         }
-        // Only a request without a user's token has an empty one here, so the two purposes never share a fingerprint.
-        let fingerprint = self.fingerprinter.of_pair(user_token.unwrap_or_default().as_bytes(), target.as_bytes());
-        let remembered = self.keys.get_unless_busy(&fingerprint);
-        let key = match remembered {
-            Some(key) => key,
-            None => self.cache_key(target, user_token)?,
-        };
+        let (fingerprint, key) = self.cache_key(&request)?;
         let token = tokens.get_first(&key, now)?;
-        if remembered.is_none() {
+        if let Some(fingerprint) = fingerprint {
             self.keys.insert_unless_busy(&fingerprint, key, 0);
         }
+        let figures = &self.sides[request.provider].figures;
+        let count = if request.user_token.is_some() { &figures.exchanged } else { &figures.issued };
+        count.fetch_add(1, Relaxed);
         write_answer(out, now.unix, |out| token.render_into(out));
-        Some(if token.renewal_due() {
-            Answer::RenewalDue(Renewal { target: target.to_owned(), subject_token: user_token.map(str::to_owned) })
-        } else {
-            Answer::Written
-        })
+        Some(if token.renewal_due() { Answer::RenewalDue(Renewal::of(&request)) } else { Answer::Written })
     }
 
-    /// The key of the token cache; None if the target or the user's token is not acceptable.
-    fn cache_key(&self, target: &str, user_token: Option<&str>) -> Option<Digest> {
-        let scope = scope_for(target, self.identity.rewrites_targets).ok()?;
-        let subject = user_token.unwrap_or_default();
-        if !all_bytes(subject.as_bytes(), |byte| byte.is_ascii_graphic()) {
-            return None;
+    /// The key of the token cache, and the fingerprint under which it should be remembered if it leads to a token. None
+    /// if the target or the user's token is not acceptable.
+    fn cache_key(&self, request: &TokenRequest<'_>) -> Option<(Option<Fingerprint>, Digest)> {
+        let provider = &self.providers.enabled()[request.provider];
+        if !request.resources.is_empty() || request.authorization_details.is_some() {
+            return Some((None, token_key(provider, request)?));
         }
-        let purpose = if user_token.is_some() { "on_behalf_of" } else { "client_credentials" };
-        let Identity { provider, tenant, client_id, .. } = &self.identity;
-        let parts = [provider, tenant, client_id, &*scope, subject, ""].map(str::as_bytes);
-        Some(of_parts(purpose, parts))
+        // Only a request without a user's token has an empty one here, so the two purposes never share a fingerprint.
+        let subject = request.user_token.unwrap_or_default();
+        let mut rest = Vec::with_capacity(1 + request.target.len());
+        rest.push(u8::try_from(request.provider).ok()?);
+        rest.extend_from_slice(request.target.as_bytes());
+        let fingerprint = self.fingerprinter.of_pair(subject.as_bytes(), rest);
+        match self.keys.get_unless_busy(&fingerprint) {
+            Some(key) => Some((None, key)),
+            None => Some((Some(fingerprint), token_key(provider, request)?)),
+        }
     }
+}
+
+/// The key of a token in the token cache, of the same parts as `token_key` of the slow path. None if the target or the
+/// user's token is not acceptable.
+fn token_key(provider: &Provider, request: &TokenRequest<'_>) -> Option<Digest> {
+    let scope = scope_for(request.target, provider.rewrites_targets).ok()?;
+    let subject = request.user_token.unwrap_or_default();
+    if !all_bytes(subject.as_bytes(), |byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let purpose = if request.user_token.is_some() { "on_behalf_of" } else { "client_credentials" };
+    let details = request.authorization_details.unwrap_or_default();
+    let parts = [&*provider.name, &*provider.tenant, &*provider.client_id, &*scope, subject, details];
+    let parts = parts.into_iter().chain(request.resources.iter().map(|resource| &**resource));
+    Some(of_parts(purpose, parts.map(str::as_bytes)))
 }
 
 /// Append a whole answer. The header lines and their order are those of the slow path.
@@ -529,8 +612,6 @@ fn write_http_date(out: &mut Vec<u8>, unix: f64) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::cache::s3_fifo::Limits;
     use crate::cache::token_cache::Terms;
@@ -539,14 +620,35 @@ mod tests {
 
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
 
+    /// A provider with everything but details, and one that issues tokens only.
+    fn providers() -> Vec<Provider> {
+        let first = Provider {
+            name: "entra_id".into(),
+            aliases: vec!["azuread".into()],
+            issues: true,
+            exchanges: true,
+            rewrites_targets: true,
+            accepts_claims: true,
+            tenant: "tid".into(),
+            client_id: "cid".into(),
+            ..Provider::default()
+        };
+        let client_id = "other-cid".into();
+        let second =
+            Provider { name: "other".into(), issues: true, accepts_details: true, client_id, ..Provider::default() };
+        vec![first, second]
+    }
+
     fn fast_path() -> FastPath {
+        fast_path_of(1)
+    }
+
+    /// For the first `count` of the providers.
+    fn fast_path_of(count: usize) -> FastPath {
+        let mut providers = providers();
+        providers.truncate(count);
         FastPath::new(
-            Identity {
-                provider: "entra_id".into(),
-                rewrites_targets: true,
-                tenant: "tid".into(),
-                client_id: "cid".into(),
-            },
+            Providers::new(providers, Vec::new()),
             CallerCheck::new(["sidecar.internal".to_owned()]),
             vec![0.001, 0.1],
             false,
@@ -557,7 +659,7 @@ mod tests {
     fn tokens() -> TokenCache {
         let tokens = TokenCache::new(Limits { entries: 10, bytes: 10_000 }, [1, 2]);
         let key = |purpose, subject: &str| {
-            of_parts(purpose, ["tid", "cid", "api://c.n.a/.default", subject].map(str::as_bytes))
+            of_parts(purpose, ["entra_id", "tid", "cid", "api://c.n.a/.default", subject, ""].map(str::as_bytes))
         };
         let terms = Terms { expires_in: 3600.0, renew_in: None, subject_expires_at: None };
         assert!(tokens.put(&key("client_credentials", ""), "app-token", terms, 100.0));
@@ -578,7 +680,7 @@ mod tests {
 
     fn serve(bytes: &str) -> (String, Outcome) {
         let (fast_path, tokens, mut out) = (fast_path(), tokens(), Vec::new());
-        let outcome = fast_path.serve(bytes.as_bytes(), Caches { validator: None, tokens: &tokens }, NOW, &mut out);
+        let outcome = fast_path.serve(bytes.as_bytes(), &tokens, NOW, &mut out);
         (String::from_utf8(out).unwrap(), outcome)
     }
 
@@ -620,12 +722,11 @@ mod tests {
     #[test]
     fn a_remembered_key_serves_its_very_request_only() {
         let (fast_path, tokens) = (fast_path(), tokens());
-        let caches = Caches { validator: None, tokens: &tokens };
         let ask = |path: &str, body: &str| {
             let mut out = Vec::new();
             fast_path.serve(
                 form(path, &format!("identity_provider=entra_id&{body}")).as_bytes(),
-                caches,
+                &tokens,
                 NOW,
                 &mut out,
             );
@@ -733,11 +834,10 @@ mod tests {
         let (fast_path, tokens) = (fast_path(), tokens());
         let one = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
         let many = one.repeat(1000);
-        let caches = Caches { validator: None, tokens: &tokens };
         let (mut at, mut answered, mut calls) = (0, 0, 0);
         while at < many.len() {
             let mut out = Vec::new();
-            let outcome = fast_path.serve(&many.as_bytes()[at..], caches, NOW, &mut out);
+            let outcome = fast_path.serve(&many.as_bytes()[at..], &tokens, NOW, &mut out);
             assert!(out.len() < MAX_ANSWERS_BYTES + 1000);
             at += outcome.consumed;
             assert_eq!(outcome.stop, if at < many.len() { Stop::Full } else { Stop::Done });
@@ -759,8 +859,7 @@ mod tests {
         {
             let tokens = tokens();
             let fast_path = FastPath { tracing, ..fast_path() };
-            let caches = Caches { validator: None, tokens: &tokens };
-            let outcome = fast_path.serve(request.as_bytes(), caches, NOW, &mut Vec::new());
+            let outcome = fast_path.serve(request.as_bytes(), &tokens, NOW, &mut Vec::new());
             assert_eq!(outcome.answered, answered);
             assert_eq!(outcome.stop, if answered == 1 { Stop::Done } else { Stop::Framed(request.len()) });
         }
@@ -773,38 +872,36 @@ mod tests {
         let later = Now { unix: NOW.unix, monotonic: 100.0 + 3400.0 };
         let mut renewals = Vec::new();
         for _ in 0..3 {
-            let outcome = fast_path.serve(
-                request.as_bytes(),
-                Caches { validator: None, tokens: &tokens },
-                later,
-                &mut Vec::new(),
-            );
+            let outcome = fast_path.serve(request.as_bytes(), &tokens, later, &mut Vec::new());
             assert_eq!(outcome.answered, 1);
             renewals.extend(outcome.renewals);
         }
-        assert_eq!(renewals, [Renewal { target: "c:n:a".into(), subject_token: None }]);
+        let (target, resources) = ("c:n:a".to_owned(), Vec::new());
+        let renewal = Renewal { provider: 0, target, subject_token: None, resources, authorization_details: None };
+        assert_eq!(renewals, [renewal]);
     }
 
     #[test]
     fn figures_count_what_was_answered() {
         let (fast_path, tokens) = (fast_path(), tokens());
         let one = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
-        let caches = Caches { validator: None, tokens: &tokens };
-        let outcome = fast_path.serve(format!("{one}{one}").as_bytes(), caches, NOW, &mut Vec::new());
+        let outcome = fast_path.serve(format!("{one}{one}").as_bytes(), &tokens, NOW, &mut Vec::new());
         let figures = fast_path.figures();
         assert_eq!(figures.record(&outcome, 0.0, Duration::from_millis(4)), Duration::from_millis(2));
         assert_eq!(figures.record(&outcome, 8.0, Duration::from_secs(2)), Duration::from_secs(9));
         assert_eq!(fast_path.figures().durations(Endpoint::Token), (vec![0, 2, 2], 18.004));
         assert_eq!(fast_path.figures().durations(Endpoint::Introspect), (vec![0, 0, 0], 0.0));
-        assert_eq!(fast_path.figures().active(), 0);
-        assert_eq!(fast_path.figures().rejections().filter(|(_, count)| *count > 0).count(), 0);
+        let figures = fast_path.figures_of(0).unwrap();
+        assert_eq!(Endpoint::ALL.map(|endpoint| figures.answered(endpoint)), [2, 0, 0]);
+        assert_eq!(figures.active(), 0);
+        assert_eq!(figures.rejections().filter(|(_, count)| *count > 0).count(), 0);
+        assert!(fast_path.figures_of(1).is_none());
     }
 
     #[test]
     fn rejected_tokens_are_counted_by_code_with_one_example_per_look() {
-        let rejections = Rejections::new();
         let wrong = |actual: &str| Error::WrongAudience { expected: "mine".into(), actual: actual.into() };
-        let figures = Figures { rejections, ..Figures::new(vec![]) };
+        let figures = ProviderFigures::new();
         for error in [wrong("first"), wrong("second"), Error::SignatureInvalid] {
             figures.rejections.add(&error);
         }
@@ -831,7 +928,7 @@ mod tests {
         }
     }
 
-    fn validator() -> Validator {
+    fn validator() -> Arc<Validator> {
         let settings = Settings {
             issuers: vec!["issuer".to_owned()],
             audiences: Some(vec!["audience".to_owned()]),
@@ -842,17 +939,17 @@ mod tests {
             serde_json::from_str(include_str!("../../tests/keys/rfc7515_a_2.json")).unwrap();
         let public = serde_json::json!({"keys": [{"kty": "RSA", "kid": "1", "n": private["n"], "e": private["e"]}]});
         validator.set_keys(Some(Arc::new(KeySet::parse(public.to_string().as_bytes(), 1).unwrap())));
-        validator
+        Arc::new(validator)
     }
 
     #[test]
     fn verifications_are_counted_for_each_call_and_each_turn() {
-        let (fast_path, tokens, validator) = (fast_path(), tokens(), validator());
-        let caches = Caches { validator: Some(&validator), tokens: &tokens };
+        let (fast_path, tokens) = (fast_path(), tokens());
+        fast_path.attach(0, validator());
         let unseen = form("/api/v1/introspect", "identity_provider=entra_id&token=not.a.token");
         let handed_out = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
         let serve = |bytes: &str| {
-            let outcome = fast_path.serve(bytes.as_bytes(), caches, NOW, &mut Vec::new());
+            let outcome = fast_path.serve(bytes.as_bytes(), &tokens, NOW, &mut Vec::new());
             assert_eq!(
                 outcome.consumed as u64,
                 outcome.by_endpoint[2] * unseen.len() as u64 + outcome.by_endpoint[0] * handed_out.len() as u64

@@ -10,4 +10,5 @@ pub mod fast_path;
 pub mod head;
 pub mod http1;
 mod http_date;
+pub mod providers;
 pub mod turn;

@@ -82,7 +82,13 @@ mod tests {
     #[test]
     fn only_one_whole_answer_is_complete_without_the_protocol() {
         let turn = Turn::default();
-        let renewal = Renewal { target: "c:n:a".into(), subject_token: None };
+        let renewal = Renewal {
+            provider: 0,
+            target: "c:n:a".into(),
+            subject_token: None,
+            resources: Vec::new(),
+            authorization_details: None,
+        };
         for other in [
             outcome(0, Stop::Framed(100)),
             outcome(0, Stop::Partial(0)),

@@ -198,8 +198,9 @@ impl Policy {
         }
         required_claims.sort();
         required_claims.dedup();
-        // These three have checks of their own.
-        required_claims.retain(|name| !matches!(name.as_str(), "iss" | "aud" | "exp"));
+        // These three have checks of their own, the audience unless it is not checked.
+        let checks_audience = settings.audiences.is_some();
+        required_claims.retain(|name| !matches!(name.as_str(), "iss" | "exp") && (name != "aud" || !checks_audience));
         Ok(Self {
             issuers,
             audiences: settings.audiences,
@@ -277,6 +278,16 @@ mod tests {
             let policy = Policy::new(Settings { tenants: tenants.clone(), ..settings() }).unwrap();
             assert_eq!(policy.looks_at_tenant(), checked, "{tenants:?}");
         }
+    }
+
+    #[test]
+    fn an_audience_that_is_not_checked_can_still_be_required() {
+        let required = |audiences| {
+            let required_claims = vec!["aud".to_owned()];
+            Policy::new(Settings { audiences, required_claims, ..settings() }).unwrap().required_claims
+        };
+        assert_eq!(required(None), ["aud"]);
+        assert!(required(settings().audiences).is_empty());
     }
 
     #[test]

@@ -220,7 +220,7 @@ class IdPorten:
         validator = Validator(policy, self.keys.key_set, cache_entries=1)
         return validator.validate(access_token, self._local.now())
 
-    def token_without_login(self, pid: str, acr: str, client_id: str = "") -> str:
+    def token_without_login(self, pid: str, acr: str, client_id: str = "", *, resource: str = "") -> str:
         """An access token for a person who has not logged in, as NAV's fakedings issues it in its test
         environment. The number is not checked.
 
@@ -228,6 +228,7 @@ class IdPorten:
             pid: number of the person.
             acr: level of assurance, also as it was written before 2023.
             client_id: the client that the token names; by default that of the token generator for TokenX.
+            resource: the audience, as a login asks for it; empty for none.
 
         Raises:
             IdPortenError: an argument cannot be used.
@@ -241,7 +242,7 @@ class IdPorten:
         identity = Identity(pid, pid, acr, "TestID")
         default = self.find(tokenx_generator(self._local.generator_cluster))
         return self._tokens().access_token(
-            client_id or default.client_id, "private_key_jwt", identity, "openid", ""
+            client_id or default.client_id, "private_key_jwt", identity, "openid", resource
         )
 
     def reset(self) -> None:

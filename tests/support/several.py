@@ -1,0 +1,146 @@
+"""A provider of each kind, and the settings with which a sidecar serves all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from support.keys import Key
+from support.provider import CLIENT_ID, CLIENT_KEY, Provider
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a test has to know of a kind of provider.
+
+    Attributes:
+        name: as `identity_provider` names it.
+        audience: that of tokens for the application; None where it is not checked.
+        issues: whether `/api/v1/token` has it.
+        exchanges: whether `/api/v1/token/exchange` has it.
+        target: one that the sidecar sends as `scope`.
+        knows_details: whether `resource` and `authorization_details` are passed on.
+    """
+
+    name: str
+    audience: str | None
+    issues: bool
+    exchanges: bool
+    prefix: str
+    variables: tuple[tuple[str, str], ...]
+    target: str = "scope"
+    knows_details: bool = False
+
+    def environment(self, provider: Provider) -> dict[str, str]:
+        """What the platform injects for it."""
+        endpoints = {
+            f"{self.prefix}ISSUER": provider.issuer,
+            f"{self.prefix}JWKS_URI": provider.jwks_uri,
+        }
+        if self.issues or self.exchanges:
+            endpoints[f"{self.prefix}TOKEN_ENDPOINT"] = provider.token_endpoint
+        return {**endpoints, **dict(self.variables)}
+
+    def mint(self, provider: Provider, *, key: Key | None = None, **claims: Any) -> str:
+        """A token of it for the application."""
+        return provider.mint(key=key, **{"aud": self.audience, **claims})
+
+
+_JWK = CLIENT_KEY.private_jwk()
+ENTRA = Kind(
+    "entra_id",
+    CLIENT_ID,
+    True,
+    True,
+    "AZURE_OPENID_CONFIG_",
+    (("AZURE_ENABLED", "true"), ("AZURE_APP_CLIENT_ID", CLIENT_ID), ("AZURE_APP_JWK", _JWK)),
+    target="api://c.n.a/.default",
+)
+MASKINPORTEN = Kind(
+    "maskinporten",
+    None,
+    True,
+    False,
+    "MASKINPORTEN_",
+    (
+        ("MASKINPORTEN_ENABLED", "true"),
+        ("MASKINPORTEN_CLIENT_ID", "machine"),
+        ("MASKINPORTEN_CLIENT_JWK", _JWK),
+    ),
+    target="nav:helse/x.read",
+    knows_details=True,
+)
+TOKENX = Kind(
+    "tokenx",
+    "dev-gcp:team:app",
+    False,
+    True,
+    "TOKEN_X_",
+    (
+        ("TOKEN_X_ENABLED", "true"),
+        ("TOKEN_X_CLIENT_ID", "dev-gcp:team:app"),
+        ("TOKEN_X_PRIVATE_JWK", _JWK),
+    ),
+    target="dev-gcp:team:api",
+)
+IDPORTEN = Kind(
+    "idporten",
+    "https://app.example",
+    False,
+    False,
+    "IDPORTEN_",
+    (("IDPORTEN_ENABLED", "true"), ("IDPORTEN_AUDIENCE", "https://app.example")),
+)
+GENERIC = Kind(
+    "partner",
+    "our-api",
+    True,
+    True,
+    "ENTRA_FAST_PROVIDER_PARTNER_",
+    (
+        ("ENTRA_FAST_PROVIDERS", "partner"),
+        ("ENTRA_FAST_PROVIDER_PARTNER_AUDIENCE", "our-api"),
+        ("ENTRA_FAST_PROVIDER_PARTNER_CLIENT_ID", "us"),
+        ("ENTRA_FAST_PROVIDER_PARTNER_JWK", _JWK),
+        ("ENTRA_FAST_PROVIDER_PARTNER_TOKEN_GRANT", "client_credentials"),
+        ("ENTRA_FAST_PROVIDER_PARTNER_EXCHANGE_GRANT", "token_exchange"),
+    ),
+)
+KINDS = (ENTRA, MASKINPORTEN, TOKENX, IDPORTEN, GENERIC)
+BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+class Several:
+    """Running providers, by name."""
+
+    def __init__(self, kinds: Iterable[Kind] = KINDS) -> None:
+        self.kinds = tuple(kinds)
+        self.providers = {kind.name: Provider() for kind in self.kinds}
+
+    def __getitem__(self, name: str) -> Provider:
+        return self.providers[name]
+
+    def mint(self, name: str, **changes: Any) -> str:
+        """A token for the application, of the provider with this name."""
+        return BY_NAME[name].mint(self.providers[name], **changes)
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """The settings of a sidecar that serves all of them. A change of None leaves a variable out."""
+        environ: dict[str, str | None] = {"BIND_ADDRESS": "127.0.0.1:0", "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0"}
+        for kind in self.kinds:
+            environ |= kind.environment(self.providers[kind.name])
+        return {name: value for name, value in {**environ, **changes}.items() if value is not None}
+
+
+@asynccontextmanager
+async def several(*kinds: Kind) -> AsyncIterator[Several]:
+    """One provider of each of these kinds, or of all."""
+    running = Several(kinds or KINDS)
+    await asyncio.gather(*(provider.start() for provider in running.providers.values()))
+    try:
+        yield running
+    finally:
+        await asyncio.gather(*(provider.stop() for provider in running.providers.values()))
