@@ -22,8 +22,8 @@ HEADER_MEANINGS: Final = {
     "x5t#S256": "Thumbprint (SHA-256) of the signing key's certificate",
 }
 CLAIM_MEANINGS: Final = {
-    "acr": "Level of authentication: at ID-porten a level of assurance; at Entra ID, 1 means that the user was "
-    "authenticated as ISO/IEC 29115 requires",
+    "acr": "Level of authentication: at ID-porten a level of assurance; at Entra ID, 1 means that the user "
+    "was authenticated as ISO/IEC 29115 requires",
     "acrs": "Authentication contexts that the sign-in satisfied",
     "aio": "Internal to Entra ID; do not use it",
     "amr": "How the user was authenticated",
