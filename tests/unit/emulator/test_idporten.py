@@ -1069,6 +1069,18 @@ async def test_faults(party: RelyingParty) -> None:
     assert jwt.get_unverified_header(answer.json["access_token"])["kid"] not in published
 
 
+async def test_the_environment_of_login_proxies(party: RelyingParty) -> None:
+    """From the admin API, for login proxies that run elsewhere; an application without one is an error."""
+    path = f"/admin/api/applications/{APP}/login-proxy"
+    answer = await party.browser.request("GET", path)
+    assert answer.json == party.browser.provider.login_proxy_environment(APP)
+    local = party.browser.caller.local
+    generator = next(name for name in local.registry.workloads.by_name if name.startswith("dev-gcp:nais:"))
+    assert generator == "dev-gcp:nais:tokenx-token-generator"
+    wrong = await party.browser.request("GET", "/admin/api/applications/dev-gcp:team:none/login-proxy")
+    assert wrong.status == 400
+
+
 async def test_other_paths(browser: Browser) -> None:
     """Are none of a tenant's."""
     for path in ("/idporten/oauth2/v2.0/token", "/idporten/nothing"):
