@@ -26,8 +26,8 @@ ERROR_CODES = {
 }
 
 
-TEXAS = ("TEXAS_", "RUST_LOG")
-"""Settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
+TEXAS = ("TEXAS_", "RUST_")
+"""Prefixes of settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
 is out of bounds here is replaced by the nearest value, and what is no value is ignored."""
 
 
