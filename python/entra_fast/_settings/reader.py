@@ -27,8 +27,9 @@ ERROR_CODES = {
 
 
 TEXAS = ("TEXAS_", "RUST_")
-"""Prefixes of settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
-is out of bounds here is replaced by the nearest value, and what is no value is ignored."""
+"""How the names of Texas's settings begin. Texas replaces a value that it cannot use by its default, so they
+never stop a start: what is out of bounds here is replaced by the nearest value, and what is no value is
+ignored."""
 
 
 class Reader:
