@@ -123,6 +123,7 @@ class ServerSettings:
     log_level: str = catalogue.LOG_LEVEL.default
     log_format: str = catalogue.LOG_FORMAT.default
     access_log: bool = catalogue.ACCESS_LOG.default
+    texas_metrics: bool = catalogue.TEXAS_METRICS.default
 
 
 @dataclass(frozen=True, slots=True)
