@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Verifies a token with a wheel for musl: VERSION WHEEL. In a container of Alpine, where there is an engine; else with
-# MUSL_PYTHON, an interpreter that is linked against musl (musl_python.sh builds one). Ends with status 3 where there
-# is neither, for a wheel of another processor, and where the interpreter has another version.
+# MUSL_PYTHON, an interpreter that is linked against musl. Ends with status 3 where there is neither, for a wheel of
+# another processor, and where the interpreter has another version.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) version=$1 wheel=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 case $wheel in *_"$(uname -m)".whl) ;; *) exit 3 ;; esac

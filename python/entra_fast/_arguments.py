@@ -70,6 +70,8 @@ class Configured:
     """The arguments of a validator, checked."""
 
     parts: list[Part]
+    checks_audience: bool
+    """Whether every token must have some audience."""
     clock: Callable[[], float] | None
     max_token_bytes: int
 
@@ -138,6 +140,7 @@ def configure(
     required = _names("required_claims", required_claims)
     _signatures.log_distrust()
     parts = []
+    checks_audience = True
     for source in sources:
         if source.jwks_uri is not None and (problem := provider_url_problem(source.jwks_uri)) is not None:
             raise ConfigurationError("setting_invalid", f"jwks_uri {problem}", "jwks_uri")
@@ -149,6 +152,7 @@ def configure(
         if accepted is ANY_AUDIENCE and any(_is_entra_id(name) for name in names):
             message = "audience must be the application's client id: every token of Entra ID has an audience"
             raise ConfigurationError("setting_invalid", message, "audience")
+        checks_audience = checks_audience and accepted is not ANY_AUDIENCE
         policy = Policy(
             issuers=names,
             audiences=None if isinstance(accepted, AnyAudience) else _names("audience", accepted),
@@ -175,7 +179,7 @@ def configure(
             fetching.check_environment()
         rules = source.refresh or refresh or RefreshRules()
         parts.append(Part(names, native, source.jwks_uri, rules, fetching, source.http is not None))
-    return Configured(parts, clock, size)
+    return Configured(parts, checks_audience, clock, size)
 
 
 def _one_issuer(

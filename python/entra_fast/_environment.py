@@ -89,6 +89,9 @@ def described(
     Raises:
         ConfigurationError: a variable is missing or wrong, or there is no such provider; `setting` names it.
     """
+    if audience is ANY_AUDIENCE and provider in (None, "entra_id", "azuread"):
+        message = "audience must be named for Entra ID; of any other provider, name the provider as well"
+        raise ConfigurationError("setting_invalid", message, "audience")
     if provider is None:
         return [_unnamed(environ, audience)]
     names = [provider] if isinstance(provider, str) or not isinstance(provider, Iterable) else list(provider)
@@ -139,7 +142,10 @@ def _unnamed(environ: Mapping[str, str], audience: str | Sequence[str] | AnyAudi
 
     It is never Maskinporten: without a requirement, tokens for any API of the country would pass.
     """
-    if not any(environ.get(name, "").strip() for name in _ENTRA_ID):
+    is_entra_id = environ.get("AZURE_ENABLED") == "true" or any(
+        environ.get(name, "").strip() for name in _ENTRA_ID
+    )
+    if not is_entra_id:
         from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
         from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from entra_fast.errors import ConfigurationError
@@ -32,6 +32,7 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
         "opentelemetry-api": "opentelemetry.trace",
         "opentelemetry-sdk": "opentelemetry.sdk",
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
+        "opentelemetry-exporter-otlp-proto-grpc": "opentelemetry.exporter.otlp.proto.grpc",
     },
     "fastapi": {"fastapi": "fastapi"},
     "starlette": {"starlette": "starlette"},
@@ -51,9 +52,10 @@ class ExtraMissing(ConfigurationError, ImportError):
     """A package of an extra is not installed. The message has the command that installs it."""
 
 
-def absent(extra: str) -> str | None:
-    """The first package of an extra that is not installed; None if all are."""
-    return next((package for package, module in EXTRAS[extra].items() if not _is_there(module)), None)
+def absent(extra: str, *, dispensable: Collection[str] = ()) -> str | None:
+    """The first package of an extra that is not installed; None if all are but the `dispensable` ones."""
+    needed = (package for package in EXTRAS[extra] if package not in dispensable)
+    return next((package for package in needed if not _is_there(EXTRAS[extra][package])), None)
 
 
 def sentence(extra: str, package: str, what: str) -> str:

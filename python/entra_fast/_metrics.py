@@ -1,280 +1,43 @@
-"""The metrics of a sidecar: what is counted, and how the figures of several processes are merged.
+"""The metrics of a sidecar.
 
 What belongs here: one row for each metric (docs/reference/metrics.md is checked against the rows of
-`Metrics`), the few kinds of metric, and the collector that hands them to prometheus-client, which writes the
-text format. What must never be here: values from a request as labels. Each label has a closed set of values,
-or a limit after which new values count as `other`.
-
-prometheus-client is imported at the first scrape: its own counters need a lock for each observation and know
-neither native figures nor those of workers, so only its exposition is used, and a process that is not
-scraped never loads it.
+`Metrics`), and the collector that hands them to prometheus-client, which writes the text format. What must
+never be here: how they are counted and merged (_metric_kinds.py), and values from a request as labels. Each
+label has a closed set of values, or a limit after which new values count as `other`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
 import functools
-import itertools
 import os
 import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 if TYPE_CHECKING:
     import prometheus_client.metrics_core as families
 
-from entra_fast import _signatures, metrics
+from entra_fast import _native, _signatures, metrics
+from entra_fast._metric_kinds import (
+    OTHER,
+    TEXAS_BUCKETS,
+    Counter,
+    Figures,
+    Histogram,
+    Info,
+    Label,
+    LabelValues,
+    Merged,
+    Metric,
+    Reading,
+    Readings,
+    constants,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the exposition."""
-
-Series = Sequence[tuple[Sequence[str], Sequence[float]]]
-"""The figures of one metric: for each combination of label values one number or, for a histogram, the counts
-in its buckets and the sum."""
-
-Figures = Mapping[str, Series]
-"""The figures of all metrics of a process, by metric name. Can be written as JSON."""
-
-Merge = Literal["sum", "minimum", "own"]
-"""How the figures of several processes are merged: the sum of all, the minimum of the workers', or the figure
-of the process that is asked."""
-
-LabelValues = tuple[str, ...]
-
-OTHER = "other"
-DURATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of the buckets, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A label and its values: those in `values`, or else the first `limit` values that occur."""
-
-    name: str
-    values: tuple[str, ...] = ()
-    limit: int = 32
-
-
-class Metric(ABC):
-    """A metric with one series for each combination of label values."""
-
-    __slots__ = ("_seen", "help", "labels", "merge", "name")
-
-    kind: str
-
-    def __init__(self, name: str, help_text: str, *labels: Label, merge: Merge = "sum") -> None:
-        self.name = name
-        self.help = help_text
-        self.labels = labels
-        self.merge = merge
-        self._seen: tuple[set[str], ...] = tuple(set(label.values) for label in labels)
-
-    @abstractmethod
-    def figures(self) -> dict[LabelValues, list[float]]:
-        """The numbers of this process, by label values: see `Series`."""
-
-    def merged(self, workers: Iterable[Series] = ()) -> dict[LabelValues, list[float]]:
-        """The merged numbers of this process and of others.
-
-        Args:
-            workers: the figures of the other processes.
-        """
-        own = self.figures()
-        if self.merge == "own":
-            return own
-        if self.merge == "minimum":
-            return self.added(workers) or own
-        return self.added([list(own.items()), *workers])
-
-    def added(self, several: Iterable[Series]) -> dict[LabelValues, list[float]]:
-        """The merged numbers of several processes."""
-        merged: dict[LabelValues, list[float]] = {}
-        combine: Callable[[Iterable[float]], float] = min if self.merge == "minimum" else sum
-        for labels, numbers in itertools.chain.from_iterable(several):
-            key = self._bounded(tuple(labels))
-            known = merged.get(key)
-            merged[key] = (
-                list(numbers)
-                if known is None
-                else [combine(pair) for pair in zip(known, numbers, strict=True)]
-            )
-        return merged
-
-    @abstractmethod
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        """The merged figures in the form that prometheus-client writes."""
-
-    def _bounded(self, values: LabelValues) -> LabelValues:
-        if len(values) != len(self.labels):
-            raise ValueError(f"{self.name} has {len(self.labels)} labels")
-        return tuple(map(self._admit, self._seen, self.labels, values))
-
-    @staticmethod
-    def _admit(seen: set[str], label: Label, value: str) -> str:
-        if value in seen:
-            return value
-        if label.values or len(seen) >= label.limit:
-            return OTHER
-        seen.add(value)
-        return value
-
-    def _fill(
-        self, family: families.CounterMetricFamily | families.GaugeMetricFamily, workers: Iterable[Series]
-    ) -> families.Metric:
-        for labels, numbers in sorted(self.merged(workers).items()):
-            family.add_metric(labels, numbers[0])
-        return family
-
-
-class Counter(Metric):
-    """A number that only goes up."""
-
-    __slots__ = ("_elsewhere", "_values")
-
-    kind = "counter"
-
-    def __init__(self, name: str, help_text: str, *labels: Label) -> None:
-        super().__init__(name, help_text, *labels)
-        self._values: dict[LabelValues, float] = {} if labels else {(): 0}
-        self._elsewhere: Callable[[], Mapping[LabelValues, float]] = dict
-
-    def include(self, elsewhere: Callable[[], Mapping[LabelValues, float]]) -> None:
-        """Register a function that returns counts kept elsewhere, by label values. They are added."""
-        self._elsewhere = elsewhere
-
-    def add(self, *labels: str, amount: float = 1) -> None:
-        key = self._bounded(labels)
-        self._values[key] = self._values.get(key, 0) + amount
-
-    def value(self, *labels: str) -> float:
-        return self._values.get(labels, 0) + self._elsewhere().get(labels, 0)
-
-    def figures(self) -> dict[LabelValues, list[float]]:
-        elsewhere = self._elsewhere()
-        values = dict.fromkeys(elsewhere, 0.0) | self._values
-        return {key: [value + elsewhere.get(key, 0)] for key, value in values.items()}
-
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415 - see the module
-
-        names = [label.name for label in self.labels]
-        return self._fill(CounterMetricFamily(self.name, self.help, labels=names), workers)
-
-
-class Histogram(Metric):
-    """Observations, counted in buckets with fixed bounds."""
-
-    __slots__ = ("_bounds", "_elsewhere", "_values")
-
-    kind = "histogram"
-
-    def __init__(
-        self, name: str, help_text: str, *labels: Label, buckets: Sequence[float] = DURATION_BUCKETS
-    ) -> None:
-        super().__init__(name, help_text, *labels)
-        self._bounds = tuple(buckets)
-        self._values: dict[LabelValues, tuple[list[int], list[float]]] = {}
-        self._elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]] = dict
-
-    def include(self, elsewhere: Callable[[], Mapping[str, tuple[list[int], float]]]) -> None:
-        """Register a function that returns observations kept elsewhere, by the value of the only label: the
-        counts in the same buckets and the overflow bucket, and the sum. They are added."""
-        self._elsewhere = elsewhere
-
-    def observe(self, value: float, *labels: str) -> None:
-        key = self._bounded(labels)
-        counts, total = self._values.setdefault(key, ([0] * (len(self._bounds) + 1), [0.0]))
-        counts[bisect.bisect_left(self._bounds, value)] += 1
-        total[0] += value
-
-    def figures(self) -> dict[LabelValues, list[float]]:
-        merged = {key: [*counts, *total] for key, (counts, total) in self._values.items()}
-        for label, (counts, seconds) in self._elsewhere().items():
-            if any(counts):
-                more = [*counts, seconds]
-                own = merged.get((label,))
-                merged[(label,)] = more if own is None else [a + b for a, b in zip(own, more, strict=True)]
-        return merged
-
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415 - see the module
-
-        family = HistogramMetricFamily(self.name, self.help, labels=[label.name for label in self.labels])
-        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        for labels, (*counts, total) in sorted(self.merged(workers).items()):
-            buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
-            family.add_metric(labels, buckets, total)
-        return family
-
-
-class Reading(Metric):
-    """A gauge or counter whose value is kept elsewhere, and read at each scrape."""
-
-    __slots__ = ("_read", "kind")
-
-    def __init__(
-        self,
-        kind: Literal["gauge", "counter"],
-        name: str,
-        help_text: str,
-        read: Callable[[], float] = int,
-        *,
-        merge: Merge = "sum",
-    ) -> None:
-        super().__init__(name, help_text, merge=merge)
-        self.kind = kind
-        self._read = read
-
-    def read_from(self, read: Callable[[], float]) -> None:
-        """Register the function that returns the value."""
-        self._read = read
-
-    def read(self) -> float:
-        """The value of this process."""
-        return self._read()
-
-    def figures(self) -> dict[LabelValues, list[float]]:
-        return {(): [self._read()]}
-
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        from prometheus_client.metrics_core import (  # noqa: PLC0415 - see the module
-            CounterMetricFamily,
-            GaugeMetricFamily,
-        )
-
-        of_kind = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
-        return self._fill(of_kind(self.name, self.help, labels=()), workers)
-
-
-class Info(Metric):
-    """What does not change while a process runs, as labels of a gauge that is always 1."""
-
-    __slots__ = ("_read",)
-
-    kind = "gauge"
-
-    def __init__(self, name: str, help_text: str, *labels: Label, merge: Merge = "minimum") -> None:
-        super().__init__(name, help_text, *labels, merge=merge)
-        self._read: Callable[[], Mapping[str, str]] = dict
-
-    def read_from(self, read: Callable[[], Mapping[str, str]]) -> None:
-        """Register the function that returns the labels. Those it leaves out are empty."""
-        self._read = read
-
-    def figures(self) -> dict[LabelValues, list[float]]:
-        found = self._read()
-        return {tuple(found.get(label.name, "") for label in self.labels): [1.0]} if found else {}
-
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415 - see the module
-
-        names = [label.name for label in self.labels]
-        return self._fill(GaugeMetricFamily(self.name, self.help, labels=names), workers)
-
 
 SHARED_OPERATIONS = ("get", "put", "lock", "lead", "ping")
 SHARED_FAILURES = ("timed_out", "connect_failed", "tls_failed", "auth_failed", "malformed")
@@ -283,6 +46,23 @@ SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused"
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
+_PROVIDER = Label("identity_provider")
+_PATH = Label("path", tuple(_native.ENDPOINT_PATHS.values()))
+TEXAS_REQUEST_TYPES = {
+    "token": "token",
+    "exchange": "token_exchange",
+    "introspect": "token_introspection",
+}
+TEXAS_ERROR_KINDS = (
+    "UpstreamRequest",
+    "Upstream",
+    "Json",
+    "Sign",
+    "UnprocessableContent",
+    "TokenExchangeUnsupported",
+    "TokenRequestUnsupported",
+    "IdentityProviderNotEnabled",
+)
 GRANTS = ("client_credentials", "on_behalf_of", "jwt_bearer", "token_exchange", "credential_try")
 
 
@@ -317,7 +97,12 @@ class _Row(Generic[M]):
 
 
 class Metrics:
-    """All metrics of a sidecar. One instance belongs to one sidecar; there is no global registry."""
+    """All metrics of a sidecar. One instance belongs to one sidecar; there is no global registry.
+
+    Args:
+        texas: whether the metrics under Texas's names are there, and the resource attributes that are labels
+            of them, as they are there; None if those metrics are not wanted.
+    """
 
     # --- requests to the sidecar ---
     requests = _Row(
@@ -562,10 +347,67 @@ class Metrics:
     )
     memory = _Row(_gauge, "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
 
-    def __init__(self) -> None:
+    # --- under Texas's names, if they are wanted: for alerts and dashboards that use them ---
+    texas_response_seconds = _Row(
+        Histogram,
+        "http_response_secs",
+        "Response time in seconds, by status and path.",
+        Label("status_code", limit=24),
+        _PATH,
+        buckets=TEXAS_BUCKETS,
+        texas=True,
+    )
+    texas_cache_hits = _Row(
+        Counter,
+        "texas_token_cache_hits_total",
+        "Requests answered with a cached token.",
+        _PATH,
+        _PROVIDER,
+        texas=True,
+    )
+    texas_requests = _Row(
+        Counter,
+        "texas_handler_requests_total",
+        "Well-formed requests.",
+        _PATH,
+        _PROVIDER,
+        Label("request_type", tuple(TEXAS_REQUEST_TYPES.values())),
+        texas=True,
+    )
+    texas_errors = _Row(
+        Counter,
+        "texas_handler_errors_total",
+        "Well-formed requests that got an error.",
+        _PATH,
+        _PROVIDER,
+        Label("error_kind", TEXAS_ERROR_KINDS),
+        texas=True,
+    )
+    texas_provider_seconds = _Row(
+        Histogram,
+        "texas_identity_provider_latency_secs",
+        "Time that the provider took to answer a token request of a caller, in seconds.",
+        _PROVIDER,
+        buckets=TEXAS_BUCKETS,
+        texas=True,
+    )
+    texas_cache_size = _Row(
+        Readings,
+        "texas_token_cache_size",
+        "Tokens in the token cache.",
+        Label("cache_type", ("token", "token/exchange")),
+        merge="own",
+        texas=True,
+    )
+
+    def __init__(self, texas: Mapping[str, str] | None = None) -> None:
         for attribute, row in vars(Metrics).items():
             if isinstance(row, _Row):
                 setattr(self, attribute, row.make())
+        self.texas = texas is not None
+        for metric in self.families():
+            if metric.texas and texas is not None:
+                metric.constants = constants(texas, metric)
         self.fast_lane.read_from(self.fast_path.read)
         self.signature_confirmations.include(_signatures.confirmations)
         started = time.time()
@@ -589,6 +431,18 @@ class Metrics:
         self.token_cache_misses.read_from(lambda: stats().get("misses", 0))
         self.token_cache_evictions.read_from(lambda: stats().get("evictions", 0))
         self.token_cache_expired.read_from(lambda: stats().get("expired", 0))
+        self.watch_texas_cache_size(stats)
+
+    def watch_texas_cache_size(self, stats: Callable[[], Mapping[str, int]]) -> None:
+        """Register the source of the token cache's size under its name in Texas: `TokenCache.stats`."""
+
+        def sizes() -> dict[LabelValues, float]:
+            found = stats()
+            exchanged = found.get("exchanged", 0)
+            issued = max(0, found.get("entries", 0) - exchanged)
+            return {("token",): issued, ("token/exchange",): exchanged}
+
+        self.texas_cache_size.read_from(sizes)
 
     def watch_verification_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Register the source of the verification cache's figures: `AsyncValidator.stats`."""
@@ -601,7 +455,9 @@ class Metrics:
     def families(self) -> list[Metric]:
         """Every metric, by name."""
         own = (metric for metric in vars(self).values() if isinstance(metric, Metric))
-        return sorted(own, key=lambda metric: metric.name)
+        return sorted(
+            (metric for metric in own if self.texas or not metric.texas), key=lambda metric: metric.name
+        )
 
     def render(self, workers: Sequence[Figures] = ()) -> bytes:
         """The text that Prometheus scrapes.
@@ -620,6 +476,13 @@ class Metrics:
         if "prometheus_client" not in sys.modules:
             await asyncio.to_thread(__import__, "prometheus_client")
         return self.render(workers)
+
+    def merged(self, workers: Sequence[Figures] = ()) -> list[Merged]:
+        """The numbers of every metric. Arguments as for `render`."""
+        return [
+            (metric, metric.merged([figures.get(metric.name, ()) for figures in workers]))
+            for metric in self.families()
+        ]
 
     def figures(self) -> Figures:
         """The figures of this process."""

@@ -432,7 +432,7 @@ class TokenCache:
         how many."""
     def remove(self, key: bytes) -> None: ...
     def stats(self) -> dict[str, int]:
-        """entries, bytes, hits, misses, evictions, expired."""
+        """entries, exchanged (of the entries), bytes, hits, misses, evictions, expired."""
 
 @final
 class AccessLog:

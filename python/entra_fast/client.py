@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from entra_fast import _native
+from entra_fast import _native, _providers
 from entra_fast._claims import ClaimsView
 from entra_fast._net import url_problem
 from entra_fast._provider import transport
@@ -101,7 +101,8 @@ class SidecarClient:
 
     Args:
         introspection_endpoint: URL of `/api/v1/introspect`; by default `NAIS_TOKEN_INTROSPECTION_ENDPOINT`.
-        identity_provider: as the sidecar calls it.
+        identity_provider: whose tokens are introspected, as the sidecar calls it: `entra_id`, `tokenx`,
+            `idporten`, `maskinporten`, or a name in its `ENTRA_FAST_PROVIDERS`.
         timeout: maximum seconds for one introspection.
 
     Raises:
@@ -116,19 +117,23 @@ class SidecarClient:
         timeout: float = TIMEOUT,
     ) -> None:
         self._requests = _Requests(introspection_endpoint, identity_provider, timeout, os.environ)
+        self._checks_audience = _checks_audience(identity_provider)  # the integrations look at it
         self._http = transport.blocking(self._requests.http)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, identity_provider: str = "entra_id"
+    ) -> Self:
         """A client for the sidecar that the environment names. The same as `SidecarClient()`.
 
         Args:
             environ: the environment; that of the process when None.
+            identity_provider: whose tokens are introspected, as the sidecar calls it.
 
         Raises:
             ConfigurationError: `NAIS_TOKEN_INTROSPECTION_ENDPOINT` is missing or wrong.
         """
-        return cls(_endpoint(environ))
+        return cls(_endpoint(environ), identity_provider=identity_provider)
 
     def introspect(self, token: str | bytes) -> Introspection:
         """What the sidecar says about a token.
@@ -189,19 +194,23 @@ class AsyncSidecarClient:
         timeout: float = TIMEOUT,
     ) -> None:
         self._requests = _Requests(introspection_endpoint, identity_provider, timeout, os.environ)
+        self._checks_audience = _checks_audience(identity_provider)  # the integrations look at it
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TokenTransport] = WeakKeyDictionary()
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, identity_provider: str = "entra_id"
+    ) -> Self:
         """A client for the sidecar that the environment names: see `SidecarClient.from_env`.
 
         Args:
             environ: the environment; that of the process when None.
+            identity_provider: whose tokens are introspected, as the sidecar calls it.
 
         Raises:
             ConfigurationError: `NAIS_TOKEN_INTROSPECTION_ENDPOINT` is missing or wrong.
         """
-        return cls(_endpoint(environ))
+        return cls(_endpoint(environ), identity_provider=identity_provider)
 
     async def introspect(self, token: str | bytes) -> Introspection:
         """See `SidecarClient.introspect`.
@@ -255,6 +264,12 @@ class AsyncSidecarClient:
         if http is None:
             http = self._clients[loop] = transport.asynchronous(self._requests.http)
         return http
+
+
+def _checks_audience(identity_provider: str) -> bool:
+    """Whether the sidecar checks the audience of a provider's tokens, as far as this process knows."""
+    kind = _providers.named(identity_provider)
+    return kind is None or kind.checks_audience
 
 
 class _Requests:

@@ -151,6 +151,7 @@ class Validator:
     ) -> None:
         configured = configure(issuer, audience, issuers, http, fetch_discovery, **options)
         self._clock = configured.clock
+        self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_thread_validation(part, configured) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
         verify = self._parts[0].native.validate if self._choice is None else self._choice.verify
@@ -202,15 +203,17 @@ class Validator:
         http: HttpOptions | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """A validator for the provider that a discovery document describes (OpenID Connect Discovery 1.0, or
-        RFC 8414).
+        """A validator for the provider that a discovery document describes: OpenID Connect Discovery 1.0, or
+        RFC 8414. Only issuer and `jwks_uri` are taken from it. Nothing is assumed of the tokens but `iss`,
+        `aud`, `exp`, `iat` and RS256; other `required_claims` and `algorithms` are options.
 
         Args:
-            url: URL of the document, such as `<issuer>/.well-known/openid-configuration`. It is fetched once,
-                now.
-            audience: accepted audiences (`aud`).
+            url: URL of the document, such as `<issuer>/.well-known/openid-configuration` or
+                `<issuer>/.well-known/oauth-authorization-server`. It is fetched once, now.
+            audience: accepted audiences (`aud`), or `ANY_AUDIENCE`.
             issuer: the accepted issuer, where you know it. Then only `jwks_uri` is taken from the document,
-                and its own issuer may be any.
+                and its own issuer may be any. Without it, the document's issuer must be the one that the URL
+                names (RFC 8414, section 3.3), with the exceptions that Entra ID's documents need.
             http: as for `Validator`.
             options: as for `Validator`.
 
@@ -340,6 +343,7 @@ class AsyncValidator:
         own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
         configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
         self._clock = configured.clock
+        self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]
         self._choice = None if issuers is None else configured.choice(self._parts)
         verify = self._parts[0].native.validate if self._choice is None else self._choice.verify

@@ -27,7 +27,7 @@ GOOD = {"identity_provider": "entra_id", "target": "api://c.n.a/.default", "user
     ("changes", "named"),
     [
         ({"identity_provider": ""}, "identity_provider"),
-        ({"identity_provider": "tokenx"}, "identity_provider"),
+        ({"identity_provider": "unheard_of"}, "identity_provider"),
         ({"identity_provider": 5}, "identity_provider"),
         ({"identity_provider": "Entra_id"}, "identity_provider"),
         ({"target": None}, "target"),

@@ -19,6 +19,13 @@ from support.pages_that_run import World
 from support.process import inherited
 
 APP = "dev-gcp:team-a:app-a"
+ID_PORTEN = {
+    "IDPORTEN_ENABLED": "true",
+    "IDPORTEN_AUDIENCE": "https://api.example",
+    "IDPORTEN_ISSUER": "https://idporten.example",
+    "IDPORTEN_JWKS_URI": "https://idporten.example/jwks.json",
+}
+"""For an application of the examples that signs no citizen in itself."""
 OTHER_TENANT = "11111111-2222-4333-8444-555555555555"
 
 
@@ -84,10 +91,8 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
     own = emulator.environment(APP)
     environment = {
         **inherited(),
-        "IDPORTEN_AUDIENCE": "https://api.example",
-        "IDPORTEN_ISSUER": "https://idporten.example",
-        "IDPORTEN_JWKS_URI": "https://idporten.example/jwks.json",
         **own,
+        **({} if own.get("IDPORTEN_ENABLED") == "true" else ID_PORTEN),
         "HOME": str(tmp_path),
         "LOCAL_ENTRA_ID": emulator.base_url,
         "SERVERS_SEEN": str(tmp_path.parent / "servers-seen"),

@@ -4,18 +4,12 @@ path.
 
 from __future__ import annotations
 
-import signal
-import sys
-
 import pytest
-from aiohttp import web
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from entra_fast.sidecar import tracing
 from support.fast_path import (
     TOKEN,
     Connection,
@@ -25,7 +19,6 @@ from support.fast_path import (
     status,
     token_request,
 )
-from support.process import served
 from support.provider import Provider, refuse, reset
 from support.sidecars import Started, StartSidecar, eventually
 
@@ -73,7 +66,9 @@ async def test_a_sampled_request_takes_the_slow_path_and_gets_its_span(
     assert dict(span.attributes or {}) == {
         "http.request.method": "POST",
         "http.route": "/api/v1/introspect",
+        "url.path": "/api/v1/introspect",
         "url.scheme": "http",
+        "entra_fast.identity_provider": "entra_id",
         "http.response.status_code": 200,
     }
 
@@ -93,7 +88,8 @@ async def test_a_request_to_the_provider_is_a_child(
         "http.request.method": "POST",
         "server.address": "127.0.0.1",
         "server.port": provider.port,
-        "url.path": provider.token_endpoint.removeprefix(provider.base_url),
+        "url.full": provider.token_endpoint,
+        "entra_fast.identity_provider": "entra_id",
         "http.response.status_code": 200,
     }
 
@@ -123,10 +119,10 @@ async def test_failures_are_marked(
 async def test_spans_hold_nothing_that_was_sent(
     start: StartSidecar, spans: InMemorySpanExporter, provider: Provider
 ) -> None:
-    """No token, assertion, header, query or body; neither from callers nor to the provider."""
+    """No token, assertion, header, query or body but the target; neither from callers nor to the provider."""
     sidecar = await ready(start, spans)
     user = provider.mint(exp=4_000_000_000, canary="canary")
-    fields = {"identity_provider": "entra_id", "target": "c:n:canary", "user_token": user}
+    fields = {"identity_provider": "entra_id", "target": "c:n:a", "user_token": user}
     async with await Connection.to(sidecar) as connection:
         for path in ("/api/v1/token/exchange", "/api/v1/token/exchange?canary=1"):
             await connection.ask(json_request(path, fields, {"traceparent": SAMPLED, "X-Canary": "canary"}))
@@ -172,89 +168,22 @@ async def test_probes_and_unknown_paths_make_no_spans(
     assert spans.get_finished_spans() == ()
 
 
-def test_tracing_is_off_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a configured provider and without an endpoint in the environment; also when it is disabled."""
-    assert tracing.begin({}) is None
-    assert tracing.begin({"OTEL_SERVICE_NAME": "x"}) is None
-    assert (
-        tracing.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318", "OTEL_SDK_DISABLED": "true"})
-        is None
-    )
-
-
-@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
-def test_another_protocol_is_one_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A collector that expects gRPC would fail every export, and the log would be full of it."""
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", name: "grpc"}
-    assert tracing.begin(environ) is None
-    (record,) = caplog.records
-    assert vars(record)["fields"] == {"protocol": "grpc", "expected": "http/protobuf"}
-
-
-def test_without_opentelemetry_there_is_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Only if traces were requested: it says what to install."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    assert tracing.begin({}) is None
-    assert caplog.records == []
-    assert tracing.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}) is None
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "no traces: OpenTelemetry needs the package 'opentelemetry-api': pip install 'entra-fast[otel]'"
-    )
-
-
 def _by_kind(spans: InMemorySpanExporter) -> list[ReadableSpan]:
     """Client spans first."""
     return sorted(spans.get_finished_spans(), key=lambda span: span.kind.name)
 
 
-@pytest.mark.parametrize("reachable", [True, False])
-async def test_spans_are_exported_as_the_environment_says(provider: Provider, reachable: bool) -> None:
-    """The whole process with the real exporter: what is left is sent when it ends. A collector that cannot be
-    reached costs nothing but the spans."""
-    received: list[ExportTraceServiceRequest] = []
-
-    async def collect(request: web.Request) -> web.Response:
-        received.append(ExportTraceServiceRequest.FromString(await request.read()))
-        return web.Response(content_type="application/x-protobuf")
-
-    app = web.Application()
-    app.router.add_post("/v1/traces", collect)
-    collector = web.AppRunner(app)
-    await collector.setup()
-    await web.TCPSite(collector, "127.0.0.1", 0).start()
-    endpoint = f"http://127.0.0.1:{collector.addresses[0][1]}"
-    if not reachable:
-        await collector.cleanup()
-    async with served() as serve:
-        process = await serve(
-            provider.environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_COMPRESSION="none")
-        )
-        caller = await process.listening()
-        answer = await caller.send(introspection("a", traceparent=SAMPLED))
-        assert answer.status == 200
-        process.signal(signal.SIGTERM)
-        assert await process.ended() == 0
-    await collector.cleanup()
-    assert not any("Traceback" in line for line in process.lines)
-    if reachable:
-        resources = [resource for request in received for resource in request.resource_spans]
-        names = [attribute.value.string_value for r in resources for attribute in r.resource.attributes]
-        assert "entra-fast" in names
-        sent = [span for r in resources for scope in r.scope_spans for span in scope.spans]
-        (span,) = [span for span in sent if span.name == "POST /api/v1/introspect"]
-        assert span.trace_id.hex() == TRACE
-        assert span.parent_span_id.hex() == SPAN
-
-
-def test_a_process_that_leaves_without_cleaning_up_sends_its_spans_first() -> None:
-    """A worker ends with `os._exit`: it flushes, where the tracer provider can."""
-    flushed: list[str] = []
-    tracer = TracerProvider().get_tracer("test")
-    tracing.Tracing(tracer, lambda: flushed.append("flushed")).flush()
-    assert flushed == ["flushed"]
-    tracing.Tracing(tracer).flush()
+async def test_without_propagation_sampled_requests_keep_the_fast_path(
+    start: StartSidecar, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`OTEL_PROPAGATORS=none`: `traceparent` means nothing then."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "none")
+    sidecar = await ready(start, spans)
+    async with await Connection.to(sidecar) as connection:
+        before = fast_path_answers(sidecar)
+        assert status(await connection.ask(introspection("a", traceparent=SAMPLED))) == 200
+        assert fast_path_answers(sidecar) - before == 1
+    assert spans.get_finished_spans() == ()

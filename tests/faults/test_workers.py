@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 
 from support.keys import Key
-from support.process import Process, Serve, inherited
+from support.process import Process, Serve, children, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
 from support.several import KINDS, Several, several
 from support.sidecars import eventually
@@ -124,10 +124,6 @@ class Workers:
 
 def requests_of(metrics: dict[str, float], number: int) -> float:
     return metrics.get(f'entra_fast_worker_requests_total{{worker="{number}"}}', 0)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def given(pid: int) -> bytes:
@@ -571,10 +567,10 @@ SPINNING_WORKER = """#!{python}
 import runpy, sys
 from entra_fast.sidecar.service import Service
 answer = Service.introspect
-async def introspect(self, token):
+async def introspect(self, position, token):
     while token == "spin":
         pass
-    return await answer(self, token)
+    return await answer(self, position, token)
 Service.introspect = introspect
 module, sys.argv[1:] = sys.argv[3], sys.argv[4:]  # python -P -m MODULE ...
 runpy.run_module(module, run_name="__main__")
@@ -849,11 +845,12 @@ async def test_a_replacement_after_a_long_pause_listens_again(provider: Provider
 
 
 async def test_orphans_are_reaped(provider: Provider) -> None:
-    """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie."""
+    """As PID 1 of a container it gets the orphans of others (here: as a subreaper); none stays a zombie,
+    whether it ends before the sidecar has started or after."""
     code = (
         "import ctypes, os, sys\n"
         "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
-        "os.system('sleep 0.5 & sleep 1.5 &')\n"
+        "os.system('sleep 0.01 & sleep 1.5 &')\n"
         "from entra_fast.cli.main import main\n"
         "sys.exit(main(['serve']))\n"
     )

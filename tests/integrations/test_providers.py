@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from flask import Flask, jsonify
 
 from entra_fast import Claims, ConfigurationError, Require
+from entra_fast.client import AsyncSidecarClient, SidecarClient
 from entra_fast.integrations import aiohttp as for_aiohttp
 from entra_fast.integrations import asgi as for_asgi
 from entra_fast.integrations import fastapi as for_fastapi
@@ -22,11 +23,12 @@ from entra_fast.integrations import grpc as for_grpc
 from entra_fast.integrations._guard import AsyncGuard, SyncGuard
 from entra_fast.integrations._refusal import refusal_for
 from entra_fast.integrations._validators import _from_environment
-from entra_fast.validate import ANY_AUDIENCE, Validator
+from entra_fast.validate import ANY_AUDIENCE, AsyncValidator, Validator
 from support.key_server import Answer, KeyServer
 from support.tokens import NOW, jwks, signer
 
 KEY: Final = signer("key-1")
+SIDECAR: Final = "http://127.0.0.1:7164/api/v1/introspect"
 API, WEB, SCOPE = "dev-gcp:team:api", "dev-gcp:team:web", "nav:helse/x.read"
 
 
@@ -162,8 +164,32 @@ async def test_tokens_without_an_audience_need_a_requirement(server: KeyServer) 
             validator = AsyncGuard("test", None, provider=provider, require=requirement).validator
             await validator.start()
             await validator.aclose()
+    async_validator = AsyncValidator("https://i.test", ANY_AUDIENCE, jwks=jwks(KEY))
+    for make in (
+        lambda **options: SyncGuard("test", Validator.from_env("maskinporten"), **options),
+        lambda **options: AsyncGuard("test", async_validator, **options),
+        lambda **options: SyncGuard(
+            "test", SidecarClient(SIDECAR, identity_provider="maskinporten"), **options
+        ),
+        lambda **options: AsyncGuard(
+            "test", AsyncSidecarClient(SIDECAR, identity_provider="maskinporten"), **options
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match="the audience is not checked for this validator"):
+            make()
+        assert make(require=Require(scope=SCOPE)).requirement == Require(scope=SCOPE)
+    for checked in ("tokenx", "of-the-operator"):
+        guard = SyncGuard("test", SidecarClient(SIDECAR, identity_provider=checked))
+        assert guard.requirement == Require.any_token()
     with pytest.raises(ConfigurationError, match="provider must be one of"):
         await AsyncGuard("test", None, provider="nobody").validator.start()
+
+
+@pytest.mark.parametrize("kind", [SidecarClient, AsyncSidecarClient])
+def test_the_sidecar_is_asked_about_the_provider(kind: Any) -> None:
+    """Of a client from the environment, too."""
+    client = kind.from_env({"NAIS_TOKEN_INTROSPECTION_ENDPOINT": SIDECAR}, identity_provider="tokenx")
+    assert client._requests.document("t") == {"identity_provider": "tokenx", "token": "t"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from support.sidecars import eventually
 from support.wire import Caller
@@ -20,6 +21,11 @@ INHERITED = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
 def inherited() -> dict[str, str]:
     """The variables that a tested process inherits from this one, in addition to its own."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, such as workers."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 START_LIMIT = 90.0

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from entra_fast.sidecar import tracing
 from entra_fast.sidecar.logs import JsonLines, TextLines, Trace, configure
+from entra_fast.sidecar.otlp import OFF
 
 
 def test_an_exception_is_named_with_its_places_and_without_its_text() -> None:
@@ -116,7 +117,7 @@ def test_a_line_within_a_span_names_its_trace(monkeypatch: pytest.MonkeyPatch) -
     provider = TracerProvider()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     monkeypatch.setattr(Trace, "fields", Trace.fields)  # put back afterwards
-    assert tracing.begin({}) is not None
+    assert tracing.begin(OFF) is not None
     record = logging.LogRecord("entra_fast", logging.INFO, __file__, 1, "x", None, None)
     assert "trace_id" not in json.loads(JsonLines().format(record))
     with provider.get_tracer("test").start_as_current_span("span") as span:

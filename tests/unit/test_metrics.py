@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from entra_fast._metrics import Counter, Figures, Histogram, Label, Metric, Metrics
+from entra_fast._metric_kinds import Counter, Figures, Histogram, Label, Metric
+from entra_fast._metrics import Metrics
 
 
 def samples(metric: Metric) -> dict[tuple[str, ...], float]:
@@ -93,7 +94,9 @@ def test_observations_kept_elsewhere_are_added() -> None:
     """Native code observes in the same buckets; labels without an observation are left out."""
     histogram = Histogram("h", "Help.", Label("a", ("both", "there", "nowhere")), buckets=(1,))
     histogram.observe(0.5, "both")
-    histogram.include(lambda: {"both": ([0, 1], 2.5), "there": ([1, 0], 0.5), "nowhere": ([0, 0], 0.0)})
+    elsewhere: dict[tuple[str, ...], tuple[list[int], float]]
+    elsewhere = {("both",): ([0, 1], 2.5), ("there",): ([1, 0], 0.5), ("nowhere",): ([0, 0], 0.0)}
+    histogram.include(lambda: elsewhere)
     assert samples(histogram) == {
         ("h_bucket", "both", "1"): 1,
         ("h_bucket", "both", "+Inf"): 2,

@@ -267,12 +267,34 @@ def test_a_generic_provider_without_an_audience_must_be_named(
     validator.close()
 
 
+@pytest.mark.parametrize("left", [("AZURE_",), ("TOKEN_X_",)])
+def test_any_audience_is_not_for_entra_id_and_not_by_chance(
+    environ: pytest.MonkeyPatch, left: tuple[str, ...]
+) -> None:
+    """Also of a local Entra ID, whose host says nothing; a provider that is not named keeps its audience."""
+    only(environ, *left)
+    for make_one in (Validator, Validator.from_env):
+        with pytest.raises(ConfigurationError, match="audience must be named for Entra ID"):
+            make_one(audience=ANY_AUDIENCE)
+    for named in ("entra_id", "azuread"):
+        with pytest.raises(ConfigurationError, match="audience must be named for Entra ID"):
+            Validator.from_env(named, audience=ANY_AUDIENCE)
+
+
 def test_nothing_is_configured(environ: pytest.MonkeyPatch) -> None:
     """The error names the variable of Entra ID, and that there are others."""
     only(environ)
     with pytest.raises(ConfigurationError, match=r"AZURE_APP_CLIENT_ID is not set.*provider=") as caught:
         Validator()
     assert caught.value.setting == "AZURE_APP_CLIENT_ID"
+
+
+def test_entra_id_that_is_switched_on_and_not_complete(environ: pytest.MonkeyPatch) -> None:
+    """Another provider does not take its place."""
+    only(environ, "TOKEN_X_")
+    environ.setenv("AZURE_ENABLED", "true")
+    with pytest.raises(ConfigurationError, match="AZURE_APP_CLIENT_ID is not set"):
+        Validator()
 
 
 def test_a_provider_that_is_switched_off(environ: pytest.MonkeyPatch) -> None:
@@ -316,9 +338,27 @@ def test_what_is_wrong_is_named(
     assert text in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        ("tokenx", "TokenX is not configured: TOKEN_X_CLIENT_ID is not set. Configured: idporten, other"),
+        ("maskinporten", "Maskinporten is not configured: MASKINPORTEN_CLIENT_ID is not set."),
+        ("entra_id", "Entra ID is not configured: AZURE_APP_CLIENT_ID is not set."),
+    ],
+)
+def test_a_provider_that_is_not_configured(environ: pytest.MonkeyPatch, provider: str, text: str) -> None:
+    """The error names the variable to set, and the providers that are there."""
+    only(environ, "IDPORTEN_", "ENTRA_FAST_")
+    with pytest.raises(ConfigurationError) as caught:
+        Validator.from_env(provider)
+    assert caught.value.message.startswith(text)
+    assert (caught.value.code, caught.value.setting in text) == ("setting_missing", True)
+
+
 def test_no_credential_is_needed_to_validate(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
-    """Neither a key nor, for Maskinporten, a client id."""
+    """Neither a key, nor a usable one, nor, for Maskinporten, a client id."""
     environ.delenv("MASKINPORTEN_CLIENT_ID")
+    environ.setenv("MASKINPORTEN_CLIENT_JWK", "{}")
     validator = Validator.from_env("maskinporten", clock=clock)
     assert validator.validate(MASKINPORTEN_KEY.token(content(f"{server.base_url}/maskinporten/")))
     validator.close()
@@ -445,3 +485,24 @@ def test_shared_validators(environ: pytest.MonkeyPatch, server: KeyServer) -> No
     entra_fast.validate._reset_after_fork()  # another thread of the parent may have held it
     assert shared["tokenx"]._lock is not lock
     shared["tokenx"].get().close()
+
+
+async def test_a_provider_by_its_discovery_document(server: KeyServer) -> None:
+    """Its tokens need no claim of Entra ID, and the helpers read what they have (RFC 9068)."""
+    url, issuer = f"{server.base_url}/other{DISCOVERY}", f"{server.base_url}/other"
+    token = OTHER_KEY.token(content(issuer, aud="other-api", client_id="c", scope="a b", sub="s"))
+    threads = Validator.from_discovery(url, "other-api", clock=clock)
+    loop = await AsyncValidator.from_discovery(url, ANY_AUDIENCE, clock=clock)
+    for claims in (threads.validate(token), await loop.validate(token)):
+        claims.require(scope="b", client="c", issuer=issuer)
+        assert (claims.scopes, claims.authorized_party, claims.tenant_id) == (("a", "b"), "c", None)
+        assert (claims.is_app, claims.is_user) == (False, False)
+    with pytest.raises(InvalidToken) as caught:
+        threads.validate(OTHER_KEY.token(content(issuer, aud="other")))
+    assert caught.value.expected == "other-api"
+    threads.close()
+    await loop.aclose()
+    server.answers[f"/other{DISCOVERY}"] = Answer(json.dumps({"issuer": f"{issuer}2", "jwks_uri": url}))
+    with pytest.raises(KeysUnavailable) as mismatch:
+        Validator.from_discovery(url, "other-api")
+    assert mismatch.value.code == "discovery_issuer_mismatch"

@@ -68,6 +68,14 @@ class Ends:
         async with asyncio.timeout(60):
             assert await self.said.get() == name
 
+    async def logs(self, text: str) -> None:
+        """Read its log up to this line."""
+        assert self.process is not None
+        assert self.process.stderr is not None
+        async with asyncio.timeout(60):
+            while text not in (await self.process.stderr.readline()).decode():
+                pass
+
     async def ended(self) -> tuple[int, str]:
         """Its exit status and its log."""
         assert self.process is not None
@@ -159,6 +167,7 @@ async def test_a_worker_sends_its_last_spans_before_it_ends(ends: Ends, provider
     await ends.greeted(provider)
     ends.channel.send("serve", began=0.0)
     await ends.says("serving")
+    await ends.logs("exporting telemetry")
     body = json.dumps({"identity_provider": "entra_id", "token": "a"}).encode()
     headers = {"Content-Type": "application/json", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     request = request_bytes("POST", "/api/v1/introspect", body, headers)

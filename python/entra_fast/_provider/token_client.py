@@ -348,7 +348,7 @@ class TokenClient:
             if cached is not None:
                 if cached.renewal_due:
                     self._renew(wanted)
-                return AcquiredToken(cached.access_token, cached.expires_in)
+                return AcquiredToken(cached.access_token, cached.expires_in, cached=True)
             if self._cache.get_stale(wanted.key) is not None:
                 return await self._obtain_at_once(wanted)
         try:
@@ -383,7 +383,7 @@ class TokenClient:
         if stale is None:
             return None
         self._metrics.stale_served.add()
-        return AcquiredToken(stale.access_token, stale.expires_in)
+        return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
 
     async def _fetch(self, wanted: WantedToken, demand: Demand) -> FetchedToken:
         """The token of the fetch that is under way, or of a new one.

@@ -27,7 +27,7 @@ from entra_fast._provider.oauth import (
     token_exchange_form,
     without_secrets,
 )
-from entra_fast._provider.tokens import FetchedToken, Timing, WantedToken
+from entra_fast._provider.tokens import CREDENTIAL_TRY, FetchedToken, Timing, WantedToken
 from entra_fast._providers import Grant
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import EntraFastError, ProviderError
@@ -174,5 +174,8 @@ class TokenEndpoint:
             raise without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
         finally:
             self._metrics.upstream.add(wanted.grant, outcome)
-            self._metrics.upstream_seconds.observe(self._timing.monotonic() - started, wanted.grant)
+            seconds = self._timing.monotonic() - started
+            self._metrics.upstream_seconds.observe(seconds, wanted.grant)
+            if wanted.grant != CREDENTIAL_TRY:
+                self._metrics.texas_provider_seconds.observe(seconds, self.provider.kind.name)
         return response

@@ -32,11 +32,17 @@ LONG_MARGIN = 120.0
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AcquiredToken:
-    """A token for the application. `expires_in`: whole seconds that it has left now."""
+    """A token for the application.
+
+    Attributes:
+        expires_in: whole seconds that it has left now.
+        cached: whether it was in a cache, so that no one was asked for it.
+    """
 
     access_token: str
     expires_in: int
     token_type: str = "Bearer"
+    cached: bool = False
 
     def __repr__(self) -> str:
         return f"AcquiredToken(expires_in={self.expires_in})"

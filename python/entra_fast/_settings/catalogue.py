@@ -404,6 +404,15 @@ ACCESS_LOG: Final = Boolean(
     "Whether each request is logged (path, status, duration), within 0.1 s.",
 )
 
+# --- metrics ---
+
+TEXAS_METRICS: Final = Boolean(
+    "ENTRA_FAST_TEXAS_METRICS",
+    False,
+    "Whether metrics are also exported under Texas's names, for alerts and dashboards that use them "
+    "(telemetry.md).",
+)
+
 
 def _all_rows(values: list[object]) -> Iterator[Setting[Any, Any]]:
     for value in values:

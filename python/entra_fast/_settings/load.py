@@ -195,6 +195,7 @@ def _server_settings(read: Reader) -> ServerSettings:
         log_level=read.get(catalogue.LOG_LEVEL),
         log_format=read.get(catalogue.LOG_FORMAT),
         access_log=read.get(catalogue.ACCESS_LOG),
+        texas_metrics=read.get(catalogue.TEXAS_METRICS),
     )
 
 

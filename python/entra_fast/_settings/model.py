@@ -123,6 +123,7 @@ class ServerSettings:
     log_level: str = catalogue.LOG_LEVEL.default
     log_format: str = catalogue.LOG_FORMAT.default
     access_log: bool = catalogue.ACCESS_LOG.default
+    texas_metrics: bool = catalogue.TEXAS_METRICS.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class CacheSettings:
     verified_entries: int = catalogue.VERIFIED_CACHE_ENTRIES.default
     verified_bytes: int = catalogue.VERIFIED_CACHE_BYTES.default
     memory_limit: int | None = None
-    idle_bytes: int = 0
+    idle_bytes: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -124,6 +124,11 @@ def named_provider(read: Reader, name: str, *, to_validate: bool = False) -> Pro
             f"{kind.title} is not enabled: {rows.enabled.name} is false. {_enabled_ones(read)}",
             rows.enabled.name,
         )
+    described = (rows.client_id, rows.audience, rows.well_known_url, rows.issuer, rows.jwks_uri)
+    if not any(row is not None and read.names(row) for row in described):
+        main = kind.variables.main
+        message = f"{kind.title} is not configured: {main} is not set. {_enabled_ones(read)}"
+        raise ConfigurationError("setting_missing", message, main)
     return _provider_settings(read, kind, rows, to_validate=to_validate)
 
 
@@ -178,14 +183,13 @@ def _provider_settings(
     issuer = _provider_url(read, rows.issuer)
     jwks_uri = _provider_url(read, rows.jwks_uri)
     token_endpoint = None if rows.token_endpoint is None else _provider_url(read, rows.token_endpoint)
-    calls_token_endpoint = kind.has_credential and not to_validate
-    complete = issuer and jwks_uri and (token_endpoint or not calls_token_endpoint)
+    complete = issuer and jwks_uri and (token_endpoint or not authenticates)
     well_known_url = _provider_url(read, rows.well_known_url)
     if well_known_url is None and not complete:
         well_known_url = _default_well_known_url(read, rows, tenant_id, issuer)
         urls = (rows.well_known_url, rows.issuer, rows.jwks_uri, rows.token_endpoint)
         if well_known_url is None and not read.has_problems(row for row in urls if row is not None):
-            read.refuse(_no_endpoints(rows, needs_token_endpoint=calls_token_endpoint))
+            read.refuse(_no_endpoints(rows, needs_token_endpoint=authenticates))
     return ProviderSettings(
         client_id=client_id or "",
         tenant_id=tenant_id,
@@ -193,7 +197,7 @@ def _provider_settings(
         issuer=issuer,
         jwks_uri=jwks_uri,
         token_endpoint=token_endpoint,
-        credentials=_credential_settings(read, kind, rows, required=calls_token_endpoint),
+        credentials=CredentialSettings() if to_validate else _credential_settings(read, kind, rows),
         allowed_tenants=() if rows.allowed_tenants is None else read.get(rows.allowed_tenants),
         algorithms=read.get(rows.algorithms),
         client_capabilities=() if rows.client_capabilities is None else read.get(rows.client_capabilities),
@@ -293,9 +297,7 @@ def _provider_url(read: Reader, setting: ProviderUrl[D]) -> str | D:
     return url
 
 
-def _credential_settings(
-    read: Reader, kind: ProviderKind, rows: ProviderRows, *, required: bool
-) -> CredentialSettings:
+def _credential_settings(read: Reader, kind: ProviderKind, rows: ProviderRows) -> CredentialSettings:
     if not kind.has_credential:
         return CredentialSettings()
     for row in filter(None, (rows.jwk, rows.next_jwk)):
@@ -320,7 +322,7 @@ def _credential_settings(
         if rows.next_client_secret is None
         else read.successor(rows.next_client_secret, client_secret),
     )
-    if required and not (credentials.jwk or credentials.federated_token or credentials.client_secret):
+    if not (credentials.jwk or credentials.federated_token or credentials.client_secret):
         read.refuse(_no_credential(kind, rows))
     return credentials
 

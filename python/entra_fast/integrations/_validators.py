@@ -65,7 +65,10 @@ class Source:
 
         Raises:
             TypeError: both are given, or the provider has the wrong type.
+            ConfigurationError: neither an audience nor a requirement would be checked.
         """
+        if not is_required and not getattr(validator, "_checks_audience", True):
+            raise _no_requirement("this validator")
         if provider is None:
             return cls()
         if validator is not None:
@@ -87,12 +90,16 @@ class Source:
 
         found = described(os.environ, self.provider)
         if not self.is_required and any(one.audience is ANY_AUDIENCE for one in found):
-            message = (
-                f"require is missing: tokens of {self.provider!r} name no API, so those for any other one "
-                "would pass: say what they must have, as require=Require(scope=...)"
-            )
-            raise ConfigurationError("setting_missing", message, "require")
+            raise _no_requirement(repr(self.provider))
         return found
+
+
+def _no_requirement(whose: str) -> ConfigurationError:
+    message = (
+        f"require is missing: the audience is not checked for {whose}, so tokens for any other API would "
+        "pass: say what they must have, as require=Require(scope=...)"
+    )
+    return ConfigurationError("setting_missing", message, "require")
 
 
 def async_validator(given: AsyncTokenValidator | None, source: Source = Source()) -> AsyncTokenValidator:

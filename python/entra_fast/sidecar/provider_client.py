@@ -66,9 +66,9 @@ class ProviderClient:
         self._metrics = metrics
         self._clocks = clocks
         self._clock_skew = ClockSkew(clocks.wall)
-        self._token_http = _http_client(settings.outbound, tracing, self._clock_skew)
+        self._token_http = _http_client(settings.outbound, tracing, provider.kind.name, self._clock_skew)
         # A separate pool of connections: if requests for tokens hang, requests for keys must not wait.
-        self._key_http = _http_client(settings.outbound, tracing, self._clock_skew)
+        self._key_http = _http_client(settings.outbound, tracing, provider.kind.name, self._clock_skew)
         self._finder = EndpointFinder(provider, self._key_http, metrics, monotonic=clocks.monotonic)
         self._credentials = Credentials(
             provider.credentials, provider.client_id, monotonic=clocks.monotonic, rejection_memory=math.inf
@@ -183,6 +183,8 @@ class ProviderClient:
         keys.start()
 
 
-def _http_client(outbound: OutboundSettings, tracing: Tracing | None, skew: ClockSkew) -> HttpClient:
-    traces = () if tracing is None else (tracing.client_trace(),)
+def _http_client(
+    outbound: OutboundSettings, tracing: Tracing | None, identity_provider: str, skew: ClockSkew
+) -> HttpClient:
+    traces = () if tracing is None else (tracing.client_trace(identity_provider),)
     return HttpClient.from_settings(outbound, trace_configs=traces, answered=skew.observe)

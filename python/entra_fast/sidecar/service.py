@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from entra_fast import _native, _signatures
-from entra_fast._metrics import DURATION_BUCKETS, Metrics
+from entra_fast._metric_kinds import DURATION_BUCKETS, TEXAS_BUCKETS, coarser
+from entra_fast._metrics import TEXAS_REQUEST_TYPES, Metrics
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
-from entra_fast._settings.model import CacheSettings, ProviderSettings
+from entra_fast._settings.model import CacheSettings, ProviderSettings, ServerSettings
 from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
 from entra_fast._validation import AsyncValidation, inactive
 from entra_fast.errors import KeysUnavailable
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import Providers
 from entra_fast.sidecar.logs import AccessLog
+from entra_fast.sidecar.otlp import resource_attributes
 from entra_fast.sidecar.policy import policy_for
 from entra_fast.sidecar.providers import contract_of
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
@@ -274,17 +276,24 @@ class Service:
         return total
 
     def _make_fast_path(self) -> FastPath:
+        # Native code observes in the buckets of all histograms at once.
+        bounds = sorted({*DURATION_BUCKETS, *TEXAS_BUCKETS}) if self.metrics.texas else DURATION_BUCKETS
         native = _native.FastPath(
             self.cache,
             _native.CallerCheck(self.settings.server.allowed_hosts),
             self.contract,
-            bounds=DURATION_BUCKETS,
+            bounds=bounds,
             access_log=self.access_log.native,
-            tracing=self.tracing is not None,
+            tracing=self.tracing is not None and self.tracing.propagates,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics
-        metrics.request_seconds.include(native.durations)
+        metrics.request_seconds.include(
+            lambda: {
+                (endpoint,): coarser(observed, bounds, DURATION_BUCKETS)
+                for endpoint, observed in native.durations().items()
+            }
+        )
         metrics.requests.include(
             lambda: {
                 (endpoint, "200"): sum(counts)
@@ -292,8 +301,52 @@ class Service:
                 if any(counts)
             }
         )
+        if metrics.texas:
+            _include_texas(metrics, native, bounds, [served.settings.name for served in self.served])
         self.rejections.include(native, len(self.served))
         return FastPath(native, self.served, monotonic=self._clocks.monotonic)
+
+
+def _include_texas(
+    metrics: Metrics, native: _native.FastPath, bounds: Sequence[float], providers: Sequence[str]
+) -> None:
+    """Register what native code has counted under the names of Texas.
+
+    Args:
+        bounds: those of the buckets in which it observes.
+        providers: the names of the enabled ones, by position.
+    """
+
+    def answered() -> Iterator[tuple[str, str, int]]:
+        for position, provider in enumerate(providers):
+            for endpoint, count in native.answered(position).items():
+                if count:
+                    yield endpoint, provider, count
+
+    metrics.texas_response_seconds.include(
+        lambda: {
+            ("200", _native.ENDPOINT_PATHS[endpoint]): coarser(observed, bounds, TEXAS_BUCKETS)
+            for endpoint, observed in native.durations().items()
+        }
+    )
+    metrics.texas_requests.include(
+        lambda: {
+            (_native.ENDPOINT_PATHS[endpoint], provider, TEXAS_REQUEST_TYPES[endpoint]): count
+            for endpoint, provider, count in answered()
+        }
+    )
+    metrics.texas_cache_hits.include(
+        lambda: {
+            (_native.ENDPOINT_PATHS[endpoint], provider): count
+            for endpoint, provider, count in answered()
+            if endpoint != "introspect"  # every other answer of the fast path is a cached token
+        }
+    )
+
+
+def new_metrics(server: ServerSettings) -> Metrics:
+    """Metrics that have counted nothing, with those under Texas's names if they are wanted."""
+    return Metrics(texas=resource_attributes() if server.texas_metrics else None)
 
 
 def new_token_cache(caches: CacheSettings) -> _native.TokenCache:

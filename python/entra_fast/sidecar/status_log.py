@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from entra_fast import _background
-from entra_fast._metrics import Figures, Metric, Metrics
+from entra_fast._metric_kinds import Figures, Metric
+from entra_fast._metrics import Metrics
 from entra_fast._providers import ENTRA_ID
 from entra_fast.sidecar.logs import SHORTEST_SILENCE, Silence, logger
 from entra_fast.sidecar.readiness import Readiness

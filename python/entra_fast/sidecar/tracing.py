@@ -1,9 +1,10 @@
-"""OpenTelemetry spans, if OpenTelemetry is installed and configured to send them.
+"""OpenTelemetry spans.
 
 What belongs here: one server span for each request of the API that takes the slow path, one client span for
-each request to the provider. What must never be here: anything that was sent. Attributes are the method, the
-route that matched, the status, and the provider's address; never a header, a query, a body, or the text of an
-error.
+each request to the provider, and the context that connects them with the caller's trace and, where there are
+workers, across processes. What must never be here: anything secret or personal. Attributes are the method,
+the route that matched, the status, the provider, the target, whether the cache answered, and the provider's
+address; never a header, a query, a body, or the text of an error.
 
 Requests on the fast path create no spans, but a request whose `traceparent` is sampled never takes the fast
 path while tracing is on.
@@ -12,58 +13,199 @@ path while tracing is on.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from entra_fast import _extras
-from entra_fast.sidecar.logs import Trace, logger
+from entra_fast.sidecar.logs import Trace
+from entra_fast.sidecar.otlp import Otlp
 
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp import web
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""If one of these variables is set, spans are sent to its address (OTLP over HTTP)."""
-PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-PROTOCOL = "http/protobuf"
-"""The only supported protocol. A gRPC endpoint does not accept it."""
-TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+IDENTITY_PROVIDER: Final = "entra_fast.identity_provider"
+TARGET: Final = "entra_fast.target"
+CACHE_HIT: Final = "entra_fast.cache_hit"
+MAX_TARGET = 256
+"""Characters of a target in an attribute."""
 
 
-def begin(environ: Mapping[str, str] | None = None) -> Tracing | None:
-    """Tracing, if a tracer provider is configured or the environment names an endpoint; else None.
+def begin(otlp: Otlp) -> Tracing | None:
+    """Tracing, if the process has a tracer provider or the environment asks for traces; else None.
 
     Args:
-        environ: by default the process's environment, which OpenTelemetry itself reads in any case
-            (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on).
+        otlp: what the environment asks for. Its spans begin later: see telemetry.py.
     """
-    environ = os.environ if environ is None else environ
-    wanted = any(environ.get(name) for name in ENDPOINTS)
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return None
-    try:
-        from opentelemetry import trace  # noqa: PLC0415 - an extra
+    # Only a process that has loaded OpenTelemetry can have set a provider.
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None and not isinstance(
+        provider := trace.get_tracer_provider(), trace.ProxyTracerProvider
+    ):
+        tracing = Tracing(propagates=otlp.propagates)
+        tracing.begin_with(provider)
+        return tracing
+    return None if otlp.traces is None else Tracing(propagates=otlp.propagates)
 
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # none is configured
-            if not wanted:
-                return None
-            protocol = next(filter(None, map(environ.get, PROTOCOLS)), PROTOCOL)
-            if protocol != PROTOCOL:
-                fields = {"protocol": protocol[:32], "expected": PROTOCOL}
-                logger.warning("no traces: the protocol is not supported", extra={"fields": fields})
-                return None
-            trace.set_tracer_provider(_exporting_provider(environ))
-    except ImportError:
-        if wanted:
-            package = _extras.absent("otel") or "opentelemetry-sdk"
-            logger.warning("no traces: %s", _extras.sentence("otel", package, "OpenTelemetry"))
-        return None
-    Trace.fields = staticmethod(_trace_fields)
-    provider = trace.get_tracer_provider()
-    return Tracing(provider.get_tracer("entra_fast"), getattr(provider, "force_flush", None))
+
+class Tracing:
+    """Creates the spans: none before `begin_with`.
+
+    Args:
+        propagates: whether `traceparent` is read from requests and sent to the provider.
+    """
+
+    def __init__(self, *, propagates: bool = True) -> None:
+        self.propagates = propagates
+        self._tracer: Tracer | None = None
+
+    def begin_with(self, provider: Any) -> None:
+        """Create spans from now on, with this tracer provider. May be called from any thread."""
+        from opentelemetry.trace.propagation import tracecontext  # noqa: F401, PLC0415 - loaded here, not later
+
+        Trace.fields = staticmethod(_trace_fields)
+        self._tracer = provider.get_tracer("entra_fast")
+
+    @contextlib.contextmanager
+    def server_span(self, request: web.Request, route: str) -> Iterator[ServerSpan]:
+        """A span for the handling of a request; a child of the caller's span, if `traceparent` names one."""
+        if self._tracer is None:
+            yield ServerSpan(None)
+            return
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
+
+        method = request.method if request.method in _METHODS else "_OTHER"
+        with self._tracer.start_as_current_span(
+            f"{method} {route}",
+            context=_context(request.headers) if self.propagates else None,
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": method,
+                "http.route": route,
+                "url.path": route,  # they are the same: no route has parameters
+                "url.scheme": "http",
+            },
+            record_exception=False,  # its text may contain anything
+            set_status_on_exception=False,
+        ) as span:
+            yield ServerSpan(span)
+
+    def client_trace(self, identity_provider: str) -> aiohttp.TraceConfig:
+        """For an aiohttp client session: a client span around each request to a provider."""
+        import aiohttp  # noqa: PLC0415
+
+        async def started(
+            _: aiohttp.ClientSession, state: SimpleNamespace, started: aiohttp.TraceRequestStartParams
+        ) -> None:
+            state.span = None
+            if self._tracer is None:
+                return
+            from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415 - an extra
+
+            url = started.url.with_user(None).with_query(None).with_fragment(None)
+            state.span = self._tracer.start_span(
+                started.method,
+                kind=SpanKind.CLIENT,
+                attributes={
+                    "http.request.method": started.method,
+                    "server.address": url.host or "",
+                    "server.port": url.port or 0,
+                    "url.full": str(url),
+                    IDENTITY_PROVIDER: identity_provider,
+                },
+            )
+            if self.propagates:
+                started.headers.update(_headers(set_span_in_context(state.span)))
+
+        async def ended(
+            _: aiohttp.ClientSession, state: SimpleNamespace, ended: aiohttp.TraceRequestEndParams
+        ) -> None:
+            if state.span is not None:
+                _conclude(state.span, ended.response.status, 400)
+                state.span.end()
+
+        async def failed(
+            _: aiohttp.ClientSession, state: SimpleNamespace, failed: aiohttp.TraceRequestExceptionParams
+        ) -> None:
+            if state.span is not None:
+                _fail(state.span, type(failed.exception).__name__)
+                state.span.end()
+
+        config = aiohttp.TraceConfig()
+        config.on_request_start.append(started)
+        config.on_request_end.append(ended)
+        config.on_request_exception.append(failed)
+        return config
+
+
+class ServerSpan:
+    """The span of a request, or none.
+
+    Args:
+        span: None while there is no tracer provider.
+    """
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span | None) -> None:
+        self._span = span
+
+    def describe(self, attributes: Mapping[str, str | bool]) -> None:
+        """Add attributes."""
+        if self._span is not None:
+            self._span.set_attributes(dict(attributes))
+
+    def answered(self, status: int) -> None:
+        """Record the status of the response."""
+        if self._span is not None:
+            _conclude(self._span, status, 500)
+
+
+# --- context ---
+
+
+def current() -> dict[str, str]:
+    """The current context, as headers to send: to a process that continues this request. Empty outside a
+    span."""
+    return _headers() if "opentelemetry.trace" in sys.modules else {}
+
+
+def received(fields: Mapping[str, object]) -> dict[str, str]:
+    """What `current` returned, among the fields of a message."""
+    return {name: value for name in _HEADERS if isinstance(value := fields.get(name), str)}
+
+
+@contextlib.contextmanager
+def continued(headers: Mapping[str, str]) -> Iterator[None]:
+    """What happens within belongs to the context that `current` returned in another process."""
+    if not headers or "opentelemetry.trace" not in sys.modules:
+        yield
+        return
+    from opentelemetry import context  # noqa: PLC0415 - an extra
+
+    token = context.attach(_context(headers))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _headers(context: Context | None = None) -> dict[str, str]:
+    # Not OpenTelemetry's global propagator: baggage may hold anything, and is nothing for a provider.
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+    headers: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(headers, context)
+    return headers
+
+
+def _context(headers: Mapping[str, str]) -> Context:
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+    return TraceContextTextMapPropagator().extract(headers)
 
 
 def _trace_fields() -> Mapping[str, str]:
@@ -80,94 +222,8 @@ def _trace_fields() -> Mapping[str, str]:
     }
 
 
-def _exporting_provider(environ: Mapping[str, str]) -> Any:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-
-    name = environ.get("OTEL_SERVICE_NAME")
-    provider = TracerProvider(resource=Resource.create({} if name else {"service.name": "entra-fast"}))
-    # The process waits for its last spans when it ends. OpenTelemetry's default of 10 s is too long for a
-    # drain.
-    timeout = None if any(environ.get(name) for name in TIMEOUTS) else 2
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=timeout)))
-    return provider
-
-
-class Tracing:
-    """Creates the spans. `begin` returns an instance if tracing is configured.
-
-    Args:
-        tracer: creates the spans.
-        flush: sends the spans that are waiting; None if the tracer provider cannot.
-    """
-
-    def __init__(self, tracer: Tracer, flush: Callable[[], object] | None = None) -> None:
-        self._tracer = tracer
-        self._flush = flush
-
-    def flush(self) -> None:
-        """Send the waiting spans, for a process that exits without Python's own clean-up."""
-        if self._flush is not None:
-            self._flush()
-
-    @contextlib.contextmanager
-    def server_span(self, request: web.Request, route: str) -> Iterator[Span]:
-        """A span for the handling of a request; a child of the caller's span, if `traceparent` names one."""
-        from opentelemetry import propagate  # noqa: PLC0415
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415
-
-        method = request.method if request.method in _METHODS else "_OTHER"
-        with self._tracer.start_as_current_span(
-            f"{method} {route}",
-            context=propagate.extract(request.headers),
-            kind=SpanKind.SERVER,
-            attributes={"http.request.method": method, "http.route": route, "url.scheme": "http"},
-            record_exception=False,  # its text may contain anything
-            set_status_on_exception=False,
-        ) as span:
-            yield span
-
-    def answered(self, span: Span, status: int) -> None:
-        """End a server span with the status of the response."""
-        _conclude(span, status, 500)
-
-    def client_trace(self) -> aiohttp.TraceConfig:
-        """For an aiohttp client session: a client span around each request."""
-        import aiohttp  # noqa: PLC0415
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415
-
-        async def started(
-            _: aiohttp.ClientSession, state: SimpleNamespace, started: aiohttp.TraceRequestStartParams
-        ) -> None:
-            url = started.url
-            attributes = {"http.request.method": started.method, "server.address": url.host or ""}
-            state.span = self._tracer.start_span(
-                started.method,
-                kind=SpanKind.CLIENT,
-                attributes={**attributes, "server.port": url.port or 0, "url.path": url.path},
-            )
-
-        async def ended(
-            _: aiohttp.ClientSession, state: SimpleNamespace, ended: aiohttp.TraceRequestEndParams
-        ) -> None:
-            _conclude(state.span, ended.response.status, 400)
-            state.span.end()
-
-        async def failed(
-            _: aiohttp.ClientSession, state: SimpleNamespace, failed: aiohttp.TraceRequestExceptionParams
-        ) -> None:
-            _fail(state.span, type(failed.exception).__name__)
-            state.span.end()
-
-        config = aiohttp.TraceConfig()
-        config.on_request_start.append(started)
-        config.on_request_end.append(ended)
-        config.on_request_exception.append(failed)
-        return config
-
-
+_HEADERS = ("traceparent", "tracestate")
+"""W3C Trace Context, section 3."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 """Others count as `_OTHER` (OpenTelemetry's semantic conventions for HTTP)."""
 

@@ -154,12 +154,14 @@ impl Claims {
     /// Client id of the application that asked for the token: `azp`, in v1.0 tokens of Entra ID `appid`, else
     /// `client_id`. From TokenX it is `<cluster>:<namespace>:<app>`. From ID-porten it is the platform that signed the
     /// user in, the same for all its applications: authorize nothing by it.
+    #[expect(clippy::doc_markdown, reason = "`help` shows it, in the form of Python's docstrings")]
     #[getter]
     fn authorized_party<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         self.claims().authorized_party().map(|text| PyString::new(py, &text))
     }
 
     /// The person's national identity number (`pid`), from ID-porten and TokenX. Some sign-ins have none: eIDAS, e-mail.
+    #[expect(clippy::doc_markdown, reason = "`help` shows it, in the form of Python's docstrings")]
     #[getter]
     fn pid<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         self.string(py, "pid")

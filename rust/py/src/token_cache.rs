@@ -114,11 +114,12 @@ impl TokenCache {
         Ok(())
     }
 
-    /// entries, bytes, hits, misses, evictions, expired.
+    /// entries, exchanged (of the entries), bytes, hits, misses, evictions, expired.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("entries", stats.entries)?;
+        dict.set_item("exchanged", stats.exchanged)?;
         dict.set_item("bytes", stats.bytes)?;
         dict.set_item("hits", stats.hits)?;
         dict.set_item("misses", stats.misses)?;

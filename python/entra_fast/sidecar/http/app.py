@@ -24,6 +24,7 @@ from entra_fast._metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from entra_fast._validation import inactive
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.http import openapi
+from entra_fast.sidecar.http.facts import CLIENT_CLOSED, FACTS, Facts
 from entra_fast.sidecar.http.requests import (
     MAX_BODY_BYTES,
     BadRequest,
@@ -41,9 +42,6 @@ PROBE_PATHS = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 PLAIN_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 UNCHECKED_PATHS = ("/", "/healthz")
 """On the API's listener. The kubelet requests these by the address of the pod."""
-CLIENT_CLOSED = 499
-"""In metrics and the access log: the client disconnected before its request was answered. It is not a status
-of HTTP, and no client sees it; several servers count so."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,13 +87,15 @@ class _Around:
         route = "other" if resource is None else resource.canonical
         endpoint = ENDPOINT_NAMES.get(route, "other")
         tracing = self._observed.tracing
+        facts = request[FACTS] = Facts()
         try:
             if tracing is None or endpoint == "other":
                 response = await self._answer(request, handler, endpoint)
             else:
                 with tracing.server_span(request, route) as span:
                     response = await self._answer(request, handler, endpoint)
-                    tracing.answered(span, response.status)
+                    span.describe(facts.attributes())
+                    span.answered(response.status)
         except ConnectionError:
             self._record(request, endpoint, CLIENT_CLOSED, started)
             raise
@@ -109,6 +109,8 @@ class _Around:
         metrics = self._observed.metrics
         metrics.requests.add(endpoint, str(status))
         metrics.request_seconds.observe(seconds, endpoint)
+        if metrics.texas and endpoint != "other":
+            request[FACTS].count(metrics, endpoint, status, seconds)
         known = endpoint != "other" or request.path in PROBE_PATHS
         self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
@@ -123,6 +125,7 @@ class _Around:
                 raise BadRequest(sentence, status)
             return await handler(request)
         except BadRequest as exc:
+            request[FACTS].refused(exc.message, endpoint)
             return closing_if_unread(request, error_response(exc.status, exc.message))
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
@@ -169,18 +172,22 @@ class _Api:
         try:
             body, form = await self._body(request)
             provider, token = introspected_token(self._service.contract, body, form=form)
+            request[FACTS].identity_provider = self._service.served[provider].settings.name
             answer = await self._service.introspect(provider, token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
             self._service.rejections.add_code(INVALID_REQUEST)
+            request[FACTS].refused(exc.message, "introspect")
             return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
         wanted = token_request(self._service.contract, body, form=form, exchange=exchange)
-        tokens = self._service.served[wanted.provider].tokens
+        served, facts = self._service.served[wanted.provider], request[FACTS]
+        facts.identity_provider, facts.target, facts.cache_hit = served.settings.name, wanted.target, False
+        tokens = served.tokens
         assert tokens is not None  # noqa: S101 - the contract refuses a provider that issues no tokens
         try:
             if wanted.user_token is not None:
@@ -195,12 +202,15 @@ class _Api:
                     resources=wanted.resources,
                     authorization_details=wanted.authorization_details,
                 )
+            facts.cache_hit = token.cached
         except ProviderError as exc:
+            facts.failed(exc)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # the request itself is wrong: the message names the field
+            facts.failed(exc)
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,

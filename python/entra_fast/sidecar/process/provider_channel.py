@@ -20,6 +20,7 @@ from entra_fast._provider.tokens import AcquiredToken
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import KeysUnavailable, ProviderError
+from entra_fast.sidecar import tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields
@@ -233,13 +234,14 @@ class ChannelTokens:
             if cached is not None:
                 if cached.renewal_due:
                     self._renew(wanted)
-                return AcquiredToken(cached.access_token, cached.expires_in)
+                return AcquiredToken(cached.access_token, cached.expires_in, cached=True)
         try:
             answer = await self._channel.ask(
                 "token",
                 **wanted.fields(),
                 skip_cache=skip_cache,
                 claims=claims,
+                **tracing.current(),
             )
         except ProviderError as exc:
             # The provider process itself hands out a token that is still valid when the provider fails.
@@ -249,9 +251,10 @@ class ChannelTokens:
             if stale is None:
                 raise
             self._metrics.stale_served.add()
-            return AcquiredToken(stale.access_token, stale.expires_in)
+            return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
         elapsed = math.floor(self._clocks.monotonic() - answer["at"])
-        return AcquiredToken(answer["token"], max(0, answer["expires_in"] - elapsed))
+        left = max(0, answer["expires_in"] - elapsed)
+        return AcquiredToken(answer["token"], left, cached=bool(answer.get("cached")))
 
     def _now(self) -> dict[str, float]:
         """Both clocks, in the form that the cache expects."""

@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from entra_fast import _background, _native
-from entra_fast._metrics import Figures, Metrics
+from entra_fast._metric_kinds import Figures, Merged
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._provider.token_client import Acquirer
 from entra_fast._settings.load import Settings
 from entra_fast._sweeping import LOOP_PARTS, LoopSweeps
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import AccessLog
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, frame
@@ -33,9 +34,9 @@ from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
 from entra_fast.sidecar.rejections import Example
-from entra_fast.sidecar.service import new_token_cache
+from entra_fast.sidecar.service import new_metrics, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
-from entra_fast.sidecar.tracing import begin as begin_tracing
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 TICK = 0.05
 """Seconds. Timeouts of workers are counted in ticks of this process's own run time: if the whole machine was
@@ -107,10 +108,12 @@ class ProviderProcess:
     def __init__(self, settings: Settings, *, clocks: Clocks | None = None) -> None:
         self._settings = settings
         self._clocks = clocks or Clocks()
-        self.metrics = Metrics()
         server = settings.server
         self.access_log = AccessLog(server.access_log and server.log_level in ("debug", "info"))
-        self.tracing = begin_tracing()
+        exported = usable(otlp.read())
+        self.metrics = new_metrics(server)
+        self.tracing = tracing.begin(exported)
+        self._telemetry = Telemetry(exported, self.tracing, self.has_started, self.merged)
         self.draining = False
         self.workers: list[ConnectedWorker] = []
         self._past: dict[int, Figures] = {}  # of workers that were replaced, by number
@@ -136,7 +139,8 @@ class ProviderProcess:
         self._checking: asyncio.Task[None] | None = None
         self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
         # Requests are answered from the workers' caches, so the figures of this process's own cache do not
-        # count.
+        # count, except where each token counts once.
+        self.metrics.watch_texas_cache_size(self._cache.stats)
         self.metrics.memory_limit.read_from(lambda: settings.caches.memory_limit or 0)
         self.metrics.insecure_hosts.read_from(lambda: len(settings.outbound.insecure_hosts))
         self.metrics.ready.read_from(lambda: self.readiness_now().ready)
@@ -152,6 +156,10 @@ class ProviderProcess:
         self._sweeps.start()
         self._checking = _background.start(self._check_workers(), "checks of workers")
 
+    def start_telemetry(self) -> None:
+        """Begin to export spans and metrics: after the start, which loading OpenTelemetry would delay."""
+        self._telemetry.start()
+
     async def begin_draining(self) -> None:
         """Fail the readiness probe from now on."""
         self.draining = True
@@ -164,6 +172,7 @@ class ProviderProcess:
         await _background.cancel(self._checking)
         await self._providers.aclose()
         self.access_log.close()
+        await self._telemetry.aclose()
 
     def _sweep(self) -> None:
         self._tokens.sweep()
@@ -190,6 +199,7 @@ class ProviderProcess:
                     wanted,
                     skip_cache=flag(fields, "skip_cache"),
                     claims=optional_text(fields, "claims"),
+                    trace=tracing.received(fields),
                 )
             case "renew":
                 self._renew(worker, RequestedToken.from_fields(fields))
@@ -212,6 +222,8 @@ class ProviderProcess:
                 worker.serving = True
             case "drained":
                 worker.finished = flag(fields, "finished")
+                if isinstance(fields.get("figures"), dict):
+                    worker.figures = fields["figures"]  # the last ones
             case "signatures_distrusted":
                 self._distrust_signatures()
             case _:
@@ -257,20 +269,22 @@ class ProviderProcess:
         *,
         skip_cache: bool,
         claims: str | None,
+        trace: dict[str, str],
     ) -> Fields:
         announced_before = self._tokens.announced
-        if wanted.subject_token is None:
-            token = await tokens.acquire(
-                wanted.target,
-                skip_cache=skip_cache,
-                claims=claims,
-                resources=wanted.resources,
-                authorization_details=wanted.authorization_details,
-            )
-        else:
-            token = await tokens.exchange(
-                wanted.target, wanted.subject_token, skip_cache=skip_cache, claims=claims
-            )
+        with tracing.continued(trace):
+            if wanted.subject_token is None:
+                token = await tokens.acquire(
+                    wanted.target,
+                    skip_cache=skip_cache,
+                    claims=claims,
+                    resources=wanted.resources,
+                    authorization_details=wanted.authorization_details,
+                )
+            else:
+                token = await tokens.exchange(
+                    wanted.target, wanted.subject_token, skip_cache=skip_cache, claims=claims
+                )
         answered_at = self._clocks.monotonic()
         if skip_cache or claims is not None:
             await self._until_taken(worker)
@@ -278,7 +292,12 @@ class ProviderProcess:
             known = self._tokens.known(wanted.key(self._settings_of[wanted.provider]), announced_before)
             if known is not None:  # it was in the cache here, and this worker does not have it
                 worker.channel.send("token", **known)
-        return {"token": token.access_token, "expires_in": token.expires_in, "at": answered_at}
+        return {
+            "token": token.access_token,
+            "expires_in": token.expires_in,
+            "cached": token.cached,
+            "at": answered_at,
+        }
 
     async def _until_taken(self, asking: ConnectedWorker) -> None:
         """Return when every worker has applied all tokens announced so far. The worker that asked reads the
@@ -366,11 +385,18 @@ class ProviderProcess:
 
     async def exposition(self) -> bytes:
         """See `Observed.exposition`."""
+        return await self.metrics.exposition(await self._figures())
+
+    async def merged(self) -> list[Merged]:
+        """The metrics of the whole sidecar."""
+        return self.metrics.merged(await self._figures())
+
+    async def _figures(self) -> list[Figures]:
+        """Those of all workers, including workers that were replaced."""
         await asyncio.gather(
             *(self._ask_for_figures(worker, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT) for worker in self.workers)
         )
-        workers = [worker.figures for worker in self.workers]
-        return await self.metrics.exposition([*self._past.values(), *workers])
+        return [*self._past.values(), *(worker.figures for worker in self.workers)]
 
     async def _metrics(self) -> Fields:
         return {"text": (await self.exposition()).decode("utf-8")}

@@ -17,10 +17,10 @@ from entra_fast._http.limits import Limits, possible_connections
 from entra_fast._http.listener import stop_accepting
 from entra_fast._http.protocol import StrictServer
 from entra_fast._http.server import HttpServer, Way, best_way, serve
-from entra_fast._metrics import Metrics
+from entra_fast._metric_kinds import Merged
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import ServerSettings
-from entra_fast.sidecar import tracing
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.http.app import build_app, build_probe_app
 from entra_fast.sidecar.http.fast_path import FastPathServer
@@ -29,8 +29,9 @@ from entra_fast.sidecar.http.observing import MetricsObserver, unobserved
 from entra_fast.sidecar.interfaces import Observed
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness
-from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 PROBE_CONNECTIONS = 64
 """Maximum number of connections to the probe listener."""
@@ -56,11 +57,13 @@ class RunningSidecar:
         *,
         probe: HttpServer | None = None,
         status_log: StatusLog | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._probe = probe
         self._status_log = status_log
+        self._telemetry = telemetry
         self._stopped = False
         self.api = api
         self.service = service
@@ -104,6 +107,8 @@ class RunningSidecar:
         await self.service.aclose()
         if self._probe is not None:
             await self._probe.aclose()
+        if self._telemetry is not None:
+            await self._telemetry.aclose()
         return finished
 
     async def _quiet(self) -> bool:
@@ -137,7 +142,8 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         if server.probe_host is not None:
             probe_socket = listen(server.probe_host, server.probe_port, "PROBE_BIND_ADDRESS")
         way = best_way()
-        metrics, cache, traces = Metrics(), new_token_cache(settings.caches), tracing.begin()
+        cache, exported = new_token_cache(settings.caches), usable(otlp.read())
+        metrics, traces = new_metrics(server), tracing.begin(exported)
         providers = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks, tracing=traces)
         service = Service(
             settings,
@@ -168,7 +174,15 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     if settings.providers:
         status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
         status_log.start()
-    return RunningSidecar(server, service, api, api_socket, probe=probe, status_log=status_log)
+
+    async def figures() -> list[Merged]:
+        return metrics.merged()
+
+    telemetry = Telemetry(exported, traces, service.has_started, figures)
+    telemetry.start()
+    return RunningSidecar(
+        server, service, api, api_socket, probe=probe, status_log=status_log, telemetry=telemetry
+    )
 
 
 async def start_api(

@@ -127,6 +127,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         # Not through the event loop: uvloop keeps this signal for processes that it has started itself.
         signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+        self._reap()  # orphans that ended before anyone was told
         self._tasks = [
             _background.start(self._keep_running(slot), f"worker {slot.number}") for slot in self._slots
         ]
@@ -322,6 +323,7 @@ async def supervise(settings: Settings) -> int:
             "version": _native.__version__,
         }
         logger.info("listening", extra={"fields": fields})
+        provider_process.start_telemetry()
     await _first(stop, supervisor.given_up)
     if not stop.is_set():
         logger.error("stopping: no worker could be started")

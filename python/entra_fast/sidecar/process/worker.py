@@ -21,8 +21,7 @@ from typing import NoReturn
 
 from entra_fast import _event_loop, _signatures
 from entra_fast._http.server import Way, best_way
-from entra_fast._metrics import Metrics
-from entra_fast.sidecar import tracing
+from entra_fast.sidecar import otlp, tracing
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.logs import configure, logger
 from entra_fast.sidecar.process.channel import Channel, Fields
@@ -30,7 +29,8 @@ from entra_fast.sidecar.process.progress import Progress
 from entra_fast.sidecar.process.provider_channel import ProviderChannel
 from entra_fast.sidecar.process.running import RunningSidecar, freeze_garbage_collector, start_api
 from entra_fast.sidecar.process.worker_settings import settings_from
-from entra_fast.sidecar.service import Service, new_token_cache
+from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
+from entra_fast.sidecar.telemetry import Telemetry, usable
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -45,6 +45,7 @@ class Worker:
         self._provider: ProviderChannel | None = None
         self._service: Service | None = None
         self._way = best_way()
+        self._exported = usable(otlp.read())
         self._started = asyncio.Event()
         self._may_serve = asyncio.Event()
         self._drain = asyncio.Event()
@@ -70,11 +71,12 @@ class Worker:
         running = RunningSidecar(server, service, api, listener)
         freeze_garbage_collector()
         self._channel.send("serving")
+        telemetry = Telemetry(self._exported, service.tracing, service.has_started)
+        telemetry.start()
         await self._drain.wait()
         finished = await running.stop(drain=True)
-        await self._channel.call("drained", finished=finished)
-        if service.tracing is not None:
-            service.tracing.flush()
+        await self._channel.call("drained", finished=finished, figures=service.metrics.figures())
+        await telemetry.aclose()
 
     def _report_distrust(self) -> None:
         """When rind and AWS-LC disagree here, no other worker may continue to trust rind."""
@@ -109,7 +111,8 @@ class Worker:
     def _start(self, fields: Fields) -> None:
         settings = settings_from(fields)
         configure(settings.server.log_level, settings.server.log_format, worker=self._number)
-        metrics, cache, clocks = Metrics(), new_token_cache(settings.caches), Clocks()
+        metrics, cache = new_metrics(settings.server), new_token_cache(settings.caches)
+        clocks = Clocks()
         self._provider = ProviderChannel(self._channel, settings, cache=cache, metrics=metrics, clocks=clocks)
         self._service = Service(
             settings,
@@ -117,7 +120,7 @@ class Worker:
             cache=cache,
             metrics=metrics,
             clocks=clocks,
-            tracing=tracing.begin(),
+            tracing=tracing.begin(self._exported),
             worker=self._number,
             fast_path=self._way is Way.FAST_PATH,
         )

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::digest::Digest;
@@ -64,6 +64,8 @@ pub struct Terms {
 pub struct TokenCacheStats {
     /// Tokens now.
     pub entries: usize,
+    /// How many of them were exchanged for a subject token.
+    pub exchanged: usize,
     /// Bytes now, overheads included.
     pub bytes: usize,
     /// Lookups that found a token.
@@ -91,10 +93,28 @@ struct Entry {
     /// On the wall clock; infinite where there is no subject token.
     subject_expires_at: f64,
     renewal: Renewal,
+    /// Only where there is a subject token.
+    _counted: Option<Counted>,
+}
+
+/// Counts an entry for as long as it exists.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn by(number: &Arc<AtomicUsize>) -> Self {
+        number.fetch_add(1, Relaxed);
+        Self(Arc::clone(number))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Entry {
-    fn new(access_token: &str, terms: Terms, monotonic: f64) -> Self {
+    fn new(access_token: &str, terms: Terms, monotonic: f64, exchanged: &Arc<AtomicUsize>) -> Self {
         let life = terms.expires_in;
         let margin = if life <= SHORT_LIFE { life / 2.0 } else { SAFETY_MARGIN };
         let fresh = life - margin;
@@ -112,6 +132,7 @@ impl Entry {
             fresh_until: monotonic + fresh,
             subject_expires_at: terms.subject_expires_at.unwrap_or(f64::INFINITY),
             renewal: Renewal::due_at(monotonic + terms.renew_in.unwrap_or(fresh * RENEWAL_DUE)),
+            _counted: terms.subject_expires_at.map(|_| Counted::by(exchanged)),
         }
     }
 
@@ -233,6 +254,8 @@ pub struct TokenCache {
     /// Misses that are counted twice, because the lookup was repeated.
     asked_again: AtomicU64,
     expired: AtomicU64,
+    /// Entries that were exchanged for a subject token.
+    exchanged: Arc<AtomicUsize>,
 }
 
 impl TokenCache {
@@ -244,6 +267,7 @@ impl TokenCache {
             unfresh: AtomicU64::new(0),
             asked_again: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            exchanged: Arc::default(),
         }
     }
 
@@ -258,7 +282,7 @@ impl TokenCache {
         if !(LEAST_LIFE..=MAX_LIFE).contains(&terms.expires_in) {
             return false;
         }
-        let entry = Arc::new(Entry::new(access_token, terms, monotonic));
+        let entry = Arc::new(Entry::new(access_token, terms, monotonic, &self.exchanged));
         let cost = entry.cost();
         self.entries.insert(key, entry, cost)
     }
@@ -326,6 +350,7 @@ impl TokenCache {
         let stats = self.entries.stats();
         TokenCacheStats {
             entries: stats.entries,
+            exchanged: self.exchanged.load(Relaxed),
             bytes: stats.bytes,
             hits: stats.hits.saturating_sub(unfresh),
             misses: (stats.misses + unfresh).saturating_sub(asked_again),
@@ -647,7 +672,7 @@ mod tests {
         cache.get(&sha256(b"unknown"), after(0.0)); // a miss
         cache.renewal_failed(&KEY, START, 1.0); // no question
         cache.get(&KEY, after(3700.0)); // ended: a miss
-        let TokenCacheStats { hits, misses, evictions, expired, entries, bytes } = cache.stats();
+        let TokenCacheStats { hits, misses, evictions, expired, entries, bytes, .. } = cache.stats();
         assert_eq!((hits, misses, evictions, expired, entries, bytes), (1, 3, 0, 1, 0, 0));
     }
 
@@ -671,6 +696,23 @@ mod tests {
     }
 
     #[test]
+    fn exchanged_tokens_are_counted_while_they_are_cached() {
+        let cache = cache();
+        let exchanged = Terms { subject_expires_at: Some(UNIX + 60.0), ..lives(3600.0) };
+        let found = || (cache.stats().entries, cache.stats().exchanged);
+        cache.put(&KEY, "token", lives(3600.0), START);
+        assert_eq!(found(), (1, 0));
+        cache.put(&sha256(b"exchanged"), "token", exchanged, START);
+        cache.put(&sha256(b"exchanged"), "its renewal", exchanged, START);
+        assert_eq!(found(), (2, 1));
+        cache.put(&KEY, "exchanged, too", exchanged, START);
+        assert_eq!(found(), (2, 2));
+        cache.remove(&KEY);
+        cache.get(&sha256(b"exchanged"), after(61.0));
+        assert_eq!(found(), (0, 0));
+    }
+
+    #[test]
     fn memory_stays_within_its_limit_and_is_accounted_for() {
         let limits = Limits { entries: 100_000, bytes: 1 << 20 };
         let cache = TokenCache::new(limits, [1, 2]);
@@ -688,7 +730,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_charged_with_every_byte_that_it_occupies() {
-        let entry = |token: &str| Entry::new(token, lives(3600.0), START);
+        let exchanged = Arc::default();
+        let entry = |token: &str| Entry::new(token, lives(3600.0), START, &exchanged);
         let counters = size_of::<[AtomicU64; 2]>();
         assert_eq!(entry("").cost(), size_of::<Entry>() + counters + entry("").body.len());
         assert_eq!(entry(&"t".repeat(1000)).cost(), entry("").cost() + 1000);
