@@ -226,8 +226,8 @@ def _add_emulator(add: AddCommand) -> None:
         _emulator,
         "run only the local providers",
         """Run a local Entra ID, TokenX, Maskinporten and ID-porten with the applications and access
-policies of your NAIS manifests, and print their address. Changed manifests are reloaded. For development only: anyone can sign in
-as any user.
+policies of your NAIS manifests, and print their address. Changed manifests are reloaded. For
+development only: anyone can sign in as any user.
 
 examples:
   entra-fast emulator --manifests .nais/ --directory users.yaml

@@ -142,7 +142,10 @@ async def _started(
 
 
 def run(settings: GeneratorSettings | TokenXGeneratorSettings) -> int:
-    """Serve a token generator of one kind or the other until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop.
+    """Serve a token generator of one kind or the other until SIGINT or SIGTERM.
+
+    Returns:
+        The exit status: 0 after an orderly stop.
 
     Raises:
         ConfigurationError: Jinja2 is not installed, or the address cannot be bound.
