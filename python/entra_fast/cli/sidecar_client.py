@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from entra_fast._provider.http_rules import HttpResponse
 
 _SIDECAR = "http://127.0.0.1:7164"
-TARGET_HELP = (
-    "'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'; for Maskinporten, scopes "
-    "separated by spaces"
-)
+TARGET_HELP = "'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
+TOKEN_TARGET_HELP = f"{TARGET_HELP}; for Maskinporten, scopes separated by spaces"
 PROVIDER_METAVAR = "PROVIDER"
 _MAX_SHOWN_BYTES = 4096
 _TIMEOUT_SECONDS = 15.0
@@ -381,8 +379,8 @@ examples:
     health.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
     health.add_argument("--json", action="store_true", help="one JSON object: healthy, status, body")
     health.add_argument("--url", help="URL of the probe listener (default: see above)")
-    for parser in (token, exchange):
-        parser.add_argument("target", help=TARGET_HELP)
+    token.add_argument("target", help=TOKEN_TARGET_HELP)
+    exchange.add_argument("target", help=TARGET_HELP)
     for parser in (exchange, introspect):
         parser.add_argument("token", nargs="?", help=TOKEN_HELP)
     for parser in (token, exchange):

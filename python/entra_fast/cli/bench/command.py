@@ -18,6 +18,7 @@ from entra_fast.cli.sidecar_client import (
     INTROSPECTION,
     TARGET_HELP,
     TOKEN,
+    TOKEN_TARGET_HELP,
     Endpoint,
     Server,
     add_sidecar_options,
@@ -185,7 +186,7 @@ wrong, and 3 if the sidecar does not answer.
             name, help=summary, description=f"Load a sidecar by asking it for {summary}.", allow_abbrev=False
         )
         if "target" in arguments:
-            kind.add_argument("target", help=TARGET_HELP)
+            kind.add_argument("target", help=TOKEN_TARGET_HELP if name == "token" else TARGET_HELP)
         if "token" in arguments:
             kind.add_argument("token", nargs="?", help=TOKEN_HELP)
         if name == "token":
