@@ -168,7 +168,8 @@ def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Ru
 
 
 def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
-    """A line on standard error for a refused request and a rejected token: the code, and where to look."""
+    """A line on standard error for a refused request and a rejected token: the code, and where to look; for
+    TokenX and Maskinporten which rule or scope of which manifest is missing."""
     started = Running(FREE, tmp_path)
     exports = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in started.lines if " export " in line
@@ -181,6 +182,14 @@ def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
 
     post("NAIS_TOKEN_ENDPOINT", target="dev-gcp:team-c:app-nobody")
     post("NAIS_TOKEN_INTROSPECTION_ENDPOINT", token="a.b.c")
+    scope = {"identity_provider": "maskinporten", "target": "skatteetaten:inntekt"}
+    post("NAIS_TOKEN_ENDPOINT", **scope)
+    line = next(line for line in started.lines if line.startswith("  - for TokenX"))
+    form = urllib.parse.urlencode({"aud": "dev-gcp:team-a:app-a", "pid": PID}).encode()
+    with urllib.request.urlopen(f"{line.split()[3]}/api/public/obo", form) as answer:
+        citizen = answer.read().decode()
+    target = {"identity_provider": "tokenx", "target": "dev-gcp:team-a:app-a"}
+    post("NAIS_TOKEN_EXCHANGE_ENDPOINT", user_token=citizen, **target)
     status, errors = started.end(signal.SIGTERM)
     assert status == 0
     assert re.search(
@@ -190,6 +199,13 @@ def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert "rejected: not_a_jwt: a token at the sidecar of dev-gcp:team-a:app-a\n" in errors
+    for provider, remedy, place in (
+        ("Maskinporten", "add to spec.maskinporten.scopes.consumes of dev-gcp:team-a:app-a", "app-a.yaml:6"),
+        ("TokenX", "add to spec.accessPolicy.inbound.rules of dev-gcp:team-a:app-a", "app-a.yaml:"),
+    ):
+        (refused,) = (line for line in errors.splitlines() if line.startswith(f"refused: {provider}: "))
+        assert remedy in refused
+        assert place in refused
 
 
 def _manifest(name: str, spec: dict[str, object]) -> str:
