@@ -52,11 +52,14 @@ class Server:
         return answer
 
     def metric(self, series: str) -> float:
-        for line in self.ask("/metrics").decode().splitlines():
-            name, _, value = line.rpartition(" ")
-            if name == series:
-                return float(value)
-        return 0.0
+        """The sum of all series with this name and these labels."""
+        name, _, labels = series.removesuffix("}").partition("{")
+        lines = self.ask("/metrics").decode().splitlines()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith((f"{name} ", f"{name}{{")) and all(each in line for each in labels.split(","))
+        )
 
     def read_log(self) -> None:
         """Have a process read its standard error from now on, as a container runtime does."""
