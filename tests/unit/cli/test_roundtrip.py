@@ -41,7 +41,8 @@ class Sidecar(Recorder):
         if provider in ("tokenx", "entra_id"):
             return 200, {"active": False, "error": "token has the wrong audience"}
         granted = {"scope": "nav:x", "authorization_details": DETAILS} if provider == "maskinporten" else {}
-        return 200, {"active": True, "iss": provider, "pid": "17858549949", **granted}
+        person = {"pid": "17858549949"} if provider == "idporten" else {}
+        return 200, {"active": True, "iss": provider, **person, **granted}
 
 
 class Answering(Handler):
