@@ -251,7 +251,6 @@ class Bench:
         progress(f"{work}: {took:.3f} us")
         return took
         """Other providers and Entra ID in one sidecar; and that sidecar against one with Entra ID alone."""
-
     # --- P9 ---
 
     def providers(self) -> None:
