@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entra_fast._color import Style, painted
+from entra_fast.cli.sidecar_client import PROVIDER_METAVAR
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,
@@ -57,6 +58,7 @@ _OPTIONS = {
     "max_age": "--max-age",
     "required_claims": "--require",
     "url": "--well-known",
+    "provider": "--provider",
 }
 """The option for each argument of `Validator` that an error can name."""
 
@@ -120,6 +122,10 @@ def _check_sources(arguments: argparse.Namespace) -> None:
         CommandError: it is not said, or said twice, which issuer, audience and keys are meant.
     """
     explicit = arguments.issuer or arguments.jwks_uri or arguments.jwks
+    if arguments.provider is not None:
+        if arguments.well_known or explicit:
+            raise CommandError(USAGE, "pass either --provider, or --well-known or --issuer")
+        return
     if arguments.well_known and explicit:
         raise CommandError(USAGE, "pass either --well-known, or --issuer with --jwks-uri or --jwks")
     if arguments.jwks_uri and arguments.jwks:
@@ -158,6 +164,8 @@ def _make_validator(arguments: argparse.Namespace) -> Validator:
     if arguments.max_age is not None:
         options["max_age"] = arguments.max_age
     audience = arguments.audience
+    if arguments.provider is not None:
+        return Validator.from_env(arguments.provider, audience=audience, **options)
     if arguments.well_known or arguments.issuer:
         audience = audience or os.environ.get("AZURE_APP_CLIENT_ID", "")
     if arguments.well_known:
@@ -227,11 +235,12 @@ def _add_validate(add: AddCommand) -> None:
         "check a token, and explain why it is not valid",
         """Check a token: signature, issuer, audience and times. Prints its claims, or why it is not
 valid. Issuer, audience and keys come from the options or, without any, from the AZURE_*
-variables that NAIS sets.
+variables that NAIS sets; with --provider, from those of another provider.
 
 examples:
   entra-fast validate < token.txt
   entra-fast validate --explain eyJ0eXAiOi...
+  entra-fast validate --provider tokenx < token.txt
   entra-fast validate --issuer https://issuer.example --audience me --jwks keys.json < token.txt
   entra-fast validate --audience <client id> --well-known \\
     https://login.microsoftonline.com/<tenant>/v2.0/.well-known/openid-configuration < token.txt
@@ -244,6 +253,12 @@ examples:
         "--json", action="store_true", help="one JSON object: valid, and claims or code and error"
     )
     trust = parser.add_argument_group("issuer and keys")
+    trust.add_argument(
+        "--provider",
+        metavar=PROVIDER_METAVAR,
+        help="whose variables to use: entra_id, maskinporten, tokenx, idporten, or one that "
+        "ENTRA_FAST_PROVIDERS names",
+    )
     trust.add_argument("--well-known", metavar="URL", help="discovery document, for issuer and keys")
     trust.add_argument("--issuer", metavar="ISS", help="accepted issuer, compared exactly")
     trust.add_argument("--jwks-uri", metavar="URL", help="location of the signing keys")

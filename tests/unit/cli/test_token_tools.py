@@ -14,8 +14,9 @@ import pytest
 
 from entra_fast.cli.main import main
 from entra_fast.cli.terminal import readable_time
-from support.cli import Handler, feed_stdin, unsigned
+from support.cli import Handler, Recorder, address, feed_stdin, unsigned
 from support.keys import Key
+from unit.cli.test_sidecar_client import peer  # noqa: F401 - a fixture
 
 
 class Issuer:
@@ -275,3 +276,27 @@ def test_a_missing_option_is_named(
         monkeypatch.delenv(name, raising=False)
     assert main(["validate", *options, unsigned({})]) == 2
     assert capsys.readouterr().err == f"entra-fast: {said}\n"
+
+
+def test_the_variables_of_another_provider_say_what_is_valid(
+    monkeypatch: pytest.MonkeyPatch,
+    issuer: Issuer,
+    peer: Recorder,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`--provider`: its issuer, audience and keys; a wrong name is an error of the option."""
+
+    peer.body = issuer.jwks.read_bytes()
+    monkeypatch.setenv("TOKEN_X_CLIENT_ID", "dev-gcp:team:app")
+    monkeypatch.setenv("TOKEN_X_ISSUER", "https://issuer.example")
+    monkeypatch.setenv("TOKEN_X_JWKS_URI", address(peer))
+    right = issuer.token(aud="dev-gcp:team:app")
+    assert main(["validate", "--provider", "tokenx", right]) == 0
+    assert json.loads(capsys.readouterr().out)["aud"] == "dev-gcp:team:app"
+    assert main(["validate", "--provider", "tokenx", issuer.token()]) == 1
+    assert main(["validate", "--provider", "tokenx", "--audience", "me", issuer.token()]) == 0
+    capsys.readouterr()
+    assert main(["validate", "--provider", "tokn", right]) == 2
+    assert "--provider must be one of" in capsys.readouterr().err
+    assert main(["validate", "--provider", "tokenx", *issuer.options, right]) == 2
+    assert "pass either --provider, or" in capsys.readouterr().err
