@@ -564,10 +564,10 @@ SPINNING_WORKER = """#!{python}
 import runpy, sys
 from entra_fast.sidecar.service import Service
 answer = Service.introspect
-async def introspect(self, token):
+async def introspect(self, position, token):
     while token == "spin":
         pass
-    return await answer(self, token)
+    return await answer(self, position, token)
 Service.introspect = introspect
 module, sys.argv[1:] = sys.argv[3], sys.argv[4:]  # python -P -m MODULE ...
 runpy.run_module(module, run_name="__main__")

@@ -508,6 +508,9 @@ def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> 
     env("--format", "files", "--output", str(folder))
     assert {path.name: path.read_text() for path in folder.iterdir()} == expected
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    proxy = json.loads(env("--login-proxy", "--format", "json"))
+    assert proxy["WONDERWALL_OPENID_PROVIDER"] == "idporten"
+    assert proxy["IDPORTEN_WELL_KNOWN_URL"] == expected["IDPORTEN_WELL_KNOWN_URL"]
 
 
 def test_env_for_an_unknown_application_is_one_line(running: Running) -> None:

@@ -591,13 +591,23 @@ async def test_authorization_details_are_an_array_of_objects(details: str) -> No
     assert caught.value.code == "authorization_details_invalid"
 
 
-@pytest.mark.parametrize("resources", [("",), ("a b",), ("æ",), ("x" * 2049,), ("x",) * 17])
+@pytest.mark.parametrize("resources", [("",), ("a", ""), ("x" * 2048, "x" * 2049), ("x",) * 17, ("\ud800",)])
 async def test_resources_are_few_and_short(resources: tuple[str, ...]) -> None:
-    """At most 16, of at most 2048 visible ASCII characters."""
+    """The bounds are those of the contract: at most 16, of at most 4096 bytes together."""
     async with scene("maskinporten") as here:
         with pytest.raises(EntraFastError) as caught:
             await here.tokens.acquire(SCOPE, resources=resources)
     assert caught.value.code == "resource_invalid"
+
+
+@pytest.mark.parametrize("resources", [("x" * 4096,), ("æ" * 1024, "x" * 2048), ("a b",), ("x",) * 16])
+async def test_any_text_is_a_resource(resources: tuple[str, ...]) -> None:
+    """The sidecar's contract accepts it, so the client behind it does; the provider decides."""
+    async with scene("maskinporten") as here:
+        await here.tokens.acquire(SCOPE, resources=resources)
+        (request,) = here.provider.requests
+    sent = segment(request.form["assertion"], 1)["resource"]
+    assert sent == (resources[0] if len(resources) == 1 else list(resources))
 
 
 async def test_an_answer_that_is_no_access_token_is_refused() -> None:

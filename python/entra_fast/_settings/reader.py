@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from entra_fast._providers import BUILT_IN
-from entra_fast._settings.catalogue import LOG_LEVEL
 from entra_fast._settings.kinds import SecretText, Setting, Unsuitable
 from entra_fast._settings.secret import Secret, read_setting_file
 from entra_fast.errors import ConfigurationError
@@ -27,9 +26,10 @@ ERROR_CODES = {
 }
 
 
-TEXAS = ("TEXAS_", *LOG_LEVEL.aliases)
-"""Settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
-is out of bounds here is replaced by the nearest value, and what is no value is ignored."""
+TEXAS = ("TEXAS_", "RUST_")
+"""How the names of Texas's settings begin. Texas replaces a value that it cannot use by its default, so they
+never stop a start: what is out of bounds here is replaced by the nearest value, and what is no value is
+ignored."""
 
 
 class Reader:

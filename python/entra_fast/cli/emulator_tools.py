@@ -94,8 +94,9 @@ def _env(arguments: argparse.Namespace) -> int:
     if (arguments.format == "files") != (arguments.output is not None):
         raise CommandError(USAGE, "pass --format files and --output DIR together")
     application = quote(arguments.app, safe=":")
+    kind = "login-proxy" if arguments.login_proxy else "environment"
     answer = _server(arguments).get(
-        f"{arguments.url.rstrip('/')}/admin/api/applications/{application}/environment"
+        f"{arguments.url.rstrip('/')}/admin/api/applications/{application}/{kind}"
     )
     if not all(isinstance(value, str) and _NAME.fullmatch(name) for name, value in answer.items()):
         raise CommandError(UNAVAILABLE, "the answer is not an environment: not a local Entra ID?")
@@ -211,6 +212,11 @@ examples:
 """,
     )
     parser.add_argument("app", metavar="APP", help="'<cluster>:<namespace>:<app>' or a client id")
+    parser.add_argument(
+        "--login-proxy",
+        action="store_true",
+        help="the variables of the application's login proxy at ID-porten (wonderwall) instead",
+    )
     _add_server_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -86,7 +86,12 @@ async def start_tokenx_generator(
 ) -> RunningGenerator:
     """Listen and serve the token generator for TokenX. Arguments and errors as for `start_generator`."""
     http = HttpClient.from_settings(settings.outbound)
-    login = IdPortenLogin(settings.idporten, http, fake_login_url=settings.fake_login_url)
+    login = IdPortenLogin(
+        settings.idporten,
+        http,
+        fake_login_url=settings.fake_login_url,
+        fake_login_token=settings.fake_login_token,
+    )
     exchange = TokenXExchange(settings.tokenx, http)
 
     async def close() -> None:

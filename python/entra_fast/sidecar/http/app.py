@@ -208,13 +208,13 @@ class _Api:
                 )
             facts.cache_hit = token.cached
         except ProviderError as exc:
-            facts.failed(exc, exchange=exchange)
+            facts.failed(exc)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # the request itself is wrong: the message names the field
-            facts.failed(exc, exchange=exchange)
+            facts.failed(exc)
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,

@@ -48,13 +48,11 @@ class Facts:
         self.cache_hit: bool | None = None
         self.error_kind = ""
 
-    def failed(self, error: EntraFastError, *, exchange: bool) -> None:
-        """No token could be had, at this endpoint."""
+    def failed(self, error: EntraFastError) -> None:
+        """No token could be had."""
         if isinstance(error, ProviderError):
             self.error_kind = _KINDS.get(error.code, "UpstreamRequest")
-        elif error.code == "grant_unsupported":
-            self.error_kind = "TokenExchangeUnsupported" if exchange else "TokenRequestUnsupported"
-        else:
+        else:  # the request itself is wrong
             self.error_kind = "UnprocessableContent"
 
     def refused(self, sentence: str, endpoint: str) -> None:
