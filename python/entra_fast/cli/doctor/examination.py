@@ -97,15 +97,15 @@ async def examine(
     await check_ports(examination, settings.server, results.wrong(_PORTS))
     await check_caches(examination, settings.caches, results.wrong(_CACHES))
     await check_shared_cache(examination, settings, results.wrong(_SHARED_CACHE))
-    wrong = results.wrong(_NETWORK if settings.provider is not None else _PROVIDER)
+    wrong = results.wrong(_NETWORK if settings.providers else _PROVIDER)
     if wrong is not None:
         for name in CHECKS:
             examination.skip(name, wrong, docs=DOCS)
-    elif settings.provider is None:
+    elif not settings.providers:
         for name in CHECKS:
             examination.add(name, Outcome("skip", "not checked: no provider is enabled"), docs=DOCS)
     else:
-        checks = ProviderChecks(settings.provider, settings.outbound)
+        checks = ProviderChecks(settings.providers[0], settings.outbound)
         try:
             await checks.check(examination, results.wrong(_CREDENTIAL), results.wrong(_POLICY))
         finally:
