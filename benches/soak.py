@@ -547,7 +547,7 @@ class Soak:
             "keys_rotated": self.rotated,
             "key_fetches": self.world.fetches,
             "tokens_issued_by_provider": self.world.grants,
-            "renewals": sidecar.metric('entra_fast_renewals_total{outcome="ok"}'),
+            "renewals": sidecar.metric("entra_fast_renewals_total", outcome="ok"),
             "verified_cache_evictions": sidecar.metric("entra_fast_verified_cache_evictions_total"),
             "windows": self.windows,
         }

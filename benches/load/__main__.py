@@ -30,7 +30,18 @@ from benches.load.processes import (
     start_sidecar,
     until_ready,
 )
-from benches.load.traffic import FORM, INTROSPECT, JSON, SEEN, Traffic, body, of_unknown_key, sign
+from benches.load.traffic import (
+    FORM,
+    INTROSPECT,
+    JSON,
+    MASKINPORTEN,
+    SEEN,
+    TOKENX,
+    Traffic,
+    body,
+    of_unknown_key,
+    sign,
+)
 from entra_fast.emulator.protocol.private_key import PrivateKey
 
 UNSEEN = 100_000
@@ -39,6 +50,7 @@ FLOOR = ROOT / "target" / "release" / "examples" / "floor"
 SUBJECTS = ("introspect_seen", "introspect_unseen", "token", "exchange")
 CONNECTIONS = (64, 1)
 ACCESS_LOG = "access_log/costs"
+INTROSPECTIONS, WORDS = "entra_fast_introspections_total", ("true", "false")
 
 
 class Bench:
@@ -75,6 +87,36 @@ class Bench:
             "AZURE_OPENID_CONFIG_JWKS_URI": f"{tenant}/discovery/v2.0/keys",
             "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT": f"{tenant}/oauth2/v2.0/token",
             "AZURE_APP_CLIENT_SECRET": "of the benchmark only",
+        }
+
+    def several(self, provider: Server) -> dict[str, str]:
+        """The settings with three more providers beside Entra ID."""
+        root = f"http://127.0.0.1:{provider.port}"
+        tenant, jwk = f"{root}/{material.TENANT}", json.dumps(PrivateKey.generate().private_jwk())
+
+        def endpoints(prefix: str) -> dict[str, str]:
+            return {
+                f"{prefix}ISSUER": f"{root}/{prefix.lower()}",
+                f"{prefix}JWKS_URI": f"{tenant}/discovery/v2.0/keys",
+                f"{prefix}TOKEN_ENDPOINT": f"{tenant}/oauth2/v2.0/token",
+            }
+
+        idporten = endpoints("IDPORTEN_")
+        del idporten["IDPORTEN_TOKEN_ENDPOINT"]
+        return {
+            **self.environment(provider),
+            "AZURE_ENABLED": "true",
+            "IDPORTEN_ENABLED": "true",
+            "MASKINPORTEN_ENABLED": "true",
+            "TOKEN_X_ENABLED": "true",
+            **endpoints("TOKEN_X_"),
+            "TOKEN_X_CLIENT_ID": "test-cluster:test-namespace:us",
+            "TOKEN_X_PRIVATE_JWK": jwk,
+            **endpoints("MASKINPORTEN_"),
+            "MASKINPORTEN_CLIENT_ID": material.AUDIENCE,
+            "MASKINPORTEN_CLIENT_JWK": jwk,
+            **idporten,
+            "IDPORTEN_AUDIENCE": "https://test.example",
         }
 
     # --- P3 and P4 ---
@@ -140,17 +182,22 @@ class Bench:
                 warm_up(fresh, seen)
                 self._measure(name, "sidecar", fresh, shot, connections, 1)
                 hits = fresh.metric("entra_fast_verified_cache_hits_total")
-                warmed = fresh.metric('entra_fast_introspections_total{active="true"}')
+                warmed = fresh.metric(INTROSPECTIONS, active="true")
             # It answers more than there are tokens, and does not look at them: others of the same size.
             self._measure(name, "bare", servers["bare"], seen, connections, 1)
             told(turn, name, f"{hits:.0f} of {warmed:.0f} from the cache, the warm-up's")
         progress_of(self.results, name)
 
     def _alternate(self, name: str, servers: dict[str, Server], shot: wrk.Shot, connections: int) -> None:
-        for server in servers.values():
+        self._alternate_all(name, {label: (server, shot) for label, server in servers.items()}, connections)
+
+    def _alternate_all(
+        self, name: str, subjects: dict[str, tuple[Server, wrk.Shot]], connections: int
+    ) -> None:
+        for server, shot in subjects.values():
             warm_up(server, shot)
         for _ in range(self.runs):
-            for label, server in servers.items():
+            for label, (server, shot) in subjects.items():
                 self._measure(name, label, server, shot, connections, self.seconds)
         progress_of(self.results, name)
 
@@ -158,12 +205,11 @@ class Bench:
         self, name: str, label: str, server: Server, shot: wrk.Shot, connections: int, seconds: int
     ) -> None:
         is_sidecar = label in ("sidecar", "slow_path") and shot.path == INTROSPECT
-        series = 'entra_fast_introspections_total{active="%s"}'
-        before = [server.metric(series % word) for word in ("true", "false")] if is_sidecar else [0.0, 0.0]
+        before = [server.metric(INTROSPECTIONS, active=word) for word in WORDS] if is_sidecar else [0.0, 0.0]
         outcome = wrk.run(server, shot, connections=connections, seconds=seconds)
         if is_sidecar:
-            active = server.metric(series % "true") - before[0]
-            if active < outcome.requests or server.metric(series % "false") != before[1]:
+            active = server.metric(INTROSPECTIONS, active="true") - before[0]
+            if active < outcome.requests or server.metric(INTROSPECTIONS, active="false") != before[1]:
                 raise RuntimeError(f"{name}: a valid token was called invalid")
         self.results.add(name, label, outcome)
 
@@ -204,6 +250,28 @@ class Bench:
         took = statistics.median(figures[1:])
         progress(f"{work}: {took:.3f} us")
         return took
+        """Other providers and Entra ID in one sidecar; and that sidecar against one with Entra ID alone."""
+    # --- P9 ---
+
+    def providers(self) -> None:
+        """Other providers against Entra ID in one sidecar, and that sidecar against one with Entra ID alone."""
+        with self.provider() as provider, contextlib.ExitStack() as stack:
+            several = stack.enter_context(ready_sidecar(self.several(provider)))
+            alone = stack.enter_context(ready_sidecar(self.environment(provider)))
+            traffic = Traffic(self.directory, self.seen, [])
+            for subject, name in (("token", MASKINPORTEN), ("exchange", TOKENX)):
+                shots = {
+                    "sidecar": traffic.shot(subject, JSON, name),
+                    "entra_id": traffic.shot(subject, JSON),
+                }
+                self._alternate_all(
+                    f"{subject}_{name}/entra_id",
+                    {label: (several, shot) for label, shot in shots.items()},
+                    64,
+                )
+            for subject in ("introspect_seen", "token", "exchange"):
+                shot = traffic.shot(subject, JSON)
+                self._alternate(f"{subject}/alone", {"sidecar": several, "one_provider": alone}, shot, 64)
 
     # --- which interpreter, which event loop ---
 
@@ -237,10 +305,10 @@ class Bench:
                     ready_sidecar(self.environment(provider)) as sidecar,
                 ):
                     warm_up(sidecar, known)
-                    refusals = 'entra_fast_introspections_total{active="false"}'
-                    fetched, refused = int(provider.ask("/fetches")), sidecar.metric(refusals)
+                    fetched = int(provider.ask("/fetches"))
+                    refused = sidecar.metric(INTROSPECTIONS, active="false")
                     outcome = flood.beside(sidecar, bodies, known)
-                    refused = sidecar.metric(refusals) - refused
+                    refused = sidecar.metric(INTROSPECTIONS, active="false") - refused
                     fetches = int(provider.ask("/fetches")) - fetched
                 self.results.flood(attack, outcome, refused=int(refused), fetches=fetches)
         progress_of_flood(self.results)
@@ -367,7 +435,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.load")
     parser.add_argument("--seconds", type=int, default=2, help="of one run")
     parser.add_argument("--runs", type=int, default=5, help="of each subject and each reference, in turns")
-    parser.add_argument("--only", default="P3,P4,P5,P7,P8", help="rows, with commas")
+    parser.add_argument("--only", default="P3,P4,P5,P7,P8,P9", help="rows, with commas")
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results" / "load.json")
     arguments = parser.parse_args()
     if not wrk.available():
@@ -385,6 +453,8 @@ def main() -> int:
             bench.memory()
         if rows & {"P3", "P4"}:
             bench.throughput(rows)
+        if "P9" in rows:
+            bench.providers()
         if "P5" in rows:
             bench.unknown_keys()
     table = report.rows(bench.results)

@@ -51,12 +51,16 @@ class Server:
             raise RuntimeError(f"{path}: {response.status} {answer[:200]!r}")
         return answer
 
-    def metric(self, series: str) -> float:
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all series of this name that have these labels, among others."""
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        total = 0.0
         for line in self.ask("/metrics").decode().splitlines():
-            name, _, value = line.rpartition(" ")
-            if name == series:
-                return float(value)
-        return 0.0
+            series, _, value = line.rpartition(" ")
+            found, _, rest = series.partition("{")
+            if found == name and wanted <= set(rest.removesuffix("}").split(",")):
+                total += float(value)
+        return total
 
     def read_log(self) -> None:
         """Have a process read its standard error from now on, as a container runtime does."""

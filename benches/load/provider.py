@@ -22,6 +22,7 @@ from benches import tokens as material
 from entra_fast.emulator.protocol.private_key import PrivateKey
 
 LIFETIME = 3600
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 def build_app(key: PrivateKey, key_delay: float, base_url: list[str]) -> web.Application:
@@ -49,9 +50,13 @@ def build_app(key: PrivateKey, key_delay: float, base_url: list[str]) -> web.App
     async def token(request: web.Request) -> web.Response:
         form = dict(urllib.parse.parse_qsl(await request.text()))
         now = int(time.time())
-        claims = material.claims(fetches, now) | {"aud": form.get("scope", "")}
+        # As long for every grant, so that responses can be compared.
+        claims = material.claims(fetches, now)
         signed = key.sign(header, json.dumps(claims, separators=(",", ":")).encode())
-        return web.json_response({"token_type": "Bearer", "expires_in": LIFETIME, "access_token": signed})
+        answer = {"token_type": "Bearer", "expires_in": LIFETIME, "access_token": signed}
+        if form.get("grant_type") == TOKEN_EXCHANGE:
+            answer["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token"
+        return web.json_response(answer)
 
     async def count(_: web.Request) -> web.Response:
         return web.json_response(fetches)

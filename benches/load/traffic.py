@@ -20,7 +20,12 @@ SEEN = 100
 """Tokens that are asked about again and again."""
 
 INTROSPECT, TOKEN, EXCHANGE = "/api/v1/introspect", "/api/v1/token", "/api/v1/token/exchange"
-TARGET = "api://test-cluster.test-namespace.test-app/.default"
+ENTRA_ID, TOKENX, MASKINPORTEN = "entra_id", "tokenx", "maskinporten"
+TARGETS = {
+    ENTRA_ID: "api://test-cluster.test-namespace.test-app/.default",
+    TOKENX: "test-cluster:test-namespace:test-app",
+    MASKINPORTEN: "test:namespace/test-app.read",
+}
 
 
 def _sign(work: tuple[dict[str, str], range]) -> list[str]:
@@ -47,9 +52,9 @@ def of_unknown_key(token: str) -> str:
     return encoded + token[token.index(".") :]
 
 
-def body(content_type: str, fields: dict[str, str]) -> bytes:
+def body(content_type: str, fields: dict[str, str], provider: str = ENTRA_ID) -> bytes:
     """Fields as clients of the NAIS sidecar send them."""
-    fields = {"identity_provider": "entra_id", **fields}
+    fields = {"identity_provider": provider, **fields}
     if content_type == JSON:
         return json.dumps(fields, separators=(",", ":")).encode()
     return urllib.parse.urlencode(fields, safe=":/").encode()
@@ -63,24 +68,25 @@ class Traffic:
         self._seen = seen
         self._unseen = unseen
 
-    def shot(self, subject: str, content_type: str) -> Shot:
+    def shot(self, subject: str, content_type: str, provider: str = ENTRA_ID) -> Shot:
         """What is sent to a subject: introspect_seen, introspect_unseen, token or exchange."""
         path = {"token": TOKEN, "exchange": EXCHANGE}.get(subject, INTROSPECT)
-        file = self._directory / f"{subject}-{content_type.rpartition('/')[2]}"
+        file = self._directory / f"{subject}-{provider}-{content_type.rpartition('/')[2]}"
         if not file.exists():
-            self._write(file, (body(content_type, fields) for fields in self._fields(subject)))
+            fields = self._fields(subject, TARGETS[provider])
+            self._write(file, (body(content_type, each, provider) for each in fields))
         return Shot(path, content_type, file, once=subject == "introspect_unseen")
 
-    def _fields(self, subject: str) -> Iterable[dict[str, str]]:
+    def _fields(self, subject: str, target: str) -> Iterable[dict[str, str]]:
         match subject:
             case "introspect_seen":
                 return ({"token": token} for token in self._seen)
             case "introspect_unseen":
                 return ({"token": token} for token in self._unseen)
             case "token":
-                return ({"target": TARGET} for _ in range(1))
+                return ({"target": target} for _ in range(1))
             case "exchange":
-                return ({"target": TARGET, "user_token": token} for token in self._seen)
+                return ({"target": target, "user_token": token} for token in self._seen)
         raise ValueError(subject)
 
     @staticmethod

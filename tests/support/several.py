@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import web
+
 from support.keys import Key
-from support.provider import CLIENT_ID, CLIENT_KEY, Provider
+from support.provider import CLIENT_ID, CLIENT_KEY, Provider, Script, segment
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,12 @@ class Several:
     def __getitem__(self, name: str) -> Provider:
         return self.providers[name]
 
+    def grant_alike(self) -> None:
+        """From now on, a provider answers requests for the same with the same token, and no other provider
+        does so."""
+        for name, provider in self.providers.items():
+            provider.always = _granting_alike(name)
+
     def mint(self, name: str, **changes: Any) -> str:
         """A token for the application, of the provider with this name."""
         return BY_NAME[name].mint(self.providers[name], **changes)
@@ -133,6 +143,25 @@ class Several:
         for kind in self.kinds:
             environ |= kind.environment(self.providers[kind.name])
         return {name: value for name, value in {**environ, **changes}.items() if value is not None}
+
+
+def _granting_alike(name: str) -> Script:
+    proofs = ("client_assertion", "client_assertion_type")
+
+    async def script(_: web.Request, form: dict[str, str]) -> web.StreamResponse:
+        asked: dict[str, object] = {field: value for field, value in form.items() if field not in proofs}
+        if form["grant_type"].endswith(":jwt-bearer") and "requested_token_use" not in form:
+            claims = segment(form["assertion"], 1)
+            asked["assertion"] = [
+                claims.get(claim) for claim in ("scope", "resource", "authorization_details")
+            ]
+        digest = hashlib.sha256(json.dumps([name, asked], sort_keys=True).encode()).hexdigest()
+        issued = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+        return web.json_response(
+            {"token_type": "Bearer", "expires_in": 3599, "access_token": f"{name}-{digest}", **issued}
+        )
+
+    return script
 
 
 @asynccontextmanager

@@ -402,13 +402,14 @@ def test_every_credential(entra: Provider, tmp_path: Path, by: str) -> None:
 
 
 def test_targets_of_other_providers_are_passed_on(servers: ThreadLoop, api: Any) -> None:
-    """Only Entra ID's become scopes: a sidecar with TokenX knows `<cluster>:<namespace>:<app>`."""
+    """Only Entra ID's become scopes: a sidecar with TokenX knows `<cluster>:<namespace>:<app>`.
+    What is no scope is refused before it is sent, by the rule of the contract."""
     client = TokenClient.from_sidecar(f"{api.origin}/t", f"{api.origin}/x", identity_provider="tokenx")
     with pytest.raises(ProviderError):
         client.on_behalf_of("dev-gcp:team-b:app-b", "opaque")
     sent = json.loads(api.received[0].body)
     assert sent == {"identity_provider": "tokenx", "target": "dev-gcp:team-b:app-b", "user_token": "opaque"}
-    for target in ("", "x" * 3000, "line\nbreak"):
+    for target in ("", "x" * 4097, "line\nbreak", 'a"b'):
         with pytest.raises(EntraFastError) as caught:
             client.client_credentials(target)
         assert caught.value.code == "target_invalid"

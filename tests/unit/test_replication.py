@@ -260,17 +260,17 @@ async def test_a_renewal_that_is_left_to_another_is_neither_counted_nor_logged(
     await world.settle()
     assert len(world.http.forms) == 1
     assert others.lead_seconds == 6.0  # what the provider may take, and a reserve
-    assert [world.metrics.renewals.value(outcome) for outcome in ("ok", "failed")] == [0, 0]
+    assert [world.metrics.renewals.value(outcome, "entra_id") for outcome in ("ok", "failed")] == [0, 0]
     assert caplog.records == []
     assert world.later.due[-1][0] == 3.5
     others.leads = True
     world.client.renew("a:b:c")
     await world.settle()
-    assert world.metrics.renewals.value("ok") == 1
+    assert world.metrics.renewals.value("ok", "entra_id") == 1
     world.http.script = [token_client.failed(400)]
     world.client.renew("a:b:c")
     await world.settle()
-    assert world.metrics.renewals.value("failed") == 1
+    assert world.metrics.renewals.value("failed", "entra_id") == 1
 
 
 async def test_another_replicas_token_answers_but_not_where_a_new_one_is_asked_for() -> None:

@@ -42,11 +42,6 @@ MAX_SUBJECT_TOKEN_BYTES = 65_536
 MAX_FETCHES = 4096
 """Maximum number of different tokens that are fetched at once; further requests are refused."""
 
-MAX_RESOURCES = 16
-MAX_RESOURCE_LENGTH = 2048
-MAX_AUTHORIZATION_DETAILS = 16_384
-"""Characters."""
-
 PATIENCE = 0.3
 """Seconds that a caller waits for a new token where a cached one is still valid."""
 MAX_IMPATIENT = 10_000
@@ -382,7 +377,7 @@ class TokenClient:
         stale = self._cache.get_stale(wanted.key)
         if stale is None:
             return None
-        self._metrics.stale_served.add()
+        self._metrics.stale_served.add(self._endpoint.provider.name)
         return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
 
     async def _fetch(self, wanted: WantedToken, demand: Demand) -> FetchedToken:
@@ -418,7 +413,8 @@ class TokenClient:
     def _count_renewal(self, task: asyncio.Task[FetchedToken]) -> None:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         if not isinstance(failure, RenewalLeftToAnother):
-            self._metrics.renewals.add("ok" if failure is None else "failed")
+            outcome = "ok" if failure is None else "failed"
+            self._metrics.renewals.add(outcome, self._endpoint.provider.name)
 
     def _fetch_of(self, wanted: WantedToken, demand: Demand) -> Fetch:
         """The fetch in flight for this token, whose demand is raised, or a new one, which is not started yet.
@@ -500,7 +496,7 @@ def _check_claims(claims: str) -> None:
     Raises:
         EntraFastError: code `claims_invalid`.
     """
-    if len(claims) <= _native.MAX_CLAIMS_BYTES:
+    if _fits(claims, _native.MAX_CLAIMS_BYTES):
         with contextlib.suppress(ValueError):
             if isinstance(_native.parse_json(claims), dict):
                 return
@@ -515,13 +511,12 @@ def _check_resources(resources: Sequence[str]) -> None:
     Raises:
         EntraFastError: code `resource_invalid`.
     """
-    if len(resources) > MAX_RESOURCES or not all(
-        0 < len(resource) <= MAX_RESOURCE_LENGTH and _is_visible_ascii(resource) for resource in resources
-    ):
+    fits = len(resources) <= _native.MAX_RESOURCES and _fits("".join(resources), _native.MAX_RESOURCE_BYTES)
+    if not fits or not all(resources):
         raise EntraFastError(
             "resource_invalid",
-            f"resource must be at most {MAX_RESOURCES} texts of 1 to {MAX_RESOURCE_LENGTH} visible ASCII "
-            "characters",
+            f"resource must be a string or at most {_native.MAX_RESOURCES} strings, none of them empty, "
+            f"of at most {_native.MAX_RESOURCE_BYTES} bytes together",
         )
 
 
@@ -530,7 +525,7 @@ def _check_authorization_details(text: str) -> None:
     Raises:
         EntraFastError: code `authorization_details_invalid`.
     """
-    if len(text) <= MAX_AUTHORIZATION_DETAILS:
+    if _fits(text, _native.MAX_DETAILS_BYTES):
         with contextlib.suppress(ValueError):
             details = _native.parse_json(text)
             if isinstance(details, list) and all(isinstance(each, dict) for each in details):
@@ -538,8 +533,16 @@ def _check_authorization_details(text: str) -> None:
     raise EntraFastError(
         "authorization_details_invalid",
         "authorization_details must be a JSON array of objects of at most "
-        f"{MAX_AUTHORIZATION_DETAILS} characters",
+        f"{_native.MAX_DETAILS_BYTES} bytes, as a string",
     )
+
+
+def _fits(text: str, most: int) -> bool:
+    """Whether a text has at most this many bytes in UTF-8. One with a lone surrogate has no such form."""
+    try:
+        return len(text.encode()) <= most
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_visible_ascii(text: str) -> bool:

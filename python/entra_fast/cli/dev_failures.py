@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -86,7 +87,14 @@ async def printed(emulator: RunningEmulator, sidecars: Sequence[SidecarOf] = ())
 
 def _counter(sidecar: SidecarOf) -> Callable[[], Mapping[str, float]]:
     metrics = sidecar.running.service.metrics
-    return lambda: Introspections.of(metrics, (), {}).rejected
+
+    def rejected() -> Mapping[str, float]:
+        total: Counter[str] = Counter()
+        for introspections in Introspections.of(metrics, (), {}).values():
+            total.update(introspections.rejected)
+        return total
+
+    return rejected
 
 
 async def _print_forever(failures: Failures) -> None:

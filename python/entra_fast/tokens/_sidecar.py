@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from entra_fast import _native
 from entra_fast._provider.http_rules import HttpFailure, TokenTransport
-from entra_fast._provider.oauth import parse_token_response, scope_for
+from entra_fast._provider.oauth import parse_token_response
 from entra_fast._provider.tokens import (
     CLIENT_CREDENTIALS,
     ON_BEHALF_OF,
@@ -19,13 +20,10 @@ from entra_fast._provider.tokens import (
     Timing,
     WantedToken,
 )
-from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.errors import ProviderError
 
 ENTRA_ID: Final = frozenset({"entra_id", "azuread"})
 """Names of the provider whose targets are scopes. Those of other providers are passed on as they are."""
-
-MAX_TARGET: Final = 2048
-"""Characters of a target of another provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,7 @@ class SidecarEndpoint:
 
     def scope_for(self, target: str) -> str:
         """See `Endpoint.scope_for`."""
-        if self._identity_provider in ENTRA_ID:
-            return scope_for(target)
-        if not (0 < len(target) <= MAX_TARGET and target.isascii() and target.isprintable()):
-            raise EntraFastError(
-                "target_invalid", f"target must be 1 to {MAX_TARGET} printable ASCII characters"
-            )
-        return target
+        return _native.scope_for(target, rewrites=self._identity_provider in ENTRA_ID)
 
     def grant_for(self, *, exchange: bool, fields: Iterable[str] = ()) -> str:
         """See `Endpoint.grant_for`. What the provider supports, the sidecar knows."""

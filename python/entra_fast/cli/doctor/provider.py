@@ -51,7 +51,7 @@ _REMEDIES: Final = {
     "AADSTS700024": "check this machine's clock; check that the file with the federated token rotates",
     "AADSTS700213": "compare issuer and subject of the federated token with the application's registration",
 }
-"""By the codes that _providers.py lists. docs/guides/troubleshooting.md has the same in its table of symptoms."""
+"""By the codes in _providers.py. docs/guides/troubleshooting.md has the same in its table of symptoms."""
 
 
 class ProviderChecks:
