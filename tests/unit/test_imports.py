@@ -139,6 +139,24 @@ def test_the_sidecar_reads_the_authorities_of_the_system_only_where_it_uses_them
     assert shown.stdout == "[0, 0, 1]\n"
 
 
+def test_a_sidecar_loads_what_it_needs() -> None:
+    """It runs for months: what few starts need stays out of its memory until it is needed."""
+    unwanted = {
+        "ctypes",
+        "difflib",
+        "grpc",
+        "opentelemetry",
+        "redis",
+        "entra_fast.cli.bench",
+        "entra_fast.cli.doctor",
+        "entra_fast.cli.roundtrip",
+        "entra_fast.cli.token_tools",
+        "entra_fast.emulator",
+    }
+    imports = "entra_fast.cli.main as line, entra_fast.sidecar.process.single; line._parser('serve')"
+    assert _loaded(imports, unwanted) == "[]"
+
+
 @pytest.mark.parametrize(
     ("environ", "loaded"), [({}, False), ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, True)]
 )
