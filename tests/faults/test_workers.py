@@ -238,6 +238,18 @@ async def test_every_worker_serves_every_provider(serve: Serve) -> None:
         assert segment(request_of_details.form["assertion"], 1)["authorization_details"] == details
         readiness = (await sidecar.probe.get("/readyz")).json
         assert [each["name"] for each in readiness["providers"]] == [kind.name for kind in KINDS]
+        metrics = await sidecar.metrics()
+        for kind in KINDS:
+            of = f'identity_provider="{kind.name}"'
+            assert metrics[f"entra_fast_introspections_total{{{of}}}"] == CONNECTIONS
+            assert metrics[f"entra_fast_key_set_keys{{{of}}}"] == 1
+            tokens = CONNECTIONS * (kind.issues + kind.exchanges)
+            for endpoint in ("token", "exchange"):
+                series = f'{{{of},endpoint="{endpoint}",status="200"}}'
+                offered = kind.issues if endpoint == "token" else kind.exchanges
+                assert metrics.get(f"entra_fast_requests_total{series}") == CONNECTIONS * offered
+            fetched = kind.issues + kind.exchanges
+            assert metrics.get(f"entra_fast_tokens_from_cache_total{{{of}}}") == tokens - fetched
 
 
 async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> None:

@@ -16,7 +16,6 @@ from typing import NamedTuple, Self
 from entra_fast import _background
 from entra_fast._metric_kinds import Figures, Metric
 from entra_fast._metrics import NO_PROVIDER, Metrics
-from entra_fast._providers import ProviderKind
 from entra_fast.sidecar.logs import SHORTEST_SILENCE, Silence, logger
 from entra_fast.sidecar.readiness import Readiness
 from entra_fast.sidecar.rejections import Example, Examples
@@ -76,19 +75,22 @@ class StatusLog:
 
     Args:
         metrics: what happened.
-        kinds: of the enabled providers.
+        providers: the names of the enabled ones.
         readiness: returns whether the sidecar is ready.
         introspections: returns those that were answered until now, by provider.
         monotonic: returns seconds of a clock that never jumps.
+        clock_tolerance: see `Settings.clock_tolerance`.
     """
 
     def __init__(
         self,
         metrics: Metrics,
-        kinds: Sequence[ProviderKind],
+        providers: Sequence[str],
         readiness: Callable[[], Readiness],
         introspections: Callable[[], Mapping[str, Introspections]],
         monotonic: Callable[[], float],
+        *,
+        clock_tolerance: float,
     ) -> None:
         self._metrics = metrics
         self._readiness = readiness
@@ -98,12 +100,11 @@ class StatusLog:
         self._logged_state: tuple[bool, str | None] | None = None
         self._next_reason_at = -math.inf
         # With one, lines need no name: there is only one that they can be about.
-        named = {kind.name: {"provider": kind.name} if len(kinds) > 1 else {} for kind in kinds}
+        named = {name: {"provider": name} if len(providers) > 1 else {} for name in providers}
         self._names: Mapping[str, Mapping[str, str]] = named
         self._requests = {provider: _Requests(name) for provider, name in named.items()}
         self._minutes = {provider: _Minutes(name) for provider, name in {**named, NO_PROVIDER: {}}.items()}
-        # The application's clock must satisfy the strictest of them.
-        self._clock_tolerance = min((kind.clock_tolerance for kind in kinds), default=math.inf)
+        self._clock_tolerance = clock_tolerance
         self._skew_logged = False
         self._task: asyncio.Task[None] | None = None
 

@@ -135,10 +135,11 @@ class ProviderProcess:
         self._examples: Examples = {}
         self._status_log = StatusLog(
             self.metrics,
-            [provider.kind for provider in settings.providers],
+            [provider.name for provider in settings.providers],
             self.readiness_now,
             self._introspections,
             self._clocks.monotonic,
+            clock_tolerance=settings.clock_tolerance,
         )
         self._checking: asyncio.Task[None] | None = None
         self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)

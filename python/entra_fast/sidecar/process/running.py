@@ -172,8 +172,14 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
     status_log = None
     if settings.providers:
-        kinds = [provider.kind for provider in settings.providers]
-        status_log = StatusLog(metrics, kinds, readiness, introspections, clocks.monotonic)
+        status_log = StatusLog(
+            metrics,
+            [provider.name for provider in settings.providers],
+            readiness,
+            introspections,
+            clocks.monotonic,
+            clock_tolerance=settings.clock_tolerance,
+        )
         status_log.start()
 
     async def figures() -> list[Merged]:
