@@ -613,16 +613,22 @@ def test_env_writes_one_form_only(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> None:
-    """The local Entra ID is https, and sidecar and token generator reach it."""
+    """The local providers are https, and sidecar and token generators reach them; a login at ID-porten begins
+    there."""
     options = Options(
         (str(ROOT / "examples" / "manifests"),), None, (), "127.0.0.1", 0, 0, 0, str(tmp_path / "tls")
     )
     async with local_system(options) as system:
         assert system.emulator.base_url.startswith("https://127.0.0.1:")
         assert all([(await sidecar.running.service.readiness()).ready for sidecar in system.sidecars])
-        ready = f"{system.generator.base_url}/readyz"
-        async with aiohttp.ClientSession() as client, client.get(ready) as response:
-            assert response.status == 200
+        assert system.tokenx_generator is not None
+        async with aiohttp.ClientSession() as client:
+            for generator in (system.generator, system.tokenx_generator):
+                async with client.get(f"{generator.base_url}/readyz") as response:
+                    assert response.status == 200
+            login = f"{system.tokenx_generator.base_url}/api/obo?aud=dev-gcp:team-a:app-a"
+            async with client.get(login, allow_redirects=False) as response:
+                assert response.headers["Location"].startswith(f"{system.emulator.base_url}/idporten/")
         assert str(tmp_path / "tls" / "ca.pem") in describe(system)
 
 
