@@ -182,7 +182,7 @@ def test_defaults_always_fit(tmp_path: Path, limit: int, workers: int) -> None:
         (
             1,
             {"ENTRA_FAST_REDIS_URL": "redis://redis", "ENTRA_FAST_REDIS_KEY": bytes(range(32)).hex()},
-            48 + 30,
+            48 + 10,
         ),
     ],
 )

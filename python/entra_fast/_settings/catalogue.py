@@ -339,8 +339,8 @@ VERIFIED_CACHE_ENTRIES: Final = Integer(
 VERIFIED_CACHE_BYTES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_BYTES",
     134_217_728,
-    "Maximum size of the verification cache, in bytes. Each enabled provider gets an equal part. If it is not "
-    "set, it follows the container's memory limit (kubernetes.md).",
+    "Maximum size of the verification cache, in bytes. Each enabled provider gets an equal part. If it is "
+    "not set, it follows the container's memory limit (kubernetes.md).",
     low=65_536,
     high=1 << 40,
 )

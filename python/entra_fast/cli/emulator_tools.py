@@ -91,6 +91,10 @@ def _painted(line: str) -> str:
 
 
 def _env(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        if arguments.format not in ("shell", "json"):
+            raise CommandError(USAGE, "pass either --json or --format")
+        arguments.format = "json"
     if (arguments.format == "files") != (arguments.output is not None):
         raise CommandError(USAGE, "pass --format files and --output DIR together")
     application = quote(arguments.app, safe=":")
@@ -226,6 +230,7 @@ examples:
         help="form of the output (default: %(default)s, which prints export lines)",
     )
     output.add_argument("--output", metavar="DIR", help="directory for --format files")
+    output.add_argument("--json", action="store_true", help="the same as --format json; errors are JSON, too")
 
 
 def _add_forge(add: AddCommand) -> None:

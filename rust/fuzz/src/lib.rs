@@ -5,6 +5,7 @@
 //! depends on earlier inputs or on chance, or else a crash could not be reproduced.
 
 pub mod claims_json;
+pub mod contract;
 pub mod fixture;
 pub mod key_set;
 pub mod roots;

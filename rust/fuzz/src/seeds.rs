@@ -8,13 +8,14 @@ use std::path::Path;
 // Linked for what the instrumentation calls: everything here is built for fuzzing.
 use libfuzzer_sys as _;
 
-use entra_fuzz::{Outcome, claims_json, key_set, rsa_differential, signing_key, token, token_differential};
+use entra_fuzz::{Outcome, claims_json, contract, key_set, rsa_differential, signing_key, token, token_differential};
 
 type Target = (&'static str, fn() -> Vec<Vec<u8>>, fn(&[u8]) -> Outcome);
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     ("token", token::seeds, token::run),
     ("claims_json", claims_json::seeds, claims_json::run),
+    ("contract", contract::seeds, contract::run),
     ("key_set", key_set::seeds, key_set::run),
     ("signing_key", signing_key::seeds, signing_key::run),
     ("rsa_differential", rsa_differential::seeds, rsa_differential::run),

@@ -464,7 +464,9 @@ async def _token_without_login(request: web.Request) -> web.StreamResponse:
             **(await _form(request) if _has_form(request) else {}),
         }
         acr = fields.get("acr") or "idporten-loa-high"
-        token = provider.token_without_login(fields.get("pid", ""), acr, fields.get("client_id", ""))
+        token = provider.token_without_login(
+            fields.get("pid", ""), acr, fields.get("client_id", ""), resource=fields.get("resource", "")
+        )
     except IdPortenError as error:
         return web.Response(text=error.text, status=400)
     claims = _native.unverified_claims(token)

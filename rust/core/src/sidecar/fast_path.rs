@@ -943,6 +943,91 @@ mod tests {
     }
 
     #[test]
+    fn details_are_part_of_the_key_of_a_token_and_of_its_renewal() {
+        let (fast_path, tokens) = (fast_path_of(2), tokens());
+        let terms = Terms { expires_in: 3600.0, renew_in: None, subject_expires_at: None };
+        let bodies = [
+            ("target=t", &["t", "", ""][..]),
+            ("target=t&resource=r", &["t", "", "", "r"]),
+            ("target=t&authorization_details=%5B%5D", &["t", "", "[]"]),
+            ("target=t&resource=r&authorization_details=%5B%5D", &["t", "", "[]", "r"]),
+        ];
+        for (number, (_, parts)) in bodies.iter().enumerate() {
+            let parts = ["other", "", "other-cid"].iter().chain(*parts).map(|part| part.as_bytes());
+            assert!(tokens.put(&of_parts("client_credentials", parts), &format!("token-{number}"), terms, 100.0));
+        }
+        let ask = |body: &str, monotonic: f64| {
+            let request = form("/api/v1/token", &format!("identity_provider=other&{body}"));
+            let mut out = Vec::new();
+            let now = Now { unix: NOW.unix, monotonic };
+            let renewals = fast_path.serve(request.as_bytes(), &tokens, now, &mut out).renewals;
+            (String::from_utf8(out).unwrap(), renewals)
+        };
+        for _ in 0..2 {
+            for (number, (body, _)) in bodies.iter().enumerate().rev() {
+                assert!(ask(body, 100.0).0.contains(&format!("\"token-{number}\"")), "{body}");
+            }
+        }
+        let (_, renewals) = ask(bodies[3].0, 100.0 + 3400.0);
+        let expected = Renewal {
+            provider: 1,
+            target: "t".to_owned(),
+            subject_token: None,
+            resources: vec!["r".to_owned()],
+            authorization_details: Some("[]".to_owned()),
+        };
+        assert_eq!(renewals, [expected]);
+    }
+
+    #[test]
+    fn new_keys_are_needed_of_the_provider_that_is_meant_and_until_its_cool_down() {
+        let (fast_path, tokens) = (fast_path_of(2), tokens());
+        fast_path.attach(0, validator());
+        fast_path.attach(1, validator());
+        let token = |kid: &str, audience: &str| {
+            let header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
+            let claims = format!(r#"{{"iss":"issuer","aud":"{audience}","iat":1795247000,"exp":1795249000}}"#);
+            let part = |text: &str| crate::jose::base64url::encode(text.as_bytes());
+            format!("{}.{}.{}", part(&header), part(&claims), part(&"x".repeat(256)))
+        };
+        let stop = |provider: &str, token: &str, monotonic: f64| {
+            let request = form("/api/v1/introspect", &format!("identity_provider={provider}&token={token}"));
+            let outcome =
+                fast_path.serve(request.as_bytes(), &tokens, Now { unix: NOW.unix, monotonic }, &mut Vec::new());
+            match outcome.stop {
+                Stop::KeyNeeded { length, provider } => {
+                    assert_eq!((length, outcome.answered), (request.len(), 0));
+                    Some(provider)
+                }
+                stop => {
+                    assert_eq!((stop, outcome.answered), (Stop::Done, 1));
+                    None
+                }
+            }
+        };
+        let (unknown, failed) = (token("2", "audience"), token("1", "audience"));
+        for token in [&unknown, &failed] {
+            assert_eq!((stop("entra_id", token, 100.0), stop("other", token, 100.0)), (Some(0), Some(1)));
+        }
+        // No key makes a token for another audience acceptable.
+        assert_eq!(stop("other", &token("2", "else"), 100.0), None);
+        fast_path.set_cool_downs(1, CoolDowns { unknown_key: 200.0, failed_signature: 150.0 });
+        fast_path.set_cool_downs(2, CoolDowns { unknown_key: 900.0, failed_signature: 900.0 }); // there is none
+        for (monotonic, unknown_key, failed_signature) in
+            [(149.9, None, None), (150.0, None, Some(1)), (199.9, None, Some(1)), (200.0, Some(1), Some(1))]
+        {
+            let found = (stop("other", &unknown, monotonic), stop("other", &failed, monotonic));
+            assert_eq!(found, (unknown_key, failed_signature), "{monotonic}");
+            assert_eq!(stop("entra_id", &unknown, monotonic), Some(0));
+        }
+        // Without keys there is nothing to wait for but keys, whatever the cool-down.
+        fast_path.sides[1].validator.get().unwrap().set_keys(None);
+        assert_eq!(stop("other", &failed, 100.0), Some(1));
+        let rejected = |provider| fast_path.figures_of(provider).unwrap().answered(Endpoint::Introspect);
+        assert_eq!((rejected(0), rejected(1)), (0, 5));
+    }
+
+    #[test]
     fn verifications_are_counted_for_each_call_and_each_turn() {
         let (fast_path, tokens) = (fast_path(), tokens());
         fast_path.attach(0, validator());
