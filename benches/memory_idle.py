@@ -29,7 +29,7 @@ PARTS = (
         "aiohttp, and what it needs",
         "import entra_fast.sidecar.process.aiohttp_import as own; own.import_aiohttp(); import aiohttp.web",
     ),
-    ("the command line", "import entra_fast.cli.main as line; line._parser()"),
+    ("the command line", "import entra_fast.cli.main as line; line._parser('serve')"),
     ("the sidecar", "import entra_fast.sidecar.process.single"),
 )
 REPORT = """

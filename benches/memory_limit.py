@@ -32,10 +32,16 @@ from support.wire import Caller, read_answer, request_bytes
 
 LIMIT = 256 << 20
 CALLERS = 64
-SIZES = {"1.8 KB": 12, "20 KB": 380}
+LARGE = "20 KB"
+SIZES = {"1.8 KB": 12, LARGE: 380}
 """The number of groups in a token of each size."""
 PASSES = 1.1
 """How often as much as the caches can hold is sent."""
+TELEMETRY = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+}
+"""As NAIS sets it, with a collector that cannot be reached: what is to be sent waits."""
 UNBOUNDED = "100000000"
 """The caches' limits of entries: their limits of bytes are what is tried here."""
 MIB = 1 << 20
@@ -70,6 +76,7 @@ class Run:
 
     workers: int
     size: str
+    telemetry: bool
     processes: list[Used]
     charged: float
     kills: int
@@ -142,13 +149,16 @@ def acquiring(count: int, user_token: str) -> Iterator[bytes]:
 
 
 @asynccontextmanager
-async def limited_sidecar(provider: Provider, group: MemoryGroup, workers: int) -> AsyncIterator[Process]:
+async def limited_sidecar(
+    provider: Provider, group: MemoryGroup, workers: int, telemetry: bool
+) -> AsyncIterator[Process]:
     async with served(group.program) as serve:
         environ = provider.environment(
             PROBE_BIND_ADDRESS="127.0.0.1:0",
             ENTRA_FAST_WORKERS=str(workers),
             ENTRA_FAST_CACHE_MAX_ENTRIES=UNBOUNDED,
             ENTRA_FAST_VERIFIED_CACHE_ENTRIES=UNBOUNDED,
+            **(TELEMETRY if telemetry else {}),
         )
         process = await serve(environ)
         await process.listening()
@@ -162,13 +172,13 @@ async def figures(process: Process) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-async def run(provider: Provider, pool: ProcessPoolExecutor, workers: int, size: str) -> Run:
+async def run(provider: Provider, pool: ProcessPoolExecutor, workers: int, size: str, telemetry: bool) -> Run:
     """Fill the caches of one sidecar."""
     groups = SIZES[size]
     example = provider.mint(groups=[str(uuid.UUID(int=number)) for number in range(groups)], jti="0" * 32)
     provider.always = granting(provider, access_token=example)
     with limited_group(LIMIT) as group:
-        async with limited_sidecar(provider, group, workers) as process:
+        async with limited_sidecar(provider, group, workers, telemetry) as process:
             call = await process.listening()
             (limits,) = (json.loads(line) for line in process.lines if '"memory limit"' in line)
             used = [Used(pid, resident(pid, "VmRSS")) for pid in processes_of(process.process.pid)]
@@ -195,6 +205,7 @@ async def run(provider: Provider, pool: ProcessPoolExecutor, workers: int, size:
             return Run(
                 workers=workers,
                 size=size,
+                telemetry=telemetry,
                 processes=used,
                 charged=group.peak / MIB,
                 kills=group.kills,
@@ -213,8 +224,9 @@ def listed(values: Sequence[float]) -> str:
 def line(done: Run) -> str:
     """A row of a Markdown table."""
     of = done.processes
+    sidecar = "one process" if done.workers == 1 else f"{done.workers} workers"
     return (
-        f"| {'one process' if done.workers == 1 else f'{done.workers} workers'} | {done.size} "
+        f"| {sidecar}{', telemetry' if done.telemetry else ''} | {done.size} "
         f"| {listed([each.idle for each in of])} | {listed([each.peak for each in of])} "
         f"| {sum(each.proportional for each in of):.0f} | {done.charged:.0f} "
         f"| {done.token_cache:.0f} | {done.verified_cache:.0f} | {done.kills} |"
@@ -233,8 +245,10 @@ async def measure() -> list[Run]:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor() as pool:
-        for workers, size in itertools.product((1, 2), SIZES):
-            done.append(await run(provider, pool, workers, size))
+        for telemetry, workers, size in itertools.product((False, True), (1, 2), SIZES):
+            if telemetry and size != LARGE:
+                continue  # the sizes of tokens do not matter to it
+            done.append(await run(provider, pool, workers, size, telemetry))
             print(line(done[-1]), flush=True)
     await provider.stop()
     return done

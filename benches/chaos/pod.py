@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from benches.chaos.truth import Known, Truth
+from support.exposition import Exposition
 from support.process import Process, Serve
 from support.wire import Caller
 
@@ -44,15 +45,14 @@ class Sidecar:
         """All processes."""
         return [self.pid, *self.workers()]
 
-    async def metric(self, name: str) -> float:
-        """The sum of all series whose names begin so."""
-        lines = (await self.probe.get("/metrics")).body.decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+    async def metric(self, series: str) -> float:
+        """The sum of all series with this name and these labels."""
+        return Exposition((await self.probe.get("/metrics")).body.decode()).get(series)
 
     async def is_whole(self) -> bool:
         """Wait until all workers serve; False when that takes too long."""
         deadline = time.monotonic() + REPLACED_WITHIN
-        while self._workers > 1 and await self.metric("entra_fast_workers ") < self._workers:
+        while self._workers > 1 and await self.metric("entra_fast_workers") < self._workers:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.05)

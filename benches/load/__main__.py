@@ -250,11 +250,11 @@ class Bench:
         took = statistics.median(figures[1:])
         progress(f"{work}: {took:.3f} us")
         return took
-        """Other providers and Entra ID in one sidecar; and that sidecar against one with Entra ID alone."""
+
     # --- P9 ---
 
     def providers(self) -> None:
-        """Other providers against Entra ID in one sidecar, and that sidecar against one with Entra ID alone."""
+        """Other providers and Entra ID in one sidecar; and that sidecar against one with Entra ID alone."""
         with self.provider() as provider, contextlib.ExitStack() as stack:
             several = stack.enter_context(ready_sidecar(self.several(provider)))
             alone = stack.enter_context(ready_sidecar(self.environment(provider)))

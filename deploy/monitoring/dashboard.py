@@ -74,67 +74,84 @@ ROWS: dict[str, list[Panel]] = {
         panel(
             "Credential rejected",
             "short",
-            ("sum(entra_fast_credential_rejected{})", "sidecars"),
-            description="0 is right.",
+            ("sum by (identity_provider) (entra_fast_credential_rejected{})", "{{identity_provider}}"),
+            description="Sidecars, by provider. 0 is right.",
         ),
         panel(
             "Age of the oldest key set",
             "s",
-            ("max(entra_fast_key_set_age_seconds{})", "age"),
+            ("max by (identity_provider) (entra_fast_key_set_age_seconds{})", "{{identity_provider}}"),
             description="Two hours are an alert; a day discards it.",
         ),
     ],
     "Traffic": [
-        panel("Requests", "reqps", rate("entra_fast_requests_total", "endpoint")),
+        panel("Requests", "reqps", rate("entra_fast_requests_total", "identity_provider", "endpoint")),
         panel(
             "Requests that failed, by status",
             "reqps",
             (
-                "sum by (endpoint, status) (rate(entra_fast_requests_total{"
+                "sum by (identity_provider, endpoint, status) (rate(entra_fast_requests_total{"
                 + SELECTION
                 + ', status!="200"}[$__rate_interval]))',
-                "{{endpoint}} {{status}}",
+                "{{identity_provider}} {{endpoint}} {{status}}",
             ),
         ),
         panel(
             "Introspections",
             "reqps",
-            rate("entra_fast_introspections_total", "active"),
+            rate("entra_fast_introspections_total", "identity_provider", "active"),
             description="Expired tokens are normal; a jump of inactive ones is not.",
         ),
         panel(
             "Rejected tokens, by error code",
             "reqps",
-            rate("entra_fast_introspections_rejected_total", "code"),
+            rate("entra_fast_introspections_rejected_total", "identity_provider", "code"),
         ),
     ],
     "Latency": [
         panel("Time to answer", "s", *quantiles("entra_fast_request_duration_seconds")),
-        panel("Time of the provider", "s", *quantiles("entra_fast_upstream_duration_seconds", "grant")),
+        panel(
+            "Time of the providers",
+            "s",
+            *quantiles("entra_fast_upstream_duration_seconds", "identity_provider"),
+        ),
     ],
-    "Provider": [
+    "Providers": [
         panel(
             "Token requests, by outcome",
             "reqps",
-            rate("entra_fast_upstream_requests_total", "grant", "outcome"),
+            rate("entra_fast_upstream_requests_total", "identity_provider", "grant", "outcome"),
         ),
-        panel("Errors, by the provider's code", "reqps", rate("entra_fast_provider_errors_total", "code")),
-        panel("Requests for keys, by outcome", "reqps", rate("entra_fast_key_set_requests_total", "outcome")),
+        panel(
+            "Errors, by the provider's code",
+            "reqps",
+            rate("entra_fast_provider_errors_total", "identity_provider", "code"),
+        ),
+        panel(
+            "Requests for keys, by outcome",
+            "reqps",
+            rate("entra_fast_key_set_requests_total", "identity_provider", "outcome"),
+        ),
         panel(
             "Clock ahead of the provider's",
             "s",
-            ("max(entra_fast_clock_skew_seconds{})", "most"),
-            ("min(entra_fast_clock_skew_seconds{})", "least"),
-            description="Half a minute is too much.",
+            ("max by (identity_provider) (entra_fast_clock_skew_seconds{})", "{{identity_provider}} most"),
+            ("min by (identity_provider) (entra_fast_clock_skew_seconds{})", "{{identity_provider}} least"),
+            description="Half a minute is too much; for Maskinporten five seconds.",
         ),
         panel(
-            "Cached tokens served while it fails",
+            "Cached tokens served while a provider fails",
             "reqps",
-            ("sum(rate(entra_fast_stale_tokens_served_total{}[$__rate_interval]))", "served"),
+            rate("entra_fast_stale_tokens_served_total", "identity_provider"),
         ),
     ],
     "Caches": [
         panel("Hits", "percentunit", hit_ratio("token_cache"), hit_ratio("verified_cache")),
+        panel(
+            "Cached tokens served",
+            "reqps",
+            rate("entra_fast_tokens_from_cache_total", "identity_provider", "endpoint"),
+        ),
         panel(
             "Entries",
             "short",

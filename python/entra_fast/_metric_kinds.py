@@ -95,7 +95,7 @@ class Metric(ABC):
     __slots__ = ("_seen", "constants", "help", "labels", "merge", "name", "texas")
 
     kind: str
-    is_additive = False
+    is_additive: bool = False
     """For a gauge: whether the sum over its series means something (OpenTelemetry's UpDownCounter)."""
 
     def __init__(
@@ -184,23 +184,25 @@ class Counter(Metric):
     def __init__(self, name: str, help_text: str, *labels: Label, texas: bool = False) -> None:
         super().__init__(name, help_text, *labels, texas=texas)
         self._values: dict[LabelValues, float] = {} if labels else {(): 0}
-        self._elsewhere: Callable[[], Mapping[LabelValues, float]] = dict
+        self._elsewhere: list[Callable[[], Mapping[LabelValues, float]]] = []
 
     def include(self, elsewhere: Callable[[], Mapping[LabelValues, float]]) -> None:
         """Register a function that returns counts kept elsewhere, by label values. They are added."""
-        self._elsewhere = elsewhere
+        self._elsewhere.append(elsewhere)
 
     def add(self, *labels: str, amount: float = 1) -> None:
         key = self._bounded(labels)
         self._values[key] = self._values.get(key, 0) + amount
 
     def value(self, *labels: str) -> float:
-        return self._values.get(labels, 0) + self._elsewhere().get(labels, 0)
+        return self.figures().get(labels, [0])[0]
 
     def figures(self) -> dict[LabelValues, list[float]]:
-        elsewhere = self._elsewhere()
-        values = dict.fromkeys(elsewhere, 0.0) | self._values
-        return {key: [value + elsewhere.get(key, 0)] for key, value in values.items()}
+        values = self._values.copy()
+        for elsewhere in self._elsewhere:
+            for key, count in elsewhere().items():
+                values[key] = values.get(key, 0) + count
+        return {key: [value] for key, value in values.items()}
 
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         from prometheus_client.metrics_core import CounterMetricFamily  # noqa: PLC0415 - see the module
@@ -259,33 +261,37 @@ class Histogram(Metric):
 
 
 class Reading(Metric):
-    """A gauge or counter whose value is kept elsewhere, and read at each scrape."""
+    """A gauge or counter whose values are kept elsewhere, and read at each scrape. With labels, there is a
+    series for each combination of values with a registered source."""
 
-    __slots__ = ("_read", "kind")
+    __slots__ = ("_reads", "is_additive", "kind")
 
     def __init__(
         self,
         kind: Literal["gauge", "counter"],
         name: str,
         help_text: str,
+        *labels: Label,
         read: Callable[[], float] = int,
-        *,
         merge: Merge = "sum",
+        is_additive: bool = False,
+        texas: bool = False,
     ) -> None:
-        super().__init__(name, help_text, merge=merge)
+        super().__init__(name, help_text, *labels, merge=merge, texas=texas)
         self.kind = kind
-        self._read = read
+        self.is_additive = is_additive
+        self._reads: dict[LabelValues, Callable[[], float]] = {} if labels else {(): read}
 
-    def read_from(self, read: Callable[[], float]) -> None:
-        """Register the function that returns the value."""
-        self._read = read
+    def read_from(self, read: Callable[[], float], *labels: str) -> None:
+        """Register the function that returns the value of a series."""
+        self._reads[self._bounded(labels)] = read
 
-    def read(self) -> float:
-        """The value of this process."""
-        return self._read()
+    def read(self, *labels: str) -> float:
+        """The value of a series of this process."""
+        return self._reads[labels]()
 
     def figures(self) -> dict[LabelValues, list[float]]:
-        return {(): [self._read()]}
+        return {key: [read()] for key, read in self._reads.items()}
 
     def family(self, workers: Iterable[Series] = ()) -> families.Metric:
         from prometheus_client.metrics_core import (  # noqa: PLC0415 - see the module
@@ -294,34 +300,7 @@ class Reading(Metric):
         )
 
         of_kind = GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily
-        return self._fill(of_kind(self.name, self.help, labels=()), workers)
-
-
-class Readings(Metric):
-    """A gauge with labels whose values are kept elsewhere, and read at each scrape."""
-
-    __slots__ = ("_read",)
-
-    kind = "gauge"
-    is_additive = True
-
-    def __init__(
-        self, name: str, help_text: str, *labels: Label, merge: Merge = "sum", texas: bool = False
-    ) -> None:
-        super().__init__(name, help_text, *labels, merge=merge, texas=texas)
-        self._read: Callable[[], Mapping[LabelValues, float]] = dict
-
-    def read_from(self, read: Callable[[], Mapping[LabelValues, float]]) -> None:
-        """Register the function that returns the values, by label values."""
-        self._read = read
-
-    def figures(self) -> dict[LabelValues, list[float]]:
-        return {key: [value] for key, value in self._read().items()}
-
-    def family(self, workers: Iterable[Series] = ()) -> families.Metric:
-        from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415 - see the module
-
-        return self._fill(GaugeMetricFamily(self.name, self.help, labels=self.label_names()), workers)
+        return self._fill(of_kind(self.name, self.help, labels=self.label_names()), workers)
 
 
 class Info(Metric):

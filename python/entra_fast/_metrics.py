@@ -28,11 +28,9 @@ from entra_fast._metric_kinds import (
     Histogram,
     Info,
     Label,
-    LabelValues,
     Merged,
     Metric,
     Reading,
-    Readings,
     constants,
 )
 
@@ -46,7 +44,9 @@ SHARED_OUTCOMES = ("ok", "hit", "miss", "rejected", "taken", "refused", "paused"
 SHARED_REJECTIONS = ("type", "size", "version", "decryption", "content", "clock", "expiry")
 
 ENDPOINTS = ("token", "exchange", "introspect", OTHER)
-_PROVIDER = Label("identity_provider")
+NO_PROVIDER = "none"
+"""The identity provider of a request that was refused before one was known."""
+_PROVIDER = Label("identity_provider", limit=64)
 _PATH = Label("path", tuple(_native.ENDPOINT_PATHS.values()))
 TEXAS_REQUEST_TYPES = {
     "token": "token",
@@ -111,6 +111,7 @@ class Metrics:
         "Requests answered by the API, by endpoint and status.",
         Label("endpoint", ENDPOINTS),
         Label("status", limit=24),
+        _PROVIDER,
     )
     request_seconds = _Row(
         Histogram,
@@ -123,12 +124,14 @@ class Metrics:
         "entra_fast_introspections_total",
         "Introspection responses, by whether the token was active.",
         Label("active", ("true", "false")),
+        _PROVIDER,
     )
     introspections_rejected = _Row(
         Counter,
         "entra_fast_introspections_rejected_total",
         "Introspection responses with an inactive token, by error code.",
         Label("code", limit=64),
+        _PROVIDER,
     )
     signature_confirmations = _Row(
         Counter,
@@ -163,46 +166,58 @@ class Metrics:
         "Token requests sent to the provider, by grant and outcome (`ok` or an error code).",
         Label("grant", GRANTS),
         Label("outcome"),
+        _PROVIDER,
     )
     upstream_seconds = _Row(
         Histogram,
         "entra_fast_upstream_duration_seconds",
         "Time that the provider took to answer a token request.",
         Label("grant", GRANTS),
+        _PROVIDER,
     )
     flights = _Row(
-        _gauge, "entra_fast_upstream_requests_in_flight", "Tokens being fetched from the provider."
+        _gauge, "entra_fast_upstream_requests_in_flight", "Tokens being fetched from the provider.", _PROVIDER
     )
     discovery = _Row(
         Counter,
         "entra_fast_discovery_requests_total",
         "Requests for the discovery document, by outcome (`ok` or an error code).",
         Label("outcome"),
+        _PROVIDER,
     )
     key_requests = _Row(
         Counter,
         metrics.KEY_SET_REQUESTS.name,  # a validator in a service counts the same
         metrics.KEY_SET_REQUESTS.help,
         Label("outcome"),
+        _PROVIDER,
     )
-    keys = _Row(_gauge, "entra_fast_key_set_keys", "Signing keys that tokens are verified with.", merge="own")
+    keys = _Row(
+        _gauge,
+        "entra_fast_key_set_keys",
+        "Signing keys that tokens are verified with.",
+        _PROVIDER,
+        merge="own",
+    )
     keys_dropped = _Row(
         _gauge,
         "entra_fast_key_set_dropped",
         "Entries of the key set that are not usable and are ignored.",
+        _PROVIDER,
         merge="own",
     )
     keys_ambiguous = _Row(
         _gauge,
         "entra_fast_key_set_ambiguous",
         "Entries of the key set that are ignored because a different key has the same `kid`.",
+        _PROVIDER,
         merge="own",
     )
     key_set_age = _Row(
         _gauge,
         "entra_fast_key_set_age_seconds",
         "Time since the key set was last fetched, or -1 before that.",
-        lambda: -1,
+        _PROVIDER,
         merge="own",
     )
     provider_errors = _Row(
@@ -210,17 +225,20 @@ class Metrics:
         "entra_fast_provider_errors_total",
         "Error responses from the provider, by AADSTS code (or OAuth error if there is none).",
         Label("code", limit=64),
+        _PROVIDER,
     )
     credential_rejected = _Row(
         _gauge,
         "entra_fast_credential_rejected",
         "1 while the provider rejects the application's credential, else 0.",
+        _PROVIDER,
         merge="own",
     )
     clock_skew = _Row(
         _gauge,
         "entra_fast_clock_skew_seconds",
         "Seconds by which the clock of this machine is ahead of the provider's; negative where it is behind.",
+        _PROVIDER,
         merge="own",
     )
     insecure_hosts = _Row(
@@ -234,14 +252,23 @@ class Metrics:
         "entra_fast_renewals_total",
         "Renewals of cached tokens before their expiry, by outcome.",
         Label("outcome", ("ok", "failed")),
+        _PROVIDER,
     )
     stale_served = _Row(
         Counter,
         "entra_fast_stale_tokens_served_total",
         "Responses with a cached, still valid token because the provider failed.",
+        _PROVIDER,
     )
 
     # --- caches ---
+    tokens_from_cache = _Row(
+        Counter,
+        "entra_fast_tokens_from_cache_total",
+        "Responses with a cached token, by endpoint.",
+        Label("endpoint", ("token", "exchange")),
+        _PROVIDER,
+    )
     token_cache_entries = _Row(_gauge, "entra_fast_token_cache_entries", "Tokens in the token cache.")
     token_cache_bytes = _Row(_gauge, "entra_fast_token_cache_bytes", "Size of the token cache.")
     token_cache_hits = _Row(_counter, "entra_fast_token_cache_hits_total", "Token cache look-ups that hit.")
@@ -323,7 +350,7 @@ class Metrics:
         Label("rsa", ("rind", "aws-lc")),
         Label("fast_path", ("true", "false")),
     )
-    workers = _Row(_gauge, "entra_fast_workers", "Processes that serve the API.", lambda: 1, merge="own")
+    workers = _Row(_gauge, "entra_fast_workers", "Processes that serve the API.", read=lambda: 1, merge="own")
     worker_requests = _Row(
         Counter,
         "entra_fast_worker_requests_total",
@@ -343,9 +370,9 @@ class Metrics:
         merge="own",
     )
     cpu = _Row(
-        _counter, "process_cpu_seconds_total", "User and system CPU time.", lambda: sum(os.times()[:2])
+        _counter, "process_cpu_seconds_total", "User and system CPU time.", read=lambda: sum(os.times()[:2])
     )
-    memory = _Row(_gauge, "process_resident_memory_bytes", "Resident memory.", _resident_bytes)
+    memory = _Row(_gauge, "process_resident_memory_bytes", "Resident memory.", read=_resident_bytes)
 
     # --- under Texas's names, if they are wanted: for alerts and dashboards that use them ---
     texas_response_seconds = _Row(
@@ -392,11 +419,12 @@ class Metrics:
         texas=True,
     )
     texas_cache_size = _Row(
-        Readings,
+        _gauge,
         "texas_token_cache_size",
         "Tokens in the token cache.",
         Label("cache_type", ("token", "token/exchange")),
         merge="own",
+        is_additive=True,
         texas=True,
     )
 
@@ -414,14 +442,20 @@ class Metrics:
         self.start_time.read_from(lambda: started)
 
     def watch_keys(
-        self, stats: Callable[[], Mapping[str, int]], outcomes: Callable[[], Mapping[str, int]]
+        self,
+        provider: str,
+        stats: Callable[[], Mapping[str, int]],
+        outcomes: Callable[[], Mapping[str, int]],
     ) -> None:
-        """Register the source of the key set's figures, and that of the outcomes of fetching it."""
-        self.keys.read_from(lambda: stats().get("keys", 0))
-        self.keys_dropped.read_from(lambda: stats().get("keys_dropped", 0))
-        self.keys_ambiguous.read_from(lambda: stats().get("keys_ambiguous", 0))
-        self.key_set_age.read_from(lambda: stats().get("key_set_age_seconds", -1))
-        self.key_requests.include(lambda: {(outcome,): count for outcome, count in outcomes().items()})
+        """Register the sources of the figures of a provider's key set and of the outcomes of fetching it.
+        Before there is a key set, both return nothing."""
+        self.keys.read_from(lambda: stats().get("keys", 0), provider)
+        self.keys_dropped.read_from(lambda: stats().get("keys_dropped", 0), provider)
+        self.keys_ambiguous.read_from(lambda: stats().get("keys_ambiguous", 0), provider)
+        self.key_set_age.read_from(lambda: stats().get("key_set_age_seconds", -1), provider)
+        self.key_requests.include(
+            lambda: {(outcome, provider): count for outcome, count in outcomes().items()}
+        )
 
     def watch_token_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Register the source of the token cache's figures: `TokenCache.stats`."""
@@ -436,13 +470,11 @@ class Metrics:
     def watch_texas_cache_size(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Register the source of the token cache's size under its name in Texas: `TokenCache.stats`."""
 
-        def sizes() -> dict[LabelValues, float]:
-            found = stats()
-            exchanged = found.get("exchanged", 0)
-            issued = max(0, found.get("entries", 0) - exchanged)
-            return {("token",): issued, ("token/exchange",): exchanged}
+        def exchanged() -> int:
+            return stats().get("exchanged", 0)
 
-        self.texas_cache_size.read_from(sizes)
+        self.texas_cache_size.read_from(lambda: max(0, stats().get("entries", 0) - exchanged()), "token")
+        self.texas_cache_size.read_from(exchanged, "token/exchange")
 
     def watch_verification_cache(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Register the source of the verification cache's figures: `AsyncValidator.stats`."""

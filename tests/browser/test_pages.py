@@ -156,7 +156,7 @@ async def test_the_access_map_leads_to_the_rule(entra: Caller, page: Page, width
     await expect(page.get_by_role("heading", level=1)).to_have_text(f"Inbound rule 1 of {APP_B}")
     await expect(page.locator("li.here")).to_contain_text("- application: app-a")
     await page.go_back()
-    await page.get_by_role("row", name=APP_B).get_by_role("link", name="app-b.yaml:21").click()
+    await page.get_by_role("row", name=APP_B).get_by_role("link", name="app-b.yaml:39").click()
     await expect(page.locator("li.here")).to_contain_text("- application: app-a")
     await picture(page, "rule", width)
 

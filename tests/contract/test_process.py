@@ -187,6 +187,35 @@ async def test_a_wrong_setting_of_a_provider_stops_the_start(
     assert not [secret for secret in ("canary", JWK["d"], JWK["n"]) if secret in line]
 
 
+async def test_the_environment_of_texas_starts_it(serve: Serve, provider: Provider) -> None:
+    """All providers at once, with values that Texas takes or ignores; what has no effect is one warning."""
+    process = await serve(
+        {
+            **provider.environment(),
+            **MASKINPORTEN,
+            **TOKEN_X,
+            **IDPORTEN,
+            "AZURE_ENABLED": "true",
+            "PROBE_BIND_ADDRESS": "127.0.0.1:0",
+            "RUST_LOG": "debug,hyper=off",
+            "TEXAS_HTTP_CONNECT_TIMEOUT_MILLIS": "18446744073709551615",
+            "TEXAS_HTTP_READ_TIMEOUT_MILLIS": "5s",
+            "TEXAS_HTTP_MAX_RETRIES": "10",
+            "TEXAS_HTTP_POOL_MAX_IDLE": "100",
+        }
+    )
+    await process.listening()
+    (line,) = (json.loads(line) for line in process.lines if "unknown settings" in line)
+    assert "TEXAS_HTTP_POOL_MAX_IDLE (has no effect" in line["message"]
+    assert "TEXAS_HTTP_READ_TIMEOUT_MILLIS (must be" in line["message"]
+    assert line["level"] == "warning"
+    answer = (await process.probes().get("/readyz")).json
+    names = [each["name"] for each in answer["providers"]]
+    assert names == ["entra_id", "maskinporten", "tokenx", "idporten"]
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
     "environ",

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from support.exposition import Exposition
 from support.keys import Key
-from support.provider import Provider, answer, segment
+from support.provider import Provider, answer, refuse, segment
 from support.several import ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
 from support.sidecars import Started, StartSidecar, sidecars
 from support.wire import WAYS, Answer
@@ -48,6 +49,19 @@ def all_of_them(providers_of_the_module: Several) -> Several:
     for provider in providers_of_the_module.providers.values():
         provider.requests.clear()
     return providers_of_the_module
+
+
+@pytest_asyncio.fixture
+async def unused() -> AsyncIterator[Several]:
+    """Providers of a single test."""
+    async with several() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def fresh(start: StartSidecar, unused: Several) -> Started:
+    """A ready sidecar of a single test, with a provider of each kind."""
+    return await start(environ=unused.environment())
 
 
 def new(target: str) -> str:
@@ -179,6 +193,81 @@ async def test_only_entra_id_rewrites_targets(sidecar: Started, all_of_them: Sev
     assert all_of_them["tokenx"].requests[0].form["audience"] == target
     assert all_of_them["entra_id"].requests[0].form["scope"] == f"api://{target.replace(':', '.')}/.default"
     assert segment(all_of_them["maskinporten"].requests[0].form["assertion"], 1)["scope"] == target
+
+
+# --- metrics ---
+
+
+async def test_metrics_have_the_provider(fresh: Started, unused: Several) -> None:
+    """Whichever path answered: each request is counted for its provider, or for none if it is not known."""
+    user = unused.mint("idporten")
+    for kind in KINDS:
+        fields = {"identity_provider": kind.name, "target": kind.target}
+        for _ in range(3):
+            await fresh.call.introspect(unused.mint(kind.name), kind.name)
+            await fresh.call.json(TOKEN, fields)
+            await fresh.call.json(EXCHANGE, {**fields, "user_token": user})
+        await fresh.call.introspect("nonsense", kind.name)
+    await fresh.call.json(TOKEN, {"target": "t"})
+    await fresh.call.json(TOKEN, {"target": "t", "identity_provider": "unheard_of"})
+    await fresh.call.introspect("nonsense", "unheard_of")
+    found = Exposition((await fresh.probe.get("/metrics")).body.decode())
+
+    def of(name: str, provider: str, **labels: str) -> float:
+        pairs = ",".join(f'{label}="{value}"' for label, value in labels.items())
+        return found.get(f'entra_fast_{name}{{identity_provider="{provider}",{pairs}}}')
+
+    for kind in KINDS:
+        name = kind.name
+        for endpoint, offered in (("token", kind.issues), ("exchange", kind.exchanges)):
+            assert of("requests_total", name, endpoint=endpoint, status="200") == (3 if offered else 0)
+            assert of("requests_total", name, endpoint=endpoint, status="400") == (0 if offered else 3)
+            assert of("tokens_from_cache_total", name, endpoint=endpoint) == (2 if offered else 0)
+        assert of("requests_total", name, endpoint="introspect") == 4
+        assert of("introspections_total", name, active="true") == 3
+        assert of("introspections_total", name, active="false") == 1
+        assert of("introspections_rejected_total", name, code="not_a_jwt") == 1
+        asked = of("upstream_requests_total", name, outcome="ok") - of(
+            "upstream_requests_total", name, grant="credential_try"
+        )
+        assert asked == kind.issues + kind.exchanges
+        assert of("key_set_keys", name) == of("key_set_requests_total", name, outcome="ok") == 1
+        # Only of a provider that issues tokens.
+        for gauge in ("credential_rejected", "upstream_requests_in_flight", "stale_tokens_served_total"):
+            assert (f'{gauge}{{identity_provider="{name}"}} 0.0' in found.text) == (name != "idporten")
+    assert of("requests_total", "none", endpoint="token", status="400") == 2
+    assert of("requests_total", "none", endpoint="introspect", status="200") == 1
+    assert of("introspections_rejected_total", "none", code="invalid_request") == 1
+    assert "unheard_of" not in found.text
+
+
+async def test_a_provider_that_is_known_but_not_enabled_is_none_in_metrics(start: StartSidecar) -> None:
+    """Only names of enabled providers are values of the label."""
+    async with several(MASKINPORTEN) as only:
+        sidecar = await start(environ=only.environment())
+        await sidecar.call.json(TOKEN, {"target": "t", "identity_provider": "entra_id"})
+        await sidecar.call.introspect("nonsense", "tokenx")
+        for endpoint, status in (("token", 400), ("introspect", 200)):
+            series = f'endpoint="{endpoint}",identity_provider="none",status="{status}"'
+            assert await sidecar.metric(f"entra_fast_requests_total{{{series}}}") == 1
+
+
+async def test_what_goes_wrong_at_one_provider_is_counted_there(fresh: Started, unused: Several) -> None:
+    """In metrics and at /readyz, a rejected credential is that of one provider; the others are well."""
+    unused["maskinporten"].then(refuse(400, "invalid_client", "MP-110: no such client"))
+    await fresh.call.json(TOKEN, {"identity_provider": "maskinporten", "target": "scope"})
+    found = Exposition((await fresh.probe.get("/metrics")).body.decode())
+    rejected = {
+        kind.name: found.get(f'entra_fast_credential_rejected{{identity_provider="{kind.name}"}}')
+        for kind in KINDS
+    }
+    assert rejected == {kind.name: float(kind is MASKINPORTEN) for kind in KINDS}
+    errors = 'entra_fast_provider_errors_total{identity_provider="maskinporten"}'
+    assert found.get(errors) == found.get("entra_fast_provider_errors_total") == 1
+    document = (await fresh.probe.get("/readyz")).json
+    assert document["reason"] == "maskinporten: credential rejected (invalid_client)"
+    unwell = [each["name"] for each in document["providers"] if "reason" in each.get("credential", {})]
+    assert unwell == ["maskinporten"]
 
 
 # --- which provider is meant ---

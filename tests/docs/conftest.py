@@ -125,6 +125,7 @@ def world(system: LocalSystem, api: Api, tmp_path: Path, monkeypatch: pytest.Mon
         "https://other.example/.well-known": f"{emulator.base_url}/{tenant}/v2.0/.well-known",
         "http://127.0.0.1:8080": emulator.base_url,
         "http://127.0.0.1:8081": system.generator.base_url,
+        "http://127.0.0.1:8082": system.tokenx_generator.base_url if system.tokenx_generator else "",
         "http://127.0.0.1:7164": sidecar.base_url,
         "localhost:7165": sidecar.probe_url.removeprefix("http://"),
         "http://app-b.team-b": api.origin,

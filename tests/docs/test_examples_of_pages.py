@@ -12,11 +12,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from entra_fast import _native
 from entra_fast.cli.dev_system import LocalSystem
 from support.pages_that_run import ROOT, World, blocks
 
 ENDPOINTS = ROOT / "docs" / "reference" / "endpoints.md"
 EMULATOR = ROOT / "docs" / "guides" / "emulator.md"
+ENTRA_ID = {"identity_provider": "entra_id"}
 
 MANIFEST = """\
 apiVersion: nais.io/v1alpha1
@@ -65,16 +67,45 @@ def names(value: Any) -> Any:
     return [names(inner) for inner in value] if isinstance(value, list) else None
 
 
+def maskinporten_request(body: dict[str, Any]) -> dict[str, Any]:
+    """A request for a token, as the contract reads it."""
+    enabled = _native.Provider(
+        "maskinporten",
+        aliases=[],
+        issues=True,
+        exchanges=False,
+        rewrites_targets=False,
+        accepts_claims=False,
+        accepts_details=True,
+        tenant="",
+        client_id="client",
+    )
+    providers = _native.Providers([enabled], [])
+    read = providers.parse_token_request(json.dumps(body).encode(), form=False, exchange=False)
+    details = json.loads(str(read[-1]))
+    return {"identity_provider": "maskinporten", "target": read[1], "authorization_details": details}
+
+
 def test_the_documents_in_the_page_of_endpoints_are_real(system: LocalSystem, world: World) -> None:
     """`/readyz` and a token have these members; the claims challenge is taken; an error has them, too."""
-    ready, token, challenge, error = [json.loads(block.text) for block in blocks(ENDPOINTS)]
+    ready, detailed, token, challenge, error = [json.loads(block.text) for block in blocks(ENDPOINTS)]
     sidecar = system.sidecars[0].running
     with urllib.request.urlopen(f"{sidecar.probe_url}/readyz") as response:
-        assert names(json.load(response)) == names(ready)
+        document = json.load(response)
+    with_reason, without_credential = ready["providers"]
+    assert document.keys() == ready.keys() - {"reason"}
+    for provider in document["providers"]:
+        shown = with_reason if "credential" in provider else without_credential
+        assert provider.keys() == shown.keys()
+    assert maskinporten_request(detailed) == detailed
     url = world.environment["NAIS_TOKEN_ENDPOINT"]
-    assert names(post(url, {"target": "dev-gcp:team-b:app-b"})) == names(token)
+    assert names(post(url, {**ENTRA_ID, "target": "dev-gcp:team-b:app-b"})) == names(token)
     assert "access_token" in post(url, json.dumps(challenge).encode())
-    refusal = {"target": "dev-gcp:team-c:app-nobody", "user_token": str(world.names["user_token"])}
+    refusal = {
+        **ENTRA_ID,
+        "target": "dev-gcp:team-c:app-nobody",
+        "user_token": str(world.names["user_token"]),
+    }
     refused = post(world.environment["NAIS_TOKEN_EXCHANGE_ENDPOINT"], refusal)
     assert set(error) <= set(refused)
     assert [refused[name] for name in ("error", "error_codes", "suberror")] == [

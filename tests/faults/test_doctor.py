@@ -139,7 +139,9 @@ async def test_each_result_has_the_same_fields(doctor: Doctor, provider: Provide
     found = await doctor(provider.environment())
     assert found.status == 0
     for check in found.checks:
-        assert list(check) == ["id", "status", "found", "expected", "remedy", "docs", "ms", "premise"]
+        fields = ["id", "status", "found", "expected", "remedy", "docs", "ms", "premise", "provider"]
+        assert list(check) == fields
+        assert check["provider"] == ("entra_id" if check["id"] in PROVIDER_CHECKS else None)
         assert (check["expected"], check["remedy"]) == (None, None)
         assert 0 <= check["ms"] < 2000
 

@@ -239,7 +239,7 @@ async def test_a_thousand_tokens_are_not_renewed_at_once(provider: Provider, sta
         await asyncio.gather(*(sidecar.call.token(target) for target in targets))
 
         async def idle() -> bool:
-            return sidecar.running.service.metrics.flights.read() == 0
+            return sidecar.running.service.metrics.flights.read("entra_id") == 0
 
         await eventually(idle)
         renewed.append(len(provider.requests) - before)

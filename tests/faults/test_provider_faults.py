@@ -151,7 +151,7 @@ async def test_a_failed_renewal_leaves_the_cached_token(
         assert (await sidecar.call.token(TARGET)).json["access_token"] == first.json["access_token"]
 
     async def idle() -> bool:
-        return sidecar.running.service.metrics.flights.read() == 0
+        return sidecar.running.service.metrics.flights.read("entra_id") == 0
 
     await eventually(idle)
     for _ in range(20):

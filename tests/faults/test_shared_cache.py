@@ -30,6 +30,7 @@ from support.network import Authority, Fault, TcpProxy, black_hole, forward, res
 from support.process import Serve
 from support.provider import CLIENT_ID, Provider, after, refuse
 from support.redis_server import RedisServer
+from support.several import ENTRA, MASKINPORTEN, Kind, Several, several
 from support.sidecars import Started, StartSidecar, eventually
 
 TARGET = "api://dev-gcp.team.app/.default"
@@ -261,7 +262,7 @@ async def test_an_older_token_never_comes_back_after_skip_cache(
     providers = service._providers
     assert isinstance(providers, ProviderClients)
     assert providers._shared_cache is not None
-    providers._shared_cache.on_replaced(token_key(service.settings.providers[0], TARGET))
+    providers._shared_cache.members[0].take_over_later(token_key(service.settings.providers[0], TARGET))
     await until(one, "get", "hit")
     assert (await one.call.token(TARGET)).json["access_token"] == new
     series = "entra_fast_shared_cache_announcements_total"
@@ -399,6 +400,91 @@ async def test_several_workers_are_one_replica(
     assert len(provider.requests) == 2
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
+
+
+# --- several providers -----------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def both() -> AsyncIterator[Several]:
+    async with several(ENTRA, MASKINPORTEN) as running:
+        yield running
+
+
+kinds = pytest.mark.parametrize("kind", [ENTRA, MASKINPORTEN], ids=lambda kind: kind.name)
+
+
+async def token_of(sidecar: Started, kind: Kind, target: str, *, skip_cache: bool = False) -> str:
+    fields = {"identity_provider": kind.name, "target": target, "skip_cache": skip_cache}
+    answer = await sidecar.call.json("/api/v1/token", fields)
+    assert answer.status == 200, answer.body
+    found: str = answer.json["access_token"]
+    return found
+
+
+async def test_providers_share_nothing_in_redis(start: StartSidecar, both: Several, way: TcpProxy) -> None:
+    """Two replicas share the tokens of each provider; the same target of both is two tokens."""
+    environ = both.environment(**shared(way.port), **PATIENT)
+    one, two = await start(environ=environ), await start(environ=environ)
+    first = [await token_of(one, kind, TARGET) for kind in (ENTRA, MASKINPORTEN)]
+    await until(one, "put", "ok", 2)
+    assert [await token_of(two, kind, TARGET) for kind in (ENTRA, MASKINPORTEN)] == first
+    assert len(set(first)) == 2
+    assert [len(provider.requests) for provider in both.providers.values()] == [1, 1]
+
+
+@kinds
+async def test_skip_cache_replaces_the_token_of_its_provider_in_all_replicas(
+    start: StartSidecar, both: Several, redis: RedisServer, way: TcpProxy, kind: Kind
+) -> None:
+    """Whichever provider it is of; the token of the other provider stays, although its target is the same."""
+    environ = both.environment(**shared(way.port), **PATIENT)
+    one, two = await start(environ=environ), await start(environ=environ)
+    (other,) = {ENTRA, MASKINPORTEN} - {kind}
+    old, stays = [await token_of(one, each, TARGET) for each in (kind, other)]
+    await until(one, "put", "ok", 2)
+    assert [await token_of(two, each, TARGET) for each in (kind, other)] == [old, stays]
+    await listening(redis, 2)
+    new = await token_of(one, kind, TARGET, skip_cache=True)
+    assert new != old
+
+    async def replaced() -> bool:
+        return await token_of(two, kind, TARGET) == new
+
+    await eventually(replaced)
+    assert [await token_of(each, other, TARGET) for each in (one, two)] == [stays, stays]
+    assert await two.metric('entra_fast_shared_cache_announcements_total{outcome="adopted"}') == 1
+    asked = {name: len(provider.requests) for name, provider in both.providers.items()}
+    assert asked == {kind.name: 2, other.name: 1}
+
+
+@kinds
+async def test_the_client_of_its_provider_judges_a_replaced_token(
+    start: StartSidecar, both: Several, redis: RedisServer, way: TcpProxy, kind: Kind
+) -> None:
+    """This replica has replaced a token of either provider, and the new one did not reach Redis: the late
+    announcement of another replica, whose token is older, is not adopted."""
+    one = await start(environ=both.environment(**shared(way.port), **PATIENT))
+    old = await token_of(one, kind, TARGET)
+    await until(one, "put", "ok")
+    await redis.client.config_set("maxmemory", "1")
+    new = await token_of(one, kind, TARGET, skip_cache=True)
+    assert new != old
+    await until(one, "put", "refused")
+    await redis.client.config_set("maxmemory", "0")
+    await listening(redis, 1)
+    (settings,) = (each for each in one.running.service.settings.providers if each.name == kind.name)
+    key = token_key(settings, TARGET)
+    await redis.client.publish(CHANNEL, EntryCipher(base64.b64decode(KEY)).seal_announcement(b"s" * 16, key))
+    series = "entra_fast_shared_cache_announcements_total"
+
+    async def judged() -> bool:
+        return await one.metric(series) == 1
+
+    await eventually(judged)
+    assert await outcomes(one, "get", "hit") == 1
+    assert await one.metric(f'{series}{{outcome="ignored"}}') == 1
+    assert await token_of(one, kind, TARGET) == new
 
 
 # --- what Redis sees -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from entra_fast.emulator.tls import prepare
 from entra_fast.emulator.web import server as emulator_server
 from entra_fast.generator import GeneratorSettings, start_generator
 from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
+from support.exposition import Exposition
 from support.local_entra import local_entra, manifest
 
 MARK = "c4nary"
@@ -471,8 +472,8 @@ def exposition(servers: Servers) -> str:
 
 
 def series(text: str, endpoint: str, status: int) -> float:
-    start = f'entra_fast_requests_total{{endpoint="{endpoint}",status="{status}"}} '
-    return sum(float(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
+    wanted = f'entra_fast_requests_total{{endpoint="{endpoint}",status="{status}"}}'
+    return Exposition(text).get(wanted)
 
 
 def test_a_body_that_is_too_large(servers: Servers, listener: Listener) -> None:

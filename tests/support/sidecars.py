@@ -13,6 +13,7 @@ import uvloop
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
+from support.exposition import Exposition
 from support.provider import Provider
 from support.wire import Caller
 
@@ -73,12 +74,8 @@ class Started:
         await asyncio.sleep(0.02)  # their bodies are read, too
 
     async def metric(self, series: str) -> float:
-        text = (await self.probe.get("/metrics")).body.decode()
-        for line in text.splitlines():
-            name, _, value = line.rpartition(" ")
-            if name == series:
-                return float(value)
-        return 0.0
+        """The sum of all series with this name and these labels."""
+        return Exposition((await self.probe.get("/metrics")).body.decode()).get(series)
 
 
 StartSidecar = Callable[..., Awaitable[Started]]

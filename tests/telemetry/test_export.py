@@ -128,9 +128,9 @@ async def test_spans_and_metrics_reach_the_collector(
     assert len(collector.metrics) == 1  # the interval is a minute: what there is was exported at the end
     requests = series(last["entra_fast_requests_total"])
     assert {key: point.as_int for key, point in requests.items()} == {
-        ("exchange", "200"): 1,
-        ("introspect", "200"): 1,
-        ("token", "200"): 3,
+        ("exchange", "entra_id", "200"): 1,
+        ("introspect", "entra_id", "200"): 1,
+        ("token", "entra_id", "200"): 3,
     }
     assert last["entra_fast_requests_total"].sum.is_monotonic
     assert last["entra_fast_requests_total"].sum.aggregation_temporality == CUMULATIVE
@@ -207,7 +207,7 @@ async def test_the_metrics_are_those_of_the_page(
     assert (await caller.send(token_request())).status == 200
 
     async def counted() -> bool:
-        return len(collector.metrics) > 2 and ("token", "200") in series(
+        return len(collector.metrics) > 2 and ("token", "entra_id", "200") in series(
             collector.last_metrics()["entra_fast_requests_total"]
         )
 
@@ -249,7 +249,7 @@ async def test_increases_are_exported_on_request(
         await eventually(exported)
     await stopped(process)
     name = "entra_fast_introspections_total"
-    points = [series(export[name])["false",] for export in collector.exports() if name in export]
+    points = [series(export[name])["false", "entra_id"] for export in collector.exports() if name in export]
     assert sum(point.as_int for point in points) == 3
     assert max(point.as_int for point in points) == 1
     for earlier, later in itertools.pairwise(points):
@@ -354,7 +354,10 @@ async def test_exports_continue_when_the_collector_is_back(serve: Serve, provide
     async with grpc_collector(port) as collector:
         await logged("exporting metrics again")
         await stopped(process)
-        assert series(collector.last_metrics()["entra_fast_introspections_total"])["false",].as_int == 1
+        assert (
+            series(collector.last_metrics()["entra_fast_introspections_total"])["false", "entra_id"].as_int
+            == 1
+        )
         assert collector.traces == []
 
 
@@ -384,5 +387,5 @@ async def test_a_replaced_worker_exports_too(serve: Serve, provider: Provider) -
         assert first not in children(process.process.pid)
         await stopped(process)
         last = collector.last_metrics()
-        assert series(last["entra_fast_introspections_total"])["false",].as_int == 4
+        assert series(last["entra_fast_introspections_total"])["false", "entra_id"].as_int == 4
         assert series(last["entra_fast_worker_restarts_total"])["ended",].as_int == 1

@@ -193,9 +193,9 @@ def test_an_increase_is_counted_from_the_last_export() -> None:
     metrics.workers.read_from(lambda: 4)
     metrics.watch_texas_cache_size(lambda: {"entries": 3, "exchanged": 1})
     for _ in range(2):
-        metrics.requests.add("token", "200", amount=2)
+        metrics.requests.add("token", "200", "me", amount=2)
         export.export(metrics.merged())
-    metrics.requests.add("token", "500")
+    metrics.requests.add("token", "500", "me")
     export.export(metrics.merged())
 
     def of(number: int, name: str) -> Any:

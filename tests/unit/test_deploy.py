@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from entra_fast._extras import EXTRAS
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
 from entra_fast.emulator import LocalEntraId
@@ -36,6 +37,13 @@ RUNBOOK = (ROOT / "docs" / "guides" / "runbook.md").read_text()
 DOCUMENTED = set(
     re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE)
 )
+
+
+@pytest.mark.parametrize("extra", ["server", "redis", "otel"])
+def test_the_image_has_every_package_of_its_extras(extra: str) -> None:
+    """Both protocols of OTLP, for example: a platform sets variables, and cannot install anything."""
+    locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "image.txt").read_text(), re.MULTILINE)
+    assert set(EXTRAS[extra]) <= set(locked)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])

@@ -25,8 +25,10 @@ from entra_fast._native import unverified_claims
 from entra_fast.cli import dev_run, dev_system
 from entra_fast.cli.dev_system import Options, local_system
 from entra_fast.cli.dev_welcome import addresses, describe
+from entra_fast.cli.main import main
 from entra_fast.cli.manifest_sources import find_sources
 from entra_fast.errors import ConfigurationError
+from support.idporten import PID
 from support.sidecars import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,11 +89,12 @@ def running() -> Iterator[Running]:
 def test_it_says_where_everything_is(running: Running) -> None:
     """The addresses, and the variables by which an application finds its sidecar."""
     text = "\n".join(running.lines)
-    for part in ("local Entra ID", "token generator", "sidecar"):
+    for part in ("local Entra ID", "token generator", "- for TokenX", "sidecar"):
         assert re.search(rf"^  {part} +http://127\.0\.0\.1:\d+", text, re.MULTILINE)
     for name in ("NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT", "NAIS_TOKEN_INTROSPECTION_ENDPOINT"):
         assert re.search(rf"^  export {name}=http://127\.0\.0\.1:\d+/api/v1/\S+$", text, re.MULTILINE)
     assert "dev-gcp:team-a:app-a" in text
+    assert "serves Entra ID, Maskinporten, TokenX, ID-porten" in text
 
 
 async def test_the_addresses_are_there_for_programs() -> None:
@@ -106,19 +109,23 @@ async def test_the_addresses_are_there_for_programs() -> None:
             assert response.status == 200
     assert sidecar["application"] == "dev-gcp:team-a:app-a"
     assert sidecar["environment"]["NAIS_TOKEN_ENDPOINT"] == f"{sidecar['url']}/api/v1/token"
-    assert said["emulator"] != said["token_generator"]
+    assert sidecar["providers"] == ["entra_id", "maskinporten", "tokenx", "idporten"]
+    assert len({said["emulator"], said["token_generator"], said["tokenx_token_generator"]}) == 3
+    assert said["issuers"]["tokenx"] == f"{said['emulator']}/tokenx"
+    assert said["issuers"]["entra_id"].startswith(said["emulator"])
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path) -> None:
-    """For a plain POSIX shell, without jq, one after another: a token, an introspection, a
-    user's call (token, introspection, exchange), a refusal."""
+    """For a plain POSIX shell, without jq, one after another. With Entra ID: a token, an introspection, a
+    user's call (token, introspection, exchange), a refusal. With TokenX: a citizen's call (token,
+    introspection, exchange). With Maskinporten and ID-porten: a token and its introspection."""
     commands = running.commands()
-    assert len(commands) == 6
+    assert len(commands) == 11
     script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
     shell = ["sh", "-c", script]
     done = subprocess.run(shell, capture_output=True, check=True, cwd=tmp_path, text=True)
-    token, introspection, received, exchanged, refusal = map(json.loads, done.stdout.splitlines())
+    token, introspection, received, exchanged, refusal, *others = map(json.loads, done.stdout.splitlines())
     assert token["token_type"] == "Bearer"
     assert introspection["active"] is True
     assert introspection["azp_name"] == "dev-gcp:team-a:app-a"
@@ -129,6 +136,16 @@ def test_its_commands_work_when_they_are_pasted(running: Running, tmp_path: Path
     assert claims["azp_name"] == "dev-gcp:team-a:app-a"
     assert refusal["error"] == "invalid_grant"
     assert refusal["error_codes"] == [501051]
+    citizen, for_target, organization, login = others
+    assert citizen["active"] is True
+    assert (citizen["client_id"], citizen["pid"]) == ("dev-gcp:nais:tokenx-token-generator", PID)
+    claims = unverified_claims(for_target["access_token"])
+    assert (claims["client_id"], claims["pid"]) == ("dev-gcp:team-a:app-a", PID)
+    assert claims["aud"] == "dev-gcp:team-b:app-b"
+    assert organization["active"] is True
+    assert organization["scope"] == "nav:helse/sykepenger/afp.read"
+    assert login["active"] is True
+    assert login["pid"] == PID
 
 
 def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Running) -> None:
@@ -151,7 +168,8 @@ def test_the_command_line_finds_the_sidecar_by_the_printed_variables(running: Ru
 
 
 def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
-    """A line on standard error for a refused request and a rejected token: the code, and where to look."""
+    """A line on standard error for a refused request and a rejected token: the code, and where to look; for
+    TokenX and Maskinporten which rule or scope of which manifest is missing."""
     started = Running(FREE, tmp_path)
     exports = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in started.lines if " export " in line
@@ -164,6 +182,14 @@ def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
 
     post("NAIS_TOKEN_ENDPOINT", target="dev-gcp:team-c:app-nobody")
     post("NAIS_TOKEN_INTROSPECTION_ENDPOINT", token="a.b.c")
+    scope = {"identity_provider": "maskinporten", "target": "skatteetaten:inntekt"}
+    post("NAIS_TOKEN_ENDPOINT", **scope)
+    line = next(line for line in started.lines if line.startswith("  - for TokenX"))
+    form = urllib.parse.urlencode({"aud": "dev-gcp:team-a:app-a", "pid": PID}).encode()
+    with urllib.request.urlopen(f"{line.split()[3]}/api/public/obo", form) as answer:
+        citizen = answer.read().decode()
+    target = {"identity_provider": "tokenx", "target": "dev-gcp:team-a:app-a"}
+    post("NAIS_TOKEN_EXCHANGE_ENDPOINT", user_token=citizen, **target)
     status, errors = started.end(signal.SIGTERM)
     assert status == 0
     assert re.search(
@@ -173,6 +199,52 @@ def test_it_prints_the_codes_of_what_fails(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert "rejected: not_a_jwt: a token at the sidecar of dev-gcp:team-a:app-a\n" in errors
+    for provider, remedy, place in (
+        ("Maskinporten", "add to spec.maskinporten.scopes.consumes of dev-gcp:team-a:app-a", "app-a.yaml:6"),
+        ("TokenX", "add to spec.accessPolicy.inbound.rules of dev-gcp:team-a:app-a", "app-a.yaml:"),
+    ):
+        (refused,) = (line for line in errors.splitlines() if line.startswith(f"refused: {provider}: "))
+        assert remedy in refused
+        assert place in refused
+
+
+def _manifest(name: str, spec: dict[str, object]) -> str:
+    document = {"apiVersion": "nais.io/v1alpha1", "kind": "Application", "spec": {"image": "image", **spec}}
+    return json.dumps({**document, "metadata": {"name": name, "namespace": "team"}})
+
+
+async def test_an_application_may_use_another_provider_alone(tmp_path: Path) -> None:
+    """It gets a sidecar without Entra ID, and commands for what it has; a citizen's token needs a rule for
+    the token generator, an exchange a target that admits it."""
+    rule = {"application": "tokenx-token-generator", "namespace": "nais"}
+    rules = {"accessPolicy": {"inbound": {"rules": [rule]}}}
+    (tmp_path / "one.yaml").write_text(_manifest("one", {"tokenx": {"enabled": True}, **rules}))
+    options = Options((str(tmp_path),), emulator_port=0, generator_port=0, sidecar_port=0)
+    async with local_system(options) as system:
+        text = describe(system)
+        assert addresses(system)["sidecars"][0]["providers"] == ["tokenx"]
+    assert "serves TokenX\n" in text
+    assert "identity_provider=entra_id" not in text
+    assert "identity_provider=tokenx" in text
+    assert "/api/v1/token/exchange -d" not in text
+    consumed = {"enabled": True, "scopes": {"consumes": [{"name": "nowhere:scope"}]}}
+    (tmp_path / "one.yaml").write_text(
+        _manifest("one", {"tokenx": {"enabled": True}, "maskinporten": consumed})
+    )
+    async with local_system(options) as system:
+        text = describe(system)
+    assert "serves Maskinporten, TokenX\n" in text
+    assert "identity_provider=" not in text
+
+
+async def test_without_tokenx_there_is_no_token_generator_for_it(tmp_path: Path) -> None:
+    """What no manifest uses takes no port, and no line."""
+    (tmp_path / "one.yaml").write_text(_manifest("one", {"azure": {"application": {"enabled": True}}}))
+    options = Options((str(tmp_path),), emulator_port=0, generator_port=0, sidecar_port=0)
+    async with local_system(options) as system:
+        assert system.tokenx_generator is None
+        assert addresses(system)["tokenx_token_generator"] is None
+        assert "TokenX" not in describe(system)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -426,22 +498,26 @@ def _blocks(fence: str, page: str = "README.md") -> list[str]:
 def test_the_commands_in_the_readme_work(running: Running) -> None:
     """Pasted one after another, they give the documented results, and are the commands that are printed."""
     addresses = {}
-    for name, port in (("local Entra ID", 8080), ("sidecar", 7164)):
+    for name, port in (("local Entra ID", 8080), ("- for TokenX", 8082), ("sidecar", 7164)):
         printed = next(line for line in running.lines if line.startswith(f"  {name}"))
         addresses[f"http://127.0.0.1:{port}"] = re.findall(r"http://\S+", printed)[0]
     text = "\n".join(_blocks("console"))
     for documented, real in addresses.items():
         text = text.replace(documented, real)
     commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
-    assert set(commands) == set(running.commands())
+    assert set(commands) <= set(running.commands())
+    assert {command for command in running.commands() if "entra_id" in command} <= set(commands)
     script = "\n".join(f"{command}; echo" if command.startswith("curl") else command for command in commands)
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True)
-    token, introspected, refused, received, exchanged = map(json.loads, done.stdout.splitlines())
+    token, introspected, refused, received, exchanged, *others = map(json.loads, done.stdout.splitlines())
     assert token["token_type"] == "Bearer"
     assert introspected["active"] is True
     assert refused["error_codes"] == [501051]
     assert (received["active"], received["name"], received["scp"]) == (True, "Ada Lovelace", "defaultaccess")
     assert unverified_claims(exchanged["access_token"])["preferred_username"] == "ada@trygdeetaten.no"
+    citizen, organization = others
+    assert unverified_claims(citizen["access_token"])["pid"] == PID
+    assert organization["consumer"]["ID"] == "0192:310000019"
 
 
 def test_the_library_in_the_readme_works(running: Running, tmp_path: Path) -> None:
@@ -499,6 +575,9 @@ def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> 
         ).stdout
 
     expected = json.loads(env("--format", "json"))
+    assert json.loads(env("--json")) == expected
+    enabled = {name for name, value in expected.items() if name.endswith("_ENABLED") and value == "true"}
+    assert enabled == {"AZURE_ENABLED", "MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED", "IDPORTEN_ENABLED"}
     assert {"AZURE_APP_CLIENT_ID", "AZURE_APP_JWK", "AZURE_OPENID_CONFIG_TOKEN_ENDPOINT"} <= set(expected)
     for format_ in ("shell", "dotenv"):
         script = f'set -a; {env("--format", format_)}\nprintf %s "$AZURE_APP_JWK"'
@@ -508,6 +587,9 @@ def test_env_prints_what_nais_would_inject(running: Running, tmp_path: Path) -> 
     env("--format", "files", "--output", str(folder))
     assert {path.name: path.read_text() for path in folder.iterdir()} == expected
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    proxy = json.loads(env("--login-proxy", "--format", "json"))
+    assert proxy["WONDERWALL_OPENID_PROVIDER"] == "idporten"
+    assert proxy["IDPORTEN_WELL_KNOWN_URL"] == expected["IDPORTEN_WELL_KNOWN_URL"]
 
 
 def test_env_for_an_unknown_application_is_one_line(running: Running) -> None:
@@ -522,6 +604,12 @@ def test_env_for_an_unknown_application_is_one_line(running: Running) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "dev-gcp:team-a:app-a" in done.stderr
+
+
+def test_env_writes_one_form_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` contradicts another `--format`."""
+    assert main(["env", "a:b:c", "--json", "--format", "dotenv"]) == 2
+    assert "pass either --json or --format" in capsys.readouterr().err
 
 
 async def test_with_tls_all_parts_trust_the_local_authority(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from support.fast_path import fast_path_answers
+from support.keys import Key
 from support.process import Serve, inherited, served
 from support.provider import Provider
 from support.sidecars import StartSidecar, eventually
@@ -146,14 +147,45 @@ def test_the_emulator_starts_and_stops_and_writes_an_environment(tmp_path: Path)
         assert ended(process, signal.SIGTERM) == (0, "")
 
 
-def test_the_token_generator_starts_and_stops() -> None:
+_NOWHERE = "http://127.0.0.1:9/.well-known/openid-configuration"
+_JWK = Key.generate().private_jwk()
+
+
+@pytest.mark.parametrize(
+    ("provider", "settings"),
+    [
+        (
+            "entra_id",
+            {
+                "AZURE_APP_CLIENT_ID": "me",
+                "AZURE_APP_CLIENT_SECRET": "secret",
+                "AZURE_APP_WELL_KNOWN_URL": _NOWHERE,
+            },
+        ),
+        (
+            "tokenx",
+            {
+                "TOKEN_X_CLIENT_ID": "a:b:c",
+                "TOKEN_X_PRIVATE_JWK": _JWK,
+                "TOKEN_X_WELL_KNOWN_URL": _NOWHERE,
+                "IDPORTEN_CLIENT_ID": "me",
+                "IDPORTEN_CLIENT_JWK": _JWK,
+                "IDPORTEN_WELL_KNOWN_URL": _NOWHERE,
+            },
+        ),
+    ],
+)
+def test_the_token_generator_starts_and_stops(provider: str, settings: dict[str, str]) -> None:
     """`entra-fast token-generator` shows its start page, and SIGTERM ends it with status 0."""
-    settings = {
-        "AZURE_APP_CLIENT_ID": "me",
-        "AZURE_APP_CLIENT_SECRET": "secret",
-        "AZURE_APP_WELL_KNOWN_URL": "http://127.0.0.1:9/.well-known/openid-configuration",
-    }
-    arguments = ("token-generator", "--bind", "127.0.0.1:0", "--settings", os.getcwd())
+    arguments = (
+        "token-generator",
+        "--provider",
+        provider,
+        "--bind",
+        "127.0.0.1:0",
+        "--settings",
+        os.getcwd(),
+    )
     with started(r"^token generator: ", *arguments, **settings) as (process, lines):
         assert b"<html" in fetched(lines[-1].removeprefix("token generator: "))
         assert ended(process, signal.SIGTERM) == (0, "")

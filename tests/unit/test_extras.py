@@ -38,6 +38,7 @@ WITHOUT_EXTRA = {
     "health": (NOWHERE, 3),
     "env": (["a:b:c", *NOWHERE], 3),
     "bench": (["token", "a:b:c", *NOWHERE], 3),
+    "roundtrip": (NOWHERE, 3),
     "forge": (["a:b:c", *NOWHERE], 3),
 }
 """Commands that need no extra: arguments, and the exit status with them."""

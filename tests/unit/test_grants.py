@@ -116,7 +116,7 @@ async def test_maskinporten_gets_a_signed_grant_and_nothing_else() -> None:
     assert claims["scope"] == SCOPE
     assert claims.keys() == {"scope", "iss", "aud", "jti", "iat", "nbf", "exp"}
     assert segment(token.access_token, 1)["scope"] == SCOPE
-    assert here.metrics.upstream.figures() == {("jwt_bearer", "ok"): [1]}
+    assert here.metrics.upstream.figures() == {("jwt_bearer", "ok", here.settings.name): [1]}
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def test_tokenx_exchanges_for_the_target_as_it_is_named() -> None:
     check_assertion(assertion, here.provider.base_url, sub=CLIENT_ID)
     assert segment(token.access_token, 1)["aud"] == "dev-gcp:team:api"
     assert segment(token.access_token, 1)["pid"] == "17858549949"
-    assert here.metrics.upstream.figures() == {("token_exchange", "ok"): [1]}
+    assert here.metrics.upstream.figures() == {("token_exchange", "ok", here.settings.name): [1]}
 
 
 async def test_an_exchanged_token_is_cached_for_its_user_and_target() -> None:
@@ -415,7 +415,10 @@ async def test_entra_id_gets_an_assertion_for_its_token_endpoint() -> None:
         for request in here.provider.requests:
             check_assertion(request.form["client_assertion"], here.provider.token_endpoint, sub=CLIENT_ID)
             assert request.form["scope"] == "api://dev-gcp.team.api/.default"
-    assert here.metrics.upstream.figures() == {("client_credentials", "ok"): [1], ("on_behalf_of", "ok"): [1]}
+    assert here.metrics.upstream.figures() == {
+        ("client_credentials", "ok", here.settings.name): [1],
+        ("on_behalf_of", "ok", here.settings.name): [1],
+    }
 
 
 # --- generic providers ---

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import grimp
+import pytest
 
 from entra_fast import _extras
 from entra_fast.emulator.tls import prepare
+from support.process import inherited
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,3 +137,41 @@ def test_the_sidecar_reads_the_authorities_of_the_system_only_where_it_uses_them
         env=os.environ | {"SSL_CERT_FILE": str(authority), "SSL_CERT_DIR": "/nonexistent"},
     )
     assert shown.stdout == "[0, 0, 1]\n"
+
+
+def test_a_sidecar_loads_what_it_needs() -> None:
+    """It runs for months: what few starts need stays out of its memory until it is needed."""
+    unwanted = {
+        "ctypes",
+        "difflib",
+        "grpc",
+        "opentelemetry",
+        "redis",
+        "entra_fast.cli.bench",
+        "entra_fast.cli.doctor",
+        "entra_fast.cli.roundtrip",
+        "entra_fast.cli.token_tools",
+        "entra_fast.emulator",
+    }
+    imports = "entra_fast.cli.main as line, entra_fast.sidecar.process.single; line._parser('serve')"
+    assert _loaded(imports, unwanted) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("environ", "loaded"), [({}, False), ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, True)]
+)
+def test_the_client_of_redis_loads_no_telemetry(environ: dict[str, str], loaded: bool) -> None:
+    """Unless it is sent anyway; what was held back can be imported later."""
+    program = (
+        "import sys; from entra_fast.sidecar.redis_import import import_redis; import_redis();"
+        "print('opentelemetry.sdk.metrics' in sys.modules);"
+        "import entra_fast._provider.redis_cache, opentelemetry.sdk.metrics"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**inherited(), **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(loaded)

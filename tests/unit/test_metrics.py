@@ -72,8 +72,8 @@ def test_an_open_set_stops_at_its_limit() -> None:
 def test_label_values_are_escaped() -> None:
     """Quotes, backslashes and line ends cannot break the format."""
     metrics = Metrics()
-    metrics.provider_errors.add('a"b\\c\nd')
-    assert scrape(metrics)['entra_fast_provider_errors_total{code="a"b\\c\nd"}'] == 1
+    metrics.provider_errors.add('a"b\\c\nd', "me")
+    assert scrape(metrics)['entra_fast_provider_errors_total{code="a"b\\c\nd",identity_provider="me"}'] == 1
 
 
 def test_a_histogram_is_cumulative() -> None:
@@ -129,8 +129,8 @@ def test_every_metric_has_a_kind_a_unique_name_and_a_description() -> None:
 def test_instances_share_nothing() -> None:
     """Two sidecars in one process count separately."""
     one, other = Metrics(), Metrics()
-    one.stale_served.add()
-    assert (one.stale_served.value(), other.stale_served.value()) == (1, 0)
+    one.stale_served.add("me")
+    assert (one.stale_served.value("me"), other.stale_served.value("me")) == (1, 0)
     assert isinstance(vars(Metrics)["stale_served"], type(Metrics.stale_served))
 
 
@@ -148,17 +148,20 @@ def test_figures_of_caches_and_keys_are_read_at_each_scrape() -> None:
     figures = {"entries": 1, "bytes": 2, "hits": 3, "misses": 4, "evictions": 5, "expired": 6}
     metrics.watch_token_cache(lambda: figures)
     metrics.watch_verification_cache(lambda: {f"cache_{name}": 10 * value for name, value in figures.items()})
-    metrics.watch_keys(lambda: {"keys": 7, "keys_dropped": 8, "keys_ambiguous": 6}, lambda: {"ok": 9})
+    metrics.watch_keys("me", lambda: {"keys": 7, "keys_dropped": 8, "keys_ambiguous": 6}, lambda: {"ok": 9})
     found = scrape(metrics)
     assert [found[f"entra_fast_token_cache_{name}"] for name in ("entries", "bytes")] == [1, 2]
     counters = ("hits", "misses", "evictions", "expired")
     assert [found[f"entra_fast_token_cache_{name}_total"] for name in counters] == [3, 4, 5, 6]
     assert [found[f"entra_fast_verified_cache_{name}"] for name in ("entries", "bytes")] == [10, 20]
     assert [found[f"entra_fast_verified_cache_{name}_total"] for name in counters[:3]] == [30, 40, 50]
-    assert (found["entra_fast_key_set_keys"], found["entra_fast_key_set_dropped"]) == (7, 8)
-    assert found["entra_fast_key_set_ambiguous"] == 6
-    assert found["entra_fast_key_set_age_seconds"] == -1
-    assert found['entra_fast_key_set_requests_total{outcome="ok"}'] == 9
+    assert (
+        found['entra_fast_key_set_keys{identity_provider="me"}'],
+        found['entra_fast_key_set_dropped{identity_provider="me"}'],
+    ) == (7, 8)
+    assert found['entra_fast_key_set_ambiguous{identity_provider="me"}'] == 6
+    assert found['entra_fast_key_set_age_seconds{identity_provider="me"}'] == -1
+    assert found['entra_fast_key_set_requests_total{identity_provider="me",outcome="ok"}'] == 9
     figures["entries"] = 100
     assert scrape(metrics)["entra_fast_token_cache_entries"] == 100
 
@@ -191,16 +194,16 @@ def test_what_runs_is_a_gauge_with_labels() -> None:
 def test_the_figures_of_workers_are_added() -> None:
     """Counters, histograms and sizes, including series that only one process has."""
     metrics, workers = Metrics(), [Metrics(), Metrics()]
-    metrics.requests.add("other", "200")
+    metrics.requests.add("other", "200", "none")
     for worker in workers:
-        worker.requests.add("token", "200", amount=2)
+        worker.requests.add("token", "200", "me", amount=2)
         worker.request_seconds.observe(0.002, "token")
         worker.connections.read_from(lambda: 3)
-    workers[1].requests.add("token", "400")
+    workers[1].requests.add("token", "400", "me")
     found = scrape(metrics, [worker.figures() for worker in workers])
-    assert found['entra_fast_requests_total{endpoint="other",status="200"}'] == 1
-    assert found['entra_fast_requests_total{endpoint="token",status="200"}'] == 4
-    assert found['entra_fast_requests_total{endpoint="token",status="400"}'] == 1
+    assert found['entra_fast_requests_total{endpoint="other",identity_provider="none",status="200"}'] == 1
+    assert found['entra_fast_requests_total{endpoint="token",identity_provider="me",status="200"}'] == 4
+    assert found['entra_fast_requests_total{endpoint="token",identity_provider="me",status="400"}'] == 1
     assert found['entra_fast_request_duration_seconds_bucket{endpoint="token",le="0.0025"}'] == 2
     assert found['entra_fast_request_duration_seconds_sum{endpoint="token"}'] == 0.004
     assert found["entra_fast_connections"] == 6
@@ -221,11 +224,11 @@ def test_not_every_figure_is_a_sum() -> None:
 def test_the_counts_of_a_worker_outlive_it() -> None:
     """Otherwise Prometheus would see a counter reset at each restart. Gauges end with the worker."""
     metrics, gone = Metrics(), Metrics()
-    gone.requests.add("token", "200", amount=5)
+    gone.requests.add("token", "200", "me", amount=5)
     gone.connections.read_from(lambda: 3)
     past = metrics.accumulated(metrics.accumulated({}, gone.figures()), gone.figures())
     found = scrape(metrics, [past])
-    assert found['entra_fast_requests_total{endpoint="token",status="200"}'] == 10
+    assert found['entra_fast_requests_total{endpoint="token",identity_provider="me",status="200"}'] == 10
     assert found["entra_fast_connections"] == 0
 
 
@@ -235,7 +238,7 @@ def test_labels_of_workers_are_bounded_too() -> None:
     workers = [Metrics() for _ in range(4)]
     for number, worker in enumerate(workers):
         for status in range(20):
-            worker.requests.add("token", f"{number}-{status}")
+            worker.requests.add("token", f"{number}-{status}", "me")
     merged = metrics.requests.merged(worker.figures()["entra_fast_requests_total"] for worker in workers)
     assert len(merged) == 24 + 1
 
@@ -260,11 +263,13 @@ print("prometheus_client" in sys.modules)
 async def test_a_scrape_renders_the_same_with_and_without_the_import() -> None:
     """The first scrape imports prometheus-client in a thread; later ones do not."""
     metrics = Metrics()
-    metrics.requests.add("token", "200")
+    metrics.requests.add("token", "200", "me")
     loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "prometheus_client"}
     try:
         first = await metrics.exposition()
     finally:
         sys.modules.update(loaded)
     for text in (first, await metrics.exposition()):
-        assert b'entra_fast_requests_total{endpoint="token",status="200"} 1.0\n' in text
+        assert (
+            b'entra_fast_requests_total{endpoint="token",identity_provider="me",status="200"} 1.0\n' in text
+        )

@@ -165,7 +165,7 @@ async def test_a_provider_process_that_hangs_does_not_hold_a_request_forever(
     assert ends.provider.handle("token", {**announced, "renew_in": None, "subject_expires_at": None})
     token = await ends.provider.tokens["entra_id"].acquire("api://c.n.a/.default")
     assert (token.access_token, token.expires_in <= 15) == ("stale", True)
-    assert ends.metrics.stale_served.value() == 1
+    assert ends.metrics.stale_served.value("entra_id") == 1
     never.cancel()
 
 

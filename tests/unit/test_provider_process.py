@@ -293,10 +293,10 @@ async def test_introspections_of_all_workers_are_judged_together(
     clocks = Clocks(wall=time.time, monotonic=lambda: now)
     process = ProviderProcess(Settings.from_environment(provider.environment(), None), clocks=clocks)
     connected = Connected(process)
-    counts = {"entra_fast_introspections_total": [[["false"], [2]], [["true"], [1]]]}
-    counts["entra_fast_introspections_rejected_total"] = [[["wrong_audience"], [2]]]
+    counts = {"entra_fast_introspections_total": [[["false", "entra_id"], [2]], [["true", "entra_id"], [1]]]}
+    counts["entra_fast_introspections_rejected_total"] = [[["wrong_audience", "entra_id"], [2]]]
     example = {"wrong_audience": {"expected": "mine", "received": "other"}}
-    answers: dict[str, Fields] = {"figures": {"figures": counts, "examples": example}}
+    answers: dict[str, Fields] = {"figures": {"figures": counts, "examples": {"entra_id": example}}}
     workers = [(await connected.connect(lambda name, _: answers.get(name)))[0] for _ in range(2)]
     for worker in workers:
         assert await process._ask_for_figures(worker, 30.0, 30.0)

@@ -4,7 +4,6 @@ server."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -33,7 +32,7 @@ class Others:
     """Other replicas, which answer when the test says so."""
 
     def __init__(self) -> None:
-        self.on_replaced: Callable[[bytes], None] = lambda digest: None
+        self.members: list[Replication] = []
         self.gate = asyncio.Event()
         self.tokens: dict[bytes, FetchedToken] = {}
         self.announced: list[bytes] = []
@@ -66,6 +65,8 @@ class Others:
 
 
 class World:
+    """The second of two providers of a process: announcements are told to the first one."""
+
     def __init__(self) -> None:
         self.now = 1000.0
         timing = Timing(clock=lambda: 1_800_000_000.0, monotonic=lambda: self.now)
@@ -73,14 +74,18 @@ class World:
         self.cache = TimedCache(_native.TokenCache(), timing)
         self.renewals = Renewals(self.cache, timing, lambda wanted: None)
         self.fetches: SingleFlight[bytes, FetchedToken] = SingleFlight("test")
-        self.replication = Replication(
-            self.others,
-            cache=self.cache,
-            renewals=self.renewals,
-            fetches=self.fetches,
-            overall_timeout=5.0,
-            timing=timing,
-            metrics=self.metrics,
+        of_others: SingleFlight[bytes, FetchedToken] = SingleFlight("another provider")
+        _, self.replication = (
+            Replication(
+                self.others,
+                cache=self.cache,
+                renewals=self.renewals,
+                fetches=fetches,
+                overall_timeout=5.0,
+                timing=timing,
+                metrics=self.metrics,
+            )
+            for fetches in (of_others, self.fetches)
         )
 
     def replace(self, number: int, lifetime: float = 3600.0) -> bytes:
@@ -96,7 +101,7 @@ class World:
         self.renewals.cache(key, FetchedToken("cached", 3600.0, self.now))
         self.others.tokens[key] = FetchedToken("theirs", 3600.0, self.now - age)
         self.others.gate.set()
-        self.others.on_replaced(key)
+        self.others.members[0].take_over_later(key)
         for _ in range(5):
             await asyncio.sleep(0)
         cached = self.cache.get(key)
@@ -110,9 +115,10 @@ async def test_announcements_are_followed_up_a_few_at_a_time() -> None:
     for number in range(replication.MAX_REPLACEMENTS + 3):
         key = number.to_bytes(32, "big")
         world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
-        world.others.on_replaced(key)
+        world.others.members[0].take_over_later(key)
     assert world.metrics.shared_announcements.value("ignored") == 3
-    await world.replication.aclose()
+    for member in world.others.members:
+        await member.aclose()
 
 
 async def test_replacements_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +173,7 @@ async def test_a_replacement_waits_for_a_fetch_in_flight() -> None:
     world.renewals.cache(key, FetchedToken("cached", 3600.0, world.now))
     world.others.tokens[key] = FetchedToken("theirs", 3600.0, world.now)
     world.others.gate.set()
-    world.others.on_replaced(key)
+    world.others.members[0].take_over_later(key)
     for _ in range(5):
         await asyncio.sleep(0)
     assert (found := world.cache.get(key)) is not None
@@ -260,17 +266,17 @@ async def test_a_renewal_that_is_left_to_another_is_neither_counted_nor_logged(
     await world.settle()
     assert len(world.http.forms) == 1
     assert others.lead_seconds == 6.0  # what the provider may take, and a reserve
-    assert [world.metrics.renewals.value(outcome) for outcome in ("ok", "failed")] == [0, 0]
+    assert [world.metrics.renewals.value(outcome, "entra_id") for outcome in ("ok", "failed")] == [0, 0]
     assert caplog.records == []
     assert world.later.due[-1][0] == 3.5
     others.leads = True
     world.client.renew("a:b:c")
     await world.settle()
-    assert world.metrics.renewals.value("ok") == 1
+    assert world.metrics.renewals.value("ok", "entra_id") == 1
     world.http.script = [token_client.failed(400)]
     world.client.renew("a:b:c")
     await world.settle()
-    assert world.metrics.renewals.value("failed") == 1
+    assert world.metrics.renewals.value("failed", "entra_id") == 1
 
 
 async def test_another_replicas_token_answers_but_not_where_a_new_one_is_asked_for() -> None:
@@ -305,7 +311,7 @@ async def test_closing_ends_what_replicas_have_announced() -> None:
     others = Others()
     world = token_client.World(replicas=others)
     world.cache.put(b"k" * 32, "token", 3600, monotonic=world.monotonic)
-    others.on_replaced(b"k" * 32)
+    others.members[0].take_over_later(b"k" * 32)
     await asyncio.sleep(0)
     assert world.client._replication is not None
     assert len(world.client._replication._replacements) == 1
@@ -326,7 +332,7 @@ async def test_the_clients_cached_token_is_replaced_by_another_replicas() -> Non
         await asyncio.sleep(0)
     world.pass_time(1)
     others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic)
-    others.on_replaced(world.token_key())
+    others.members[0].take_over_later(world.token_key())
     for _ in range(5):
         await asyncio.sleep(0)
     assert (await world.client.acquire("a:b:c")).access_token == "token-1"

@@ -47,8 +47,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.server.probe_host is None
     out = settings.outbound
     assert (out.connect_timeout, out.read_timeout, out.overall_timeout, out.max_retries) == (2, 3, 5, 1)
-    assert settings.provider is not None
-    assert settings.provider.needs_discovery
+    assert settings.providers
+    assert settings.providers[0].needs_discovery
 
 
 def test_a_misspelled_setting_is_named_with_the_one_that_was_meant() -> None:
@@ -174,19 +174,18 @@ def test_what_texas_may_be_told_is_never_ignored_in_silence(
 def test_explicitly_none_may_be_said_of_any_provider() -> None:
     """At least one is switched off, and none on."""
     off = {"MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
-    assert Settings.from_environment(off, NOWHERE).provider is None
-    assert Settings.from_environment({**off, "AZURE_CLIENT_ID": "client"}, NOWHERE).provider is None
+    assert Settings.from_environment(off, NOWHERE).providers == ()
+    assert Settings.from_environment({**off, "AZURE_CLIENT_ID": "client"}, NOWHERE).providers == ()
     with pytest.raises(ConfigurationError):
         Settings.from_environment({**off, "IDPORTEN_ENABLED": "true"}, NOWHERE)
-    assert read(**off).provider is not None
+    assert read(**off).providers
 
 
 def test_a_key_needs_a_kid_and_no_alg() -> None:
     """Without `alg` it signs with RS256; without `kid` no provider finds its public key."""
     key = json.loads(JWK)
     del key["alg"]
-    provider = read(AZURE_APP_JWK=json.dumps(key)).provider
-    assert provider is not None
+    (provider,) = read(AZURE_APP_JWK=json.dumps(key)).providers
     assert provider.credentials.jwk is not None
     assert signing_key("AZURE_APP_JWK", provider.credentials.jwk.reveal()).algorithm == "RS256"
     del key["kid"]
@@ -208,7 +207,7 @@ def test_the_provider_is_enabled_by_its_switch_or_by_the_client_id(
 ) -> None:
     """AZURE_ENABLED decides; when unset, whether there is a client id."""
     settings = read(AZURE_ENABLED=enabled, AZURE_APP_CLIENT_ID=client_id)
-    assert (settings.provider is not None) is expected
+    assert bool(settings.providers) is expected
 
 
 def test_nothing_configured_is_an_error() -> None:
@@ -228,7 +227,7 @@ def test_nothing_configured_is_an_error() -> None:
         for name in ("AZURE_ENABLED=true", "AZURE_ENABLED=false"):
             assert name in caught.value.message
     for environ in ({}, injected):
-        assert Settings.from_environment({**environ, "AZURE_ENABLED": "false"}, NOWHERE).provider is None
+        assert Settings.from_environment({**environ, "AZURE_ENABLED": "false"}, NOWHERE).providers == ()
 
 
 def test_what_aks_injects_completes_an_enabled_provider() -> None:
@@ -240,8 +239,7 @@ def test_what_aks_injects_completes_an_enabled_provider() -> None:
         "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.us/",
         "AZURE_FEDERATED_TOKEN_FILE": "/token",
     }
-    provider = Settings.from_environment(environ, NOWHERE).provider
-    assert provider is not None
+    (provider,) = Settings.from_environment(environ, NOWHERE).providers
     assert (provider.client_id, provider.tenant_id) == ("client", "tenant")
     assert provider.well_known_url == (
         "https://login.microsoftonline.us/tenant/v2.0/.well-known/openid-configuration"
@@ -257,12 +255,10 @@ def test_the_own_names_take_precedence_over_those_of_other_platforms() -> None:
         "AZURE_TENANT_ID": "other",
         "AZURE_AUTHORITY_HOST": "https://other.example",
     }
-    own = read(**platform, AZURE_APP_TENANT_ID="tenant").provider
-    assert own is not None
+    (own,) = read(**platform, AZURE_APP_TENANT_ID="tenant").providers
     assert (own.client_id, own.tenant_id) == ("client", "tenant")
     assert own.well_known_url == BASE["AZURE_APP_WELL_KNOWN_URL"]
-    completed = read(**platform, AZURE_APP_WELL_KNOWN_URL=None).provider
-    assert completed is not None
+    (completed,) = read(**platform, AZURE_APP_WELL_KNOWN_URL=None).providers
     assert (completed.client_id, completed.tenant_id) == ("client", "other")
     assert completed.well_known_url == "https://other.example/other/v2.0/.well-known/openid-configuration"
 
@@ -280,8 +276,7 @@ def test_credentials_have_an_order(present: list[str], used: str) -> None:
     """The file that NAIS mounts into every workload is the last choice."""
     values = {"AZURE_APP_JWK": JWK, "AZURE_FEDERATED_TOKEN_FILE": "/a", "AZURE_APP_CLIENT_SECRET": "secret"}
     environ = {name: values[name] if name in present else None for name in values}
-    provider = read(**environ, NAIS_SERVICE_ACCOUNT_TOKEN_PATH="/b").provider
-    assert provider is not None
+    (provider,) = read(**environ, NAIS_SERVICE_ACCOUNT_TOKEN_PATH="/b").providers
     (first, *_) = Credentials(provider.credentials, provider.client_id).in_order()
     assert first.secret.setting == used
 
@@ -307,8 +302,7 @@ def test_the_authority_is_a_host(text: str, host: str | None) -> None:
         assert error.setting == "AZURE_AUTHORITY_HOST"
         assert "hunter2" not in error.message
     else:
-        provider = read(**changes).provider
-        assert provider is not None
+        (provider,) = read(**changes).providers
         assert provider.well_known_url == f"{host}/t/v2.0/.well-known/openid-configuration"
 
 
@@ -365,11 +359,9 @@ def test_a_missing_or_wrong_setting_is_named(changes: dict[str, str | None], set
 def test_algorithms_keep_their_order() -> None:
     """The first one that suits a key counts, so the order is that of the setting; spaces and repetitions are
     nothing."""
-    provider = read(ENTRA_FAST_ALGORITHMS=" PS256, RS256,PS256 ,ML-DSA-65").provider
-    assert provider is not None
+    (provider,) = read(ENTRA_FAST_ALGORITHMS=" PS256, RS256,PS256 ,ML-DSA-65").providers
     assert provider.algorithms == ("PS256", "RS256", "ML-DSA-65")
-    unset = read().provider
-    assert unset is not None
+    (unset,) = read().providers
     assert (unset.algorithms, unset.client_capabilities) == (("RS256",), ())
 
 
@@ -387,8 +379,8 @@ def test_a_broken_key_is_refused_without_being_shown() -> None:
 def test_the_tenant_alone_means_entra_id_s_own_discovery_document() -> None:
     """A tenant without a well-known URL is a tenant of the public cloud."""
     settings = read(AZURE_APP_WELL_KNOWN_URL=None, AZURE_APP_TENANT_ID="nav.no")
-    assert settings.provider is not None
-    assert settings.provider.well_known_url == (
+    assert settings.providers
+    assert settings.providers[0].well_known_url == (
         "https://login.microsoftonline.com/nav.no/v2.0/.well-known/openid-configuration"
     )
 
@@ -401,8 +393,8 @@ def test_three_endpoints_need_no_discovery() -> None:
         AZURE_OPENID_CONFIG_JWKS_URI="https://login.example/keys",
         AZURE_OPENID_CONFIG_TOKEN_ENDPOINT="https://login.example/token",
     )
-    assert settings.provider is not None
-    assert not settings.provider.needs_discovery
+    assert settings.providers
+    assert not settings.providers[0].needs_discovery
 
 
 def test_files_hold_settings_and_the_environment_wins(tmp_path: Path) -> None:
@@ -412,10 +404,10 @@ def test_files_hold_settings_and_the_environment_wins(tmp_path: Path) -> None:
     (tmp_path / "AZURE_APP_CLIENT_SECRET").write_text("secret-from-file\n")
     environ = {"AZURE_APP_TENANT_ID": "tenant-from-environment", "AZURE_APP_CLIENT_ID": " "}
     settings = Settings.from_environment(environ, tmp_path)
-    assert settings.provider is not None
-    assert settings.provider.client_id == "from-file"
-    assert settings.provider.tenant_id == "tenant-from-environment"
-    secret = settings.provider.credentials.client_secret
+    assert settings.providers
+    assert settings.providers[0].client_id == "from-file"
+    assert settings.providers[0].tenant_id == "tenant-from-environment"
+    secret = settings.providers[0].credentials.client_secret
     assert secret is not None
     assert secret.reveal() == "secret-from-file"
     (tmp_path / "AZURE_APP_CLIENT_SECRET").write_text("rotated")
@@ -426,7 +418,7 @@ def test_the_directory_can_be_named_by_a_variable(tmp_path: Path) -> None:
     """ENTRA_FAST_SETTINGS_DIRECTORY replaces the place where NAIS mounts files; it must exist."""
     for name, value in BASE.items():
         (tmp_path / name).write_text(value)
-    assert Settings.from_environment({"ENTRA_FAST_SETTINGS_DIRECTORY": str(tmp_path)}).provider is not None
+    assert Settings.from_environment({"ENTRA_FAST_SETTINGS_DIRECTORY": str(tmp_path)}).providers
     with pytest.raises(ConfigurationError, match="ENTRA_FAST_SETTINGS_DIRECTORY"):
         Settings.from_environment({"ENTRA_FAST_SETTINGS_DIRECTORY": str(tmp_path / "no")})
 
@@ -644,7 +636,7 @@ def test_a_provider_on_plain_http_must_be_named(name: str) -> None:
     )
     assert refused(**{name: url, "ENTRA_FAST_INSECURE_PROVIDER_HOSTS": "other,emulator.test"}).setting == name
     settings = read(**{name: url, "ENTRA_FAST_INSECURE_PROVIDER_HOSTS": "other, Emulator"})
-    assert url in repr(settings.provider)
+    assert url in repr(settings.providers[0])
     assert settings.outbound.insecure_hosts == {"other", "emulator"}
 
 
@@ -656,8 +648,7 @@ def test_an_authority_on_plain_http_must_be_named() -> None:
         "AZURE_AUTHORITY_HOST": "http://emulator:8080/",
     }
     assert refused(**changes).setting == "AZURE_AUTHORITY_HOST"
-    provider = read(**changes, ENTRA_FAST_INSECURE_PROVIDER_HOSTS="emulator").provider
-    assert provider is not None
+    (provider,) = read(**changes, ENTRA_FAST_INSECURE_PROVIDER_HOSTS="emulator").providers
     assert provider.well_known_url == "http://emulator:8080/t/v2.0/.well-known/openid-configuration"
 
 

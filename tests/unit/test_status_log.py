@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from entra_fast._metrics import Metrics
+from entra_fast._metrics import NO_PROVIDER, Metrics
 from entra_fast.sidecar import status_log
 from entra_fast.sidecar.logs import LONGEST_SILENCE, MAX_REPEATING, Repeats
 from entra_fast.sidecar.readiness import Readiness
@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Recorded:
     """A status log, its clock, and the lines that it has written."""
 
-    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, caplog: pytest.LogCaptureFixture, *providers: str, clock_tolerance: float = 30.0
+    ) -> None:
         caplog.set_level(logging.INFO, "entra_fast")
         self._caplog = caplog
         self.metrics = Metrics()
@@ -31,11 +33,14 @@ class Recorded:
         self.now = 1000.0
         self.ready = False
         self.introspections = Introspections()
+        self.others: dict[str, Introspections] = {}
         self._status_log = StatusLog(
             self.metrics,
+            providers or ["entra_id"],
             lambda: Readiness(self.ready or self.reason is None, self.reason),
-            lambda: self.introspections,
+            lambda: {**self.others, "entra_id": self.introspections},
             lambda: self.now,
+            clock_tolerance=clock_tolerance,
         )
 
     def lines(self, seconds: float = 1.0) -> list[tuple[str, dict[str, object]]]:
@@ -45,10 +50,10 @@ class Recorded:
         self._status_log.check()
         return [(record.getMessage(), getattr(record, "fields", {})) for record in self._caplog.records]
 
-    def fail(self, outcome: str, code: str | None = None) -> None:
-        self.metrics.upstream.add(M2M, outcome)
+    def fail(self, outcome: str, code: str | None = None, provider: str = "entra_id") -> None:
+        self.metrics.upstream.add(M2M, outcome, provider)
         if code is not None:
-            self.metrics.provider_errors.add(code)
+            self.metrics.provider_errors.add(code, provider)
 
 
 @pytest.fixture
@@ -167,7 +172,7 @@ def test_a_clock_that_is_off_is_logged_with_the_number(recorded: Recorded) -> No
     """Once in each direction, and when it is over."""
     recorded.lines()
     skew = 29.0
-    recorded.metrics.clock_skew.read_from(lambda: skew)
+    recorded.metrics.clock_skew.read_from(lambda: skew, "entra_id")
     assert recorded.lines() == []
     skew = 125.4
     fields: dict[str, object] = {"clock_skew_seconds": 125.4}
@@ -186,7 +191,7 @@ def test_a_failing_provider_is_logged_with_outcomes_and_codes(recorded: Recorded
     recorded.fail("http_401", "AADSTS7000215")
     fields = {"outcomes": {"http_401": 1}, "codes": {"AADSTS7000215": 1}}
     assert recorded.lines() == [("provider failing", fields)]
-    recorded.metrics.upstream.add(M2M, "ok")
+    recorded.metrics.upstream.add(M2M, "ok", "entra_id")
     assert recorded.lines() == []
     assert recorded.lines(60) == [("provider recovered", {})]
     assert recorded.lines(60) == []
@@ -223,7 +228,7 @@ def test_one_refused_target_does_not_fill_the_log(recorded: Recorded) -> None:
     for _ in range(720):
         recorded.fail("http_400", "AADSTS501051")
         logged += len(recorded.lines())
-        recorded.metrics.upstream.add(M2M, "ok")
+        recorded.metrics.upstream.add(M2M, "ok", "entra_id")
         logged += len(recorded.lines(118))
     assert logged <= 120
 
@@ -233,6 +238,75 @@ def test_a_cancelled_request_is_no_failure(recorded: Recorded) -> None:
     recorded.lines()
     recorded.fail("cancelled")
     assert recorded.lines() == []
+
+
+# --- with several providers ---
+
+
+@pytest.fixture
+def several(caplog: pytest.LogCaptureFixture) -> Recorded:
+    recorded = Recorded(caplog, "entra_id", "maskinporten", "tokenx", clock_tolerance=5.0)
+    recorded.lines()
+    return recorded
+
+
+def test_each_provider_fails_and_recovers_by_itself(several: Recorded) -> None:
+    """Tokens of one say nothing about another, and the first failure of each is logged at once."""
+    several.fail("http_400", "invalid_client", "maskinporten")
+    fields: dict[str, object] = {"outcomes": {"http_400": 1}, "codes": {"invalid_client": 1}}
+    assert several.lines() == [("provider failing", {"provider": "maskinporten", **fields})]
+    several.metrics.upstream.add(M2M, "ok", "entra_id")
+    assert several.lines(60) == []
+    several.fail("http_400", "invalid_client", "tokenx")
+    assert several.lines() == [("provider failing", {"provider": "tokenx", **fields})]
+    several.metrics.upstream.add(M2M, "ok", "maskinporten")
+    assert several.lines(60) == [("provider recovered", {"provider": "maskinporten"})]
+    several.metrics.upstream.add(M2M, "ok", "tokenx")
+    assert several.lines(60) == [("provider recovered", {"provider": "tokenx"})]
+
+
+def test_rejections_are_judged_for_each_provider(several: Recorded) -> None:
+    """A thousand accepted tokens of one do not hide that every token of another is rejected."""
+    example = {"wrong_issuer": {"expected": "this", "received": "that"}}
+    several.others = {"tokenx": Introspections(4, {"wrong_issuer": 4}, example)}
+    introspect(several, 1000)
+    assert several.lines() == []
+    fields = {"code": "wrong_issuer", "rejected": 4, "introspections": 4, **example["wrong_issuer"]}
+    line = ("most introspections reject the token", {"provider": "tokenx", **fields})
+    assert several.lines(MINUTE) == [line]
+
+
+def test_requests_without_a_provider_are_compared_with_all_introspections(several: Recorded) -> None:
+    """A few of them among many others are not worth a line; if they are most, there is one."""
+    metrics = several.metrics
+
+    def line() -> list[tuple[str, dict[str, object]]]:
+        metrics.introspections.add("false", NO_PROVIDER, amount=4)
+        metrics.introspections_rejected.add("invalid_request", NO_PROVIDER, amount=4)
+        several.others = dict(Introspections.of(metrics, (), {}))
+        return several.lines() + several.lines(MINUTE)
+
+    assert line() == [
+        (
+            "most introspections reject the token",
+            {"code": "invalid_request", "rejected": 4, "introspections": 4},
+        )
+    ]
+    metrics.introspections.add("true", "tokenx", amount=5)
+    assert line() == []
+
+
+def test_a_clock_that_is_off_is_one_line(several: Recorded) -> None:
+    """However many providers say so: it names the one whose clock differs most."""
+    skews = {"entra_id": 6.0, "maskinporten": 4.0}
+    several.metrics.clock_skew.read_from(lambda: skews["entra_id"], "entra_id")
+    several.metrics.clock_skew.read_from(lambda: skews["maskinporten"], "maskinporten")
+    fields: dict[str, object] = {"provider": "entra_id", "clock_skew_seconds": 6.0}
+    assert several.lines() == [("the clock is 6 s ahead of the provider's", fields)]
+    skews["maskinporten"] = -7.0
+    assert several.lines() == []
+    skews = {"entra_id": 1.0, "maskinporten": -4.9}
+    assert several.lines() == [("the clock agrees with the provider's again", {})]
 
 
 async def test_the_status_log_checks_by_itself(
@@ -247,7 +321,7 @@ async def test_the_status_log_checks_by_itself(
         checks.append(0.0)
         return float(len(checks))
 
-    written = StatusLog(Metrics(), Readiness.of, Introspections, monotonic)
+    written = StatusLog(Metrics(), [], Readiness.of, dict, monotonic, clock_tolerance=30.0)
     await written.aclose()
     written.start()
     async with asyncio.timeout(60):

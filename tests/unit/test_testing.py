@@ -10,6 +10,8 @@ import sys
 import time
 import tomllib
 import unittest
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from entra_fast.testing import Clock, EntraTestCase, LocalEntra, UnverifiedClaim
 from entra_fast.testing._bad import BAD
 from entra_fast.tokens import TokenClient
 from entra_fast.validate import Validator
+from support.idporten import PID
 from support.local_entra import EXAMPLES
 from support.process import inherited
 
@@ -290,6 +293,33 @@ def test_served_over_http(local: LocalEntra, monkeypatch: pytest.MonkeyPatch) ->
         with Validator() as validator:
             assert not validator.validate(local.token(APP_B, APP_A, "ada")).is_app
     assert not local.environment(APP_A)["AZURE_OPENID_CONFIG_ISSUER"].startswith(url)
+
+
+def test_the_other_local_providers_are_served_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From the manifests: a validator finds ID-porten by the variables alone, and accepts its token. An
+    application without an identity in Entra ID has variables, too."""
+    manifest = tmp_path / "exchanging.yaml"
+    manifest.write_text(
+        "{apiVersion: nais.io/v1alpha1, kind: Application, metadata: {name: exchanging, namespace: team-a}, "
+        "spec: {image: image, tokenx: {enabled: true}}}"
+    )
+    local = LocalEntra([EXAMPLES / "manifests", manifest], EXAMPLES / "directory.yaml")
+    with local.serve() as url:
+        for name, value in local.environment(APP_A).items():
+            monkeypatch.setenv(name, value)
+        issuer = local.emulator.issuers["idporten"]
+        assert issuer == f"{url}/idporten"
+        query = urllib.parse.urlencode({"pid": PID, "resource": os.environ["IDPORTEN_AUDIENCE"]})
+        with urllib.request.urlopen(f"{issuer}/fake?{query}") as response:
+            token = response.read().decode()
+        with Validator.from_env("idporten") as validator:
+            assert validator.validate(token).pid == PID
+    exchanging = local.environment("dev-gcp:team-a:exchanging")
+    assert (exchanging["AZURE_ENABLED"], exchanging["TOKEN_X_ENABLED"]) == ("false", "true")
+    with pytest.raises(ConfigurationError):
+        local.environment("dev-gcp:team-a:nothing")
 
 
 def test_the_clock() -> None:

@@ -280,7 +280,7 @@ async def test_a_renewal_that_closing_ends_has_failed(caplog: pytest.LogCaptureF
     await asyncio.sleep(0)
     await world.client.aclose()
     await world.settle()
-    assert world.metrics.renewals.value("failed") == 1
+    assert world.metrics.renewals.value("failed", "entra_id") == 1
     assert caplog.records == []
 
 
@@ -294,7 +294,7 @@ async def test_renewal_from_outside() -> None:
     world.client.renew("a:b:c", "no token ")
     await world.settle()
     assert (await world.client.acquire("a:b:c")).access_token == "token-2"
-    assert world.metrics.renewals.value("ok") == 1
+    assert world.metrics.renewals.value("ok", "entra_id") == 1
 
 
 async def test_the_lifetime_of_a_token_is_counted_from_its_request() -> None:
@@ -400,8 +400,8 @@ async def test_each_grant_is_counted_as_what_it_is() -> None:
     await world.client.acquire("a:b:c")
     await world.client.exchange("a:b:c", "opaque", claims=CHALLENGE)
     await world.client.exchange("a:b:c", "opaque")
-    assert world.metrics.upstream.value("client_credentials", "ok") == 1
-    assert world.metrics.upstream.value("on_behalf_of", "ok") == 2
+    assert world.metrics.upstream.value("client_credentials", "ok", "entra_id") == 1
+    assert world.metrics.upstream.value("on_behalf_of", "ok", "entra_id") == 2
     assert [form.get("claims") for form in world.http.forms] == [None, CHALLENGE, None]
     assert [form.get("assertion") for form in world.http.forms] == [None, "opaque", "opaque"]
     assert {form["scope"] for form in world.http.forms} == {"api://a.b.c/.default"}
@@ -525,12 +525,12 @@ async def test_which_refusals_a_valid_token_hides(status: int, served: bool, ski
     world.http.script = [answer] * 2
     if served or not skip_cache:
         assert (await world.client.acquire("a:b:c", skip_cache=skip_cache)).access_token == "token-1"
-        assert world.metrics.stale_served.value() == 1
+        assert world.metrics.stale_served.value("entra_id") == 1
     else:
         with pytest.raises(ProviderError) as caught:
             await world.client.acquire("a:b:c", skip_cache=skip_cache)
         assert (caught.value.status, caught.value.error) == (status, "invalid_grant")
-        assert world.metrics.stale_served.value() == 0
+        assert world.metrics.stale_served.value("entra_id") == 0
 
 
 @pytest.mark.parametrize(
@@ -705,7 +705,7 @@ async def test_a_valid_token_waits_for_no_silent_provider(monkeypatch: pytest.Mo
             token = await world.client.acquire("a:b:c")
         assert (token.access_token, token.expires_in) == ("token-1", 110)
     assert len(world.http.forms) == 2
-    assert world.metrics.stale_served.value() == 101
+    assert world.metrics.stale_served.value("entra_id") == 101
     assert world.client.in_flight == 1
     assert world.http.gate is not None
     world.http.gate.set()

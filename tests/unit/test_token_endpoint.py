@@ -26,7 +26,7 @@ def refused(body: dict[str, Any], status: int = 400) -> HttpResponse:
 
 def observed(world: World, grant: str = "client_credentials") -> tuple[float, float]:
     """How many requests were timed, and their seconds together."""
-    *counts, seconds = world.metrics.upstream_seconds.figures()[(grant,)]
+    *counts, seconds = world.metrics.upstream_seconds.figures()[grant, "entra_id"]
     return sum(counts), seconds
 
 
@@ -62,10 +62,10 @@ async def test_every_outcome_is_counted_once(
         assert outcome == "ok"
     except ProviderError:
         assert outcome != "ok"
-    assert world.metrics.upstream.figures() == {("client_credentials", outcome): [1]}
+    assert world.metrics.upstream.figures() == {("client_credentials", outcome, "entra_id"): [1]}
     assert observed(world) == (1, 0.5)
     if code:
-        assert world.metrics.provider_errors.value(code) == 1
+        assert world.metrics.provider_errors.value(code, "entra_id") == 1
 
 
 async def test_a_cancelled_request_is_counted_as_one() -> None:
@@ -76,7 +76,7 @@ async def test_a_cancelled_request_is_counted_as_one() -> None:
     await asyncio.sleep(0)
     request.cancel()
     await asyncio.wait({request})
-    assert world.metrics.upstream.value("client_credentials", "cancelled") == 1
+    assert world.metrics.upstream.value("client_credentials", "cancelled", "entra_id") == 1
     assert observed(world)[0] == 1
 
 
@@ -111,7 +111,7 @@ async def test_whether_a_token_may_be_cached_depends_on_both() -> None:
             kept.append(token.cacheable)
             assert token.subject_expires_at == wanted.subject_expires_at
     assert kept == [True, False, True, False, False, False]
-    assert world.metrics.upstream.value("on_behalf_of", "ok") == 4
+    assert world.metrics.upstream.value("on_behalf_of", "ok", "entra_id") == 4
 
 
 async def test_the_credential_is_made_for_this_endpoint_and_now() -> None:
@@ -193,7 +193,7 @@ async def test_a_try_of_the_credential_is_counted_as_such() -> None:
     tried.start()
     await world.settle()
     await tried.aclose()
-    assert world.metrics.upstream.figures() == {("credential_try", "ok"): [1]}
+    assert world.metrics.upstream.figures() == {("credential_try", "ok", "entra_id"): [1]}
     assert observed(world, "credential_try")[0] == 1
 
 

@@ -191,7 +191,7 @@ async def test_a_target_that_does_not_admit_the_generator(browser: Browser) -> N
 async def test_the_pages(world: World, browser: Browser) -> None:
     """Start page, token page, another user, signing out at ID-porten too."""
     _, _, start = await browser.go("/", headers=HTML)
-    assert "Token generator for TokenX" in start
+    assert "TokenX generator" in start
     assert GENERATOR in start
     assert "/api/public/obo" in start
     assert (await browser.go("/?q=nothing"))[2].count("No audience matches") == 1
@@ -342,7 +342,7 @@ class Providers:
         app.router.add_get("/{path:.*well-known.*}", self._discovery)
         app.router.add_get("/jwks", self._keys)
         app.router.add_post("/token", self._token)
-        app.router.add_get("/fake", self._fake)
+        app.router.add_post("/fake", self._fake)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -482,6 +482,33 @@ async def test_settings(world: World) -> None:
     finally:
         await browser.http.close()
         await other.generator.stop()
+
+
+async def test_a_provider_that_demands_the_admin_token() -> None:
+    """Where others can reach it, no token is made without one."""
+    admin_token = "a-token-of-the-admin"
+    rule = {"application": "tokenx-token-generator", "namespace": "nais"}
+    local = local_entra([manifest("open", [rule])])
+    emulator = await local.start("127.0.0.1", 0, admin_token=admin_token)
+    environment = {
+        **local.providers.tokenx_generator_environment(),
+        "BIND_ADDRESS": "127.0.0.1:0",
+        "TOKEN_GENERATOR_FAKE_LOGIN_TOKEN": admin_token,
+    }
+    other = World(emulator, environment)
+    settings = TokenXGeneratorSettings.from_environment(environment)
+    form = {"aud": OPEN, "pid": PID}
+    try:
+        for token, expected in ((settings.fake_login_token, 200), (None, 502)):
+            other.generator = await start_tokenx_generator(replace(settings, fake_login_token=token))
+            browser = Browser(other)
+            status, _, body = await browser.go("/api/public/obo", "POST", data=form)
+            await browser.http.close()
+            await other.generator.stop()
+            assert status == expected, body
+            assert admin_token not in body
+    finally:
+        await emulator.stop()
 
 
 async def test_without_tokens_without_a_login(world: World) -> None:

@@ -173,9 +173,9 @@ class EndpointFinder:
             body = await _document_at(self._http, url)
             issuer, found = parse_endpoints(body, url, self._missing(), issuer=self._settings.issuer)
         except EntraFastError as error:
-            self._metrics.discovery.add(error.code)
+            self._metrics.discovery.add(error.code, self._settings.name)
             raise
-        self._metrics.discovery.add("ok")
+        self._metrics.discovery.add("ok", self._settings.name)
         own = self._settings
         return Endpoints(
             issuer,

@@ -44,6 +44,7 @@ from entra_fast._provider.redis_entries import (
     pack,
     unpack,
 )
+from entra_fast._provider.replication import Replication
 from entra_fast._provider.tokens import FetchedToken, Leader, Lookup
 from entra_fast._settings.model import SharedCacheSettings
 
@@ -181,7 +182,7 @@ class SharedCache:
         self._listening: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._sender = os.urandom(16)
-        self.on_replaced: Callable[[bytes], None] = lambda digest: None  # see `replication.Replicas`
+        self.members: list[Replication] = []  # see `replication.Replicas`
 
     @property
     def available(self) -> bool:
@@ -481,8 +482,8 @@ class SharedCache:
         except EntryRejected:
             self._metrics.shared_announcements.add("rejected")
             return
-        if sender != self._sender:
-            self.on_replaced(digest)
+        if sender != self._sender and self.members:
+            self.members[0].take_over_later(digest)
 
 
 class _Login(CredentialProvider):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,10 +35,12 @@ class Replicas(Protocol):
     """The tokens of other replicas: `redis_cache.SharedCache`. Nothing here raises.
 
     Attributes:
-        on_replaced: called with the digest of a token that another replica has replaced; must not raise.
+        members: those in this process that share the tokens, one for each provider. The first one is told
+            the digest of each token that another replica has replaced.
     """
 
-    on_replaced: Callable[[bytes], None]
+    @property
+    def members(self) -> list[Replication]: ...
 
     async def get(self, digest: bytes) -> Lookup:
         """The token, if a replica has stored it."""
@@ -73,7 +74,7 @@ class _Replaced:
 
 
 class Replication:
-    """Adopts tokens from other replicas, and publishes ours. Belongs to one event loop.
+    """Adopts tokens of one provider from other replicas, and publishes ours. Belongs to one event loop.
 
     Args:
         fetches: the token client's fetches in flight.
@@ -101,7 +102,8 @@ class Replication:
         self._metrics = metrics
         self._replaced: OrderedDict[bytes, _Replaced] = OrderedDict()
         self._replacements: set[asyncio.Task[None]] = set()
-        replicas.on_replaced = self._take_over_later
+        self._members = replicas.members
+        self._members.append(self)
 
     async def aclose(self) -> None:
         await _background.cancel(*self._replacements)
@@ -180,9 +182,9 @@ class Replication:
             self._remember_replacement(fetch.wanted.key, token)
         self._replicas.put(fetch.wanted.key, token, announce=fetch.must_be_new)
 
-    def _take_over_later(self, key: bytes) -> None:
-        """Another replica has replaced a token: adopt the new one if the old one is cached here. The
-        announcement alone changes nothing, so that a false one loses no token."""
+    def take_over_later(self, key: bytes) -> None:
+        """Another replica has replaced a token of any provider: adopt the new one if the old one is cached
+        here. The announcement alone changes nothing, so that a false one loses no token. Never raises."""
         if len(self._replacements) >= MAX_REPLACEMENTS:
             self._metrics.shared_announcements.add("ignored")
             return
@@ -191,15 +193,22 @@ class Replication:
         task.add_done_callback(self._replacements.discard)
 
     async def _take_over(self, key: bytes) -> None:
-        fetch = self._fetches.in_flight(key)
+        # The digest does not tell whose token it is, but no two providers have one in common: whatever any of
+        # them fetches or has replaced under this key is the same token.
+        members = self._members
+        fetch = next(filter(None, (each._fetches.in_flight(key) for each in members)), None)
         if fetch is not None:
             await asyncio.wait({fetch})  # it may bring the old one
         outcome = "ignored"
         if self._cache.get_stale(key) is not None and not self._replicas.is_writing(key):
             token = (await self._replicas.get(key)).token
             # A token that was requested in the meantime is newer.
-            overtaken = key in self._fetches or self._replicas.is_writing(key)
-            if token is not None and not overtaken and not self._is_older(key, token):
+            overtaken = self._replicas.is_writing(key) or any(key in each._fetches for each in members)
+            if (
+                token is not None
+                and not overtaken
+                and not any(each._is_older(key, token) for each in members)
+            ):
                 self._renewals.cache(key, token)
                 outcome = "adopted"
         self._metrics.shared_announcements.add(outcome)

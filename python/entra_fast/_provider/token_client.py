@@ -377,7 +377,7 @@ class TokenClient:
         stale = self._cache.get_stale(wanted.key)
         if stale is None:
             return None
-        self._metrics.stale_served.add()
+        self._metrics.stale_served.add(self._endpoint.provider.name)
         return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
 
     async def _fetch(self, wanted: WantedToken, demand: Demand) -> FetchedToken:
@@ -413,7 +413,8 @@ class TokenClient:
     def _count_renewal(self, task: asyncio.Task[FetchedToken]) -> None:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         if not isinstance(failure, RenewalLeftToAnother):
-            self._metrics.renewals.add("ok" if failure is None else "failed")
+            outcome = "ok" if failure is None else "failed"
+            self._metrics.renewals.add(outcome, self._endpoint.provider.name)
 
     def _fetch_of(self, wanted: WantedToken, demand: Demand) -> Fetch:
         """The fetch in flight for this token, whose demand is raised, or a new one, which is not started yet.

@@ -158,7 +158,7 @@ class TokenEndpoint:
         form = self._form(wanted, credential)
         form |= claims_field(wanted.claims, self.provider.client_capabilities)
         started = self._timing.monotonic()
-        outcome = "cancelled"
+        outcome, name = "cancelled", self.provider.name
         try:
             answer = await self._http.post_form(token_endpoint, form, timeout=time_left)
             response = parse_token_response(
@@ -170,12 +170,12 @@ class TokenEndpoint:
             raise ProviderError(error.code, f"no token from the provider: {error.message}") from None
         except ProviderError as error:
             outcome = f"http_{error.status}" if error.code in ANSWERED else error.code
-            self._metrics.provider_errors.add(provider_code(error))
+            self._metrics.provider_errors.add(provider_code(error), name)
             raise without_secrets(error, (*credential.values(), wanted.subject_token or "")) from None
         finally:
-            self._metrics.upstream.add(wanted.grant, outcome)
+            self._metrics.upstream.add(wanted.grant, outcome, name)
             seconds = self._timing.monotonic() - started
-            self._metrics.upstream_seconds.observe(seconds, wanted.grant)
+            self._metrics.upstream_seconds.observe(seconds, wanted.grant, name)
             if wanted.grant != CREDENTIAL_TRY:
-                self._metrics.texas_provider_seconds.observe(seconds, self.provider.kind.name)
+                self._metrics.texas_provider_seconds.observe(seconds, name)
         return response

@@ -19,7 +19,7 @@ NEXT_IDLE_BYTES = 32 << 20
 """What each further one takes; the rest is shared. With N workers there are N + 1 processes."""
 TELEMETRY_BYTES = 20 << 20
 """What OpenTelemetry takes in addition, in each process."""
-SHARED_CACHE_BYTES = 30 << 20
+SHARED_CACHE_BYTES = 10 << 20
 """What the client of Redis takes in addition, in the process that talks to the provider."""
 TELEMETRY = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 """Any of these variables turns telemetry on."""

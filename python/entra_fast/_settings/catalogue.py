@@ -332,15 +332,15 @@ CACHE_MAX_BYTES: Final = Integer(
 VERIFIED_CACHE_ENTRIES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_ENTRIES",
     20_000,
-    "Maximum number of tokens in the verification cache, divided evenly between the enabled providers.",
+    "Maximum number of tokens in the verification cache. Each enabled provider gets an equal part.",
     low=1,
     high=100_000_000,
 )
 VERIFIED_CACHE_BYTES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_BYTES",
     134_217_728,
-    "Maximum size of the verification cache, in bytes, divided evenly between the enabled providers. If it "
-    "is not set, it follows the container's memory limit (kubernetes.md).",
+    "Maximum size of the verification cache, in bytes. Each enabled provider gets an equal part. If it is "
+    "not set, it follows the container's memory limit (kubernetes.md).",
     low=65_536,
     high=1 << 40,
 )

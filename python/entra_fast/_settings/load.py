@@ -51,11 +51,6 @@ class Settings:
     unknown: tuple[str, ...] = ()
 
     @property
-    def provider(self) -> ProviderSettings | None:
-        """The first provider that is enabled, where only one is served."""
-        return self.providers[0] if self.providers else None
-
-    @property
     def clock_tolerance(self) -> float:
         """Seconds by which this machine's clock may differ from the providers' before a warning."""
         return min((provider.kind.clock_tolerance for provider in self.providers), default=30.0)

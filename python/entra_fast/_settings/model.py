@@ -140,7 +140,7 @@ class CacheSettings:
     verified_entries: int = catalogue.VERIFIED_CACHE_ENTRIES.default
     verified_bytes: int = catalogue.VERIFIED_CACHE_BYTES.default
     memory_limit: int | None = None
-    idle_bytes: int = 0
+    idle_bytes: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -26,9 +26,10 @@ ERROR_CODES = {
 }
 
 
-TEXAS = ("TEXAS_", "RUST_LOG")
-"""Settings of Texas, which replaces a value that it cannot use by its default. They never stop a start: what
-is out of bounds here is replaced by the nearest value, and what is no value is ignored."""
+TEXAS = ("TEXAS_", "RUST_")
+"""How the names of Texas's settings begin. Texas replaces a value that it cannot use by its default, so they
+never stop a start: what is out of bounds here is replaced by the nearest value, and what is no value is
+ignored."""
 
 
 class Reader:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 
 from entra_fast import _extras
+from entra_fast._providers import BUILT_IN
+from entra_fast.cli.sidecar_client import PROVIDER_METAVAR
 from entra_fast.cli.terminal import OK, AddCommand
 
 SHELLS = ("bash", "zsh", "fish")
@@ -20,16 +22,18 @@ def _completion(arguments: argparse.Namespace) -> int:
     _extras.need("completion")
     import shtab  # noqa: PLC0415 - an extra
 
-    _complete_paths(arguments.command_line, shtab.FILE, shtab.DIRECTORY)
+    _complete_values(arguments.command_line, shtab.FILE, shtab.DIRECTORY)
     print(shtab.complete(arguments.command_line, arguments.shell))
     return OK
 
 
-def _complete_paths(parser: argparse.ArgumentParser, files: object, directories: object) -> None:
+def _complete_values(parser: argparse.ArgumentParser, files: object, directories: object) -> None:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
-                _complete_paths(command, files, directories)
+                _complete_values(command, files, directories)
+        elif action.metavar == PROVIDER_METAVAR:
+            action.choices = [kind.name for kind in BUILT_IN]  # completed, but not the only ones
         elif action.metavar in _FILES:
             action.complete = files  # type: ignore[attr-defined]
         elif action.metavar in _DIRECTORIES:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from entra_fast._providers import ENTRA_ID, named
 from entra_fast.cli.dev_system import SidecarOf
 from entra_fast.cli.terminal import printable
 from entra_fast.emulator import RunningEmulator
@@ -62,11 +64,30 @@ class Failures:
                     yield f"rejected: {code}: a token at the sidecar of {application}{times}"
 
     def _refusal(self, entry: Entry) -> str:
-        code = f"AADSTS{entry.code}: " if entry.code is not None else ""
+        code = f"AADSTS{entry.code}: " if entry.code is not None else _provider(entry)
         names = " -> ".join(name for name in (entry.client, entry.target) if name)
         user = f", {entry.user}" if entry.user else ""
         place = f"({self._base_url}/log/{entry.number})"
-        return printable(f"refused: {code}{entry.grant}: {names or 'unknown application'}{user} {place}")
+        reason = "" if entry.provider == ENTRA_ID.name else _reason(entry)
+        line = f"refused: {code}{entry.grant}: {names or 'unknown application'}{user}{reason} {place}"
+        return printable(line)
+
+
+def _provider(entry: Entry) -> str:
+    """Which provider refused, where neither its code nor the kind of request says so."""
+    kind = named(entry.provider)
+    if kind is None or kind is ENTRA_ID or entry.grant.startswith(kind.title):
+        return ""
+    return f"{kind.title}: "
+
+
+def _reason(entry: Entry) -> str:
+    """Which check failed and what would change that: the other providers have no codes to look up."""
+    failed = next((reason for reason in entry.reasons if not reason.passed), None)
+    if failed is None:
+        return ""
+    where = f" at {failed.location}" if failed.location else ""
+    return f": {failed.text}" + (f"; {failed.remedy}{where}" if failed.remedy else "")
 
 
 @contextlib.asynccontextmanager
@@ -86,7 +107,14 @@ async def printed(emulator: RunningEmulator, sidecars: Sequence[SidecarOf] = ())
 
 def _counter(sidecar: SidecarOf) -> Callable[[], Mapping[str, float]]:
     metrics = sidecar.running.service.metrics
-    return lambda: Introspections.of(metrics, (), {}).rejected
+
+    def rejected() -> Mapping[str, float]:
+        total: Counter[str] = Counter()
+        for introspections in Introspections.of(metrics, (), {}).values():
+            total.update(introspections.rejected)
+        return total
+
+    return rejected
 
 
 async def _print_forever(failures: Failures) -> None:

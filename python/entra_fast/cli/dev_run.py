@@ -19,10 +19,9 @@ from entra_fast.cli.dev_system import (
     NO_APPLICATION,
     RELOAD_SECONDS,
     Options,
-    applications,
-    is_generator,
     local_system,
     local_tls,
+    usable,
 )
 from entra_fast.cli.dev_welcome import addresses, describe
 from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
@@ -135,7 +134,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         watch=RELOAD_SECONDS,
     )
     _warn(emulator)
-    if all(is_generator(application) for application in applications(local)):
+    if not any(usable(local)):
         print(f"warning: {NO_APPLICATION}", file=sys.stderr)
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The whole system on one machine: local Entra ID, token generator and sidecars in one process, on one
+"""The whole system on one machine: the local providers, token generators and sidecars in one process, on one
 event loop.
 
 What belongs here: choosing applications and ports, starting the parts in order, and stopping them. The parts
@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,14 +24,22 @@ from entra_fast._settings.load import Settings
 from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.registry import Application, Tenant
+from entra_fast.emulator.model.workloads import Workload, tokenx_generator
 from entra_fast.emulator.tls import LocalTls
 from entra_fast.emulator.tls import prepare as prepare_tls
 from entra_fast.errors import ConfigurationError
-from entra_fast.generator import GeneratorSettings, RunningGenerator, start_generator
+from entra_fast.generator import (
+    GeneratorSettings,
+    RunningGenerator,
+    TokenXGeneratorSettings,
+    start_generator,
+    start_tokenx_generator,
+)
 from entra_fast.generator.settings import CALLBACK_PATH
 from entra_fast.sidecar.process.running import RunningSidecar, start_sidecar
 
 TOKEN_GENERATOR = "azure-token-generator"
+TOKENX_TOKEN_GENERATOR = "tokenx-token-generator"
 MAX_SIDECARS = 100
 RELOAD_SECONDS = 1.0
 """Time between two checks for changed manifests."""
@@ -39,7 +48,10 @@ READY_SECONDS = 10.0
 STOP_SECONDS = 10.0
 """Maximum time for each part to stop."""
 
-NO_APPLICATION = "--manifests: no manifest has an application with spec.azure.application.enabled: true"
+NO_APPLICATION = (
+    "--manifests: no manifest has an application with spec.azure.application, tokenx, maskinporten or "
+    "idporten enabled"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,7 @@ class Options:
     Attributes:
         manifests: `[<cluster>=]<path>` each; none for the examples.
         apps: `<cluster>:<namespace>:<name>` of those that get a sidecar; none for the first one.
+        generator_port: of the token generator; the one for TokenX takes the next port.
         sidecar_port: of the first sidecar; its probes take the next port, further sidecars the ports after.
         tls: folder of the local certificate authority, to serve the local Entra ID over https; empty for the
             default one.
@@ -66,18 +79,24 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class SidecarOf:
-    """A running sidecar and the application that it belongs to."""
+    """A running sidecar and the application that it belongs to.
 
-    application: Application
+    Attributes:
+        identity: the application in Entra ID; None if it has none there.
+    """
+
+    application: Workload
+    identity: Application | None
     running: RunningSidecar
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSystem:
-    """The running parts."""
+    """The running parts. There is no token generator for TokenX where no application uses TokenX."""
 
     emulator: RunningEmulator
     generator: RunningGenerator
+    tokenx_generator: RunningGenerator | None
     sidecars: tuple[SidecarOf, ...]
     tls: LocalTls | None = None
 
@@ -97,8 +116,9 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
         )
     with no_garbage_collection():
         local = LocalEntraId.from_files(*find_sources(options.manifests, options.directory))
-    applications = _choose(local, options.apps)
-    _check_ports(options, len(applications))
+    chosen = _choose(local, options.apps)
+    with_tokenx = any(workload.tokenx for workload in usable(local))
+    _check_ports(options, len(chosen), 2 if with_tokenx else 1)
     async with contextlib.AsyncExitStack() as stack:
         tls = local_tls(options.tls)
         emulator = await local.start(
@@ -110,15 +130,20 @@ async def local_system(options: Options) -> AsyncIterator[LocalSystem]:
         # The parts trust the local certificate authority in addition to the system's.
         extra = {"ENTRA_FAST_CA_BUNDLE": str(tls.authority)} if tls is not None else {}
         stack.push_async_callback(_stop, emulator)
+        environments = await _environments(local, [workload.name for workload in chosen], with_tokenx)
         sidecars = []
-        for number, application in enumerate(applications):
+        for number, (workload, environment) in enumerate(zip(chosen, environments.sidecars, strict=True)):
             port = options.sidecar_port + 2 * number if options.sidecar_port else 0
-            sidecars.append(await _sidecar(emulator, application, options.host, port, extra))
+            sidecars.append(await _sidecar(local, workload, environment | extra, options.host, port))
             stack.push_async_callback(_stop, sidecars[-1].running)
-        generator = await _generator(emulator, options, extra)
+        generator = await _generator(local, environments.generator | extra, options)
         stack.push_async_callback(_stop, generator)
+        for_tokenx = None
+        if environments.tokenx_generator is not None:
+            for_tokenx = await _tokenx_generator(local, environments.tokenx_generator | extra, options)
+            stack.push_async_callback(_stop, for_tokenx)
         await _until_ready(sidecars)
-        yield LocalSystem(emulator, generator, tuple(sidecars), tls)
+        yield LocalSystem(emulator, generator, for_tokenx, tuple(sidecars), tls)
 
 
 def local_tls(folder: str | None, names: Sequence[str] = ()) -> LocalTls | None:
@@ -130,49 +155,90 @@ def local_tls(folder: str | None, names: Sequence[str] = ()) -> LocalTls | None:
     return prepare_tls(cache / "entra-fast" / "tls", names)
 
 
-def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Application]:
+def _choose(local: LocalEntraId, names: Sequence[str]) -> list[Workload]:
     """The applications that get a sidecar."""
     if len(names) > MAX_SIDECARS:
         raise ConfigurationError("too_many_sidecars", f"--app: at most {MAX_SIDECARS} sidecars", "--app")
     if names:
-        found = {application.name: application for application in map(local.registry.find, names)}
+        found = {workload.name: workload for workload in map(local.registry.find_workload, names)}
         return list(found.values())
+    first = next(usable(local), None)
+    if first is None:
+        raise ConfigurationError("no_application", NO_APPLICATION, "--manifests")
+    return [first]
+
+
+def usable(local: LocalEntraId) -> Iterator[Workload]:
+    """All applications of the manifests that some provider knows, those of Entra ID first."""
+    registry = local.registry
     for application in applications(local):
-        if not is_generator(application):
-            return [application]
-    raise ConfigurationError("no_application", NO_APPLICATION, "--manifests")
+        if not is_generator(application.name):
+            yield registry.find_workload(application.name)
+    for workload in registry.workloads.by_name.values():
+        is_elsewhere = workload.name in registry.without_identity and workload.has_providers
+        if is_elsewhere and not is_generator(workload.name):
+            yield workload
 
 
 def applications(local: LocalEntraId) -> Iterator[Application]:
+    """All applications in Entra ID."""
     for tenant in local.registry.tenants:
         yield from tenant.applications.values()
 
 
+def is_generator(name: str) -> bool:
+    """Whether an application is one of the token generators."""
+    return name.rpartition(":")[2] in (TOKEN_GENERATOR, TOKENX_TOKEN_GENERATOR)
+
+
+# --- what the parts get ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Environments:
+    """What NAIS would inject into each part."""
+
+    sidecars: Sequence[dict[str, str]]
+    generator: dict[str, str]
+    tokenx_generator: dict[str, str] | None
+
+
+async def _environments(local: LocalEntraId, names: Sequence[str], with_tokenx: bool) -> _Environments:
+    """All environments. Each needs keys that take a tenth of a second, so they are made at the same time."""
+    makers: list[Callable[[], dict[str, str]]] = [
+        functools.partial(local.environment, name) for name in names
+    ]
+    makers.append(functools.partial(local.environment, _generator_application(local).name))
+    if with_tokenx:
+        makers.append(local.providers.tokenx_generator_environment)
+    made = await asyncio.gather(*(asyncio.to_thread(make) for make in makers))
+    count = len(names)
+    return _Environments(made[:count], made[count], made[count + 1] if with_tokenx else None)
+
+
 async def _sidecar(
-    emulator: RunningEmulator, application: Application, host: str, port: int, extra: Mapping[str, str]
+    local: LocalEntraId, workload: Workload, environment: Mapping[str, str], host: str, port: int
 ) -> SidecarOf:
     probe_port = port + 1 if port else 0
     environment = {
-        **emulator.environment(application.name),
-        **extra,
+        **environment,
         "BIND_ADDRESS": _address(host, port),
         "PROBE_BIND_ADDRESS": _address(host, probe_port),
         "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0",  # there is no load balancer to inform first
     }
     # Neither the environment of this process nor mounted files: they may hold settings of a real tenant.
     settings = Settings.from_environment(environment, Path(os.devnull))
-    return SidecarOf(application, await start_sidecar(settings))
+    identity = next((found for found in applications(local) if found.name == workload.name), None)
+    return SidecarOf(workload, identity, await start_sidecar(settings))
 
 
 async def _generator(
-    emulator: RunningEmulator, options: Options, extra: Mapping[str, str]
+    local: LocalEntraId, environment: Mapping[str, str], options: Options
 ) -> RunningGenerator:
-    local = emulator.local
     own = _generator_application(local)
     tenant = local.registry.tenant(own.tenant_id)
     environment = {
-        **emulator.environment(own.name),
-        **extra,
+        **environment,
         "BIND_ADDRESS": _address(options.host, options.generator_port),
         "TOKEN_GENERATOR_AUDIENCES": " ".join(_audiences(tenant, own)) if tenant is not None else "",
     }
@@ -182,9 +248,25 @@ async def _generator(
     return running
 
 
+async def _tokenx_generator(
+    local: LocalEntraId, environment: Mapping[str, str], options: Options
+) -> RunningGenerator:
+    own = tokenx_generator(local.generator_cluster)
+    port = options.generator_port
+    environment = {
+        **environment,
+        "BIND_ADDRESS": _address(options.host, port + 1 if port else 0),
+        "TOKEN_GENERATOR_AUDIENCES": " ".join(_tokenx_audiences(local, own)),
+    }
+    settings = TokenXGeneratorSettings.from_environment(environment, Path(os.devnull))
+    running = await start_tokenx_generator(settings)
+    local.providers.idporten.add_redirect_uri(own, running.base_url + CALLBACK_PATH)
+    return running
+
+
 def _generator_application(local: LocalEntraId) -> Application:
     for application in applications(local):
-        if is_generator(application):
+        if application.name.rpartition(":")[2] == TOKEN_GENERATOR:
             return application
     raise ConfigurationError(
         "generator_disabled",
@@ -193,16 +275,22 @@ def _generator_application(local: LocalEntraId) -> Application:
     )
 
 
-def is_generator(application: Application) -> bool:
-    return application.name.rpartition(":")[2] == TOKEN_GENERATOR
-
-
 def _audiences(tenant: Tenant, own: Application) -> list[str]:
     """All applications of the tenant; first those whose policies allow the token generator."""
     admits = {
         target.name: any(rule.consumer == own.name for rule in target.rules)
         for target in tenant.applications.values()
         if target.name != own.name
+    }
+    return sorted(admits, key=lambda name: not admits[name])
+
+
+def _tokenx_audiences(local: LocalEntraId, own: str) -> list[str]:
+    """All applications in TokenX; first those that admit the token generator for TokenX."""
+    admits = {
+        workload.name: own in workload.admitted
+        for workload in local.registry.workloads.by_name.values()
+        if workload.tokenx and workload.name != own
     }
     return sorted(admits, key=lambda name: not admits[name])
 
@@ -228,11 +316,14 @@ async def _stop(part: _Stoppable) -> None:
         await asyncio.wait_for(part.stop(), STOP_SECONDS)
 
 
-def _check_ports(options: Options, sidecars: int) -> None:
+def _check_ports(options: Options, sidecars: int, generators: int) -> None:
     """Refuse a port that is not available, before anything starts."""
-    first = options.sidecar_port
-    wanted = [(options.emulator_port, "--emulator-port"), (options.generator_port, "--generator-port")]
-    wanted += [(port, "--sidecar-port") for port in range(first, first + 2 * sidecars) if first]
+    wanted = [(options.emulator_port, "--emulator-port")]
+    for first, count, option in (
+        (options.generator_port, generators, "--generator-port"),
+        (options.sidecar_port, 2 * sidecars, "--sidecar-port"),
+    ):
+        wanted += [(port, option) for port in range(first, first + count) if first]
     seen: dict[int, str] = {}
     for port, option in wanted:
         if port == 0:

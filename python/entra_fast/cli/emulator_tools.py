@@ -91,11 +91,16 @@ def _painted(line: str) -> str:
 
 
 def _env(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        if arguments.format not in ("shell", "json"):
+            raise CommandError(USAGE, "pass either --json or --format")
+        arguments.format = "json"
     if (arguments.format == "files") != (arguments.output is not None):
         raise CommandError(USAGE, "pass --format files and --output DIR together")
     application = quote(arguments.app, safe=":")
+    kind = "login-proxy" if arguments.login_proxy else "environment"
     answer = _server(arguments).get(
-        f"{arguments.url.rstrip('/')}/admin/api/applications/{application}/environment"
+        f"{arguments.url.rstrip('/')}/admin/api/applications/{application}/{kind}"
     )
     if not all(isinstance(value, str) and _NAME.fullmatch(name) for name, value in answer.items()):
         raise CommandError(UNAVAILABLE, "the answer is not an environment: not a local Entra ID?")
@@ -211,6 +216,11 @@ examples:
 """,
     )
     parser.add_argument("app", metavar="APP", help="'<cluster>:<namespace>:<app>' or a client id")
+    parser.add_argument(
+        "--login-proxy",
+        action="store_true",
+        help="the variables of the application's login proxy at ID-porten (wonderwall) instead",
+    )
     _add_server_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -220,6 +230,7 @@ examples:
         help="form of the output (default: %(default)s, which prints export lines)",
     )
     output.add_argument("--output", metavar="DIR", help="directory for --format files")
+    output.add_argument("--json", action="store_true", help="the same as --format json; errors are JSON, too")
 
 
 def _add_forge(add: AddCommand) -> None:

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from entra_fast import _color
-from entra_fast.cli import bench, completion, emulator_tools, roundtrip, servers, sidecar_client, token_tools
-from entra_fast.cli.doctor import command as doctor
+from entra_fast.cli import servers
 from entra_fast.cli.options import add_color_option
 from entra_fast.cli.terminal import (
     INTERRUPTED,
@@ -47,8 +46,8 @@ exit status:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status; an expected error is one line, never a traceback."""
     _prepare_streams()
-    parser = _parser()
     given = sys.argv[1:] if argv is None else argv
+    parser = _parser(next(iter(given), None))
     if not given:
         parser.print_help(sys.stderr)
         return USAGE
@@ -172,7 +171,12 @@ class _Version(argparse.Action):
         parser.exit(OK)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(first: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        first: the first argument. A sidecar runs for months, so it loads no other commands.
+    """
     parser = _Parser(
         prog="entra-fast",
         description="Validate Entra ID tokens, serve tokens to NAIS applications, and run a local Entra ID\n"
@@ -203,17 +207,20 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, parser=added, command_line=parser)
         return added
 
-    for module in (
-        servers,
-        doctor,
-        token_tools,
-        sidecar_client,
-        roundtrip,
-        emulator_tools,
-        bench,
-        completion,
-    ):
-        module.add_commands(add_command)
+    servers.add_commands(add_command)
+    if first != "serve":
+        from entra_fast.cli import (  # noqa: PLC0415 - see above
+            bench,
+            completion,
+            emulator_tools,
+            roundtrip,
+            sidecar_client,
+            token_tools,
+        )
+        from entra_fast.cli.doctor import command as doctor  # noqa: PLC0415
+
+        for module in (doctor, token_tools, sidecar_client, roundtrip, emulator_tools, bench, completion):
+            module.add_commands(add_command)
     return parser
 
 

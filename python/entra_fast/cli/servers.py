@@ -112,8 +112,10 @@ def _token_generator(arguments: argparse.Namespace) -> int:
     ):
         if value:
             environ[name] = value
-    settings = generator.GeneratorSettings.from_environment(environ, settings_directory(arguments.settings))
-    return generator.run(settings)
+    directory = settings_directory(arguments.settings)
+    if arguments.provider == "tokenx":
+        return generator.run(generator.TokenXGeneratorSettings.from_environment(environ, directory))
+    return generator.run(generator.GeneratorSettings.from_environment(environ, directory))
 
 
 def _port(text: str) -> int:
@@ -134,9 +136,10 @@ def _add_dev(add: AddCommand) -> None:
     parser = add(
         "dev",
         _dev,
-        "run a local Entra ID, the token generator and sidecars",
-        """Run a local Entra ID with the applications of your NAIS manifests, the token generator, and
-a sidecar for the first application (or for each --app), all on loopback. Prints their
+        "run all local providers, token generators and sidecars",
+        """Run the local providers (Entra ID, TokenX, Maskinporten, ID-porten) with the applications of
+your NAIS manifests, the token generators, and a sidecar for the first application (or for
+each --app), which serves all providers of its manifest; all on loopback. Prints their
 addresses and commands to try. Ctrl-C stops everything.
 
 examples:
@@ -162,7 +165,7 @@ examples:
     )
     for option, default, text in (
         ("--emulator-port", 8080, "port of the local Entra ID"),
-        ("--generator-port", 8081, "port of the token generator"),
+        ("--generator-port", 8081, "port of the token generator; the one for TokenX uses the next port"),
         (
             "--sidecar-port",
             7164,
@@ -221,10 +224,10 @@ def _add_emulator(add: AddCommand) -> None:
     parser = add(
         "emulator",
         _emulator,
-        "run only a local Entra ID",
-        """Run a local Entra ID with the applications and access policies of your NAIS manifests, and
-print its address. Changed manifests are reloaded. For development only: anyone can sign in
-as any user.
+        "run only the local providers",
+        """Run a local Entra ID, TokenX, Maskinporten and ID-porten with the applications and access
+policies of your NAIS manifests, and print their address. Changed manifests are reloaded. For
+development only: anyone can sign in as any user.
 
 examples:
   entra-fast emulator --manifests .nais/ --directory users.yaml
@@ -300,9 +303,22 @@ settings, in addition to the AZURE_* variables of the sidecar:
   TOKEN_GENERATOR_URL        address that browsers use (default: http://<BIND_ADDRESS>)
   TOKEN_GENERATOR_AUDIENCES  audiences on the start page, separated by white space or commas
 
-example:
+With --provider tokenx, users log in at ID-porten, and TokenX exchanges their tokens: GET
+/api/obo requires a login, POST /api/public/obo does not. Its settings are TOKEN_X_*,
+IDPORTEN_CLIENT_ID, IDPORTEN_CLIENT_JWK, IDPORTEN_WELL_KNOWN_URL and
+TOKEN_GENERATOR_FAKE_LOGIN_URL; it listens on 127.0.0.1:8082.
+
+examples:
   TOKEN_GENERATOR_URL=https://token-generator.example entra-fast token-generator --bind 0.0.0.0:8080
+  entra-fast token-generator --provider tokenx
 """,
+    )
+    parser.add_argument(
+        "--provider",
+        choices=("entra_id", "tokenx"),
+        default="entra_id",
+        metavar="NAME",
+        help="whose tokens: entra_id or tokenx (default: %(default)s)",
     )
     add_settings_option(parser)
     overrides = parser.add_argument_group("options that take precedence over settings")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _SIDECAR = "http://127.0.0.1:7164"
 TARGET_HELP = "'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
+TOKEN_TARGET_HELP = f"{TARGET_HELP}; for Maskinporten, scopes separated by spaces"
+PROVIDER_METAVAR = "PROVIDER"
 _MAX_SHOWN_BYTES = 4096
 _TIMEOUT_SECONDS = 15.0
 """Longer than the sidecar's own deadline for the provider, retries included."""
@@ -168,7 +171,44 @@ class Server:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    return _print_token(arguments, TOKEN, _wanted(arguments))
+    return _print_token(arguments, TOKEN, {**_wanted(arguments), **token_details(arguments)})
+
+
+def token_details(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields of --resource and --authorization-details, which the token endpoint alone has.
+
+    Raises:
+        CommandError: --authorization-details is not a JSON array.
+    """
+    fields: dict[str, object] = {}
+    if arguments.resource:
+        fields["resource"] = arguments.resource
+    if arguments.authorization_details is not None:
+        try:
+            details = json.loads(arguments.authorization_details)
+        except (ValueError, RecursionError):
+            details = None
+        if not isinstance(details, list):
+            text = '--authorization-details must be a JSON array of objects, such as \'[{"type": "..."}]\''
+            raise CommandError(USAGE, text)
+        fields["authorization_details"] = details
+    return fields
+
+
+def add_token_details(parser: argparse.ArgumentParser) -> None:
+    """Options of requests for a token of the application itself."""
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="audience of the token, for Maskinporten; may be repeated",
+    )
+    parser.add_argument(
+        "--authorization-details",
+        metavar="JSON",
+        help="array of authorization details, for Maskinporten, such as a system user",
+    )
 
 
 def _exchange(arguments: argparse.Namespace) -> int:
@@ -188,9 +228,20 @@ def _introspect(arguments: argparse.Namespace) -> int:
     fields = {"token": read_token(arguments.token)}
     answer = ask_sidecar(arguments, INTROSPECTION, fields)
     print_json(answer)
+    if answer.get("active") is not True:
+        _print_remedy(arguments, answer)
     if str(answer.get("error", "")).startswith(ERROR_CODES["keys_unavailable"]):
         return UNAVAILABLE
     return OK if answer.get("active") is True else REFUSED
+
+
+def _print_remedy(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> None:
+    """What to do about a refusal, on standard error, where that is known."""
+    from entra_fast.cli.remedies import remedy_of_answer
+
+    advice = remedy_of_answer(arguments.identity_provider, answer)
+    if advice is not None:
+        print(f"to do: {advice}", file=sys.stderr)
 
 
 def _health(arguments: argparse.Namespace) -> int:
@@ -229,7 +280,9 @@ def _print_token(arguments: argparse.Namespace, endpoint: Endpoint, fields: Mapp
     except AnswerError as error:
         if arguments.json:
             print_json(error.answer)
-        return fail(error.status, str(error))
+        fail(error.status, str(error))
+        _print_remedy(arguments, error.answer)
+        return error.status
     if arguments.json:
         print_json(answer)
         return OK
@@ -259,10 +312,13 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
     """Which sidecar, and which of its identity providers."""
     parser.add_argument("--url", help="URL of the endpoint (default: that of the variable, or the usual one)")
     parser.add_argument(
+        "--provider",
         "--identity-provider",
+        dest="identity_provider",
         default="entra_id",
-        metavar="NAME",
-        help="identity provider (default: %(default)s; older name: azuread)",
+        metavar=PROVIDER_METAVAR,
+        help="identity provider: entra_id, maskinporten, tokenx, idporten, or one that the sidecar's "
+        "settings name (default: %(default)s)",
     )
 
 
@@ -276,6 +332,7 @@ http://127.0.0.1:7164/api/v1/token), and print it.
 
 examples:
   entra-fast token dev-gcp:team-b:app-b
+  entra-fast token nav:helse/sykepenger/afp.read --provider maskinporten
   curl -H "Authorization: Bearer $(entra-fast token dev-gcp:team-b:app-b)" http://127.0.0.1:9000/
 """,
     )
@@ -285,10 +342,12 @@ examples:
         "exchange a user's token at a running sidecar",
         """Exchange a user's token for one on behalf of that user, at the sidecar at
 $NAIS_TOKEN_EXCHANGE_ENDPOINT (or at http://127.0.0.1:7164/api/v1/token/exchange). The
-audience of the user's token must be the sidecar's own application.
+audience of the user's token must be the sidecar's own application; TokenX takes those of
+ID-porten as well.
 
-example:
+examples:
   entra-fast exchange dev-gcp:team-b:app-b < user-token.txt
+  entra-fast exchange dev-gcp:team-b:app-b --provider tokenx < citizen-token.txt
 """,
     )
     introspect = add(
@@ -299,8 +358,9 @@ example:
 http://127.0.0.1:7164/api/v1/introspect), and print the answer as JSON. The exit status is 0
 if the token is active, 1 if it is not, and 3 if the sidecar has no keys to verify it with.
 
-example:
+examples:
   entra-fast token dev-gcp:team-a:app-a | entra-fast introspect
+  entra-fast introspect --provider tokenx < citizen-token.txt
 """,
     )
     health = add(
@@ -319,8 +379,8 @@ examples:
     health.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
     health.add_argument("--json", action="store_true", help="one JSON object: healthy, status, body")
     health.add_argument("--url", help="URL of the probe listener (default: see above)")
-    for parser in (token, exchange):
-        parser.add_argument("target", help=TARGET_HELP)
+    token.add_argument("target", help=TOKEN_TARGET_HELP)
+    exchange.add_argument("target", help=TARGET_HELP)
     for parser in (exchange, introspect):
         parser.add_argument("token", nargs="?", help=TOKEN_HELP)
     for parser in (token, exchange):
@@ -333,6 +393,7 @@ examples:
         parser.add_argument(
             "--json", action="store_true", help="print the complete response of the sidecar, including errors"
         )
+    add_token_details(token)
     introspect.add_argument("--json", action="store_true", help="print errors as JSON, too")
     for parser in (token, exchange, introspect):
         add_sidecar_options(parser)

@@ -16,6 +16,7 @@ from typing import Final
 
 from entra_fast._net import is_loopback_host
 from entra_fast.emulator.local import LocalProvider
+from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.providers import LocalProviders
 from entra_fast.errors import ConfigurationError
 
@@ -46,6 +47,15 @@ class LocalEntraId(LocalProvider):
             self.save()
             return {"AZURE_ENABLED": "false", **environment}
         return {"AZURE_ENABLED": "true", **super().environment(found.name), **environment}
+
+    @property
+    def issuers(self) -> dict[str, str]:
+        """The issuer of each local provider, by its name in `identity_provider`. That of Entra ID is the
+        default tenant's, for tokens of version 2."""
+        return {
+            "entra_id": Issuer(self.base_url, self.registry.default_tenant).v2,
+            **self.providers.issuers,
+        }
 
     def reset(self) -> None:
         """As for LocalProvider, and the same for the other providers."""
@@ -130,6 +140,11 @@ class RunningEmulator:
     def base_url(self) -> str:
         """Scheme, host and port, without a slash at the end."""
         return self.local.base_url
+
+    @property
+    def issuers(self) -> dict[str, str]:
+        """See `LocalEntraId.issuers`."""
+        return self.local.issuers
 
     def environment(self, application: str) -> dict[str, str]:
         """What NAIS would inject into an application. Raises ConfigurationError when there is none of

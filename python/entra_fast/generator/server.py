@@ -86,7 +86,12 @@ async def start_tokenx_generator(
 ) -> RunningGenerator:
     """Listen and serve the token generator for TokenX. Arguments and errors as for `start_generator`."""
     http = HttpClient.from_settings(settings.outbound)
-    login = IdPortenLogin(settings.idporten, http, fake_login_url=settings.fake_login_url)
+    login = IdPortenLogin(
+        settings.idporten,
+        http,
+        fake_login_url=settings.fake_login_url,
+        fake_login_token=settings.fake_login_token,
+    )
     exchange = TokenXExchange(settings.tokenx, http)
 
     async def close() -> None:
@@ -136,8 +141,11 @@ async def _started(
     return RunningGenerator(base_url, server, close)
 
 
-def run(settings: GeneratorSettings) -> int:
-    """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop.
+def run(settings: GeneratorSettings | TokenXGeneratorSettings) -> int:
+    """Serve a token generator of one kind or the other until SIGINT or SIGTERM.
+
+    Returns:
+        The exit status: 0 after an orderly stop.
 
     Raises:
         ConfigurationError: Jinja2 is not installed, or the address cannot be bound.
@@ -147,11 +155,14 @@ def run(settings: GeneratorSettings) -> int:
     return _event_loop.run(_serve(settings))
 
 
-async def _serve(settings: GeneratorSettings) -> int:
+async def _serve(settings: GeneratorSettings | TokenXGeneratorSettings) -> int:
     stop = asyncio.Event()
     _event_loop.on_stop_signals(lambda _: stop.set())
     try:
-        running = await start_generator(settings)
+        if isinstance(settings, TokenXGeneratorSettings):
+            running = await start_tokenx_generator(settings)
+        else:
+            running = await start_generator(settings)
     except OSError as error:
         # asyncio and uvloop repeat the address in strerror.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror

@@ -63,7 +63,6 @@ class ProviderClient:
         tracing: Tracing | None = None,
     ) -> None:
         self._provider = provider
-        self._metrics = metrics
         self._clocks = clocks
         self._clock_skew = ClockSkew(clocks.wall)
         self._token_http = _http_client(settings.outbound, tracing, provider.kind.name, self._clock_skew)
@@ -95,9 +94,20 @@ class ProviderClient:
         self.keys: AsyncKeys | None = None
         self._changes: ProviderChanges | None = None
         self._unusable: str | None = None
-        metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None)
-        metrics.flights.read_from(lambda: 0 if self.tokens is None else self.tokens.in_flight)
-        metrics.clock_skew.read_from(lambda: self._clock_skew.seconds)
+        self._watch(metrics, provider.name)
+
+    def _watch(self, metrics: Metrics, name: str) -> None:
+        metrics.clock_skew.read_from(lambda: self._clock_skew.seconds, name)
+        metrics.watch_keys(
+            name,
+            lambda: {} if self.keys is None else self.keys.stats(),
+            lambda: {} if self.keys is None else self.keys.outcomes,
+        )
+        tokens = self.tokens
+        if tokens is not None:
+            metrics.credential_rejected.read_from(lambda: self._credentials.rejection is not None, name)
+            metrics.flights.read_from(lambda: tokens.in_flight, name)
+            metrics.stale_served.add(name, amount=0)  # alerts compare it with an earlier figure
 
     async def start(self, changes: ProviderChanges) -> None:
         """Begin to fetch in the background. Does not fail when the provider is unavailable."""
@@ -177,7 +187,6 @@ class ProviderClient:
             rules=RefreshRules(cool_down=self._provider.kind.cool_down),
             monotonic=self._clocks.monotonic,
         )
-        self._metrics.watch_keys(keys.stats, lambda: keys.outcomes)
         changes.provider_found(name, endpoints.issuer, keys)
         keys.on_cool_down_change(functools.partial(changes.cool_downs_changed, name))
         keys.start()

@@ -116,7 +116,10 @@ def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> Share
         provider.kind.has_credential for provider in settings.providers
     ):
         return None
-    from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415 - needs the [redis] extra
+    from entra_fast.sidecar.redis_import import import_redis  # noqa: PLC0415 - needs the [redis] extra
+
+    import_redis()
+    from entra_fast._provider.redis_cache import SharedCache  # noqa: PLC0415
 
     shared_cache = SharedCache(
         settings.shared_cache,

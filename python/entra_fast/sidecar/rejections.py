@@ -6,8 +6,7 @@ logged. What must never be here: when it is logged (status_log.py).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from entra_fast import _native
@@ -31,53 +30,56 @@ def example_of(code: str, expected: str | None, actual: str | None) -> Example:
     return {name: value for name, value in found.items() if value is not None}
 
 
+Examples = dict[str, dict[str, Example]]
+"""By provider and by error code: a token that was rejected."""
+
+
 class Rejections:
     """Counts rejected tokens. The fast path counts its own, without a step of Python."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._examples: dict[str, Example] = {}
+        self._examples: Examples = {}
         self._fast_path: _native.FastPath | None = None
-        self._providers = 0
+        self._providers: Sequence[str] = ()
 
-    def add(self, error: EntraFastError) -> None:
-        """The slow path rejected a token."""
-        self.add_code(error.code)
+    def add(self, error: EntraFastError, provider: str) -> None:
+        """The slow path rejected a token of a provider."""
+        self.add_code(error.code, provider)
         if isinstance(error, InvalidToken):
-            self._examples[error.code] = example_of(error.code, error.expected, error.actual)
+            example = example_of(error.code, error.expected, error.actual)
+            self._examples.setdefault(provider, {})[error.code] = example
 
-    def add_code(self, code: str) -> None:
+    def add_code(self, code: str, provider: str) -> None:
         """The slow path rejected a token, or a request for an introspection."""
-        self._metrics.introspections.add("false")
-        self._metrics.introspections_rejected.add(code)
+        self._metrics.introspections.add("false", provider)
+        self._metrics.introspections_rejected.add(code, provider)
 
-    def include(self, fast_path: _native.FastPath, providers: int) -> None:
-        """Include what the fast path has counted for so many providers."""
+    def include(self, fast_path: _native.FastPath, providers: Sequence[str]) -> None:
+        """Include what the fast path has counted for these providers, which it knows by position."""
         self._fast_path, self._providers = fast_path, providers
 
         def answered() -> Mapping[tuple[str, ...], float]:
-            counts = {
-                ("true",): sum(map(fast_path.active, range(providers))),
-                ("false",): sum(rejections().values()),
-            }
-            return {active: count for active, count in counts.items() if count}
-
-        def rejections() -> Counter[str]:
-            total: Counter[str] = Counter()
-            for position in range(providers):
-                total.update(fast_path.rejections(position))
-            return total
+            counts = {}
+            for position, provider in enumerate(providers):
+                counts["true", provider] = fast_path.active(position)
+                counts["false", provider] = sum(fast_path.rejections(position).values())
+            return {labels: count for labels, count in counts.items() if count}
 
         self._metrics.introspections.include(answered)
         self._metrics.introspections_rejected.include(
-            lambda: {(code,): count for code, count in rejections().items()}
+            lambda: {
+                (code, provider): count
+                for position, provider in enumerate(providers)
+                for code, count in fast_path.rejections(position).items()
+            }
         )
 
-    def take_examples(self) -> dict[str, Example]:
-        """By error code: a token that was rejected since the last call."""
+    def take_examples(self) -> Examples:
+        """Those of tokens that were rejected since the last call."""
         examples, self._examples = self._examples, {}
         if self._fast_path is not None:
-            for position in range(self._providers):
+            for position, provider in enumerate(self._providers):
                 for code, (expected, actual) in self._fast_path.take_examples(position).items():
-                    examples[code] = example_of(code, expected, actual)
+                    examples.setdefault(provider, {})[code] = example_of(code, expected, actual)
         return examples

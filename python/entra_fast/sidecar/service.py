@@ -8,9 +8,10 @@ themselves: see interfaces.py.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from entra_fast import _native, _signatures
@@ -193,16 +194,16 @@ class Service:
         if served.validation is not None:
             body, error = await served.validation.introspect_with_error(token)
             if error is None:
-                self.metrics.introspections.add("true")
+                self.metrics.introspections.add("true", served.settings.name)
             else:
-                self.rejections.add(error)
+                self.rejections.add(error, served.settings.name)
             return body
         # The sentence that the validator has for the same problem.
         problem = await self._providers.keys_problem(served.settings.name)
         unavailable = KeysUnavailable(
             "keys_unavailable", f"keys of the token issuer are not available: {problem}"
         )
-        self.rejections.add(unavailable)
+        self.rejections.add(unavailable, served.settings.name)
         return inactive(unavailable.message)
 
     async def readiness(self) -> Readiness:
@@ -294,34 +295,48 @@ class Service:
                 for endpoint, observed in native.durations().items()
             }
         )
+        names = [served.settings.name for served in self.served]
+        answered = functools.partial(_answered, native, names)
         metrics.requests.include(
+            lambda: {(endpoint, "200", provider): count for endpoint, provider, count in answered()}
+        )
+        metrics.tokens_from_cache.include(
             lambda: {
-                (endpoint, "200"): sum(counts)
-                for endpoint, (counts, _) in native.durations().items()
-                if any(counts)
+                (endpoint, provider): count
+                for endpoint, provider, count in answered()
+                if endpoint != "introspect"  # every other answer of the fast path is a cached token
             }
         )
         if metrics.texas:
-            _include_texas(metrics, native, bounds, [served.settings.name for served in self.served])
-        self.rejections.include(native, len(self.served))
+            _include_texas(metrics, native, bounds, answered)
+        self.rejections.include(native, names)
         return FastPath(native, self.served, monotonic=self._clocks.monotonic)
 
 
+def _answered(native: _native.FastPath, providers: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """Endpoint, provider, and how many such requests native code has answered.
+
+    Args:
+        providers: the names of the enabled ones, by position.
+    """
+    for position, provider in enumerate(providers):
+        for endpoint, count in native.answered(position).items():
+            if count:
+                yield endpoint, provider, count
+
+
 def _include_texas(
-    metrics: Metrics, native: _native.FastPath, bounds: Sequence[float], providers: Sequence[str]
+    metrics: Metrics,
+    native: _native.FastPath,
+    bounds: Sequence[float],
+    answered: Callable[[], Iterable[tuple[str, str, int]]],
 ) -> None:
     """Register what native code has counted under the names of Texas.
 
     Args:
         bounds: those of the buckets in which it observes.
-        providers: the names of the enabled ones, by position.
+        answered: see `_answered`.
     """
-
-    def answered() -> Iterator[tuple[str, str, int]]:
-        for position, provider in enumerate(providers):
-            for endpoint, count in native.answered(position).items():
-                if count:
-                    yield endpoint, provider, count
 
     metrics.texas_response_seconds.include(
         lambda: {
@@ -339,7 +354,7 @@ def _include_texas(
         lambda: {
             (_native.ENDPOINT_PATHS[endpoint], provider): count
             for endpoint, provider, count in answered()
-            if endpoint != "introspect"  # every other answer of the fast path is a cached token
+            if endpoint != "introspect"
         }
     )
 

@@ -86,13 +86,18 @@ class LocalEntra:
         return self._watched(AsyncValidator(issuer, audience, **self._options(options)))
 
     def environment(self, application: str) -> dict[str, str]:
-        """The variables that NAIS would inject into an application. Their URLs lead somewhere while it is
-        served.
+        """The variables that NAIS would inject into an application, for all providers that its manifest
+        enables. Their URLs lead somewhere while it is served: `serve` starts all local providers.
 
         Args:
             application: `<cluster>:<namespace>:<name>`.
+
+        Raises:
+            ConfigurationError: the manifests have no such application, or it uses no provider.
         """
-        return self.emulator.environment(self.application(application).name)
+        if self._open:
+            self._admit(application)
+        return self.emulator.environment(application)
 
     def reset(self) -> None:
         """Back to the start, where several tests share one: see `LocalEntraId.reset`. Its clock, too."""

@@ -16,6 +16,7 @@ from entra_fast.cli.bench.figures import Figures, Latencies
 from entra_fast.cli.main import main
 from entra_fast.cli.terminal import CommandError
 from support.cli import address
+from support.several import MASKINPORTEN, several
 from support.sidecars import StartSidecar
 from unit.cli.test_sidecar_client import peer  # noqa: F401 - a fixture
 
@@ -183,6 +184,24 @@ async def test_a_real_sidecar_is_measured(
         assert result["server_cpu_seconds"] >= 0
     assert await asyncio.to_thread(main, run) == 0
     assert "Every response was right." in capsys.readouterr().out
+
+
+async def test_another_provider_is_measured_with_its_fields(
+    start: StartSidecar, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--provider maskinporten` with `--resource` and `--authorization-details`, in JSON and in a form, which
+    has one resource at most."""
+    async with several(MASKINPORTEN) as providers:
+        sidecar = await start(environ=providers.environment())
+        url = f"{sidecar.running.base_url}/api/v1/token"
+        token = ["bench", "token", "a:scope", "--provider", "maskinporten", "--seconds", "1", "--url", url]
+        token += ["--authorization-details", '[{"type":"a"}]', "--resource", "https://a"]
+        for form in ([], ["--form"]):
+            assert await asyncio.to_thread(main, [*token, *form, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["right"] > 0
+        assert len(providers["maskinporten"].requests) == 1
+        assert await asyncio.to_thread(main, [*token, "--form", "--resource", "b"]) == 2
+        assert "a form has one 'resource'" in capsys.readouterr().err
 
 
 def test_nothing_is_loaded_that_does_not_work(

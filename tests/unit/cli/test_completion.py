@@ -28,6 +28,8 @@ def bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (["serve", "--wor"], {"--workers"}),
         (["env", "--format", "j"], {"json"}),
         (["bench", "exch"], {"exchange"}),
+        (["exchange", "--provider", "to"], {"tokenx"}),
+        (["explain", "--provider", "mask"], {"maskinporten"}),
     ],
 )
 def test_bash_completes_commands_options_and_choices(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from entra_fast.cli.dev_failures import MAX_LINES, Failures
 from entra_fast.emulator.protocol.journal import Entry, Journal
+from entra_fast.emulator.protocol.policy import Reason
 
 URL = "http://127.0.0.1:8080"
 
@@ -47,6 +50,39 @@ def test_each_failure_is_one_line_once() -> None:
     assert list(failures.lines()) == [
         f"refused: AADSTS700016: client credentials: unknown application ({URL}/log/5)"
     ]
+
+
+def test_refusals_of_other_providers_say_what_to_change() -> None:
+    """They have no codes to look up: the provider, the check that failed, the rule to add and where."""
+    journal = Journal()
+    passed = Reason("client", True, "a is registered in TokenX", "a.yaml:6")
+    missing = Reason("rule", False, "client 'a' is not authorized", "b.yaml:14", "add the rule")
+    unreadable = Reason("request", False, "Parameter audience missing")
+    for provider, grant, target, reasons in (
+        ("tokenx", "token exchange", "b", (passed, missing)),
+        ("tokenx", "token exchange", "", (unreadable,)),
+        ("maskinporten", "planned fault", "", ()),
+        ("idporten", "ID-porten login", "", (unreadable,)),
+    ):
+        add(journal, None, grant="planned fault", target=target)
+        (entry,) = journal.entries()[:1]
+        journal.clear()
+        journal.add(dataclasses.replace(entry, provider=provider, grant=grant, reasons=reasons))
+        failures = Failures(URL, journal, {})
+        (line,) = failures.lines()
+        said, _, _ = line.removeprefix("refused: ").partition(f" ({URL}/log/")
+        assert said == SAID[provider, target]
+
+
+SAID = {
+    (
+        "tokenx",
+        "b",
+    ): "TokenX: token exchange: a -> b: client 'a' is not authorized; add the rule at b.yaml:14",
+    ("tokenx", ""): "TokenX: token exchange: a: Parameter audience missing",
+    ("maskinporten", ""): "Maskinporten: planned fault: a",
+    ("idporten", ""): "ID-porten login: a: Parameter audience missing",
+}
 
 
 def test_many_refusals_are_counted() -> None:

@@ -52,7 +52,7 @@ SCOPE = "nav:helse/sykepenger/afp.read"
             0,
             "dev-gcp:team-b:app-b admits dev-gcp:team-a:app-a",
         ),
-        (["dev-gcp:team-a:app-a", "--provider", "tokenx"], 1, "refused: (invalid_request): client '"),
+        (["dev-gcp:team-a:app-a", "--provider", "tokenx"], 1, "refused: invalid_request: client '"),
         ([SCOPE, "--provider", "maskinporten"], 0, "granted to the organization 310000019"),
         ([SCOPE, "--provider", "maskinporten", "--organization", "310000027"], 0, "310000027 has delegated"),
         (["nav:x:y", "--provider", "maskinporten"], 1, "refused: MP-200 (invalid_scope): Token request"),

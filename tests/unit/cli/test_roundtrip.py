@@ -41,7 +41,8 @@ class Sidecar(Recorder):
         if provider in ("tokenx", "entra_id"):
             return 200, {"active": False, "error": "token has the wrong audience"}
         granted = {"scope": "nav:x", "authorization_details": DETAILS} if provider == "maskinporten" else {}
-        return 200, {"active": True, "iss": provider, "pid": "17858549949", **granted}
+        person = {"pid": "17858549949"} if provider == "idporten" else {}
+        return 200, {"active": True, "iss": provider, **person, **granted}
 
 
 class Answering(Handler):
@@ -295,10 +296,20 @@ def test_a_sidecar_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.count("no answer from a sidecar") == 1
 
 
-def test_a_local_system_makes_them_without_any_input(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is started and stopped; its own users' tokens are exchanged."""
-    assert main(["roundtrip", "--local", "--json"]) == 0
+def test_a_local_system_makes_all_without_any_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is started and stopped, with all providers; tokens of its users are exchanged and introspected."""
+    assert main(["roundtrip", "--local", "--json", "--all"]) == 0
     document = json.loads(capsys.readouterr().out)
-    outcomes = {step["name"]: step["outcome"] for step in document["steps"]}
-    assert (outcomes["entra-id"], outcomes["entra-id-obo"]) == ("ok", "ok")
-    assert document["failed"] == 0
+    assert {step["name"]: step["outcome"] for step in document["steps"]} == dict.fromkeys(STEPS, "ok")
+    claims = {step["name"]: step["claims"] for step in document["steps"]}
+    assert claims["idporten"]["acr"] == "idporten-loa-high"
+    assert claims["maskinporten-details"]["authorization_details"][0]["system_id"]
+    assert claims["tokenx"]["idp"] == claims["idporten"]["iss"]
+
+
+def test_options_take_precedence_over_the_local_system(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scope that the application does not consume is refused, with Maskinporten's own words."""
+    options = ("--local", "--json", "--only", "maskinporten", "--maskinporten-scope", "nav:other")
+    assert main(["roundtrip", *options]) == 1
+    (step,) = json.loads(capsys.readouterr().out)["steps"]
+    assert "invalid_scope" in step["reason"]

@@ -83,8 +83,8 @@ def test_the_options_of_serve_take_precedence_over_the_environment(
     given, default = (settings.server for settings in seen)
     assert (given.port, given.probe_port, given.fast_path) == (2, 3, False)
     assert (default.port, default.probe_host, default.fast_path) == (1, None, True)
-    assert seen[0].provider is not None
-    assert seen[0].provider.client_id == "me"
+    assert seen[0].providers
+    assert seen[0].providers[0].client_id == "me"
 
 
 EARLY = """

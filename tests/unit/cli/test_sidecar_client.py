@@ -44,6 +44,77 @@ def test_a_claims_challenge_is_sent_as_it_is(peer: Recorder) -> None:
     assert [fields.get("claims") for _, fields in peer.seen] == [challenge, None] * 2
 
 
+def test_the_provider_is_the_one_of_the_option(peer: Recorder) -> None:
+    """`--provider`, and its older name, for all three commands; Entra ID without it."""
+    peer.body = b'{"access_token":"a.b.c","active":true}'
+    for command in (["token", "t"], ["exchange", "t", "user"], ["introspect", "it"]):
+        for option in (["--provider", "tokenx"], ["--identity-provider", "partner"], []):
+            assert main([*command, *option, "--url", address(peer)]) == 0
+    assert [fields["identity_provider"] for _, fields in peer.seen] == ["tokenx", "partner", "entra_id"] * 3
+
+
+def test_a_token_of_maskinporten_may_have_details(peer: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--resource` and `--authorization-details`, as the sidecar reads them; what is no array is not sent."""
+    peer.body = b'{"access_token":"a.b.c"}'
+    command = ["token", "a:scope", "--provider", "maskinporten", "--url", address(peer)]
+    details = '[{"type":"urn:altinn:systemuser"}]'
+    assert (
+        main([*command, "--resource", "https://a", "--resource", "b", "--authorization-details", details])
+        == 0
+    )
+    ((_, fields),) = peer.seen
+    assert fields["resource"] == ["https://a", "b"]
+    assert fields["authorization_details"] == json.loads(details)
+    for wrong in ("{}", "nonsense", "[" * 100_000):
+        assert main([*command, "--authorization-details", wrong]) == 2
+        assert "must be a JSON array" in capsys.readouterr().err
+    assert len(peer.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "said", "to_do"),
+    [
+        ("tokenx", "client 'a' is not authorized to get token with aud=b", "explain --provider tokenx"),
+        ("tokenx", "invalid subject_token: token verification failed: Expired+JWT", "that is valid now"),
+        ("tokenx", "token verification failed: Expired+JWT", "clock"),
+        ("tokenx", "token verification failed: Signed+JWT+rejected", "TOKEN_X_PRIVATE_JWK"),
+        ("tokenx", "identity provider 'tokenx' does not support token requests", "exchange a user's token"),
+        ("maskinporten", "identity provider 'maskinporten' is not enabled", "MASKINPORTEN_ENABLED"),
+        ("partner", "identity provider 'partner' is not enabled", None),
+        ("entra_id", "AADSTS1: unknown", None),
+        ("idporten", "no such thing", None),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    provider: str, said: str, to_do: str | None, peer: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the words of the provider that refuses; nothing where nothing is known."""
+    peer.status = 400
+    peer.body = json.dumps({"error": "invalid_request", "error_description": said}).encode()
+    assert main(["token", "t", "--provider", provider, "--url", address(peer)]) == 1
+    refusal, *more = capsys.readouterr().err.splitlines()
+    assert refusal == f"entra-fast: 400 invalid_request: {said}"
+    assert len(more) == (to_do is not None)
+    if to_do is not None:
+        assert more[0].startswith("to do: ")
+        assert to_do in more[0]
+
+
+def test_a_code_of_maskinporten_says_what_to_do(peer: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is in `error_uri`; a refused introspection says so as well, beside its JSON."""
+    peer.status = 403
+    uri = "https://maskinporten.no/errors/MP-250"
+    peer.body = json.dumps({"error": "forbidden", "error_description": "no", "error_uri": uri}).encode()
+    assert main(["token", "t", "--provider", "maskinporten", "--url", address(peer)]) == 1
+    assert "let the owner of the scope grant it" in capsys.readouterr().err
+    peer.status = 200
+    peer.body = b'{"active":false,"error":"identity provider \'tokenx\' is not enabled"}'
+    assert main(["introspect", "x", "--provider", "tokenx", "--url", address(peer)]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["active"] is False
+    assert "TOKEN_X_ENABLED" in captured.err
+
+
 def test_the_environment_says_where_the_sidecar_is(
     peer: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +168,9 @@ def test_a_refusal_is_one_line_and_1(peer: Recorder, capsys: pytest.CaptureFixtu
     assert main(["token", "t", "--url", address(peer)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "entra-fast: 400 invalid_grant: AADSTS501051: no Trace \\x1b[2J\n"
+    refusal, to_do = captured.err.splitlines()
+    assert refusal == "entra-fast: 400 invalid_grant: AADSTS501051: no Trace \\x1b[2J"
+    assert "accessPolicy.inbound.rules" in to_do
 
 
 @pytest.mark.parametrize("status", [500, 503, 404])

@@ -44,7 +44,10 @@ MANIFESTS = (
     idporten_manifest(
         "other",
         idporten={"enabled": True, "sidecar": {"enabled": True, "level": "Level3", "locale": "nn"}},
-        annotations={"entra-fast/idporten-redirect-uris": LOCAL_CALLBACK},
+        annotations={
+            "entra-fast/idporten-redirect-uris": LOCAL_CALLBACK,
+            "entra-fast/organization-number": "310000027",
+        },
     ),
     idporten_manifest(
         "public",
@@ -313,7 +316,9 @@ async def test_the_session_logs_in_to_other_applications(browser: Browser) -> No
     one = await first.id_token(await first.logged_in())
     answer = await second.begin(redirect_uri=LOCAL_CALLBACK)
     assert answer.status == 303
-    two = await second.id_token((await second.redeem(second.callback(answer)["code"])).json)
+    tokens = await second.redeem(second.callback(answer)["code"])
+    assert tokens.claims["consumer"]["ID"] == "0192:310000027"
+    two = await second.id_token(tokens.json)
     assert one["sid"] == two["sid"]
     assert one["sub"] != two["sub"]
     assert one["pid"] == two["pid"]
@@ -1064,6 +1069,18 @@ async def test_faults(party: RelyingParty) -> None:
     assert jwt.get_unverified_header(answer.json["access_token"])["kid"] not in published
 
 
+async def test_the_environment_of_login_proxies(party: RelyingParty) -> None:
+    """From the admin API, for login proxies that run elsewhere; an application without one is an error."""
+    path = f"/admin/api/applications/{APP}/login-proxy"
+    answer = await party.browser.request("GET", path)
+    assert answer.json == party.browser.provider.login_proxy_environment(APP)
+    local = party.browser.caller.local
+    generator = next(name for name in local.registry.workloads.by_name if name.startswith("dev-gcp:nais:"))
+    assert generator == "dev-gcp:nais:tokenx-token-generator"
+    wrong = await party.browser.request("GET", "/admin/api/applications/dev-gcp:team:none/login-proxy")
+    assert wrong.status == 400
+
+
 async def test_other_paths(browser: Browser) -> None:
     """Are none of a tenant's."""
     for path in ("/idporten/oauth2/v2.0/token", "/idporten/nothing"):
@@ -1089,3 +1106,34 @@ async def test_keys_expire(party: RelyingParty, world: World) -> None:
         refused(await party.token(form), "invalid_client", "Expired key")
     finally:
         world.clock.now -= 366 * 86_400
+
+
+async def test_no_input_breaks_the_endpoints(party: RelyingParty) -> None:
+    """Bytes that are not text, and odd values, are refused and never an internal error."""
+    good = "&".join(f"{name}={value}" for name, value in party.parameters().items())
+    for query in (
+        "client_id=%ff",
+        "client_id=%00&redirect_uri=%00",
+        f"{good.replace('resource=https://nav.no', 'resource=a:%ff')}",
+        good.replace("ui_locales=nb", "ui_locales=%ff"),
+        good.replace("acr_values=idporten-loa-high", "acr_values=%ff"),
+        "client_id=x&request_uri=%ff",
+        "=&&",
+    ):
+        answer = await party.browser.request("GET", f"/idporten/authorize?{query}")
+        assert answer.status in {200, 303, 400}, query
+    for path in ("login", "token", "par", "logout", "authorize", "fake"):
+        for data, kind in (
+            (b"\xff", "application/x-www-form-urlencoded"),
+            (b"login=%ff&pid=%ff", "application/x-www-form-urlencoded"),
+            (b"{}", "application/json"),
+            (b"", "application/x-www-form-urlencoded"),
+        ):
+            headers = {"Content-Type": kind}
+            answer = await party.browser.request("POST", f"/idporten/{path}", data=data, headers=headers)
+            assert answer.status in {200, 303, 400, 415}, (path, data)
+    for header in ("Basic /w==", "Basic " + base64.b64encode(b"%ff:%ff").decode(), "Bearer \u00ff"):
+        answer = await party.token({"grant_type": "refresh_token"}, headers={"Authorization": header})
+        refused(answer, "invalid_client", "Client authentication failed")
+    answer = await party.browser.request("HEAD", "/idporten/authorize")
+    assert answer.status == 405

@@ -12,7 +12,8 @@ import pytest
 from entra_fast.emulator import LocalEntraId, SourceError
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model import manifests as manifest_files
-from entra_fast.emulator.model import yaml_source
+from entra_fast.emulator.model import overview, yaml_source
+from entra_fast.emulator.model.calls import Calls
 from entra_fast.emulator.model.forms import is_organization_number
 from entra_fast.emulator.protocol.provider_keys import ProviderKeys
 from entra_fast.errors import ConfigurationError, EntraFastError
@@ -182,6 +183,20 @@ def test_the_organization_of_an_application(number: str) -> None:
 def test_organization_numbers(number: str, expected: bool) -> None:
     """The last of nine digits checks the others (modulo 11)."""
     assert is_organization_number(number) is expected
+
+
+def test_a_rule_for_tokenx_alone_is_no_mistake_in_entra_id() -> None:
+    """Consumer and target are registered in TokenX: neither list, map nor page says that the rule names
+    nothing."""
+    rules = [{"application": "web"}, {"application": "gone"}]
+    local = local_entra([workload("web"), workload("both", rules=rules, azure=True)])
+    registry = local.registry
+    (group,) = overview.applications(registry)
+    row = next(row for row in group.rows if row.name == full("both"))
+    assert row.unresolved == 1
+    states = [rule.state for rule in overview.application(registry, full("both")).rules]
+    assert states == ["for TokenX", "unknown consumer"]
+    assert {call.consumer.label for call in Calls(registry, {}).everything().calls} == {"gone"}
 
 
 def test_notices_about_rules() -> None:

@@ -18,11 +18,14 @@ from entra_fast.cli.sidecar_client import (
     INTROSPECTION,
     TARGET_HELP,
     TOKEN,
+    TOKEN_TARGET_HELP,
     Endpoint,
     Server,
     add_sidecar_options,
+    add_token_details,
     ask_sidecar,
     probe_address,
+    token_details,
 )
 from entra_fast.cli.terminal import (
     OK,
@@ -88,7 +91,7 @@ def _wanted(arguments: argparse.Namespace) -> tuple[Endpoint, dict[str, object]]
         case "introspect":
             return INTROSPECTION, {"token": read_token(arguments.token)}
         case "token":
-            return TOKEN, {"target": arguments.target}
+            return TOKEN, {"target": arguments.target, **token_details(arguments)}
         case _:
             return EXCHANGE, {"target": arguments.target, "user_token": read_token(arguments.token)}
 
@@ -96,6 +99,8 @@ def _wanted(arguments: argparse.Namespace) -> tuple[Endpoint, dict[str, object]]
 def _request(
     arguments: argparse.Namespace, endpoint: Endpoint, url: str, fields: dict[str, object]
 ) -> Request:
+    import orjson
+
     from entra_fast.cli.bench.load import Request
 
     sent = {"identity_provider": arguments.identity_provider, **fields}
@@ -103,8 +108,21 @@ def _request(
     if endpoint is INTROSPECTION:
         is_right = _is_active
     if arguments.form:
-        return Request(url, urlencode(sent).encode("ascii"), "application/x-www-form-urlencoded", is_right)
-    return Request(url, json.dumps(sent).encode("ascii"), "application/json", is_right)
+        form = {
+            name: value if isinstance(value, str) else _in_form(name, value) for name, value in sent.items()
+        }
+        return Request(url, urlencode(form).encode("ascii"), "application/x-www-form-urlencoded", is_right)
+    # As the first request was: a detail that is written differently is another token.
+    return Request(url, orjson.dumps(sent), "application/json", is_right)
+
+
+def _in_form(name: str, value: object) -> str:
+    """A field of the request as a form has it: a list of resources has no such form."""
+    if name == "resource" and isinstance(value, list):
+        if len(value) > 1:
+            raise CommandError(USAGE, "--form: a form has one 'resource'; leave --form out")
+        return str(value[0])
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)  # as orjson writes it
 
 
 def _has_token(body: bytes) -> bool:
@@ -151,6 +169,7 @@ cache after the first request, so the provider is not loaded.
 examples:
   entra-fast bench token dev-gcp:team-b:app-b
   entra-fast token dev-gcp:team-a:app-a | entra-fast bench introspect
+  entra-fast bench token nav:helse/sykepenger/afp.read --provider maskinporten
   entra-fast bench exchange dev-gcp:team-b:app-b --seconds 30 --json < user-token.txt
 
 The exit status is 0 if every response was right, 1 if one was not, 2 if the command line is
@@ -167,9 +186,11 @@ wrong, and 3 if the sidecar does not answer.
             name, help=summary, description=f"Load a sidecar by asking it for {summary}.", allow_abbrev=False
         )
         if "target" in arguments:
-            kind.add_argument("target", help=TARGET_HELP)
+            kind.add_argument("target", help=TOKEN_TARGET_HELP if name == "token" else TARGET_HELP)
         if "token" in arguments:
             kind.add_argument("token", nargs="?", help=TOKEN_HELP)
+        if name == "token":
+            add_token_details(kind)
         _add_options(kind)
         kind.set_defaults(parser=kind)
 

@@ -54,10 +54,10 @@ def add_commands(add: AddCommand) -> None:
         _doctor,
         "find out what is wrong with a sidecar's settings, network and provider",
         """Check everything that the sidecar needs, with its settings: the settings themselves, ports,
-caches and the shared cache, the way to the provider (name, connection, web proxy, TLS), its
-discovery document and keys, the credential, the clock, and a token that comes back. Prints
-what to do about each failure. Changes nothing, and prints no secrets. "entra-fast serve
---check" does the same, with the options of "serve".
+caches and the shared cache, and for each enabled provider the way there (name, connection,
+web proxy, TLS), its discovery document and keys, the credential, the clock, and a token that
+comes back. Prints what to do about each failure. Changes nothing, and prints no secrets.
+"entra-fast serve --check" does the same, with the options of "serve".
 
 examples:
   entra-fast doctor

@@ -6,16 +6,18 @@ checks are made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import ROOT, Settings
+from entra_fast._settings.model import ProviderSettings
+from entra_fast._settings.provider_rows import ProviderRows, generic_rows
 from entra_fast._settings.reader import Reader
 from entra_fast.cli.doctor.machine import check_caches, check_ports
-from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks
+from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks, Ways
 from entra_fast.cli.doctor.results import Examination, Outcome, Result
 from entra_fast.cli.doctor.shared_cache import check_shared_cache
 from entra_fast.errors import ConfigurationError
@@ -26,30 +28,12 @@ _ROWS: Final = {name: row for row in catalogue.SETTINGS for name in (row.name, *
 
 _NETWORK: Final = (
     catalogue.SETTINGS_DIRECTORY,
-    catalogue.AZURE_ENABLED,
-    catalogue.AZURE_APP_WELL_KNOWN_URL,
-    catalogue.AZURE_APP_TENANT_ID,
-    catalogue.AZURE_AUTHORITY_HOST,
-    catalogue.AZURE_OPENID_CONFIG_ISSUER,
-    catalogue.AZURE_OPENID_CONFIG_JWKS_URI,
-    catalogue.AZURE_OPENID_CONFIG_TOKEN_ENDPOINT,
     catalogue.CA_BUNDLE,
     catalogue.HTTPS_PROXY,
     catalogue.HTTP_PROXY,
 )
-_PROVIDER: Final = (catalogue.SETTINGS_DIRECTORY, catalogue.AZURE_ENABLED, catalogue.AZURE_APP_CLIENT_ID)
+_PROVIDER: Final = (catalogue.SETTINGS_DIRECTORY, *catalogue.SWITCHES, catalogue.AZURE_APP_CLIENT_ID)
 """What decides whether there is a provider."""
-_CREDENTIAL: Final = (
-    catalogue.AZURE_APP_CLIENT_ID,
-    catalogue.AZURE_APP_JWK,
-    catalogue.AZURE_APP_NEXT_JWK,
-    catalogue.AZURE_FEDERATED_TOKEN_FILE,
-    catalogue.AZURE_APP_CLIENT_SECRET,
-    catalogue.AZURE_APP_NEXT_CLIENT_SECRET,
-    catalogue.NAIS_SERVICE_ACCOUNT_TOKEN_PATH,
-    catalogue.CLIENT_CAPABILITIES,
-)
-_POLICY: Final = (catalogue.ALLOWED_TENANTS, catalogue.ALGORITHMS)
 _PORTS: Final = (catalogue.SETTINGS_DIRECTORY, catalogue.BIND_ADDRESS, catalogue.PROBE_BIND_ADDRESS)
 _CACHES: Final = (
     catalogue.SETTINGS_DIRECTORY,
@@ -97,20 +81,62 @@ async def examine(
     await check_ports(examination, settings.server, results.wrong(_PORTS))
     await check_caches(examination, settings.caches, results.wrong(_CACHES))
     await check_shared_cache(examination, settings, results.wrong(_SHARED_CACHE))
-    wrong = results.wrong(_NETWORK if settings.provider is not None else _PROVIDER)
-    if wrong is not None:
-        for name in CHECKS:
+    if settings.providers:
+        await _check_providers(examination, settings, results)
+        return examination.results
+    wrong = results.wrong(_PROVIDER)
+    for name in CHECKS:
+        if wrong is not None:
             examination.skip(name, wrong, docs=DOCS)
-    elif settings.provider is None:
-        for name in CHECKS:
+        else:
             examination.add(name, Outcome("skip", "not checked: no provider is enabled"), docs=DOCS)
-    else:
-        checks = ProviderChecks(settings.provider, settings.outbound)
+    return examination.results
+
+
+async def _check_providers(examination: Examination, settings: Settings, results: _SettingsResults) -> None:
+    ways = Ways(examination, settings.outbound)
+    for provider in settings.providers:
+        examination.provider = provider.name
+        rows = rows_of_provider(provider)
+        wrong = results.wrong((*_NETWORK, *_network_rows(rows)))
+        if wrong is not None:
+            for name in CHECKS:
+                examination.skip(name, wrong, docs=DOCS)
+            continue
+        checks = ProviderChecks(provider, settings.outbound, ways)
         try:
-            await checks.check(examination, results.wrong(_CREDENTIAL), results.wrong(_POLICY))
+            await checks.check(
+                examination, results.wrong(_credential_rows(rows)), results.wrong(_policy_rows(rows))
+            )
         finally:
             await checks.aclose()
-    return examination.results
+
+
+def rows_of_provider(provider: ProviderSettings) -> ProviderRows:
+    """The settings of a provider that is enabled."""
+    return catalogue.PROVIDER_ROWS.get(provider.name) or generic_rows(provider.name)
+
+
+def _network_rows(rows: ProviderRows) -> Iterator[Setting[Any, Any]]:
+    """What decides where a provider is."""
+    urls = (rows.well_known_url, rows.tenant_id, rows.authority, rows.issuer, rows.jwks_uri)
+    return _present(rows.enabled, *urls, rows.token_endpoint)
+
+
+def _credential_rows(rows: ProviderRows) -> Iterator[Setting[Any, Any]]:
+    """What the application proves its identity with."""
+    secrets = (rows.jwk, rows.next_jwk, rows.federated_token_file, rows.client_secret)
+    more = (rows.next_client_secret, rows.other_federated_token_file, rows.client_capabilities, rows.scopes)
+    return _present(rows.client_id, *secrets, *more, rows.token_grant, rows.exchange_grant)
+
+
+def _policy_rows(rows: ProviderRows) -> Iterator[Setting[Any, Any]]:
+    """What decides which tokens are accepted."""
+    return _present(rows.allowed_tenants, rows.algorithms, rows.audience)
+
+
+def _present(*rows: Setting[Any, Any] | None) -> Iterator[Setting[Any, Any]]:
+    return (row for row in rows if row is not None)
 
 
 class _SettingsResults:
@@ -133,8 +159,12 @@ class _SettingsResults:
         problems: Sequence[ConfigurationError],
     ) -> None:
         self._wrong: dict[str, Result] = {}
+        # Settings of generic providers are in no catalogue.
+        rows = _ROWS | {
+            row.name: row for provider in settings.providers for row in rows_of_provider(provider)
+        }
         for problem in problems:
-            row = _ROWS.get(problem.setting)
+            row = rows.get(problem.setting)
             named = environ.get(problem.setting) or environ.get(problem.setting.lower())
             where = "the environment" if named else "its file"
             remedy = f"correct {problem.setting} in {where}"
@@ -153,10 +183,10 @@ class _SettingsResults:
             )
             examination.add("settings", outcome, docs=DOCS)
         if not problems and not settings.unknown:
-            found = f"all can be used: {sum(bool(environ.get(name)) for name in _ROWS)} from the environment"
+            found = f"all can be used: {sum(bool(environ.get(name)) for name in rows)} from the environment"
             if directory.is_dir():
                 files = Reader({}, directory)
-                count = sum(files.is_there(name) and not environ.get(name) for name in _ROWS)
+                count = sum(files.is_there(name) and not environ.get(name) for name in rows)
                 found += f", {count} from files in {directory}"
             examination.add("settings", Outcome("ok", found), docs=DOCS)
 

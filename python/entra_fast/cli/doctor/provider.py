@@ -1,4 +1,4 @@
-"""The provider: discovery document, signing keys, clock, credential, and a token that comes back.
+"""One provider: discovery document, signing keys, clock, credential, and a token that comes back.
 
 What belongs here: one request for each, with the parts of the sidecar, and what to do about each failure.
 What must never be here: retries (a check says what is wrong now), and tokens in a result.
@@ -24,9 +24,11 @@ from entra_fast._provider.oauth import provider_code
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
 from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._providers import ENTRA_ID, MASKINPORTEN, TOKENX
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.cli.doctor.network import Way
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
+from entra_fast.cli.remedies import remedy
 from entra_fast.errors import ConfigurationError, EntraFastError, KeysUnavailable, ProviderError
 from entra_fast.sidecar.policy import policy_for
 
@@ -37,21 +39,10 @@ INTROSPECTION = "docs/reference/endpoints.md#introspection"
 CHECKS = ("dns", "tcp", "proxy", "tls", "discovery", "keys", "credential", "clock", "introspection")
 """All checks of a provider, in their order."""
 
-WRONG_CLOCK = 300.0
+WRONG_CLOCK: Final = 300.0
 """Seconds of clock skew from which Entra ID rejects assertions, and valid tokens look expired or too new."""
-
-_SAME_ENVIRONMENT = "check that AZURE_APP_CLIENT_ID and AZURE_APP_TENANT_ID belong to the same environment"
-_REMEDIES: Final = {
-    "AADSTS700016": _SAME_ENVIRONMENT,
-    "AADSTS90002": _SAME_ENVIRONMENT,
-    "AADSTS7000112": "let an administrator of the tenant enable the application",
-    "AADSTS7000215": "mount the current client secret: its value, not its id",
-    "AADSTS7000222": "create a new client secret, and mount it",
-    "AADSTS700027": "register the certificate of the key with the application, or mount the current key",
-    "AADSTS700024": "check this machine's clock; check that the file with the federated token rotates",
-    "AADSTS700213": "compare issuer and subject of the federated token with the application's registration",
-}
-"""By the codes that _providers.py lists. docs/guides/troubleshooting.md has the same in its table of symptoms."""
+_STRICT_CLOCKS: Final = {MASKINPORTEN.name: 10.0, TOKENX.name: 60.0}
+"""The same where a provider allows less."""
 
 
 class ProviderChecks:
@@ -60,12 +51,14 @@ class ProviderChecks:
     Args:
         provider: its settings.
         outbound: those of outbound HTTP.
+        ways: those to the hosts of all providers.
     """
 
-    def __init__(self, provider: ProviderSettings, outbound: OutboundSettings) -> None:
+    def __init__(self, provider: ProviderSettings, outbound: OutboundSettings, ways: Ways) -> None:
         self._kind = provider.kind
+        self._variables = provider.kind.variables
         self._provider = provider
-        self._outbound = outbound
+        self._ways = ways
         self._skew = ClockSkew(time.time)
         self._dated = False
         self._http = HttpClient.from_settings(outbound, answered=self._answered)
@@ -96,35 +89,48 @@ class ProviderChecks:
             credential: what is wrong with the settings of the application and its credential, or None.
             policy: the same for the settings about accepted tokens.
         """
-        ways = _Ways(examination, self._outbound)
-        provider = self._provider
+        provider, ways = self._provider, self._ways
+        to_discovery = await ways.to(provider.well_known_url if provider.needs_discovery else None)
         found = await examination.check(
             "discovery",
             self._discover,
             docs=DOCS,
-            needs=(await ways.to(provider.well_known_url if provider.needs_discovery else None),),
+            needs=(to_discovery,),
             late=_late("the discovery document", provider.well_known_url),
         )
         endpoints = self._finder.endpoints
         jwks_uri = None if endpoints is None else endpoints.jwks_uri
-        token_endpoint = None if endpoints is None else endpoints.token_endpoint
+        token_endpoint = None
+        if endpoints is not None and self._kind.has_credential:
+            token_endpoint = endpoints.token_endpoint
+        to_keys = await ways.to(jwks_uri)
         keys = await examination.check(
             "keys",
             self._fetch_keys,
             docs=DOCS,
-            needs=(found, await ways.to(jwks_uri)),
+            needs=(found, to_keys),
             late=_late("the key set", jwks_uri),
         )
-        tried = await examination.check(
-            "credential",
-            self._try_credential,
-            docs=TROUBLESHOOTING,
-            needs=(credential, found, await ways.to(token_endpoint)),
-            late=_late("a token", token_endpoint),
-        )
-        await examination.check("clock", self._compare_clocks, docs=DOCS, needs=ways.results)
+        to_tokens = await ways.to(token_endpoint)
+        tried = await self._check_credential(examination, token_endpoint, (credential, found, to_tokens))
+        hosts = tuple(host for host in (to_discovery, to_keys, to_tokens) if host is not None)
+        await examination.check("clock", self._compare_clocks, docs=DOCS, needs=hosts)
         await examination.check(
             "introspection", self._introspect, docs=INTROSPECTION, needs=(policy, keys, tried)
+        )
+
+    async def _check_credential(
+        self, examination: Examination, token_endpoint: str | None, needs: tuple[Result | None, ...]
+    ) -> Result:
+        if not self._kind.has_credential:
+            outcome = Outcome("ok", "none is needed, because no tokens are requested")
+            return examination.add("credential", outcome, docs=TROUBLESHOOTING)
+        return await examination.check(
+            "credential",
+            self._read_credential if self._provider.tried_scope is None else self._try_credential,
+            docs=TROUBLESHOOTING,
+            needs=needs,
+            late=_late("a token", token_endpoint),
         )
 
     # --- checks ---
@@ -134,15 +140,13 @@ class ProviderChecks:
         try:
             endpoints = await self._finder.find()
         except ProviderError as error:
-            code = _AADSTS.search(error.message)
-            remedy = _REMEDIES.get(code[0] if code else "") or _advice(
-                error, "check AZURE_APP_WELL_KNOWN_URL, or the tenant in AZURE_APP_TENANT_ID"
-            )
-            return Outcome("fail", error.message, f"a discovery document at {url}", remedy)
+            tenant = ", or the tenant in AZURE_APP_TENANT_ID" if self._kind is ENTRA_ID else ""
+            usual = f"check {self._variables.well_known_url}{tenant}"
+            to_do = remedy(self._kind.name, error.message) or _advice(error, usual)
+            return Outcome("fail", error.message, f"a discovery document at {url}", to_do)
         if not self._provider.needs_discovery:
-            return Outcome(
-                "ok", f"not needed: the settings have issuer {endpoints.issuer} and both endpoints"
-            )
+            others = "both endpoints" if self._kind.has_credential else "the URL of the keys"
+            return Outcome("ok", f"not needed: the settings have issuer {endpoints.issuer} and {others}")
         return Outcome("ok", f"the document names issuer {endpoints.issuer}")
 
     async def _fetch_keys(self) -> Outcome:
@@ -152,7 +156,7 @@ class ProviderChecks:
         except (KeysUnavailable, HttpFailure) as error:
             advice = "ask the operator of the provider: its discovery document names this URL"
             if self._provider.jwks_uri:
-                advice = "check AZURE_OPENID_CONFIG_JWKS_URI"
+                advice = f"check {self._variables.jwks_uri}"
             return Outcome("fail", error.message, f"a key set at {shown_url(url)}", _advice(error, advice))
         count = len(self._keys)
         found = f"{count} key{'' if count == 1 else 's'} from {shown_url(url)}"
@@ -165,12 +169,31 @@ class ProviderChecks:
             )
         return Outcome("ok", found)
 
-    async def _try_credential(self) -> Outcome:
+    def _source(self) -> tuple[str, str]:
+        """(setting, setting and where it comes from) of the credential."""
         named = self._credentials.in_order()[0].secret
-        source = f"{named.setting} ({'a file' if named.path is not None else 'the environment'})"
-        if (unreadable := self._credentials.problem()) is not None:
-            return Outcome("fail", unreadable, "a credential that can be read", f"mount {named.setting}")
-        scope = self._kind.tried_scope(self._provider.client_id, self._provider.scopes) or ""
+        place = "a file" if named.path is not None else "the environment"
+        return named.setting, f"{named.setting} ({place})"
+
+    def _unreadable(self, setting: str) -> Outcome | None:
+        problem = self._credentials.problem()
+        if problem is None:
+            return None
+        return Outcome("fail", problem, "a credential that can be read", f"mount {setting}")
+
+    async def _read_credential(self) -> Outcome:
+        """Where no token can be requested to try the credential."""
+        setting, source = self._source()
+        judged = f"{source} can be read; its first use shows whether the provider accepts it"
+        if self._variables.scopes is not None:
+            judged += f": {self._variables.scopes} names no scope to try it with"
+        return self._unreadable(setting) or Outcome("ok", judged)
+
+    async def _try_credential(self) -> Outcome:
+        setting, source = self._source()
+        if (unreadable := self._unreadable(setting)) is not None:
+            return unreadable
+        scope = self._provider.tried_scope or ""
         deadline = _clock.monotonic() + TIME_LIMIT
         try:
             token = await self._endpoint.request(WantedToken(b"", CREDENTIAL_TRY, scope), deadline)
@@ -178,24 +201,31 @@ class ProviderChecks:
             return self._refused(error, source)
         self._token = token.access_token
         accepted = self._credentials.in_order()[0].secret.setting
-        successor = "" if accepted == named.setting else f", and rejected {named.setting}"
-        if successor:
+        if accepted != setting:
             return Outcome(
                 "warn",
-                f"the provider accepted {accepted}{successor}",
-                f"that {named.setting} is accepted",
-                f"finish the rotation: move {accepted} to {named.setting}",
+                f"the provider accepted {accepted}, and rejected {setting}",
+                f"that {setting} is accepted",
+                f"finish the rotation: move {accepted} to {setting}",
             )
         return Outcome("ok", f"the provider accepted {source}")
 
     def _refused(self, error: ProviderError, source: str) -> Outcome:
         expected = f"a token for the application itself, with {source}"
         code = provider_code(error)
+        to_do = remedy(self._kind.name, code, error.message)
         if rejects(self._kind, error):
-            remedy = _REMEDIES.get(code, f"compare {source} and AZURE_APP_CLIENT_ID with the registration")
+            usual = f"compare {source} and {self._variables.client_id} with the registration"
             found = f"the provider rejects the application or its credential, {source}: {_sentence(error)}"
-            return Outcome("fail", found, expected, remedy)
+            return Outcome("fail", found, expected, to_do or usual)
         if not proves_nothing(error):
+            if self._kind is MASKINPORTEN and to_do is not None:
+                # A scope that the application consumes, and will ask for. Where none is named, no token of
+                # this application can be had.
+                is_about_scope = code in _ABOUT_SCOPES
+                found = f"the provider refuses a token: {_sentence(error)}"
+                wanted = f"a token with the scope {self._provider.tried_scope}"
+                return Outcome("warn" if is_about_scope else "fail", found, wanted, to_do)
             # As in credential_try.py: the application has proved who it is, and only the token is refused.
             return Outcome("ok", f"the provider accepted {source}, and issues no token for it ({code})")
         if error.status in (408, 429) or error.code in ("provider_refused", "provider_failed"):
@@ -216,8 +246,9 @@ class ProviderChecks:
         if abs(seconds) < self._kind.clock_tolerance:
             return Outcome("ok", f"differs from the provider's by less than {self._kind.clock_tolerance:g} s")
         direction = "ahead of" if seconds > 0 else "behind"
+        wrong = _STRICT_CLOCKS.get(self._kind.name, WRONG_CLOCK)
         return Outcome(
-            "fail" if abs(seconds) >= WRONG_CLOCK else "warn",
+            "fail" if abs(seconds) >= wrong else "warn",
             f"this machine's clock is {abs(seconds):.0f} s {direction} the provider's",
             f"a difference of less than {self._kind.clock_tolerance:g} s",
             "set the machine's clock, and let NTP keep it right; in a pod, the node's clock",
@@ -240,9 +271,7 @@ class ProviderChecks:
                 f"a token that the provider has just issued is rejected: {wrong['message']}"
                 + _compared(wrong["expected"], wrong["actual"]),
                 expected,
-                _INTROSPECTION_REMEDIES.get(
-                    wrong["code"], "run entra-fast validate --explain with a token that callers send"
-                ),
+                self._introspection_remedy(wrong["code"]),
             )
         if failed:
             return Outcome(
@@ -252,6 +281,20 @@ class ProviderChecks:
                 f"{self._provider.client_id}",
             )
         return Outcome("ok", "a token that the provider has just issued is accepted")
+
+    def _introspection_remedy(self, code: str) -> str:
+        """What to do about a token of the provider's own that is rejected."""
+        if code == "wrong_issuer":
+            version = (
+                ", or change their version in the application's registration (accessTokenAcceptedVersion)"
+                if self._kind is ENTRA_ID
+                else ""
+            )
+            return f"set {self._variables.issuer} to the issuer in the tokens{version}"
+        if code == "algorithm_not_allowed":
+            return f"add the algorithm to {self._variables.algorithms} if the provider is meant to use it"
+        usual = "run entra-fast validate --explain with a token that callers send"
+        return _INTROSPECTION_REMEDIES.get(code, usual)
 
     # --- what they share ---
 
@@ -266,10 +309,7 @@ class ProviderChecks:
 
 
 _INTROSPECTION_REMEDIES: Final = {
-    "wrong_issuer": "set AZURE_OPENID_CONFIG_ISSUER to the issuer in the tokens, or change their version in "
-    "the application's registration (accessTokenAcceptedVersion)",
-    "unknown_key": "check that the key set and the token endpoint belong to the same tenant",
-    "algorithm_not_allowed": "add the algorithm to ENTRA_FAST_ALGORITHMS if the provider is meant to use it",
+    "unknown_key": "check that the key set and the token endpoint belong to the same tenant or environment",
     "tenant_not_allowed": "add the tenant to ENTRA_FAST_ALLOWED_TENANTS if its tokens are to be accepted",
     "issued_in_the_future": "check this machine's clock",
     "token_expired": "check this machine's clock",
@@ -277,23 +317,18 @@ _INTROSPECTION_REMEDIES: Final = {
 }
 
 
-_AADSTS = re.compile(r"AADSTS[0-9]{1,8}", re.ASCII)
+_ABOUT_SCOPES: Final = frozenset({"MP-200", "MP-250", "MP-251"})
 _NOT_NOW = re.compile(r" answered (429|5[0-9][0-9]) ", re.ASCII)
 """In the sentences of `http_rules.not_ok`."""
 
 
-class _Ways:
-    """Checks the way to each host once, whichever check needs it first."""
+class Ways:
+    """Checks the way to each host once, whichever check of whichever provider needs it first."""
 
     def __init__(self, examination: Examination, outbound: OutboundSettings) -> None:
         self._examination = examination
         self._outbound = outbound
         self._known: dict[tuple[bool, str, int], Result] = {}
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """Those of all hosts so far."""
-        return tuple(self._known.values())
 
     async def to(self, url: str | None) -> Result | None:
         """Whether the host of this URL can be reached. None for no URL."""

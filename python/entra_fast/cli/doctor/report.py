@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from entra_fast._color import Style, painted
+from entra_fast._providers import named
 from entra_fast.cli.doctor.results import Result
 from entra_fast.cli.terminal import print_json, printable
 
@@ -45,7 +46,7 @@ class Text:
         """A check has ended."""
         self._progress.ended()
         mark = painted(_MARKS[result.status], _STYLES[result.status], sys.stdout)
-        print(f"{mark}  {printable(f'{result.id:<{_WIDTH}}  {result.found}')}")
+        print(f"{mark}  {printable(f'{result.id:<{_WIDTH}}  {_subject(result)}{result.found}')}")
         if result.status in ("warn", "fail"):
             for title, text in (
                 ("expected", result.expected),
@@ -68,6 +69,14 @@ class Text:
         else:
             sentence = "All is well: the sidecar can work with these settings."
         print(f"\n{sentence}")
+
+
+def _subject(result: Result) -> str:
+    """Which provider a result is about."""
+    if result.provider is None:
+        return ""
+    kind = named(result.provider)
+    return f"{result.provider if kind is None else kind.title}: "
 
 
 class Json:

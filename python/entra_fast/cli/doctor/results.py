@@ -46,6 +46,7 @@ class Result:
         docs: page of the documentation, with its section.
         ms: milliseconds that it took.
         premise: id of the check whose failure is why this one was skipped.
+        provider: name of the provider that it is about; None where it is about none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Result:
     docs: str
     ms: float
     premise: str | None = None
+    provider: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -73,10 +75,14 @@ class Examination:
     Args:
         began: called with the id of each check that begins.
         ended: called with each result.
+
+    Attributes:
+        provider: name of the provider that is being examined; None for none.
     """
 
     def __init__(self, began: Callable[[str], None], ended: Callable[[Result], None]) -> None:
         self.results: list[Result] = []
+        self.provider: str | None = None
         self._began = began
         self._ended = ended
 
@@ -138,6 +144,7 @@ class Examination:
             docs=docs,
             ms=round(ms, 1),
             premise=premise,
+            provider=self.provider,
         )
         self.results.append(result)
         self._ended(result)

@@ -157,7 +157,8 @@ def _text(result: Result) -> str:
         lines.append(f"  POST {request.path}  {fields}")
     if result.claims:
         lines += [f"  {name}: {_value(value)}" for name, value in _shown(result).items()]
-        lines.append(f"  and {', '.join(map(printable, _others(result)))}")
+        if others := _others(result):
+            lines.append(f"  and {', '.join(map(printable, others))}")
     if result.token is not None:
         lines.append(f"  token: {printable(result.token)}")
     return "\n".join(lines)

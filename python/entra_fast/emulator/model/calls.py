@@ -109,7 +109,7 @@ class Calls:
             for application in tenant.applications.values():
                 self._place(tenant, application.name)
         for tenant in registry.tenants:
-            self._add_rules(tenant, last)
+            self._add_rules(registry, tenant, last)
         self._sizes = Counter(p.group for p in self._places.values() if p.kind == "application")
 
     def _place(self, tenant: Tenant, name: str) -> Place:
@@ -119,13 +119,16 @@ class Calls:
             self._places[key] = Place(key, kind, name.rpartition(":")[0], name)
         return self._places[key]
 
-    def _add_rules(self, tenant: Tenant, last: Mapping[tuple[str, str], bool]) -> None:
+    def _add_rules(self, registry: Registry, tenant: Tenant, last: Mapping[tuple[str, str], bool]) -> None:
         written: set[tuple[str, str]] = set()
         for target in tenant.applications.values():
             for number, rule in enumerate(target.rules, 1):
                 pair = (rule.consumer, target.name)
                 if pair in written or rule.consumer == target.name:
                     continue  # the first rule for a consumer wins; an application may always call itself
+                in_entra_id = rule.consumer in tenant.applications
+                if not in_entra_id and registry.workloads.grants_in_tokenx(*pair):
+                    continue  # the picture is about Entra ID
                 written.add(pair)
                 consumer = self._place(tenant, rule.consumer)
                 state: State = "rule" if consumer.kind == "application" else "missing"

@@ -17,7 +17,7 @@ MAX_GROUPS: Final = 100
 MAX_NAMES: Final = 5
 """Maximum number of names in a cell."""
 
-RuleState = Literal["in force", "wildcard", "unknown consumer", "shadowed"]
+RuleState = Literal["in force", "wildcard", "unknown consumer", "for TokenX", "shadowed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def applications(registry: Registry, text: str = "") -> tuple[Applications, ...]
         Applications(
             tenant.name,
             tuple(
-                _row(tenant, item)
+                _row(registry, tenant, item)
                 for item in tenant.applications.values()
                 if wanted in f"{item.name} {item.client_id}".lower()
             ),
@@ -159,7 +159,14 @@ def application(registry: Registry, name: str) -> ApplicationDetails:
         if other is not found and any(rule.consumer == found.name for rule in other.rules)
     )
     rules = tuple(
-        RuleRow(rule.consumer, _state(tenant, rule), rule.shadowed_by, rule.roles, rule.scopes, rule.location)
+        RuleRow(
+            rule.consumer,
+            _state(registry, tenant, found.name, rule),
+            rule.shadowed_by,
+            rule.roles,
+            rule.scopes,
+            rule.location,
+        )
         for rule in found.rules
     )
     return ApplicationDetails(found, _user_policy(tenant, found), rules, targets)
@@ -182,9 +189,13 @@ def user_names(registry: Registry) -> tuple[str, ...]:
     ]
 
 
-def _row(tenant: Tenant, item: Application) -> ApplicationRow:
+def _row(registry: Registry, tenant: Tenant, item: Application) -> ApplicationRow:
     consumers = dict.fromkeys(rule.consumer for rule in item.rules if rule.consumer in tenant.applications)
-    unresolved = sum(rule.consumer not in tenant.applications for rule in item.rules)
+    unresolved = sum(
+        rule.consumer not in tenant.applications
+        and not registry.workloads.grants_in_tokenx(rule.consumer, item.name)
+        for rule in item.rules
+    )
     shown = tuple(consumers)[:MAX_NAMES]
     more = len(consumers) - len(shown)
     return ApplicationRow(item.name, item.client_id, shown, more, unresolved, _user_policy(tenant, item))
@@ -199,11 +210,12 @@ def _user_policy(tenant: Tenant, item: Application) -> str:
     return f"members of {names}" if names else "no users"
 
 
-def _state(tenant: Tenant, rule: Rule) -> RuleState:
+def _state(registry: Registry, tenant: Tenant, target: str, rule: Rule) -> RuleState:
     if rule.is_wildcard:
         return "wildcard"
     if rule.consumer not in tenant.applications:
-        return "unknown consumer"
+        in_tokenx = registry.workloads.grants_in_tokenx(rule.consumer, target)
+        return "for TokenX" if in_tokenx else "unknown consumer"
     return "in force" if rule.shadowed_by is None else "shadowed"
 
 

@@ -433,8 +433,8 @@ def _rule_notices(
         for rule in application.rules:
             if rule.is_wildcard or rule.consumer in tenant.applications:
                 continue
-            if others.tokenx_client(application.name) and others.tokenx_client(rule.consumer):
-                continue  # it grants access in TokenX
+            if others.grants_in_tokenx(rule.consumer, application.name):
+                continue
             guess = by_bare_name.get(rule.consumer.rpartition(":")[2])
             yield Notice(rule.location, _unresolved(rule.consumer, guess, everything, without_identity))
 

@@ -114,6 +114,10 @@ class Workloads:
         """The workload with a client id in Maskinporten."""
         return self._by_maskinporten_id.get(client_id)
 
+    def grants_in_tokenx(self, consumer: str, target: str) -> bool:
+        """Whether a rule of `target` for `consumer` grants access in TokenX, whatever Entra ID knows."""
+        return self.tokenx_client(consumer) is not None and self.tokenx_client(target) is not None
+
     def tokenx_client(self, client_id: str) -> Workload | None:
         """The workload with a client id in TokenX."""
         found = self.by_name.get(client_id)

@@ -88,6 +88,11 @@ class LocalProviders:
         `client_id`, `details`."""
         return [found for provider in self._all if (found := provider.registration(application)) is not None]
 
+    @property
+    def issuers(self) -> dict[str, str]:
+        """The issuer of each provider, by its name. Generates no keys."""
+        return {provider.name: provider.issuer for provider in self._all}
+
     def describe(self) -> list[dict[str, Any]]:
         """Each provider: `name`, `issuer`, `discovery`, and the `kid` of each published key, the one that
         signs first."""

@@ -38,8 +38,8 @@ class ProviderExplanation:
         lines = [f"{self.consumer} -> {self.target} ({self.provider})", *check_lines(self.reasons)]
         if self.refusal is None:
             return [*lines, "granted"]
-        code = f"{self.refusal.code} " if self.refusal.code else ""
-        return [*lines, f"refused: {code}({self.refusal.error}): {self.refusal.text}"]
+        code, error = self.refusal.code, self.refusal.error
+        return [*lines, f"refused: {f'{code} ({error})' if code else error}: {self.refusal.text}"]
 
     def document(self) -> dict[str, Any]:
         """For programs: the output of `explain --json` and the response of `/admin/api/explain`."""

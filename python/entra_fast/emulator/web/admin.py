@@ -108,6 +108,7 @@ def add_routes(app: web.Application) -> None:
     routes = app.router
     routes.add_get(f"{ROOT}/applications", _applications)
     routes.add_get(f"{ROOT}/applications/{{name}}/environment", _environment)
+    routes.add_get(f"{ROOT}/applications/{{name}}/login-proxy", _login_proxy)
     routes.add_get(f"{ROOT}/applications/{{name}}/federated-token", _federated_token)
     routes.add_get(f"{ROOT}/explain", _explain)
     routes.add_post(f"{ROOT}/tokens", _mint)
@@ -172,6 +173,12 @@ async def _applications(request: web.Request) -> web.Response:
 async def _environment(request: web.Request) -> web.Response:
     local, name = request.app[LOCAL], request.match_info["name"]
     return json_response(await asyncio.to_thread(local.environment, name))
+
+
+async def _login_proxy(request: web.Request) -> web.Response:
+    name = request.app[LOCAL].registry.find_workload(request.match_info["name"]).name
+    idporten = request.app[PROVIDERS].idporten
+    return json_response(await asyncio.to_thread(idporten.login_proxy_environment, name))
 
 
 async def _federated_token(request: web.Request) -> web.Response:

@@ -47,7 +47,7 @@ from entra_fast.emulator.web.pages import PAGES
 from entra_fast.emulator.web.provider_requests import Endpoints, not_found
 from entra_fast.errors import EntraFastError, InvalidToken
 
-HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par", "/idporten/fake"})
+HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par"})
 """Any page may post to these, besides token endpoint, userinfo and logout: they change nothing by
 themselves, or need a credential."""
 MAX_EMAIL_CHARACTERS: Final = 254
@@ -81,11 +81,15 @@ def add_routes(app: web.Application) -> None:
     routes.add_route("*", "/idporten/token", _token)
     routes.add_get("/idporten/logout", _logout, allow_head=False)
     routes.add_post("/idporten/logout", _logout)
-    # No HEAD: it would make a token and discard it.
-    routes.add_get("/idporten/fake", _token_without_login, allow_head=False)
-    routes.add_post("/idporten/fake", _token_without_login)
     names = "authorize|login|par|token|logout|fake|userinfo|jwks[.]json"
     routes.add_route("*", f"/idporten/{{path:(?!(?:{names})$).*}}", not_found)
+
+
+def add_admin_routes(app: web.Application) -> None:
+    """Add what needs the admin token where there is one: tokens without a login are as good as forged."""
+    # No HEAD: it would make a token and discard it.
+    app.router.add_get("/idporten/fake", _token_without_login, allow_head=False)
+    app.router.add_post("/idporten/fake", _token_without_login)
 
 
 def _add_public(
@@ -460,7 +464,9 @@ async def _token_without_login(request: web.Request) -> web.StreamResponse:
             **(await _form(request) if _has_form(request) else {}),
         }
         acr = fields.get("acr") or "idporten-loa-high"
-        token = provider.token_without_login(fields.get("pid", ""), acr, fields.get("client_id", ""))
+        token = provider.token_without_login(
+            fields.get("pid", ""), acr, fields.get("client_id", ""), resource=fields.get("resource", "")
+        )
     except IdPortenError as error:
         return web.Response(text=error.text, status=400)
     claims = _native.unverified_claims(token)

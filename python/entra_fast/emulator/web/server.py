@@ -92,6 +92,7 @@ def build_app(
     app[_ADMIN] = AdminAccess(admin_token, secure=local.base_url.startswith("https:"))
     for part in (console, access_map, log, admin, journal):
         part.add_routes(app)
+    idporten.add_admin_routes(app)
     app[_ADMIN_RESOURCES] = frozenset(app.router.resources())
     # The tenants' paths last: they begin with anything.
     for other in (graph, tokenx, maskinporten, idporten, endpoints, signin, signout, device):

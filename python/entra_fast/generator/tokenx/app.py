@@ -66,7 +66,7 @@ class TokenXGenerator:
             settings.server.allowed_hosts,
             _Both(login, exchange),
             name="entra_fast_tokenx_generator",
-            product="Token generator for TokenX",
+            product="TokenX generator",
             audience_of=parse_target,
             destinations=frozenset[Destination]({"obo"}),
             logins=logins,

@@ -23,6 +23,7 @@ from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
 from entra_fast._provider.oauth import parse_token_response, token_exchange_form, without_secrets
 from entra_fast._settings.model import ProviderSettings
+from entra_fast._settings.secret import Secret
 from entra_fast.errors import InvalidToken, KeysUnavailable, ProviderError
 from entra_fast.generator.login import Login, LoginError
 from entra_fast.generator.provider import MAX_NAME_CHARACTERS, Token
@@ -81,6 +82,7 @@ class IdPortenLogin:
     Args:
         http: for all requests.
         fake_login_url: what returns a token of ID-porten without a login; None for nothing.
+        fake_login_token: what that demands; None for nothing.
     """
 
     def __init__(
@@ -89,12 +91,14 @@ class IdPortenLogin:
         http: HttpClient,
         *,
         fake_login_url: str | None = None,
+        fake_login_token: Secret | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._settings = settings
         self._http = http
         self._fake_login_url = fake_login_url
+        self._fake_login_token = fake_login_token
         self._requests = TokenRequests(settings, http, clock)
         self._endpoints = Remembered(self._discover, _Login.aclose, monotonic)
 
@@ -183,9 +187,12 @@ class IdPortenLogin:
 
     async def without_login(self, pid: str, acr: str) -> str:
         """A token of ID-porten for any number, which is not checked. Raises ProviderError."""
+        # In the query, because fakedings reads that; posted, because it makes something.
         url = f"{self._fake_login_url}?{urlencode({'pid': pid, 'acr': acr})}"
+        secret = self._fake_login_token
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret.reveal()}"}
         try:
-            response = await self._http.get(url, accept="text/plain")
+            response = await self._http.post_form(url, {}, headers=headers)
         except HttpFailure as error:
             raise ProviderError(error.code, f"no token without a login: {error.message}") from None
         token = response.body.decode(errors="replace").strip()

@@ -24,7 +24,7 @@ from entra_fast._settings.model import (
     ServerSettings,
 )
 from entra_fast._settings.reader import Reader, missing
-from entra_fast._settings.secret import signing_key
+from entra_fast._settings.secret import Secret, signing_key
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.settings import TOKEN_GENERATOR_URL, listed_audiences
 
@@ -41,6 +41,11 @@ LOGIN_URL: Final = ProviderUrl(
     "Address that returns a token of ID-porten for any person without a login: `/idporten/fake` of the local "
     "ID-porten, or `/fake/idporten` of fakedings. Without it, there is no `POST /api/public/obo`.",
 )
+LOGIN_TOKEN: Final = SecretText(
+    "TOKEN_GENERATOR_FAKE_LOGIN_TOKEN",
+    None,
+    "Token that this address demands: the one that an emulator prints at its start if others can reach it.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class TokenXGeneratorSettings:
         url: its origin as browsers see it (`https://host`), without a trailing slash; None for the address
             that it listens on.
         fake_login_url: what returns tokens without a login; None for nothing.
+        fake_login_token: what it demands; None for nothing.
         audiences: listed on the start page; other audiences can be requested, too.
     """
 
@@ -60,6 +66,7 @@ class TokenXGeneratorSettings:
     outbound: OutboundSettings
     url: str | None = None
     fake_login_url: str | None = None
+    fake_login_token: Secret | None = None
     audiences: tuple[str, ...] = ()
 
     @classmethod
@@ -92,6 +99,7 @@ class TokenXGeneratorSettings:
             outbound=outbound,
             url=url,
             fake_login_url=_url(read, LOGIN_URL),
+            fake_login_token=read.secret(LOGIN_TOKEN),
             audiences=tuple(dict.fromkeys(listed_audiences(read))),
         )
 

@@ -107,10 +107,13 @@ class _Around:
     def _record(self, request: web.Request, endpoint: str, status: int, started: float) -> None:
         seconds = time.perf_counter() - started
         metrics = self._observed.metrics
-        metrics.requests.add(endpoint, str(status))
+        facts = request[FACTS]
+        metrics.requests.add(endpoint, str(status), facts.served)
         metrics.request_seconds.observe(seconds, endpoint)
+        if facts.cache_hit:
+            metrics.tokens_from_cache.add(endpoint, facts.served)
         if metrics.texas and endpoint != "other":
-            request[FACTS].count(metrics, endpoint, status, seconds)
+            facts.count(metrics, endpoint, status, seconds)
         known = endpoint != "other" or request.path in PROBE_PATHS
         self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
@@ -177,8 +180,9 @@ class _Api:
         except BadRequest as exc:
             if exc.status == 415:
                 raise
-            self._service.rejections.add_code(INVALID_REQUEST)
-            request[FACTS].refused(exc.message, "introspect")
+            facts = request[FACTS]
+            facts.refused(exc.message, "introspect")
+            self._service.rejections.add_code(INVALID_REQUEST, facts.served)
             return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
@@ -204,13 +208,13 @@ class _Api:
                 )
             facts.cache_hit = token.cached
         except ProviderError as exc:
-            facts.failed(exc, exchange=exchange)
+            facts.failed(exc)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("no token", extra={"fields": {"code": exc.code, "status": exc.status}})
             headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
             return JsonResponse(exc.status, error_body(exc.error, exc.message, exc.details), headers)
         except EntraFastError as exc:  # the request itself is wrong: the message names the field
-            facts.failed(exc, exchange=exchange)
+            facts.failed(exc)
             raise BadRequest(exc.message) from None
         return JsonResponse(
             200,

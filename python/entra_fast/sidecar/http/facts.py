@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._metrics import TEXAS_REQUEST_TYPES, Metrics
+from entra_fast._metrics import NO_PROVIDER, TEXAS_REQUEST_TYPES, Metrics
 from entra_fast._provider.oauth import ANSWERED
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.tracing import CACHE_HIT, IDENTITY_PROVIDER, MAX_TARGET, TARGET
@@ -48,13 +48,11 @@ class Facts:
         self.cache_hit: bool | None = None
         self.error_kind = ""
 
-    def failed(self, error: EntraFastError, *, exchange: bool) -> None:
-        """No token could be had, at this endpoint."""
+    def failed(self, error: EntraFastError) -> None:
+        """No token could be had."""
         if isinstance(error, ProviderError):
             self.error_kind = _KINDS.get(error.code, "UpstreamRequest")
-        elif error.code == "grant_unsupported":
-            self.error_kind = "TokenExchangeUnsupported" if exchange else "TokenRequestUnsupported"
-        else:
+        else:  # the request itself is wrong
             self.error_kind = "UnprocessableContent"
 
     def refused(self, sentence: str, endpoint: str) -> None:
@@ -64,6 +62,13 @@ class Facts:
             self.identity_provider, problem = found.groups()
             unsupported = "TokenExchangeUnsupported" if endpoint == "exchange" else "TokenRequestUnsupported"
             self.error_kind = "IdentityProviderNotEnabled" if problem == "is not enabled" else unsupported
+
+    @property
+    def served(self) -> str:
+        """The enabled provider that the request is for, as metrics name it."""
+        if self.error_kind == "IdentityProviderNotEnabled":
+            return NO_PROVIDER
+        return self.identity_provider or NO_PROVIDER
 
     def attributes(self) -> dict[str, str | bool]:
         """Those of a span."""

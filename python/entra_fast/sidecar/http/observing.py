@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from entra_fast._metrics import Metrics
+from entra_fast._metric_kinds import OTHER
+from entra_fast._metrics import NO_PROVIDER, Metrics
 
 
 def unobserved() -> None:
@@ -25,7 +26,7 @@ class MetricsObserver:
     worked: Callable[[], None] = unobserved
 
     def refused(self, status: int) -> None:
-        self.metrics.requests.add("other", str(status))
+        self.metrics.requests.add(OTHER, str(status), NO_PROVIDER)
 
     def connection_refused(self) -> None:
         self.metrics.connections_refused.add()

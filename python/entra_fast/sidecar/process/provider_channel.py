@@ -250,7 +250,7 @@ class ChannelTokens:
             stale = self._cache.get_stale(key, **self._now())
             if stale is None:
                 raise
-            self._metrics.stale_served.add()
+            self._metrics.stale_served.add(self._provider.name)
             return AcquiredToken(stale.access_token, stale.expires_in, cached=True)
         elapsed = math.floor(self._clocks.monotonic() - answer["at"])
         left = max(0, answer["expires_in"] - elapsed)

@@ -33,7 +33,7 @@ from entra_fast.sidecar.process.messages import RequestedToken, count, flag, opt
 from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import SHUTTING_DOWN, Readiness, StartUp
-from entra_fast.sidecar.rejections import Example
+from entra_fast.sidecar.rejections import Examples
 from entra_fast.sidecar.service import new_metrics, new_token_cache
 from entra_fast.sidecar.status_log import Introspections, StatusLog
 from entra_fast.sidecar.telemetry import Telemetry, usable
@@ -132,9 +132,14 @@ class ProviderProcess:
             settings, cache=self._tokens, metrics=self.metrics, clocks=self._clocks, tracing=self.tracing
         )
         self._start_up = StartUp(self._clocks.monotonic)
-        self._examples: dict[str, Example] = {}
+        self._examples: Examples = {}
         self._status_log = StatusLog(
-            self.metrics, self.readiness_now, self._introspections, self._clocks.monotonic
+            self.metrics,
+            [provider.name for provider in settings.providers],
+            self.readiness_now,
+            self._introspections,
+            self._clocks.monotonic,
+            clock_tolerance=settings.clock_tolerance,
         )
         self._checking: asyncio.Task[None] | None = None
         self._sweeps = LoopSweeps(self._sweep, self._tokens.sweep_part)
@@ -431,10 +436,11 @@ class ProviderProcess:
         if answer is None or not isinstance(answer.get("figures"), dict):
             return False
         worker.figures = answer["figures"]
-        self._examples |= answer.get("examples", {})
+        for provider, examples in answer.get("examples", {}).items():
+            self._examples.setdefault(provider, {}).update(examples)
         return True
 
-    def _introspections(self) -> Introspections:
+    def _introspections(self) -> dict[str, Introspections]:
         """Those that all workers have answered, the last second left out."""
         every = [*self._past.values(), *(worker.figures for worker in self.workers)]
         examples, self._examples = self._examples, {}

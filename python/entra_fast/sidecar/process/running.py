@@ -163,7 +163,7 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     def readiness() -> Readiness:
         return SHUTTING_DOWN if service.draining else providers.readiness_now()
 
-    def introspections() -> Introspections:
+    def introspections() -> dict[str, Introspections]:
         return Introspections.of(metrics, (), service.rejections.take_examples())
 
     metrics.ready.read_from(lambda: readiness().ready)
@@ -172,7 +172,14 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
     probe = None if probe_socket is None else await start_probes(server, service, probe_socket, way)
     status_log = None
     if settings.providers:
-        status_log = StatusLog(metrics, readiness, introspections, clocks.monotonic)
+        status_log = StatusLog(
+            metrics,
+            [provider.name for provider in settings.providers],
+            readiness,
+            introspections,
+            clocks.monotonic,
+            clock_tolerance=settings.clock_tolerance,
+        )
         status_log.start()
 
     async def figures() -> list[Merged]:

@@ -18,7 +18,7 @@ from entra_fast.emulator.model.registry import (
     PROXY_LOGOUT_PATH,
     origin,
 )
-from entra_fast.emulator.model.workloads import BUILT_IN, tokenx_generator
+from entra_fast.emulator.model.workloads import BUILT_IN, DEFAULT_ORGANIZATION, tokenx_generator
 from entra_fast.emulator.providers.idporten.levels import current_spelling
 
 
@@ -32,6 +32,7 @@ class Client:
         further_redirect_uris: those that do not follow from the ingresses.
         level: `acr` of a login that asks for none.
         auto_login: whether its login proxy sends users to the login by itself.
+        organization: number of its owner.
         public: whether it may redeem codes with PKCE alone.
         location: `<file>:<line>` of its manifest, or `built in`.
     """
@@ -43,6 +44,7 @@ class Client:
     level: str = "idporten-loa-high"
     locale: str = "nb"
     auto_login: bool = False
+    organization: str = DEFAULT_ORGANIZATION
     public: bool = False
     location: str = BUILT_IN
 
@@ -119,6 +121,7 @@ def _client(manifest: Manifest) -> Client:
         level=current_spelling(sidecar.level),
         locale=sidecar.locale,
         auto_login=sidecar.auto_login,
+        organization=annotations.organization or DEFAULT_ORGANIZATION,
         public=annotations.idporten_public == "true",
         location=manifest.location("spec", "idporten"),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from entra_fast.emulator.model import ids
+from entra_fast.emulator.model.workloads import DEFAULT_ORGANIZATION
 from entra_fast.emulator.protocol import faulty_tokens
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.protocol.private_key import PrivateKey
@@ -20,8 +21,6 @@ ACCESS_TOKEN_LIFETIME: Final = 3600
 """As digdirator registers NAIS's clients; ID-porten's own default is 120."""
 UNSPECIFIED: Final = "unspecified"
 """The audience of an access token of a login that names no resource."""
-CONSUMER: Final = "0192:310000019"
-"""The organisation that is registered as the clients' owner; a made-up one."""
 
 
 class TokenIssuer:
@@ -55,7 +54,13 @@ class TokenIssuer:
         """
         return {
             "access_token": self.access_token(
-                client.client_id, method, grant.identity, grant.scope, grant.resource, faults
+                client.client_id,
+                method,
+                grant.identity,
+                grant.scope,
+                grant.resource,
+                faults,
+                organization=client.organization,
             ),
             "id_token": self._id_token(client, grant),
             "token_type": "Bearer",
@@ -72,10 +77,13 @@ class TokenIssuer:
         scope: str,
         resource: str,
         faults: Sequence[Fault] = (),
+        *,
+        organization: str = DEFAULT_ORGANIZATION,
     ) -> str:
         """A signed access token.
 
         Args:
+            organization: number of the client's owner.
             method: how the client has authenticated.
             resource: the audience; empty for none.
             faults: what to corrupt in it.
@@ -88,7 +96,7 @@ class TokenIssuer:
             "acr": identity.acr,
             "client_id": client_id,
             "client_amr": method,
-            "consumer": {"authority": "iso6523-actorid-upis", "ID": CONSUMER},
+            "consumer": {"authority": "iso6523-actorid-upis", "ID": f"0192:{organization}"},
             "scope": scope,
             **_pid(identity),
             "iat": now,
