@@ -1,7 +1,11 @@
-"""The three endpoints with several providers: each kind, alone and beside the others."""
+"""The three endpoints with several providers: each kind, alone and beside the others.
+
+Most tests share the providers, and one sidecar for each way of serving: see `sidecar`.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator
 
@@ -10,10 +14,10 @@ import pytest_asyncio
 
 from support.exposition import Exposition
 from support.keys import Key
-from support.provider import answer, refuse, segment
-from support.several import ENTRA, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
-from support.sidecars import Started, StartSidecar
-from support.wire import Answer
+from support.provider import Provider, answer, refuse, segment
+from support.several import ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
+from support.sidecars import Started, StartSidecar, sidecars
+from support.wire import WAYS, Answer
 
 TOKEN, EXCHANGE, INTROSPECT = "/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect"
 BUILT_IN_NAMES = "'entra_id' (or its older name 'azuread'), 'maskinporten', 'tokenx'"
@@ -22,16 +26,47 @@ ALL_NAMES = f"{BUILT_IN_NAMES}, 'idporten' or 'partner'"
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
+shared = pytest.mark.asyncio(loop_scope="module")
+numbers = itertools.count()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def providers_of_the_module() -> AsyncIterator[Several]:
+    async with several() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS)
+async def sidecar(request: pytest.FixtureRequest, providers_of_the_module: Several) -> AsyncIterator[Started]:
+    """A ready sidecar with a provider of each kind. What it has cached is of earlier tests: see `new`."""
+    async with sidecars(Provider(), str(request.param)) as start:
+        yield await start(environ=providers_of_the_module.environment())
+
+
+@pytest.fixture
+def all_of_them(providers_of_the_module: Several) -> Several:
+    """The providers, which no request has reached yet."""
+    for provider in providers_of_the_module.providers.values():
+        provider.requests.clear()
+    return providers_of_the_module
+
+
 @pytest_asyncio.fixture
-async def all_of_them() -> AsyncIterator[Several]:
+async def unused() -> AsyncIterator[Several]:
+    """Providers of a single test."""
     async with several() as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def sidecar(start: StartSidecar, all_of_them: Several) -> Started:
-    """A ready sidecar with a provider of each kind."""
-    return await start(environ=all_of_them.environment())
+async def fresh(start: StartSidecar, unused: Several) -> Started:
+    """A ready sidecar of a single test, with a provider of each kind."""
+    return await start(environ=unused.environment())
+
+
+def new(target: str) -> str:
+    """A target that no test has used."""
+    return f"{target}{next(numbers)}"
 
 
 def refused(answered: Answer, sentence: str) -> None:
@@ -45,6 +80,7 @@ async def ask(sidecar: Started, path: str, fields: dict[str, object], *, form: b
     return await sidecar.call.json(path, fields)
 
 
+@shared
 @kinds
 async def test_a_token_is_active_at_its_own_provider_and_inactive_at_every_other(
     sidecar: Started, all_of_them: Several, kind: Kind
@@ -60,17 +96,23 @@ async def test_a_token_is_active_at_its_own_provider_and_inactive_at_every_other
     assert found["sub"] == "me" if kind is KINDS[-1] else True
 
 
-async def test_keys_of_providers_are_never_shared(sidecar: Started, all_of_them: Several) -> None:
-    """A provider whose key has the `kid` of another's signs a token as that one: the signature is wrong."""
-    stranger = Key.generate().named(all_of_them["tokenx"].key.kid)
-    forged = all_of_them.mint("tokenx", key=stranger)
-    all_of_them["idporten"].published = [stranger]
-    assert (await sidecar.call.introspect(forged, "tokenx")).json == {
-        "active": False,
-        "error": "token signature is invalid",
-    }
+async def test_keys_of_providers_are_never_shared(start: StartSidecar) -> None:
+    """ID-porten has another key under the `kid` of TokenX's key. It signs a token as TokenX: the signature is
+    wrong there, although the sidecar knows the key."""
+    async with several(TOKENX, IDPORTEN) as running:
+        stranger = Key.generate().named(running["tokenx"].key.kid)
+        running["idporten"].published = [stranger]
+        sidecar = await start(environ=running.environment())
+        own = running.mint("idporten", key=stranger)
+        assert (await sidecar.call.introspect(own, "idporten")).json["active"]
+        forged = running.mint("tokenx", key=stranger)
+        assert (await sidecar.call.introspect(forged, "tokenx")).json == {
+            "active": False,
+            "error": "token signature is invalid",
+        }
 
 
+@shared
 @kinds
 async def test_the_audience_is_that_of_the_provider(
     sidecar: Started, all_of_them: Several, kind: Kind
@@ -81,13 +123,14 @@ async def test_the_audience_is_that_of_the_provider(
         assert found["active"] is (kind.audience is None), (audience, found)
 
 
+@shared
 @pytest.mark.parametrize("form", [False, True])
 @kinds
 async def test_tokens_are_issued_where_the_provider_issues_them(
     sidecar: Started, all_of_them: Several, kind: Kind, form: bool
 ) -> None:
     """And from the cache the second time; other pairs are refused before anything is asked."""
-    fields: dict[str, object] = {"identity_provider": kind.name, "target": kind.target}
+    fields: dict[str, object] = {"identity_provider": kind.name, "target": new(kind.target)}
     first = await ask(sidecar, TOKEN, fields, form=form)
     if not kind.issues:
         refused(first, f"identity provider '{kind.name}' does not support token requests")
@@ -100,6 +143,7 @@ async def test_tokens_are_issued_where_the_provider_issues_them(
     assert [len(all_of_them[other.name].requests) for other in KINDS if other is not kind] == [0] * 4
 
 
+@shared
 @pytest.mark.parametrize("form", [False, True])
 @kinds
 async def test_tokens_are_exchanged_where_the_provider_exchanges_them(
@@ -109,7 +153,7 @@ async def test_tokens_are_exchanged_where_the_provider_exchanges_them(
     user = all_of_them.mint("idporten", sub="user")
     fields: dict[str, object] = {
         "identity_provider": kind.name,
-        "target": kind.target,
+        "target": new(kind.target),
         "user_token": user,
     }
     first = await ask(sidecar, EXCHANGE, fields, form=form)
@@ -123,58 +167,51 @@ async def test_tokens_are_exchanged_where_the_provider_exchanges_them(
     assert len(all_of_them[kind.name].requests) == 1
 
 
+@shared
 async def test_caches_of_providers_are_never_shared(sidecar: Started, all_of_them: Several) -> None:
-    """The same target and user at several providers are different tokens."""
-    user = all_of_them.mint("idporten")
-    tokens = [
-        (await sidecar.call.json(TOKEN, {"identity_provider": kind.name, "target": "same"})).json[
-            "access_token"
-        ]
-        for kind in KINDS
-        if kind.issues
-        for _ in range(2)
-    ] + [
-        (
-            await sidecar.call.json(
-                EXCHANGE, {"identity_provider": kind.name, "target": "same", "user_token": user}
-            )
-        ).json["access_token"]
-        for kind in KINDS
-        if kind.exchanges
-        for _ in range(2)
-    ]
-    assert len(tokens) == 12
-    assert len(set(tokens)) == 6
+    """The same target and user at several providers are different tokens, in JSON and in forms, however often
+    they are asked for."""
+    common = {"target": new("same"), "user_token": all_of_them.mint("idporten")}
+    pairs = [(TOKEN, kind) for kind in KINDS if kind.issues]
+    pairs += [(EXCHANGE, kind) for kind in KINDS if kind.exchanges]
+    tokens: dict[tuple[str, str], set[str]] = {}
+    for form in (False, True, False, True):
+        for path, kind in pairs:
+            answered = await ask(sidecar, path, {"identity_provider": kind.name, **common}, form=form)
+            tokens.setdefault((path, kind.name), set()).add(answered.json["access_token"])
+    assert [len(each) for each in tokens.values()] == [1] * 6
+    assert len(set.union(*tokens.values())) == 6
 
 
+@shared
 async def test_only_entra_id_rewrites_targets(sidecar: Started, all_of_them: Several) -> None:
     """Everything else reaches its provider verbatim."""
-    user, target = all_of_them.mint("idporten"), "dev-gcp:team:api"
+    user, target = all_of_them.mint("idporten"), new("dev-gcp:team:api")
     await sidecar.call.json(EXCHANGE, {"identity_provider": "tokenx", "target": target, "user_token": user})
     await sidecar.call.json(EXCHANGE, {"identity_provider": "entra_id", "target": target, "user_token": user})
     await sidecar.call.json(TOKEN, {"identity_provider": "maskinporten", "target": target})
     assert all_of_them["tokenx"].requests[0].form["audience"] == target
-    assert all_of_them["entra_id"].requests[0].form["scope"] == "api://dev-gcp.team.api/.default"
+    assert all_of_them["entra_id"].requests[0].form["scope"] == f"api://{target.replace(':', '.')}/.default"
     assert segment(all_of_them["maskinporten"].requests[0].form["assertion"], 1)["scope"] == target
 
 
 # --- metrics ---
 
 
-async def test_metrics_have_the_provider(sidecar: Started, all_of_them: Several) -> None:
+async def test_metrics_have_the_provider(fresh: Started, unused: Several) -> None:
     """Whichever path answered: each request is counted for its provider, or for none if it is not known."""
-    user = all_of_them.mint("idporten")
+    user = unused.mint("idporten")
     for kind in KINDS:
         fields = {"identity_provider": kind.name, "target": kind.target}
         for _ in range(3):
-            await sidecar.call.introspect(all_of_them.mint(kind.name), kind.name)
-            await sidecar.call.json(TOKEN, fields)
-            await sidecar.call.json(EXCHANGE, {**fields, "user_token": user})
-        await sidecar.call.introspect("nonsense", kind.name)
-    await sidecar.call.json(TOKEN, {"target": "t"})
-    await sidecar.call.json(TOKEN, {"target": "t", "identity_provider": "unheard_of"})
-    await sidecar.call.introspect("nonsense", "unheard_of")
-    found = Exposition((await sidecar.probe.get("/metrics")).body.decode())
+            await fresh.call.introspect(unused.mint(kind.name), kind.name)
+            await fresh.call.json(TOKEN, fields)
+            await fresh.call.json(EXCHANGE, {**fields, "user_token": user})
+        await fresh.call.introspect("nonsense", kind.name)
+    await fresh.call.json(TOKEN, {"target": "t"})
+    await fresh.call.json(TOKEN, {"target": "t", "identity_provider": "unheard_of"})
+    await fresh.call.introspect("nonsense", "unheard_of")
+    found = Exposition((await fresh.probe.get("/metrics")).body.decode())
 
     def of(name: str, provider: str, **labels: str) -> float:
         pairs = ",".join(f'{label}="{value}"' for label, value in labels.items())
@@ -215,13 +252,11 @@ async def test_a_provider_that_is_known_but_not_enabled_is_none_in_metrics(start
             assert await sidecar.metric(f"entra_fast_requests_total{{{series}}}") == 1
 
 
-async def test_what_goes_wrong_at_one_provider_is_counted_there(
-    sidecar: Started, all_of_them: Several
-) -> None:
+async def test_what_goes_wrong_at_one_provider_is_counted_there(fresh: Started, unused: Several) -> None:
     """In metrics and at /readyz, a rejected credential is that of one provider; the others are well."""
-    all_of_them["maskinporten"].then(refuse(400, "invalid_client", "MP-110: no such client"))
-    await sidecar.call.json(TOKEN, {"identity_provider": "maskinporten", "target": "scope"})
-    found = Exposition((await sidecar.probe.get("/metrics")).body.decode())
+    unused["maskinporten"].then(refuse(400, "invalid_client", "MP-110: no such client"))
+    await fresh.call.json(TOKEN, {"identity_provider": "maskinporten", "target": "scope"})
+    found = Exposition((await fresh.probe.get("/metrics")).body.decode())
     rejected = {
         kind.name: found.get(f'entra_fast_credential_rejected{{identity_provider="{kind.name}"}}')
         for kind in KINDS
@@ -229,7 +264,7 @@ async def test_what_goes_wrong_at_one_provider_is_counted_there(
     assert rejected == {kind.name: float(kind is MASKINPORTEN) for kind in KINDS}
     errors = 'entra_fast_provider_errors_total{identity_provider="maskinporten"}'
     assert found.get(errors) == found.get("entra_fast_provider_errors_total") == 1
-    document = (await sidecar.probe.get("/readyz")).json
+    document = (await fresh.probe.get("/readyz")).json
     assert document["reason"] == "maskinporten: credential rejected (invalid_client)"
     unwell = [each["name"] for each in document["providers"] if "reason" in each.get("credential", {})]
     assert unwell == ["maskinporten"]
@@ -238,6 +273,7 @@ async def test_what_goes_wrong_at_one_provider_is_counted_there(
 # --- which provider is meant ---
 
 
+@shared
 async def test_a_provider_that_is_left_out_is_never_guessed(sidecar: Started, all_of_them: Several) -> None:
     """Several are enabled: the answer names them, whatever the token is."""
     sentence = (
@@ -283,6 +319,7 @@ async def test_a_provider_that_is_known_and_not_enabled_is_named(start: StartSid
         refused(unknown, f"identity_provider must be {BUILT_IN_NAMES} or 'idporten'")
 
 
+@shared
 async def test_an_unknown_provider_is_answered_with_the_known_ones(sidecar: Started) -> None:
     """Those of the operator's settings among them; the comparison is exact."""
     for name in ("foo", "Entra_id", "tokenx "):
@@ -357,20 +394,19 @@ async def test_the_same_details_in_another_spelling_are_the_same_request(start: 
         assert segment(only["maskinporten"].requests[1].form["assertion"], 1)["resource"] == ["r", "s"]
 
 
-@pytest.mark.parametrize("value", ["{}", '"x"', "1", "[1]", '"[1]"', '"{}"', '""'])
+@shared
 async def test_authorization_details_that_are_no_array_of_objects_are_refused(
-    start: StartSidecar, value: str
+    sidecar: Started, all_of_them: Several
 ) -> None:
     """With a sentence that names the field and both forms."""
-    async with several(MASKINPORTEN) as only:
-        sidecar = await start(environ=only.environment())
-        body = f'{{"target":"t","authorization_details":{value}}}'.encode()
+    for value in ("{}", '"x"', "1", "[1]", '"[1]"', '"{}"', '""'):
+        body = f'{{"identity_provider":"maskinporten","target":"t","authorization_details":{value}}}'.encode()
         refused(
             await sidecar.call.json(TOKEN, body),
             "authorization_details must be a JSON array of objects, or a string with the text of one, of at "
             "most 8192 bytes",
         )
-        assert only["maskinporten"].requests == []
+    assert all_of_them["maskinporten"].requests == []
 
 
 async def test_fields_that_a_provider_does_not_know_are_ignored(start: StartSidecar) -> None:
@@ -398,31 +434,37 @@ async def test_fields_that_a_provider_does_not_know_are_ignored(start: StartSide
 # --- providers do not disturb each other ---
 
 
-async def test_a_provider_that_fails_disturbs_no_other(start: StartSidecar, all_of_them: Several) -> None:
-    """Its keys are missing, and readiness says so; the others serve."""
-    all_of_them["maskinporten"].failing = True
-    sidecar = await start(environ=all_of_them.environment(), ready=False)
+async def test_a_provider_that_fails_disturbs_no_other(start: StartSidecar) -> None:
+    """Its keys are missing, and readiness says so; the others serve. ID-porten has no credential; that of
+    TokenX is judged by its first use."""
+    async with several() as running:
+        running["maskinporten"].failing = True
+        sidecar = await start(environ=running.environment(), ready=False)
+        for kind in (ENTRA, TOKENX):
+            assert (await sidecar.call.introspect(running.mint(kind.name), kind.name)).json["active"]
+        readiness = await sidecar.call.get("/readyz")
+        assert readiness.status == 503
+        assert readiness.json["reason"].startswith("maskinporten: keys of the token issuer are not available")
+        states = {each["name"]: each for each in readiness.json["providers"]}
+        assert list(states) == [kind.name for kind in KINDS]
+        assert [states[name]["ready"] for name in ("maskinporten", "tokenx", "idporten")] == [
+            False,
+            True,
+            True,
+        ]
+        assert "credential" not in states["idporten"]
+        assert states["tokenx"]["credential"] == {"status": "unknown"}
+        exchange = {"identity_provider": "tokenx", "target": "t", "user_token": running.mint("entra_id")}
+        assert (await sidecar.call.json(EXCHANGE, exchange)).status == 200
 
-    for kind in (ENTRA, TOKENX):
-        assert (await sidecar.call.introspect(all_of_them.mint(kind.name), kind.name)).json["active"]
-    user = all_of_them.mint("entra_id")
-    exchange = {"identity_provider": "tokenx", "target": "t", "user_token": user}
-    assert (await sidecar.call.json(EXCHANGE, exchange)).status == 200
-    readiness = await sidecar.call.get("/readyz")
-    assert readiness.status == 503
-    assert readiness.json["reason"].startswith("maskinporten: keys of the token issuer are not available")
-    states = {each["name"]: each["ready"] for each in readiness.json["providers"]}
-    assert states["maskinporten"] is False
-    assert states["tokenx"] is states["idporten"] is True
 
-
+@shared
 async def test_readiness_lists_what_each_provider_has(sidecar: Started) -> None:
-    """ID-porten has no credential; that of TokenX is judged by the first use."""
+    """In the order of the settings."""
     states = {each["name"]: each for each in (await sidecar.call.get("/readyz")).json["providers"]}
     assert list(states) == [kind.name for kind in KINDS]
     assert states["entra_id"]["credential"] == {"status": "accepted"}
     assert "credential" not in states["idporten"]
-    assert states["tokenx"]["credential"] == {"status": "unknown"}
     assert {state["keys"]["status"] for state in states.values()} == {"available"}
 
 

@@ -21,6 +21,7 @@ import pytest
 from aiohttp import web
 
 from support.exposition import Exposition
+from support.fast_path import EXCHANGE, form_request, json_request
 from support.keys import Key
 from support.process import Process, Serve, children, inherited
 from support.provider import CLIENT_KEY, Provider, after, segment
@@ -250,6 +251,24 @@ async def test_every_worker_serves_every_provider(serve: Serve) -> None:
                 assert metrics.get(f"entra_fast_requests_total{series}") == CONNECTIONS * offered
             fetched = kind.issues + kind.exchanges
             assert metrics.get(f"entra_fast_tokens_from_cache_total{{{of}}}") == tokens - fetched
+
+
+async def test_workers_never_share_a_token_between_providers(serve: Serve) -> None:
+    """The same target and user at several providers, in JSON and in forms, twice at every worker: each
+    provider is asked once, and its token goes to those who named it."""
+    async with several(*(kind for kind in KINDS if kind.exchanges)) as providers:
+        providers.grant_alike()
+        sidecar = await start(serve, providers)
+        fields = {"target": "shared", "user_token": providers.mint("entra_id")}
+        async with sidecar.connections() as connections:
+            for _ in range(2):
+                for connection in connections:
+                    for kind in providers.kinds:
+                        named = {"identity_provider": kind.name, **fields}
+                        for request in (json_request(EXCHANGE, named), form_request(EXCHANGE, named)):
+                            token = (await connection.ask(request)).json["access_token"]
+                            assert token.startswith(f"{kind.name}-")
+        assert {len(providers[kind.name].requests) for kind in providers.kinds} == {1}
 
 
 async def test_metrics_are_of_the_whole(serve: Serve, provider: Provider) -> None:
