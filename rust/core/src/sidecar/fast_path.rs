@@ -949,6 +949,7 @@ mod tests {
         let bodies = [
             ("target=t", &["t", "", ""][..]),
             ("target=t&resource=r", &["t", "", "", "r"]),
+            ("target=t&resource=s", &["t", "", "", "s"]),
             ("target=t&authorization_details=%5B%5D", &["t", "", "[]"]),
             ("target=t&resource=r&authorization_details=%5B%5D", &["t", "", "[]", "r"]),
         ];
@@ -968,7 +969,7 @@ mod tests {
                 assert!(ask(body, 100.0).0.contains(&format!("\"token-{number}\"")), "{body}");
             }
         }
-        let (_, renewals) = ask(bodies[3].0, 100.0 + 3400.0);
+        let (_, renewals) = ask(bodies[4].0, 100.0 + 3400.0);
         let expected = Renewal {
             provider: 1,
             target: "t".to_owned(),
