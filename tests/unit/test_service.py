@@ -42,6 +42,31 @@ async def test_a_provider_that_is_found_again_changes_nothing(provider: Provider
     await service.aclose()
 
 
+async def test_keys_that_come_before_the_issuer_are_used_with_it(provider: Provider) -> None:
+    """Whichever is known first; until both are, there is no verification cache to count."""
+    settings = Settings.from_environment(provider.environment(), None)
+    cache, metrics, clocks = new_token_cache(settings.caches), Metrics(), Clocks()
+    clients = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks)
+    started = Service(settings, clients, cache=cache, metrics=metrics, clocks=clocks)
+    await started.start()
+    client = clients.clients["entra_id"]
+
+    async def keys_are_known() -> bool:
+        return client.keys is not None and client.keys.keys is not None
+
+    await eventually(keys_are_known)
+    assert client.keys is not None
+    own = Metrics()
+    service = Service(settings, clients, cache=cache, metrics=own, clocks=clocks)
+    service.keys_changed("entra_id", client.keys.keys)
+    assert service.has_started()
+    assert b"entra_fast_verified_cache_entries 0.0" in await own.exposition()
+    service.provider_found("entra_id", provider.issuer, client.keys)
+    assert b'"active":true' in await service.introspect(0, provider.mint())
+    assert b"entra_fast_verified_cache_entries 1.0" in await own.exposition()
+    await started.aclose()
+
+
 async def test_a_probe_address_in_use_leaves_no_socket_behind(provider: Provider) -> None:
     """The start is refused, and the API's address is free again."""
     with socket.socket() as free:
