@@ -35,9 +35,12 @@ test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 # Suites with targets of their own: each takes minutes.
 APART = --ignore tests/docs --ignore tests/browser --ignore tests/clients --ignore tests/providers
 
-test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose)
+# Files are the unit: the tests of many share a server.
+IN_PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+
+test-python: build $(STAMPS)/tools ## Run the Python tests (ARGS="-k name" to choose, IN_PARALLEL= for one process)
 	@echo '==> Python tests'
-	@$(BIN)/pytest $(APART) $(ARGS)
+	@$(BIN)/pytest $(APART) $(IN_PARALLEL) $(ARGS)
 
 test-browser: build $(STAMPS)/tools ## Run the tests of pages, examples and tutorial in a real browser (Debian: chromium)
 	@$(BIN)/pytest tests/browser $(ARGS)
