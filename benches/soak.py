@@ -519,8 +519,12 @@ class Soak:
         self.world.publish(key)
         await self.world.adopt(key)
         now = int(time.time())
-        self.world.expired = await self.world.made(key, 50, exp=now - 120, iat=now - 4000, nbf=now - 4000)
-        self.world.wrong_audience = await self.world.made(key, 50, aud="11111111-0000-4000-8000-000000000000")
+        # Of the older key: no key is fetched for tokens that could not pass.
+        known = self.world.published[0]
+        self.world.expired = await self.world.made(known, 50, exp=now - 120, iat=now - 4000, nbf=now - 4000)
+        self.world.wrong_audience = await self.world.made(
+            known, 50, aud="11111111-0000-4000-8000-000000000000"
+        )
         self.rotated += 1
 
     def _summary(self, sidecar: Server, seconds: float, cpu: float) -> dict[str, Any]:
