@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache
@@ -21,12 +23,13 @@ from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
-from entra_fast._provider.tokens import Timing
+from entra_fast._provider.tokens import Timing, WantedToken
 from entra_fast._providers import ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
+from entra_fast.tokens._sidecar import SidecarEndpoint
 from support.keys import Key
 from support.provider import CLIENT_ID, CLIENT_KEY, PATHS, Provider, answer, granting, raw, refuse, segment
 
@@ -644,3 +647,35 @@ async def test_an_endpoint_that_is_set_is_not_taken_from_the_document() -> None:
         here.provider.issuer,
         here.provider.token_endpoint,
     )
+
+
+@pytest.mark.parametrize(
+    ("resources", "sent"),
+    [(("https://a",), "https://a"), (("https://a", "https://b"), ["https://a", "https://b"])],
+)
+async def test_a_sidecar_is_asked_with_resources_and_details(
+    resources: tuple[str, ...], sent: str | list[str]
+) -> None:
+    """One resource is a string, as Texas knows it, and several are an array."""
+    requests: list[dict[str, Any]] = []
+
+    async def token(request: web.Request) -> web.Response:
+        requests.append(await request.json())
+        return web.json_response({"access_token": "token", "expires_in": 60, "token_type": "Bearer"})
+
+    app = web.Application()
+    app.router.add_post("/token", token)
+    async with TestServer(app) as server, contextlib.aclosing(HttpClient(proxies={})) as http:
+        url, timing = str(server.make_url("/token")), Timing()
+        endpoint = SidecarEndpoint(url, url, "maskinporten", http=http, timing=timing)
+        wanted = WantedToken(b"", "jwt_bearer", "scope", resources=resources, authorization_details="[{}]")
+        fetched = await endpoint.request(wanted, timing.monotonic() + 5)
+    assert fetched.access_token == "token"
+    assert requests == [
+        {
+            "identity_provider": "maskinporten",
+            "target": "scope",
+            "resource": sent,
+            "authorization_details": "[{}]",
+        }
+    ]

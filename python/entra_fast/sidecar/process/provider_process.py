@@ -315,8 +315,7 @@ class ProviderProcess:
         await asyncio.gather(*(worker.end("hung") for worker in hanging))
 
     def _renew(self, worker: ConnectedWorker, wanted: RequestedToken) -> None:
-        if worker.channel is None:
-            return
+        assert worker.channel is not None  # noqa: S101 - it has asked through it
         # The same renewal is due in each worker; the first request causes it.
         key = wanted.key(self._settings_of[wanted.provider])
         now = self._clocks.monotonic()
