@@ -10,7 +10,7 @@ import pytest
 
 from entra_fast._provider.clock_skew import ClockSkew
 from entra_fast._provider.credentials import Credentials
-from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._provider.rejections import proves_nothing, rejects
 from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret

@@ -1,7 +1,7 @@
 """Tries the application's credential, so that a wrong one is noticed before a caller needs a token.
 
 What belongs here: when it is tried. What must never be here: the request (token_endpoint.py), what the answer
-means (verdicts.py), and what follows from it (credentials.py).
+means (rejections.py), and what follows from it (credentials.py).
 
 The try is a request for a token that bypasses all caches and whose token is thrown away. It ends for good as
 soon as the provider accepts the credential, in a try or for a caller; a later rejection begins it again.
@@ -13,9 +13,9 @@ import asyncio
 
 from entra_fast import _background
 from entra_fast._provider.credentials import Credentials
+from entra_fast._provider.rejections import proves_nothing, rejects
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
-from entra_fast._provider.verdicts import proves_nothing, rejects
 from entra_fast._providers import ProviderKind
 from entra_fast.errors import ProviderError
 

@@ -22,7 +22,7 @@ from entra_fast._provider.oauth import (
     sign_client_assertion,
     sign_grant,
 )
-from entra_fast._provider.verdicts import rejects, rejects_credential
+from entra_fast._provider.rejections import rejects, rejects_credential
 from entra_fast._providers import ProviderKind
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret, signing_key

@@ -135,7 +135,7 @@ async def test_tokens_verify_with_the_published_keys(tokenx: TokenXCaller, clock
 
 
 async def test_a_chain_of_exchanges_keeps_the_first_issuer(tokenx: TokenXCaller) -> None:
-    """web -> api -> api2: `idp` survives, `client_id` is the last consumer, and the lifetime begins anew."""
+    """web -> api -> api2: `idp` survives, `client_id` is the last consumer, and the lifetime begins again."""
     first = await tokenx.exchange("web", "api", tokenx.login())
     second = await tokenx.exchange("api", "api2", first.json["access_token"])
     assert second.claims["idp"] == f"{tokenx.caller.base_url}/idporten"

@@ -21,9 +21,9 @@ from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure, shown_url
 from entra_fast._provider.jwks import MEDIA_TYPES, read_key_set
 from entra_fast._provider.oauth import provider_code
+from entra_fast._provider.rejections import proves_nothing, rejects
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
-from entra_fast._provider.verdicts import proves_nothing, rejects
 from entra_fast._providers import ENTRA_ID, MASKINPORTEN, TOKENX
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.cli.doctor.network import Way

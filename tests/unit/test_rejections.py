@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entra_fast._provider.verdicts import proves_nothing, rejects
+from entra_fast._provider.rejections import proves_nothing, rejects
 from entra_fast._providers import ENTRA_ID
 from entra_fast.errors import ProviderError
 
