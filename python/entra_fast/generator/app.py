@@ -27,10 +27,11 @@ from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, Audience, AudienceError, parse_audience
 from entra_fast.generator.login import Logins
-from entra_fast.generator.provider import Provider, Token
+from entra_fast.generator.provider import Provider
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.settings import GeneratorSettings
 from entra_fast.generator.site import HTML, JSON, ROUTES, Site, aadsts_codes
+from entra_fast.generator.token_requests import Token
 
 _TEXT: Final = "text/plain"
 # AADSTS codes for a user's token that the provider no longer accepts (expired, signed with a withdrawn key,

@@ -1,53 +1,32 @@
 """The token generator's requests to the provider: discovery, the login's code, and fresh tokens.
 
-Requests and responses are `oauth`'s, the credential is `credentials`', `validate` verifies ID tokens. Only
-the endpoints are cached: every request gets a new token, so that a changed policy or group shows at once.
+Requests for tokens and the check of ID tokens are those of `token_requests`. Only the endpoints are cached:
+every request gets a new token, so that a changed policy or group shows at once.
 """
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import orjson
-
 from entra_fast import _clock
-from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
-from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import (
-    client_credentials_form,
-    on_behalf_of_form,
-    parse_token_response,
-    without_secrets,
-)
-from entra_fast._providers import ENTRA_ID
+from entra_fast._provider.oauth import client_credentials_form, on_behalf_of_form
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
-from entra_fast.errors import InvalidToken, KeysUnavailable, ProviderError
+from entra_fast.errors import ProviderError
 from entra_fast.generator.audience import parse_audience
-from entra_fast.generator.login import Login, LoginError
+from entra_fast.generator.login import Login
 from entra_fast.generator.remembered import Remembered
 from entra_fast.generator.site import LoggedIn
+from entra_fast.generator.token_requests import Token, TokenRequests, shown_name, verified_id_token
 from entra_fast.validate import AsyncValidator
 
-MAX_NAME_CHARACTERS = 200
 MAX_HINT_CHARACTERS = 500
-_SECRET_FIELDS = ("code", "code_verifier", "assertion")
-"""Fields of a form that the provider's errors must not repeat, besides the credential."""
 _WELL_KNOWN = "/.well-known/openid-configuration"
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A fresh token. `expires_in`: whole seconds."""
-
-    access_token: str = field(repr=False)
-    expires_in: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +52,9 @@ class Provider:
         monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._settings = settings
-        self._clock = clock
-        self._credentials = Credentials(settings.credentials, settings.client_id)
         self._endpoints = Remembered(self._discover, _Endpoints.aclose, monotonic)
         self._http = HttpClient.from_settings(outbound)
+        self._requests = TokenRequests(settings, self._http, clock, provider="the provider")
 
     @property
     def issuer(self) -> str:
@@ -98,7 +76,7 @@ class Provider:
             await self._endpoints.get()
         except ProviderError as error:
             return error.message
-        return self._credentials.problem()
+        return self._requests.credentials.problem()
 
     async def authorization_url(self, login: Login, redirect_uri: str, *, prompt: str | None = None) -> str:
         """Where to send the browser (OpenID Connect Core, section 3.1.2.1).
@@ -157,28 +135,13 @@ class Provider:
             "scope": self._login_scope,
         }
         token, body = await self._request(endpoints.token_endpoint, form)
-        id_token = orjson.loads(body).get("id_token")
-        if not isinstance(id_token, str):
-            raise LoginError("The provider sent no ID token. Sign in again.")
-        try:
-            claims = await endpoints.validator.validate(id_token)
-        except InvalidToken as error:
-            raise LoginError(
-                f"The provider's ID token is not valid: {error.message}. Sign in again."
-            ) from None
-        except KeysUnavailable as error:
-            raise ProviderError(error.code, error.message, status=502) from None
-        nonce = claims.get("nonce")
-        if not isinstance(nonce, str) or not hmac.compare_digest(
-            nonce.encode(errors="replace"), login.nonce.encode()
-        ):
-            raise LoginError("The provider's ID token belongs to another sign-in. Sign in again.")
-        names = (claims.get(claim) for claim in ("name", "preferred_username", "oid", "sub"))
-        name = next((name for name in names if isinstance(name, str) and name), "unknown")
+        claims = await verified_id_token(
+            body, endpoints.validator, login, sender="The provider", id_token="The provider's ID token"
+        )
         hints = (claims.get(claim) for claim in ("login_hint", "preferred_username"))
         hint = next((hint for hint in hints if isinstance(hint, str)), "")
         return LoggedIn(
-            name[:MAX_NAME_CHARACTERS],
+            shown_name(claims, ("name", "preferred_username", "oid", "sub")),
             token.access_token,
             float(token.expires_in),
             hint if len(hint) <= MAX_HINT_CHARACTERS else "",
@@ -207,22 +170,7 @@ class Provider:
         return f"openid profile {self._settings.client_id}/.default"
 
     async def _request(self, token_endpoint: str, form: dict[str, str]) -> tuple[Token, bytes]:
-        """One token request; during a rotation of the credential, a second one with the other credential."""
-        secrets = [form[name] for name in _SECRET_FIELDS if name in form]
-
-        async def attempt(proof: dict[str, str]) -> tuple[Token, bytes]:
-            try:
-                response = await self._http.post_form(token_endpoint, {**form, **proof})
-                answer = parse_token_response(
-                    response.status, response.headers, response.body, now=self._clock()
-                )
-            except HttpFailure as error:
-                raise ProviderError(error.code, f"no answer from the provider: {error.message}") from None
-            except ProviderError as error:
-                raise without_secrets(error, (*proof.values(), *secrets)) from None
-            return Token(answer.access_token, int(answer.expires_in)), response.body
-
-        return await authenticated(self._credentials, ENTRA_ID, token_endpoint, self._clock, attempt)
+        return await self._requests.send(token_endpoint, form, audience=token_endpoint)
 
     async def _discover(self) -> _Endpoints:
         url = self._settings.well_known_url or ""

@@ -26,9 +26,9 @@ from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, AudienceError
 from entra_fast.generator.login import Destination, Logins
-from entra_fast.generator.provider import Token
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.site import HTML, JSON, Site
+from entra_fast.generator.token_requests import Token
 from entra_fast.generator.tokenx.providers import IdPortenLogin, TokenXExchange
 from entra_fast.generator.tokenx.settings import TokenXGeneratorSettings
 from entra_fast.generator.tokenx.target import parse_target

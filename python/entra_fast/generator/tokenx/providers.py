@@ -1,67 +1,30 @@
 """The requests of the token generator for TokenX: the login at ID-porten, and the exchange at TokenX.
 
-Requests and responses are `oauth`'s, the credentials are `credentials`', `validate` verifies ID tokens. Every
-request for a token gets a new one, so that a changed policy shows at once.
+Requests for tokens and the check of ID tokens are those of `token_requests`. Every request for a token gets
+a new one, so that a changed policy shows at once.
 """
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlencode
 
-import orjson
-
 from entra_fast import _clock, _native
-from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.http_rules import HttpFailure
-from entra_fast._provider.oauth import parse_token_response, token_exchange_form, without_secrets
+from entra_fast._provider.oauth import token_exchange_form
 from entra_fast._settings.model import ProviderSettings
 from entra_fast._settings.secret import Secret
-from entra_fast.errors import InvalidToken, KeysUnavailable, ProviderError
-from entra_fast.generator.login import Login, LoginError
-from entra_fast.generator.provider import MAX_NAME_CHARACTERS, Token
+from entra_fast.errors import InvalidToken, ProviderError
+from entra_fast.generator.login import Login
 from entra_fast.generator.remembered import Remembered
 from entra_fast.generator.site import LoggedIn
+from entra_fast.generator.token_requests import Token, TokenRequests, shown_name, verified_id_token
 from entra_fast.validate import AsyncValidator
-
-_SECRET_FIELDS: Final = ("code", "code_verifier", "subject_token")
-"""Fields of a form that a provider's errors must not repeat, besides the credential."""
-
-
-class TokenRequests:
-    """Token requests of one client, which authenticates with assertions for the issuer."""
-
-    def __init__(self, settings: ProviderSettings, http: HttpClient, clock: Callable[[], float]) -> None:
-        self._kind = settings.kind
-        self._http = http
-        self._clock = clock
-        self.credentials = Credentials(settings.credentials, settings.client_id)
-
-    async def send(self, discovery: Discovery, form: dict[str, str]) -> tuple[Token, bytes]:
-        """(token, whole response). Raises ProviderError."""
-        secrets = [form[name] for name in _SECRET_FIELDS if name in form]
-
-        async def attempt(proof: dict[str, str]) -> tuple[Token, bytes]:
-            try:
-                response = await self._http.post_form(discovery.token_endpoint, {**form, **proof})
-                answer = parse_token_response(
-                    response.status, response.headers, response.body, now=self._clock()
-                )
-            except HttpFailure as error:
-                text = f"no answer from {self._kind.title}: {error.message}"
-                raise ProviderError(error.code, text) from None
-            except ProviderError as error:
-                raise without_secrets(error, (*proof.values(), *secrets)) from None
-            return Token(answer.access_token, int(answer.expires_in)), response.body
-
-        return await authenticated(self.credentials, self._kind, discovery.issuer, self._clock, attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +62,7 @@ class IdPortenLogin:
         self._http = http
         self._fake_login_url = fake_login_url
         self._fake_login_token = fake_login_token
-        self._requests = TokenRequests(settings, http, clock)
+        self._requests = TokenRequests(settings, http, clock, provider=settings.kind.title)
         self._endpoints = Remembered(self._discover, _Login.aclose, monotonic)
 
     async def aclose(self) -> None:
@@ -160,25 +123,14 @@ class IdPortenLogin:
             "redirect_uri": redirect_uri,
             "code_verifier": login.verifier,
         }
-        token, body = await self._requests.send(known.discovery, form)
-        id_token = orjson.loads(body).get("id_token")
-        if not isinstance(id_token, str):
-            raise LoginError("ID-porten sent no ID token. Sign in again.")
-        try:
-            claims = await known.validator.validate(id_token)
-        except InvalidToken as error:
-            text = f"The ID token of ID-porten is not valid: {error.message}. Sign in again."
-            raise LoginError(text) from None
-        except KeysUnavailable as error:
-            raise ProviderError(error.code, error.message, status=502) from None
-        nonce = claims.get("nonce")
-        if not isinstance(nonce, str) or not hmac.compare_digest(
-            nonce.encode(errors="replace"), login.nonce.encode()
-        ):
-            raise LoginError("The ID token of ID-porten belongs to another sign-in. Sign in again.")
-        names = (claims.get(claim) for claim in ("pid", "email", "sub"))
-        name = next((name for name in names if isinstance(name, str) and name), "unknown")
-        return LoggedIn(name[:MAX_NAME_CHARACTERS], token.access_token, float(token.expires_in))
+        token, body = await self._requests.send(
+            known.discovery.token_endpoint, form, audience=known.discovery.issuer
+        )
+        claims = await verified_id_token(
+            body, known.validator, login, sender="ID-porten", id_token="The ID token of ID-porten"
+        )
+        name = shown_name(claims, ("pid", "email", "sub"))
+        return LoggedIn(name, token.access_token, float(token.expires_in))
 
     @property
     def gives_tokens_without_login(self) -> bool:
@@ -227,7 +179,7 @@ class TokenXExchange:
     ) -> None:
         self._settings = settings
         self._http = http
-        self._requests = TokenRequests(settings, http, clock)
+        self._requests = TokenRequests(settings, http, clock, provider=settings.kind.title)
         self._endpoints = Remembered(self._discover, _nothing, monotonic)
 
     @property
@@ -246,7 +198,8 @@ class TokenXExchange:
     async def exchange(self, target: str, subject_token: str) -> Token:
         """A fresh token for a target on behalf of the user (RFC 8693). Raises ProviderError."""
         form = token_exchange_form(target, subject_token, {})
-        return (await self._requests.send(await self._endpoints.get(), form))[0]
+        known = await self._endpoints.get()
+        return (await self._requests.send(known.token_endpoint, form, audience=known.issuer))[0]
 
     async def _discover(self) -> Discovery:
         known = self._settings
