@@ -15,7 +15,6 @@ Tokens and errors are JSON (RFC 6749, sections 5.1 and 5.2), or a page if the ca
 from __future__ import annotations
 
 import json
-import time
 from typing import Final
 
 from aiohttp import web
@@ -110,20 +109,12 @@ class Generator:
             return await self._site.begin_login(request, "m2m", audience.text)
         return self._token(request, await self._provider.client_credentials(audience.scope), audience)
 
-    def _token(self, request: web.Request, token: Token, audience: Audience) -> web.Response:
+    def _token(self, request: web.Request, token: Token, audience: Audience) -> web.StreamResponse:
         """A token: a page for browsers, JSON for programs."""
         if preferred(request.headers.get("Accept"), (JSON, HTML)) != HTML:
             return _token_answer(token)
-        html = pages.token_page(
-            self._site.visitor(request),
-            base_url=self._site.base_url,
-            audience=audience.text,
-            on_behalf=request.path == ROUTES["obo"],
-            token=token.access_token,
-            expires_in=token.expires_in,
-            now=time.time(),
-        )
-        return page(html)
+        on_behalf = request.path == ROUTES["obo"]
+        return self._site.token_page(request, token, audience.text, on_behalf=on_behalf)
 
     async def _public_m2m(self, request: web.Request) -> web.StreamResponse:
         audience = await _audience_of_form_or_query(request)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -31,6 +32,7 @@ from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, AudienceError
 from entra_fast.generator.login import TICKET_SECONDS, Destination, Login, LoginError, Logins
 from entra_fast.generator.sessions import MAX_SESSION_SECONDS, Session, SessionStore
 from entra_fast.generator.settings import CALLBACK_PATH
+from entra_fast.generator.token_requests import Token
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MIN_SESSION_SECONDS: Final = 10.0
@@ -185,6 +187,21 @@ class Site:
             f"?{urlencode(query)}" if query else "",
             self._product,
         )
+
+    def token_page(
+        self, request: web.Request, token: Token, audience: str, *, on_behalf: bool
+    ) -> web.StreamResponse:
+        """A token as a page; `on_behalf`: of the user who is logged in."""
+        html = pages.token_page(
+            self.visitor(request),
+            base_url=self.base_url,
+            audience=audience,
+            on_behalf=on_behalf,
+            token=token.access_token,
+            expires_in=token.expires_in,
+            now=time.time(),
+        )
+        return page(html)
 
     # --- login -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ What a caller did wrong is a sentence in text/plain, as the generator of NAIS wr
 from __future__ import annotations
 
 import json
-import time
 from typing import Final
 
 from aiohttp import web
@@ -114,20 +113,11 @@ class TokenXGenerator:
             raise
         return self._token(request, token, target)
 
-    def _token(self, request: web.Request, token: Token, target: str) -> web.Response:
+    def _token(self, request: web.Request, token: Token, target: str) -> web.StreamResponse:
         if not _prefers_html(request):
             body = {"access_token": token.access_token, "expires_in": token.expires_in}
             return web.Response(body=json.dumps(body, separators=(",", ":")).encode(), content_type=JSON)
-        html = pages.token_page(
-            self._site.visitor(request),
-            base_url=self._site.base_url,
-            audience=target,
-            on_behalf=True,
-            token=token.access_token,
-            expires_in=token.expires_in,
-            now=time.time(),
-        )
-        return page(html)
+        return self._site.token_page(request, token, target, on_behalf=True)
 
     async def _public_obo(self, request: web.Request) -> web.StreamResponse:
         if not self._login.gives_tokens_without_login:
