@@ -65,20 +65,12 @@ def start_page(
         audience: what the field has at first.
         search, number: which of the known audiences to list: those with this text, and which page of them.
     """
-    found = [name for name in audiences if search.strip().lower() in name.lower()]
     return _PAGES.render(
         "start.html",
         **visitor.values(),
+        **_choice(audiences, audience, search, number),
         issuer=issuer,
-        audiences=audiences[:MAX_SUGGESTIONS],
-        window=window(found, number),
-        audience=audience[:MAX_AUDIENCE_CHARACTERS],
-        search=search,
-        here=urlencode({"q": search} if search else {}),
-        command=_public_command(
-            base_url, audience or (audiences[0] if audiences else "<cluster>:<namespace>:<app>")
-        ),
-        max_length=MAX_AUDIENCE_CHARACTERS,
+        command=_public_command(base_url, _example(audiences, audience)),
     )
 
 
@@ -100,22 +92,34 @@ def tokenx_start_page(
         audience, search, number: as for `start_page`.
         without_login: whether there are tokens without a login.
     """
-    found = [name for name in audiences if search.strip().lower() in name.lower()]
-    shown = audience or (audiences[0] if audiences else "<cluster>:<namespace>:<app>")
+    shown = _example(audiences, audience)
     url = shlex.quote(f"{base_url}/api/public/obo")
     form = " ".join(f"-d {shlex.quote(field)}" for field in (f"aud={shown}", f"pid={EXAMPLE_PID}"))
     return _PAGES.render(
         "tokenx_start.html",
         **visitor.values(),
+        **_choice(audiences, audience, search, number),
         client=client,
-        audiences=audiences[:MAX_SUGGESTIONS],
-        window=window(found, number),
-        audience=audience[:MAX_AUDIENCE_CHARACTERS],
-        search=search,
-        here=urlencode({"q": search} if search else {}),
         command=f"TOKEN=$(curl -sf {url} {form})" if without_login else "",
-        max_length=MAX_AUDIENCE_CHARACTERS,
     )
+
+
+def _choice(audiences: Sequence[str], audience: str, search: str, number: str) -> dict[str, Any]:
+    """What the field for the audience and the list of known ones need."""
+    found = [name for name in audiences if search.strip().lower() in name.lower()]
+    return {
+        "audiences": audiences[:MAX_SUGGESTIONS],
+        "window": window(found, number),
+        "audience": audience[:MAX_AUDIENCE_CHARACTERS],
+        "search": search,
+        "here": urlencode({"q": search} if search else {}),
+        "max_length": MAX_AUDIENCE_CHARACTERS,
+    }
+
+
+def _example(audiences: Sequence[str], audience: str) -> str:
+    """The audience in the command."""
+    return audience or (audiences[0] if audiences else "<cluster>:<namespace>:<app>")
 
 
 def token_page(

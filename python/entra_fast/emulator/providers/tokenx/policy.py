@@ -19,15 +19,8 @@ def known_client(workloads: Workloads, client_id: str, record: Recording) -> Wor
     """The client with an id. Raises Refusal."""
     client = workloads.tokenx_client(client_id)
     if client is None:
-        other = workloads.by_name.get(client_id)
-        raise Refusal(
-            401,
-            "invalid_client",
-            f"invalid client authentication for client_id={client_id}, client not registered.",
-            check="client",
-            location=other.location if other is not None else "",
-            remedy=_ENABLE if other is not None else "",
-        )
+        text = f"invalid client authentication for client_id={client_id}, client not registered."
+        raise _not_registered(workloads, client_id, 401, "invalid_client", text, check="client")
     record.client = client.name
     record.passed("client", f"{client.name} is registered in TokenX", client.location)
     return client
@@ -37,15 +30,8 @@ def admit(workloads: Workloads, client: Workload, audience: str, record: Recordi
     """The API that a client asks for, if its rules admit the client. Raises Refusal."""
     target = workloads.tokenx_client(audience)
     if target is None:
-        other = workloads.by_name.get(audience)
-        raise Refusal(
-            400,
-            "invalid_request",
-            f"token exchange audience {audience} is invalid",
-            check="target",
-            location=other.location if other is not None else "",
-            remedy=_ENABLE if other is not None else "",
-        )
+        text = f"token exchange audience {audience} is invalid"
+        raise _not_registered(workloads, audience, 400, "invalid_request", text, check="target")
     record.target = target.name
     record.passed("target", f"{target.name} is registered in TokenX", target.location)
     location = target.admitted.get(client.name)
@@ -71,3 +57,12 @@ def explain(workloads: Workloads, consumer: str, target: str) -> ProviderExplana
     except Refusal as refusal:
         refused = refusal
     return ProviderExplanation("tokenx", record.client, record.target, record.outcome(refused), refused)
+
+
+def _not_registered(
+    workloads: Workloads, name: str, status: int, error: str, text: str, *, check: str
+) -> Refusal:
+    """The refusal where an application is not in TokenX; it names the manifest, if there is one."""
+    other = workloads.by_name.get(name)
+    location, remedy = ("", "") if other is None else (other.location, _ENABLE)
+    return Refusal(status, error, text, check=check, location=location, remedy=remedy)
