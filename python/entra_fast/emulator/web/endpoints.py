@@ -27,6 +27,7 @@ from entra_fast.emulator.web.handling import (
     LOCAL,
     NO_STORE,
     Handler,
+    add_public,
     correlation_id,
     entra_error,
     json_response,
@@ -36,17 +37,11 @@ from entra_fast.emulator.web.handling import (
 from entra_fast.emulator.web.pages import error_page
 from entra_fast.errors import InvalidToken
 
-_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 _CLIENT_HEADERS: Final = (
     "content-type, client-request-id, x-client-sku, x-client-ver, x-client-os, x-client-cpu, "
     "x-client-current-telemetry, x-client-last-telemetry, x-ms-lib-capability, x-app-name, x-app-ver, "
     "x-anchormailbox, return-client-request-id, x-requested-with"  # the last one: Swagger UI
 )
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": f"authorization, {_CLIENT_HEADERS}",
-    "Access-Control-Max-Age": "600",
-}
 
 _SLOW_DOWN: Final = "The device polls too often: wait 5 seconds longer between two requests. (planned fault)"
 
@@ -75,20 +70,13 @@ def _add_public(
 ) -> None:
     """Add what pages of any origin may read, refusals included: single-page applications do."""
 
-    async def readable(request: web.Request) -> web.StreamResponse:
-        if request.method == "OPTIONS":
-            return web.Response(status=204, headers={**_ANY_ORIGIN, **_PREFLIGHT})
+    async def answered(request: web.Request) -> web.StreamResponse:
         try:
-            response = await handler(request)
+            return await handler(request)
         except EntraError as error:
-            response = entra_error(request, error)
-        response.headers.update(_ANY_ORIGIN)
-        return response
+            return entra_error(request, error)
 
-    for method in (*methods, "OPTIONS"):
-        routes.add_route(method, path, readable)
-    if "GET" in methods:
-        routes.add_route("HEAD", path, readable)
+    add_public(routes, path, answered, f"authorization, {_CLIENT_HEADERS}", methods)
 
 
 async def apply_faults(request: web.Request, faults: tuple[Fault, ...]) -> web.Response | None:

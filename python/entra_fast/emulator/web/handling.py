@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from entra_fast import _native
+from entra_fast._web.rendering import CONTENT_SECURITY_POLICY
+from entra_fast._web.responses import page
 from entra_fast.emulator.local import LocalProvider
-from entra_fast.emulator.model.registry import Tenant
+from entra_fast.emulator.model.registry import Tenant, origin
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.discovery import SHARED
 from entra_fast.emulator.providers import LocalProviders
@@ -22,6 +24,52 @@ PROVIDERS: Final = web.AppKey("providers", LocalProviders)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NO_STORE: Final = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
+_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+
+
+def preflight(allowed_headers: str) -> dict[str, str]:
+    """The headers of a response to a preflight request (Fetch Standard, section 3.3.3)."""
+    return {
+        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+        "Access-Control-Allow-Headers": allowed_headers,
+        "Access-Control-Max-Age": "600",
+    }
+
+
+def add_public(
+    routes: web.UrlDispatcher,
+    path: str,
+    handler: Handler,
+    allowed_headers: str,
+    methods: Sequence[str] = ("GET",),
+) -> None:
+    """Add what pages of any origin may read."""
+
+    async def readable(request: web.Request) -> web.StreamResponse:
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={**_ANY_ORIGIN, **preflight(allowed_headers)})
+        response = await handler(request)
+        response.headers.update(_ANY_ORIGIN)
+        return response
+
+    for method in (*methods, "OPTIONS"):
+        routes.add_route(method, path, readable)
+    if "GET" in methods:
+        routes.add_route("HEAD", path, readable)
+
+
+def see_other(location: str) -> web.Response:
+    """A redirect that is followed with GET, whatever the request was."""
+    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+
+
+def signed_out(html: str, frames: Sequence[str]) -> web.Response:
+    """The page after a sign-out, which loads these addresses of applications in frames."""
+    response = page(html, popup=True)
+    if frames:
+        sources = " ".join(dict.fromkeys(origin(url) for url in frames))
+        response.headers["Content-Security-Policy"] = f"{CONTENT_SECURITY_POLICY}; frame-src {sources}"
+    return response
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> web.Response:

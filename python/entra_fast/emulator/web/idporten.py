@@ -17,9 +17,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._web.rendering import CONTENT_SECURITY_POLICY
 from entra_fast._web.responses import page
-from entra_fast.emulator.model.registry import origin
 from entra_fast.emulator.protocol.faults import TOKEN_FAULTS
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason
@@ -41,7 +39,16 @@ from entra_fast.emulator.providers.idporten.persons import EUROPEANS, PERSONS
 from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME, Identity, Session
 from entra_fast.emulator.providers.person_numbers import InvalidNumber, parse_person_number
 from entra_fast.emulator.providers.refusals import Refusal
-from entra_fast.emulator.web.handling import LOCAL, NO_STORE, PROVIDERS, Handler, json_response
+from entra_fast.emulator.web.handling import (
+    LOCAL,
+    NO_STORE,
+    PROVIDERS,
+    add_public,
+    json_response,
+    preflight,
+    see_other,
+    signed_out,
+)
 from entra_fast.emulator.web.idporten_wording import LANGUAGES, wording
 from entra_fast.emulator.web.pages import PAGES
 from entra_fast.emulator.web.provider_requests import Endpoints, not_found
@@ -51,12 +58,7 @@ HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par"})
 """Any page may post to these, besides token endpoint, userinfo and logout: they change nothing by
 themselves, or need a credential."""
 MAX_EMAIL_CHARACTERS: Final = 254
-_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "authorization, content-type",
-    "Access-Control-Max-Age": "600",
-}
+_CLIENT_HEADERS: Final = "authorization, content-type"
 _COOKIE: Final = "entra_fast_idporten_session"
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
 _LOW: Final = "idporten-loa-low"
@@ -68,11 +70,11 @@ def add_routes(app: web.Application) -> None:
     """Add the endpoints and pages."""
     routes = app.router
     for name in ("openid-configuration", "oauth-authorization-server"):
-        _add_public(routes, f"/idporten/.well-known/{name}", _discovery)
+        add_public(routes, f"/idporten/.well-known/{name}", _discovery, _CLIENT_HEADERS)
         # RFC 8414, section 3: between the host and the issuer's path.
-        _add_public(routes, f"/.well-known/{name}/idporten", _discovery)
-    _add_public(routes, "/idporten/jwks.json", _keys)
-    _add_public(routes, "/idporten/userinfo", _userinfo, ("GET", "POST"))
+        add_public(routes, f"/.well-known/{name}/idporten", _discovery, _CLIENT_HEADERS)
+    add_public(routes, "/idporten/jwks.json", _keys, _CLIENT_HEADERS)
+    add_public(routes, "/idporten/userinfo", _userinfo, _CLIENT_HEADERS, ("GET", "POST"))
     routes.add_get("/idporten/authorize", _authorize, allow_head=False)
     routes.add_post("/idporten/authorize", _authorize)
     routes.add_get("/idporten/login", _login_page, allow_head=False)
@@ -90,22 +92,6 @@ def add_admin_routes(app: web.Application) -> None:
     # No HEAD: it would make a token and discard it.
     app.router.add_get("/idporten/fake", _token_without_login, allow_head=False)
     app.router.add_post("/idporten/fake", _token_without_login)
-
-
-def _add_public(
-    routes: web.UrlDispatcher, path: str, handler: Handler, methods: Sequence[str] = ("GET",)
-) -> None:
-    """Add what pages of any origin may read."""
-
-    async def readable(request: web.Request) -> web.StreamResponse:
-        if request.method == "OPTIONS":
-            return web.Response(status=204, headers={**_ANY_ORIGIN, **_PREFLIGHT})
-        response = await handler(request)
-        response.headers.update(_ANY_ORIGIN)
-        return response
-
-    for method in (*methods, "HEAD", "OPTIONS"):
-        routes.add_route(method, path, readable)
 
 
 # Documents
@@ -348,7 +334,7 @@ def _return(request: web.Request, redirect_uri: str, mode: str, fields: Fields) 
         )
         return page(html, popup=True)
     # 303: the browser must not post the login form to the application (RFC 9700, section 4.12).
-    return _redirect(redirect_target(redirect_uri, fields))
+    return see_other(redirect_target(redirect_uri, fields))
 
 
 def _refusal_page(
@@ -494,7 +480,7 @@ async def _logout(request: web.Request) -> web.StreamResponse:
     if request.method == "POST" and not cookie and fields:
         # The form of another site's page comes without the cookie, which is SameSite=Lax; the request that
         # follows has it.
-        return _redirect(f"{request.path}?{urllib.parse.urlencode(fields)}")
+        return see_other(f"{request.path}?{urllib.parse.urlencode(fields)}")
     return_to, problem = sign_out.return_address(fields, provider.client, provider.issuer, provider.keys)
     session = provider.store.sessions.get(cookie)
     frames = [] if session is None else sign_out.frames(session, provider.client, provider.issuer)
@@ -509,7 +495,7 @@ def _signed_out(
     fields: Mapping[str, str], return_to: str, problem: str, frames: Sequence[str]
 ) -> web.Response:
     if return_to and not frames:
-        return _redirect(return_to)
+        return see_other(return_to)
     language, texts = wording(fields.get("ui_locales", "nb").partition(" ")[0])
     html = PAGES.render(
         "idporten_signed_out.html",
@@ -521,18 +507,10 @@ def _signed_out(
         return_to=return_to,
         refresh=f"0; url={return_to}",
     )
-    response = page(html, popup=True)
-    if frames:
-        sources = " ".join(dict.fromkeys(origin(url) for url in frames))
-        response.headers["Content-Security-Policy"] = f"{CONTENT_SECURITY_POLICY}; frame-src {sources}"
-    return response
+    return signed_out(html, frames)
 
 
 # Shared
-
-
-def _redirect(location: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
 def _has_form(request: web.Request) -> bool:
@@ -577,7 +555,7 @@ def _cross_origin_headers(request: web.Request) -> dict[str, str]:
         return {}
     if not any(sent in client.origins for client in request.app[PROVIDERS].idporten.clients.values()):
         return {"Vary": "Origin"}
-    return {"Access-Control-Allow-Origin": sent, "Vary": "Origin", **_PREFLIGHT}
+    return {"Access-Control-Allow-Origin": sent, "Vary": "Origin", **preflight(_CLIENT_HEADERS)}
 
 
 def _refused_request(

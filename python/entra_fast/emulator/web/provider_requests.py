@@ -28,7 +28,6 @@ class Endpoints:
         provider: its name.
         keys: what it signs with.
         body: the JSON object of a refusal.
-        caching: the header fields of its documents.
     """
 
     provider: str

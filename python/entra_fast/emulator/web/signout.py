@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from entra_fast._web.rendering import CONTENT_SECURITY_POLICY
 from entra_fast._web.responses import page
-from entra_fast.emulator.model.registry import Tenant, origin
+from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import sign_out
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.optional_claims import login_hint
 from entra_fast.emulator.protocol.sign_out import SignOut
-from entra_fast.emulator.web.handling import LOCAL, read_form, tenant_of
+from entra_fast.emulator.web.handling import LOCAL, read_form, see_other, signed_out, tenant_of
 from entra_fast.emulator.web.pages import PAGES
 from entra_fast.emulator.web.sessions import cookie_of, remove_cookie, session_of
 
@@ -38,7 +37,7 @@ async def _logout(request: web.Request) -> web.StreamResponse:
         if not cookie_of(request, tenant):
             # The form of another site's page comes without the cookie, which is SameSite=Lax; the request
             # that follows has it.
-            return _redirect(f"{request.path}?{urllib.parse.urlencode(fields)}")
+            return see_other(f"{request.path}?{urllib.parse.urlencode(fields)}")
     else:
         if len(set(request.query)) != len(request.query):
             raise EntraError(9002313, reason="a parameter is repeated")
@@ -68,7 +67,7 @@ def _picker(wanted: SignOut, tenant: Tenant, action: str, fields: Mapping[str, s
 
 def _signed_out(wanted: SignOut, tenant: Tenant, frames: Sequence[str]) -> web.Response:
     if wanted.return_to and not frames:
-        return _redirect(wanted.return_to)
+        return see_other(wanted.return_to)
     html = PAGES.render(
         "signed_out.html",
         tenant=tenant.name,
@@ -77,12 +76,4 @@ def _signed_out(wanted: SignOut, tenant: Tenant, frames: Sequence[str]) -> web.R
         return_to=wanted.return_to,
         refresh=f"0; url={wanted.return_to}",
     )
-    response = page(html, popup=True)
-    if frames:
-        sources = " ".join(dict.fromkeys(origin(url) for url in frames))
-        response.headers["Content-Security-Policy"] = f"{CONTENT_SECURITY_POLICY}; frame-src {sources}"
-    return response
-
-
-def _redirect(location: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+    return signed_out(html, frames)
