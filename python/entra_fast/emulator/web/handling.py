@@ -1,4 +1,5 @@
-"""What all handlers share: the application's state, forms in, JSON out, tenants in paths. No routes."""
+"""What all handlers share: the application's state, forms in, JSON and redirects out, what other origins may read,
+tenants in paths. No routes."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 
 def preflight(allowed_headers: str) -> dict[str, str]:
-    """The headers of a response to a preflight request (Fetch Standard, section 3.3.3)."""
+    """The headers of a response to a preflight request."""
     return {
         "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
         "Access-Control-Allow-Headers": allowed_headers,
