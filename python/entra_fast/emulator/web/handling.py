@@ -1,5 +1,5 @@
-"""What all handlers share: the application's state, forms in, JSON and redirects out, tenants in paths, and what
-pages of other origins may read. No routes."""
+"""What all handlers share: the application's state, forms in, JSON and redirects out, tenants in paths, and
+what pages of other origins may read. No routes."""
 
 from __future__ import annotations
 
