@@ -30,6 +30,7 @@ from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.settings import CALLBACK_PATH
+from entra_fast.sidecar.logs import TextLines
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def run(options: Options, *, as_json: bool = False) -> int:
     Raises:
         ConfigurationError: a manifest, an option or a port is not usable.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextLines())  # warnings of the sidecars say in their fields what is wrong
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     return _event_loop.run(_run(options, as_json))
 
 
