@@ -639,6 +639,9 @@ class Providers:
         None.
 
         Raises EntraFastError (code `request_invalid`) with a sentence that names the field."""
+    def refused_provider(self, body: bytes, *, form: bool, endpoint: str) -> tuple[str, bool] | None:
+        """The name of the provider because of which a request to an endpoint (a name in `ENDPOINT_PATHS`) is
+        refused, and whether it is enabled; None if the request is refused for another reason."""
     def parse_introspection_request(self, body: bytes, *, form: bool) -> tuple[int, str]:
         """The position of the provider and the token in a request to the introspection endpoint.
 

@@ -120,6 +120,19 @@ impl Providers {
         .map_err(|refusal| refused(&refusal))
     }
 
+    /// The name of the provider because of which a request to an endpoint is refused, and whether it is enabled; None if
+    /// the request is refused for another reason.
+    #[pyo3(signature = (body, *, form, endpoint))]
+    fn refused_provider(&self, body: &[u8], form: bool, endpoint: &str) -> Option<(String, bool)> {
+        let endpoint = Endpoint::ALL.into_iter().find(|known| known.name() == endpoint)?;
+        let means = contract::with_fields(content_type(form), body, |fields| fields.provider(&self.0, endpoint));
+        match means.flatten() {
+            Err(Refusal::NotEnabled { provider }) => Some((provider, false)),
+            Err(Refusal::NotSupported { provider, .. }) => Some((provider, true)),
+            _ => None,
+        }
+    }
+
     /// The position of the provider, and the token that the introspection endpoint is asked about.
     #[pyo3(signature = (body, *, form))]
     fn parse_introspection_request(&self, body: &[u8], form: bool) -> PyResult<(usize, String)> {

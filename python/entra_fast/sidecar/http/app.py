@@ -90,10 +90,10 @@ class _Around:
         facts = request[FACTS] = Facts()
         try:
             if tracing is None or endpoint == "other":
-                response = await self._answer(request, handler, endpoint)
+                response = await self._answer(request, handler)
             else:
                 with tracing.server_span(request, route) as span:
-                    response = await self._answer(request, handler, endpoint)
+                    response = await self._answer(request, handler)
                     span.describe(facts.attributes())
                     span.answered(response.status)
         except ConnectionError:
@@ -117,7 +117,7 @@ class _Around:
         known = endpoint != "other" or request.path in PROBE_PATHS
         self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
-    async def _answer(self, request: web.Request, handler: Handler, endpoint: str) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if self._probe or request.path not in UNCHECKED_PATHS:
                 reason = self._refusal(request.headers)
@@ -128,7 +128,6 @@ class _Around:
                 raise BadRequest(sentence, status)
             return await handler(request)
         except BadRequest as exc:
-            request[FACTS].refused(exc.message, endpoint)
             return closing_if_unread(request, error_response(exc.status, exc.message))
         except web.HTTPMethodNotAllowed as exc:
             allow = ", ".join(sorted(exc.allowed_methods))
@@ -172,24 +171,32 @@ class _Api:
 
     async def introspect(self, request: web.Request) -> web.Response:
         """Always 200, so that callers handle only one form of "not valid"."""
+        facts = request[FACTS]
         try:
             body, form = await self._body(request)
-            provider, token = introspected_token(self._service.contract, body, form=form)
-            request[FACTS].identity_provider = self._service.served[provider].settings.name
+            try:
+                provider, token = introspected_token(self._service.contract, body, form=form)
+            except BadRequest:
+                self._note_refusal(facts, body, form, "introspect")
+                raise
+            facts.identity_provider = self._service.served[provider].settings.name
             answer = await self._service.introspect(provider, token)
         except BadRequest as exc:
             if exc.status == 415:
                 raise
-            facts = request[FACTS]
-            facts.refused(exc.message, "introspect")
             self._service.rejections.add_code(INVALID_REQUEST, facts.served)
             return closing_if_unread(request, JsonResponse(200, inactive(exc.message)))
         return JsonResponse(200, answer)
 
     async def _issue(self, request: web.Request, *, exchange: bool) -> web.Response:
         body, form = await self._body(request)
-        wanted = token_request(self._service.contract, body, form=form, exchange=exchange)
-        served, facts = self._service.served[wanted.provider], request[FACTS]
+        facts = request[FACTS]
+        try:
+            wanted = token_request(self._service.contract, body, form=form, exchange=exchange)
+        except BadRequest:
+            self._note_refusal(facts, body, form, "exchange" if exchange else "token")
+            raise
+        served = self._service.served[wanted.provider]
         facts.identity_provider, facts.target, facts.cache_hit = served.settings.name, wanted.target, False
         tokens = served.tokens
         assert tokens is not None  # noqa: S101 - the contract refuses a provider that issues no tokens
@@ -226,6 +233,11 @@ class _Api:
                 }
             ),
         )
+
+    def _note_refusal(self, facts: Facts, body: bytes, form: bool, endpoint: str) -> None:
+        """Note the provider because of which a request is refused, if it is."""
+        contract = self._service.contract
+        facts.refused(contract.refused_provider(body, form=form, endpoint=endpoint), endpoint)
 
     async def _body(self, request: web.Request) -> tuple[bytes, bool]:
         """The body, and whether it is a form."""

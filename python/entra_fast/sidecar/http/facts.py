@@ -6,7 +6,6 @@ secret or personal.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from aiohttp import web
@@ -21,8 +20,6 @@ CLIENT_CLOSED: Final = 499
 """In metrics and the access log: the client disconnected before its request was answered. It is not a status
 of HTTP, and no client sees it; several servers count so."""
 
-_ABOUT_PROVIDER: Final = re.compile(r"identity provider '(\w+)' (is not enabled|does not support) ?")
-"""The beginning of two sentences of the contract (rust/core/src/sidecar/contract.rs)."""
 _KINDS: Final = {
     "provider_answer_malformed": "Json",
     "credential_unusable": "Sign",
@@ -55,13 +52,16 @@ class Facts:
         else:  # the request itself is wrong
             self.error_kind = "UnprocessableContent"
 
-    def refused(self, sentence: str, endpoint: str) -> None:
-        """The contract refused the request, perhaps because of its provider: the sentence has its name."""
-        found = _ABOUT_PROVIDER.match(sentence)
-        if found is not None:
-            self.identity_provider, problem = found.groups()
+    def refused(self, provider: tuple[str, bool] | None, endpoint: str) -> None:
+        """The contract refused the request.
+
+        Args:
+            provider: because of which it did so, and whether that is enabled; None for any other reason.
+        """
+        if provider is not None:
+            self.identity_provider, is_enabled = provider
             unsupported = "TokenExchangeUnsupported" if endpoint == "exchange" else "TokenRequestUnsupported"
-            self.error_kind = "IdentityProviderNotEnabled" if problem == "is not enabled" else unsupported
+            self.error_kind = unsupported if is_enabled else "IdentityProviderNotEnabled"
 
     @property
     def served(self) -> str:
