@@ -26,7 +26,7 @@ from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, WantedToken
 from entra_fast._providers import ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX
 from entra_fast._settings.load import Settings
-from entra_fast._settings.model import OutboundSettings, ProviderSettings
+from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ConfigurationError, EntraFastError, ProviderError
 from entra_fast.tokens._sidecar import SidecarEndpoint
@@ -253,6 +253,27 @@ async def test_the_next_key_is_tried_when_maskinporten_rejects_the_current_one()
         kids = [segment(request.form["assertion"], 0)["kid"] for request in here.provider.requests]
     assert kids == [CLIENT_KEY.kid, NEXT_KEY.kid, NEXT_KEY.kid]
     assert here.credentials.are_accepted
+
+
+async def test_a_changed_key_is_tried_at_once(tmp_path: Path) -> None:
+    """A refusal is remembered for a second, but not beyond the key that it was about, whatever its code."""
+    key = tmp_path / "MASKINPORTEN_CLIENT_JWK"
+    key.write_text(CLIENT_KEY.private_jwk())
+    async with scene("maskinporten") as maskinporten:
+        credentials = Credentials(
+            CredentialSettings(jwk=Secret("MASKINPORTEN_CLIENT_JWK", path=key)),
+            maskinporten.settings.client_id,
+        )
+        maskinporten.endpoint._credentials = credentials
+        text = "Invalid assertion. Client authentication failed. Invalid JWT signature."
+        uri = "https://maskinporten.example/errors/MP-124"
+        maskinporten.provider.then(refuse(400, "invalid_grant", text, error_uri=uri))
+        for _ in range(2):
+            with pytest.raises(ProviderError):
+                await maskinporten.tokens.acquire(SCOPE)
+        assert len(maskinporten.provider.requests) == 1
+        key.write_text(NEXT_KEY.private_jwk())
+        await maskinporten.tokens.acquire(SCOPE)
 
 
 async def test_what_maskinporten_was_sent_is_not_in_an_error() -> None:

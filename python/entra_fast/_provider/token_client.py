@@ -106,8 +106,8 @@ class Endpoint(Protocol):
     @property
     def provider(self) -> ClientIdentity: ...
 
-    @property
-    def credential_rejected(self) -> bool: ...
+    def would_fail_again(self, failure: ProviderError) -> bool:
+        """Whether a recent failure still stands: not if it was about a credential that has changed."""
 
     def scope_for(self, target: str) -> str: ...
 
@@ -394,8 +394,7 @@ class TokenClient:
         failure = self._failures.get(wanted.request_key)
         if failure is None:
             return
-        # A new credential is tried at once.
-        if failure.error != "invalid_client" or self._endpoint.credential_rejected:
+        if self._endpoint.would_fail_again(failure):
             raise ProviderError(*failure.args)  # a new one for each caller: tracebacks would add up
 
     def _renew(self, wanted: WantedToken) -> None:

@@ -27,6 +27,7 @@ from entra_fast._provider.oauth import (
     token_exchange_form,
     without_secrets,
 )
+from entra_fast._provider.rejections import rejects
 from entra_fast._provider.tokens import CREDENTIAL_TRY, FetchedToken, Timing, WantedToken
 from entra_fast._providers import Grant
 from entra_fast._settings.model import ProviderSettings
@@ -84,6 +85,10 @@ class TokenEndpoint:
     def credential_rejected(self) -> bool:
         """Whether the provider rejects the present credential, as far as is known."""
         return self._credentials.rejection is not None
+
+    def would_fail_again(self, failure: ProviderError) -> bool:
+        """See `Endpoint.would_fail_again`."""
+        return self.credential_rejected or not rejects(self.provider.kind, failure)
 
     async def request(self, wanted: WantedToken, deadline: float, *, new: bool = True) -> FetchedToken:
         """One attempt, with a new assertion; during a rotation of credentials, one for each of them.

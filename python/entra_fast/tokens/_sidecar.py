@@ -54,8 +54,7 @@ class SidecarEndpoint:
         self._http = http
         self._timing = timing
 
-    @property
-    def credential_rejected(self) -> bool:
+    def would_fail_again(self, _: ProviderError) -> bool:
         """The credential is the sidecar's: a refusal of it is remembered like any other."""
         return True
 
