@@ -12,7 +12,9 @@ from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._settings.load import Settings
+from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.clocks import Clocks
+from entra_fast.sidecar.policy import policy_for
 from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import Readiness
@@ -58,6 +60,25 @@ async def test_an_issuer_that_cannot_be_verified_is_reported_and_not_lost(
     assert provider.keys is None
     assert problem.encode() in await service.introspect(0, "any")
     await service.aclose()
+
+
+async def test_a_generic_provider_is_told_its_own_setting() -> None:
+    """The setting for tenants belongs to one provider: that of another would change nothing."""
+    prefix = "ENTRA_FAST_PROVIDER_PARTNER_"
+    settings = Settings.from_environment(
+        {
+            "ENTRA_FAST_PROVIDERS": "partner",
+            f"{prefix}ISSUER": "https://login.example/{tenantid}/v2.0",
+            f"{prefix}JWKS_URI": "http://127.0.0.1:9/keys",
+            f"{prefix}AUDIENCE": AUDIENCE,
+        },
+        None,
+    )
+    (provider,) = settings.providers
+    assert provider.issuer is not None
+    with pytest.raises(ConfigurationError, match=f"set {prefix}ALLOWED_TENANTS to the ids") as caught:
+        policy_for(provider.issuer, provider)
+    assert caught.value.setting == f"{prefix}ALLOWED_TENANTS"
 
 
 async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None:

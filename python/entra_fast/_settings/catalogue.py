@@ -170,6 +170,13 @@ PROVIDER_ROWS: Final = {
     **{kind.name: rows_of(kind) for kind in BUILT_IN if kind is not ENTRA_ID},
 }
 """The settings of each built-in provider, by its name."""
+
+
+def provider_rows(name: str) -> ProviderRows:
+    """The settings of a provider, built-in or generic, by its name."""
+    return PROVIDER_ROWS.get(name) or generic_rows(name)
+
+
 PROVIDERS: Final = ProviderNames(
     "ENTRA_FAST_PROVIDERS",
     tuple[str, ...](),

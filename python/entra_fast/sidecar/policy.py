@@ -7,7 +7,7 @@ verification itself.
 from __future__ import annotations
 
 from entra_fast._native import Policy
-from entra_fast._settings.catalogue import ALLOWED_TENANTS
+from entra_fast._settings import catalogue
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import ConfigurationError
 
@@ -20,7 +20,8 @@ def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast"
             tenants are allowed.
     """
     if "{tenantid}" in issuer and not provider.allowed_tenants:
-        name = ALLOWED_TENANTS.name
+        setting = catalogue.provider_rows(provider.name).allowed_tenants or catalogue.ALLOWED_TENANTS
+        name = setting.name
         raise ConfigurationError(
             "setting_missing",
             f"{name} is not set, and the issuer {issuer} stands for any tenant: set {name} to the ids of the "

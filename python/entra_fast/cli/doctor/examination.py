@@ -13,8 +13,7 @@ from typing import Any, Final
 from entra_fast._settings import catalogue
 from entra_fast._settings.kinds import Setting
 from entra_fast._settings.load import ROOT, Settings
-from entra_fast._settings.model import ProviderSettings
-from entra_fast._settings.provider_rows import ProviderRows, generic_rows
+from entra_fast._settings.provider_rows import ProviderRows
 from entra_fast._settings.reader import Reader
 from entra_fast.cli.doctor.machine import check_caches, check_ports
 from entra_fast.cli.doctor.provider import CHECKS, ProviderChecks, Ways
@@ -97,7 +96,7 @@ async def _check_providers(examination: Examination, settings: Settings, results
     ways = Ways(examination, settings.outbound)
     for provider in settings.providers:
         examination.provider = provider.name
-        rows = rows_of_provider(provider)
+        rows = catalogue.provider_rows(provider.name)
         wrong = results.wrong((*_NETWORK, *_network_rows(rows)))
         if wrong is not None:
             for name in CHECKS:
@@ -110,11 +109,6 @@ async def _check_providers(examination: Examination, settings: Settings, results
             )
         finally:
             await checks.aclose()
-
-
-def rows_of_provider(provider: ProviderSettings) -> ProviderRows:
-    """The settings of a provider that is enabled."""
-    return catalogue.PROVIDER_ROWS.get(provider.name) or generic_rows(provider.name)
 
 
 def _network_rows(rows: ProviderRows) -> Iterator[Setting[Any, Any]]:
@@ -161,7 +155,7 @@ class _SettingsResults:
         self._wrong: dict[str, Result] = {}
         # Settings of generic providers are in no catalogue.
         rows = _ROWS | {
-            row.name: row for provider in settings.providers for row in rows_of_provider(provider)
+            row.name: row for provider in settings.providers for row in catalogue.provider_rows(provider.name)
         }
         for problem in problems:
             row = rows.get(problem.setting)
