@@ -156,42 +156,169 @@ def test_what_else_can_be_set() -> None:
     assert read({**environ, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}).traces
 
 
-WRONG = {
-    "OTEL_SDK_DISABLED": "yes",
-    "OTEL_EXPORTER_OTLP_COMPRESSION": "brotli",
-    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "10s",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "0",
-    "OTEL_EXPORTER_OTLP_HEADERS": "secret",
-    "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "a b=secret",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "key-bin=secret",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE": "/does/not/exist",
-    "OTEL_METRIC_EXPORT_INTERVAL": "often",
-    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "both",
-    "OTEL_BSP_MAX_QUEUE_SIZE": "0",
-    "OTEL_BSP_SCHEDULE_DELAY": "-1",
-    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many",
-    "OTEL_TRACES_SAMPLER": "sometimes",
-    "OTEL_PROPAGATORS": "b3",
-    "OTEL_RESOURCE_ATTRIBUTES": "a=b,nonsense",
-}
+SAMPLERS = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+)
+"""OpenTelemetry's, without those that its SDK for Python does not have."""
+MILLISECONDS = "a number of milliseconds, at least 1"
+LIMITS = [
+    f"OTEL_{kind}_LIMIT"
+    for kind in (
+        *("ATTRIBUTE_COUNT", "ATTRIBUTE_VALUE_LENGTH", "SPAN_ATTRIBUTE_COUNT", "SPAN_ATTRIBUTE_VALUE_LENGTH"),
+        *("SPAN_EVENT_COUNT", "SPAN_LINK_COUNT", "EVENT_ATTRIBUTE_COUNT", "LINK_ATTRIBUTE_COUNT"),
+    )
+]
+HEADERS = "a list like name=value,name=value, with percent-encoded values"
+FILE = "a file that this process can read"
+SIGNALS = ("OTEL_EXPORTER_OTLP", "OTEL_EXPORTER_OTLP_TRACES", "OTEL_EXPORTER_OTLP_METRICS")
+WRONG = [
+    ("OTEL_SDK_DISABLED", "yes", "one of true, false"),
+    ("OTEL_TRACES_SAMPLER", "sometimes", f"one of {', '.join(SAMPLERS)}"),
+    ("OTEL_PROPAGATORS", "b3", "one or more of tracecontext, baggage, none"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=b,nonsense", "a list like name=value,name=value"),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "both",
+        "one of cumulative, delta, lowmemory",
+    ),
+    *((f"{signal}_COMPRESSION", "brotli", "one of none, gzip") for signal in SIGNALS),
+    *((f"{signal}_TIMEOUT", "10s", MILLISECONDS) for signal in SIGNALS),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", MILLISECONDS),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "often", MILLISECONDS),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "1.5", MILLISECONDS),
+    ("OTEL_BSP_SCHEDULE_DELAY", "-1", MILLISECONDS),
+    ("OTEL_BSP_EXPORT_TIMEOUT", "1234567890", MILLISECONDS),
+    *((f"{signal}_HEADERS", "secret", HEADERS) for signal in SIGNALS),
+    ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a b=secret", HEADERS),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key-bin=secret", HEADERS),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key=a%0Ab", HEADERS),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key=%C3%A6", HEADERS),
+    *(
+        (f"{signal}_{kind}", "/does/not/exist", FILE)
+        for signal in SIGNALS
+        for kind in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+    ),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "a whole number, at least 1"),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "a whole number, at least 1"),
+    *((name, "many", "a whole number, at least 0") for name in LIMITS),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_value_is_one_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("name", "value", "expected"), WRONG)
+def test_a_wrong_value_is_one_warning(
+    name: str, value: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """It names the variable and what is expected, never the value; everything else is exported as ever. What
     other parts read, and workers inherit, is free of it: they have nothing to warn about."""
-    environ = {GENERAL: "http://c:4317", name: WRONG[name]}
+    environ = {GENERAL: "http://c:4317", name: value}
     otlp = read(environ)
     assert otlp.traces is not None
     assert otlp.metrics is not None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert name in record.getMessage()
-    assert "must be" in record.getMessage()
-    assert WRONG[name] not in record.getMessage()
+    assert record.getMessage() == f"telemetry setting ignored: {name} must be {expected}"
     caplog.clear()
     assert read(environ) == otlp
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("OTEL_TRACES_SAMPLER", sampler) for sampler in SAMPLERS),
+        ("OTEL_TRACES_SAMPLER", "Always_On"),
+        *(
+            ("OTEL_PROPAGATORS", each)
+            for each in ("tracecontext", "baggage", "none", "baggage , tracecontext")
+        ),
+        ("OTEL_SDK_DISABLED", "False"),
+        *((name, "0") for name in LIMITS),
+        *((name, "999999999") for name in LIMITS),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "999999999"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "010"),
+        *((f"{signal}_CERTIFICATE", __file__) for signal in SIGNALS),
+        *((f"{signal}_COMPRESSION", "none") for signal in SIGNALS),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=b, c=d,"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=x%20y,Other_1.a="),
+    ],
+)
+def test_a_right_value_is_left_to_the_sdk(name: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """OpenTelemetry's SDK reads the environment itself, so it stays as it is, and there is no warning."""
+    environ = {GENERAL: "http://c:4317", name: value}
+    found = read(environ)
+    assert found.metrics is not None
+    assert (found.traces is None) == (value == "always_off")
+    assert environ == {GENERAL: "http://c:4317", name: value}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("value", "delta"), [("cumulative", False), ("delta", True), ("lowmemory", True), ("LowMemory", True)]
+)
+def test_whether_increases_are_exported(value: str, delta: bool) -> None:
+    """With the lowest memory, counters and histograms are increases, too (OTLP metrics exporter,
+    "Additional Environment Variable Configuration")."""
+    environ = {GENERAL: "http://c:4317", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": value}
+    assert read(environ).delta is delta
+
+
+@pytest.mark.parametrize("ratio", ["0", "1", "1.", "1.00", "0.5", ".5", "0.000001"])
+@pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio"])
+def test_ratios_of_a_sampler(sampler: str, ratio: str, caplog: pytest.LogCaptureFixture) -> None:
+    """From 0 to 1; the SDK would raise for any other."""
+    environ = {GENERAL: "http://c:4317", "OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    read(environ)
+    assert caplog.records == []
+    assert environ["OTEL_TRACES_SAMPLER_ARG"] == ratio
+    for wrong in ("1.1", "-0.5", "half", "10", "0.5x"):
+        environ["OTEL_TRACES_SAMPLER_ARG"] = wrong
+        caplog.clear()
+        read(environ)
+        assert [record.getMessage() for record in caplog.records] == [
+            "telemetry setting ignored: OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1"
+        ]
+        assert "OTEL_TRACES_SAMPLER_ARG" not in environ
+
+
+def test_a_flag_that_is_wrong_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """It is read where gRPC's own form of an address leaves TLS open."""
+    environ = {
+        GENERAL: "c:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_INSECURE": "maybe",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    traces = read(environ).traces
+    assert traces is not None
+    assert not traces.insecure
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry setting ignored: OTEL_EXPORTER_OTLP_INSECURE must be one of true, false"
+    ]
+
+
+def test_signals_that_are_lost_for_different_reasons_are_a_line_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And the SDK exports none of them either."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://c:4318",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/json",
+    }
+    assert read(environ) == OFF
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry is incomplete: no traces, because OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must be a URL like "
+        "http://collector:4317, without a user name",
+        "telemetry is incomplete: no metrics, because OTEL_EXPORTER_OTLP_METRICS_PROTOCOL must be grpc or "
+        "http/protobuf",
+    ]
+    assert (environ["OTEL_TRACES_EXPORTER"], environ["OTEL_METRICS_EXPORTER"]) == ("none", "none")
 
 
 def test_what_is_right_in_a_list_is_kept() -> None:
@@ -203,6 +330,7 @@ def test_what_is_right_in_a_list_is_kept() -> None:
     }
     assert read(environ).propagates
     assert environ["OTEL_PROPAGATORS"] == "tracecontext"
+    assert environ["OTEL_RESOURCE_ATTRIBUTES"] == "a=b%2Cc,e="
     assert resource_attributes(environ) == {"a": "b,c", "e": ""}
 
 

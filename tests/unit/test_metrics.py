@@ -273,3 +273,15 @@ async def test_a_scrape_renders_the_same_with_and_without_the_import() -> None:
         assert (
             b'entra_fast_requests_total{endpoint="token",identity_provider="me",status="200"} 1.0\n' in text
         )
+
+
+def test_figures_of_another_shape_are_an_error() -> None:
+    """A histogram of a process with other buckets is not cut to fit: its observations would be in the wrong
+    ones."""
+    histogram = Histogram("h", "Help.", buckets=(0.1, 1))
+    histogram.observe(0.5)
+    with pytest.raises(ValueError, match="zip"):
+        histogram.merged([[((), (1, 2, 3.0))]])
+    histogram.include(lambda: {(): ([1, 2], 3.0)})
+    with pytest.raises(ValueError, match="zip"):
+        histogram.figures()
