@@ -90,6 +90,7 @@ def test_who_sends_them(counted: Metrics) -> None:
     assert values(resource.resource.attributes) == {"service.name": "mine"}
     (scope,) = resource.scope_metrics
     assert (scope.scope.name, scope.scope.version) == ("entra_fast", _native.__version__)
+    assert (resource.schema_url, scope.schema_url) == ("", "")  # the names are our own
 
 
 def test_a_counter_is_a_monotonic_sum(counted: Metrics) -> None:

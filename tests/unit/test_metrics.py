@@ -10,7 +10,15 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from entra_fast._metric_kinds import Counter, Figures, Histogram, Label, Metric
+from entra_fast._metric_kinds import (
+    DURATION_BUCKETS,
+    TEXAS_BUCKETS,
+    Counter,
+    Figures,
+    Histogram,
+    Label,
+    Metric,
+)
 from entra_fast._metrics import Metrics
 
 
@@ -61,12 +69,19 @@ def test_a_value_outside_a_closed_set_is_other() -> None:
 
 
 def test_an_open_set_stops_at_its_limit() -> None:
-    """Memory does not grow with the number of different values."""
-    counter = Counter("c_total", "Help.", Label("a", limit=3))
-    for i in range(1000):
-        counter.add(str(i))
-    assert len(samples(counter)) == 4
-    assert counter.value("other") == 997
+    """Memory does not grow with the number of different values: 32 unless a label says otherwise."""
+    for label, limit in ((Label("a", limit=3), 3), (Label("a"), 32)):
+        counter = Counter("c_total", "Help.", label)
+        for i in range(1000):
+            counter.add(str(i))
+        assert len(samples(counter)) == limit + 1
+        assert counter.value("other") == 1000 - limit
+
+
+def test_bounds_of_buckets_are_in_order() -> None:
+    """An observation is looked up in them by bisection, here and in native code."""
+    for bounds in (DURATION_BUCKETS, TEXAS_BUCKETS):
+        assert list(bounds) == sorted(set(bounds))
 
 
 def test_label_values_are_escaped() -> None:

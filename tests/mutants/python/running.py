@@ -6,6 +6,7 @@ and forks for each mutant.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import enum
 import functools
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ CPU_SECONDS = 60
 MEMORY = 8 << 30
 TRACING_SECONDS = 1800
 """For all tests of a part without a mutant, and with a note of what they call."""
-TESTS_SECONDS = 6.0
+TESTS_SECONDS = 10.0
 """Of the tests that call a function, so many run as fit into this."""
 
 
@@ -86,7 +88,7 @@ class Runner:
         self._end = time.monotonic() + minutes * 60
         self._directory = directory
         self._is_child = False
-        self._code = b"".join((package / module).read_bytes() for module in modules)
+        self._code = "\n".join(_defined(package, modules)).encode()
         self._passed: dict[str, Reached] = {}
         self._tracer: _Tracer | None = None
         self._timed_out = False
@@ -150,7 +152,8 @@ class Runner:
             os._exit(0 if exitstatus == pytest.ExitCode.OK else 4 if self._timed_out else 1)
 
     def _traced(self, test: Path) -> Path:
-        """Where it is kept what the tests of a file call, for these modules."""
+        """Where it is kept what the tests of a file call, until they change, or functions of these modules
+        come or go."""
         digest = hashlib.sha256(self._code + test.read_bytes()).hexdigest()[:12]
         return self._directory.parent / "traced" / f"{test.parent.name}-{test.stem}-{digest}.json"
 
@@ -164,21 +167,23 @@ class Runner:
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
         """Those that call the function, or one that reads the constant or class, or whose file mentions it;
-        else all of the module. The file named after the module comes first, then the part's order; in each,
-        the fastest test."""
+        else all of the module. The file named after the module comes first, then one test of each other file
+        in turn: see `_ranks`."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
         exact = [item for item in items if places & self._reached(item) or _mentions(item, mutant.place)]
         chosen = exact or [
             item for item in items if any(path == mutant.module for path, _ in self._reached(item))
         ]
-        files = list(dict.fromkeys(item.path for item in items))
         chosen = [item for item in chosen if item.nodeid in self._passed]
         own = f"test_{Path(mutant.module).stem.lstrip('_')}"
+        files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+        ranks = _ranks(chosen, lambda item: self._passed[item.nodeid].seconds)
         chosen.sort(
             key=lambda item: (
                 item.path.stem != own,
-                files.index(item.path),
-                self._passed[item.nodeid].seconds,
+                0 if item.path.stem == own else ranks[item.nodeid],
+                files[item.path],
+                ranks[item.nodeid],
             )
         )
         left = TESTS_SECONDS
@@ -245,6 +250,31 @@ def _wait(pid: int, seconds: float) -> Outcome:
     return {0: Outcome.SURVIVED, 3: Outcome.UNUSABLE, 4: Outcome.TIMED_OUT}.get(
         os.WEXITSTATUS(status), Outcome.KILLED
     )
+
+
+def _ranks(items: Sequence[pytest.Item], seconds: Callable[[pytest.Item], float]) -> dict[str, int]:
+    """By the node id of a test: its number among those of its file. All functions once come before their
+    further parameters, which rarely fail alone; among these, the fastest first."""
+    counts: Counter[Path] = Counter()
+    repeated: Counter[tuple[Path, str]] = Counter()
+    order = []
+    for item in sorted(items, key=seconds):
+        function = (item.path, getattr(item, "originalname", item.name))
+        order.append((repeated[function], item))
+        repeated[function] += 1
+    ranks = {}
+    for _, item in sorted(order, key=lambda each: each[0]):
+        ranks[item.nodeid] = counts[item.path]
+        counts[item.path] += 1
+    return ranks
+
+
+def _defined(package: Path, modules: Sequence[str]) -> Iterator[str]:
+    """The functions of these modules."""
+    for module in modules:
+        for node in ast.walk(ast.parse((package / module).read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{module}: {node.name}"
 
 
 def _mentions(item: pytest.Item, name: str) -> bool:
