@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from mutants.python.mutations import Mutant, mutants_of
-from mutants.python.running import Outcome, Runner
+from mutants.python.running import TESTS_SECONDS, Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "python" / "entra_fast"
@@ -69,7 +69,7 @@ def reasons() -> dict[str, str]:
     return {row["mutant"]: row["reason"] for row in rows}
 
 
-def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list[str]) -> int:
+def run(part: Part, minutes: float, seconds: float, again: bool, modules: list[str], tests: list[str]) -> int:
     """Judge the mutants of a part that have no outcome yet; with `again`, also those that have survived."""
     scratch = RESULTS / f"tmp-{os.getpid()}"  # another run, of another part, must not remove its files
     scratch.mkdir(parents=True)
@@ -98,7 +98,9 @@ def run(part: Part, minutes: float, again: bool, modules: list[str], tests: list
             if count % 50 == 0:
                 print(f"    {count} of {len(todo)}", flush=True)
 
-        runner = Runner(PACKAGE, part.modules, todo, judged, minutes=minutes, directory=scratch)
+        runner = Runner(
+            PACKAGE, part.modules, todo, judged, minutes=minutes, seconds=seconds, directory=scratch
+        )
         options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
         return pytest.main([*options, *(f"tests/{test}" for test in tests or part.tests)], plugins=[runner])
 
@@ -150,6 +152,12 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=60, help="for each part; what is left runs the next time"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=TESTS_SECONDS,
+        help="of tests for each mutant; more for functions that every test calls",
+    )
     parser.add_argument("--again", action="store_true", help="judge those that have survived once more")
     parser.add_argument("--report", action="store_true", help="print the table only")
     parser.add_argument("--module", action="append", default=[], help="of a part, this module only")
@@ -160,7 +168,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [known[name] for name in options.parts or known]
     if options.here:
-        return run(chosen[0], options.minutes, options.again, options.module, options.tests)
+        return run(chosen[0], options.minutes, options.seconds, options.again, options.module, options.tests)
     for part in [] if options.report else chosen:
         command = [
             sys.executable,
@@ -169,6 +177,7 @@ def main() -> int:
             part.name,
             "--here",
             f"--minutes={options.minutes}",
+            f"--seconds={options.seconds}",
         ]
         command += ["--again"] * options.again + [f"--module={module}" for module in options.module]
         command += [f"--tests={test}" for test in options.tests]

@@ -40,8 +40,10 @@ CPU_SECONDS = 60
 MEMORY = 8 << 30
 TRACING_SECONDS = 1800
 """For all tests of a part without a mutant, and with a note of what they call."""
-TESTS_SECONDS = 10.0
-"""Of the tests that call a function, so many run as fit into this."""
+TESTS_SECONDS = 20.0
+"""Of the tests that call a function, so many run as fit into this, by default."""
+SLOW = 2.0
+"""Seconds from which a test comes behind the others."""
 
 
 class Outcome(enum.StrEnum):
@@ -69,6 +71,7 @@ class Runner:
         modules: all of the part; it is noted which tests call them.
         judged: called with each mutant and its outcome.
         minutes: after that, no further mutant is begun.
+        seconds: of tests for each mutant.
         directory: for the files of tests; emptied after each mutant.
     """
 
@@ -80,12 +83,14 @@ class Runner:
         judged: Callable[[Mutant, Outcome, float], None],
         *,
         minutes: float,
+        seconds: float,
         directory: Path,
     ) -> None:
         self._package = package
         self._mutants = mutants
         self._judged = judged
         self._end = time.monotonic() + minutes * 60
+        self._seconds = seconds
         self._directory = directory
         self._is_child = False
         self._code = "\n".join(_defined(package, modules)).encode()
@@ -168,7 +173,7 @@ class Runner:
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
         """Those that call the function, or one that reads the constant or class, or whose file mentions it;
         else all of the module. The file named after the module comes first, then one test of each other file
-        in turn: see `_ranks`."""
+        in turn, see `_ranks`, and slow tests last."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
         exact = [item for item in items if places & self._reached(item) or _mentions(item, mutant.place)]
         chosen = exact or [
@@ -181,12 +186,13 @@ class Runner:
         chosen.sort(
             key=lambda item: (
                 item.path.stem != own,
+                self._passed[item.nodeid].seconds > SLOW,
                 0 if item.path.stem == own else ranks[item.nodeid],
                 files[item.path],
                 ranks[item.nodeid],
             )
         )
-        left = TESTS_SECONDS
+        left = self._seconds
         tests: list[pytest.Item] = []
         for item in chosen:
             seconds = self._passed[item.nodeid].seconds
