@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from entra_fast._http import listener as listener_module
 from entra_fast._http.limits import SPARE_FILES, possible_connections
-from entra_fast._http.listener import stop_accepting
+from entra_fast._http.listener import bind, stop_accepting
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.http.listener import listen, listen_together
 
@@ -36,6 +37,36 @@ def test_an_address_in_use_is_refused() -> None:
         with pytest.raises(ConfigurationError, match="the address is in use"):
             attempt()
     first.close()
+
+
+def test_sockets_share_an_address() -> None:
+    """One for each worker, at the same port; another program may not join a socket that is not shared."""
+    listeners = listen_together("127.0.0.1", 0, "BIND_ADDRESS", 3)
+    assert len({each.getsockname() for each in listeners}) == 1
+    assert len({each.fileno() for each in listeners}) == 3
+    for each in listeners:
+        assert each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        each.close()
+    alone = listen("127.0.0.1", 0, "BIND_ADDRESS")
+    assert not alone.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    alone.close()
+
+
+def test_a_later_socket_that_cannot_be_opened_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that were opened before are closed."""
+    opened: list[socket.socket] = []
+
+    def limited(host: str, port: int, *, shared: bool = False) -> socket.socket:
+        if len(opened) == 3:
+            raise OSError(errno.EADDRINUSE, "in use")
+        opened.append(bind(host, port, shared=shared))
+        return opened[-1]
+
+    monkeypatch.setattr("entra_fast.sidecar.http.listener.bind", limited)
+    with pytest.raises(ConfigurationError, match="X: cannot listen on 127") as caught:
+        listen_together("127.0.0.1", 0, "X", 4)
+    assert (caught.value.code, caught.value.setting) == ("address_unusable", "X")
+    assert [each.fileno() for each in opened] == [-1, -1, -1]
 
 
 def test_sockets_that_share_an_address_are_closed_if_one_cannot_be_opened() -> None:

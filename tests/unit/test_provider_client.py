@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -12,13 +14,16 @@ from entra_fast._native import KeySet
 from entra_fast._provider.jwks import KeySource
 from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._settings.load import Settings
-from entra_fast.errors import ConfigurationError
+from entra_fast.errors import ConfigurationError, ProviderError
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.policy import policy_for
 from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.provider_clients import ProviderClients
-from entra_fast.sidecar.readiness import Readiness
+from entra_fast.sidecar.readiness import Part, ProviderReadiness, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
+from support.provider import Provider, refuse
+from support.several import ENTRA, IDPORTEN, MASKINPORTEN, TOKENX, Kind, several
+from support.sidecars import eventually
 from support.tokens import AUDIENCE, TENANT
 
 ENVIRON = {
@@ -93,6 +98,174 @@ async def test_before_keys_arrive_readiness_says_that_they_are_missing() -> None
     service.draining = True
     assert (await service.readiness()).reason == "shutting down"
     await service.aclose()
+
+
+class Kept:
+    """The last key set that was announced, and how often there was one."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.keys: list[KeySet | None] = []
+        self.cool_downs: list[Mapping[Cause, float]] = []
+
+    def provider_found(self, provider: str, issuer: str, keys: KeySource) -> None:
+        self.found.append((provider, issuer))
+
+    def keys_changed(self, provider: str, keys: KeySet | None) -> None:
+        assert provider == self.found[0][0]
+        self.keys.append(keys)
+
+    def cool_downs_changed(self, provider: str, until: Mapping[Cause, float]) -> None:
+        assert provider == self.found[0][0]
+        self.cool_downs.append(until)
+
+
+def client_of(
+    environ: dict[str, str], name: str = "entra_id", clocks: Clocks | None = None
+) -> tuple[ProviderClient, Metrics]:
+    settings = Settings.from_environment(environ, None)
+    metrics = Metrics()
+    (provider,) = (each for each in settings.providers if each.name == name)
+    cache = new_token_cache(settings.caches)
+    return ProviderClient(
+        settings, provider, cache=cache, metrics=metrics, clocks=clocks or Clocks()
+    ), metrics
+
+
+async def with_keys(client: ProviderClient, changes: Kept) -> None:
+    await client.start(changes)
+
+    async def fetched() -> bool:
+        return client.has_keys
+
+    await eventually(fetched)
+
+
+async def tried(client: ProviderClient, status: str) -> None:
+    async def known() -> bool:
+        credential = client.readiness().credential
+        return credential is not None and credential.status == status
+
+    await eventually(known)
+
+
+async def test_a_client_announces_its_provider_and_its_keys(provider: Provider) -> None:
+    """Once each; it is ready when the credential has been tried as well."""
+    client, metrics = client_of(provider.environment())
+    assert client.readiness() == ProviderReadiness(
+        "entra_id",
+        False,
+        Part("missing", "the discovery document has not been fetched yet"),
+        Part(
+            "unknown",
+            "the provider has not judged the application's credential: it has not been tried yet",
+        ),
+    )
+    changes = Kept()
+    await with_keys(client, changes)
+    assert changes.found == [("entra_id", provider.issuer)]
+    assert [None if keys is None else keys.kids for keys in changes.keys] == [(provider.key.kid,)]
+    await tried(client, "accepted")
+    expected = ProviderReadiness("entra_id", True, Part("available"), Part("accepted"))
+    assert client.readiness() == expected
+    assert metrics.figures()["entra_fast_key_set_keys"] == [(("entra_id",), [1])]
+    await client.aclose()
+
+
+@pytest.mark.parametrize("kind", [TOKENX, IDPORTEN, MASKINPORTEN])
+async def test_what_a_provider_needs_depends_on_its_kind(kind: Kind) -> None:
+    """TokenX has no try, so that the first request of a caller judges the credential; ID-porten has none;
+    Maskinporten has no scope to try with here."""
+    async with several(kind) as running:
+        client, metrics = client_of(running.environment(), kind.name)
+        changes = Kept()
+        assert (client.tokens is None) is (kind is IDPORTEN)
+        await with_keys(client, changes)
+        readiness = client.readiness()
+        assert (readiness.ready, readiness.reason) == (True, None)
+        assert readiness.credential == (None if kind is IDPORTEN else Part("unknown", None))
+        figures = metrics.figures()
+        for name in ("entra_fast_credential_rejected", "entra_fast_stale_tokens_served_total"):
+            assert bool(figures[name]) is (kind is not IDPORTEN), name
+        if client.tokens is not None:
+            running[kind.name].always = refuse(401, "invalid_client")
+            user = running.mint(kind.name, exp=4_000_000_000)
+            tokens = client.tokens
+            asked = tokens.exchange("c:n:a", user) if kind is TOKENX else tokens.acquire(kind.target)
+            with pytest.raises(ProviderError):
+                await asked
+            assert client.readiness().credential == Part("rejected", "credential rejected (invalid_client)")
+            assert metrics.credential_rejected.read(kind.name) == 1
+        await client.aclose()
+
+
+@pytest.mark.parametrize("mode", ["live", "latched"])
+async def test_trouble_after_the_start_counts_where_readiness_is_live(provider: Provider, mode: str) -> None:
+    """A rejected credential, and keys that were discarded: in the reason in either case."""
+    environ = provider.environment(**({"ENTRA_FAST_READINESS": "live"} if mode == "live" else {}))
+    client, _ = client_of(environ)
+    await with_keys(client, Kept())
+    await tried(client, "accepted")
+    assert client.readiness().ready
+    provider.always = refuse(401, "invalid_client", error_codes=[7000222])
+    assert client.tokens is not None
+    with pytest.raises(ProviderError):
+        await client.tokens.acquire("api://c.n.a/.default")
+    readiness = client.readiness()
+    assert readiness.credential == Part("rejected", "credential rejected (AADSTS7000222)")
+    assert readiness.ready is (mode == "latched")
+    assert readiness.reason == "entra_id: credential rejected (AADSTS7000222)"
+    client._credentials.accepted()
+    assert client.readiness().ready
+    assert client.keys is not None
+    client.keys.discard_when_too_old(math.inf)
+    readiness = client.readiness()
+    assert readiness.keys.status == "missing"
+    assert readiness.ready is (mode == "latched")
+    assert readiness.reason == f"entra_id: {client.no_keys_reason()}"
+    await client.aclose()
+
+
+async def test_a_client_asks_with_connections_for_keys_of_their_own(provider: Provider) -> None:
+    """Requests for tokens that hang do not delay them."""
+    client, _ = client_of(provider.environment())
+    assert client._token_http is not client._key_http
+    await with_keys(client, Kept())
+    await client.aclose()
+
+
+@pytest.mark.parametrize(("kind", "cool_down"), [(ENTRA, 300.0), (TOKENX, 30.0)])
+async def test_how_soon_keys_are_asked_for_again_depends_on_the_provider(
+    kind: Kind, cool_down: float
+) -> None:
+    """TokenX rotates its keys unannounced."""
+    now = 5_000.0
+    async with several(kind) as running:
+        client, _ = client_of(running.environment(), kind.name, Clocks(time.time, lambda: now))
+        changes = Kept()
+        await with_keys(client, changes)
+        assert client.keys is not None
+        now += 1_000
+        await client.keys.refresh_for(Cause.UNKNOWN_KEY, "unheard of")
+        assert changes.cool_downs[-1][Cause.UNKNOWN_KEY] == now + cool_down
+        assert running[kind.name].jwks_requests == 2
+        await client.keys.refresh_for(Cause.UNKNOWN_KEY, "unheard of")
+        assert running[kind.name].jwks_requests == 2
+        now += cool_down + 1
+        await client.keys.refresh_for(Cause.UNKNOWN_KEY, "unheard of")
+        assert running[kind.name].jwks_requests == 3
+        await client.aclose()
+
+
+async def test_the_clock_s_difference_is_measured_at_each_answer(provider: Provider) -> None:
+    """In metrics exactly, in readiness to a tenth of a second."""
+    provider.clock_offset = -100.0
+    client, metrics = client_of(provider.environment())
+    await with_keys(client, Kept())
+    skew = metrics.clock_skew.read("entra_id")
+    assert skew == pytest.approx(100.0, abs=2.5)
+    assert client.readiness().clock_skew_seconds == round(skew, 1)
+    await client.aclose()
 
 
 class Nothing:

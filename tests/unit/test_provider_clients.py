@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.abc
 import importlib.machinery
+import ssl
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -22,6 +25,7 @@ from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.redis_import import import_redis
 from entra_fast.sidecar.service import new_token_cache
 from entra_fast.sidecar.tracing import Tracing
+from support.network import Authority
 from support.several import ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, several
 
 REDIS = {"ENTRA_FAST_REDIS_URL": "redis://127.0.0.1:1", "ENTRA_FAST_REDIS_KEY": bytes(range(32)).hex()}
@@ -114,6 +118,34 @@ async def test_replicas_share_the_tokens_of_every_provider_that_issues_any() -> 
     assert len(shared.members) == len(clients.tokens)
     assert (shared._clock(), shared._monotonic()) == (1_000.0, 10.0)
     assert metrics.shared_available.read() == 1
+    await clients.aclose()
+
+
+async def test_the_shared_cache_lives_as_long_as_the_clients() -> None:
+    """It listens to other replicas from the start to the end; an unreachable server delays nothing."""
+    async with several(TOKENX) as running:
+        clients = clients_for(running.environment(**REDIS))
+        shared = clients._shared_cache
+        assert shared is not None
+        assert shared._listening is None
+        await clients.start(Recorded())
+        assert shared._listening is not None
+        assert not shared._listening.done()
+        await clients.aclose()
+        assert shared._listening is None or shared._listening.done()
+
+
+async def test_redis_over_tls_is_trusted_by_the_same_authorities(tmp_path: Path) -> None:
+    """The bundle of the settings holds for Redis, too."""
+    bundle = Authority(tmp_path).bundle
+    async with several(TOKENX) as running:
+        redis_url = {**REDIS, "ENTRA_FAST_REDIS_URL": "rediss://127.0.0.1:1"}
+        clients = clients_for(running.environment(**redis_url, ENTRA_FAST_CA_BUNDLE=str(bundle)))
+    shared = clients._shared_cache
+    assert shared is not None
+    connection: Any = shared._pool.make_connection()
+    trusted = connection.ssl_context.context.get_ca_certs(binary_form=True)
+    assert ssl.PEM_cert_to_DER_cert(bundle.read_text()) in trusted
     await clients.aclose()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,87 @@ def test_all_providers_must_be_ready_and_the_first_reason_is_of_one_that_is_not(
     (first, second) = both.document()["providers"]
     assert first["credential"] == {"status": "rejected", "reason": "is rejected"}
     assert second["credential"] == {"status": "accepted"}
+
+
+def test_what_is_wrong_at_a_provider_is_said_once() -> None:
+    """Keys before the credential, with the provider's name; nothing where nothing is wrong."""
+    no_keys, no_credential = Part("missing", "no keys"), Part("unreadable", "no file")
+    for keys, credential, reason in (
+        (AVAILABLE, None, None),
+        (AVAILABLE, ACCEPTED, None),
+        (AVAILABLE, no_credential, "a: no file"),
+        (no_keys, no_credential, "a: no keys"),
+        (no_keys, None, "a: no keys"),
+    ):
+        assert ProviderReadiness("a", True, keys, credential).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "broken"),
+    [("rejected", True), ("unreadable", True), ("accepted", False), ("unknown", False), ("none", False)],
+)
+def test_some_states_of_a_credential_are_broken(status: str, broken: bool) -> None:
+    """Those in which no token can be had."""
+    assert Part(status).is_broken is broken
+
+
+def test_the_document_has_everything_that_is_known() -> None:
+    """In JSON, without what is not there; and as fields for another process, with it."""
+    one = ProviderReadiness("a", True, AVAILABLE, Part("rejected", "is rejected"), 1.5)
+    other = ProviderReadiness("b", True, AVAILABLE, None)
+    both = Readiness.of(one, other)
+    assert both.document() == {
+        "status": "ready",
+        "reason": "a: is rejected",
+        "providers": [
+            {
+                "name": "a",
+                "ready": True,
+                "keys": {"status": "available"},
+                "credential": {"status": "rejected", "reason": "is rejected"},
+                "clock_skew_seconds": 1.5,
+            },
+            {"name": "b", "ready": True, "keys": {"status": "available"}, "clock_skew_seconds": 0.0},
+        ],
+    }
+    assert Readiness.of(other).document() == {
+        "status": "ready",
+        "providers": both.document()["providers"][1:],
+    }
+    assert both.fields() == {
+        "ready": True,
+        "reason": "a: is rejected",
+        "providers": [
+            {
+                "name": "a",
+                "ready": True,
+                "keys": {"status": "available", "reason": None},
+                "credential": {"status": "rejected", "reason": "is rejected"},
+                "clock_skew_seconds": 1.5,
+            },
+            {
+                "name": "b",
+                "ready": True,
+                "keys": {"status": "available", "reason": None},
+                "credential": None,
+                "clock_skew_seconds": 0.0,
+            },
+        ],
+    }
+    assert Readiness.from_fields(json.loads(json.dumps(both.fields()))) == both
+
+
+def test_the_start_counts_from_its_own_beginning() -> None:
+    """Ten seconds later it is over, to the second, and stays so when time goes backwards."""
+    now = 100.0
+    start = StartUp(lambda: now)
+    assert start.began == 100.0
+    now = 109.99
+    assert not start.is_over(has_keys=False)
+    now = 110.0
+    assert start.is_over(has_keys=False)
+    now = 100.0
+    assert start.is_over(has_keys=False)
 
 
 def test_the_start_is_over_with_keys_or_after_ten_seconds_and_stays_so() -> None:

@@ -22,7 +22,7 @@ from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
 from support.fast_path import INTROSPECT, json_request
 from support.keys import Key
-from support.provider import Provider
+from support.provider import CLIENT_ID, Provider
 from support.several import ENTRA, MASKINPORTEN, several
 from support.sidecars import StartSidecar, eventually
 
@@ -246,6 +246,75 @@ async def test_the_fast_path_answers_while_keys_may_not_be_asked_for(
         assert answered("maskinporten") == {**neither, cause: 1}
         one.service.cool_downs_changed("maskinporten", dict.fromkeys(Cause, 0.0))
         assert answered("maskinporten") == neither
+
+
+async def test_rejections_of_both_paths_are_counted_together(tidy: list[Serving]) -> None:
+    """By provider and code, with an example of each for the log: what was expected, and what was received
+    where the signature was verified. An example is given once."""
+    async with several(ENTRA, MASKINPORTEN) as running:
+        one = serving(running.environment())
+        tidy.append(one)
+        await one.start()
+        service, metrics = one.service, one.metrics
+        assert service.fast_path is not None
+
+        def wrong(provider: str, **claims: object) -> str:
+            return running.mint(provider, **claims)
+
+        def by_fast_path(provider: str, token: str) -> None:
+            request = json_request(INTROSPECT, {"identity_provider": provider, "token": token})
+            assert service.fast_path is not None
+            assert service.fast_path.native.serve(request).answered == 1
+
+        by_fast_path("entra_id", wrong("entra_id", aud="other"))
+        by_fast_path("entra_id", wrong("entra_id"))
+        by_fast_path("maskinporten", wrong("maskinporten", iss="other"))
+        by_fast_path("maskinporten", "no token")
+        assert service.rejections.take_examples() == {
+            "entra_id": {"wrong_audience": {"expected": CLIENT_ID, "received": "other"}},
+            "maskinporten": {
+                "wrong_issuer": {"expected": running["maskinporten"].issuer, "received": "other"},
+                "not_a_jwt": {"expected": "three segments"},
+            },
+        }
+        assert service.rejections.take_examples() == {}
+        await service.introspect(0, wrong("entra_id", aud="another"))
+        await service.introspect(0, wrong("entra_id"))
+        await service.introspect(1, wrong("maskinporten", exp=1))
+        service.rejections.add_code("invalid_request", "none")
+        examples = service.rejections.take_examples()
+        assert examples["entra_id"] == {"wrong_audience": {"expected": CLIENT_ID, "received": "another"}}
+        assert "received" not in examples["maskinporten"]["token_expired"]
+        assert examples.keys() == {"entra_id", "maskinporten"}
+        assert service.rejections.take_examples() == {}
+        assert {key: count for key, (count,) in metrics.introspections.figures().items()} == {
+            ("true", "entra_id"): 2,
+            ("false", "entra_id"): 2,
+            ("false", "maskinporten"): 3,
+            ("false", "none"): 1,
+        }
+        assert {key: count for key, (count,) in metrics.introspections_rejected.figures().items()} == {
+            ("wrong_audience", "entra_id"): 2,
+            ("wrong_issuer", "maskinporten"): 1,
+            ("not_a_jwt", "maskinporten"): 1,
+            ("token_expired", "maskinporten"): 1,
+            ("invalid_request", "none"): 1,
+        }
+
+
+async def test_rejections_without_a_fast_path(provider: Provider, tidy: list[Serving]) -> None:
+    """Those of the slow path are all there are; a rejection without a token has no example."""
+    one = serving(provider.environment(ENTRA_FAST_FAST_PATH="false"))
+    tidy.append(one)
+    assert b'"active":false' in await one.service.introspect(0, provider.mint())  # there are no keys yet
+    assert one.service.rejections.take_examples() == {}
+    assert one.metrics.introspections.figures() == {("false", "entra_id"): [1]}
+    assert one.metrics.introspections_rejected.figures() == {("keys_unavailable", "entra_id"): [1]}
+    await one.start()
+    await one.service.introspect(0, provider.mint(aud="other"))
+    examples = one.service.rejections.take_examples()
+    assert examples == {"entra_id": {"wrong_audience": {"expected": CLIENT_ID, "received": "other"}}}
+    assert one.service.rejections.take_examples() == {}
 
 
 async def test_a_sidecar_without_a_fast_path_needs_no_cool_downs(start: StartSidecar) -> None:

@@ -309,6 +309,131 @@ def test_a_clock_that_is_off_is_one_line(several: Recorded) -> None:
     assert several.lines() == [("the clock agrees with the provider's again", {})]
 
 
+def test_the_clock_that_differs_most_is_named_in_either_direction(several: Recorded) -> None:
+    """One that is far behind counts for more than one that is a little ahead."""
+    several.metrics.clock_skew.read_from(lambda: 6.0, "entra_id")
+    several.metrics.clock_skew.read_from(lambda: -8.26, "maskinporten")
+    fields: dict[str, object] = {"provider": "maskinporten", "clock_skew_seconds": -8.3}
+    assert several.lines() == [("the clock is 8 s behind the provider's", fields)]
+
+
+def test_a_clock_is_off_from_the_tolerance_on(recorded: Recorded) -> None:
+    """Exactly as far counts."""
+    recorded.lines()
+    recorded.metrics.clock_skew.read_from(lambda: 30.0, "entra_id")
+    assert recorded.lines() == [("the clock is 30 s ahead of the provider's", {"clock_skew_seconds": 30.0})]
+
+
+def test_of_two_providers_each_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """With one there is no need."""
+    recorded = Recorded(caplog, "entra_id", "maskinporten")
+    recorded.lines()
+    recorded.fail("timed_out", provider="maskinporten")
+    fields = {"provider": "maskinporten", "outcomes": {"timed_out": 1}, "codes": {}}
+    assert recorded.lines() == [("provider failing", fields)]
+
+
+def test_a_recovery_needs_a_token_and_a_minute_without_failures(recorded: Recorded) -> None:
+    """Both count from the last failure: a token before it, or a minute too short, is no recovery."""
+    recorded.lines()
+    recorded.fail("timed_out")
+    assert len(recorded.lines()) == 1
+    recorded.metrics.upstream.add(M2M, "ok", "entra_id")
+    assert recorded.lines(59) == []
+    recorded.fail("timed_out")
+    assert len(recorded.lines(1)) == 1
+    assert recorded.lines(600) == []  # there was no token since
+    recorded.metrics.upstream.add(M2M, "ok", "entra_id")
+    assert recorded.lines() == [("provider recovered", {})]
+    recorded.fail("timed_out")
+    assert len(recorded.lines(600)) == 1
+    recorded.metrics.upstream.add(M2M, "ok", "entra_id")
+    assert recorded.lines(59) == []
+    assert recorded.lines(1) == [("provider recovered", {})]
+
+
+def test_the_same_failure_of_different_grants_is_counted_together(recorded: Recorded) -> None:
+    """The line has the outcomes of a provider, whatever the request was for."""
+    recorded.lines()
+    recorded.metrics.upstream.add(M2M, "timed_out", "entra_id", amount=2)
+    recorded.metrics.upstream.add("on_behalf_of", "timed_out", "entra_id", amount=3)
+    recorded.metrics.upstream.add("on_behalf_of", "http_500", "entra_id")
+    fields = {"outcomes": {"http_500": 1, "timed_out": 5}, "codes": {}}
+    assert recorded.lines() == [("provider failing", fields)]
+
+
+def test_a_lasting_failure_is_told_after_each_silence(recorded: Recorded) -> None:
+    """After one minute, then two, then four: each line has what came since the last one."""
+    recorded.lines()
+    told = []
+    for second in range(500):
+        recorded.fail("timed_out")
+        told += [(second, fields["outcomes"]) for _, fields in recorded.lines()]
+    assert told == [
+        (0, {"timed_out": 1}),
+        (60, {"timed_out": 60}),
+        (180, {"timed_out": 120}),
+        (420, {"timed_out": 240}),
+    ]
+
+
+def test_the_reason_is_logged_again_when_it_has_changed_for_a_minute(recorded: Recorded) -> None:
+    """Not before; and a recovery is logged at once."""
+    recorded.lines()
+    recorded.reason = "first"
+    assert recorded.lines() == [("not ready", {"reason": "first"})]
+    recorded.reason = "second"
+    assert recorded.lines(59) == []
+    assert recorded.lines(1) == [("not ready", {"reason": "second"})]
+    recorded.reason = None
+    assert recorded.lines(1) == [("ready", {})]
+
+
+def test_a_start_with_trouble_that_counts_as_ready_is_logged_at_once(recorded: Recorded) -> None:
+    """The time that a start may take is for what is not ready yet."""
+    recorded.ready, recorded.reason = True, "is rejected"
+    assert recorded.lines(0) == [("ready, but in trouble", {"reason": "is rejected"})]
+
+
+def test_a_minute_of_introspections_begins_with_the_first_of_them(recorded: Recorded) -> None:
+    """Three are enough, if more than half of them were rejected for one reason; those of an earlier minute
+    and their examples do not count."""
+    recorded.lines()
+    examples = {"wrong_issuer": {"expected": "mine", "received": "old"}}
+    introspect(recorded, 2, wrong_issuer=1)
+    recorded.introspections = recorded.introspections._replace(examples=examples)
+    assert recorded.lines() == []
+    recorded.introspections = recorded.introspections._replace(examples={})
+    assert recorded.lines(MINUTE) == []  # one of three
+    introspect(recorded, 1, wrong_issuer=2)
+    assert recorded.lines(10) == []
+    assert recorded.lines(MINUTE - 0.5) == []
+    fields = {"code": "wrong_issuer", "rejected": 2, "introspections": 3}
+    assert recorded.lines(0.5) == [("most introspections reject the token", fields)]
+
+
+def test_introspections_of_all_processes_are_counted_together() -> None:
+    """By provider: this process's and those of workers, with the examples that were taken."""
+    own, worker = Metrics(), Metrics()
+    for metrics, name, active, rejected in (
+        (own, "entra_id", 3, 2),
+        (worker, "entra_id", 10, 20),
+        (worker, "tokenx", 1, 0),
+        (worker, NO_PROVIDER, 0, 4),
+    ):
+        metrics.introspections.add("true", name, amount=active)
+        if rejected:
+            metrics.introspections.add("false", name, amount=rejected)
+            metrics.introspections_rejected.add("wrong_issuer", name, amount=rejected)
+    examples = {"entra_id": {"wrong_issuer": {"expected": "mine"}}}
+    assert Introspections.of(own, [worker.figures()], examples) == {
+        "entra_id": Introspections(35, {"wrong_issuer": 22}, examples["entra_id"]),
+        "tokenx": Introspections(1, {}, {}),
+        NO_PROVIDER: Introspections(40, {"wrong_issuer": 4}, {}),
+    }
+    assert Introspections.of(Metrics(), [{}], {}) == {}
+
+
 async def test_the_status_log_checks_by_itself(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

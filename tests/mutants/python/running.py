@@ -285,12 +285,12 @@ def _defined(package: Path, modules: Sequence[str]) -> Iterator[str]:
 
 def _mentions(item: pytest.Item, name: str) -> bool:
     """Whether the file of a test names a constant or class: generated methods leave no trace."""
-    return "." not in name and re.search(rf"\b{name}\b", _text(item.path)) is not None
+    return "." not in name and _is_named_in(item.path, name)
 
 
 @functools.cache
-def _text(path: Path) -> str:
-    return path.read_text()
+def _is_named_in(path: Path, name: str) -> bool:
+    return re.search(rf"\b{name}\b", path.read_text()) is not None
 
 
 def _readers(package: Path, constant: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,133 @@
+"""One connection over its life: what is counted while it works, and what is left when it ends at a bad
+moment."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import pytest
+
+from entra_fast.sidecar.http.fast_path import FastPathProtocol
+from support.fast_path import (
+    TOKEN,
+    Connection,
+    body,
+    connections,
+    fast_path_answers,
+    introspection,
+    json_request,
+    status,
+    token_request,
+)
+from support.provider import Provider
+from support.sidecars import Started, StartSidecar, eventually
+
+PER_TURN = 128
+"""Of rust/core/src/sidecar/fast_path.rs."""
+
+
+async def test_a_connection_is_idle_after_several_answers_at_once(
+    start: StartSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests in one piece are answered together, and put off the idle limit together; then it holds."""
+    fast = await start(ENTRA_FAST_IDLE_TIMEOUT_MILLIS="300")
+    async with await Connection.to(fast) as connection:
+        connection.send(introspection("a") * 3)
+        assert [status(await connection.answer()) for _ in range(3)] == [200] * 3
+        assert fast_path_answers(fast) == 3
+        assert await connection.closed()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_connections_that_verify_one_token_at_a_time_never_wait_for_a_turn(
+    fast: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pass of the event loop may verify as many as fit into a turn: what earlier passes have verified
+    does not count."""
+    waits: list[object] = []
+    monkeypatch.setattr(FastPathProtocol, "_wait_for_turn", waits.append)
+    async with await Connection.to(fast) as connection:
+        for number in range(2 * PER_TURN):
+            assert status(await connection.ask(introspection(f"not.a.token{number}"))) == 200
+    assert waits == []
+    assert fast_path_answers(fast) == 2 * PER_TURN
+
+
+async def test_a_connection_that_is_lost_before_its_turn_is_not_answered(
+    fast: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody would read it, and nothing is logged."""
+    connection = await Connection.to(fast)
+    assert status(await connection.ask(introspection("a"))) == 200
+    (protocol,) = connections(fast)
+    turns = protocol._turns
+    protocol._hold(introspection("b"))
+    protocol._wait_for_turn()
+    waiting, turns._waiting = turns._waiting, type(turns._waiting)()  # as if other connections came first
+    before = fast_path_answers(fast)
+    assert protocol.transport is not None
+    protocol.transport.abort()  # as after a reset: what is not read is not seen to end
+
+    async def lost() -> bool:
+        return protocol.transport is None
+
+    await eventually(lost)
+    turns._waiting = waiting
+    turns.due()
+
+    async def begun() -> bool:
+        return turns._next is None and not turns._waiting
+
+    await eventually(begun)
+    assert fast_path_answers(fast) == before
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    connection.close()
+
+
+async def test_requests_are_counted_wherever_they_are_answered(fast: Started, provider: Provider) -> None:
+    """On one connection: alone, together, and by aiohttp."""
+    await fast.call.token()
+    async with await Connection.to(fast) as connection:
+        await connection.ask(token_request())
+        (protocol,) = [each for each in connections(fast) if each._request_count]
+        assert protocol._request_count == 1
+        connection.send(token_request() * 3)
+        for _ in range(3):
+            await connection.answer()
+        assert protocol._request_count == 4
+        other = {"identity_provider": "entra_id", "target": "c:n:new"}
+        assert status(await connection.ask(json_request(TOKEN, other))) == 200
+        assert protocol._request_count == 5
+        assert body(await connection.ask(token_request())) != b""
+        assert protocol._request_count == 6
+
+
+async def test_a_request_in_pieces_is_tried_when_it_is_whole(
+    fast: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head says how long it is: a large body in hundreds of pieces is not looked at for each of them."""
+    calls: list[int] = []
+    try_held = FastPathProtocol._try_held
+
+    def counted(protocol: FastPathProtocol) -> None:
+        calls.append(len(protocol._held))
+        try_held(protocol)
+
+    monkeypatch.setattr(FastPathProtocol, "_try_held", counted)
+    request = introspection("a." + "b" * 20_000)
+    async with await Connection.to(fast) as connection:
+        begun = 300
+        connection.send(request[:begun])
+        for start in range(begun, len(request), 200):
+            connection.send(request[start : start + 200])
+            await connection.writer.drain()
+            size = min(start + 200, len(request))
+            await eventually(functools.partial(_arrived, fast, size, len(request)))
+        assert status(await connection.answer()) == 200
+    assert [size for size in calls if size < len(request)][1:] == []
+    assert fast_path_answers(fast) == 1
+
+
+async def _arrived(sidecar: Started, size: int, whole: int) -> bool:
+    return size == whole or any(len(each._held) == size for each in connections(sidecar))
