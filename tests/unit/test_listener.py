@@ -57,6 +57,8 @@ def test_a_later_socket_that_cannot_be_opened_names_the_setting(monkeypatch: pyt
     opened: list[socket.socket] = []
 
     def limited(host: str, port: int, *, shared: bool = False) -> socket.socket:
+        assert host == "127.0.0.1"
+        assert shared is bool(opened)  # not the first one: another program may have the address
         if len(opened) == 3:
             raise OSError(errno.EADDRINUSE, "in use")
         opened.append(bind(host, port, shared=shared))

@@ -4,6 +4,7 @@ about itself."""
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
+from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.jwks_schedule import Cause
@@ -178,9 +180,11 @@ def test_texas_s_metrics_are_there_on_request(provider: Provider, wanted: str, t
 async def test_metrics_say_how_the_service_is_set_up(provider: Provider) -> None:
     """The container's limit, hosts that may be asked over plain http, and whether the fast path is open."""
     host = "provider.example"
-    for fast_path, is_open in (("true", True), ("false", False)):
+    for fast_path, is_open, signatures in (("true", True, "fast"), ("false", False, "aws-lc")):
         environ = provider.environment(
-            ENTRA_FAST_INSECURE_PROVIDER_HOSTS=host, ENTRA_FAST_FAST_PATH=fast_path
+            ENTRA_FAST_INSECURE_PROVIDER_HOSTS=host,
+            ENTRA_FAST_FAST_PATH=fast_path,
+            ENTRA_FAST_SIGNATURES=signatures,
         )
         one = serving(environ)
         service, metrics = one.service, one.metrics
@@ -189,7 +193,13 @@ async def test_metrics_say_how_the_service_is_set_up(provider: Provider) -> None
         assert metrics.fast_path.read() == is_open
         (labels,) = metrics.build_info.figures()
         names = [label.name for label in metrics.build_info.labels]
-        assert dict(zip(names, labels, strict=True))["fast_path"] == fast_path
+        assert dict(zip(names, labels, strict=True)) == {
+            "version": _native.__version__,
+            "python": platform.python_version(),
+            "rust": _native.RUST_VERSION,
+            "rsa": "rind" if signatures == "fast" and _native.signature_figures()["fast"] else "aws-lc",
+            "fast_path": fast_path,
+        }
         if service.fast_path is not None:
             service.fast_path.open = False
             assert metrics.fast_path.read() == 0
