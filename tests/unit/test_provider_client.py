@@ -227,6 +227,23 @@ async def test_trouble_after_the_start_counts_where_readiness_is_live(provider: 
     await client.aclose()
 
 
+async def test_a_rejected_credential_stays_rejected(provider: Provider) -> None:
+    """Until it changes or is accepted, however long that takes: nobody has to repeat the request for the
+    state to be known."""
+    now = 5_000.0
+    client, _ = client_of(provider.environment(), clocks=Clocks(time.time, lambda: now))
+    await with_keys(client, Kept())
+    await tried(client, "accepted")
+    provider.on_try = provider.always = refuse(401, "invalid_client", error_codes=[7000222])
+    assert client.tokens is not None
+    with pytest.raises(ProviderError):
+        await client.tokens.acquire("api://c.n.a/.default")
+    for _ in range(3):
+        now += 7 * 86_400
+        assert client.readiness().credential == Part("rejected", "credential rejected (AADSTS7000222)")
+    await client.aclose()
+
+
 async def test_a_client_asks_with_connections_for_keys_of_their_own(provider: Provider) -> None:
     """Requests for tokens that hang do not delay them."""
     client, _ = client_of(provider.environment())

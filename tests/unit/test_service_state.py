@@ -4,6 +4,7 @@ about itself."""
 from __future__ import annotations
 
 import asyncio
+import json
 import platform
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from entra_fast import _native
+from entra_fast._metric_kinds import DURATION_BUCKETS, TEXAS_BUCKETS
 from entra_fast._metrics import Metrics
 from entra_fast._native import TokenCache, token_cache_key
 from entra_fast._provider.jwks_schedule import Cause
@@ -22,7 +24,15 @@ from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.policy import policy_for
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.service import Service, new_metrics, new_token_cache
-from support.fast_path import INTROSPECT, json_request
+from support.fast_path import (
+    EXCHANGE,
+    INTROSPECT,
+    TARGET,
+    TOKEN,
+    introspection,
+    json_request,
+    token_request,
+)
 from support.keys import Key
 from support.provider import CLIENT_ID, Provider
 from support.several import ENTRA, MASKINPORTEN, several
@@ -214,6 +224,21 @@ def test_the_policy_has_what_was_configured(provider: Provider) -> None:
         policy_for(provider.issuer, settings.providers[0], "other")
 
 
+@pytest.mark.parametrize(("signatures", "confirmed"), [("fast", True), ("aws-lc", False)])
+async def test_signatures_are_verified_by_the_library_of_the_settings(
+    provider: Provider, tidy: list[Serving], signatures: str, confirmed: bool
+) -> None:
+    """A sample of what the fast one rejects is confirmed by AWS-LC, which has nobody to confirm it."""
+    one = serving(provider.environment(ENTRA_FAST_SIGNATURES=signatures))
+    tidy.append(one)
+    await one.start()
+    before = _native.signature_figures()["agreed"]
+    for serial in range(200):
+        tampered = provider.mint(jti=str(serial))[:-8] + "AAAAAAAA"
+        assert b'"active":false' in await one.service.introspect(0, tampered)
+    assert (_native.signature_figures()["agreed"] > before) is confirmed
+
+
 async def test_a_token_must_say_when_it_was_issued(provider: Provider, tidy: list[Serving]) -> None:
     """`iat`, as Texas requires it; and which key has signed it."""
     one = serving(provider.environment())
@@ -310,6 +335,71 @@ async def test_rejections_of_both_paths_are_counted_together(tidy: list[Serving]
             ("token_expired", "maskinporten"): 1,
             ("invalid_request", "none"): 1,
         }
+
+
+async def test_what_native_code_answers_is_counted_and_logged(
+    provider: Provider, tidy: list[Serving], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Under our names and under Texas's: requests, cached tokens, and durations in the buckets of each."""
+    one = serving(provider.environment(ENTRA_FAST_TEXAS_METRICS="true", ENTRA_FAST_ACCESS_LOG="true"))
+    tidy.append(one)
+    await one.start()
+    assert one.service.fast_path is not None
+    native = one.service.fast_path.native
+    await one.clients.tokens["entra_id"].acquire(TARGET)
+    user = provider.mint(exp=4_000_000_000)
+    await one.clients.tokens["entra_id"].exchange(TARGET, user)
+    exchange = {"identity_provider": "entra_id", "target": TARGET, "user_token": user}
+    for request, count in (
+        (token_request(), 3),
+        (json_request(EXCHANGE, exchange), 2),
+        (introspection(user), 1),
+    ):
+        for _ in range(count):
+            assert native.serve(request).answered == 1
+    figures = one.metrics.figures()
+    assert dict(figures["entra_fast_requests_total"]) == {
+        ("token", "200", "entra_id"): [3],
+        ("exchange", "200", "entra_id"): [2],
+        ("introspect", "200", "entra_id"): [1],
+    }
+    cached = {("token", "entra_id"): [3], ("exchange", "entra_id"): [2]}
+    assert dict(figures["entra_fast_tokens_from_cache_total"]) == cached
+    durations = dict(figures["entra_fast_request_duration_seconds"])
+    assert {key: sum(counts) for key, (*counts, _) in durations.items()} == {
+        ("token",): 3,
+        ("exchange",): 2,
+        ("introspect",): 1,
+    }
+    assert {len(numbers) for numbers in durations.values()} == {len(DURATION_BUCKETS) + 2}
+    metrics = one.metrics
+    responses = metrics.texas_response_seconds.figures()
+    assert {key: sum(counts) for key, (*counts, _) in responses.items()} == {
+        ("200", TOKEN): 3,
+        ("200", EXCHANGE): 2,
+        ("200", INTROSPECT): 1,
+    }
+    assert {len(numbers) for numbers in responses.values()} == {len(TEXAS_BUCKETS) + 2}
+    assert metrics.texas_requests.figures() == {
+        (TOKEN, "entra_id", "token"): [3],
+        (EXCHANGE, "entra_id", "token_exchange"): [2],
+        (INTROSPECT, "entra_id", "token_introspection"): [1],
+    }
+    assert metrics.texas_cache_hits.figures() == {(TOKEN, "entra_id"): [3], (EXCHANGE, "entra_id"): [2]}
+    one.service.access_log.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"path"' in line]
+    assert [line["path"] for line in lines] == [TOKEN] * 3 + [EXCHANGE] * 2 + [INTROSPECT]
+
+
+async def test_the_fast_path_checks_callers_by_the_settings(provider: Provider, tidy: list[Serving]) -> None:
+    """A host that is not allowed is left to the slow path, which refuses it."""
+    for allowed, answered in ((None, 0), ("sidecar.example", 1)):
+        one = serving(provider.environment(ENTRA_FAST_ALLOWED_HOSTS=allowed))
+        tidy.append(one)
+        await one.start()
+        assert one.service.fast_path is not None
+        request = introspection("no token", Host="sidecar.example")
+        assert one.service.fast_path.native.serve(request).answered == answered
 
 
 async def test_rejections_without_a_fast_path(provider: Provider, tidy: list[Serving]) -> None:
