@@ -3,11 +3,13 @@ moment."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 
 import pytest
 
+from entra_fast._native import Served
 from entra_fast.sidecar.http.fast_path import FastPathProtocol
 from support.fast_path import (
     TOKEN,
@@ -131,3 +133,67 @@ async def test_a_request_in_pieces_is_tried_when_it_is_whole(
 
 async def _arrived(sidecar: Started, size: int, whole: int) -> bool:
     return size == whole or any(len(each._held) == size for each in connections(sidecar))
+
+
+async def test_a_plain_request_is_answered_without_any_python(
+    start: StartSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first byte to its answer: the transport and native code talk to each other."""
+    received: list[bytes] = []
+    receive = FastPathProtocol._receive
+
+    def recording(protocol: FastPathProtocol, data: bytes, served: Served | None = None) -> None:
+        received.append(data)
+        receive(protocol, data, served)
+
+    monkeypatch.setattr(FastPathProtocol, "_receive", recording)
+    fast = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")
+    async with await Connection.to(fast) as connection:
+        for _ in range(3):
+            assert status(await connection.ask(introspection("a"))) == 200
+        assert received == []
+        connection.send(introspection("a") * 2)
+        assert [status(await connection.answer()) for _ in range(2)] == [200, 200]
+        assert len(received) == 1
+        assert status(await connection.ask(introspection("a"))) == 200
+        assert len(received) == 1
+
+
+async def test_the_deadline_of_a_request_ends_with_its_answer(start: StartSidecar) -> None:
+    """One that arrived in pieces leaves none behind for the connection that waits for the next."""
+    fast = await start(ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="200")
+    request = introspection("a")
+    async with await Connection.to(fast) as connection:
+        for _ in range(2):
+            connection.send(request[:-1])
+            await eventually(functools.partial(_holding, fast, len(request) - 1))
+            connection.send(request[-1:])
+            assert status(await connection.answer()) == 200
+            await asyncio.sleep(0.3)
+    assert await fast.metric("entra_fast_receive_timeouts_total") == 0
+
+
+async def test_waiting_for_keys_is_not_receiving(start: StartSidecar, provider: Provider) -> None:
+    """A request that arrived in pieces, and whose key takes longer than requests may take to arrive, is
+    answered."""
+    provider.keys_held = held = asyncio.Event()
+    fast = await start(ready=False, ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="200")
+
+    async def asking() -> bool:
+        return fast.running.service.served[0].validation is not None and provider.jwks_requests == 1
+
+    await eventually(asking)
+    request = introspection(provider.mint())
+    async with await Connection.to(fast) as connection:
+        connection.send(request[:-1])
+        await eventually(functools.partial(_holding, fast, len(request) - 1))
+        connection.send(request[-1:])
+        await eventually(functools.partial(_holding, fast, len(request)))
+        await asyncio.sleep(0.3)
+        held.set()
+        assert b'"active":true' in body(await connection.answer())
+    assert await fast.metric("entra_fast_receive_timeouts_total") == 0
+
+
+async def _holding(sidecar: Started, size: int) -> bool:
+    return any(len(each._held) == size for each in connections(sidecar))
