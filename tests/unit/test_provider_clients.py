@@ -117,6 +117,7 @@ async def test_replicas_share_the_tokens_of_every_provider_that_issues_any() -> 
     assert shared is not None
     assert len(shared.members) == len(clients.tokens)
     assert (shared._clock(), shared._monotonic()) == (1_000.0, 10.0)
+    assert shared._metrics is metrics
     assert metrics.shared_available.read() == 1
     await clients.aclose()
 
@@ -223,6 +224,17 @@ def test_redis_is_imported_without_opentelemetry_s_metrics(
         import_redis()
     assert importing.held_back == [True]
     assert HELD_BACK not in sys.modules
+
+
+@pytest.mark.usefixtures("fresh")
+async def test_so_is_the_shared_cache_of_a_sidecar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything else of it imports the client."""
+    importing = Importing()
+    monkeypatch.setattr(sys, "meta_path", [importing, *sys.meta_path])
+    async with several(TOKENX) as running:
+        clients = clients_for(running.environment(**REDIS))
+    assert importing.held_back == [True]
+    await clients.aclose()
 
 
 @pytest.mark.usefixtures("fresh")

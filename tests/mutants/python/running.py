@@ -172,8 +172,8 @@ class Runner:
 
     def _tests_for(self, mutant: Mutant, items: list[pytest.Item]) -> list[pytest.Item]:
         """Those that call the function, or one that reads the constant or class, or whose file mentions it;
-        else all of the module. The file named after the module comes first, then one test of each other file
-        in turn, see `_ranks`, and slow tests last."""
+        else all of the module. The file named after the module comes first, then other tests of single
+        modules, then one test of each further file in turn, see `_ranks`, and slow tests last."""
         places = {(mutant.module, mutant.place), *_readers(self._package, mutant.place)}
         exact = [item for item in items if places & self._reached(item) or _mentions(item, mutant.place)]
         chosen = exact or [
@@ -187,7 +187,7 @@ class Runner:
             key=lambda item: (
                 item.path.stem != own,
                 self._passed[item.nodeid].seconds > SLOW,
-                0 if item.path.stem == own else ranks[item.nodeid],
+                0 if item.path.parent.name == "unit" else 1 + ranks[item.nodeid],
                 files[item.path],
                 ranks[item.nodeid],
             )
