@@ -50,6 +50,9 @@ async def test_an_expectation_of_a_probe_is_met_or_refused(start: StartSidecar, 
     writer.write(b"x")
     assert (await read_answer(reader)).status == 200
     writer.close()
+    headers = {"Expect": "100-continue", "Content-Length": str(MAX_BODY_BYTES + 1)}
+    answer = await sidecar.probe.request("GET", path, headers=headers)
+    assert answer.status == 200  # and not told to go on
 
 
 @pytest.mark.parametrize("path", PATHS)

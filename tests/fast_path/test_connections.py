@@ -87,6 +87,27 @@ async def test_a_connection_that_is_lost_before_its_turn_is_not_answered(
     connection.close()
 
 
+async def test_a_client_that_does_not_read_is_not_answered_at_its_turn(fast: Started) -> None:
+    """What waits for its turn stays where it is until the client has read the answers before."""
+    async with await Connection.to(fast) as connection:
+        assert status(await connection.ask(introspection("a"))) == 200
+        (protocol,) = connections(fast)
+        protocol._hold(introspection("b"))
+        protocol._wait_for_turn()
+        protocol.pause_writing()  # as the transport does when its buffer is full
+        before = fast_path_answers(fast)
+
+        async def over() -> bool:
+            return protocol._queued_since is None
+
+        await eventually(over)
+        await asyncio.sleep(0.01)
+        assert fast_path_answers(fast) == before
+        protocol.resume_writing()
+        assert status(await connection.answer()) == 200
+        assert fast_path_answers(fast) == before + 1
+
+
 async def test_requests_are_counted_wherever_they_are_answered(fast: Started, provider: Provider) -> None:
     """On one connection: alone, together, and by aiohttp."""
     await fast.call.token()
