@@ -164,3 +164,37 @@ async def test_tokens_and_errors_are_counted_with_their_provider(
     seconds = 'entra_fast_request_duration_seconds_sum{endpoint="token"}'
     assert 0 < await sidecar.metric(seconds) < 60
     assert await sidecar.metric('entra_fast_request_duration_seconds_count{endpoint="token"}') == 4
+
+
+async def test_introspections_without_a_token_are_counted_as_such(sidecar: Started) -> None:
+    """By the code of a request that has none, and without a provider that is not known."""
+    known = {"identity_provider": "entra_id"}
+    for body in (b"{", json.dumps(known).encode(), json.dumps({**known, "token": 5}).encode()):
+        assert (await sidecar.call.json(PATHS[2], body)).json["active"] is False
+    rejected = "entra_fast_introspections_rejected_total"
+    assert await sidecar.metric(f'{rejected}{{code="invalid_request"}}') == 3
+    assert await sidecar.metric(rejected) == 3
+    assert await sidecar.metric('entra_fast_introspections_total{active="false"}') == 3
+
+
+async def test_the_access_log_names_method_path_and_status(
+    start: StartSidecar, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of the endpoints and the probes; any other path is `other`, and a query is left out."""
+    sidecar = await start(ENTRA_FAST_ACCESS_LOG="true")
+    log = sidecar.running.service.access_log
+    assert log.native is not None
+    log.native.flush()
+    capfd.readouterr()
+    await sidecar.call.introspect("a.b.c")
+    await sidecar.call.get(PATHS[0])
+    await sidecar.call.get("/healthz?canary")
+    await sidecar.call.request("PUT", "/canary")
+    log.native.flush()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"path"' in line]
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("POST", PATHS[2], 200),
+        ("GET", PATHS[0], 405),
+        ("GET", "/healthz", 200),
+        ("PUT", "other", 404),
+    ]
