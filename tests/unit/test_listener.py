@@ -34,7 +34,7 @@ def test_an_address_in_use_is_refused() -> None:
         lambda: listen("127.0.0.1", port, "X"),
         lambda: listen_together("127.0.0.1", port, "X", 2),
     ):
-        with pytest.raises(ConfigurationError, match="^X: .*: the address is in use") as caught:
+        with pytest.raises(ConfigurationError, match=r"^X: .*: the address is in use") as caught:
             attempt()
         assert caught.value.setting == "X"
     first.close()
