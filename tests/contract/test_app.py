@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 
 import pytest
 
@@ -196,3 +198,21 @@ async def test_the_access_log_names_method_path_and_status(
         ("GET", "/healthz", 200),
         ("PUT", "other", 404),
     ]
+
+
+async def test_a_client_that_leaves_within_its_body_is_counted_as_such(
+    start: StartSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With 499, which no client sees, and without a line in the log: nothing has failed."""
+    sidecar = await start(ENTRA_FAST_FAST_PATH="false", PROBE_BIND_ADDRESS="127.0.0.1:0")
+
+    async def counted() -> bool:
+        return await sidecar.metric('entra_fast_requests_total{endpoint="token",status="499"}') == 1
+
+    with socket.create_connection((sidecar.call.host, sidecar.call.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        headers = {"Content-Type": "application/json"}
+        client.sendall(request_bytes("POST", PATHS[0], b"x" * 100, headers)[:-1])
+        await sidecar.received(1)
+    await eventually(counted)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

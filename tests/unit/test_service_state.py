@@ -85,8 +85,18 @@ async def test_closing_ends_everything_that_runs(provider: Provider) -> None:
     before = tasks()
     one = serving(provider.environment())
     await one.start()
-    assert tasks() > before
+    assert {name.split()[2] for name in tasks() - before} >= {
+        "LoopSweeps._sweep_forever",
+        "AsyncKeys._refresh_forever",
+    }
     await one.service.aclose()
+    assert tasks() == before
+    provider.failing = True
+    early = serving(provider.environment())
+    await early.service.start()
+    await asyncio.sleep(0)
+    assert tasks() > before
+    await early.service.aclose()
     assert tasks() == before
     for client in one.clients.clients.values():
         for http in (client._token_http, client._key_http):
@@ -232,9 +242,9 @@ async def test_signatures_are_verified_by_the_library_of_the_settings(
     one = serving(provider.environment(ENTRA_FAST_SIGNATURES=signatures))
     tidy.append(one)
     await one.start()
-    before = _native.signature_figures()["agreed"]
+    before, token = _native.signature_figures()["agreed"], provider.mint()
     for serial in range(200):
-        tampered = provider.mint(jti=str(serial))[:-8] + "AAAAAAAA"
+        tampered = f"{token[:-12]}{serial:08}AAAA"
         assert b'"active":false' in await one.service.introspect(0, tampered)
     assert (_native.signature_figures()["agreed"] > before) is confirmed
 
