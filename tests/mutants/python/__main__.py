@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from mutants.python.mutations import Mutant, mutants_of
-from mutants.python.running import TESTS_SECONDS, Outcome, Runner
+from mutants.python.running import PATIENCE, TESTS_SECONDS, Outcome, Runner
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "python" / "entra_fast"
@@ -69,15 +69,16 @@ def reasons() -> dict[str, str]:
     return {row["mutant"]: row["reason"] for row in rows}
 
 
-def run(part: Part, minutes: float, seconds: float, again: bool, modules: list[str], tests: list[str]) -> int:
-    """Judge the mutants of a part that have no outcome yet; with `again`, also those that have survived."""
+def run(part: Part, options: argparse.Namespace) -> int:
+    """Judge the mutants of a part that have no outcome yet, and those that `options` name once more."""
     scratch = RESULTS / f"tmp-{os.getpid()}"  # another run, of another part, must not remove its files
     scratch.mkdir(parents=True)
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(scratch)
     known = part.known()
-    done = {key for key, outcome in known.items() if not (again and outcome is Outcome.SURVIVED)}
-    by_module = [mutants_of(PACKAGE, module, part.sample)[0] for module in modules or part.modules]
+    once_more = [Outcome.SURVIVED] * options.again + [Outcome.TIMED_OUT] * options.timed_out
+    done = {key for key, outcome in known.items() if outcome not in once_more}
+    by_module = [mutants_of(PACKAGE, module, part.sample)[0] for module in options.module or part.modules]
     # In turns, so that a run that ends early has judged some of each module.
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_module))
     todo = [mutant for mutant in turns if mutant is not None and mutant.key not in done]
@@ -99,10 +100,18 @@ def run(part: Part, minutes: float, seconds: float, again: bool, modules: list[s
                 print(f"    {count} of {len(todo)}", flush=True)
 
         runner = Runner(
-            PACKAGE, part.modules, todo, judged, minutes=minutes, seconds=seconds, directory=scratch
+            PACKAGE,
+            part.modules,
+            todo,
+            judged,
+            minutes=options.minutes,
+            seconds=options.seconds,
+            patience=options.patience,
+            directory=scratch,
         )
-        options = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
-        return pytest.main([*options, *(f"tests/{test}" for test in tests or part.tests)], plugins=[runner])
+        arguments = ["-q", "-s", "--no-header", "-p", "no:cacheprovider", "--tb=native"]
+        arguments += [f"tests/{test}" for test in options.tests or part.tests]
+        return pytest.main(arguments, plugins=[runner])
 
 
 def report(chosen: list[Part]) -> bool:
@@ -158,7 +167,14 @@ def main() -> int:
         default=TESTS_SECONDS,
         help="of tests for each mutant; more for functions that every test calls",
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="seconds that a test may take beyond ten times its own; more on a busy machine",
+    )
     parser.add_argument("--again", action="store_true", help="judge those that have survived once more")
+    parser.add_argument("--timed-out", action="store_true", help="judge those that have timed out once more")
     parser.add_argument("--report", action="store_true", help="print the table only")
     parser.add_argument("--module", action="append", default=[], help="of a part, this module only")
     parser.add_argument(
@@ -168,7 +184,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [known[name] for name in options.parts or known]
     if options.here:
-        return run(chosen[0], options.minutes, options.seconds, options.again, options.module, options.tests)
+        return run(chosen[0], options)
     for part in [] if options.report else chosen:
         command = [
             sys.executable,
@@ -178,8 +194,10 @@ def main() -> int:
             "--here",
             f"--minutes={options.minutes}",
             f"--seconds={options.seconds}",
+            f"--patience={options.patience}",
         ]
-        command += ["--again"] * options.again + [f"--module={module}" for module in options.module]
+        command += ["--again"] * options.again + ["--timed-out"] * options.timed_out
+        command += [f"--module={module}" for module in options.module]
         command += [f"--tests={test}" for test in options.tests]
         subprocess.run(command, check=False, cwd=ROOT)
     return 0 if report(chosen) else 1

@@ -34,7 +34,7 @@ from mutants.python import applying
 from mutants.python.mutations import Mutant
 
 PATIENCE = 8.0
-"""Seconds that a test may take with a mutant beyond ten times what it takes without one."""
+"""Seconds that a test may take with a mutant beyond ten times what it takes without one, by default."""
 CPU_SECONDS = 60
 """Processor time of a mutant, in case that its tests cannot be interrupted."""
 MEMORY = 8 << 30
@@ -72,6 +72,7 @@ class Runner:
         judged: called with each mutant and its outcome.
         minutes: after that, no further mutant is begun.
         seconds: of tests for each mutant.
+        patience: see `PATIENCE`.
         directory: for the files of tests; emptied after each mutant.
     """
 
@@ -84,6 +85,7 @@ class Runner:
         *,
         minutes: float,
         seconds: float,
+        patience: float,
         directory: Path,
     ) -> None:
         self._package = package
@@ -91,6 +93,7 @@ class Runner:
         self._judged = judged
         self._end = time.monotonic() + minutes * 60
         self._seconds = seconds
+        self._patience = patience
         self._directory = directory
         self._is_child = False
         self._code = "\n".join(_defined(package, modules)).encode()
@@ -206,7 +209,7 @@ class Runner:
         return frozenset() if reached is None else reached.functions
 
     def _allowed(self, test: pytest.Item) -> float:
-        return PATIENCE + 10 * self._passed[test.nodeid].seconds
+        return self._patience + 10 * self._passed[test.nodeid].seconds
 
     def _begin(self, session: pytest.Session, mutant: Mutant, tests: list[pytest.Item]) -> None:
         """In a forked process: the tests run against the mutant."""
