@@ -99,6 +99,24 @@ async def test_a_body_of_the_largest_size_is_read(sidecar: Started, path: str) -
     assert f"request body is larger than {MAX_BODY_BYTES} bytes" in answer.body.decode()
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_that_is_not_framed_is_refused(sidecar: Started, path: str) -> None:
+    """With 400 at introspection, too: what the client meant to send is not known."""
+    headers = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+    head = request_bytes("POST", path, headers=headers).replace(b"Content-Length: 0\r\n", b"")
+    reader, writer = await sidecar.call.connect()
+    writer.write(head + b"2\r\n{}\r\n")
+    await sidecar.received(1)
+    writer.write(b"canary\r\n")
+    answer = await read_answer(reader)
+    assert (answer.status, answer.header("Connection")) == (400, "close")
+    assert answer.json == {
+        "error": "invalid_request",
+        "error_description": "request body is not framed as its headers say",
+    }
+    writer.close()
+
+
 async def test_an_unknown_path_is_told_which_there_are(start: StartSidecar) -> None:
     """Each listener names its own: perhaps the request was for the other one."""
     sidecar = await start(PROBE_BIND_ADDRESS="127.0.0.1:0")

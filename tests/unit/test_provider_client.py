@@ -22,7 +22,7 @@ from entra_fast.sidecar.provider_client import ProviderClient
 from entra_fast.sidecar.provider_clients import ProviderClients
 from entra_fast.sidecar.readiness import Part, ProviderReadiness, Readiness
 from entra_fast.sidecar.service import Service, new_token_cache
-from support.provider import Provider, refuse
+from support.provider import Provider, after, refuse
 from support.several import ENTRA, IDPORTEN, MASKINPORTEN, TOKENX, Kind, several
 from support.sidecars import eventually
 from support.tokens import AUDIENCE, TENANT
@@ -224,6 +224,23 @@ async def test_trouble_after_the_start_counts_where_readiness_is_live(provider: 
     assert readiness.keys.status == "missing"
     assert readiness.ready is (mode == "latched")
     assert readiness.reason == f"entra_id: {client.no_keys_reason()}"
+    await client.aclose()
+
+
+async def test_requests_under_way_are_counted(provider: Provider) -> None:
+    """Of each provider, as they are now."""
+    client, metrics = client_of(provider.environment())
+    await with_keys(client, Kept())
+    assert client.tokens is not None
+    assert metrics.flights.read("entra_id") == 0
+    release = asyncio.Event()
+    provider.then(after(release, provider))
+    asking = asyncio.create_task(client.tokens.acquire("api://c.n.a/.default"))
+    await provider.asked(1)
+    assert metrics.flights.read("entra_id") == 1
+    release.set()
+    await asking
+    assert metrics.flights.read("entra_id") == 0
     await client.aclose()
 
 

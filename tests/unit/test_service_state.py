@@ -373,6 +373,8 @@ async def test_what_native_code_answers_is_counted_and_logged(
         ("exchange", "200", "entra_id"): [2],
         ("introspect", "200", "entra_id"): [1],
     }
+    assert figures["entra_fast_token_cache_entries"] == [((), [2])]
+    assert figures["entra_fast_verified_cache_entries"] == [((), [1])]
     cached = {("token", "entra_id"): [3], ("exchange", "entra_id"): [2]}
     assert dict(figures["entra_fast_tokens_from_cache_total"]) == cached
     durations = dict(figures["entra_fast_request_duration_seconds"])
