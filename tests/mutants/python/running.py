@@ -128,7 +128,8 @@ class Runner:
             started = time.monotonic()
             outcome = Outcome.SURVIVED
             if tests:
-                status = self._fork(sum(map(self._allowed, tests)))
+                # Each test has its own limit; this one is for what hangs between them.
+                status = self._fork(sum(map(self._allowed, tests)) - self._patience * (len(tests) - 1))
                 if status is None:
                     self._begin(session, mutant, tests)
                     return None
