@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -106,6 +107,42 @@ async def test_a_client_that_does_not_read_is_not_answered_at_its_turn(fast: Sta
         protocol.resume_writing()
         assert status(await connection.answer()) == 200
         assert fast_path_answers(fast) == before + 1
+
+
+@pytest.mark.parametrize("wake", [FastPathProtocol._keys_were_fetched, FastPathProtocol._take_turn])
+async def test_a_wake_up_that_nobody_waits_for_changes_nothing(
+    fast: Started, wake: Callable[[FastPathProtocol], None]
+) -> None:
+    """The beginning of a request stays what it is; the rest completes it."""
+    request = introspection("a")
+    async with await Connection.to(fast) as connection:
+        connection.send(request[:-1])
+        await eventually(functools.partial(_holding, fast, len(request) - 1))
+        (protocol,) = connections(fast)
+        wake(protocol)
+        assert len(protocol._held) == len(request) - 1
+        connection.send(request[-1:])
+        assert status(await connection.answer()) == 200
+    assert fast_path_answers(fast) == 1
+
+
+@pytest.mark.parametrize("wake", [FastPathProtocol._keys_were_fetched, FastPathProtocol._take_turn])
+async def test_a_wake_up_of_a_lost_connection_changes_nothing(
+    fast: Started, wake: Callable[[FastPathProtocol], None]
+) -> None:
+    """What it holds is not tried: nobody would read the answer."""
+    connection = await Connection.to(fast)
+    request = introspection("a")
+    connection.send(request[:-1])
+    await eventually(functools.partial(_holding, fast, len(request) - 1))
+    (protocol,) = connections(fast)
+    protocol.transport, transport = None, protocol.transport
+    protocol._held += request[-1:]
+    protocol._waiting_since = protocol._queued_since = 1.0
+    wake(protocol)
+    assert fast_path_answers(fast) == 0
+    protocol.transport = transport
+    connection.close()
 
 
 async def test_requests_are_counted_wherever_they_are_answered(fast: Started, provider: Provider) -> None:
