@@ -18,7 +18,7 @@ import logging
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
 
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _log = logging.getLogger("entra_fast")
 
 
@@ -77,11 +78,7 @@ class StrictServer(Server):
             if refused is not None:
                 self.observer.refused(refused.status)
                 return refused
-            response = await self._application(request)
-            protocol = request.protocol
-            if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
-                response.force_close()  # the response tells the client, and nothing more is read
-            return response
+            return self._closing_if_lost(request, await self._application(request))
         except RequestTimedOut:
             return self._refused(request, *refusals.NOT_IN_TIME)
         except web.RequestPayloadError:
@@ -96,7 +93,17 @@ class StrictServer(Server):
 
     def _refused(self, request: web.BaseRequest, status: int, sentence: str) -> web.StreamResponse:
         self.observer.refused(status)
-        return closing_if_unread(request, error_response(status, sentence))
+        response = closing_if_unread(request, error_response(status, sentence))
+        return self._closing_if_lost(request, response)
+
+    @staticmethod
+    def _closing_if_lost(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+        """The response; it tells the client that the connection ends, and nothing more is read, if the parser
+        may be in the middle of the next request."""
+        protocol = request.protocol
+        if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
+            response.force_close()
+        return response
 
     def _new_request(
         self,
@@ -141,7 +148,7 @@ class StrictProtocol(RequestHandler):
         self._half_closed = False  # the client has closed its side
         self._head = bytearray()  # of a head that did not arrive in one piece, or is malformed
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
-        self._alone: RawRequestMessage | None = None  # one that arrived with no bytes after it
+        self._alone: list[RawRequestMessage] = []  # of these, those with no bytes after them
         self.current_message: RawRequestMessage | None = None  # the request that is being answered
 
     @property
@@ -198,10 +205,25 @@ class StrictProtocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         begun = self._deadline is not None
-        if len(data) > 1 and (begun or b"upgrade" in data.lower()):
-            self._parse(data[:-1])  # see `may_read_on`
-            data = data[-1:]
-        self._parse(data)
+        last_apart = begun or b"upgrade" in data.lower()  # see `may_read_on`
+        # aiohttp's parser drops the requests of a piece that has something malformed behind them. So each
+        # piece ends with a head: a request is handed over before anything that follows is looked at.
+        at = 0
+        while True:
+            end = data.find(_END_OF_HEAD, at) + len(_END_OF_HEAD)
+            piece = data[at:end] if end >= len(_END_OF_HEAD) else data[at:]
+            if last_apart and len(piece) > 1:
+                self._parse(piece[:-1])
+                self._parse(piece[-1:])
+            else:
+                self._parse(piece)
+            at += len(piece)
+            if at >= len(data) or self._is_malformed():
+                return
+
+    def _is_malformed(self) -> bool:
+        """Whether the last request in the queue is one that the parser has refused."""
+        return bool(self._messages) and hasattr(self._messages[-1][0], "exc")
 
     def _parse(self, data: bytes) -> None:
         if data and self._deadline is None and not (self._close or self._force_close):
@@ -231,8 +253,8 @@ class StrictProtocol(RequestHandler):
             else:
                 self._head.clear()
         if self._body is not None and self._body.is_eof():
-            if len(data) == 1 and nothing_waits:
-                self._alone = self._offer
+            if len(data) == 1 and nothing_waits and self._offer is not None:
+                self._alone.append(self._offer)
             self._received()
 
     def may_read_on(self) -> bool:
@@ -250,7 +272,11 @@ class StrictProtocol(RequestHandler):
             message.method == hdrs.METH_CONNECT
             or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
         )
-        return not message.upgrade or (message is self._alone and not known)
+        alone = any(message is each for each in self._alone)
+        # Those before it have been answered, or refused without a look at this.
+        while alone and self._alone.pop(0) is not message:
+            pass
+        return not message.upgrade or (alone and not known)
 
     def handle_error(
         self,

@@ -791,6 +791,9 @@ async def test_public_clients(browser: Browser) -> None:
     foreign = await party.token(form, headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
     assert (await browser.request("GET", "/idporten/token")).status == 405
+    for path in ("/idporten/jwks.json", "/idporten/.well-known/openid-configuration"):
+        assert (await browser.request("PUT", path)).headers["Allow"] == "GET,HEAD,OPTIONS"
+    assert (await browser.request("PUT", "/idporten/elsewhere")).status == 404
 
 
 async def test_refused_codes(party: RelyingParty) -> None:
