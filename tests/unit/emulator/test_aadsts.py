@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import uuid
 from pathlib import Path
@@ -152,6 +153,7 @@ async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
         (700027, {"exp": None}),
         (700027, {"exp": "soon"}),
         (700027, {"exp": True}),
+        (700027, {"exp": math.inf}),
         (700021, {"iss": entra.client_id("app-c")}),
     ]
     for code, changes in wrong:
