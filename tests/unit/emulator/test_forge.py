@@ -202,6 +202,11 @@ async def test_no_issuer_of_a_real_provider(entra: Caller, issuer: str) -> None:
     assert len(entra.local.journal.entries()) == before
 
 
+def nested(levels: int) -> Any:
+    """Lists in lists."""
+    return [nested(levels - 1)] if levels else 1
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
@@ -230,6 +235,7 @@ async def test_no_issuer_of_a_real_provider(entra: Caller, issuer: str) -> None:
         ({"issuer": "x" * 2049}, "issuer: at most 2048 characters"),
         ({"claims": ["x"]}, "claims: expected a mapping, got a list"),
         ({"claims": {"x": "\ud800"}}, "claims: must be values that JSON has"),
+        ({"claims": {"x": nested(100)}}, "claims: nested more than 100 levels deep"),
     ],
 )
 async def test_mistakes_have_a_sentence(entra: Caller, fields: dict[str, Any], sentence: str) -> None:
