@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from entra_fast import _native
+from entra_fast._http.protocol import StrictProtocol
 from entra_fast._native import Stop
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.providers import contract_of
@@ -561,6 +562,23 @@ async def test_requests_before_a_malformed_one_are_answered(
                     await pause()
                 answers = [status(got) for got in await connection.rest()]
                 assert answers == [200, 200, 404, 400, 400], size
+
+
+async def test_a_body_of_empty_lines_costs_no_more_than_another(
+    slow: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces end where a head may end, and a body can look like thousands of ends."""
+    parse, calls = StrictProtocol._parse, 0
+
+    def counted(self: StrictProtocol, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        parse(self, data)
+
+    monkeypatch.setattr(StrictProtocol, "_parse", counted)
+    async with await Connection.to(slow) as connection:
+        assert status(await connection.ask(json_request(TOKEN, b"\r\n\r\n" * 32_000))) == 400
+    assert calls < 3200
 
 
 async def test_a_body_that_looks_like_a_request_is_a_body(fast: Started) -> None:

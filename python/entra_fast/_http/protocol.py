@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_MAX_PIECES_WITHIN_BODIES: Final = 16
+"""Of one read, those that no head ends: a body can consist of empty lines, and each piece has a price."""
 _log = logging.getLogger("entra_fast")
 
 
@@ -208,15 +210,17 @@ class StrictProtocol(RequestHandler):
         last_apart = begun or b"upgrade" in data.lower()  # see `may_read_on`
         # aiohttp's parser drops the requests of a piece that has something malformed behind them. So each
         # piece ends with a head: a request is handed over before anything that follows is looked at.
-        at = 0
+        at, within_bodies = 0, 0
         while True:
-            end = data.find(_END_OF_HEAD, at) + len(_END_OF_HEAD)
-            piece = data[at:end] if end >= len(_END_OF_HEAD) else data[at:]
+            end = data.find(_END_OF_HEAD, at) if within_bodies < _MAX_PIECES_WITHIN_BODIES else -1
+            piece = data[at:] if end < 0 else data[at : end + len(_END_OF_HEAD)]
+            count = self._request_count
             if last_apart and len(piece) > 1:
                 self._parse(piece[:-1])
                 self._parse(piece[-1:])
             else:
                 self._parse(piece)
+            within_bodies += self._request_count == count
             at += len(piece)
             if at >= len(data) or self._is_malformed():
                 return
