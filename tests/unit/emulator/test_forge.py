@@ -330,6 +330,16 @@ async def test_off_loopback_a_token_is_needed() -> None:
         await local.start("127.0.0.1", 0, admin_token="short")
 
 
+@pytest.mark.parametrize("header", [b"Authorization: Bearer \xff", b"Cookie: entra_fast_admin=\xff"])
+async def test_a_token_that_is_no_text_is_wrong(header: bytes) -> None:
+    """401, as for any other wrong one."""
+    async with served(local_entra(MANIFESTS, DIRECTORY), admin_token=TOKEN) as entra:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(entra.base_url.rpartition(":")[2]))
+        writer.write(b"GET /admin/api/journal HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+
+
 async def test_the_command_forges(capsys: pytest.CaptureFixture[str]) -> None:
     """`entra-fast forge` prints the token, or the sentence of the refusal; and it sends the admin's token."""
 
