@@ -395,8 +395,8 @@ class LocalProvider:
         groups: int | None = None,
         agent: AgentKind | None = None,
     ) -> ForgedToken:
-        """Any token to order, for testing what verifies tokens. No policy is asked; the journal has it as
-        forged.
+        """Any token, valid or not, for testing what verifies tokens. No access policy is checked; the journal
+        has it as forged.
 
         Args:
             application: the client that the token names; by default the audience.
@@ -433,7 +433,7 @@ class LocalProvider:
             agent=agent,
         )
         forged = Forge(self.base_url, self.registry, self.keyring, self.now, self.stray_key).make(wanted)
-        text = "made to order; no policy was asked"
+        text = "made to order; no access policy was checked"
         self.journal.add(
             Entry(
                 number=self.journal.next_number(),
