@@ -154,7 +154,7 @@ def _sufficient_scopes(requirement: Require, claims: Mapping[str, Any] | None) -
     if len(with_scopes) != 1:
         return []
     (only,) = with_scopes
-    # A token for other scopes would still be of the same application, organisation and issuer.
+    # A token for other scopes would still be of the same application, organization and issuer.
     others = (only.roles, only.groups, only.tenant, only.issuer, only.client, only.consumer_orgno)
     if any(others) or only.kind == "app":
         return []

@@ -1,4 +1,4 @@
-"""The pages of the local Entra ID agree with the code: an error, a fault or a path that is missing there fails."""
+"""The pages of the local Entra ID name every error, fault and path that the code has."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SYSTEM_USER: Sequence[Mapping[str, object]] = (
         "systemuser_org": {"authority": "iso6523-actorid-upis", "ID": "0192:310000019"},
     },
 )
-"""`authorization_details` of Altinn's system users, for a synthetic organisation."""
+"""`authorization_details` of Altinn's system users, for a synthetic organization."""
 TOKENS = ("user_token", "token")
 """Fields that are never shown unless asked for."""
 HIDDEN = "(not shown)"
