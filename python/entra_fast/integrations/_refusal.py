@@ -13,8 +13,6 @@ from entra_fast import challenge
 from entra_fast.errors import EntraFastError, Forbidden, KeysUnavailable, StepUpRequired
 from entra_fast.require import Require
 
-__all__ = ["Refusal", "prefers_html", "refusal_for"]
-
 RETRY_AFTER: Final = 5
 """Seconds after which a client may ask again while keys are not available."""
 
@@ -106,7 +104,6 @@ def refusal_for(
     realm: str,
     requirement: Require | None = None,
     claims: Mapping[str, Any] | None = None,
-    authorization_uri: str | None = None,
     metadata: str | None = None,
 ) -> Refusal:
     """The refusal for an error of validation or of a requirement.
@@ -116,7 +113,6 @@ def refusal_for(
         realm: name of what is protected.
         requirement: what was required, if the error is a `Forbidden`.
         claims: those of the token, if it was verified.
-        authorization_uri: where the user signs in; by default that of Entra ID for the token's issuer.
         metadata: as for `no_token`.
     """
     if isinstance(error, KeysUnavailable):
@@ -127,7 +123,7 @@ def refusal_for(
         value = challenge.for_step_up(
             error,
             realm=realm,
-            authorization_uri=authorization_uri or _authorization_uri(claims),
+            authorization_uri=_authorization_uri(claims),
             resource_metadata=metadata,
         )
         name = "insufficient_claims" if error.auth_contexts else "insufficient_user_authentication"
