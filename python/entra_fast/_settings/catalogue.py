@@ -319,7 +319,8 @@ SIGNATURES: Final = Choice(
     "ENTRA_FAST_SIGNATURES",
     "fast",
     "Libraries that verify signatures. `fast`: rind verifies RS256 and PS256 where the processor allows it, "
-    "and AWS-LC confirms a sample of its results. `aws-lc`: AWS-LC verifies everything ([rind](../../SECURITY.md#rind)).",
+    "and AWS-LC confirms a sample of its results. `aws-lc`: AWS-LC verifies everything "
+    "([rind](../../SECURITY.md#rind)).",
     choices=("fast", "aws-lc"),
 )
 
