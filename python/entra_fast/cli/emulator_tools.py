@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from entra_fast import _extras
 from entra_fast._color import Style, painted
+from entra_fast.cli.json_client import Server
 from entra_fast.cli.options import add_manifest_options
-from entra_fast.cli.sidecar_client import Server
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from entra_fast.cli.json_client import Server
 from entra_fast.cli.options import add_color_option
 from entra_fast.cli.sidecar_client import (
     EXCHANGE,
@@ -20,7 +21,6 @@ from entra_fast.cli.sidecar_client import (
     TOKEN,
     TOKEN_TARGET_HELP,
     Endpoint,
-    Server,
     add_sidecar_options,
     add_token_details,
     ask_sidecar,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from entra_fast.cli.sidecar_client import EXCHANGE, INTROSPECTION, TOKEN, AnswerError, Endpoint, Server
+from entra_fast.cli.json_client import AnswerError, Server
+from entra_fast.cli.sidecar_client import EXCHANGE, INTROSPECTION, TOKEN, Endpoint
 
 SYSTEM_USER: Sequence[Mapping[str, object]] = (
     {
