@@ -44,12 +44,17 @@ class Issuer:
     @property
     def v2(self) -> str:
         """`iss` of v2.0 tokens."""
-        return f"{self.base_url}/{self.tenant.id}/v2.0"
+        return issuer_url(self.base_url, self.tenant.id, 2)
 
     @property
     def v1(self) -> str:
         """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for other hosts."""
-        return f"{self.base_url}/{self.tenant.id}/"
+        return issuer_url(self.base_url, self.tenant.id, 1)
+
+
+def issuer_url(base_url: str, tenant_id: str, version: int) -> str:
+    """`iss` of the tokens of a tenant. With a placeholder as the id, a template for those of all tenants."""
+    return f"{base_url}/{tenant_id}/v2.0" if version == 2 else f"{base_url}/{tenant_id}/"
 
 
 def random_lifetime() -> int:
