@@ -1,8 +1,7 @@
 """TokenX, Maskinporten and ID-porten for one test: their tokens, and validators with their keys.
 
-What belongs here: what a token of each says (the recorded forms are in docs/guides/other-providers.md), and
-what a test asks for. What must never be here: the checks that a provider makes before it issues a token, for
-which the local providers of `entra-fast dev` are.
+What belongs here: what a token of each says, and what a test asks for. What must never be here: the checks
+that a provider makes before it issues a token. The local providers of `entra-fast dev` make them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way to one host: name, web proxy, connection and TLS, each on its own.
+"""The connection to one host: name, web proxy, connection and TLS, each on its own.
 
 What belongs here: the stages of one connection. The sentences for their failures are those of the sidecar's
 own client (`Route`). What must never be here: HTTP requests.

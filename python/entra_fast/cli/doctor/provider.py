@@ -323,7 +323,7 @@ _NOT_NOW = re.compile(r" answered (429|5[0-9][0-9]) ", re.ASCII)
 
 
 class Ways:
-    """Checks the way to each host once, whichever check of whichever provider needs it first."""
+    """Checks the connection to each host once, whichever check of whichever provider needs it first."""
 
     def __init__(self, examination: Examination, outbound: OutboundSettings) -> None:
         self._examination = examination

@@ -106,7 +106,7 @@ class _Ended(Exception):
 
 
 class Trip:
-    """One round trip under way.
+    """One round trip in progress.
 
     Args:
         url: of the sidecar, without a path.

@@ -1,7 +1,7 @@
-"""Forging: any token to order, valid or not, for testing what verifies tokens.
+"""Forging: any token that a test asks for, valid or not, for testing what verifies tokens.
 
-No policy is asked, and nothing about a token has to be right. One thing cannot be had: an issuer on a host of
-a real provider. Each forged token is an entry of the journal that says so (local.py).
+No access policy is checked, and nothing about a token has to be right. Only an issuer on a host of a real
+provider is refused. Each forged token is an entry of the journal that says so (local.py).
 """
 
 from __future__ import annotations
