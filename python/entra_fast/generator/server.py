@@ -17,6 +17,7 @@ from entra_fast._http.listener import bind
 from entra_fast._http.observing import LoggingObserver
 from entra_fast._http.server import HttpServer, best_way, serve
 from entra_fast._provider.http_client import HttpClient
+from entra_fast._settings.kinds import HostPort
 from entra_fast._settings.model import ServerSettings
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
@@ -108,8 +109,7 @@ async def _started(
         # The routes need the public address, which may only be known once the port is: bind first.
         host = server_settings.host
         listener = bind(host, server_settings.port if port is None else port)
-        name = f"[{host}]" if ":" in host else host
-        base_url = url or f"http://{name}:{listener.getsockname()[1]}"
+        base_url = url or f"http://{HostPort(host, listener.getsockname()[1])}"
         limits = Limits(
             possible_connections(server_settings.max_connections),
             server_settings.request_timeout,
