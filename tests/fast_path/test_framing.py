@@ -564,6 +564,40 @@ async def test_requests_before_a_malformed_one_are_answered(
                 assert answers == [200, 200, 404, 400, 400], size
 
 
+@pytest.mark.parametrize("end", ["a malformed body", "a head without end"])
+async def test_all_responses_that_are_owed_are_sent(fast: Started, slow: Started, end: str) -> None:
+    """Before the connection closes because of what came behind their requests."""
+    good = [introspection("a"), request_bytes("GET", "/nowhere"), token_request("")]
+    head = introspection("a").partition(b"\r\n\r\n")[0]
+    last = head.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\nX: ") + b"\r\n\r\nzz\r\n"
+    if end == "a head without end":
+        last = b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000
+    for sidecar in (fast, slow):
+        async with await Connection.to(sidecar) as connection:
+            connection.send(b"".join(good) + last)
+            answers = [status(answer) for answer in await connection.rest()]
+            assert answers[:3] == [200, 404, 400]
+            assert answers[3:] in ([400], [431], [])
+
+
+async def test_the_queue_of_pipelined_requests_is_bounded(
+    slow: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many arrive at once; all are answered."""
+    parse, longest = StrictProtocol._parse, 0
+
+    def measured(self: StrictProtocol, data: bytes) -> None:
+        nonlocal longest
+        parse(self, data)
+        longest = max(longest, len(self._messages))
+
+    monkeypatch.setattr(StrictProtocol, "_parse", measured)
+    async with await Connection.to(slow) as connection:
+        connection.send(request_bytes("GET", "/nowhere") * 500)
+        assert [status(await connection.answer()) for _ in range(500)] == [404] * 500
+    assert longest < 40
+
+
 async def test_a_body_of_empty_lines_costs_no_more_than_another(
     slow: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ class StrictProtocol(RequestHandler):
         "_alone",
         "_body",
         "_deadline",
+        "_ends",
         "_half_closed",
         "_head",
         "_offer",
@@ -148,6 +149,7 @@ class StrictProtocol(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
+        self._ends = False  # nothing more is read, and the connection closes after the owed responses
         self._head = bytearray()  # of a head that did not arrive in one piece, or is malformed
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
         self._alone: list[RawRequestMessage] = []  # of these, those with no bytes after them
@@ -201,9 +203,16 @@ class StrictProtocol(RequestHandler):
         self._server.observer.worked()
         if self._messages:
             await asyncio.sleep(0)  # other connections get their turn between two pipelined requests
-        if self._half_closed and not self._messages:
+        if (self._half_closed or self._ends) and not self._messages:
             self.close()
         return answered
+
+    def _end(self) -> None:
+        """Read nothing more, and close after the responses that are owed. aiohttp's own `close` waits for one
+        of them only."""
+        self._ends = True
+        if not self._messages:
+            self.close()
 
     def data_received(self, data: bytes) -> None:
         begun = self._deadline is not None
@@ -212,7 +221,9 @@ class StrictProtocol(RequestHandler):
         # piece ends with a head: a request is handed over before anything that follows is looked at.
         at, within_bodies = 0, 0
         while True:
-            end = data.find(_END_OF_HEAD, at) if within_bodies < _MAX_PIECES_WITHIN_BODIES else -1
+            # With the rest in one piece, the parser keeps back what does not fit into the queue.
+            whole = self._buffer_paused or within_bodies >= _MAX_PIECES_WITHIN_BODIES
+            end = -1 if whole else data.find(_END_OF_HEAD, at)
             piece = data[at:] if end < 0 else data[at : end + len(_END_OF_HEAD)]
             count = self._request_count
             if last_apart and len(piece) > 1:
@@ -230,6 +241,8 @@ class StrictProtocol(RequestHandler):
         return bool(self._messages) and hasattr(self._messages[-1][0], "exc")
 
     def _parse(self, data: bytes) -> None:
+        if self._ends:
+            return
         if data and self._deadline is None and not (self._close or self._force_close):
             timeout = self._server.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
@@ -247,7 +260,7 @@ class StrictProtocol(RequestHandler):
             self._messages.pop()
             self._body.set_exception(web.RequestPayloadError(refusals.NOT_FRAMED[1]))
             self._received()
-            self.close()  # after the response
+            self._end()
         else:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
@@ -336,7 +349,7 @@ class StrictProtocol(RequestHandler):
         self._received()
         self._head.clear()
         if self._request_in_progress or self._messages:
-            self.close()  # after the responses that are owed
+            self._end()
         else:
             self._server.observer.refused(refusals.FIELDS_TOO_LARGE[0])
             self._refuse(*refusals.FIELDS_TOO_LARGE)
@@ -358,7 +371,7 @@ class StrictProtocol(RequestHandler):
         elif body is not None and not self._messages:
             self.force_close()  # answered before its body arrived: a second response would answer nothing
         elif self._request_in_progress or self._messages:
-            self.close()  # after the responses that are owed
+            self._end()
         else:
             self._server.observer.refused(refusals.NOT_IN_TIME[0])
             self._refuse(*refusals.NOT_IN_TIME)
