@@ -106,6 +106,49 @@ def test_a_validator_in_threads_loads_no_extra() -> None:
     )
 
 
+FORK_DURING_AN_IMPORT = """
+import importlib.abc, importlib.machinery, os, signal, sys, threading
+import entra_fast.validate
+
+class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name in ("entra_fast.slow", "entra_fast.failing"):
+            return importlib.machinery.ModuleSpec(name, self)
+    def exec_module(self, module):
+        if module.__name__ == "entra_fast.failing":
+            raise ImportError("an extra is missing")
+        begun.set()
+        forking.wait()
+        try:
+            import entra_fast.failing
+        except ImportError:
+            pass
+
+begun, forking = threading.Event(), threading.Event()
+sys.meta_path.insert(0, Slow())
+importing = threading.Thread(target=lambda: __import__("entra_fast.slow"))
+importing.start()
+begun.wait()
+os.register_at_fork(before=forking.set)  # those that were registered last are called first
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # ends this process if nothing else does
+    import entra_fast.slow
+    os._exit(0)
+importing.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_imports_in_other_threads() -> None:
+    """A module that is loaded late, by a thread that validates, is usable in a child process."""
+    program = subprocess.run(
+        [sys.executable, "-c", FORK_DURING_AN_IMPORT], capture_output=True, text=True, check=False, timeout=90
+    )
+    assert (program.stdout, program.stderr) == ("0\n", "")
+
+
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:
     """What runs in production loads no part of the local Entra ID, and no package of its own."""
     unwanted = {"entra_fast.emulator", "entra_fast.cli.dev_system", "yaml", "pydantic"}

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import threading
+import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -406,6 +407,7 @@ class ThreadKeys(_Keys):
         counted: Callable[[str], object] = str,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic, counted)
+        self._server = urllib.parse.urlsplit(jwks_uri).netloc
         self._fetch_response = fetch
         self._closed = False
         self._reset()
@@ -481,7 +483,7 @@ class ThreadKeys(_Keys):
 
     def _begin_fetch(self) -> None:
         if not self._closed:
-            requests.start(self, ThreadKeys._fetch)
+            requests.start(self._server, self, ThreadKeys._fetch)
             self._fetching = True
             self.fetches += 1
 
