@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer
+from entra_fast._late_imports import importing
 from entra_fast._provider.jwks_schedule import RefreshRules
 from entra_fast.errors import ConfigurationError
 
@@ -107,7 +108,8 @@ def described(
 def _named(
     environ: Mapping[str, str], name: str, audience: str | Sequence[str] | AnyAudience | None
 ) -> Environment:
-    from entra_fast._settings.load import provider_client_settings  # noqa: PLC0415 - loads slowly
+    with importing:
+        from entra_fast._settings.load import provider_client_settings  # noqa: PLC0415 - loads slowly
 
     if audience is not None:
         environ = {**environ, **_placeholder(environ, name)}
@@ -129,7 +131,8 @@ def _named(
 
 def _placeholder(environ: Mapping[str, str], name: str) -> dict[str, str]:
     """The variable with the audience, if it is not set: the program has named the audience instead."""
-    from entra_fast import _providers  # noqa: PLC0415 - few programs need it
+    with importing:
+        from entra_fast import _providers  # noqa: PLC0415 - few programs need it
 
     kind = _providers.named(name)
     variables = _providers.generic_variables(name) if kind is None else kind.variables
@@ -146,8 +149,9 @@ def _unnamed(environ: Mapping[str, str], audience: str | Sequence[str] | AnyAudi
         environ.get(name, "").strip() for name in _ENTRA_ID
     )
     if not is_entra_id:
-        from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
-        from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
+        with importing:
+            from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+            from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
 
         kinds = described_kinds(settings_reader(environ))
         checked = [kind for kind in kinds if kind.checks_audience]

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -813,24 +811,13 @@ def _shared_of(provider: str | Sequence[str]) -> Validator:
     return shared.get()
 
 
-def _finish_imports() -> None:
-    """Wait until no module of this package is being imported by another thread: its lock would be held in a
-    child process for ever, and so would every thread there that needs the module."""
-    known: set[str] = set()
-    while found := {name for name in list(sys.modules) if name.startswith("entra_fast.")} - known:
-        known |= found
-        for name in found:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
-
-
 def _reset_after_fork() -> None:
     for shared in (_shared, *_shared_by_name.values()):
         shared.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows
-    os.register_at_fork(before=_finish_imports, after_in_child=_reset_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def validate(token: str | bytes, *, provider: str | Sequence[str] | None = None) -> Claims:

@@ -74,6 +74,7 @@ def test_the_library_loads_little() -> None:
         "entra_fast._clock",
         "entra_fast._environment",
         "entra_fast._issuers",
+        "entra_fast._late_imports",
         "entra_fast._native",
         "entra_fast._net",
         "entra_fast._provider",
@@ -107,33 +108,35 @@ def test_a_validator_in_threads_loads_no_extra() -> None:
 
 
 FORK_DURING_AN_IMPORT = """
-import importlib.abc, importlib.machinery, os, signal, sys, threading
-import entra_fast.validate
+import importlib.machinery, os, signal, sys, threading, time
 
-class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Slow:
     def find_spec(self, name, path, target=None):
-        if name in ("entra_fast.slow", "entra_fast.failing"):
-            return importlib.machinery.ModuleSpec(name, self)
-    def exec_module(self, module):
-        if module.__name__ == "entra_fast.failing":
-            raise ImportError("an extra is missing")
-        begun.set()
-        forking.wait()
-        try:
-            import entra_fast.failing
-        except ImportError:
-            pass
+        if name == "entra_fast._settings.load":
+            begun.set()
+            forking.wait()
+            time.sleep(0.05)  # a fork that does not wait happens now
+        return None
 
+def read_settings():
+    from entra_fast._environment import described
+    try:
+        described({}, "tokenx")
+    except ConfigurationError:
+        pass
+
+from entra_fast.errors import ConfigurationError
+import entra_fast.validate
 begun, forking = threading.Event(), threading.Event()
 sys.meta_path.insert(0, Slow())
-importing = threading.Thread(target=lambda: __import__("entra_fast.slow"))
+importing = threading.Thread(target=read_settings)
 importing.start()
 begun.wait()
 os.register_at_fork(before=forking.set)  # those that were registered last are called first
 child = os.fork()
 if child == 0:
     signal.alarm(30)  # ends this process if nothing else does
-    import entra_fast.slow
+    read_settings()
     os._exit(0)
 importing.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
