@@ -7,6 +7,7 @@ public classes are in validate.py.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import os
@@ -266,6 +267,36 @@ async def completed_async(found: Environment, http: HttpOptions | AsyncHttpClien
     if found.well_known is None:
         return found
     return found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
+
+
+def found_of(
+    described: Sequence[Environment], discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """The providers of the environment whose discovery documents could be fetched, and the last failure."""
+    found, failure = [], None
+    for one in described:
+        try:
+            found.append(completed(one, HttpOptions(), discover))
+        except KeysUnavailable as error:
+            failure = error
+    return found, failure
+
+
+async def found_of_async(
+    described: Sequence[Environment],
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """As `found_of`, with one of the failures."""
+    found: list[Environment] = []
+    failures: list[KeysUnavailable] = []
+
+    async def complete(one: Environment) -> None:
+        try:
+            found.append(await completed_async(one, None))
+        except KeysUnavailable as error:
+            failures.append(error)
+
+    await asyncio.gather(*map(complete, described))
+    return found, failures[0] if failures else None
 
 
 def of_environment(found: Sequence[Environment], options: Options) -> dict[str, Any]:
