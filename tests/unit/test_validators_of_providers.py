@@ -552,3 +552,31 @@ async def test_a_provider_by_its_discovery_document(server: KeyServer) -> None:
     with pytest.raises(KeysUnavailable) as mismatch:
         Validator.from_discovery(url, "other-api")
     assert mismatch.value.code == "discovery_issuer_mismatch"
+
+
+async def test_an_issuer_for_any_tenant_needs_the_setting(
+    environ: pytest.MonkeyPatch, server: KeyServer, make: Make
+) -> None:
+    """Whether the provider is named or not. Without it, the sentence names it: `validate` has no argument for
+    tenants."""
+    own, setting = f"{server.base_url}/{CLIENT}", "ENTRA_FAST_ALLOWED_TENANTS"
+    environ.setenv("AZURE_OPENID_CONFIG_ISSUER", f"{server.base_url}/{{tenantid}}")
+    environ.setenv("ENTRA_FAST_PROVIDER_OTHER_ISSUER", f"{server.base_url}/{{tenantid}}")
+    token = ENTRA_KEY.token(content(own, aud=CLIENT, tid=CLIENT))
+    for name, missing in (
+        (None, setting),
+        ("entra_id", setting),
+        ("other", "ENTRA_FAST_PROVIDER_OTHER_ALLOWED_TENANTS"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"{missing} is not set") as caught:
+            await make(name)
+        assert caught.value.setting == missing
+    assert await code(await make(None, tenants=[CLIENT]), token) == "ok"
+    for tenants, expected in ((CLIENT.upper(), "ok"), ("*", "ok"), (f"{CLIENT[:-1]}0", "tenant_not_allowed")):
+        environ.setenv(setting, tenants)
+        for name in (None, "entra_id"):
+            assert await code(await make(name), token) == expected
+    environ.setenv(setting, "contoso")
+    for name in (None, "entra_id"):
+        with pytest.raises(ConfigurationError, match=setting):
+            await make(name)
