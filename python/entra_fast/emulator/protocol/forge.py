@@ -1,7 +1,7 @@
-"""Forging: any token to order, valid or not, for testing what verifies tokens.
+"""Forging: any token that a test asks for, valid or not, for testing what verifies tokens.
 
-No policy is asked, and nothing about a token has to be right. One thing cannot be had: an issuer on a host of
-a real provider. Each forged token is an entry of the journal that says so (local.py).
+No access policy is checked, and nothing about a token has to be right. Only an issuer on a host of a real
+provider is refused. Each forged token is an entry of the journal that says so (local.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from entra_fast.emulator.protocol.base_url import check_issuer
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, decide
-from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.private_key import PrivateKey, base64url
 from entra_fast.errors import ConfigurationError
 
 KeyChoice = Literal["active", "unknown", "wrong", "none"]
@@ -51,6 +51,8 @@ MAX_SECONDS: Final = 10 * 365 * 86_400
 FIRST_MOMENT: Final = 1_000_000_000
 """From here on, `not_before` is a moment (seconds since the epoch); below `MAX_SECONDS`, seconds from now."""
 MAX_ISSUER_LENGTH: Final = 2048
+MAX_DEPTH: Final = 100
+"""Of nested claims. More than any reader of tokens should accept, less than a writer of JSON can take."""
 
 _DEFAULT_VALIDITY: Final = 3600
 
@@ -232,16 +234,18 @@ class Forge:
             head, payload = _json(header), _json(claims)
         except (TypeError, ValueError):
             raise _wrong("claims", "must be values that JSON has") from None
-        signing_input = f"{_base64url(head)}.{_base64url(payload)}"
+        signing_input = f"{base64url(head)}.{base64url(payload)}"
         if wanted.key == "none" or algorithm.lower() == "none":
             return header, f"{signing_input}."
         if algorithm in HMAC_ALGORITHMS:
             digest = hmac.digest(_pem(key), signing_input.encode(), HMAC_ALGORITHMS[algorithm])
-            return header, f"{signing_input}.{_base64url(digest)}"
+            return header, f"{signing_input}.{base64url(digest)}"
         return header, _with_algorithm(key, algorithm).sign(head, payload)
 
 
 def _check(wanted: ForgeRequest) -> None:
+    if _is_deeper(wanted.claims, MAX_DEPTH):
+        raise _wrong("claims", f"nested more than {MAX_DEPTH} levels deep")
     if wanted.version not in (None, 1, 2):
         raise _wrong("version", "must be 1 or 2")
     if wanted.key not in KEYS:
@@ -341,14 +345,14 @@ def _foreign_jwk(algorithm: str) -> dict[str, str]:
     if algorithm in ("EdDSA", "Ed25519"):
         edwards = ed25519.Ed25519PrivateKey.generate()
         public, private = edwards.public_key().public_bytes_raw(), edwards.private_bytes_raw()
-        return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(public), "d": _base64url(private)}
+        return {"kty": "OKP", "crv": "Ed25519", "x": base64url(public), "d": base64url(private)}
     curve, name, size = (
         (ec.SECP256R1(), "P-256", 32) if algorithm == "ES256" else (ec.SECP384R1(), "P-384", 48)
     )
     numbers = ec.generate_private_key(curve).private_numbers()
     integers = {"x": numbers.public_numbers.x, "y": numbers.public_numbers.y, "d": numbers.private_value}
     return {"kty": "EC", "crv": name} | {
-        member: _base64url(value.to_bytes(size)) for member, value in integers.items()
+        member: base64url(value.to_bytes(size)) for member, value in integers.items()
     }
 
 
@@ -401,12 +405,16 @@ def _texts(value: object) -> list[str]:
     return found
 
 
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and mappings are nested in each other more than so many levels."""
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _wrong(field_name: str, text: str) -> ConfigurationError:
