@@ -57,6 +57,22 @@ async def test_an_expectation_of_a_probe_is_met_or_refused(start: StartSidecar, 
     assert answer.status == 200  # and not told to go on
 
 
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/healthz", "text/plain; charset=utf-8"),
+        ("/readyz", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/openapi.json", "application/json"),
+    ],
+)
+async def test_each_probe_says_what_its_body_is(sidecar: Started, path: str, content_type: str) -> None:
+    """Prometheus reads the version of the format from it; nothing is stored."""
+    answer = await sidecar.probe.get(path)
+    assert (answer.status, answer.header("Content-Type")) == (200, content_type)
+    assert answer.header("Cache-Control") == "no-store"
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_body_that_is_too_large_is_refused_before_it_arrives(sidecar: Started, path: str) -> None:
     """By its Content-Length alone: nothing of it is read, and a client that waits to be told to go on is
