@@ -112,7 +112,7 @@ class Service:
         cache: the tokens that can be handed out without asking a provider.
         metrics: where requests are counted.
         clocks: where time comes from.
-        tracing: makes a span for each request on the slow path.
+        tracing: makes the spans of requests.
         worker: the number of this process, where several serve as one.
         fast_path: whether plain requests may take the fast path. The settings can also turn it off.
 
@@ -285,7 +285,6 @@ class Service:
             self.contract,
             bounds=bounds,
             access_log=self.access_log.native,
-            tracing=self.tracing is not None and self.tracing.propagates,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics
@@ -310,6 +309,9 @@ class Service:
         if metrics.texas:
             _include_texas(metrics, native, bounds, answered)
         self.rejections.include(native, names)
+        if self.tracing is not None:
+            self.tracing.include(native, names)
+            metrics.spans_dropped.read_from(self.tracing.dropped)
         return FastPath(native, self.served, monotonic=self._clocks.monotonic)
 
 
