@@ -35,4 +35,4 @@ async def test_each_task_counts_its_own() -> None:
             await asyncio.sleep(0)
             return [first, attempts.ordinal()]
 
-    assert await asyncio.gather(twice(), twice()) == [[0, 1], [0, 1]]
+    assert list(await asyncio.gather(twice(), twice())) == [[0, 1], [0, 1]]
