@@ -287,9 +287,9 @@ class Bench:
     # --- traces ---
 
     def traces(self) -> None:
-        """Requests whose trace is sampled: at a sidecar that exports their spans, at one without telemetry, and
-        on the slow path, whose spans are the SDK's. As many as can be, and so few that every span is exported:
-        what is dropped costs less."""
+        """Requests whose trace is sampled: at a sidecar that exports their spans, at one without telemetry,
+        and on the slow path, whose spans are the SDK's. As many as can be, and so few that every span is
+        exported: what is dropped costs less."""
         with (
             self.provider() as provider,
             start_helper("collector", core=LOAD_CORE, settings={}) as collector,

@@ -1,7 +1,8 @@
 """The OpenTelemetry collector of the load runs, a process of its own: `python -m benches.load.collector`.
 
-Takes traces by OTLP over gRPC and counts their spans. Prints one line of JSON, `{"port": ...}`, and serves until
-its input ends. By HTTP on that port, `GET /grpc` says the port for gRPC, and `GET /spans` how many spans came.
+Takes traces by OTLP over gRPC and counts their spans. Prints one line of JSON, `{"port": ...}`, and serves
+until its input ends. By HTTP on that port, `GET /grpc` says the port for gRPC, and `GET /spans` how many
+spans came.
 """
 
 from __future__ import annotations

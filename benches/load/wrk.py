@@ -15,8 +15,8 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 @dataclass(frozen=True)
 class Shot:
-    """What is sent: a path, a content type, and a file with one body a line, cycled or each sent once; and one
-    header line more, if any."""
+    """What is sent: a path, a content type, and a file with one body a line, cycled or each sent once; with
+    one header line more, if any."""
 
     path: str
     content_type: str

@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         by_endpoint: [0, 0, 1],
         stop: Stop::Done,
         renewals: Vec::new(),
+        spans: Vec::new(),
         turn_due: false,
     };
 

@@ -486,7 +486,11 @@ impl FastPath {
             return None;
         }
         if let Some(tracing) = self.tracing.get() {
-            *span = begin_span(tracing, request)?;
+            match begin_span(tracing, request) {
+                Begun::Unsampled => {}
+                Begun::Sampled(begun) => *span = Some(begun),
+                Begun::Left => return None,
+            }
         }
         with_fields(request.content_type, request.body, |fields| {
             self.answer_fields(request.endpoint, fields, tokens, now, left, span.as_mut(), out)
@@ -590,18 +594,13 @@ impl FastPath {
     }
 }
 
-/// The span of a request, or none. None outside declines the request: the slow path decides whether it gets a span.
-fn begin_span(tracing: &Tracing, request: &Request<'_>) -> Option<Option<Span>> {
+fn begin_span(tracing: &Tracing, request: &Request<'_>) -> Begun {
     let trace = &request.trace;
     match tracing {
-        Tracing::Recorded(recorder) => match recorder.begin(trace, request.endpoint) {
-            Begun::Unsampled => Some(None),
-            Begun::Sampled(span) => Some(Some(span)),
-            Begun::Unclear => None,
-        },
+        Tracing::Recorded(recorder) => recorder.begin(trace, request.endpoint),
         Tracing::Left { propagates } => {
             let parent = trace.traceparent.filter(|_| *propagates && !trace.repeated).and_then(Parent::of);
-            parent.filter(|parent| !parent.sampled).map(|_| None)
+            if parent.is_some_and(|parent| !parent.sampled) { Begun::Unsampled } else { Begun::Left }
         }
     }
 }

@@ -49,8 +49,8 @@ pub(super) enum Begun {
     Unsampled,
     /// One that is recorded if the request is answered here.
     Sampled(Span),
-    /// A header of the trace stands more than once: the slow path reads them.
-    Unclear,
+    /// The slow path decides.
+    Left,
 }
 
 /// A span. Its times are set when it is recorded.
@@ -113,7 +113,7 @@ impl Recorder {
 
     pub(super) fn begin(&self, headers: &TraceHeaders<'_>, endpoint: Endpoint) -> Begun {
         if self.propagates && headers.repeated {
-            return Begun::Unclear;
+            return Begun::Left; // it reads them all
         }
         let parent = headers.traceparent.filter(|_| self.propagates).and_then(Parent::of);
         self.sampled(parent, headers, endpoint).map_or(Begun::Unsampled, Begun::Sampled)
@@ -224,7 +224,7 @@ mod tests {
         match recorder.begin(headers, Endpoint::Exchange) {
             Begun::Sampled(span) => Some(span),
             Begun::Unsampled => None,
-            Begun::Unclear => panic!("unclear"),
+            Begun::Left => panic!("left"),
         }
     }
 
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_header_that_stands_twice_is_for_the_slow_path() {
         let repeated = TraceHeaders { repeated: true, ..headers(PARENT, b"") };
-        assert_eq!(recorder(true, 0).begin(&repeated, Endpoint::Token), Begun::Unclear);
+        assert_eq!(recorder(true, 0).begin(&repeated, Endpoint::Token), Begun::Left);
     }
 
     #[test]
