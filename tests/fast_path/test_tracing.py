@@ -3,6 +3,8 @@ the slow path makes all spans. tests/telemetry has those that the fast path make
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -115,6 +117,25 @@ async def test_failures_are_marked(
     assert [(client.attributes or {}).get("http.request.resend_count") for client in clients] == [None, 1]
     assert server.status.status_code.name == "ERROR"
     assert (server.attributes or {})["error.type"] == "500"
+
+
+async def test_a_repeated_request_for_the_discovery_document_says_so(
+    start: StartSidecar, spans: InMemorySpanExporter
+) -> None:
+    """Each time that it is wanted, there are two attempts, and the second one is a resend."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/.well-known/openid-configuration"
+    await start(ready=False, AZURE_APP_WELL_KNOWN_URL=url)
+
+    async def tried_twice() -> bool:
+        return len(spans.get_finished_spans()) >= 4
+
+    await eventually(tried_twice)
+    first = spans.get_finished_spans()[:4]
+    assert [(span.attributes or {})["url.full"] for span in first] == [url] * 4
+    resends = [(span.attributes or {}).get("http.request.resend_count") for span in first]
+    assert resends == [None, 1, None, 1]
 
 
 async def test_spans_hold_nothing_that_was_sent(
