@@ -36,6 +36,7 @@ __all__ = [
     "Providers",
     "Served",
     "SigningKey",
+    "SpanRecorder",
     "Stop",
     "TokenCache",
     "Validator",

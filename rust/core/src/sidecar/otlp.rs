@@ -33,9 +33,9 @@ const FIXED_32: u32 = 5;
 /// `Span.SpanKind.SPAN_KIND_SERVER`.
 const SERVER: u64 = 2;
 
-/// `SpanFlags`: whether the parent is remote is known; and it is.
-const HAS_IS_REMOTE: u32 = 0x100;
-const IS_REMOTE: u32 = 0x200;
+/// `SpanFlags`: it is known whether the parent is remote, and for a child also that it is.
+const FLAGS_OF_ROOT: u32 = 0x100;
+const FLAGS_OF_CHILD: u32 = 0x300;
 
 /// The value of an attribute.
 enum Value<'v> {
@@ -91,7 +91,7 @@ impl Encoder {
             whole(out, 10, dropped as u64);
         }
         bytes(out, 15, b""); // a status that is not set
-        fixed_32(out, 16, if span.parent.is_some() { HAS_IS_REMOTE | IS_REMOTE } else { HAS_IS_REMOTE });
+        fixed_32(out, 16, if span.parent.is_some() { FLAGS_OF_CHILD } else { FLAGS_OF_ROOT });
     }
 
     /// Returns how many were dropped.
@@ -136,7 +136,7 @@ fn first(text: &str, characters: usize) -> &str {
 // --- Protocol Buffers ---
 
 fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    varint(out, u64::from(field << 3 | wire_type));
+    varint(out, u64::from(field * 8 + wire_type));
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
