@@ -130,8 +130,10 @@ def _named(
 def _placeholder(environ: Mapping[str, str], name: str) -> dict[str, str]:
     """The variable with the audience, if it is not set: the program has named the audience instead."""
     from entra_fast import _providers  # noqa: PLC0415 - few programs need it
+    from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+    from entra_fast._settings.providers import built_in_kinds  # noqa: PLC0415 - loads slowly
 
-    kind = _providers.named(name)
+    kind = _providers.named(name, built_in_kinds(settings_reader(environ)))
     variables = _providers.generic_variables(name) if kind is None else kind.variables
     variable = variables.audience or variables.client_id or ""
     return {} if environ.get(variable, "").strip() else {variable: _NAMED_BY_CALLER}

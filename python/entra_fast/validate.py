@@ -174,13 +174,14 @@ class Validator:
             validator = Validator.from_env(["entra_id", "tokenx"])      # tokens of either
 
         Args:
-            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `maskinporten`, or a name
-                in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if Entra ID is not configured,
-                the only other provider that is, if it is one whose audience is checked. A token never
-                decides which one it is.
+            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `ansattporten`,
+                `maskinporten`, or a name in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if
+                Entra ID is not configured, the only other provider that is, if it is one whose audience is
+                checked. A token never decides which one it is.
             audience: accepted audiences (`aud`), instead of what the settings say: the client id for Entra ID
-                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten. For Maskinporten, `aud` is not checked unless
-                you pass this: require a scope. For one provider only.
+                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten, `ANSATTPORTEN_AUDIENCE` for Ansattporten. For
+                Maskinporten, `aud` is not checked unless you pass this: require a scope. For one provider
+                only.
             http: as for `Validator`.
             options: as for `Validator`.
 

@@ -20,7 +20,7 @@ def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast"
             tenants are allowed.
     """
     if "{tenantid}" in issuer and not provider.allowed_tenants:
-        setting = catalogue.provider_rows(provider.name).allowed_tenants or catalogue.ALLOWED_TENANTS
+        setting = catalogue.provider_rows(provider.kind).allowed_tenants or catalogue.ALLOWED_TENANTS
         name = setting.name
         raise ConfigurationError(
             "setting_missing",

@@ -16,10 +16,8 @@ from entra_fast._settings.model import ProviderSettings
 def contract_of(providers: Sequence[ProviderSettings]) -> _native.Providers:
     """These providers in their order, among all names that are known: those of this version and of the
     operator's settings."""
-    kinds = dict.fromkeys((*BUILT_IN, *(provider.kind for provider in providers)))
-    return _native.Providers(
-        [_row(provider) for provider in providers], [(kind.name, kind.aliases) for kind in kinds]
-    )
+    names = {kind.name: kind.aliases for kind in (*BUILT_IN, *(provider.kind for provider in providers))}
+    return _native.Providers([_row(provider) for provider in providers], list(names.items()))
 
 
 def _row(provider: ProviderSettings) -> _native.Provider:
