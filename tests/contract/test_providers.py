@@ -15,7 +15,7 @@ import pytest_asyncio
 from support.exposition import Exposition
 from support.keys import Key
 from support.provider import Provider, answer, refuse, segment
-from support.several import ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
+from support.several import ANSATTPORTEN, ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
 from support.sidecars import Started, StartSidecar, sidecars
 from support.wire import WAYS, Answer
 
@@ -252,6 +252,18 @@ async def test_a_provider_that_is_known_but_not_enabled_is_none_in_metrics(start
         for endpoint, status in (("token", 400), ("introspect", 200)):
             series = f'endpoint="{endpoint}",identity_provider="none",status="{status}"'
             assert await sidecar.metric(f"entra_fast_requests_total{{{series}}}") == 1
+
+
+async def test_each_provider_has_a_place_in_the_verification_cache(start: StartSidecar) -> None:
+    """Also where the setting allows fewer tokens than there are providers: each token is verified once."""
+    async with several(TOKENX, IDPORTEN, ANSATTPORTEN) as few:
+        sidecar = await start(environ=few.environment(ENTRA_FAST_VERIFIED_CACHE_ENTRIES="2"))
+        tokens = {kind.name: few.mint(kind.name) for kind in few.kinds}
+        for _ in range(2):
+            for name, token in tokens.items():
+                assert (await sidecar.call.introspect(token, name)).json["active"]
+        assert await sidecar.metric("entra_fast_verified_cache_entries") == 3
+        assert await sidecar.metric("entra_fast_verified_cache_hits_total") == 3
 
 
 async def test_what_goes_wrong_at_one_provider_is_counted_there(fresh: Started, unused: Several) -> None:

@@ -339,7 +339,8 @@ CACHE_MAX_BYTES: Final = Integer(
 VERIFIED_CACHE_ENTRIES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_ENTRIES",
     20_000,
-    "Maximum number of tokens in the verification cache. Each enabled provider gets an equal part.",
+    "Maximum number of tokens in the verification cache. Each enabled provider gets an equal part, of one "
+    "token at least.",
     low=1,
     high=100_000_000,
 )
