@@ -37,6 +37,7 @@ class Environment:
 
     Attributes:
         well_known: URL of the discovery document, if it is needed to fill in missing values.
+        issuer_setting: the variable with the issuer.
         algorithms: accepted signature algorithms; None for the validator's.
         tenants: allowed tenants; None for the validator's.
         refresh: when keys are fetched; None for the validator's.
@@ -49,6 +50,7 @@ class Environment:
     algorithms: tuple[str, ...] | None = None
     tenants: tuple[str, ...] | None = None
     refresh: RefreshRules | None = None
+    issuer_setting: str = "AZURE_OPENID_CONFIG_ISSUER"
 
     def completed(self, found: KeyDiscovery) -> Environment:
         """Completed by the discovery document. Variables take precedence, as in the sidecar."""
@@ -124,6 +126,7 @@ def _named(
         algorithms=settings.algorithms,
         tenants=settings.allowed_tenants or None,
         refresh=RefreshRules(cool_down=settings.kind.cool_down),
+        issuer_setting=settings.kind.variables.issuer,
     )
 
 

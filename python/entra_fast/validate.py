@@ -43,7 +43,6 @@ from entra_fast._arguments import (
     fetch_discovery_async,
     key_fetcher,
     of_environment,
-    refuse_discovery,
 )
 from entra_fast._environment import described
 from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer, IssuerChoice, P
@@ -342,7 +341,7 @@ class AsyncValidator:
         **options: Unpack[Options],
     ) -> None:
         own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
-        configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
+        configured = configure(issuer, audience, issuers, own, None, **options)
         self._clock = configured.clock
         self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]

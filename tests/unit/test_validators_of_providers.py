@@ -439,8 +439,9 @@ async def test_the_constructor_finds_the_only_other_one(
 ) -> None:
     """With its options; and it cannot await a discovery document."""
     only(environ, "TOKEN_X_")
-    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document"):
+    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document") as caught:
         AsyncValidator()
+    assert caught.value.setting == "TOKEN_X_ISSUER"
     environ.setenv("TOKEN_X_ISSUER", f"{server.base_url}/tokenx")
     environ.setenv("TOKEN_X_JWKS_URI", f"{server.base_url}/tokenx/jwks")
     environ.setenv("ENTRA_FAST_TOKENX_ALGORITHMS", "PS256")
