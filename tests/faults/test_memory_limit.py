@@ -80,6 +80,8 @@ async def test_requests_that_wait_stay_within_the_limit(provider: Provider, work
         async with served(group.program) as serve:
             environ = provider.environment(
                 ENTRA_FAST_WORKERS=str(workers),
+                ENTRA_FAST_REQUEST_TIMEOUT_MILLIS="60000",
+                ENTRA_FAST_HTTP_CONNECT_TIMEOUT_MILLIS="60000",
                 ENTRA_FAST_HTTP_READ_TIMEOUT_MILLIS="60000",
                 ENTRA_FAST_HTTP_OVERALL_TIMEOUT_MILLIS="60000",
             )
