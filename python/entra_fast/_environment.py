@@ -43,7 +43,7 @@ class Environment:
         algorithms: accepted signature algorithms; None for the validator's.
         tenants: allowed tenants; None for the validator's.
         refresh: when keys are fetched; None for the validator's.
-        tenants_setting: the variable that names the allowed tenants.
+        tenants_setting: the variable that names the allowed tenants; None where there is none.
     """
 
     audience: str | Sequence[str] | AnyAudience
@@ -54,7 +54,7 @@ class Environment:
     tenants: tuple[str, ...] | None = None
     refresh: RefreshRules | None = None
     issuer_setting: str = "AZURE_OPENID_CONFIG_ISSUER"
-    tenants_setting: str = _ALLOWED_TENANTS
+    tenants_setting: str | None = _ALLOWED_TENANTS
 
     def completed(self, found: KeyDiscovery) -> Environment:
         """Completed by the discovery document. Variables take precedence, as in the sidecar."""
@@ -76,6 +76,13 @@ class Environment:
         """
         if TENANT in (self.issuer or "") and self.tenants is None and "tenants" not in given:
             name = self.tenants_setting
+            if name is None:
+                name = self.issuer_setting
+                message = (
+                    f"the issuer {self.issuer} stands for any tenant, and its provider has none: set {name} "
+                    "to the issuer in the tokens"
+                )
+                raise ConfigurationError("setting_invalid", message, name)
             message = (
                 f"{name} is not set, and the issuer {self.issuer} stands for any tenant: set {name} to the "
                 "ids of the tenants whose tokens are accepted, or to * for any, or pass tenants"
@@ -144,7 +151,7 @@ def _named(
         tenants=settings.allowed_tenants or None,
         refresh=RefreshRules(cool_down=settings.kind.cool_down),
         issuer_setting=settings.kind.variables.issuer,
-        tenants_setting=_ALLOWED_TENANTS if allowed is None else allowed.name,
+        tenants_setting=None if allowed is None else allowed.name,
     )
 
 

@@ -18,6 +18,7 @@ from entra_fast.cli.doctor import command
 from entra_fast.cli.doctor.provider import introspection_remedy
 from entra_fast.errors import ConfigurationError
 from entra_fast.sidecar.policy import policy_for
+from entra_fast.validate import Validator
 from support.keys import Key
 
 NOWHERE = Path("/nonexistent")
@@ -104,14 +105,21 @@ def settings_of(kind: ProviderKind, issuer: str = "https://issuer.example") -> P
 
 
 @of_each_kind
-def test_an_issuer_that_stands_for_any_tenant(kind: ProviderKind) -> None:
-    """The setting with the tenants, or, where the provider has no such setting, that of the issuer."""
-    with pytest.raises(ConfigurationError) as caught:
-        policy_for(TENANTS, settings_of(kind))
+def test_an_issuer_that_stands_for_any_tenant(kind: ProviderKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the sidecar and in a validator: the setting with the tenants, or, where the provider has no such
+    setting, that of the issuer."""
     tenants = catalogue.provider_rows(kind).allowed_tenants
-    assert caught.value.setting == (kind.variables.issuer if tenants is None else tenants.name)
-    assert caught.value.setting in caught.value.message
-    assert foreign(kind, caught.value.message) == set()
+    for name, value in described(kind, TENANTS).items():
+        monkeypatch.setenv(name, value)
+    for refuses in (
+        lambda: policy_for(TENANTS, settings_of(kind)),
+        lambda: Validator.from_env(kind.name),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            refuses()
+        assert caught.value.setting == (kind.variables.issuer if tenants is None else tenants.name)
+        assert caught.value.setting in caught.value.message
+        assert foreign(kind, caught.value.message) == set()
 
 
 @of_each_kind
