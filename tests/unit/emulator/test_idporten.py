@@ -32,6 +32,7 @@ from support.idporten import (
     idporten_served,
     query_of,
 )
+from support.keys import Key
 from support.local_entra import Answer, Clock, local_entra
 from support.pages import Form
 
@@ -792,6 +793,9 @@ async def test_public_clients(browser: Browser) -> None:
     foreign = await party.token(form, headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
     assert (await browser.request("GET", "/idporten/token")).status == 405
+    for path in ("/idporten/jwks.json", "/idporten/.well-known/openid-configuration"):
+        assert (await browser.request("PUT", path)).headers["Allow"] == "GET,HEAD,OPTIONS"
+    assert (await browser.request("PUT", "/idporten/elsewhere")).status == 404
 
 
 async def test_refused_codes(party: RelyingParty) -> None:
@@ -829,11 +833,13 @@ async def test_a_code_ends(party: RelyingParty, world: World) -> None:
 
 
 async def test_a_code_that_is_used_again_revokes_its_tokens(party: RelyingParty) -> None:
-    """RFC 9700, section 4.13."""
-    code = await code_of(party)
+    """RFC 9700, section 4.13. Those of another login stay, even with the same session and state."""
+    code = await code_of(party, state="same")
     tokens = (await party.redeem(code)).json
+    other = await party.logged_in(state="same")
     refused(await party.redeem(code), "invalid_grant", "used before")
     refused(await party.refresh(tokens["refresh_token"]), "invalid_grant", "revoked")
+    assert (await party.refresh(other["refresh_token"])).status == 200
 
 
 async def test_refresh_tokens(party: RelyingParty, world: World) -> None:
@@ -849,8 +855,12 @@ async def test_refresh_tokens(party: RelyingParty, world: World) -> None:
     assert after["iat"] == before["iat"] + 3000
     assert fresh.claims["aud"] == "https://nav.no"
     narrowed = await party.refresh(fresh.json["refresh_token"], scope="openid")
-    assert narrowed.json["scope"] == "openid"
-    refused(await party.refresh(narrowed.json["refresh_token"], scope="admin"), "invalid_scope", "not grant")
+    assert narrowed.json["scope"] == narrowed.claims["scope"] == "openid"
+    latest = narrowed.json["refresh_token"]
+    refused(await party.refresh(latest, scope="admin"), "invalid_scope", "not grant")
+    refused(await party.refresh(latest, resource="https://other.example"), "invalid_target", "resource")
+    # Neither has used it up; and its scope is still the login's (RFC 6749, section 6).
+    assert (await party.refresh(latest)).json["scope"] == "openid profile"
     refused(await party.refresh(""), "invalid_request", "refresh_token")
     last = (await party.redeem(await code_of(party, prompt="login"))).json["refresh_token"]
     world.clock.now += 7201
@@ -875,7 +885,8 @@ async def test_userinfo(party: RelyingParty, world: World) -> None:
     answer = await userinfo(f"Bearer {tokens['access_token']}")
     claims = unverified_claims(tokens["access_token"])
     assert answer.json == {"sub": claims["sub"], "pid": PID, "acr": HIGH}
-    for header in ("Basic x", "Bearer x", f"Bearer {tokens['id_token']}"):
+    no_audience = Key.generate().sign(b'{"alg":"RS256"}', b'{"aud":""}')
+    for header in ("Basic x", "Bearer x", f"Bearer {tokens['id_token']}", f"Bearer {no_audience}"):
         wrong = await userinfo(header)
         assert wrong.status == 401
         assert wrong.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token"')

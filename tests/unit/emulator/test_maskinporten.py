@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -117,6 +118,9 @@ async def test_the_discovery_document(maskinporten: MaskinportenCaller) -> None:
     for path in ("/maskinporten/.well-known/openid-configuration", "/maskinporten/authorize"):
         assert (await maskinporten.caller.request("GET", path)).status == 404
     assert (await maskinporten.caller.request("GET", "/maskinporten/token")).status == 405
+    for path in (f"/maskinporten/{name}", "/maskinporten/jwk", "/maskinporten/errors/MP-100"):
+        answer = await maskinporten.caller.request("PUT", path)
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
 
 
 async def test_keys_have_an_algorithm_and_can_be_replaced(maskinporten: MaskinportenCaller) -> None:
@@ -351,6 +355,11 @@ REFUSALS: dict[str, tuple[str | None, Mapping[str, Any], Expected]] = {
     "organization's authority": (
         PLAIN,
         {"authorization_details": system_user(systemuser_org={**organization(OWN), "authority": "x"})},
+        DETAILS["value"],
+    ),
+    "reference of the details": (
+        PLAIN,
+        {"authorization_details": system_user(externalRef=math.inf)},
         DETAILS["value"],
     ),
     "no organization": (

@@ -51,7 +51,7 @@ from entra_fast.emulator.web.handling import (
 )
 from entra_fast.emulator.web.idporten_wording import LANGUAGES, wording
 from entra_fast.emulator.web.pages import PAGES
-from entra_fast.emulator.web.provider_requests import Endpoints, not_found
+from entra_fast.emulator.web.provider_requests import Endpoints, add_end_of
 from entra_fast.errors import EntraFastError, InvalidToken
 
 HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par"})
@@ -83,8 +83,7 @@ def add_routes(app: web.Application) -> None:
     routes.add_route("*", "/idporten/token", _token)
     routes.add_get("/idporten/logout", _logout, allow_head=False)
     routes.add_post("/idporten/logout", _logout)
-    names = "authorize|login|par|token|logout|fake|userinfo|jwks[.]json"
-    routes.add_route("*", f"/idporten/{{path:(?!(?:{names})$).*}}", not_found)
+    add_end_of(routes, "/idporten")
 
 
 def add_admin_routes(app: web.Application) -> None:

@@ -6,6 +6,7 @@ Puts the parts together for the address, clock and manifests of a local Entra ID
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,7 +26,7 @@ from entra_fast.emulator.providers.idporten.errors import IdPortenError
 from entra_fast.emulator.providers.idporten.levels import ACR_VALUES, EARLIER
 from entra_fast.emulator.providers.idporten.store import Store
 from entra_fast.emulator.providers.idporten.token_endpoint import TokenEndpoint
-from entra_fast.emulator.providers.idporten.tokens import TokenIssuer
+from entra_fast.emulator.providers.idporten.tokens import UNSPECIFIED, TokenIssuer
 from entra_fast.errors import ConfigurationError
 
 AUDIENCE: Final = "https://nav.no"
@@ -201,7 +202,7 @@ class IdPorten:
                 identity=session.identity,
                 session=session.id,
                 auth_time=session.auth_time,
-                family=session.id + request.state,
+                family=str(uuid.uuid4()),
             )
         )
 
@@ -215,7 +216,7 @@ class IdPorten:
         audience = str(unverified_claims(access_token).get("aud", ""))
         policy = Policy(
             issuers=[self.issuer],
-            audiences=[audience],
+            audiences=[audience or UNSPECIFIED],  # a policy has one; a token without is rejected
             required_claims=["iat", "client_amr"],  # which ID tokens do not have
         )
         validator = Validator(policy, self.keys.key_set, cache_entries=1)

@@ -45,12 +45,13 @@ class TokenIssuer:
         self._clock = clock
 
     def respond(
-        self, client: Client, method: str, grant: Grant, faults: Sequence[Fault] = ()
+        self, client: Client, method: str, grant: Grant, scope: str, faults: Sequence[Fault] = ()
     ) -> dict[str, Any]:
         """The response of the token endpoint (RFC 6749, section 5.1).
 
         Args:
             method: of client authentication.
+            scope: of the access token. That of the refresh token is the grant's (RFC 6749, section 6).
             faults: what to corrupt in the access token.
         """
         return {
@@ -58,7 +59,7 @@ class TokenIssuer:
                 client.client_id,
                 method,
                 grant.identity,
-                grant.scope,
+                scope,
                 grant.resource,
                 faults,
                 organization=client.organization,
@@ -67,7 +68,7 @@ class TokenIssuer:
             "token_type": "Bearer",
             "expires_in": ACCESS_TOKEN_LIFETIME,
             "refresh_token": self._store.new_refresh_token(grant),
-            "scope": grant.scope,
+            "scope": scope,
         }
 
     def access_token(
