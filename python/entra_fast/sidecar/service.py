@@ -229,8 +229,9 @@ class Service:
         native = _native.Validator(
             policy_for(issuer, served.settings, self.settings.server.signatures),
             served.key_set,
-            # A verification cache belongs to one provider. Together they stay within the settings.
-            cache_entries=caches.verified_entries // count,
+            # A verification cache belongs to one provider. Together they stay within the settings, but each
+            # holds a token, also where there are more providers.
+            cache_entries=max(1, caches.verified_entries // count),
             cache_bytes=caches.verified_bytes // count,
         )
         _signatures.log_distrust()
