@@ -294,6 +294,17 @@ REFUSALS: dict[str, tuple[str | None, Mapping[str, Any], Expected]] = {
         {"header": {"kid": "x"}},
         (400, "invalid_grant", "", f"{FAILED} Unknown key identifier (kid) for client."),
     ),
+    "x5c in place of kid": (
+        PLAIN,
+        {"header": {"kid": None, "x5c": ["MIIB"]}},
+        (
+            400,
+            "invalid_grant",
+            "",
+            f"{FAILED} Unknown key identifier (kid) for client: it has a registered key, so the header must "
+            "have the kid of that key in place of x5c.",
+        ),
+    ),
     "no kid": (
         PLAIN,
         {"header": {"kid": None}},
@@ -406,6 +417,11 @@ async def test_algorithms_that_no_grant_may_have(maskinporten: MaskinportenCalle
 async def test_unknown_error_codes(maskinporten: MaskinportenCaller) -> None:
     """The page of errors knows only those that occur here."""
     assert (await maskinporten.caller.request("GET", "/maskinporten/errors/MP-999")).status == 404
+
+
+async def test_a_certificate_beside_the_key_means_nothing(maskinporten: MaskinportenCaller) -> None:
+    """The key that `kid` names counts."""
+    assert (await maskinporten.token("client", PLAIN, header={"x5c": ["MIIB"]})).status == 200
 
 
 async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCaller) -> None:

@@ -19,6 +19,7 @@ from aiohttp import web
 from entra_fast import _native
 from entra_fast._web.responses import page, see_other
 from entra_fast.emulator.protocol.faults import TOKEN_FAULTS
+from entra_fast.emulator.protocol.idporten_logins import Identity, Session
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.providers.idporten import sign_out
@@ -36,7 +37,7 @@ from entra_fast.emulator.providers.idporten.authorize import (
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
 from entra_fast.emulator.providers.idporten.levels import EIDAS, NATIONAL
 from entra_fast.emulator.providers.idporten.persons import EUROPEANS, PERSONS
-from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME, Identity, Session
+from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME
 from entra_fast.emulator.providers.person_numbers import InvalidNumber, parse_person_number
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.web.handling import (

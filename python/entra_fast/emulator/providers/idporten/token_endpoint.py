@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.idporten_logins import Grant
 from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
-from entra_fast.emulator.providers.idporten.store import Grant, Store
+from entra_fast.emulator.providers.idporten.store import Store
 from entra_fast.emulator.providers.idporten.tokens import TokenIssuer
 
 GRANT_TYPES: Final = ("authorization_code", "refresh_token")

@@ -11,10 +11,11 @@ from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.workloads import DEFAULT_ORGANIZATION
 from entra_fast.emulator.protocol import faulty_tokens
 from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.idporten_logins import Grant, Identity
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.provider_keys import SigningKeys
 from entra_fast.emulator.providers.idporten.clients import Client
-from entra_fast.emulator.providers.idporten.store import Grant, Identity, Store
+from entra_fast.emulator.providers.idporten.store import Store
 
 ID_TOKEN_LIFETIME: Final = 120
 ACCESS_TOKEN_LIFETIME: Final = 3600
