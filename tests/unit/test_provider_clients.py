@@ -72,12 +72,12 @@ def clients_for(
 
 
 async def test_each_provider_has_a_client_and_only_those_that_issue_have_tokens() -> None:
-    """In the order of the settings; ID-porten issues none to applications."""
+    """ID-porten and its likes issue none to applications."""
     async with several() as running:
         clients = clients_for(running.environment())
     names = [kind.name for kind in KINDS]
     assert sorted(clients.clients) == sorted(names)
-    assert sorted(clients.tokens) == sorted({*names} - {IDPORTEN.name})
+    assert set(clients.tokens) == {kind.name for kind in KINDS if kind.issues or kind.exchanges}
     for name, tokens in clients.tokens.items():
         assert tokens is clients.clients[name].tokens
     assert not clients.have_keys
