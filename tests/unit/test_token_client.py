@@ -821,3 +821,16 @@ class _NoWaiting:
     def __exit__(self, *_: object) -> None:
         self._handle.cancel()
         assert not self._passed
+
+
+async def test_whether_a_token_came_from_the_cache_is_known() -> None:
+    """For metrics and the access log: also where the provider fails, and a token in its last minute answers."""
+    world = World()
+    cached = [(await world.client.acquire("a:b:c", skip_cache=skip)).cached for skip in (False, False, True)]
+    world.http.script = [failed(400)] * 3
+    world.pass_time(3590)
+    cached.append((await world.client.acquire("a:b:c")).cached)
+    world.pass_time(11)
+    world.http.script = []
+    cached.append((await world.client.acquire("a:b:c")).cached)
+    assert cached == [False, True, False, True, False]
