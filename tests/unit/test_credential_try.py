@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from entra_fast._provider.credential_try import CredentialTry
 from entra_fast._provider.credentials import Credentials
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
@@ -24,8 +26,8 @@ REJECTION = ProviderError("provider_refused", "no", 401, "invalid_client", detai
 class Trying:
     """A try whose requests are noted by the time since its start."""
 
-    def __init__(self, *script: HttpResponse | HttpFailure) -> None:
-        self.world = world = World()
+    def __init__(self, *script: HttpResponse | HttpFailure, chance: float = 0.5) -> None:
+        self.world = world = World(uniform=lambda low, high: low + chance * (high - low))
         world.http.script = list(script)
         self.times: list[float] = []
         self.deadlines: list[float] = []
@@ -77,6 +79,16 @@ async def test_pauses_after_what_proves_nothing() -> None:
     await trying.tried.aclose()
     pauses = [later - earlier for earlier, later in zip(trying.times, trying.times[1:], strict=False)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 200]
+
+
+@pytest.mark.parametrize(("chance", "first", "last"), [(0.0, 0.75, 45.0), (1.0, 1.25, 75.0)])
+async def test_sidecars_do_not_try_in_step(chance: float, first: float, last: float) -> None:
+    """Each pause is a quarter shorter to a quarter longer, but never than the provider wants."""
+    trying = Trying(*[failed(503)] * 8, failed(503, "200"), granted(), chance=chance)
+    await trying.run()
+    await trying.tried.aclose()
+    pauses = [later - earlier for earlier, later in zip(trying.times, trying.times[1:], strict=False)]
+    assert (pauses[0], pauses[-2], pauses[-1]) == (first, last, 200)
 
 
 async def test_what_is_in_the_way_of_a_judgement() -> None:

@@ -91,10 +91,22 @@ def test_header_fields_that_are_refused(headers: Any, sentence: str) -> None:
     assert (error.setting, error.message) == ("headers", f"headers {sentence}")
 
 
-OURS = """
-    Accept Accept-Encoding Connection Content-Length Content-Type Expect Host Keep-Alive Proxy-Authorization
-    Proxy-Connection TE Trailer Transfer-Encoding Upgrade
-""".split()
+OURS = [
+    "Accept",
+    "Accept-Encoding",
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Expect",
+    "Host",
+    "Keep-Alive",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+]
 
 
 @pytest.mark.parametrize("name", OURS)

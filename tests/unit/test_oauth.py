@@ -14,14 +14,21 @@ from hypothesis import strategies as st
 from entra_fast._provider.oauth import (
     JWT_BEARER_ASSERTION,
     MAX_EXPIRES_IN,
+    assertion_fields,
     claims_field,
+    client_credentials_form,
+    grant_fields,
     http_date,
+    jwt_bearer_form,
     maskinporten_code,
+    on_behalf_of_form,
     parse_retry_after,
     parse_token_response,
     provider_code,
     refusal,
     scope_for,
+    secret_fields,
+    token_exchange_form,
     without_secrets,
 )
 from entra_fast.errors import EntraFastError, ProviderError
@@ -286,6 +293,50 @@ def test_a_date_that_is_none_is_ignored(date: str) -> None:
     headers = JSON | {"Date": date}
     answer = parse_token_response(200, headers, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
     assert answer.expires_in == 60
+
+
+# --- requests ---
+
+
+def test_the_forms_of_all_grants() -> None:
+    """As the RFCs and Entra ID's on-behalf-of flow name their fields, and with the credential's own."""
+    credential = {"client_secret": "s"}
+    assert client_credentials_form("me", "scope", credential) == {
+        "grant_type": "client_credentials",
+        "client_id": "me",
+        "scope": "scope",
+        "client_secret": "s",
+    }
+    assert on_behalf_of_form("me", "scope", "user", credential) == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "requested_token_use": "on_behalf_of",
+        "assertion": "user",
+        "client_id": "me",
+        "scope": "scope",
+        "client_secret": "s",
+    }
+    exchange = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "subject_token": "user",
+        "audience": "target",
+        "client_secret": "s",
+    }
+    assert token_exchange_form("target", "user", credential) == exchange
+    assert token_exchange_form("target", "user", credential, client_id="me") == exchange | {"client_id": "me"}
+    assert jwt_bearer_form(grant_fields("signed")) == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "assertion": "signed",
+    }
+
+
+def test_the_fields_of_credentials() -> None:
+    """`client_secret_post`, and an assertion with its type."""
+    assert secret_fields("s") == {"client_secret": "s"}
+    assert assertion_fields("signed") == {
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "signed",
+    }
 
 
 # --- limits of what is passed on ---
