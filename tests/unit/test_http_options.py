@@ -92,20 +92,8 @@ def test_header_fields_that_are_refused(headers: Any, sentence: str) -> None:
 
 
 OURS = [
-    "Accept",
-    "Accept-Encoding",
-    "Connection",
-    "Content-Length",
-    "Content-Type",
-    "Expect",
-    "Host",
-    "Keep-Alive",
-    "Proxy-Authorization",
-    "Proxy-Connection",
-    "TE",
-    "Trailer",
-    "Transfer-Encoding",
-    "Upgrade",
+    *("Accept", "Accept-Encoding", "Connection", "Content-Length", "Content-Type", "Expect", "Host", "TE"),
+    *("Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Trailer", "Transfer-Encoding", "Upgrade"),
 ]
 
 
