@@ -31,9 +31,11 @@ class Trying:
         world.http.script = list(script)
         self.times: list[float] = []
         self.deadlines: list[float] = []
+        self.wanted: list[WantedToken] = []
         original = world.endpoint.request
 
         async def request(wanted: WantedToken, deadline: float, **options: Any) -> FetchedToken:
+            self.wanted.append(wanted)
             self.times.append(world.monotonic - 1000)
             self.deadlines.append(deadline - world.monotonic)
             return await original(wanted, deadline, **options)
@@ -52,6 +54,8 @@ async def test_a_try_has_the_time_of_a_request() -> None:
     trying = Trying(granted())
     await trying.run()
     assert (trying.times, trying.deadlines) == ([0], [4.5])
+    (wanted,) = trying.wanted
+    assert (wanted.grant, wanted.scope, wanted.subject_token) == ("credential_try", "client/.default", None)
     assert trying.credentials.are_accepted
     await trying.tried.aclose()
     trying.credentials.rejected(REJECTION)

@@ -11,7 +11,7 @@ from entra_fast._provider.credentials import REJECTION_MEMORY, Credentials, auth
 from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret
-from entra_fast.errors import ProviderError
+from entra_fast.errors import ConfigurationError, ProviderError
 
 REJECTION = ProviderError("provider_refused", "no", 401, "invalid_client", details={"error_codes": [7000215]})
 ASSIGNMENT = ProviderError("provider_refused", "no", 400, "invalid_grant", details={"error_codes": [501051]})
@@ -182,3 +182,24 @@ async def test_a_successor_that_is_missing_hides_no_reason(files: Files, current
         assert caught.value.code == "credential_unusable"
         assert caught.value.message.startswith("AZURE_APP_CLIENT_SECRET: ")
         assert files.credentials.rejection is None
+
+
+async def test_a_credential_that_cannot_be_read_hides_no_other(files: Files) -> None:
+    """During a rotation the old file may be gone before the sidecar is told."""
+    files.current.unlink()
+    files.next.write_text("two")
+
+    async def attempt(fields: dict[str, str]) -> str:
+        return fields["client_secret"]
+
+    assert await authenticated(files.credentials, ENTRA_ID, "audience", lambda: 1.0, attempt) == "two"
+    assert files.credentials.are_accepted
+
+
+def test_a_secret_signs_no_grant(files: Files) -> None:
+    """The error names the setting that would have to hold a key."""
+    (credential, _) = files.credentials.in_order()
+    with pytest.raises(ConfigurationError) as caught:
+        credential.grant("client", "audience", {}, 1.0)
+    assert (caught.value.code, caught.value.setting) == ("setting_invalid", "AZURE_APP_CLIENT_SECRET")
+    assert caught.value.message == "AZURE_APP_CLIENT_SECRET: this grant needs a private JWK"
