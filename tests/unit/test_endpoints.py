@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -13,6 +14,7 @@ from entra_fast._metrics import Metrics
 from entra_fast._provider import endpoints
 from entra_fast._provider.endpoints import EndpointFinder, Endpoints
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
+from entra_fast._providers import IDPORTEN
 from entra_fast._settings.model import CredentialSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import ProviderError
@@ -179,3 +181,79 @@ async def test_a_failure_answers_for_a_second(
     assert failures[0] is not failures[1]
     now += 1
     assert (await finder.find()).jwks_uri == "https://login.example/k"
+
+
+@pytest.mark.parametrize(
+    ("failure", "answer", "counted"),
+    [
+        (None, HttpResponse(200, {}, DOCUMENT), {"ok": 1}),
+        (None, HttpResponse(503, {}, b""), {"discovery_failed": 1}),
+        (None, HttpResponse(200, {}, b"{}"), {"discovery_malformed": 1}),
+        (HttpFailure("dns_failed", "no"), None, {"dns_failed": 2}),
+    ],
+)
+async def test_each_attempt_is_counted(
+    finder: EndpointFinder,
+    http: Http,
+    pauses: list[float],
+    failure: Exception | None,
+    answer: HttpResponse,
+    counted: dict[str, int],
+) -> None:
+    """By its outcome and provider; a request that is repeated counts twice."""
+    http.failure, http.answer = failure, answer
+    with contextlib.suppress(ProviderError):
+        await finder.find()
+    expected = {(outcome, "entra_id"): [count] for outcome, count in counted.items()}
+    assert finder._metrics.discovery.figures() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"issuer": "i", "jwks_uri": "k", "token_endpoint": "t"}, False),
+        ({"issuer": "i", "jwks_uri": "k"}, True),
+        ({"jwks_uri": "k", "token_endpoint": "t"}, True),
+        ({"issuer": "i", "token_endpoint": "t"}, True),
+    ],
+)
+async def test_settings_that_name_everything_need_no_document(
+    finder: EndpointFinder, http: Http, given: dict[str, str], asked: bool
+) -> None:
+    """Each that is set counts, and the document says the rest."""
+    settings = dataclasses.replace(finder._settings, **given)  # type: ignore[arg-type]
+    one = EndpointFinder(settings, http, Metrics())
+    assert (one.endpoints is None) is asked
+    assert one.problem == ("the discovery document has not been fetched yet" if asked else None)
+    if asked:
+        http.failure = None
+    found = await one.find()
+    assert found == Endpoints(
+        given.get("issuer", "https://login.example/t"),
+        given.get("jwks_uri", "https://login.example/k"),
+        given.get("token_endpoint", "https://login.example/token"),
+    )
+    assert (await one.issuer(), await one.token_endpoint()) == (found.issuer, found.token_endpoint)
+
+
+async def test_a_provider_that_issues_no_tokens_needs_no_token_endpoint(
+    finder: EndpointFinder, http: Http
+) -> None:
+    """ID-porten: its document may leave it out."""
+    settings = dataclasses.replace(finder._settings, kind=IDPORTEN)
+    http.failure = None
+    http.answer = HttpResponse(200, {}, DOCUMENT.replace(b"token_endpoint", b"another"))
+    assert (await EndpointFinder(settings, http, Metrics()).find()).token_endpoint == ""
+    settings = dataclasses.replace(settings, issuer="i", jwks_uri="k")
+    assert EndpointFinder(settings, http, Metrics()).endpoints == Endpoints("i", "k", "")
+
+
+async def test_closing_ends_the_search(finder: EndpointFinder, http: Http) -> None:
+    """Whether or not it has begun."""
+    await finder.aclose()
+    finder.start(lambda _: None)
+    await asyncio.sleep(0)
+    await finder.aclose()
+    assert finder._until_known is not None
+    assert finder._until_known.cancelled()
+    assert len(finder._requests) == 0

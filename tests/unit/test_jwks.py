@@ -7,6 +7,7 @@ import functools
 import gc
 import itertools
 import logging
+import math
 import os
 import signal
 import threading
@@ -404,6 +405,28 @@ def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> No
     keys.run()  # by a shared thread that `close` came too late for, as the next one
     keys._fetch()
     assert (source.calls, keys.fetches, keys.error) == (0, 0, None)
+
+
+def test_nothing_is_due_while_a_fetch_is_in_flight(make_keys: MakeKeys, source: Source) -> None:
+    """Its end makes the shared thread ask again; then it is due by the schedule, and never after `close`."""
+    clock = Clock(1000)
+    keys = make_keys(monotonic=clock)
+    assert keys.due_in() == -math.inf
+    source.gate.clear()
+    keys.run()
+    assert source.entered.acquire(timeout=60)
+    assert keys.due_in() == math.inf
+    keys.run()  # nothing more is fetched
+    source.gate.set()
+    keys.refresh()
+    assert source.calls == 1
+    due = keys.due_in()
+    assert due is not None
+    assert due == keys.schedule.next_refresh - 1000
+    clock.now += 100
+    assert keys.due_in() == pytest.approx(due - 100)
+    keys.close()
+    assert keys.due_in() is None
 
 
 def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
