@@ -566,6 +566,57 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
     assert server.fetches() == 3
 
 
+async def test_joining_a_refresh_gets_around_no_cool_down_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """A stranger's token that arrives during a refresh may cause one fetch after it, and the next stranger's
+    none: it is verified with what the refresh has brought."""
+    await keys.refresh()
+    for fetches in (3, 4):
+        asked = server.fetches()
+        server.hold()
+        hourly = asyncio.ensure_future(keys.refresh())
+        await asyncio.to_thread(server.wait_for_fetches, asked + 1)
+        stranger = asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "stranger"))
+        await asyncio.sleep(0)
+        server.release()
+        assert await stranger
+        await hourly
+        assert server.fetches() == fetches
+
+
+def test_joining_a_refresh_gets_around_no_cool_down(make_keys: MakeKeys, source: Source) -> None:
+    """As on a loop."""
+    keys = make_keys()
+    keys.refresh()
+    with ThreadPoolExecutor(1) as pool:
+        for calls in (3, 4):
+            source.gate.clear()
+            while source.entered.acquire(blocking=False):
+                pass
+            keys.run()
+            assert source.entered.acquire(timeout=60)
+            stranger = pool.submit(keys.refresh_for, Cause.UNKNOWN_KEY, "stranger")
+            while not keys._changed._waiters:  # type: ignore[attr-defined]
+                time.sleep(0.001)
+            source.gate.set()
+            assert stranger.result(60)
+            assert source.calls == calls
+
+
+def test_each_fetch_is_counted_by_its_outcome(make_keys: MakeKeys, source: Source) -> None:
+    """For whoever was given a callback, and in the figures of the object."""
+    counted: list[str] = []
+    keys = make_keys(counted=counted.append)
+    keys.refresh()
+    source.answer = ConfigurationError("setting_invalid", "a sentence")
+    keys.refresh()
+    source.answer = HttpResponse(500, {}, b"")
+    keys.refresh()
+    assert counted == ["ok", "setting_invalid", "keys_unavailable"]
+    assert keys.outcomes == {"ok": 1, "setting_invalid": 1, "keys_unavailable": 1}
+
+
 async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:
     """Never while a fetch is in flight or may start; until the end of the cool-down when one found
     nothing."""
