@@ -12,7 +12,8 @@ import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider import endpoints
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints
+from entra_fast._provider.discovery_document import DiscoveryError
+from entra_fast._provider.endpoints import EndpointFinder, Endpoints, fetch_document
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._providers import IDPORTEN
 from entra_fast._settings.model import CredentialSettings, ProviderSettings
@@ -257,3 +258,23 @@ async def test_closing_ends_the_search(finder: EndpointFinder, http: Http) -> No
     assert finder._until_known is not None
     assert finder._until_known.cancelled()
     assert len(finder._requests) == 0
+
+
+async def test_the_whole_document_in_one_attempt(http: Http) -> None:
+    """For logins, which need the pages for browsers, too; a failure is the caller's."""
+    http.failure = None
+    http.answer = HttpResponse(
+        200, {}, DOCUMENT[:-1] + b',"authorization_endpoint":"https://login.example/authorize"}'
+    )
+    found = await fetch_document(http, URL, None)
+    assert (found.issuer, found.jwks_uri) == ("https://login.example/t", "https://login.example/k")
+    assert found.authorization_endpoint == "https://login.example/authorize"
+    assert (await fetch_document(http, URL, "https://named.example")).issuer == "https://named.example"
+    http.answer = HttpResponse(503, {}, b"")
+    with pytest.raises(DiscoveryError) as caught:
+        await fetch_document(http, URL, None)
+    assert caught.value.code == "discovery_failed"
+    assert caught.value.message == f"the discovery document's URL {URL} answered 503 instead of 200"
+    http.failure = HttpFailure("dns_failed", "no")
+    with pytest.raises(HttpFailure):
+        await fetch_document(http, URL, None)

@@ -824,7 +824,7 @@ class _NoWaiting:
 
 
 async def test_whether_a_token_came_from_the_cache_is_known() -> None:
-    """For metrics and the access log: also where the provider fails, and a token in its last minute is used."""
+    """For metrics and the access log: also where the provider fails, and one in its last minute is used."""
     world = World()
     cached = [(await world.client.acquire("a:b:c", skip_cache=skip)).cached for skip in (False, False, True)]
     world.http.script = [failed(400)] * 3
