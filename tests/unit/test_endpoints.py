@@ -13,7 +13,7 @@ import pytest
 from entra_fast._metrics import Metrics
 from entra_fast._provider import endpoints
 from entra_fast._provider.discovery_document import DiscoveryError
-from entra_fast._provider.endpoints import EndpointFinder, Endpoints, fetch_document
+from entra_fast._provider.endpoints import FIRST_PAUSE, EndpointFinder, Endpoints, fetch_document
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._providers import IDPORTEN
 from entra_fast._settings.model import CredentialSettings, ProviderSettings
@@ -142,7 +142,7 @@ async def test_pauses_in_the_background_are_doubled_up_to_half_a_minute(
     finder: EndpointFinder, http: Http, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the endpoints are found."""
-    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.5)
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE", FIRST_PAUSE)
     http.failure, http.answer = None, HttpResponse(503, {}, b"")
     found = asyncio.Event()
     finder.start(lambda _: found.set())

@@ -529,6 +529,19 @@ async def test_refreshing_on_a_loop(
     assert "answered 500" in str(keys.unavailable())
 
 
+async def test_a_provider_may_want_its_keys_refreshed_sooner_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """As with threads; without the header, hourly."""
+    await keys.refresh()
+    assert 3240 <= keys.schedule.next_refresh - keys._monotonic() <= 3600
+    server.answers[KEYS_PATH] = Answer(GOOD, headers={"Cache-Control": "public, max-age=600"})
+    await keys.refresh()
+    assert 500 <= keys.schedule.next_refresh - keys._monotonic() <= 600
+    assert keys.text == GOOD.encode()
+    assert keys.outcomes == {"ok": 2}
+
+
 async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyServer) -> None:
     """As with threads."""
     await keys.refresh()
