@@ -158,6 +158,7 @@ CHINA, CHINA_ALIAS = "https://login.partner.microsoftonline.cn", "https://login.
         (f"{B2C}/contoso.onmicrosoft.com/B2C_1_sign_in/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
         (f"{B2C}/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
         (f"{B2C}/tfp/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
+        (f"{B2C}/tfp/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
         (
             f"https://login.contoso.com/{GUID}/B2C_1A_X/v2.0",
             f"https://login.contoso.com/{GUID}/v2.0",

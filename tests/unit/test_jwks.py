@@ -42,6 +42,15 @@ def test_the_first_fetch_is_due_at_once() -> None:
     assert not schedule.expired(1e9)
 
 
+def test_the_times_of_the_schedule() -> None:
+    """By default, as documented: hourly, not more often than every five minutes, retries after a second to a
+    minute, a day until keys are discarded, ten seconds of waiting."""
+    rules = RefreshRules()
+    assert (rules.interval, rules.min_interval, rules.cool_down) == (3600, 300, 300)
+    assert (rules.first_retry, rules.last_retry) == (1, 60)
+    assert (rules.max_age, rules.max_wait) == (86_400, 10)
+
+
 @pytest.mark.parametrize(
     ("max_age", "interval"),
     [(None, 3600), (600, 600), (300, 300), (299, 300), (0, 300), (3600, 3600), (86_400, 3600)],
