@@ -281,6 +281,28 @@ def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
         assert caught.value.code == "discovery_malformed"
 
 
+@pytest.mark.parametrize(
+    ("base", "accepted"),
+    [
+        ("http://idp.internal:8080", True),
+        ("http://localhost:8080", True),
+        ("https://localhost:8443", True),
+        ("https://login.microsoftonline.us", True),
+        ("https://idp.internal", False),
+        ("https://notmicrosoftonline.us", False),
+    ],
+)
+def test_where_a_v1_document_may_name_a_tenant_by_its_id(base: str, accepted: bool) -> None:
+    """At Entra ID and at a local one: nowhere else does an id stand for a name."""
+    body, url = document(f"{base}/{GUID}", base), well_known("/contoso.com", base)
+    if accepted:
+        assert parse_discovery(body, url).issuer == f"{base}/{GUID}"
+    else:
+        with pytest.raises(DiscoveryError) as caught:
+            parse_discovery(body, url)
+        assert caught.value.code == "discovery_issuer_mismatch"
+
+
 def test_only_endpoints_that_are_called_must_be_on_the_document_s_host() -> None:
     """Others may be anywhere, absent or wrong: no request is sent there."""
     body = json.dumps(

@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import logging
 import random
+from collections.abc import Callable
 
 import pytest
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider import endpoints
 from entra_fast._provider.discovery_document import DiscoveryError
-from entra_fast._provider.endpoints import FIRST_PAUSE, EndpointFinder, Endpoints, fetch_document
+from entra_fast._provider.endpoints import COOL_DOWN, FIRST_PAUSE, EndpointFinder, Endpoints, fetch_document
 from entra_fast._provider.http_rules import HttpFailure, HttpResponse
 from entra_fast._providers import IDPORTEN
 from entra_fast._settings.model import CredentialSettings, ProviderSettings
@@ -138,10 +139,18 @@ async def test_a_request_without_an_answer_is_repeated_once_after_a_pause(
     assert pauses == [0.25]
 
 
+@pytest.mark.parametrize(("chance", "share"), [(max, 1.0), (min, 0.5)])
 async def test_pauses_in_the_background_are_doubled_up_to_half_a_minute(
-    finder: EndpointFinder, http: Http, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    finder: EndpointFinder,
+    http: Http,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    chance: Callable[[float, float], float],
+    share: float,
 ) -> None:
-    """Until the endpoints are found."""
+    """Until the endpoints are found; by chance they are up to a half shorter, so that processes do not ask in
+    step."""
+    monkeypatch.setattr(random, "uniform", chance)
     monkeypatch.setattr(endpoints, "FIRST_PAUSE", FIRST_PAUSE)
     http.failure, http.answer = None, HttpResponse(503, {}, b"")
     found = asyncio.Event()
@@ -151,7 +160,7 @@ async def test_pauses_in_the_background_are_doubled_up_to_half_a_minute(
             await asyncio.sleep(0)
         http.answer = HttpResponse(200, {}, DOCUMENT)
         await found.wait()
-    assert pauses[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert pauses[:8] == [share * pause for pause in (0.5, 1, 2, 4, 8, 16, 30, 30)]
     await finder.aclose()
 
 
@@ -169,7 +178,7 @@ async def test_a_failure_answers_for_a_second(
 ) -> None:
     """Callers that come then ask for no further document, and each gets an error of its own."""
     now = 1000.0
-    monkeypatch.setattr(endpoints, "COOL_DOWN", 1.0)
+    monkeypatch.setattr(endpoints, "COOL_DOWN", COOL_DOWN)
     monkeypatch.setattr(finder, "_monotonic", lambda: now)
     http.failure, http.answer = None, HttpResponse(503, {}, b"")
     failures = []
@@ -249,15 +258,28 @@ async def test_a_provider_that_issues_no_tokens_needs_no_token_endpoint(
     assert EndpointFinder(settings, http, Metrics()).endpoints == Endpoints("i", "k", "")
 
 
-async def test_closing_ends_the_search(finder: EndpointFinder, http: Http) -> None:
-    """Whether or not it has begun."""
+async def test_closing_ends_the_search(
+    finder: EndpointFinder, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not it has begun; its request, too."""
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang(url: str, *, accept: str = "") -> HttpResponse:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    monkeypatch.setattr(http, "get", hang)
     await finder.aclose()
     finder.start(lambda _: None)
-    await asyncio.sleep(0)
+    await asked.wait()
     await finder.aclose()
     assert finder._until_known is not None
     assert finder._until_known.cancelled()
-    assert len(finder._requests) == 0
+    assert cancelled.is_set()
 
 
 async def test_the_whole_document_in_one_attempt(http: Http) -> None:
