@@ -436,3 +436,13 @@ async def test_nothing_runs_on_after_the_channel_is_lost() -> None:
         await asyncio.sleep(0)
         assert second.channel._answering == set()
         assert not first.channel.is_open
+
+
+async def test_before_it_is_open_nothing_is_sent() -> None:
+    """Nor after it was lost: a caller learns it, a message is dropped."""
+    channel = Channel(lambda name, fields: None, lambda: None)
+    assert channel.is_open is False
+    channel.send("anything")
+    channel.abort()
+    with pytest.raises(ChannelLost):
+        await channel.call("token")

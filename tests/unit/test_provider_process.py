@@ -646,3 +646,17 @@ async def test_counts_of_a_worker_that_is_gone_stay_in_the_metrics(connected: Co
     text = (await process.exposition()).decode()
     assert 'entra_fast_worker_requests_total{worker="7"} 12.0' in text
     assert await process.merged()
+
+
+async def test_closing_leaves_nothing_running(provider: Provider) -> None:
+    """Neither checks of workers nor sweeps, lines about the state or requests to the provider."""
+    before = asyncio.all_tasks()
+    process = ProviderProcess(Settings.from_environment(provider.environment(), None))
+    await process.start()
+    assert process._checking is not None
+    assert len(asyncio.all_tasks()) > len(before)
+    await process.begin_draining()
+    assert process.draining
+    await process.aclose()
+    assert process._checking.cancelled()
+    assert asyncio.all_tasks() == before
