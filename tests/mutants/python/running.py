@@ -36,6 +36,8 @@ PATIENCE = 8.0
 CPU_SECONDS = 60
 """Processor time of a mutant, in case that its tests cannot be interrupted."""
 MEMORY = 8 << 30
+LONGEST = 100.0
+"""Seconds for all tests of a mutant: the limit of a test does not end what hangs while it is torn down."""
 TRACING_SECONDS = 1800
 """For all tests of a part without a mutant, and with a note of what they call."""
 TESTS_SECONDS = 6.0
@@ -118,7 +120,7 @@ class Runner:
             started = time.monotonic()
             outcome = Outcome.SURVIVED
             if tests:
-                status = self._fork(sum(map(self._allowed, tests)))
+                status = self._fork(min(sum(map(self._allowed, tests)), LONGEST))
                 if status is None:
                     self._begin(session, mutant, tests)
                     return None
