@@ -369,6 +369,16 @@ async def test_a_wrong_entry_is_counted_once(replica: MakeReplica, server: Redis
     assert one.counted() == {("get", "rejected"): 1, ("lock", "ok"): 1}
 
 
+async def test_an_entry_of_another_type_is_rejected(replica: MakeReplica, server: RedisServer) -> None:
+    """That Redis cannot read it is no refusal of the command."""
+    await server.client.rpush(CIPHER.name(b"token", DIGEST), b"x")
+    one = replica()
+    assert await one.get(DIGEST) == Lookup(None)
+    assert one.counts.shared_rejected.figures() == {("type",): [1]}
+    assert await one.lead_fetch(DIGEST) == (Leader.THIS, None)
+    assert one.counted() == {("get", "rejected"): 1, ("lock", "ok"): 1}
+
+
 @pytest.mark.parametrize(
     ("rights", "get", "lock"),
     [

@@ -144,6 +144,6 @@ def test_content_without_a_token_is_rejected(head: bytes) -> None:
 @pytest.mark.parametrize("message", [b"", ANNOUNCEMENT[:-1], ANNOUNCEMENT + b"\0"])
 def test_an_announcement_has_one_size(message: bytes) -> None:
     """Nothing else is decrypted."""
-    with pytest.raises(EntryRejected) as caught:
+    with pytest.raises(EntryRejected, match=r"^size$") as caught:
         CIPHER.open_announcement(message)
     assert caught.value.reason == "size"
