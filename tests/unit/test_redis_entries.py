@@ -147,3 +147,10 @@ def test_an_announcement_has_one_size(message: bytes) -> None:
     with pytest.raises(EntryRejected, match=r"^size$") as caught:
         CIPHER.open_announcement(message)
     assert caught.value.reason == "size"
+
+
+def test_an_announcement_of_another_key_is_rejected() -> None:
+    """Whoever may publish cannot make one up."""
+    with pytest.raises(EntryRejected) as caught:
+        EntryCipher(bytes(32)).open_announcement(ANNOUNCEMENT)
+    assert caught.value.reason == "decryption"

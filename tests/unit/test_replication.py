@@ -145,10 +145,10 @@ async def test_replacements_are_remembered_within_a_bound(monkeypatch: pytest.Mo
 
 
 async def test_a_token_that_has_ended_is_not_published() -> None:
-    """An answer of the provider may arrive later than that."""
+    """An answer of the provider may arrive later than that; replicas that wait for it ask themselves."""
     world = World()
     world.replace(1, lifetime=0.0)
-    assert world.others.announced == []
+    assert (world.others.announced, world.others.stored, world.others.ended) == ([], [], [True])
 
 
 async def test_a_users_renewal_may_be_left_to_another() -> None:
