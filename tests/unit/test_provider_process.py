@@ -21,6 +21,7 @@ from entra_fast.sidecar.process import provider_process
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ConnectedWorker, ProviderProcess
 from entra_fast.sidecar.readiness import START_LIMIT
+from support.keys import Key
 from support.provider import Provider
 from support.sidecars import eventually
 
@@ -660,3 +661,35 @@ async def test_closing_leaves_nothing_running() -> None:
     await process.aclose()
     assert process._checking.cancelled()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_key_that_a_question_has_brought_starts_no_cool_down(
+    connected: Connected, provider: Provider
+) -> None:
+    """Only the provider can publish a key; one that it does not know starts the cool-down, for all workers.
+    New keys are announced under the next number."""
+    heard: list[tuple[str, Fields]] = []
+    _, channel = await connected.connect(lambda name, fields: heard.append((name, dict(fields))))
+
+    async def has_keys() -> bool:
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
+
+    await eventually(has_keys)
+    issuers = [fields for name, fields in heard if name == "provider"]
+    assert issuers == [{"provider": "entra_id", "issuer": provider.issuer}]
+    new = Key.generate()
+    provider.published.append(new)
+    question = {"provider": "entra_id", "cause": "unknown_key"}
+
+    def cool_down() -> object:
+        return [fields["until"] for name, fields in heard if name == "cool_downs"][-1]
+
+    assert (await channel.call("keys", **question, kid=new.kid, seen=1))["again"] is True
+    assert cool_down() == {}
+    versions = [
+        (fields["version"], new.kid in (fields["text"] or "")) for name, fields in heard if name == "keys"
+    ]
+    assert versions[-1] == (2, True)
+    assert (await channel.call("keys", **question, kid="stranger", seen=2))["again"] is True
+    assert set(cool_down()) == {"unknown_key"}  # type: ignore[call-overload]
+    assert (await channel.call("keys", **question, kid="stranger", seen=3))["again"] is False
