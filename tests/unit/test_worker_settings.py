@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import orjson
 import pytest
@@ -65,7 +66,9 @@ def everything() -> Settings:
         environ |= kind.environment(provider)
     settings = Settings.from_environment(environ, None)
     server, caches = settings.server, settings.caches
-    changed = {field.name: _other(getattr(server, field.name)) for field in dataclasses.fields(server)}
+    changed: dict[str, Any] = {
+        field.name: _other(getattr(server, field.name)) for field in dataclasses.fields(server)
+    }
     return dataclasses.replace(
         settings,
         server=dataclasses.replace(server, **{**changed, "workers": 3, "max_connections": 1000}),
