@@ -113,6 +113,7 @@ def test_header_fields_are_kept_as_they_are() -> None:
     with pytest.raises(TypeError):
         options.headers["other"] = "z"  # type: ignore[index]
     assert HttpOptions().headers == {}
+    assert len({options, HttpOptions(headers=kept), HttpOptions()}) == 2
 
 
 def test_authorities_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

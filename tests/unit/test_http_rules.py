@@ -39,6 +39,8 @@ THROUGH = Route(True, "login.example", 443, Proxy.at("http://u:canary@proxy.exam
 def test_a_caller_may_have_less_time_left(given: float | None, seconds: float) -> None:
     """Never more than the client allows, and never none at all: that would mean no limit."""
     assert HttpLimits().overall(given) == seconds
+    assert (HttpLimits().connect_timeout, HttpLimits().read_timeout) == (2, 3)
+    assert HttpLimits().max_response_bytes == 1 << 20
 
 
 def test_what_requests_say() -> None:

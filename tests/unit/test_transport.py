@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from entra_fast._provider import transport
 from entra_fast._provider.blocking_http_client import (
@@ -19,7 +22,7 @@ from entra_fast._provider.blocking_http_client import (
     _HttpConnection,
     _Patience,
 )
-from entra_fast._provider.http_client import HttpClient
+from entra_fast._provider.http_client import _VERSION, HttpClient, _Socket
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.http_rules import HttpFailure, HttpLimits, Route
 from entra_fast._settings.model import OutboundSettings
@@ -130,6 +133,8 @@ async def test_connections_of_an_event_loop(settings: OutboundSettings) -> None:
     assert isinstance(session.connector, aiohttp.TCPConnector)
     assert session.connector.limit == 500
     assert session.connector._keepalive_timeout == 30
+    if _VERSION >= (3, 12):
+        assert session.connector._socket_factory == _Socket.of
     await client.aclose()
     assert session.closed
     with pytest.raises(HttpFailure) as caught:
@@ -196,3 +201,86 @@ def test_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert patience.left() == 2
     now[0] += 2
     assert patience.is_over
+
+
+class Host:
+    """A server on loopback that answers every request with nothing, or is silent."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.silent = False
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: ([0-9]+)", head.lower())
+        self.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
+        if not self.silent:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        else:
+            await reader.read()
+        writer.close()
+
+
+@pytest_asyncio.fixture
+async def host() -> AsyncIterator[Host]:
+    one = Host()
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    yield one
+    server.close()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_each_method_sends_what_it_was_given(host: Host, threaded: bool) -> None:
+    """The standard library's client and aiohttp's alike."""
+    client = ThreadedHttpClient(BlockingHttpClient(proxies={})) if threaded else HttpClient(proxies={})
+    assert (await client.get(host.url, accept="text/x")).body == b"{}"
+    await client.post_form(host.url, {"a": "b"}, headers={"X-Key": "k"})
+    await client.post_json(host.url, {"a": 1})
+    get, form, document = host.requests
+    assert b"accept: text/x\r\n" in get.lower()
+    assert form.endswith(b"\r\n\r\na=b")
+    assert b"x-key: k\r\n" in form.lower()
+    assert document.endswith(b'\r\n\r\n{"a":1}')
+    await client.aclose()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_each_method_has_the_time_that_is_left(host: Host, threaded: bool) -> None:
+    """Where it is less than the client's own limit; silence has a limit of its own."""
+    host.silent = True
+    limits = HttpLimits(20, 20, 20)
+    client = (
+        ThreadedHttpClient(BlockingHttpClient(limits, proxies={}))
+        if threaded
+        else HttpClient(limits, proxies={})
+    )
+    for request in (
+        client.post_form(host.url, {}, timeout=0.05),
+        client.post_json(host.url, {}, timeout=0.05),
+    ):
+        with pytest.raises(HttpFailure) as caught:
+            await request
+        assert caught.value.code == "timed_out"
+        assert "no complete answer" in caught.value.message
+        assert caught.value.message.endswith("within 0.05 s")
+    await client.aclose()
+    hasty = HttpClient(HttpLimits(20, 0.05, 20), proxies={})
+    with pytest.raises(HttpFailure) as caught:
+        await hasty.get(host.url)
+    assert "no answer from" in caught.value.message
+    await hasty.aclose()
+
+
+async def test_whoever_wants_to_learns_how_long_an_answer_took(host: Host) -> None:
+    """With its headers, for the difference of the clocks."""
+    told: list[tuple[str | None, float]] = []
+    client = HttpClient(
+        proxies={}, answered=lambda headers, took: told.append((headers.get("content-length"), took))
+    )
+    await client.get(host.url)
+    ((length, took),) = told
+    assert length == "2"
+    assert 0 <= took < 60
+    await client.aclose()
