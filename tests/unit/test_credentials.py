@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from entra_fast import _native
-from entra_fast._provider.credentials import REJECTION_MEMORY, Credentials, authenticated
+from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._providers import ENTRA_ID
 from entra_fast._settings.model import CredentialSettings
 from entra_fast._settings.secret import Secret
@@ -75,7 +75,7 @@ def test_a_rejection_counts_for_five_minutes(files: Files) -> None:
     files.now = 100.0
     credentials.not_judged("the provider is down")
     credentials.rejected(REJECTION)
-    files.now = 100.0 + REJECTION_MEMORY
+    files.now = 400.0
     assert credentials.rejection == "AADSTS7000215"
     files.now += 0.1
     assert credentials.rejection is None
@@ -202,4 +202,16 @@ def test_a_secret_signs_no_grant(files: Files) -> None:
     with pytest.raises(ConfigurationError) as caught:
         credential.grant("client", "audience", {}, 1.0)
     assert (caught.value.code, caught.value.setting) == ("setting_invalid", "AZURE_APP_CLIENT_SECRET")
+    assert caught.value.message == "AZURE_APP_CLIENT_SECRET: this grant needs a private JWK"
+
+
+async def test_a_grant_is_for_the_credential_to_sign(files: Files) -> None:
+    """One that cannot is not sent instead."""
+
+    async def attempt(fields: dict[str, str]) -> None:
+        raise AssertionError(fields)
+
+    with pytest.raises(ProviderError) as caught:
+        await authenticated(files.credentials, ENTRA_ID, "audience", lambda: 1.0, attempt, {"scope": "x"})
+    assert caught.value.code == "credential_unusable"
     assert caught.value.message == "AZURE_APP_CLIENT_SECRET: this grant needs a private JWK"
