@@ -7,6 +7,7 @@ public classes are in validate.py.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import os
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from entra_fast import _signatures
 from entra_fast._environment import Environment, described
 from entra_fast._issuers import ANY_AUDIENCE, TENANT, AnyAudience, Issuer, IssuerChoice, P
+from entra_fast._late_imports import importing
 from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import ENTRA_ID, provider_url_problem
@@ -267,6 +269,36 @@ async def completed_async(found: Environment, http: HttpOptions | AsyncHttpClien
     return found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
 
 
+def found_of(
+    described: Sequence[Environment], discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """The providers of the environment whose discovery documents could be fetched, and the last failure."""
+    found, failure = [], None
+    for one in described:
+        try:
+            found.append(completed(one, HttpOptions(), discover))
+        except KeysUnavailable as error:
+            failure = error
+    return found, failure
+
+
+async def found_of_async(
+    described: Sequence[Environment],
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """As `found_of`, with one of the failures."""
+    found: list[Environment] = []
+    failures: list[KeysUnavailable] = []
+
+    async def complete(one: Environment) -> None:
+        try:
+            found.append(await completed_async(one, None))
+        except KeysUnavailable as error:
+            failures.append(error)
+
+    await asyncio.gather(*map(complete, described))
+    return found, failures[0] if failures else None
+
+
 def of_environment(found: Sequence[Environment], options: Options) -> dict[str, Any]:
     """The arguments of a validator for providers of the environment that are complete.
 
@@ -313,7 +345,8 @@ def _in_order(algorithms: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _default_cache_bytes() -> int:
-    from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
+    with importing:
+        from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
 
     return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
@@ -347,7 +380,8 @@ def refuse_discovery(_: str, __: str | None, ___: HttpOptions) -> KeyDiscovery:
 
 def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:
     # Imported here, not in the thread that fetches: a fork while it imports would leave its locks held.
-    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
+    with importing:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
 
     def fetch(url: str) -> HttpResponse:
         return BlockingHttpClient.from_options(options).get(url, accept=KEY_SET_MEDIA_TYPES)
@@ -356,7 +390,8 @@ def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:
 
 
 def fetch_discovery(url: str, issuer: str | None, http: HttpOptions) -> KeyDiscovery:
-    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
+    with importing:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
 
     _check_discovery_url(url)
     http.check_environment()
@@ -401,8 +436,9 @@ def _not_fetched(error: EntraFastError) -> KeysUnavailable:
 
 
 def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscovery:
-    from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
-    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded once something was fetched
+    with importing:
+        from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
+        from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - something was fetched
 
     if answer.status != 200:
         raise KeysUnavailable("keys_unavailable", f"the discovery document's URL {not_ok(url, answer)}")

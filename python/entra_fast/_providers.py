@@ -205,8 +205,11 @@ TOKENX: Final = ProviderKind(
     ),
     directory="jwker",
     exchange_grant=Grant.TOKEN_EXCHANGE,
-    # About the assertion. What is wrong with a user's token begins with "invalid subject_token".
-    rejection_text=re.compile(r"token verification failed|(?!invalid subject_token).*\bnot registered\b"),
+    # About the assertion. The other refusals are about the request, and repeat what was asked for.
+    rejection_text=re.compile(
+        r"token verification failed"
+        r"|(?!invalid subject_token|token exchange audience|client '|Parameter ).*\bnot registered\b"
+    ),
     cool_down=30.0,  # it rotates its keys every day and publishes none in advance
 )
 

@@ -521,6 +521,16 @@ def test_a_secret_whose_file_is_gone_or_empty_is_an_error(tmp_path: Path) -> Non
     assert Secret("X", "text").reveal() == "text"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """Nor are line ends of any system: the provider would reject the credential and say no more."""
+    file = tmp_path / "AZURE_APP_CLIENT_SECRET"
+    file.write_bytes("\ufeffs\u00e9cret\r\n".encode())
+    assert Secret("AZURE_APP_CLIENT_SECRET", path=file).reveal() == "s\u00e9cret"
+    file.write_bytes("\ufeff\r\n".encode())
+    with pytest.raises(ConfigurationError, match="empty"):
+        Secret("AZURE_APP_CLIENT_SECRET", path=file).reveal()
+
+
 def test_an_address_is_written_as_it_is_read() -> None:
     """With brackets around an IPv6 address."""
     for text in ("127.0.0.1:3000", "[::1]:0", "localhost:65535"):
