@@ -109,7 +109,7 @@ async def test_what_is_in_the_way_of_a_judgement() -> None:
     await trying.run()
     await trying.tried.aclose()
     assert seen == [
-        "the provider has not judged the application's credential: "
+        "the provider has neither accepted nor rejected the application's credential: "
         "the provider answered with status 503 and no OAuth error"
     ]
     assert trying.credentials.state() == ("accepted", None)

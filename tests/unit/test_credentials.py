@@ -50,7 +50,8 @@ def test_nothing_is_known_at_first(files: Files) -> None:
     assert credentials.rejection is None
     assert credentials.state() == (
         "unknown",
-        "the provider has not judged the application's credential: it has not been tried yet",
+        "the provider has neither accepted nor rejected the application's credential: "
+        "it has not been tried yet",
     )
     assert credentials.problem() is None
 
@@ -81,7 +82,8 @@ def test_a_rejection_counts_for_five_minutes(files: Files) -> None:
     assert credentials.rejection is None
     # What was in the way before the rejection is no longer the reason.
     assert credentials.state()[1] == (
-        "the provider has not judged the application's credential: it has not been tried yet"
+        "the provider has neither accepted nor rejected the application's credential: "
+        "it has not been tried yet"
     )
     files.now = 100.0
     assert credentials.rejection is None
