@@ -31,14 +31,15 @@ ANNOUNCEMENT = bytes.fromhex(
 def test_the_format_is_that_of_other_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas of two releases run side by side during a roll-out: names, entries and announcements are the
     same, byte for byte."""
+    cipher = EntryCipher(bytes(range(32)))
     token = FetchedToken("a.b.c", 3600.0, MONOTONIC - 100)
     content = redis_entries.pack(token, now=NOW, monotonic=MONOTONIC, expiry_millis=3_500_000)
-    assert CIPHER.name(b"token", DIGEST) == TOKEN_NAME
-    assert CIPHER.open(DIGEST, ENTRY) == content
-    assert CIPHER.open_announcement(ANNOUNCEMENT) == (b"s" * 16, DIGEST)
+    assert cipher.name(b"token", DIGEST) == TOKEN_NAME
+    assert cipher.open(DIGEST, ENTRY) == content
+    assert cipher.open_announcement(ANNOUNCEMENT) == (b"s" * 16, DIGEST)
     monkeypatch.setattr("os.urandom", lambda size: b"n" * size)
-    assert CIPHER.seal(DIGEST, content) == ENTRY
-    assert CIPHER.seal_announcement(b"s" * 16, DIGEST) == ANNOUNCEMENT
+    assert cipher.seal(DIGEST, content) == ENTRY
+    assert cipher.seal_announcement(b"s" * 16, DIGEST) == ANNOUNCEMENT
     found = redis_entries.unpack(content, now=NOW, monotonic=MONOTONIC, left_millis=3_500_000)
     assert found == token
 
