@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -413,6 +413,36 @@ async def test_the_application_s_own_refusal_is_one_of_the_target() -> None:
             await windows.run(for_customer(scope, None), now + 5, throttled)
     with pytest.raises(back_off.NotAsked):
         await windows.run(for_customer("d", None), now + 5, issued)
+
+
+@pytest.mark.parametrize(("customer", "stopped"), [("1", True), (None, False)])
+async def test_what_a_success_says_about_the_target(customer: str | None, stopped: bool) -> None:
+    """A token for a customer is one of several, so that it leaves the target among the refused ones; the
+    application's own token takes it from them."""
+    now = 1000.0
+    windows = back_off.BackOffWindows(lambda: now)
+
+    async def throttled(_: float) -> None:
+        raise ProviderError("provider_failed", "slow down", 429, retry_after=60)
+
+    async def issued(_: float) -> None:
+        pass
+
+    async def ask(scope: str, whose: str | None, answer: Callable[[float], Awaitable[None]]) -> None:
+        await windows.run(for_customer(scope, whose), now + 5, answer)
+
+    for scope in "ab":
+        with pytest.raises(ProviderError):
+            await ask(scope, None, throttled)
+    now += 10 if customer is None else 0  # the application's own token is a probe then
+    await ask("b", customer, issued)
+    with pytest.raises(ProviderError):
+        await ask("c", None, throttled)
+    if stopped:
+        with pytest.raises(back_off.NotAsked):
+            await ask("d", None, issued)
+    else:
+        await ask("d", None, issued)
 
 
 async def test_one_users_trouble_stops_no_other_user(world: Throttled) -> None:
