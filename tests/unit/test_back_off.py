@@ -342,6 +342,23 @@ async def test_three_throttled_targets_stop_the_client(world: Throttled) -> None
     assert world.asked == 0
 
 
+async def test_targets_whose_users_are_throttled_stop_the_client(world: Throttled) -> None:
+    """Three users are refused at each of three targets: then nobody asks for a fourth one, until the windows
+    have ended. Two such targets stop themselves alone."""
+    for number in range(3):
+        world.seconds = None
+        await world.client.exchange(f"api://fourth-{number}/.default", "user")
+        world.seconds = 60
+        await world.refuse("a", "b", "c", target=f"api://throttled-{number}/.default")
+    assert world.asked == 12
+    error = await world.refuse("user", target=OTHER)
+    assert (world.asked, error.status, error.retry_after) == (0, 429, 60)
+    world.pass_time(60)
+    world.seconds = None
+    await world.client.exchange(OTHER, "user")
+    assert world.asked == 1
+
+
 async def test_two_throttled_targets_do_not_stop_the_client(world: Throttled) -> None:
     """A third one is asked; and one that recovers no longer counts."""
     for name in "ab":
