@@ -359,6 +359,19 @@ async def test_targets_whose_users_are_throttled_stop_the_client(world: Throttle
     assert world.asked == 1
 
 
+async def test_a_target_that_a_probe_has_opened_counts_no_more(world: Throttled) -> None:
+    """A third target whose users are refused is then the second one, and stops itself alone."""
+    for name in "ab":
+        await world.refuse("1", "2", "3", target=f"api://{name}/.default")
+    world.pass_time(10)
+    world.seconds = None
+    await world.client.exchange("api://b/.default", "4")
+    world.seconds = 60
+    await world.refuse("1", "2", "3", target="api://c/.default")
+    world.seconds = None
+    await world.client.exchange(OTHER, "user")
+
+
 async def test_two_throttled_targets_do_not_stop_the_client(world: Throttled) -> None:
     """A third one is asked; and one that recovers no longer counts."""
     for name in "ab":
