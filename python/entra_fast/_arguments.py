@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from entra_fast._provider.discovery_document import KeyDiscovery
     from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
 
+    Discover = Callable[[str, str | None, HttpOptions], KeyDiscovery]
+
 
 class Options(TypedDict, total=False):
     """The keyword arguments that both validators take: see `Validator`."""
@@ -88,7 +90,7 @@ def configure(
     audience: str | Sequence[str] | AnyAudience | None,
     issuers: Sequence[Issuer] | None,
     http: HttpOptions | None,
-    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
+    discover: Discover | None,
     *,
     jwks_uri: str | None = None,
     jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
@@ -107,7 +109,8 @@ def configure(
     """Check the arguments of a validator, completed from the environment.
 
     Args:
-        discover: fetches the discovery document at a URL, given the issuer where it is known already.
+        discover: fetches the discovery document at a URL, given the issuer where it is known already. None
+            where that is impossible: in a constructor for asyncio.
 
     Raises:
         ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
@@ -234,12 +237,12 @@ def _first_name(issuer: str | Sequence[str] | None) -> str | None:
     return issuer if issuer is None or isinstance(issuer, str) else next(iter(issuer), None)
 
 
-def _discovered(
-    issuer: Issuer, http: HttpOptions, discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
-) -> Issuer:
+def _discovered(issuer: Issuer, http: HttpOptions, discover: Discover | None) -> Issuer:
     """The issuer, completed by its discovery document if it has one."""
     if issuer.discovery is None:
         return issuer
+    if discover is None:
+        raise _not_in_a_constructor("discovery")
     return _completed(issuer, discover(issuer.discovery, _first_name(issuer.issuer), issuer.http or http))
 
 
@@ -251,14 +254,12 @@ async def discovered_async(issuer: Issuer, http: HttpOptions | AsyncHttpClient |
     return _completed(issuer, await fetch_discovery_async(issuer.discovery, issuer.http or http, named))
 
 
-def completed(
-    found: Environment,
-    http: HttpOptions,
-    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
-) -> Environment:
+def completed(found: Environment, http: HttpOptions, discover: Discover | None) -> Environment:
     """A provider of the environment, completed by its discovery document if it needs one."""
     if found.well_known is None:
         return found
+    if discover is None:
+        raise _not_in_a_constructor(found.issuer_setting)
     return found.completed(discover(found.well_known, found.issuer, http))
 
 
@@ -369,13 +370,13 @@ def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
     return KeySet(orjson.dumps(jwks, default=dict))
 
 
-def refuse_discovery(_: str, __: str | None, ___: HttpOptions) -> KeyDiscovery:
+def _not_in_a_constructor(setting: str) -> ConfigurationError:
     """A constructor cannot await the discovery document."""
     message = (
         "a constructor cannot fetch the discovery document that names the issuer or its keys: use "
         "`await AsyncValidator.from_env()` or `from_issuers()`"
     )
-    raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
+    return ConfigurationError("setting_missing", message, setting)
 
 
 def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:

@@ -39,10 +39,11 @@ class Environment:
 
     Attributes:
         well_known: URL of the discovery document, if it is needed to fill in missing values.
+        issuer_setting: the variable with the issuer.
         algorithms: accepted signature algorithms; None for the validator's.
         tenants: allowed tenants; None for the validator's.
         refresh: when keys are fetched; None for the validator's.
-        tenants_setting: the variable that names the allowed tenants.
+        tenants_setting: the variable that names the allowed tenants; None where there is none.
     """
 
     audience: str | Sequence[str] | AnyAudience
@@ -52,7 +53,8 @@ class Environment:
     algorithms: tuple[str, ...] | None = None
     tenants: tuple[str, ...] | None = None
     refresh: RefreshRules | None = None
-    tenants_setting: str = _ALLOWED_TENANTS
+    issuer_setting: str = "AZURE_OPENID_CONFIG_ISSUER"
+    tenants_setting: str | None = _ALLOWED_TENANTS
 
     def completed(self, found: KeyDiscovery) -> Environment:
         """Completed by the discovery document. Variables take precedence, as in the sidecar."""
@@ -74,6 +76,13 @@ class Environment:
         """
         if TENANT in (self.issuer or "") and self.tenants is None and "tenants" not in given:
             name = self.tenants_setting
+            if name is None:
+                name = self.issuer_setting
+                message = (
+                    f"the issuer {self.issuer} stands for any tenant, and its provider has none: set {name} "
+                    "to the issuer in the tokens"
+                )
+                raise ConfigurationError("setting_invalid", message, name)
             message = (
                 f"{name} is not set, and the issuer {self.issuer} stands for any tenant: set {name} to the "
                 "ids of the tenants whose tokens are accepted, or to * for any, or pass tenants"
@@ -131,7 +140,7 @@ def _named(
     assert settings is not None  # noqa: S101 - for the type checker: it was named
     if audience is None:
         audience = ANY_AUDIENCE if settings.audiences is None else settings.audiences
-    allowed = provider_rows(settings.name).allowed_tenants
+    allowed = provider_rows(settings.kind).allowed_tenants
     is_complete = settings.issuer is not None and settings.jwks_uri is not None
     return Environment(
         audience=audience,
@@ -141,7 +150,8 @@ def _named(
         algorithms=settings.algorithms,
         tenants=settings.allowed_tenants or None,
         refresh=RefreshRules(cool_down=settings.kind.cool_down),
-        tenants_setting=_ALLOWED_TENANTS if allowed is None else allowed.name,
+        issuer_setting=settings.kind.variables.issuer,
+        tenants_setting=None if allowed is None else allowed.name,
     )
 
 
@@ -149,8 +159,10 @@ def _placeholder(environ: Mapping[str, str], name: str) -> dict[str, str]:
     """The variable with the audience, if it is not set: the program has named the audience instead."""
     with importing:
         from entra_fast import _providers  # noqa: PLC0415 - few programs need it
+        from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+        from entra_fast._settings.providers import built_in_kinds  # noqa: PLC0415 - loads slowly
 
-    kind = _providers.named(name)
+    kind = _providers.named(name, built_in_kinds(settings_reader(environ)))
     variables = _providers.generic_variables(name) if kind is None else kind.variables
     variable = variables.audience or variables.client_id or ""
     return {} if environ.get(variable, "").strip() else {variable: _NAMED_BY_CALLER}

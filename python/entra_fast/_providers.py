@@ -72,7 +72,8 @@ class ProviderKind:
         name: as `identity_provider` names it; also the label of metrics.
         title: its name in sentences for people.
         variables: names of its settings.
-        directory: where NAIS mounts the settings as files, below /var/run/secrets/nais.io; None if nowhere.
+        directory: where the settings are as files, below /var/run/secrets/nais.io: NAIS mounts them there.
+            None if nowhere.
         aliases: further values of `identity_provider` that mean it.
         enabled_by_client_id: whether a client id enables it where its switch is not set. Texas demands the
             switch.
@@ -228,11 +229,27 @@ IDPORTEN: Final = ProviderKind(
     audience=Audience.SETTING,
 )
 
-BUILT_IN: Final = (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN)
-"""The providers of NAIS. Their names are reserved."""
+ANSATTPORTEN: Final = ProviderKind(
+    "ansattporten",
+    "Ansattporten",
+    Variables(
+        algorithms="ENTRA_FAST_ANSATTPORTEN_ALGORITHMS",
+        enabled="ANSATTPORTEN_ENABLED",
+        well_known_url="ANSATTPORTEN_WELL_KNOWN_URL",
+        issuer="ANSATTPORTEN_ISSUER",
+        jwks_uri="ANSATTPORTEN_JWKS_URI",
+        audience="ANSATTPORTEN_AUDIENCE",
+    ),
+    directory="ansattporten",
+    audience=Audience.SETTING,
+)
 
-RESERVED: Final = frozenset(name for kind in BUILT_IN for name in kind.names)
-"""Names that no generic provider can have."""
+BUILT_IN: Final = (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN, ANSATTPORTEN)
+"""The providers of Texas."""
+
+RESERVED: Final = frozenset(name for kind in BUILT_IN if kind is not ANSATTPORTEN for name in kind.names)
+"""Names that no generic provider can have. Ansattporten was a generic provider before it was built in, so its
+name may still be that of one, in its place."""
 
 GENERIC_PREFIX: Final = "ENTRA_FAST_PROVIDER_"
 """What the settings of all generic providers begin with."""

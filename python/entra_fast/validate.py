@@ -44,7 +44,6 @@ from entra_fast._arguments import (
     found_of,
     key_fetcher,
     of_environment,
-    refuse_discovery,
 )
 from entra_fast._environment import described
 from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer, IssuerChoice, P
@@ -175,13 +174,14 @@ class Validator:
             validator = Validator.from_env(["entra_id", "tokenx"])      # tokens of either
 
         Args:
-            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `maskinporten`, or a name
-                in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if Entra ID is not configured,
-                the only other provider that is, if it is one whose audience is checked. A token never
-                decides which one it is.
+            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `ansattporten`,
+                `maskinporten`, or a name in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if
+                Entra ID is not configured, the only other provider that is, if it is one whose audience is
+                checked. A token never decides which one it is.
             audience: accepted audiences (`aud`), instead of what the settings say: the client id for Entra ID
-                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten. For Maskinporten, `aud` is not checked unless
-                you pass this: require a scope. For one provider only.
+                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten, `ANSATTPORTEN_AUDIENCE` for Ansattporten. For
+                Maskinporten, `aud` is not checked unless you pass this: require a scope. For one provider
+                only.
             http: as for `Validator`.
             options: as for `Validator`.
 
@@ -342,7 +342,7 @@ class AsyncValidator:
         **options: Unpack[Options],
     ) -> None:
         own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
-        configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
+        configured = configure(issuer, audience, issuers, own, None, **options)
         self._clock = configured.clock
         self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]

@@ -154,8 +154,8 @@ def test_directives_of_texas_set_the_log_level(text: str, level: str) -> None:
         ("TEXAS_HTTP_POOL_MAX_IDLE", "100", "TEXAS_HTTP_POOL_MAX_IDLE (has no effect: "),
         ("TEXAS_HTTP_NEW_SETTING", "1", "TEXAS_HTTP_NEW_SETTING"),
         ("AZUR_ENABLED", "true", "AZUR_ENABLED (did you mean AZURE_ENABLED?)"),
-        ("ANSATTPORTEN_ENABLED", "True", "ANSATTPORTEN_ENABLED"),
-        ("ANSATTPORTEN_ENABLED", "false", None),
+        ("FEIDE_ENABLED", "True", "FEIDE_ENABLED"),
+        ("FEIDE_ENABLED", "false", None),
         ("TEXAS_PORT_3000_TCP", "tcp://10.0.0.1:3000", None),
     ],
 )

@@ -68,7 +68,9 @@ def environ(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> pytest.Monkey
     """All of them configured."""
     base = server.base_url
     for name in list(os.environ):
-        if name.startswith(("AZURE_", "TOKEN_X_", "MASKINPORTEN_", "IDPORTEN_", "ENTRA_FAST_")):
+        if name.startswith(
+            ("AZURE_", "TOKEN_X_", "MASKINPORTEN_", "IDPORTEN_", "ANSATTPORTEN_", "ENTRA_FAST_")
+        ):
             monkeypatch.delenv(name)
     for name, value in {
         "AZURE_APP_CLIENT_ID": CLIENT,
@@ -314,7 +316,7 @@ def test_a_provider_that_is_switched_off(environ: pytest.MonkeyPatch) -> None:
         (
             "token_x",
             None,
-            "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, other",
+            "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, ansattporten, other",
         ),
         ("", None, "provider must be one of"),
         ([], None, "provider must be the name of a provider, or several names"),
@@ -387,6 +389,17 @@ async def test_an_audience_in_code(environ: pytest.MonkeyPatch, server: KeyServe
         await make(["tokenx", "idporten"], audience="x")
 
 
+async def test_an_audience_in_code_for_a_generic_provider_with_the_name_of_ansattporten(
+    environ: pytest.MonkeyPatch, server: KeyServer, make: Make
+) -> None:
+    """It stands for the audience of the provider that is meant."""
+    environ.setenv("ENTRA_FAST_PROVIDERS", "ansattporten")
+    environ.setenv("ENTRA_FAST_PROVIDER_ANSATTPORTEN_WELL_KNOWN_URL", f"{server.base_url}/other{DISCOVERY}")
+    validator = await make("ansattporten", audience=RESOURCE)
+    token = OTHER_KEY.token(content(f"{server.base_url}/other", aud=RESOURCE))
+    assert await code(validator, token) == "ok"
+
+
 async def test_options_in_code_take_precedence(
     environ: pytest.MonkeyPatch, server: KeyServer, make: Make
 ) -> None:
@@ -427,8 +440,9 @@ async def test_the_constructor_finds_the_only_other_one(
 ) -> None:
     """With its options; and it cannot await a discovery document."""
     only(environ, "TOKEN_X_")
-    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document"):
+    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document") as caught:
         AsyncValidator()
+    assert caught.value.setting == "TOKEN_X_ISSUER"
     environ.setenv("TOKEN_X_ISSUER", f"{server.base_url}/tokenx")
     environ.setenv("TOKEN_X_JWKS_URI", f"{server.base_url}/tokenx/jwks")
     environ.setenv("ENTRA_FAST_TOKENX_ALGORITHMS", "PS256")
