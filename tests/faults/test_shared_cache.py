@@ -1407,14 +1407,6 @@ async def test_an_announcement_that_is_no_text_is_rejected(
     assert (await sidecar.call.token(TARGET)).status == 200
 
 
-def test_an_announcement_of_another_key_is_rejected() -> None:
-    """It has the right size, but was encrypted with another key."""
-    sealed = EntryCipher(b"1" * 32).seal_announcement(b"s" * 16, b"d" * 32)
-    with pytest.raises(EntryRejected) as caught:
-        EntryCipher(b"2" * 32).open_announcement(sealed)
-    assert caught.value.reason == "decryption"
-
-
 async def test_a_token_that_is_about_to_end_is_not_stored(
     replica: Replica, redis: RedisServer, provider: Provider
 ) -> None:

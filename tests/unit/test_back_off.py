@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -342,6 +342,36 @@ async def test_three_throttled_targets_stop_the_client(world: Throttled) -> None
     assert world.asked == 0
 
 
+async def test_targets_whose_users_are_throttled_stop_the_client(world: Throttled) -> None:
+    """Three users are refused at each of three targets: then nobody asks for a fourth one, until the windows
+    have ended. Two such targets stop themselves alone."""
+    for number in range(3):
+        world.seconds = None
+        await world.client.exchange(f"api://fourth-{number}/.default", "user")
+        world.seconds = 60
+        await world.refuse("a", "b", "c", target=f"api://throttled-{number}/.default")
+    assert world.asked == 12
+    error = await world.refuse("user", target=OTHER)
+    assert (world.asked, error.status, error.retry_after) == (0, 429, 60)
+    world.pass_time(60)
+    world.seconds = None
+    await world.client.exchange(OTHER, "user")
+    assert world.asked == 1
+
+
+async def test_a_target_that_a_probe_has_opened_counts_no_more(world: Throttled) -> None:
+    """A third target whose users are refused is then the second one, and stops itself alone."""
+    for name in "ab":
+        await world.refuse("1", "2", "3", target=f"api://{name}/.default")
+    world.pass_time(10)
+    world.seconds = None
+    await world.client.exchange("api://b/.default", "4")
+    world.seconds = 60
+    await world.refuse("1", "2", "3", target="api://c/.default")
+    world.seconds = None
+    await world.client.exchange(OTHER, "user")
+
+
 async def test_two_throttled_targets_do_not_stop_the_client(world: Throttled) -> None:
     """A third one is asked; and one that recovers no longer counts."""
     for name in "ab":
@@ -413,6 +443,36 @@ async def test_the_application_s_own_refusal_is_one_of_the_target() -> None:
             await windows.run(for_customer(scope, None), now + 5, throttled)
     with pytest.raises(back_off.NotAsked):
         await windows.run(for_customer("d", None), now + 5, issued)
+
+
+@pytest.mark.parametrize(("customer", "stopped"), [("1", True), (None, False)])
+async def test_what_a_success_says_about_the_target(customer: str | None, stopped: bool) -> None:
+    """A token for a customer is one of several, so that it leaves the target among the refused ones; the
+    application's own token takes it from them."""
+    now = 1000.0
+    windows = back_off.BackOffWindows(lambda: now)
+
+    async def throttled(_: float) -> None:
+        raise ProviderError("provider_failed", "slow down", 429, retry_after=60)
+
+    async def issued(_: float) -> None:
+        pass
+
+    async def ask(scope: str, whose: str | None, answer: Callable[[float], Awaitable[None]]) -> None:
+        await windows.run(for_customer(scope, whose), now + 5, answer)
+
+    for scope in "ab":
+        with pytest.raises(ProviderError):
+            await ask(scope, None, throttled)
+    now += 10 if customer is None else 0  # the application's own token is a probe then
+    await ask("b", customer, issued)
+    with pytest.raises(ProviderError):
+        await ask("c", None, throttled)
+    if stopped:
+        with pytest.raises(back_off.NotAsked):
+            await ask("d", None, issued)
+    else:
+        await ask("d", None, issued)
 
 
 async def test_one_users_trouble_stops_no_other_user(world: Throttled) -> None:

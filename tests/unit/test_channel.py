@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
 
 from entra_fast._provider.back_off import NotAsked
-from entra_fast.errors import EntraFastError, ProviderError
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, ProviderError
 from entra_fast.sidecar.process import channel as channel_module
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler, frame
 
@@ -285,3 +285,188 @@ async def test_a_future_that_is_too_much_is_answered_too(monkeypatch: pytest.Mon
         assert b'"to":7' in data
         assert b"too_many_fetches" in data
     later.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "travels_as"),
+    [
+        (
+            EntraFastError("target_invalid", "no such target"),
+            EntraFastError("target_invalid", "no such target"),
+        ),
+        (InvalidToken("expired", "too old"), EntraFastError("expired", "too old")),
+        (ConfigurationError("setting_invalid", "no", "NAME"), EntraFastError("setting_invalid", "no")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("later", [True, False])
+async def test_an_error_of_another_kind_keeps_its_code_and_sentence(
+    error: EntraFastError, travels_as: EntraFastError, later: bool
+) -> None:
+    """The other side knows the two that callers tell apart."""
+
+    async def fail() -> Fields:
+        raise error
+
+    def handle(name: str, fields: Fields) -> Coroutine[None, None, Fields]:
+        if later:
+            return fail()
+        raise error
+
+    async with ends(handle) as (first, _):
+        with pytest.raises(EntraFastError) as raised:
+            await first.channel.call("token")
+    assert (type(raised.value), raised.value.args) == (type(travels_as), travels_as.args)
+
+
+async def test_an_unexpected_error_is_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """The one who asked gets a server error; the log has the cause."""
+    failure = RuntimeError("canary")
+
+    async def fail() -> Fields:
+        raise failure
+
+    async with ends(lambda name, fields: fail()) as (first, second):
+        with pytest.raises(ProviderError) as raised:
+            await first.channel.call("token")
+        assert second.channel.is_open
+    assert (raised.value.code, raised.value.message) == ("server_error", "unexpected error")
+    (record,) = caplog.records
+    assert record.message == "unexpected error while answering a worker"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is failure
+
+
+async def test_a_refusal_for_too_many_requests_is_one_of_this_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, which callers may try again."""
+    monkeypatch.setattr(channel_module, "MAX_CALLS", 1)
+    gate = asyncio.Event()
+
+    async def wait() -> Fields:
+        await gate.wait()
+        return {}
+
+    async with ends(lambda name, fields: wait()) as (first, _):
+        first_call = first.channel.call("token")
+        monkeypatch.setattr(channel_module, "MAX_CALLS", 2)
+        refused = first.channel.call("token")
+        monkeypatch.setattr(channel_module, "MAX_CALLS", 1)
+        with pytest.raises(ProviderError) as raised:
+            await refused
+        assert (raised.value.code, raised.value.message, raised.value.status) == (
+            "too_many_fetches",
+            "too many requests wait",
+            503,
+        )
+        gate.set()
+        await first_call
+        assert await first.channel.call("token") == {}
+
+
+@pytest.mark.parametrize(("size", "understood"), [(100, True), (101, False)])
+async def test_the_longest_message(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, size: int, understood: bool
+) -> None:
+    """A longer one ends the channel before it has arrived; the line in the log says which process it was."""
+    monkeypatch.setattr(channel_module, "MAX_MESSAGE_BYTES", 100)
+    arrived = asyncio.Event()
+    ours, theirs = socket.socketpair()
+    lost = asyncio.Event()
+    end = Channel(lambda name, fields: arrived.set(), lost.set, "worker 3")
+    await end.open(ours)
+    data = frame("m", {"x": ""})
+    data = frame("m", {"x": "x" * (size - len(data) + 4)})
+    assert len(data) == size + 4
+    with theirs:
+        theirs.sendall(data if understood else data[:4])
+        await asyncio.wait_for((arrived if understood else lost).wait(), 10)
+        assert end.is_open is understood
+        end.abort()
+        await lost.wait()
+    if not understood:
+        (record,) = caplog.records
+        assert record.message == "message not understood"
+        assert record.__dict__["fields"] == {"process": "worker 3"}
+
+
+async def test_which_process_does_not_read_is_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With how much it has left unread."""
+    monkeypatch.setattr(channel_module, "MAX_UNSENT_BYTES", 1_000_000)
+    async with raw_end(lambda name, fields: None) as (_, end):
+        end.channel.send("grant", token="x" * 500_000)
+        assert end.channel.is_open
+        assert caplog.records == []
+        for _ in range(10):
+            end.channel.send("grant", token="x" * 500_000)
+        await asyncio.wait_for(end.lost.wait(), 10)
+    (record,) = caplog.records
+    assert record.message == "process stopped reading its control socket"
+    fields = record.__dict__["fields"]
+    assert fields["process"] == "the provider process"
+    assert 1_000_000 < fields["unsent_bytes"] < 1_600_000
+
+
+async def test_a_message_without_a_call_is_not_answered() -> None:
+    """Whether it is handled at once, later, or with an error; calls are numbered from one."""
+
+    async def later() -> Fields:
+        return {"a": 1}
+
+    results: dict[str, Callable[[], object]] = {
+        "at once": lambda: {"a": 1},
+        "later": later,
+        "nothing": lambda: None,
+    }
+
+    def handle(name: str, fields: Fields) -> object:
+        if name == "error":
+            raise EntraFastError("no", "no")
+        return results[name]()
+
+    async with raw_end(handle) as (theirs, end):  # type: ignore[arg-type]
+        for name in ("at once", "later", "error", "nothing"):
+            theirs.sendall(frame(name, {}))
+        theirs.sendall(frame("at once", {"call": 0}))
+        theirs.setblocking(False)
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1 << 16), 10)
+        assert data == frame("answer", {"to": 0, "a": 1})
+        end.channel.call("question")
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1 << 16), 10)
+        assert data == frame("question", {"call": 1})
+
+
+async def test_nothing_runs_on_after_the_channel_is_lost() -> None:
+    """Answers that are being made are cancelled, and nobody waits for one."""
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def never() -> Fields:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return {}
+
+    async with ends(lambda name, fields: never()) as (first, second):
+        waiting = first.channel.call("token")
+        await began.wait()
+        second.channel.abort()
+        await asyncio.wait_for(ended.wait(), 10)
+        with pytest.raises(ChannelLost):
+            await waiting
+        assert first.channel._calls == {}
+        await asyncio.sleep(0)
+        assert second.channel._answering == set()
+        assert not first.channel.is_open
+
+
+async def test_before_it_is_open_nothing_is_sent() -> None:
+    """Nor after it was lost: a caller learns it, a message is dropped."""
+    channel = Channel(lambda name, fields: None, lambda: None)
+    assert channel.is_open is False
+    channel.send("anything")
+    channel.abort()
+    with pytest.raises(ChannelLost):
+        await channel.call("token")

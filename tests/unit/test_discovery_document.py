@@ -158,6 +158,7 @@ CHINA, CHINA_ALIAS = "https://login.partner.microsoftonline.cn", "https://login.
         (f"{B2C}/contoso.onmicrosoft.com/B2C_1_sign_in/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
         (f"{B2C}/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
         (f"{B2C}/tfp/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/tfp/{GUID}/b2c_1_x/v2.0/", B2C),
+        (f"{B2C}/tfp/contoso.onmicrosoft.com/B2C_1_x/v2.0", f"{B2C}/{GUID}/v2.0/", B2C),
         (
             f"https://login.contoso.com/{GUID}/B2C_1A_X/v2.0",
             f"https://login.contoso.com/{GUID}/v2.0",
@@ -278,6 +279,28 @@ def test_a_document_over_plain_http_names_endpoints_over_plain_http() -> None:
         with pytest.raises(DiscoveryError) as caught:
             parse_discovery(document(f"{base}/t", base, **changes), well_known("/t", base))
         assert caught.value.code == "discovery_malformed"
+
+
+@pytest.mark.parametrize(
+    ("base", "accepted"),
+    [
+        ("http://idp.internal:8080", True),
+        ("http://localhost:8080", True),
+        ("https://localhost:8443", True),
+        ("https://login.microsoftonline.us", True),
+        ("https://idp.internal", False),
+        ("https://notmicrosoftonline.us", False),
+    ],
+)
+def test_where_a_v1_document_may_name_a_tenant_by_its_id(base: str, accepted: bool) -> None:
+    """At Entra ID and at a local one: nowhere else does an id stand for a name."""
+    body, url = document(f"{base}/{GUID}", base), well_known("/contoso.com", base)
+    if accepted:
+        assert parse_discovery(body, url).issuer == f"{base}/{GUID}"
+    else:
+        with pytest.raises(DiscoveryError) as caught:
+            parse_discovery(body, url)
+        assert caught.value.code == "discovery_issuer_mismatch"
 
 
 def test_only_endpoints_that_are_called_must_be_on_the_document_s_host() -> None:

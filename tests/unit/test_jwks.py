@@ -7,6 +7,7 @@ import functools
 import gc
 import itertools
 import logging
+import math
 import os
 import signal
 import threading
@@ -39,6 +40,15 @@ def test_the_first_fetch_is_due_at_once() -> None:
     assert schedule.next_refresh <= -1e18
     assert schedule.claim_fetch(Cause.UNKNOWN_KEY, 0)
     assert not schedule.expired(1e9)
+
+
+def test_the_times_of_the_schedule() -> None:
+    """By default, as documented: hourly, not more often than every five minutes, retries after a second to a
+    minute, a day until keys are discarded, ten seconds of waiting."""
+    rules = RefreshRules()
+    assert (rules.interval, rules.min_interval, rules.cool_down) == (3600, 300, 300)
+    assert (rules.first_retry, rules.last_retry) == (1, 60)
+    assert (rules.max_age, rules.max_wait) == (86_400, 10)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +383,12 @@ def test_a_key_that_was_published_after_a_refresh_began(accepted: list[KeySet | 
     with ThreadPoolExecutor(9) as pool:
         hourly = pool.submit(keys.refresh)
         assert began.wait(60)
-        waiting = [pool.submit(keys.refresh_for, Cause.UNKNOWN_KEY, "key-2") for _ in range(8)]
+
+        def verifies() -> bool:
+            asked_again = keys.refresh_for(Cause.UNKNOWN_KEY, "key-2")
+            return asked_again and keys.keys is not None and "key-2" in keys.keys.kids
+
+        waiting = [pool.submit(verifies) for _ in range(8)]
         written.set()
         hourly.result()
         assert all(one.result() for one in waiting)
@@ -404,6 +419,28 @@ def test_closed_keys_wait_for_nothing(make_keys: MakeKeys, source: Source) -> No
     keys.run()  # by a shared thread that `close` came too late for, as the next one
     keys._fetch()
     assert (source.calls, keys.fetches, keys.error) == (0, 0, None)
+
+
+def test_nothing_is_due_while_a_fetch_is_in_flight(make_keys: MakeKeys, source: Source) -> None:
+    """Its end makes the shared thread ask again; then it is due by the schedule, and never after `close`."""
+    clock = Clock(1000)
+    keys = make_keys(monotonic=clock)
+    assert keys.due_in() == -math.inf
+    source.gate.clear()
+    keys.run()
+    assert source.entered.acquire(timeout=60)
+    assert keys.due_in() == math.inf
+    keys.run()  # nothing more is fetched
+    source.gate.set()
+    keys.refresh()
+    assert source.calls == 1
+    due = keys.due_in()
+    assert due is not None
+    assert due == keys.schedule.next_refresh - 1000
+    clock.now += 100
+    assert keys.due_in() == pytest.approx(due - 100)
+    keys.close()
+    assert keys.due_in() is None
 
 
 def test_waiting_is_bounded(make_keys: MakeKeys, source: Source) -> None:
@@ -506,6 +543,19 @@ async def test_refreshing_on_a_loop(
     assert "answered 500" in str(keys.unavailable())
 
 
+async def test_a_provider_may_want_its_keys_refreshed_sooner_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """As with threads; without the header, hourly."""
+    await keys.refresh()
+    assert 3240 <= keys.schedule.next_refresh - keys._monotonic() <= 3600
+    server.answers[KEYS_PATH] = Answer(GOOD, headers={"Cache-Control": "public, max-age=600"})
+    await keys.refresh()
+    assert 500 <= keys.schedule.next_refresh - keys._monotonic() <= 600
+    assert keys.text == GOOD.encode()
+    assert keys.outcomes == {"ok": 2}
+
+
 async def test_a_key_that_came_meanwhile_on_a_loop(keys: AsyncKeys, server: KeyServer) -> None:
     """As with threads."""
     await keys.refresh()
@@ -532,7 +582,12 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
     hourly = asyncio.ensure_future(keys.refresh())
     assert await asyncio.to_thread(began.wait, 60)
     server.publish(jwks(signer(), signer("key-2")))
-    waiting = [asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "key-2")) for _ in range(8)]
+
+    async def verifies() -> bool:
+        asked_again = await keys.refresh_for(Cause.UNKNOWN_KEY, "key-2")
+        return asked_again and keys.keys is not None and "key-2" in keys.keys.kids
+
+    waiting = [asyncio.ensure_future(verifies()) for _ in range(8)]
     stranger = asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "stranger"))
     await asyncio.sleep(0)
     written.set()
@@ -541,6 +596,57 @@ async def test_a_key_that_was_published_after_a_refresh_began_on_a_loop(
     assert keys.keys is not None
     assert "key-2" in keys.keys.kids
     assert server.fetches() == 3
+
+
+async def test_joining_a_refresh_gets_around_no_cool_down_on_a_loop(
+    keys: AsyncKeys, server: KeyServer
+) -> None:
+    """A stranger's token that arrives during a refresh may cause one fetch after it, and the next stranger's
+    none: it is verified with what the refresh has brought."""
+    await keys.refresh()
+    for fetches in (3, 4):
+        asked = server.fetches()
+        server.hold()
+        hourly = asyncio.ensure_future(keys.refresh())
+        await asyncio.to_thread(server.wait_for_fetches, asked + 1)
+        stranger = asyncio.ensure_future(keys.refresh_for(Cause.UNKNOWN_KEY, "stranger"))
+        await asyncio.sleep(0)
+        server.release()
+        assert await stranger
+        await hourly
+        assert server.fetches() == fetches
+
+
+def test_joining_a_refresh_gets_around_no_cool_down(make_keys: MakeKeys, source: Source) -> None:
+    """As on a loop."""
+    keys = make_keys()
+    keys.refresh()
+    with ThreadPoolExecutor(1) as pool:
+        for calls in (3, 4):
+            source.gate.clear()
+            while source.entered.acquire(blocking=False):
+                pass
+            keys.run()
+            assert source.entered.acquire(timeout=60)
+            stranger = pool.submit(keys.refresh_for, Cause.UNKNOWN_KEY, "stranger")
+            while not keys._changed._waiters:  # type: ignore[attr-defined]
+                time.sleep(0.001)
+            source.gate.set()
+            assert stranger.result(60)
+            assert source.calls == calls
+
+
+def test_each_fetch_is_counted_by_its_outcome(make_keys: MakeKeys, source: Source) -> None:
+    """For whoever was given a callback, and in the figures of the object."""
+    counted: list[str] = []
+    keys = make_keys(counted=counted.append)
+    keys.refresh()
+    source.answer = ConfigurationError("setting_invalid", "a sentence")
+    keys.refresh()
+    source.answer = HttpResponse(500, {}, b"")
+    keys.refresh()
+    assert counted == ["ok", "setting_invalid", "keys_unavailable"]
+    assert keys.outcomes == {"ok": 1, "setting_invalid": 1, "keys_unavailable": 1}
 
 
 async def test_who_watches_hears_when_asking_is_pointless(keys: AsyncKeys, server: KeyServer) -> None:

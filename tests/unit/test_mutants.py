@@ -13,6 +13,7 @@ from mutants.python import __main__ as command
 from mutants.python import applying, mutations
 
 CODE = '''
+import asyncio
 from enum import Enum
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -38,6 +39,10 @@ def over(n: int = 1) -> bool:
 @lru_cache
 def twice(n: int) -> int:
     return n * 2
+
+class Line(asyncio.Protocol):
+    def data_received(self, data: bytes) -> None:
+        self.seen = data
 
 class Box:
     size: int = 5
@@ -86,6 +91,7 @@ def test_what_protects_nobody_is_left_out(package: types.ModuleType) -> None:
         "twice",
         "Box",
         "Box.big",
+        "Line.data_received",
     }
     changes = {mutant.change for mutant in mutants(package)}
     assert "`LIMIT = 3` becomes `LIMIT = 4`" in changes

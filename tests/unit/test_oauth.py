@@ -12,11 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entra_fast._provider.oauth import (
+    JWT_BEARER_ASSERTION,
     MAX_EXPIRES_IN,
+    assertion_fields,
+    claims_field,
+    client_credentials_form,
+    grant_fields,
+    http_date,
+    jwt_bearer_form,
+    maskinporten_code,
+    on_behalf_of_form,
     parse_retry_after,
     parse_token_response,
     provider_code,
+    refusal,
     scope_for,
+    secret_fields,
+    token_exchange_form,
+    without_secrets,
 )
 from entra_fast.errors import EntraFastError, ProviderError
 
@@ -291,3 +304,267 @@ def test_a_date_that_is_none_is_ignored(date: str) -> None:
     headers = JSON | {"Date": date}
     answer = parse_token_response(200, headers, token_body(access_token=jwt(exp=NOW + 60)), now=NOW)
     assert answer.expires_in == 60
+
+
+# --- requests ---
+
+
+def test_the_forms_of_all_grants() -> None:
+    """As the RFCs and Entra ID's on-behalf-of flow name their fields, and with the credential's own."""
+    credential = {"client_secret": "s"}
+    assert client_credentials_form("me", "scope", credential) == {
+        "grant_type": "client_credentials",
+        "client_id": "me",
+        "scope": "scope",
+        "client_secret": "s",
+    }
+    assert on_behalf_of_form("me", "scope", "user", credential) == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "requested_token_use": "on_behalf_of",
+        "assertion": "user",
+        "client_id": "me",
+        "scope": "scope",
+        "client_secret": "s",
+    }
+    exchange = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "subject_token": "user",
+        "audience": "target",
+        "client_secret": "s",
+    }
+    assert token_exchange_form("target", "user", credential) == exchange
+    assert token_exchange_form("target", "user", credential, client_id="me") == exchange | {"client_id": "me"}
+    assert jwt_bearer_form(grant_fields("signed")) == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "assertion": "signed",
+    }
+
+
+def test_the_fields_of_credentials() -> None:
+    """`client_secret_post`, and an assertion with its type."""
+    assert secret_fields("s") == {"client_secret": "s"}
+    assert assertion_fields("signed") == {
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "signed",
+    }
+
+
+# --- limits of what is passed on ---
+
+
+def refused(**members: object) -> ProviderError:
+    """The error that a document with these members means."""
+    return refusal(400, {"error": "x", **members}, None)
+
+
+@pytest.mark.parametrize(
+    ("last", "first"),
+    [
+        ({"suberror": "x" * 16_384}, {"suberror": "x" * 16_385}),
+        ({"error_codes": [1] * 32}, {"error_codes": [1] * 33}),
+        ({"error_codes": [1]}, {"error_codes": [True]}),
+        ({"error_codes": [1]}, {"error_codes": [1, "2"]}),
+        ({"error_codes": [1]}, {"error_codes": (1,)}),
+    ],
+)
+def test_the_bounds_of_details(last: dict[str, object], first: dict[str, object]) -> None:
+    """What is longer, or of another type, is left out."""
+    assert (refused(**last).details, refused(**first).details) == (last, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["suberror", "claims", "correlation_id", "trace_id", "timestamp", "error_uri"]
+)
+def test_texts_that_are_passed_on(name: str) -> None:
+    """Those that Entra ID and Maskinporten document."""
+    assert refused(**{name: "text"}).details == {name: "text"}
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("a b", "a b"),
+        ("x" * 16_384, "x" * 16_384),
+        ("a " + "x" * 16_383, "a"),
+        ("x" * 16_385, "the provider gave no description"),
+        ("", "the provider gave no description"),
+        (None, "the provider gave no description"),
+        (7, "the provider gave no description"),
+    ],
+    ids=["short", "longest", "cut", "one long word", "empty", "none", "a number"],
+)
+def test_a_description_is_bounded(description: object, message: str) -> None:
+    """By 16,384 characters, between two words."""
+    assert refused(error_description=description).message == message
+
+
+@pytest.mark.parametrize(
+    ("code", "known"),
+    [
+        ("x" * 128, True),
+        ("x" * 129, False),
+        (" !#[]~", True),
+        ("", False),
+        ('"', False),
+        ("\\", False),
+        ("\x7f", False),
+        ("\x1f", False),
+    ],
+)
+def test_which_codes_are_oauth_errors(code: str, known: bool) -> None:
+    """RFC 6749, section 5.2; anything else is no OAuth error, and is not repeated."""
+    error = refusal(400, {"error": code}, 7)
+    assert (error.code, error.error) == (
+        ("provider_refused", code) if known else ("provider_failed", "server_error")
+    )
+    assert (error.status, error.retry_after) == (400, 7)
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"error_codes": [7000215, 1]}, "AADSTS7000215"),
+        ({"error_codes": [1]}, "AADSTS1"),
+        ({"error_codes": [99_999_999]}, "AADSTS99999999"),
+        ({"error_codes": [100_000_000], "error_description": "AADSTS5: no"}, "AADSTS5"),
+        ({"error_codes": [0], "error_description": "AADSTS50013: no"}, "AADSTS50013"),
+        ({"error_codes": [], "error_description": "AADSTS50013: no"}, "AADSTS50013"),
+        ({"error_description": "not AADSTS50013"}, "x"),
+        ({"error_uri": "https://maskinporten.no/errors/MP-250"}, "MP-250"),
+        ({"error_uri": "https://maskinporten.no/errors/MP-250/"}, "x"),
+        ({"error_uri": "https://maskinporten.no/errors/MP-12345"}, "x"),
+        ({}, "x"),
+    ],
+)
+def test_what_names_a_refusal_most_exactly(members: dict[str, object], code: str) -> None:
+    """The first of Entra ID's codes, or Maskinporten's, or the OAuth error."""
+    assert provider_code(refused(**members)) == code
+
+
+def test_a_refusal_without_a_uri_has_no_code_of_maskinporten() -> None:
+    """Nothing is looked for in it."""
+    assert maskinporten_code(refused()) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(399, "provider_answer_malformed"), (400, "provider_failed"), (599, "provider_failed")],
+)
+def test_which_statuses_are_errors(status: int, code: str) -> None:
+    """400 to 599; the sentence names the status."""
+    with pytest.raises(ProviderError) as caught:
+        parse(b"{}", status)
+    assert caught.value.code == code
+    assert str(status) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("media_type", "is_json"),
+    [
+        ("application/json", True),
+        (" Application/JSON ; charset=utf-8", True),
+        ("application/problem+json", True),
+        ("text/json", False),
+        ("application/jsonp", False),
+        ("text/plain; x=application/json", False),
+    ],
+)
+def test_which_media_types_are_json(media_type: str, is_json: bool) -> None:
+    """By their names, without parameters (RFC 6839, section 3.1)."""
+    with pytest.raises(ProviderError) as caught:
+        parse(b'{"error":"x"}', 400, {"Content-Type": media_type})
+    assert (caught.value.code == "provider_refused") is is_json
+
+
+@pytest.mark.parametrize(
+    ("value", "stated"),
+    [
+        (1, True),
+        (0, False),
+        (0.5, True),
+        (MAX_EXPIRES_IN, True),
+        (MAX_EXPIRES_IN + 1, False),
+        ("000000000003600", True),
+        ("0000000000003600", False),
+        ("٣", False),
+        (True, False),
+        (None, False),
+    ],
+)
+def test_the_bounds_of_expires_in(value: object, stated: bool) -> None:
+    """A token of an opaque form that does not say how long it lives is not cached."""
+    answer = parse_token_response(200, JSON, token_body(access_token="t", expires_in=value), now=NOW)
+    assert answer.cacheable is stated
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(65_536, True), (65_537, False)])
+def test_the_largest_token_that_is_accepted(size: int, accepted: bool) -> None:
+    """64 KiB."""
+    body = token_body(access_token="x" * size)
+    if accepted:
+        assert len(parse_token_response(200, JSON, body, now=NOW).access_token) == size
+    else:
+        with pytest.raises(ProviderError):
+            parse(body)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("000000060", 60), ("0000000060", 3600), (" 60 ", 60), ("3600", 3600)]
+)
+def test_the_bounds_of_retry_after(value: str, seconds: int) -> None:
+    """More than nine digits are as long as allowed."""
+    assert parse_retry_after(value, NOW) == seconds
+
+
+def test_the_longest_date() -> None:
+    """64 characters; a date in its plain form has 29."""
+    date = "Fri, 15 Jan 2027 08:00:00 GMT"
+    assert http_date(date) == NOW
+    assert http_date(date + " " * 35) == NOW
+    assert http_date(date + " " * 36) is None
+    assert http_date("") is None
+
+
+@pytest.mark.parametrize(
+    ("challenge", "capabilities", "sent"),
+    [
+        (None, (), None),
+        ('{"a": 1}', (), '{"a": 1}'),
+        (None, ("cp1",), '{"access_token":{"xms_cc":{"values":["cp1"]}}}'),
+        (
+            '{"userinfo": {}, "access_token": {"acrs": {"value": "c1"}}}',
+            ("cp1", "x"),
+            '{"userinfo":{},"access_token":{"acrs":{"value":"c1"},"xms_cc":{"values":["cp1","x"]}}}',
+        ),
+        ('{"access_token": 7}', ("cp1",), '{"access_token":{"xms_cc":{"values":["cp1"]}}}'),
+        (
+            '{"n":123456789012345678901234567890}',
+            ("cp1",),
+            '{"n":123456789012345678901234567890,"access_token":{"xms_cc":{"values":["cp1"]}}}',
+        ),
+    ],
+)
+def test_the_claims_parameter(challenge: str | None, capabilities: tuple[str, ...], sent: str | None) -> None:
+    """A challenge as it came, or joined with what the application can handle."""
+    assert claims_field(challenge, capabilities) == ({} if sent is None else {"claims": sent})
+
+
+def test_nothing_that_was_sent_stays_in_an_error() -> None:
+    """Not in the sentence, the code or a detail, whole, in part or as a form has it; what is shorter than a
+    secret stays, and so do numbers and the type of the assertion."""
+    token, secret = "header12.payload12.signature12", "se/ret+1"
+    echoed = f"no {token}, header12, signature12, {secret}, se%2Fret%2B1, shorter, {JWT_BEARER_ASSERTION}"
+    error = ProviderError(
+        "provider_refused", echoed, 401, f"x {secret}", 7, {"error_codes": [1], "suberror": f"of {secret}"}
+    )
+    clean = without_secrets(error, (token, secret, "shorter", JWT_BEARER_ASSERTION))
+    gone = "[removed]"
+    assert clean.message == f"no {gone}, {gone}, {gone}, {gone}, {gone}, shorter, {JWT_BEARER_ASSERTION}"
+    assert (clean.code, clean.status, clean.error, clean.retry_after) == (
+        "provider_refused",
+        401,
+        f"x {gone}",
+        7,
+    )
+    assert clean.details == {"error_codes": [1], "suberror": f"of {gone}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,12 +13,15 @@ import pytest
 import pytest_asyncio
 
 from entra_fast._native import TokenCache
+from entra_fast._provider.jwks_schedule import Cause
 from entra_fast._settings.load import Settings
+from entra_fast._sweeping import LOOP_PARTS
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.process import provider_process
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler
 from entra_fast.sidecar.process.provider_process import AnnouncedTokens, ConnectedWorker, ProviderProcess
 from entra_fast.sidecar.readiness import START_LIMIT
+from support.keys import Key
 from support.provider import Provider
 from support.sidecars import eventually
 
@@ -429,3 +433,263 @@ async def test_a_worker_that_never_said_hello_may_leave(connected: Connected) ->
     late, _ = await connected.connect(lambda *_: None, hello=False)
     connected.process.left(late)
     assert [worker.number for worker in connected.process.workers] == [0]
+
+
+# --- what is announced, and under which terms ---
+
+
+class Announcing:
+    """A cache that announces, at a time that the test moves."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.now = 1000.0
+        clocks = Clocks(wall=lambda: 1_800_000_000.0 + self.now, monotonic=lambda: self.now)
+        self.cache = TokenCache()
+        self.announced: list[Fields] = []
+        self.failed: list[Fields] = []
+        self.tokens = AnnouncedTokens(self.cache, limit, clocks, self.announced.append, self.failed.append)
+
+    def put(self, number: int, **terms: object) -> bytes:
+        key = bytes([number]) * 32
+        self.tokens.put(key, f"token-{number}", 3600.0, monotonic=self.now, **terms)  # type: ignore[arg-type]
+        return key
+
+    def cached(self, key: bytes) -> bool:
+        return self.cache.get_stale(key, monotonic=self.now, now=1_800_000_000.0 + self.now) is not None
+
+
+def test_an_announcement_has_all_terms_of_its_token() -> None:
+    """A worker caches it as this process does: for as long, renewed as soon, and no longer than its user's
+    token."""
+    here = Announcing()
+    key = here.put(1, renew_in=60.0, subject_expires_at=1_800_004_000.0)
+    announcement = {
+        "key": key.hex(),
+        "token": "token-1",
+        "expires_in": 3600.0,
+        "monotonic": 1000.0,
+        "renew_in": 60.0,
+        "subject_expires_at": 1_800_004_000.0,
+    }
+    assert here.announced == [announcement]
+    assert here.tokens.known(key, here.tokens.announced) == announcement
+    found = here.cache.get(key, monotonic=1059.9, now=1.0)
+    assert found is not None
+    assert (found.access_token, found.expires_in, found.renewal_due) == ("token-1", 3540, False)
+    found = here.cache.get(key, monotonic=1060.0, now=1.0)
+    assert found is not None
+    assert found.renewal_due
+    assert here.cache.get_stale(key, monotonic=1001.0, now=1_800_004_000.0) is None
+    here.put(2)
+    assert (here.announced[1]["renew_in"], here.announced[1]["subject_expires_at"]) == (None, None)
+
+
+def test_a_renewal_that_failed_is_announced() -> None:
+    """And is not due in this process either, until it may be tried again."""
+    here = Announcing()
+    key = here.put(1, renew_in=0.0)
+    here.tokens.renewal_failed(key, monotonic=1000.0, retry_in=7.0)
+    assert here.failed == [{"key": key.hex(), "monotonic": 1000.0, "retry_in": 7.0}]
+    due = [here.cache.get(key, monotonic=monotonic, now=1.0) for monotonic in (1006.9, 1007.0)]
+    assert [found is not None and found.renewal_due for found in due] == [False, True]
+
+
+def test_only_tokens_that_were_announced_before_a_question_are_known() -> None:
+    """The worker that asked reads later ones before the answer."""
+    here = Announcing()
+    before = here.tokens.announced
+    one = here.put(1)
+    between = here.tokens.announced
+    two = here.put(2)
+    assert (before, between) == (0, 1)
+    assert [here.tokens.known(one, since) is not None for since in (before, between)] == [False, True]
+    assert here.tokens.known(two, between) is None
+    assert here.tokens.known(b"o" * 32, 99) is None
+
+
+def test_a_token_that_has_left_the_cache_is_not_known() -> None:
+    """Its terms are forgotten. One in its last seconds is still there."""
+    here = Announcing()
+    key = here.put(1)
+    users = here.put(2, subject_expires_at=1_800_001_010.0)
+    here.now += 11
+    assert here.tokens.known(users, 99) is None
+    assert users not in here.tokens._terms
+    here.now = 1000.0 + 3599
+    assert here.tokens.known(key, 99) is not None
+    here.now += 1
+    assert here.tokens.known(key, 99) is None
+
+
+def test_the_oldest_announcement_is_forgotten_and_not_the_oldest_token() -> None:
+    """One that is announced again is the newest."""
+    here = Announcing(limit=2)
+    one, two = here.put(1), here.put(2)
+    here.put(1)
+    three = here.put(3)
+    assert [key for key in (one, two, three) if here.tokens.known(key, 99)] == [one, three]
+
+
+def test_what_has_ended_is_swept() -> None:
+    """Terms at once, and tokens a part at a time: both end at their end."""
+    here = Announcing()
+    key = here.put(1)
+    here.now += 3599.9
+    here.tokens.sweep()
+    assert key in here.tokens._terms
+    here.now = 4600.0
+    here.tokens.sweep()
+    assert here.tokens._terms == {}
+    assert here.cache.stats()["entries"] == 1
+    for _ in range(LOOP_PARTS):
+        here.tokens.sweep_part()
+    assert here.cache.stats()["entries"] == 0
+
+
+async def test_an_answer_says_when_it_was_given_and_whether_it_was_cached(provider: Provider) -> None:
+    """By a clock that means the same in all processes. A worker that lacks the token is told it with its
+    terms before the answer; one that asked before it was announced is not told twice."""
+    now = 5000.0
+    clocks = Clocks(wall=time.time, monotonic=lambda: now)
+    process = ProviderProcess(Settings.from_environment(provider.environment(), None), clocks=clocks)
+    connected = Connected(process)
+    heard: list[tuple[str, Fields]] = []
+    worker, channel = await connected.connect(lambda name, fields: heard.append((name, dict(fields))))
+    first = await channel.call("token", **ASKED)
+    now += 7
+    again = await channel.call("token", **ASKED)
+    assert (first["cached"], first["at"], first["expires_in"]) == (False, 5000.0, 3600)
+    assert (again["cached"], again["at"], again["expires_in"]) == (True, 5007.0, 3593)
+    told = [fields for name, fields in heard if name == "token"]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert told[0]["monotonic"] == 5000.0
+    assert told[0]["renew_in"] > 0
+    assert worker.channel is not None
+    for each in connected.channels:
+        each.abort()
+    await process.aclose()
+
+
+async def test_a_worker_that_starts_is_told_everything_and_then_to_serve(connected: Connected) -> None:
+    """Of each provider: its issuer, its keys or why there are none, and the cool-downs that last."""
+    heard: list[tuple[str, Fields]] = []
+    process = connected.process
+    _, channel = await connected.connect(lambda name, fields: heard.append((name, dict(fields))))
+
+    async def has_keys() -> bool:
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
+
+    await eventually(has_keys)
+    process.cool_downs_changed(
+        "entra_id", {Cause.UNKNOWN_KEY: 1060.0, Cause.FAILED_SIGNATURE: -math.inf, Cause.NO_KEYS: math.inf}
+    )
+    await channel.call("readiness")
+    until = {"provider": "entra_id", "until": {"unknown_key": 1060.0}}
+    assert heard[-1] == ("cool_downs", until)
+    seen: list[tuple[str, Fields]] = []
+    await connected.connect(lambda name, fields: seen.append((name, dict(fields))))
+    names = [name for name, _ in seen]
+    assert names == ["provider", "keys", "cool_downs", "serve"]
+    assert seen[0][1] == {"provider": "entra_id", "issuer": process._announced["entra_id"].issuer}
+    assert (seen[1][1]["provider"], seen[1][1]["reason"], seen[1][1]["version"]) == ("entra_id", None, 1)
+    assert "keys" in seen[1][1]["text"]
+    assert seen[2][1] == until
+    assert seen[3][1] == {"began": process._start_up.began}
+
+
+async def test_without_keys_a_worker_is_told_why(provider: Provider) -> None:
+    """It serves all the same, and answers introspections with the reason."""
+    process = ProviderProcess(Settings.from_environment(provider.environment(), None))
+    connected = Connected(process)
+    heard: list[tuple[str, Fields]] = []
+    _, channel = await connected.connect(lambda name, fields: heard.append((name, dict(fields))))
+    assert [name for name, _ in heard] == ["keys", "cool_downs", "serve"]
+    keys = heard[0][1]
+    assert (keys["text"], keys["version"]) == (None, 0)
+    reason = process._providers.clients["entra_id"].no_keys_reason()
+    assert keys["reason"] == reason
+    assert await channel.call("keys", provider="entra_id", cause="unknown_key", kid=None, seen=0) == {
+        "again": False,
+        "reason": reason,
+    }
+    for each in connected.channels:
+        each.abort()
+    await process.aclose()
+
+
+async def test_counts_of_a_worker_that_is_gone_stay_in_the_metrics(connected: Connected) -> None:
+    """Its replacement has the same number, and adds to them. Counts of a worker that drains are those of its
+    last message."""
+    process = connected.process
+    name = process.metrics.requests.name
+
+    def figures(count: int) -> Fields:
+        return {name: [[["token", "200", "entra_id"], [count]], [["exchange", "200", "entra_id"], [1]]]}
+
+    for count in (5, 3):
+        asked: Fields = {"figures": figures(count)}
+        worker, channel = await connected.connect(
+            lambda question, _, asked=asked: asked if question == "figures" else None  # type: ignore[misc]
+        )
+        worker.number = 7
+        await process._ask_for_figures(worker, 30.0, 30.0)
+        assert worker.figures == figures(count)
+        channel.send("drained", finished=False, figures=figures(count + 1))
+        await channel.call("readiness")
+        assert worker.finished is False
+        assert process._requests_by_worker() == {("7",): 7 if count == 5 else 12}
+        process.left(worker)
+        channel.send("drained", finished=True)  # without figures: those that are known stay
+        await channel.call("readiness")
+        assert worker.figures == figures(count + 1)
+    assert process.workers == []
+    text = (await process.exposition()).decode()
+    assert 'entra_fast_worker_requests_total{worker="7"} 12.0' in text
+    assert await process.merged()
+
+
+async def test_closing_leaves_nothing_running() -> None:
+    """Neither checks of workers nor sweeps."""
+    before = asyncio.all_tasks()
+    process = ProviderProcess(Settings.from_environment({"AZURE_ENABLED": "false"}, None))
+    await process.start()
+    assert process._checking is not None
+    assert len(asyncio.all_tasks()) > len(before)
+    await process.begin_draining()
+    assert process.draining
+    await process.aclose()
+    assert process._checking.cancelled()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_key_that_a_question_has_brought_starts_no_cool_down(
+    connected: Connected, provider: Provider
+) -> None:
+    """Only the provider can publish a key; one that it does not know starts the cool-down, for all workers.
+    New keys are announced under the next number."""
+    heard: list[tuple[str, Fields]] = []
+    _, channel = await connected.connect(lambda name, fields: heard.append((name, dict(fields))))
+
+    async def has_keys() -> bool:
+        return bool((await channel.call("readiness"))["reason"] == "no worker is serving")
+
+    await eventually(has_keys)
+    issuers = [fields for name, fields in heard if name == "provider"]
+    assert issuers == [{"provider": "entra_id", "issuer": provider.issuer}]
+    new = Key.generate()
+    provider.published.append(new)
+    question = {"provider": "entra_id", "cause": "unknown_key"}
+
+    def cool_down() -> object:
+        return [fields["until"] for name, fields in heard if name == "cool_downs"][-1]
+
+    assert (await channel.call("keys", **question, kid=new.kid, seen=1))["again"] is True
+    assert cool_down() == {}
+    versions = [
+        (fields["version"], new.kid in (fields["text"] or "")) for name, fields in heard if name == "keys"
+    ]
+    assert versions[-1] == (2, True)
+    assert (await channel.call("keys", **question, kid="stranger", seen=2))["again"] is True
+    assert set(cool_down()) == {"unknown_key"}  # type: ignore[call-overload]
+    assert (await channel.call("keys", **question, kid="stranger", seen=3))["again"] is False

@@ -10,7 +10,7 @@ import pytest
 from entra_fast import _native
 from entra_fast._metrics import Metrics
 from entra_fast._provider import replication
-from entra_fast._provider.renewal import Renewals
+from entra_fast._provider.renewal import RENEWAL_SPREAD, Renewals
 from entra_fast._provider.replication import Replication
 from entra_fast._provider.tokens import (
     CLIENT_CREDENTIALS,
@@ -40,27 +40,36 @@ class Others:
         self.ended: list[bool] = []
         self.stored: list[tuple[str, bool]] = []
         self.leads = True
+        self.asked: set[bytes] = set()
+        self.answers = True
+        self.writing = False
 
     async def get(self, digest: bytes) -> Lookup:
+        self.asked.add(digest)
         await self.gate.wait()
-        return Lookup(self.tokens.get(digest))
+        return Lookup(self.tokens.get(digest), self.answers)
 
     def put(self, digest: bytes, token: FetchedToken, *, announce: bool) -> None:
+        self.asked.add(digest)
         self.stored.append((token.access_token, announce))
         if announce:
             self.announced.append(digest)
 
     def is_writing(self, digest: bytes) -> bool:
-        return False
+        self.asked.add(digest)
+        return self.writing
 
     async def lead(self, digest: bytes, seconds: float) -> bool:
+        self.asked.add(digest)
         self.lead_seconds = seconds
         return self.leads
 
     async def lead_fetch(self, digest: bytes) -> tuple[Leader, FetchedToken | None]:
+        self.asked.add(digest)
         return self.leaders.pop(0), self.tokens.get(digest)
 
     def end_lead(self, digest: bytes, *, failed: bool) -> None:
+        self.asked.add(digest)
         self.ended.append(failed)
 
 
@@ -136,10 +145,10 @@ async def test_replacements_are_remembered_within_a_bound(monkeypatch: pytest.Mo
 
 
 async def test_a_token_that_has_ended_is_not_published() -> None:
-    """An answer of the provider may arrive later than that."""
+    """An answer of the provider may arrive later than that; replicas that wait for it ask themselves."""
     world = World()
     world.replace(1, lifetime=0.0)
-    assert world.others.announced == []
+    assert (world.others.announced, world.others.stored, world.others.ended) == ([], [], [True])
 
 
 async def test_a_users_renewal_may_be_left_to_another() -> None:
@@ -342,3 +351,153 @@ async def test_the_clients_cached_token_is_replaced_by_another_replicas() -> Non
         await asyncio.sleep(0)
     assert (await world.client.acquire("a:b:c")).access_token == "theirs"
     assert world.metrics.shared_announcements.value("adopted") == 1
+
+
+# --- following another replica ---
+
+
+async def test_a_follower_looks_again_and_again_until_it_is_to_lead() -> None:
+    """After pauses that are doubled to a fifth of a second; everything is about one token."""
+    others = Others()
+    others.leaders = [Leader.ANOTHER] * 6 + [Leader.THIS]
+    world = client_with(others)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert world.pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.2, 0.2])
+    assert others.asked == {world.token_key()}
+    world.http.script = [token_client.failed(400)]
+    others.leaders = [Leader.THIS]
+    with pytest.raises(ProviderError):
+        await world.client.acquire("a:b:d")
+    assert (others.ended, len(others.asked)) == ([True], 2)
+
+
+@pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (1.0, 1.5)])
+async def test_followers_do_not_look_in_step(chance: float, share: float) -> None:
+    """Each pause is up to a half shorter or longer."""
+    others = Others()
+    others.gate.set()
+    others.leaders = [Leader.ANOTHER, Leader.NONE]
+    world = token_client.World(replicas=others, uniform=lambda low, high: low + chance * (high - low))
+    await world.client.acquire("a:b:c")
+    assert world.pauses == pytest.approx([0.02 * share])
+
+
+async def test_a_follower_waits_two_seconds_and_then_asks_itself() -> None:
+    """A leader that is slower may be stuck."""
+    others = Others()
+    others.leaders = [Leader.ANOTHER] * 100
+    world = client_with(others)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert 1.8 < sum(world.pauses) <= 2.0
+    assert others.ended == []
+
+
+@pytest.mark.parametrize(
+    ("leader", "ended"), [(Leader.ANOTHER, []), (Leader.THIS, [False]), (Leader.NONE, [])]
+)
+async def test_the_token_of_the_leader_is_taken(leader: Leader, ended: list[bool]) -> None:
+    """As soon as it is there. A lead that this replica has just got then ends at once, for the others."""
+    others = Others()
+    others.leaders = [leader]
+    world = client_with(others)
+    get = others.get
+
+    async def stored_meanwhile(digest: bytes) -> Lookup:
+        found = await get(digest)
+        others.tokens[digest] = FetchedToken("theirs", 3600.0, world.monotonic)
+        return found
+
+    others.get = stored_meanwhile  # type: ignore[method-assign]
+    assert (await world.client.acquire("a:b:c")).access_token == "theirs"
+    assert (world.http.forms, others.ended, world.pauses) == ([], ended, [])
+
+
+async def test_a_follower_of_whom_a_new_token_is_asked_asks_itself() -> None:
+    """What the leader fetches may be older than the request. A lead that comes meanwhile is given up."""
+    others = Others()
+    world = client_with(others)
+    joined: list[asyncio.Future[object]] = []
+
+    async def lead_fetch(digest: bytes) -> tuple[Leader, FetchedToken | None]:
+        joined.append(asyncio.ensure_future(world.client.acquire("a:b:c", skip_cache=True)))
+        await asyncio.sleep(0)
+        return Leader.THIS, FetchedToken("theirs", 3600.0, world.monotonic)
+
+    others.lead_fetch = lead_fetch  # type: ignore[method-assign]
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert others.ended == [False]
+    assert others.stored == [("token-1", True)]
+    await asyncio.gather(*joined)
+    assert len(world.http.forms) == 1
+
+
+async def test_where_the_server_cannot_be_asked_nobody_is_followed() -> None:
+    """The replica asks the provider at once."""
+    others = Others()
+    others.answers = False
+    world = client_with(others)
+    assert (await world.client.acquire("a:b:c")).access_token == "token-1"
+    assert world.pauses == []
+
+
+# --- which tokens of others will do ---
+
+
+@pytest.mark.parametrize(
+    ("age", "answers"), [(0.0, True), (3479.0, True), (3480.0, False), (3599.0, False), (3600.0, False)]
+)
+async def test_a_token_in_its_last_minutes_is_only_a_reserve(age: float, answers: bool) -> None:
+    """Another replica's token answers as long as this one would use its own; later only if the provider
+    fails."""
+    others = Others()
+    others.leaders = [Leader.NONE] * 2
+    world = client_with(others)
+    others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - age)
+    world.http.script = [token_client.failed(400)] * 4
+    if age < 3600:
+        token = await world.client.acquire("a:b:c")
+        assert (token.access_token, token.cached) == ("theirs", not answers)
+        assert (world.http.forms == []) is answers
+    else:
+        with pytest.raises(ProviderError):
+            await world.client.acquire("a:b:c")
+
+
+async def test_a_renewal_wants_a_token_that_is_younger_than_the_due_one() -> None:
+    """One whose renewal would be due here as well is no renewal."""
+    for age, renewed in ((RENEWAL_SPREAD[0] * 3480 - 1, True), (RENEWAL_SPREAD[0] * 3480, False)):
+        others = Others()
+        others.leaders = [Leader.THIS]
+        world = client_with(others)
+        await world.client.acquire("a:b:c")
+        world.pass_time(3000)
+        others.tokens[world.token_key()] = FetchedToken("theirs", 3600.0, world.monotonic - age)
+        world.client.renew("a:b:c")
+        await world.settle()
+        assert (len(world.http.forms) == 1) is renewed
+        found = (await world.client.acquire("a:b:c")).access_token
+        assert found == ("theirs" if renewed else "token-2")
+
+
+async def test_what_is_being_written_here_is_newer_than_an_announcement() -> None:
+    """Nothing is read then, or what was read is not taken."""
+    world = World()
+    world.others.writing = True
+    assert not await world.takes_over(b"k" * 32, age=0.0)
+    assert world.metrics.shared_announcements.value("ignored") == 1
+    world.others.writing = False
+    assert not await world.takes_over(world.replace(1), age=1.0)
+    assert await world.takes_over(b"o" * 32, age=0.0)
+    assert world.metrics.shared_announcements.value("adopted") == 1
+
+
+async def test_an_announcement_of_a_token_that_is_not_here_is_ignored() -> None:
+    """It is read when it is needed."""
+    world = World()
+    world.others.gate.set()
+    world.others.members[0].take_over_later(b"k" * 32)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.metrics.shared_announcements.value("ignored") == 1
+    assert b"k" * 32 not in {*world.others.tokens}
+    assert world.others.members[0]._replacements == set()

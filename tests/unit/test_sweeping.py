@@ -148,6 +148,54 @@ def test_a_large_cache_is_swept_in_parts() -> None:
     assert sum(native.sweep(parts=THREAD_PARTS, now=NOW + LATER) for _ in range(THREAD_PARTS)) == 1
 
 
+def test_when_the_caches_of_a_validator_are_swept() -> None:
+    """From its first cached token on, a third of a round every ten seconds; to begin again puts nothing
+    off."""
+    clock = Clock()
+    one = Validator(ISSUER, AUDIENCE, jwks=jwks(signer()), clock=clock)
+    native = one._parts[0].native
+    sweeps = _sweeping.ThreadSweeps([native], clock)
+    assert sweeps.due_in() is None
+    assert sweeps.begin() is False
+    assert sweeps.due_in() is None
+    one.validate(signer().token(exp=NOW + 10))
+    one.validate(signer().token(exp=NOW + LATER))
+    assert sweeps.begin() is True
+    assert 9 < (sweeps.due_in() or 0) <= 10
+    sweeps._due_at = time.monotonic() + 5
+    assert sweeps.begin() is True
+    assert 4 < (sweeps.due_in() or 0) <= 5
+    clock.now = NOW + 71
+    for _ in range(THREAD_PARTS):
+        sweeps.run()
+    assert native.stats()["cache_entries"] == 1
+    assert 9 < (sweeps.due_in() or 0) <= 10
+
+
+def test_when_the_tokens_of_a_client_are_swept() -> None:
+    """As those of a validator, but from the beginning."""
+    cache = TokenCache()
+    sweeps = _sweeping.ThreadTokenSweeps(cache)
+    assert sweeps.due_in() is None
+    sweeps.begin()
+    assert 9 < (sweeps.due_in() or 0) <= 10
+    sweeps._due_at = time.monotonic() + 5
+    sweeps.begin()
+    assert 4 < (sweeps.due_in() or 0) <= 5
+    now = _clock.monotonic()
+    for number in range(60):
+        ends = {"expires_in": 60.0, "subject_expires_at": time.time() + (-1 if number % 2 else 60)}
+        cache.put(token_cache_key("test", [str(number)]), "token", monotonic=now, **ends)
+    removed = []
+    for _ in range(THREAD_PARTS):
+        before = cache.stats()["entries"]
+        sweeps.run()
+        removed.append(before - cache.stats()["entries"])
+    assert sum(removed) == 30
+    assert max(removed) < 30
+    assert 9 < (sweeps.due_in() or 0) <= 10
+
+
 # --- the processes ---------------------------------------------------------------------------------------
 
 
@@ -164,6 +212,30 @@ async def test_parts_and_rounds_on_an_event_loop() -> None:
     seen.clear()
     await asyncio.sleep(0.01)
     assert not seen
+
+
+@pytest.mark.parametrize(("parts", "pause"), [(True, 0.5), (False, 30.0)])
+async def test_a_round_takes_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch, parts: bool, pause: float
+) -> None:
+    """So that an entry that is added while a cache grows is gone a minute after its end."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def passing(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", passing)
+    rounds: list[int] = []
+    sweeps = LoopSweeps(lambda: rounds.append(len(pauses)), (lambda: None) if parts else None)
+    await sweeps.aclose()  # what has not begun can be closed
+    sweeps.start()
+    while not rounds:
+        await sleep(0)
+    await sweeps.aclose()
+    assert sum(pauses[: rounds[0]]) == 30
+    assert set(pauses) == {pause}
 
 
 def test_the_provider_process_keeps_no_expired_tokens() -> None:

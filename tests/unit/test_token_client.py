@@ -821,3 +821,46 @@ class _NoWaiting:
     def __exit__(self, *_: object) -> None:
         self._handle.cancel()
         assert not self._passed
+
+
+async def test_whether_a_token_came_from_the_cache_is_known() -> None:
+    """For metrics and the access log: also where the provider fails, and one in its last minute is used."""
+    world = World()
+    cached = [(await world.client.acquire("a:b:c", skip_cache=skip)).cached for skip in (False, False, True)]
+    world.http.script = [failed(400)] * 3
+    world.pass_time(3590)
+    cached.append((await world.client.acquire("a:b:c")).cached)
+    world.pass_time(11)
+    world.http.script = []
+    cached.append((await world.client.acquire("a:b:c")).cached)
+    assert cached == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("check", "last", "first"),
+    [
+        ("_check_resources", ("x",) * 16, ("x",) * 17),
+        ("_check_resources", ("x" * 4096,), ("x" * 4097,)),
+        ("_check_resources", ("a", "b"), ("a", "")),
+        ("_check_claims", '{"a":"' + "x" * 8_184 + '"}', '{"a":"' + "x" * 8_185 + '"}'),
+        ("_check_claims", "{}", "[]"),
+        ("_check_authorization_details", "[{}]", "[{},1]"),
+        ("_check_authorization_details", "[]", "{}"),
+        ("_check_authorization_details", "[]", "["),
+    ],
+)
+def test_the_bounds_of_fields(check: str, last: object, first: object) -> None:
+    """Of those that a caller's request has, whatever the provider: the last that passes, and the first that
+    does not."""
+    checking = getattr(token_client, check)
+    checking(last)
+    with pytest.raises(EntraFastError) as caught:
+        checking(first)
+    assert caught.value.code == {"_check_resources": "resource_invalid"}.get(
+        check, f"{check.removeprefix('_check_')}_invalid"
+    )
+
+
+def test_what_has_no_form_in_utf_8_does_not_fit() -> None:
+    """A lone surrogate, which JSON may escape."""
+    assert token_client._fits("\ud800", 100) is False

@@ -64,6 +64,8 @@ async def test_every_outcome_is_counted_once(
         assert outcome != "ok"
     assert world.metrics.upstream.figures() == {("client_credentials", outcome, "entra_id"): [1]}
     assert observed(world) == (1, 0.5)
+    *counts, seconds = world.metrics.texas_provider_seconds.figures()[("entra_id",)]
+    assert (sum(counts), seconds) == (1, 0.5)  # the same under Texas's name, which has no grant
     if code:
         assert world.metrics.provider_errors.value(code, "entra_id") == 1
 
@@ -195,6 +197,7 @@ async def test_a_try_of_the_credential_is_counted_as_such() -> None:
     await tried.aclose()
     assert world.metrics.upstream.figures() == {("credential_try", "ok", "entra_id"): [1]}
     assert observed(world, "credential_try")[0] == 1
+    assert sum(sum(row) for row in world.metrics.texas_provider_seconds.figures().values()) == 0
 
 
 async def test_pauses_between_tries_begin_anew_once_the_provider_has_judged() -> None:

@@ -52,6 +52,7 @@ def test_an_acquired_token_is_a_bearer_token() -> None:
     """RFC 6750; and its repr says how long, not which."""
     token = AcquiredToken("secret", 7)
     assert (token.token_type, token.access_token) == ("Bearer", "secret")
+    assert token.cached is False
     assert repr(token) == "AcquiredToken(expires_in=7)"
 
 
@@ -75,6 +76,7 @@ def test_a_challenge_makes_another_request_for_the_same_token() -> None:
     assert one.request_key == WantedToken(KEY, CLIENT_CREDENTIALS, "scope", claims="{}").request_key
     assert one.without_claims() == plain
     assert plain.without_claims() is plain
+    assert (plain.resources, plain.authorization_details) == ((), None)
 
 
 def test_what_a_key_depends_on() -> None:

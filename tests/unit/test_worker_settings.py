@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import orjson
 import pytest
 
 from entra_fast._settings.load import Settings
+from entra_fast._settings.model import OutboundSettings
 from entra_fast.errors import EntraFastError
 from entra_fast.sidecar.process.worker_settings import for_worker, settings_from, share_of_each
 from entra_fast.sidecar.providers import contract_of
+from support.provider import Provider
+from support.several import KINDS
 from support.tokens import AUDIENCE, TENANT
 
 ENVIRON = {
@@ -74,3 +78,72 @@ def test_no_process_is_left_without_a_cache() -> None:
     """However many share it, each has at least one byte."""
     caches = Settings.from_environment(ENVIRON, None).caches
     assert share_of_each(dataclasses.replace(caches, max_bytes=1), 64).max_bytes == 1
+
+
+@pytest.fixture
+def everything() -> Settings:
+    """All providers, and no setting of the server or the caches with its default."""
+    environ = {name: value for name, value in ENVIRON.items() if name.startswith("ENTRA_FAST_")}
+    provider = Provider(base_url="https://login.example")
+    for kind in KINDS:
+        environ |= kind.environment(provider)
+    settings = Settings.from_environment(environ, None)
+    server, caches = settings.server, settings.caches
+    changed: dict[str, Any] = {
+        field.name: _other(getattr(server, field.name)) for field in dataclasses.fields(server)
+    }
+    return dataclasses.replace(
+        settings,
+        server=dataclasses.replace(server, **{**changed, "workers": 3, "max_connections": 1000}),
+        caches=dataclasses.replace(
+            caches, max_entries=11, max_bytes=4001, verified_entries=8, verified_bytes=101
+        ),
+    )
+
+
+def _other(value: object) -> object:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "x"
+        case frozenset():
+            return frozenset({"b.example", "a.example"})
+        case _:
+            return "127.0.0.9"
+
+
+def test_everything_else_arrives_as_it_is(everything: Settings) -> None:
+    """A worker judges requests as the whole sidecar would: by the same limits, for the same providers
+    with the same capabilities."""
+    received = settings_from(orjson.loads(orjson.dumps(for_worker(everything))))
+    assert received.server == dataclasses.replace(everything.server, max_connections=334)
+    assert received.caches == dataclasses.replace(
+        everything.caches, max_bytes=1000, verified_entries=3, verified_bytes=33
+    )
+    assert received.outbound == OutboundSettings()
+    names = ("client_id", "tenant_id", "allowed_tenants", "algorithms", "audience")
+    capabilities = (
+        "name", "title", "aliases", "token_grant", "exchange_grant", "audience", "rewrites_targets",
+        "accepts_claims", "accepts_details",
+    )  # fmt: skip
+    assert len(received.providers) == len(KINDS)
+    for one, other in zip(received.providers, everything.providers, strict=True):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+        for name in capabilities:
+            mine, theirs = getattr(one.kind, name), getattr(other.kind, name)
+            assert (mine, type(mine)) == (theirs, type(theirs)), name
+        assert (one.well_known_url, one.issuer, one.jwks_uri, one.token_endpoint) == (None,) * 4
+        assert one.kind.variables.client_id is None
+        assert {getattr(one.kind.variables, name) for name in ("well_known_url", "issuer", "jwks_uri")} == {
+            ""
+        }
+
+
+def test_the_smallest_caches_are_not_divided_to_nothing(everything: Settings) -> None:
+    """A worker's cache of verified tokens has at least a byte, and an entry."""
+    small = dataclasses.replace(everything.caches, max_bytes=1, verified_entries=1, verified_bytes=1)
+    received = settings_from(for_worker(dataclasses.replace(everything, caches=small))).caches
+    assert (received.max_bytes, received.verified_entries, received.verified_bytes) == (1, 1, 1)

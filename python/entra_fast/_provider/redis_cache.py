@@ -314,7 +314,7 @@ class SharedCache:
 
     async def _extend(self, lead: _Lead) -> None:
         while True:
-            await asyncio.sleep(LEASE / 3)
+            await self._sleep(LEASE / 3)
             await self._call(lambda: self._run(lead, _EXTEND, int(LEASE * 1000)))
 
     async def _run(self, lead: _Lead, script: str, *arguments: bytes | int) -> Any:

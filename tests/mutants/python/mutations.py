@@ -153,7 +153,7 @@ class _Finder(cst.CSTVisitor):
         if m.matches(node, m.Call(func=_TYPE_MAKERS)):
             return True
         if isinstance(node, cst.ClassDef):
-            return any(_last(base.value) in LEFT_OUT for base in node.bases)
+            return any(_is_left_out_base(base.value) for base in node.bases)
         if isinstance(node, cst.DictElement):
             return isinstance(node.value, cst.BaseString) and _is_wording(node.value)
         if isinstance(node, cst.Assign) and isinstance(node.value, cst.Dict) and not self._within:
@@ -270,6 +270,11 @@ def _is_wording(node: cst.BaseString) -> bool:
         return any(" " in part.value for part in node.parts if isinstance(part, cst.FormattedStringText))
     assert isinstance(node, cst.ConcatenatedString)
     return any(_is_wording(part) for part in (node.left, node.right))
+
+
+def _is_left_out_base(base: cst.BaseExpression) -> bool:
+    # asyncio.Protocol is no interface: its subclasses are code.
+    return _last(base) in LEFT_OUT and not m.matches(base, m.Attribute(value=m.Name("asyncio")))
 
 
 def _last(name: cst.BaseExpression) -> str:
