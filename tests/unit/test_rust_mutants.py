@@ -14,6 +14,8 @@ pub const fn is_small(n: usize) -> bool {
 }
 
 impl Box {
+    /// Neither `{"(": 1}` nor a "const fn" in a comment is code.
+    #[must_use = "{("]
     pub fn fits(&self, sizes: [usize; { 1 + 1 }]) -> bool {
         sizes[0] < self.size
     }
@@ -46,7 +48,9 @@ def mutant(name: str, at: str, replacement: str, function: str, returns: str = "
 
 
 FITS = """\
-pub fn fits(&self, sizes: [usize; { 1 + 1 }]) -> bool {
+/// Neither `{"(": 1}` nor a "const fn" in a comment is code.
+    #[must_use = "{("]
+    pub fn fits(&self, sizes: [usize; { 1 + 1 }]) -> bool {
         sizes[0] < self.size
     }"""
 EVERY = [
@@ -81,7 +85,9 @@ def test_a_function_gets_a_body_for_each_of_its_mutants() -> None:
     changes = one_build.fitting([one_build.change(each, SOURCE) for each in EVERY], SOURCE)
     text, lines = one_build.combined(SOURCE, "shapes::box", enumerate(changes, 1))
     expected = """\
-pub fn fits(&self, sizes: [usize; { 1 + 1 }]) -> bool { match crate::shapes::box::chosen_mutant() {
+/// Neither `{"(": 1}` nor a "const fn" in a comment is code.
+    #[must_use = "{("]
+    pub fn fits(&self, sizes: [usize; { 1 + 1 }]) -> bool { match crate::shapes::box::chosen_mutant() {
 1 => {
         true
     }

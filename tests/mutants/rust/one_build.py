@@ -91,21 +91,29 @@ def fitting(changes: list[Change], source: str) -> list[Change]:
         if change.function
         and change.function not in nested
         and "impl " not in change.returns
-        and not re.search(
-            r"\bconst\b[^(]*\bfn\b", source[change.function.start : _body(source, change.function)]
-        )
+        and not re.search(r"\bconst\b[^(]*\bfn\b", _head(source, change.function))
         and change.span.start > _body(source, change.function)
     ]
 
 
-def _body(source: str, function: Span) -> int:
-    """Where the body of a function begins: at the first brace that is in no other bracket."""
+def _head(source: str, function: Span) -> str:
+    """What stands before the body of a function, with spaces instead of comments and strings.
+
+    The body begins at the first brace that is in no other bracket.
+    """
+    text = source[function.start : function.end]
+    text = re.sub(r'//[^\n]*|"(?:\\.|[^"\\])*"', lambda match: " " * len(match[0]), text)
     depth = 0
-    for at in range(function.start, function.end):
-        if source[at] == "{" and depth == 0:
-            return at
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(source[at], 0)
-    raise ValueError(f"no body: {source[function.start : function.end]}")
+    for at, character in enumerate(text):
+        if character == "{" and depth == 0:
+            return text[:at]
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+    raise ValueError(f"no body: {text}")
+
+
+def _body(source: str, function: Span) -> int:
+    """Where the body of a function begins."""
+    return function.start + len(_head(source, function))
 
 
 def combined(source: str, path: str, changes: Iterable[tuple[int, Change]]) -> tuple[str, dict[int, range]]:
@@ -180,20 +188,26 @@ def build(
                 )
                 return program, {one.name: number for number, one in left.items()}, unviable
             wrong = _wrong(messages, file, lines)
-            if not wrong:
+            if not wrong or None in wrong:
                 raise DoesNotBuild(done.stderr)
-            unviable += [left.pop(number).name for number in wrong]
+            unviable += [left.pop(number).name for number in wrong if number]
     finally:
         (tree / file).write_text(source)
 
 
-def _wrong(messages: list[dict[str, Any]], file: str, lines: dict[int, range]) -> set[int]:
-    """The mutants in whose lines the compiler found errors."""
-    places = [
-        span
+def _wrong(messages: list[dict[str, Any]], file: str, lines: dict[int, range]) -> set[int | None]:
+    """The mutants in whose lines the compiler found errors; with None if it found others."""
+    return {
+        next((number for number, those in lines.items() if _line(span, file) in those), None)
         for message in messages
         if message["reason"] == "compiler-message" and message["message"]["level"] == "error"
         for span in message["message"]["spans"]
-        if span["is_primary"] and span["file_name"] == file
-    ]
-    return {number for number, range_ in lines.items() for place in places if place["line_start"] in range_}
+        if span["is_primary"]
+    }
+
+
+def _line(span: dict[str, Any] | None, file: str) -> int:
+    """The line of a place in a file, or of the call of a macro with the place; 0 if it is in another file."""
+    while span and span["file_name"] != file:
+        span = (span["expansion"] or {}).get("span")
+    return span["line_start"] if span else 0

@@ -937,31 +937,6 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_is_one_request_with_nothing_left_to_do() {
-        let answered = |answered, stop, renewals, turn_due| {
-            Outcome { consumed: 1, answered, by_endpoint: [answered, 0, 0], stop, renewals, turn_due }
-        };
-        let renewal = Renewal {
-            provider: 0,
-            target: "t".to_owned(),
-            subject_token: None,
-            resources: Vec::new(),
-            authorization_details: None,
-        };
-        assert!(answered(1, Stop::Done, vec![], false).is_one_whole_answer());
-        for other in [
-            answered(0, Stop::Done, vec![], false),
-            answered(2, Stop::Done, vec![], false),
-            answered(1, Stop::Partial(0), vec![], false),
-            answered(1, Stop::Full, vec![], false),
-            answered(1, Stop::Done, vec![renewal], false),
-            answered(1, Stop::Done, vec![], true),
-        ] {
-            assert!(!other.is_one_whole_answer(), "{other:?}");
-        }
-    }
-
-    #[test]
     fn what_was_not_answered_took_no_time() {
         let fast_path = fast_path();
         let outcome = fast_path.serve(b"POST ", &tokens(), NOW, &mut Vec::new());
