@@ -616,7 +616,6 @@ mod tests {
     use crate::cache::s3_fifo::Limits;
     use crate::cache::token_cache::Terms;
     use crate::jose::keyset::KeySet;
-    use crate::jose::signing_key::SigningKey;
     use crate::validate::policy::{Policy, Settings};
 
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
@@ -950,7 +949,8 @@ mod tests {
     fn introspected_tokens_are_counted_whether_they_are_active_or_not() {
         let (fast_path, tokens) = (fast_path(), tokens());
         fast_path.attach(0, validator());
-        let key = SigningKey::from_jwk(include_bytes!("../../tests/keys/rfc7515_a_2.json")).unwrap();
+        let key = include_bytes!("../../tests/keys/rfc7515_a_2.json");
+        let key = crate::jose::signing_key::SigningKey::from_jwk(key).unwrap();
         // The claims are as long as those of Entra ID, and longer than the reserved digits of their length allow for.
         for (padding, times) in [(0, 1), (1_000, 2), (12_000, 3)] {
             let claims = serde_json::json!({
