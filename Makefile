@@ -15,7 +15,7 @@ help: ## Show this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-dev: build ## Run the local Entra ID, the token generator and a sidecar (APP=cluster:namespace:name, ARGS=...)
+dev: build ## Run the local providers, the token generators and a sidecar (APP=cluster:namespace:name, ARGS=...)
 	@$(BIN)/entra-fast dev $(if $(APP),--app $(APP)) $(ARGS)
 
 example: build $(STAMPS)/example ## Run two APIs, a web application and a job on a local Entra ID (ARGS="--port 8000 --entra-port 8080")
@@ -26,7 +26,7 @@ roundtrip: build ## Try every identity provider of a local system, or of a sidec
 
 build: $(STAMPS)/build ## Set up the virtual environment and build the extension in release mode
 
-test: test-rust test-python ## Run all tests
+test: test-rust test-python ## Run the tests of both languages; test-docs, test-browser, clients and test-providers are apart
 
 test-rust: $(STAMPS)/venv ## Run the tests of the Rust core
 	@echo '==> Rust tests'

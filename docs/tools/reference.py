@@ -56,14 +56,25 @@ def _command(name: str, parser: argparse.ArgumentParser, level: int) -> Iterator
     yield f"{'#' * level} {name}"
     yield _sentence(parser.description)
     for group in parser._action_groups:
-        actions = [one for one in group._group_actions if one.help is not argparse.SUPPRESS]
-        rows = [_row(one, parser.prog) for one in actions if not isinstance(one, argparse._HelpAction)]
+        rows = [row for one in group._group_actions for row in _rows(one, parser.prog)]
         if rows:
             title = "argument" if group.title == "positional arguments" else group.title
             yield f"| {title if title != 'options' else 'option'} | description |\n|---|---|\n" + "\n".join(
                 rows
             )
     yield from _epilog(parser.epilog)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, command in action.choices.items():
+                yield from _command(f"{name} {child}", command, level + 1)
+
+
+def _rows(action: argparse.Action, program: str) -> Iterator[str]:
+    if isinstance(action, argparse._SubParsersAction):
+        for choice in action._choices_actions:
+            yield f"| `{choice.dest}` | {_cell(choice.help)} |"
+    elif action.help is not argparse.SUPPRESS and not isinstance(action, argparse._HelpAction):
+        yield _row(action, program)
 
 
 def _row(action: argparse.Action, program: str) -> str:
@@ -86,7 +97,7 @@ def _epilog(epilog: str | None) -> Iterator[str]:
     for paragraph in (epilog or "").strip("\n").split("\n\n"):
         title, _, body = paragraph.partition("\n")
         if body and title.endswith(":") and all(line.startswith("  ") for line in body.splitlines()):
-            yield f"{title.capitalize()}\n\n```text\n{inspect.cleandoc(body)}\n```"
+            yield f"{title[0].upper()}{title[1:]}\n\n```text\n{inspect.cleandoc(body)}\n```"
         elif paragraph:
             yield _sentence(paragraph)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack, overload
 import orjson
 
 from entra_fast._native import Agent, unverified_agent
-from entra_fast.require import Conditions, Require, acr_at_least, check_claims, organisation_number
+from entra_fast.require import Conditions, Require, acr_at_least, check_claims, organization_number
 
 if TYPE_CHECKING:
     from entra_fast._groups import AsyncUserTokenSource, GroupOptions, UserTokenSource
@@ -131,14 +131,14 @@ class ClaimsView(Mapping[str, Any]):
 
     @property
     def consumer_orgno(self) -> str | None:
-        """Number of the organisation that calls (`consumer`): see `Claims.consumer_orgno`."""
-        return organisation_number(self._claims.get("consumer"))
+        """Number of the organization that calls (`consumer`): see `Claims.consumer_orgno`."""
+        return organization_number(self._claims.get("consumer"))
 
     @property
     def supplier_orgno(self) -> str | None:
-        """Number of the organisation that calls on behalf of the consumer (`supplier`); None where nothing is
+        """Number of the organization that calls on behalf of the consumer (`supplier`); None where nothing is
         delegated."""
-        return organisation_number(self._claims.get("supplier"))
+        return organization_number(self._claims.get("supplier"))
 
     @property
     def authorization_details(self) -> tuple[dict[str, Any], ...]:

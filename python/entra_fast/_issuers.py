@@ -196,7 +196,7 @@ class Issuer:
         audience: str | Sequence[str] | AnyAudience = ANY_AUDIENCE,
         http: HttpOptions | None = None,
     ) -> Self:
-        """Maskinporten's access tokens, of organisations. Require a scope of your API, and the organisation
+        """Maskinporten's access tokens, of organizations. Require a scope of your API, and the organization
         where not every one with the scope may call: `Require(scope=..., consumer_orgno=...)`.
 
         Args:

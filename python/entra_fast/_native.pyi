@@ -213,12 +213,12 @@ class Claims(Mapping[str, Any]):
             ValueError: there is no such level."""
     @property
     def consumer_orgno(self) -> str | None:
-        """Number of the organisation that calls (`consumer`), from Maskinporten: nine digits. In a delegated
-        token, the organisation on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the
+        """Number of the organization that calls (`consumer`), from Maskinporten: nine digits. In a delegated
+        token, the organization on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the
         client."""
     @property
     def supplier_orgno(self) -> str | None:
-        """Number of the organisation that calls on behalf of the consumer (`supplier`), from Maskinporten;
+        """Number of the organization that calls on behalf of the consumer (`supplier`), from Maskinporten;
         None where nothing is delegated."""
     @property
     def authorization_details(self) -> tuple[dict[str, Any], ...]:

@@ -37,7 +37,7 @@ ERROR_CODES = {
     "issuer_required": "the token is of another issuer",
     "tenant_required": "the token is of another tenant",
     "client_required": "the token is another application's",
-    "consumer_required": "the token is another organisation's",
+    "consumer_required": "the token is another organization's",
     "role_missing": "the token lacks a role",
     "scope_missing": "the token lacks a scope",
     "group_missing": "the token lacks a group",
@@ -57,7 +57,7 @@ _URL = re.compile(r"https?://[\x21\x23-\x5b\x5d-\x7e]{1,2048}")
 
 ORGANISATIONS: Final = "iso6523-actorid-upis"
 _ORGANISATION_ID = re.compile(r"0192:([0-9]{9})")
-"""How Maskinporten and ID-porten name organisations: the authority, and the id, which begins with Norway's
+"""How Maskinporten and ID-porten name organizations: the authority, and the id, which begins with Norway's
 code in ISO 6523."""
 
 
@@ -88,7 +88,7 @@ class Alternative:
         issuer: the issuer.
         tenant: the tenant's id.
         client: client id of the calling application.
-        consumer_orgno: number of the calling organisation.
+        consumer_orgno: number of the calling organization.
         roles: application roles.
         scopes: delegated permissions.
         groups: object ids of groups, in lower case.
@@ -163,11 +163,11 @@ class Require:
         group: object id of a group in `groups`.
         tenant: id of the tenant (`tid`).
         issuer: the issuer (`iss`), compared exactly. Where a validator accepts several issuers, name the one
-            by whose word you know a client, a scope or an organisation.
+            whose clients, scopes or organizations you mean.
         client: client id of the calling application: `azp`, `appid`, or else `client_id`. From TokenX it is
             `<cluster>:<namespace>:<app>`. From ID-porten it is the platform: it identifies no application.
-        consumer_orgno: number of the calling organisation, from Maskinporten (`consumer`): nine digits. A
-            supplier to which the organisation has delegated the access passes, too: see
+        consumer_orgno: number of the calling organization, from Maskinporten (`consumer`): nine digits. A
+            supplier to which the organization has delegated the access passes, too: see
             `Claims.supplier_orgno`.
         acr_at_least: the lowest accepted level of authentication (`acr`): one of ID-porten
             (`idporten-loa-high`, or `Level4`), eIDAS or Ansattporten. Both spellings of a level are equal.
@@ -384,7 +384,7 @@ class _Token:
         if wanted.client is not None and self._client() != wanted.client:
             missing.append(_Missing("client_required", _named("client", wanted.client)))
         orgno = wanted.consumer_orgno
-        if orgno is not None and organisation_number(self._get("consumer")) != orgno:
+        if orgno is not None and organization_number(self._get("consumer")) != orgno:
             missing.append(_Missing("consumer_required", _named("consumer", orgno)))
         for role in wanted.roles:
             if role not in self.roles:
@@ -430,7 +430,7 @@ class _Token:
 
 _LABELS: Final = {
     "acr": "authentication level",
-    "consumer": "consumer organisation",
+    "consumer": "consumer organization",
     "context": "authentication context",
 }
 
@@ -579,7 +579,7 @@ def _issuer(value: object) -> str:
 def _orgno(value: object) -> str:
     text = _text("consumer_orgno", value)
     if not _ORGNO.fullmatch(text):
-        raise ValueError("consumer_orgno is the number of an organisation: nine digits")
+        raise ValueError("consumer_orgno is the number of an organization: nine digits")
     return text
 
 
@@ -649,8 +649,8 @@ _ANY_TOKEN: Final = Require._of([Alternative()])
 # --- what Claims offers ---
 
 
-def organisation_number(claim: object) -> str | None:
-    """The number in a claim that names an organisation, such as Maskinporten's `consumer`; None if the claim
+def organization_number(claim: object) -> str | None:
+    """The number in a claim that names an organization, such as Maskinporten's `consumer`; None if the claim
     has any other form."""
     if not isinstance(claim, Mapping) or claim.get("authority") != ORGANISATIONS:
         return None

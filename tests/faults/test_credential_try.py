@@ -157,7 +157,7 @@ async def test_what_proves_nothing_is_tried_again_soon(
     await eventually(tried_once)
     status, state, reason = await readiness(sidecar)
     assert (status, state) == (503, "unknown")
-    assert "has not judged" in reason
+    assert "neither accepted nor rejected" in reason
     assert await sidecar.metric("entra_fast_credential_rejected") == 0
     provider.on_try = None
     assert await until(sidecar, "accepted") == (200, "")

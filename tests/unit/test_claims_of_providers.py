@@ -128,7 +128,7 @@ def test_what_a_token_says(claims: dict[str, Any], expected: dict[str, Any]) -> 
     ],
     ids=repr,
 )
-def test_an_organisation_has_one_spelling(claim: Any) -> None:
+def test_an_organization_has_one_spelling(claim: Any) -> None:
     """A consumer in any other form has no number, and meets no requirement."""
     for one in both(client_id="c", consumer=claim, supplier=claim):
         assert (one.consumer_orgno, one.supplier_orgno) == (None, None)
@@ -233,7 +233,7 @@ def test_a_level_that_does_not_exist(level: Any, kind: type[Exception]) -> None:
     ids=repr,
 )
 def test_what_a_service_can_require(requirement: Require, claims: dict[str, Any], expected: str) -> None:
-    """Clients, organisations, issuers and levels, besides scopes."""
+    """Clients, organizations, issuers and levels, besides scopes."""
     for one in both(**claims):
         assert _outcome(one, requirement) == expected
 
@@ -245,8 +245,8 @@ def test_what_a_service_can_require(requirement: Require, claims: dict[str, Any]
         (
             Require(consumer_orgno="310000027", scope="s"),
             MASKINPORTEN,
-            "needs consumer organisation '310000027' and scope 's'; "
-            "this token lacks consumer organisation '310000027'",
+            "needs consumer organization '310000027' and scope 's'; "
+            "this token lacks consumer organization '310000027'",
         ),
         (
             Require(issuer="https://i.test", client="c"),

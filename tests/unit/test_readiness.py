@@ -151,7 +151,7 @@ async def test_a_credential_is_known_by_what_the_provider_said_last(tmp_path: Pa
     state, reason = credentials.state()
     assert (state, reason) == (
         "unknown",
-        "the provider has not judged the application's credential: no answer",
+        "the provider has neither accepted nor rejected the application's credential: no answer",
     )
     credentials.accepted()
     assert credentials.state() == ("accepted", None)

@@ -60,7 +60,7 @@ def test_a_token_of_tokenx(local_tokenx: LocalTokenX) -> None:
 
 
 async def test_a_token_of_maskinporten(local_maskinporten: LocalMaskinporten) -> None:
-    """It names an organisation and scopes, and an audience only if the caller asked for one."""
+    """It names an organization and scopes, and an audience only if the caller asked for one."""
     token = local_maskinporten.token(f"{SCOPE} other")
     claims = local_maskinporten.validator().validate(token)
     claims.require(Require(scope=SCOPE, consumer_orgno="310000019"))

@@ -243,7 +243,10 @@ class Credentials:
         if self.are_accepted:
             return "accepted", None
         reason = self._not_judged or "it has not been tried yet"
-        return "unknown", f"the provider has not judged the application's credential: {reason}"
+        return (
+            "unknown",
+            f"the provider has neither accepted nor rejected the application's credential: {reason}",
+        )
 
     def problem(self) -> str | None:
         """Why no token can be requested with this credential, or None."""

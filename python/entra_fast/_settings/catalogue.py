@@ -296,8 +296,8 @@ DRAIN_TIMEOUT: Final = Milliseconds(
 WORKERS: Final = Integer(
     "ENTRA_FAST_WORKERS",
     1,
-    "Number of processes that serve the API; if there are several, one more process talks to the provider "
-    "(workers.md). `entra-fast serve --workers N` overrides it.",
+    "Number of processes that serve the API; if there are several, one more process talks to the "
+    "provider. `entra-fast serve --workers N` overrides it ([workers](../guides/workers.md)).",
     low=1,
     high=64,
 )
@@ -319,7 +319,8 @@ SIGNATURES: Final = Choice(
     "ENTRA_FAST_SIGNATURES",
     "fast",
     "Libraries that verify signatures. `fast`: rind verifies RS256 and PS256 where the processor allows it, "
-    "and AWS-LC confirms a sample of its results. `aws-lc`: AWS-LC verifies everything (SECURITY.md).",
+    "and AWS-LC confirms a sample of its results. `aws-lc`: AWS-LC verifies everything "
+    "([rind](../../SECURITY.md#rind)).",
     choices=("fast", "aws-lc"),
 )
 
@@ -331,8 +332,8 @@ CACHE_MAX_ENTRIES: Final = Integer(
 CACHE_MAX_BYTES: Final = Integer(
     "ENTRA_FAST_CACHE_MAX_BYTES",
     268_435_456,
-    "Maximum size of the token cache, in bytes. If it is not set, it follows the container's memory limit "
-    "(kubernetes.md).",
+    "Maximum size of the token cache, in bytes. If it is not set, it follows the container's [memory "
+    "limit](../guides/kubernetes.md#memory).",
     low=65_536,
     high=1 << 40,
 )
@@ -347,7 +348,7 @@ VERIFIED_CACHE_BYTES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_BYTES",
     134_217_728,
     "Maximum size of the verification cache, in bytes. Each enabled provider gets an equal part. If it is "
-    "not set, it follows the container's memory limit (kubernetes.md).",
+    "not set, it follows the container's [memory limit](../guides/kubernetes.md#memory).",
     low=65_536,
     high=1 << 40,
 )
@@ -359,7 +360,7 @@ REDIS_URL: Final = SecretText(
     None,
     "Redis or Valkey server of the shared cache: `redis://host:port/database`, or `rediss://` for TLS, "
     "optionally with user name and password. Setting it turns the shared cache on. Needs the `[redis]` "
-    "extra; see shared-cache.md.",
+    "extra ([shared cache](../guides/shared-cache.md)).",
 )
 REDIS_USERNAME: Final = Text(
     "ENTRA_FAST_REDIS_USERNAME", None, "User name for Redis; takes precedence over the one in the URL."
@@ -417,7 +418,7 @@ TEXAS_METRICS: Final = Boolean(
     "ENTRA_FAST_TEXAS_METRICS",
     False,
     "Whether metrics are also exported under Texas's names, for alerts and dashboards that use them "
-    "(telemetry.md).",
+    "([list](../guides/telemetry.md#texass-metric-names)).",
 )
 
 

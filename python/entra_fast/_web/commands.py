@@ -39,8 +39,9 @@ def post_json(url: str, body: Mapping[str, str]) -> tuple[Command, ...]:
     return (Command("curl", curl), Command("HTTPie", httpie), _python("post", url, f"json={_literal(body)}"))
 
 
-def call_api(token: str, url: str = PLACEHOLDER_URL) -> tuple[Command, ...]:
-    """Call an API with a token."""
+def call_api(token: str) -> tuple[Command, ...]:
+    """Call an API with a token; its address is a placeholder."""
+    url = PLACEHOLDER_URL
     header = shlex.quote(f"Authorization: Bearer {token}")
     httpie = shlex.quote(f"Authorization:Bearer {token}")
     headers = _literal({"Authorization": f"Bearer {token}"})

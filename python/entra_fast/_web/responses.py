@@ -32,6 +32,6 @@ def page(html: str, status: int = 200, *, popup: bool = False) -> web.Response:
     return web.Response(text=html, status=status, content_type="text/html", charset="utf-8", headers=headers)
 
 
-def see_other(path: str) -> web.Response:
-    """Redirect to another page after a form (RFC 9110, section 15.4.4)."""
-    return web.Response(status=303, headers={"Location": path, "Cache-Control": "no-store"})
+def see_other(location: str) -> web.Response:
+    """A redirect that is followed with GET, whatever the request was (RFC 9110, section 15.4.4)."""
+    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})

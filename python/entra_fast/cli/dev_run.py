@@ -28,6 +28,7 @@ from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
 from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.protocol.private_key import SIGNING_ALGORITHMS
+from entra_fast.emulator.tls import LocalTls
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.settings import CALLBACK_PATH
 from entra_fast.sidecar.logs import TextLines
@@ -104,6 +105,26 @@ async def _run(options: Options, as_json: bool) -> int:
 
 async def _run_emulator(options: EmulatorOptions) -> int:
     stop = _stop_signal()
+    local = _loaded(options)
+    host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
+    tls = local_tls(options.tls, [host_name] if host_name else [])
+    emulator = await local.start(
+        options.host,
+        options.port,
+        tls=tls.context if tls is not None else None,
+        allow_remote=options.allow_remote,
+        admin_token=options.admin_token,
+        watch=RELOAD_SECONDS,
+    )
+    _announce(emulator, tls)
+    async with printed(emulator):
+        await stop.wait()
+    await emulator.stop()
+    return 0
+
+
+def _loaded(options: EmulatorOptions) -> LocalEntraId:
+    """The local Entra ID that the options describe, before it is served."""
     if not is_reply_url(options.generator_url):
         raise ConfigurationError(
             "reply_url_invalid",
@@ -116,7 +137,7 @@ async def _run_emulator(options: EmulatorOptions) -> int:
             "setting_invalid", f"--signing-algorithm must be one of {listed}", "--signing-algorithm"
         )
     with no_garbage_collection():
-        local = LocalEntraId.from_files(
+        return LocalEntraId.from_files(
             *find_sources(options.manifests, options.directory),
             generator_reply_urls=[options.generator_url.rstrip("/") + CALLBACK_PATH],
             signing_algorithm=options.signing_algorithm,
@@ -126,18 +147,12 @@ async def _run_emulator(options: EmulatorOptions) -> int:
             state_directory=Path(options.state) if options.state is not None else None,
             public_url=options.public_url,
         )
-    host_name = urlsplit(options.public_url).hostname if options.public_url is not None else None
-    tls = local_tls(options.tls, [host_name] if host_name else [])
-    emulator = await local.start(
-        options.host,
-        options.port,
-        tls=tls.context if tls is not None else None,
-        allow_remote=options.allow_remote,
-        admin_token=options.admin_token,
-        watch=RELOAD_SECONDS,
-    )
+
+
+def _announce(emulator: RunningEmulator, tls: LocalTls | None) -> None:
+    """Print the address on standard output, for scripts, and everything else on standard error."""
     _warn(emulator)
-    if not any(usable(local)):
+    if not any(usable(emulator.local)):
         print(f"warning: {NO_APPLICATION}", file=sys.stderr)
     if tls is not None:
         print(tls.instructions(), file=sys.stderr)
@@ -146,10 +161,6 @@ async def _run_emulator(options: EmulatorOptions) -> int:
         print(f"console: {emulator.base_url}/?token={emulator.admin_token}", file=sys.stderr)
         print(f"admin API: send 'Authorization: Bearer {emulator.admin_token}'", file=sys.stderr, flush=True)
     print(emulator.base_url, flush=True)
-    async with printed(emulator):
-        await stop.wait()
-    await emulator.stop()
-    return 0
 
 
 def _stop_signal() -> asyncio.Event:

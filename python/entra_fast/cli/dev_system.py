@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from entra_fast._net import is_loopback_host
+from entra_fast._settings.kinds import HostPort
 from entra_fast._settings.load import Settings
 from entra_fast.cli.manifest_sources import find_sources, no_garbage_collection
 from entra_fast.emulator import LocalEntraId, RunningEmulator
@@ -222,8 +223,8 @@ async def _sidecar(
     probe_port = port + 1 if port else 0
     environment = {
         **environment,
-        "BIND_ADDRESS": _address(host, port),
-        "PROBE_BIND_ADDRESS": _address(host, probe_port),
+        "BIND_ADDRESS": str(HostPort(host, port)),
+        "PROBE_BIND_ADDRESS": str(HostPort(host, probe_port)),
         "ENTRA_FAST_DRAIN_DELAY_MILLIS": "0",  # there is no load balancer to inform first
     }
     # Neither the environment of this process nor mounted files: they may hold settings of a real tenant.
@@ -239,7 +240,7 @@ async def _generator(
     tenant = local.registry.tenant(own.tenant_id)
     environment = {
         **environment,
-        "BIND_ADDRESS": _address(options.host, options.generator_port),
+        "BIND_ADDRESS": str(HostPort(options.host, options.generator_port)),
         "TOKEN_GENERATOR_AUDIENCES": " ".join(_audiences(tenant, own)) if tenant is not None else "",
     }
     settings = GeneratorSettings.from_environment(environment, Path(os.devnull))
@@ -255,7 +256,7 @@ async def _tokenx_generator(
     port = options.generator_port
     environment = {
         **environment,
-        "BIND_ADDRESS": _address(options.host, port + 1 if port else 0),
+        "BIND_ADDRESS": str(HostPort(options.host, port + 1 if port else 0)),
         "TOKEN_GENERATOR_AUDIENCES": " ".join(_tokenx_audiences(local, own)),
     }
     settings = TokenXGeneratorSettings.from_environment(environment, Path(os.devnull))
@@ -348,7 +349,3 @@ def _problem_with(host: str, port: int) -> str | None:
             return "is already in use"
         return f"cannot be used ({error.strerror or type(error).__name__})"
     return None
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -130,8 +130,9 @@ def _entra_id(system: LocalSystem, identity: Application) -> Iterator[Command]:
     if called is not None:
         caller, user, target = called
         body = shlex.quote(json.dumps({"consumer": caller, "target": own, "user": user}))
-        mint = f"curl -s{_trust(system)} {system.emulator.base_url}/admin/api/tokens -d {body}"
-        yield f"{user} calls {own}: get the token that {own} receives", f"USER_TOKEN=$({mint} | {_EXTRACT})"
+        url = f"{system.emulator.base_url}/admin/api/tokens"
+        mint = f"curl -s{_trust(system)} {url} -H 'Accept: text/plain' -d {body}"
+        yield f"{user} calls {own}: get the token that {own} receives", f"USER_TOKEN=$({mint})"
         yield f"{own} introspects it", _introspect(first, "entra_id", "$USER_TOKEN")
         yield (
             f"{own} exchanges it, to call {target} on behalf of {user}",

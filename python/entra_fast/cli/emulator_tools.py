@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from entra_fast import _extras
 from entra_fast._color import Style, painted
+from entra_fast.cli.json_client import Server
 from entra_fast.cli.options import add_manifest_options
-from entra_fast.cli.sidecar_client import Server
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,
@@ -238,9 +238,10 @@ def _add_forge(add: AddCommand) -> None:
         "forge",
         _forge,
         "make any token, valid or not, with a running local Entra ID",
-        """Print a token to order, signed by a running local Entra ID: expired, for another audience, with
-another algorithm, with too many groups... for testing what verifies tokens. No policy is asked.
-Its journal shows the token as forged. No issuer on a host of a real provider is possible.
+        """Print any token that you ask for, signed by a running local Entra ID: expired, for another
+audience, with another algorithm, with too many groups... to test what verifies tokens. No access
+policy is checked. The log of the local Entra ID shows the token as forged. An issuer on a host
+of a real provider is refused.
 
 examples:
   entra-fast forge dev-gcp:team-a:app-a --audience dev-gcp:team-b:app-b --user ada --lifetime=-60
@@ -256,7 +257,7 @@ examples:
     )
     parser.add_argument("--audience", help="the API: an application, or any text (default: the client)")
     parser.add_argument("--user", help="on behalf of this user: sign-in name, NAV ident or object id")
-    parser.add_argument("--version", type=int, help="1 or 2 (default: the version that the API has)")
+    parser.add_argument("--version", type=int, help="token version, 1 or 2 (default: the API's)")
     parser.add_argument(
         "--claim",
         action="append",
@@ -265,14 +266,23 @@ examples:
         help="a claim, as JSON or text; null leaves it out; may be repeated",
     )
     parser.add_argument(
-        "--lifetime", type=float, metavar="SECONDS", help="until it expires; negative: it has expired"
+        "--lifetime",
+        type=float,
+        metavar="SECONDS",
+        help="seconds until the token expires; negative for one that has expired",
     )
     parser.add_argument(
-        "--not-before", type=float, metavar="SECONDS", help="from now until the token becomes valid"
+        "--not-before", type=float, metavar="SECONDS", help="seconds from now until the token becomes valid"
     )
-    parser.add_argument("--algorithm", help="such as RS256, PS256, ES256, none, HS256 (the public key)")
-    parser.add_argument("--key", help="active, unknown, wrong (its kid is right) or none (default: active)")
-    parser.add_argument("--issuer", help="any text, but no host of a real provider")
+    parser.add_argument(
+        "--algorithm", help="such as RS256, PS256, ES256, none, or HS256 with the public key as secret"
+    )
+    parser.add_argument(
+        "--key",
+        help="active; unknown: not published; wrong: not published, under the kid of the active one; none "
+        "(default: active)",
+    )
+    parser.add_argument("--issuer", help="any text, except an issuer on a host of a real provider")
     parser.add_argument("--groups", type=int, metavar="N", help="number of groups in the token")
     parser.add_argument("--agent", help="identity or user: the claims of an agent identity")
     parser.add_argument("--json", action="store_true", help="token, header and claims as one JSON object")
@@ -287,5 +297,5 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin-token",
         metavar="TOKEN",
-        help="what a local Entra ID with --allow-remote printed at its start",
+        help="admin token, which a local Entra ID with --allow-remote prints at its start",
     )

@@ -280,7 +280,7 @@ examples:
     addresses.add_argument(
         "--admin-token",
         metavar="TOKEN",
-        help="what the console and /admin/api demand: at least 16 letters and digits (default: with "
+        help="token for the console and /admin/api, 16 to 256 letters, digits, -, ., _ or ~ (default: with "
         "--allow-remote, a new one, which is printed; otherwise nothing)",
     )
     addresses.add_argument(

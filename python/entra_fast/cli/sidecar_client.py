@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
+from entra_fast.cli.json_client import SIDECAR, AnswerError, Server
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,
@@ -28,18 +28,11 @@ from entra_fast.cli.terminal import (
     printable,
     read_token,
 )
-from entra_fast.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from entra_fast._provider.http_rules import HttpResponse
-
-_SIDECAR = "http://127.0.0.1:7164"
 TARGET_HELP = "'<cluster>:<namespace>:<app>', or a scope such as 'api://.../.default'"
 TOKEN_TARGET_HELP = f"{TARGET_HELP}; for Maskinporten, scopes separated by spaces"
 PROVIDER_METAVAR = "PROVIDER"
 _MAX_SHOWN_BYTES = 4096
-_TIMEOUT_SECONDS = 15.0
-"""Longer than the sidecar's own deadline for the provider, retries included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,118 +49,12 @@ class Endpoint:
 
     def url(self, given: str | None) -> str:
         """The URL of --url, that of the variable, or the usual one."""
-        return given or os.environ.get(self.variable) or f"{_SIDECAR}{self.path}"
+        return given or os.environ.get(self.variable) or f"{SIDECAR}{self.path}"
 
 
 TOKEN = Endpoint("NAIS_TOKEN_ENDPOINT", "/api/v1/token")
 EXCHANGE = Endpoint("NAIS_TOKEN_EXCHANGE_ENDPOINT", "/api/v1/token/exchange")
 INTROSPECTION = Endpoint("NAIS_TOKEN_INTROSPECTION_ENDPOINT", "/api/v1/introspect")
-
-
-class AnswerError(CommandError):
-    """A server answered with an error.
-
-    Attributes:
-        answer: its JSON.
-    """
-
-    def __init__(self, status: int, message: str, answer: dict[str, Any]) -> None:
-        super().__init__(status, message)
-        self.answer = answer
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that answers with JSON objects.
-
-    Attributes:
-        what: the kind of server, for errors.
-        named: the option or variable that its URL came from.
-        ca: a file with certificate authorities to trust in addition to the system's.
-        token: a bearer token to send.
-    """
-
-    what: str
-    named: str
-    ca: str | None = None
-    token: str | None = None
-
-    def probe(self, url: str) -> HttpResponse:
-        """The response to a GET, whatever it is.
-
-        Raises:
-            CommandError: there is none.
-        """
-        return self._send(url, None)
-
-    def get(self, url: str) -> dict[str, Any]:
-        """The answer to a GET: see `_ask`."""
-        return self._ask(url, None)
-
-    def post(self, url: str, fields: Mapping[str, object]) -> dict[str, Any]:
-        """The answer to a POST of a JSON object: see `_ask`."""
-        return self._ask(url, fields)
-
-    def _ask(self, url: str, fields: Mapping[str, object] | None) -> dict[str, Any]:
-        """
-        Raises:
-            CommandError: no usable answer was received.
-            AnswerError: the answer is an error.
-        """
-        response = self._send(url, fields)
-        parts = urlsplit(url)
-        try:
-            answer = json.loads(response.body)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise CommandError(
-                UNAVAILABLE,
-                f"{parts.netloc} answered {response.status} without a JSON object: not a {self.what}?",
-            )
-        # A 404 of the provider is passed on as `server_error`.
-        if response.status in {404, 405} and answer.get("error") != "server_error":
-            raise CommandError(
-                UNAVAILABLE,
-                f"{parts.netloc} answered {response.status} for {parts.path or '/'}: not a {self.what}?",
-            )
-        if response.status != 200:
-            sentence = ": ".join(
-                str(answer[name]) for name in ("error", "error_description") if name in answer
-            )
-            # From 500 on, a status says nothing about the request. Sentences of Entra ID have line breaks.
-            status = UNAVAILABLE if response.status >= 500 else REFUSED
-            raise AnswerError(status, f"{response.status} {' '.join(sentence.split())}", answer)
-        return answer
-
-    def _send(self, url: str, fields: Mapping[str, object] | None) -> HttpResponse:
-        from entra_fast._provider.blocking_http_client import BlockingHttpClient
-        from entra_fast._provider.http_rules import HttpFailure, HttpLimits
-
-        # No web proxy: the server runs in the same pod or on the same machine.
-        client = BlockingHttpClient(
-            HttpLimits(_TIMEOUT_SECONDS, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS),
-            ca_bundle=self.ca,
-            proxies={},
-            allow_plain_http=True,
-            headers={} if self.token is None else {"Authorization": f"Bearer {self.token}"},
-        )
-        try:
-            return client.get(url) if fields is None else client.post_json(url, fields)
-        except ConfigurationError as error:
-            raise CommandError(USAGE, f"--ca: {error.message}") from None
-        except HttpFailure as failure:
-            if failure.code == "url_not_allowed":
-                message = f"{self.named} must be a URL such as {_SIDECAR}, without user name and fragment"
-                raise CommandError(USAGE, message) from None
-            advice = f": not a {self.what}?"
-            if failure.code in {"connect_failed", "dns_failed"}:
-                advice = "; start one with 'entra-fast dev', or pass its address with --url"
-            elif failure.code in {"timed_out", "tls_failed"}:
-                advice = ""
-            raise CommandError(
-                UNAVAILABLE, f"no answer from a {self.what}: {failure.message}{advice}"
-            ) from None
 
 
 def _token(arguments: argparse.Namespace) -> int:
@@ -178,21 +65,30 @@ def token_details(arguments: argparse.Namespace) -> dict[str, object]:
     """The fields of --resource and --authorization-details, which the token endpoint alone has.
 
     Raises:
-        CommandError: --authorization-details is not a JSON array.
+        CommandError: --authorization-details is not a JSON array of objects.
     """
     fields: dict[str, object] = {}
     if arguments.resource:
         fields["resource"] = arguments.resource
     if arguments.authorization_details is not None:
-        try:
-            details = json.loads(arguments.authorization_details)
-        except (ValueError, RecursionError):
-            details = None
-        if not isinstance(details, list):
-            text = '--authorization-details must be a JSON array of objects, such as \'[{"type": "..."}]\''
-            raise CommandError(USAGE, text)
-        fields["authorization_details"] = details
+        fields["authorization_details"] = json_objects(arguments.authorization_details)
     return fields
+
+
+def json_objects(text: str) -> list[dict[str, object]]:
+    """The value of --authorization-details.
+
+    Raises:
+        CommandError: it is not a JSON array of objects.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        message = '--authorization-details must be a JSON array of objects, such as \'[{"type": "..."}]\''
+        raise CommandError(USAGE, message)
+    return found
 
 
 def add_token_details(parser: argparse.ArgumentParser) -> None:
@@ -323,7 +219,15 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_commands(add: AddCommand) -> None:
-    token = add(
+    """Add `token`, `exchange`, `introspect` and `health`."""
+    _add_token(add)
+    _add_exchange(add)
+    _add_introspect(add)
+    _add_health(add)
+
+
+def _add_token(add: AddCommand) -> None:
+    parser = add(
         "token",
         _token,
         "get a token from a running sidecar",
@@ -336,7 +240,14 @@ examples:
   curl -H "Authorization: Bearer $(entra-fast token dev-gcp:team-b:app-b)" http://127.0.0.1:9000/
 """,
     )
-    exchange = add(
+    parser.add_argument("target", help=TOKEN_TARGET_HELP)
+    _add_token_options(parser)
+    add_token_details(parser)
+    add_sidecar_options(parser)
+
+
+def _add_exchange(add: AddCommand) -> None:
+    parser = add(
         "exchange",
         _exchange,
         "exchange a user's token at a running sidecar",
@@ -350,7 +261,14 @@ examples:
   entra-fast exchange dev-gcp:team-b:app-b --provider tokenx < citizen-token.txt
 """,
     )
-    introspect = add(
+    parser.add_argument("target", help=TARGET_HELP)
+    parser.add_argument("token", nargs="?", help=TOKEN_HELP)
+    _add_token_options(parser)
+    add_sidecar_options(parser)
+
+
+def _add_introspect(add: AddCommand) -> None:
+    parser = add(
         "introspect",
         _introspect,
         "ask a running sidecar whether a token is valid",
@@ -363,7 +281,13 @@ examples:
   entra-fast introspect --provider tokenx < citizen-token.txt
 """,
     )
-    health = add(
+    parser.add_argument("token", nargs="?", help=TOKEN_HELP)
+    parser.add_argument("--json", action="store_true", help="print errors as JSON, too")
+    add_sidecar_options(parser)
+
+
+def _add_health(add: AddCommand) -> None:
+    parser = add(
         "health",
         _health,
         "ask a running sidecar whether it is healthy",
@@ -376,24 +300,19 @@ examples:
   entra-fast health --ready            # why is it not ready?
 """,
     )
-    health.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
-    health.add_argument("--json", action="store_true", help="one JSON object: healthy, status, body")
-    health.add_argument("--url", help="URL of the probe listener (default: see above)")
-    token.add_argument("target", help=TOKEN_TARGET_HELP)
-    exchange.add_argument("target", help=TARGET_HELP)
-    for parser in (exchange, introspect):
-        parser.add_argument("token", nargs="?", help=TOKEN_HELP)
-    for parser in (token, exchange):
-        parser.add_argument(
-            "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
-        )
-        parser.add_argument(
-            "--claims", metavar="JSON", help="fetch a new token that meets this claims challenge of the API"
-        )
-        parser.add_argument(
-            "--json", action="store_true", help="print the complete response of the sidecar, including errors"
-        )
-    add_token_details(token)
-    introspect.add_argument("--json", action="store_true", help="print errors as JSON, too")
-    for parser in (token, exchange, introspect):
-        add_sidecar_options(parser)
+    parser.add_argument("--ready", action="store_true", help="ask /readyz, which says what is wrong")
+    parser.add_argument("--json", action="store_true", help="one JSON object: healthy, status, body")
+    parser.add_argument("--url", help="URL of the probe listener (default: see above)")
+
+
+def _add_token_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that print a token."""
+    parser.add_argument(
+        "--skip-cache", action="store_true", help="fetch a new token, which replaces the cached one"
+    )
+    parser.add_argument(
+        "--claims", metavar="JSON", help="fetch a new token that meets this claims challenge of the API"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the complete response of the sidecar, including errors"
+    )

@@ -1,6 +1,6 @@
 """What all commands share: exit statuses, errors, reading a token, and safe printing.
 
-What belongs here: everything that reads standard input or formats text for a terminal. Text
+What belongs here: what several commands read from standard input, and formatting text for a terminal. Text
 from a token or from another program is never printed raw: a control character could move the cursor, hide
 lines or set the window's title.
 """

@@ -75,15 +75,7 @@ def _validate(arguments: argparse.Namespace) -> int:
             failure = error
         checks = validator.explain(token) if arguments.explain else None
     if arguments.json:
-        result: dict[str, Any] = {"valid": failure is None}
-        if failure is None:
-            result["claims"] = claims
-        else:
-            result |= {"code": failure.code, "error": failure.message}
-            result |= {name: getattr(failure, name, None) for name in ("expected", "actual")}
-        if checks is not None:
-            result["checks"] = checks
-        print_json(result)
+        print_json(_document(claims, failure, checks))
     elif checks is not None:
         _print_checks(checks)
         if failure is None:
@@ -93,15 +85,34 @@ def _validate(arguments: argparse.Namespace) -> int:
     elif failure is None:
         print_json(claims)
     else:
-        compared = [
-            f"{name} {getattr(failure, name)}"
-            for name in ("expected", "actual")
-            if getattr(failure, name, None)
-        ]
-        fail(REFUSED, f"{failure.message}{' (' + ', '.join(compared) + ')' if compared else ''}")
+        fail(REFUSED, _sentence(failure))
     if failure is None:
         return OK
     return REFUSED if isinstance(failure, InvalidToken) else UNAVAILABLE
+
+
+def _document(
+    claims: dict[str, Any] | None,
+    failure: InvalidToken | KeysUnavailable | None,
+    checks: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """The result for --json."""
+    result: dict[str, Any] = {"valid": failure is None}
+    if failure is None:
+        result["claims"] = claims
+    else:
+        result |= {"code": failure.code, "error": failure.message}
+        result |= {name: getattr(failure, name, None) for name in ("expected", "actual")}
+    if checks is not None:
+        result["checks"] = checks
+    return result
+
+
+def _sentence(failure: InvalidToken | KeysUnavailable) -> str:
+    """Why the token is not valid, with the values that were compared."""
+    values = {name: getattr(failure, name, None) for name in ("expected", "actual")}
+    compared = ", ".join(f"{name} {value}" for name, value in values.items() if value)
+    return f"{failure.message} ({compared})" if compared else failure.message
 
 
 def _validator(arguments: argparse.Namespace) -> Validator:

@@ -28,7 +28,7 @@ from entra_fast.emulator.protocol import claims as token_claims
 from entra_fast.emulator.protocol import discovery, policy
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
 from entra_fast.emulator.protocol.base_url import check_base_url
-from entra_fast.emulator.protocol.claims import Issuer
+from entra_fast.emulator.protocol.claims import Issuer, issuer_url
 from entra_fast.emulator.protocol.client_assertion import AssertionVerifier
 from entra_fast.emulator.protocol.client_auth import ClientVerifier
 from entra_fast.emulator.protocol.clock import ProviderClock
@@ -395,8 +395,8 @@ class LocalProvider:
         groups: int | None = None,
         agent: AgentKind | None = None,
     ) -> ForgedToken:
-        """Any token to order, for testing what verifies tokens. No policy is asked; the journal has it as
-        forged.
+        """Any token, valid or not, for testing what verifies tokens. No access policy is checked; the journal
+        has it as forged.
 
         Args:
             application: the client that the token names; by default the audience.
@@ -433,7 +433,7 @@ class LocalProvider:
             agent=agent,
         )
         forged = Forge(self.base_url, self.registry, self.keyring, self.now, self.stray_key).make(wanted)
-        text = "made to order; no policy was asked"
+        text = "made to order; no access policy was checked"
         self.journal.add(
             Entry(
                 number=self.journal.next_number(),
@@ -500,7 +500,7 @@ class LocalProvider:
 
     def discovery(self, tenant: Tenant, version: int = 2) -> dict[str, Any]:
         """The discovery document of a tenant (OpenID Connect Discovery 1.0, section 3)."""
-        issuer = Issuer(self.base_url, tenant)
+        issuer = issuer_url(self.base_url, tenant.id, version)
         return discovery.document(
             self.base_url, tenant.id, issuer, version, self.keyring.algorithm, exact=self.exact_discovery
         )

@@ -25,7 +25,6 @@ from entra_fast._web.responses import page
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, Audience, AudienceError, parse_audience
-from entra_fast.generator.login import Logins
 from entra_fast.generator.provider import Provider
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.settings import GeneratorSettings
@@ -47,7 +46,6 @@ class Generator:
         base_url: str,
         provider: Provider,
         *,
-        logins: Logins | None = None,
         sessions: SessionStore | None = None,
     ) -> None:
         """Args:
@@ -63,7 +61,6 @@ class Generator:
             product="Token generator",
             audience_of=lambda values: parse_audience(values).text,
             destinations=("obo", "m2m"),
-            logins=logins,
             sessions=sessions,
         )
 

@@ -39,7 +39,7 @@ class LoginError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One login under way."""
+    """A login in progress."""
 
     ticket: str
     state: str
@@ -55,14 +55,14 @@ class Login:
 
 
 class Logins:
-    """Begins logins and recognises their callbacks."""
+    """Begins logins and recognizes their callbacks.
 
-    def __init__(self, *, key: bytes | None = None, clock: Callable[[], float] = time.time) -> None:
-        """Args:
-        key: 32 random bytes; by default new ones, so that logins begun before a restart must be begun again.
+    Args:
         clock: seconds since the epoch.
-        """
-        self._key = key if key is not None else secrets.token_bytes(32)
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._key = secrets.token_bytes(32)  # never stored: after a restart, users begin their login again
         self._clock = clock
 
     def begin(self, destination: Destination, audience: str = "") -> Login:

@@ -6,55 +6,35 @@ every request gets a new token, so that a changed policy or group shows at once.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from urllib.parse import urlencode
-
-from entra_fast import _clock
-from entra_fast._provider.discovery_document import Discovery
-from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.oauth import client_credentials_form, on_behalf_of_form
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import ProviderError
 from entra_fast.generator.audience import parse_audience
 from entra_fast.generator.login import Login
+from entra_fast.generator.openid import (
+    LoginEndpoints,
+    authorization_query,
+    code_form,
+    discover,
+    with_query,
+)
 from entra_fast.generator.remembered import Remembered
 from entra_fast.generator.site import LoggedIn
 from entra_fast.generator.token_requests import Token, TokenRequests, shown_name, verified_id_token
-from entra_fast.validate import AsyncValidator
 
 MAX_HINT_CHARACTERS = 500
 _WELL_KNOWN = "/.well-known/openid-configuration"
 
 
-@dataclass(frozen=True, slots=True)
-class _Endpoints:
-    discovery: Discovery
-    authorization_endpoint: str
-    token_endpoint: str
-    validator: AsyncValidator
-
-    async def aclose(self) -> None:
-        await self.validator.aclose()
-
-
 class Provider:
     """One application's view of its provider. Belongs to one event loop."""
 
-    def __init__(
-        self,
-        settings: ProviderSettings,
-        outbound: OutboundSettings,
-        *,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = _clock.monotonic,
-    ) -> None:
+    def __init__(self, settings: ProviderSettings, outbound: OutboundSettings) -> None:
         self._settings = settings
-        self._endpoints = Remembered(self._discover, _Endpoints.aclose, monotonic)
         self._http = HttpClient.from_settings(outbound)
-        self._requests = TokenRequests(settings, self._http, clock, provider="the provider")
+        self._endpoints = Remembered(lambda: discover(self._http, settings), LoginEndpoints.aclose)
+        self._requests = TokenRequests(settings, self._http, provider="the provider")
 
     @property
     def issuer(self) -> str:
@@ -85,38 +65,25 @@ class Provider:
             ProviderError: the discovery document is not available.
         """
         endpoint = (await self._endpoints.get()).authorization_endpoint
-        query = {
-            "client_id": self._settings.client_id,
-            "response_type": "code",
-            "response_mode": "query",
-            "redirect_uri": redirect_uri,
-            "scope": self._login_scope,
-            "state": login.state,
-            "nonce": login.nonce,
-            "code_challenge": login.challenge,
-            "code_challenge_method": "S256",
-        }
+        client_id = self._settings.client_id
+        query = authorization_query(login, client_id, redirect_uri, self._login_scope, prompt)
+        query["response_mode"] = "query"
         if login.destination == "obo":
             # The local Entra ID says at the sign-in which users this target will refuse; Entra ID ignores it.
             query["entra_fast_target"] = parse_audience([login.audience]).scope
-        if prompt is not None:
-            query["prompt"] = prompt
-        return _with_query(endpoint, query)
+        return with_query(endpoint, query)
 
     async def logout_url(self, return_to: str, hint: str = "") -> str | None:
         """Where to send the browser to end its session at the provider too (OpenID Connect RP-Initiated
         Logout 1.0); None if the endpoints are not known, or include none for it. With `hint`, the provider
         does not ask which account it is about."""
-        try:
-            endpoint = (await self._endpoints.get()).discovery.end_session_endpoint
-        except ProviderError:
-            return None
-        if endpoint is None:
-            return None
         query = {"post_logout_redirect_uri": return_to, "client_id": self._settings.client_id}
         if hint:
             query["logout_hint"] = hint
-        return _with_query(endpoint, query)
+        try:
+            return (await self._endpoints.get()).logout_url(query)
+        except ProviderError:
+            return None
 
     async def redeem(self, login: Login, code: str, redirect_uri: str) -> LoggedIn:
         """Redeem an authorization code, and check the ID token that comes with it.
@@ -126,14 +93,8 @@ class Provider:
             LoginError: the ID token is not valid or belongs to another login.
         """
         endpoints = await self._endpoints.get()
-        form = {
-            "grant_type": "authorization_code",
-            "client_id": self._settings.client_id,
-            "code": code,
-            "redirect_uri": redirect_uri,
-            "code_verifier": login.verifier,
-            "scope": self._login_scope,
-        }
+        form = code_form(login, self._settings.client_id, redirect_uri, code)
+        form["scope"] = self._login_scope
         token, body = await self._request(endpoints.token_endpoint, form)
         claims = await verified_id_token(
             body, endpoints.validator, login, sender="The provider", id_token="The provider's ID token"
@@ -171,26 +132,3 @@ class Provider:
 
     async def _request(self, token_endpoint: str, form: dict[str, str]) -> tuple[Token, bytes]:
         return await self._requests.send(token_endpoint, form, audience=token_endpoint)
-
-    async def _discover(self) -> _Endpoints:
-        url = self._settings.well_known_url or ""
-        discovery = await fetch_document(self._http, url, self._settings.issuer)
-        if discovery.authorization_endpoint is None:
-            raise ProviderError("discovery_malformed", "the discovery document has no authorization_endpoint")
-        validator = AsyncValidator(
-            self._settings.issuer or discovery.issuer,
-            self._settings.client_id,
-            jwks_uri=self._settings.jwks_uri or discovery.jwks_uri,
-            http=self._http,
-        )
-        await validator.start()
-        return _Endpoints(
-            discovery,
-            discovery.authorization_endpoint,
-            self._settings.token_endpoint or discovery.token_endpoint,
-            validator,
-        )
-
-
-def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
-    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"

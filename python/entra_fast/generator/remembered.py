@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
+from entra_fast import _clock
 from entra_fast.errors import EntraFastError, ProviderError
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Remembered(Generic[T]):
         self,
         fetch: Callable[[], Awaitable[T]],
         discard: Callable[[T], Awaitable[None]],
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._fetch = fetch
         self._discard = discard

@@ -17,10 +17,10 @@ from entra_fast._http.listener import bind
 from entra_fast._http.observing import LoggingObserver
 from entra_fast._http.server import HttpServer, best_way, serve
 from entra_fast._provider.http_client import HttpClient
+from entra_fast._settings.kinds import HostPort
 from entra_fast._settings.model import ServerSettings
 from entra_fast.errors import ConfigurationError
 from entra_fast.generator.app import Generator
-from entra_fast.generator.login import Logins
 from entra_fast.generator.provider import Provider
 from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.settings import GeneratorSettings
@@ -48,18 +48,13 @@ class RunningGenerator:
 
 
 async def start_generator(
-    settings: GeneratorSettings,
-    host: str | None = None,
-    port: int | None = None,
-    *,
-    logins: Logins | None = None,
-    sessions: SessionStore | None = None,
+    settings: GeneratorSettings, port: int | None = None, *, sessions: SessionStore | None = None
 ) -> RunningGenerator:
     """Listen and serve.
 
     Args:
-        host, port: instead of the settings' own; port 0 takes a free one.
-        logins, sessions: for tests that bring their own clocks.
+        port: instead of the settings' own; 0 takes a free one.
+        sessions: for tests that bring their own clock.
 
     Raises:
         ExtraMissing: Jinja2 is not installed.
@@ -69,20 +64,14 @@ async def start_generator(
     return await _started(
         settings.server,
         settings.url,
-        host,
         port,
-        lambda base_url: Generator(settings, base_url, provider, logins=logins, sessions=sessions).build(),
+        lambda base_url: Generator(settings, base_url, provider, sessions=sessions).build(),
         provider.aclose,
     )
 
 
 async def start_tokenx_generator(
-    settings: TokenXGeneratorSettings,
-    host: str | None = None,
-    port: int | None = None,
-    *,
-    logins: Logins | None = None,
-    sessions: SessionStore | None = None,
+    settings: TokenXGeneratorSettings, port: int | None = None
 ) -> RunningGenerator:
     """Listen and serve the token generator for TokenX. Arguments and errors as for `start_generator`."""
     http = HttpClient.from_settings(settings.outbound)
@@ -101,11 +90,8 @@ async def start_tokenx_generator(
     return await _started(
         settings.server,
         settings.url,
-        host,
         port,
-        lambda base_url: TokenXGenerator(
-            settings, base_url, login, exchange, logins=logins, sessions=sessions
-        ).build(),
+        lambda base_url: TokenXGenerator(settings, base_url, login, exchange).build(),
         close,
     )
 
@@ -113,7 +99,6 @@ async def start_tokenx_generator(
 async def _started(
     server_settings: ServerSettings,
     url: str | None,
-    host: str | None,
     port: int | None,
     build: Callable[[str], web.Application],
     close: Callable[[], Awaitable[None]],
@@ -121,12 +106,10 @@ async def _started(
     """Listen and serve what `build` makes for the public address; `close` what it uses."""
     try:
         _extras.need("dev", "the token generator")
-        host = server_settings.host if host is None else host
-        port = server_settings.port if port is None else port
         # The routes need the public address, which may only be known once the port is: bind first.
-        listener = bind(host, port)
-        name = f"[{host}]" if ":" in host else host
-        base_url = url or f"http://{name}:{listener.getsockname()[1]}"
+        host = server_settings.host
+        listener = bind(host, server_settings.port if port is None else port)
+        base_url = url or f"http://{HostPort(host, listener.getsockname()[1])}"
         limits = Limits(
             possible_connections(server_settings.max_connections),
             server_settings.request_timeout,

@@ -104,7 +104,6 @@ class Site:
         product: str,
         audience_of: Callable[[list[str]], str],
         destinations: Collection[Destination],
-        logins: Logins | None = None,
         sessions: SessionStore | None = None,
     ) -> None:
         self.base_url = base_url
@@ -112,7 +111,7 @@ class Site:
         self._product = product
         self._audience_of = audience_of
         self._destinations = frozenset(destinations)
-        self._logins = logins if logins is not None else Logins()
+        self._logins = Logins()
         self._sessions = sessions if sessions is not None else SessionStore()
         self._host = (urlsplit(base_url).hostname or "").lower()
         self._callers = CallerCheck(
@@ -215,43 +214,39 @@ class Site:
         return await self.begin_login(request, destination, audience, prompt=prompt)
 
     async def _callback(self, request: web.Request) -> web.StreamResponse:
-        login = self._logins.resume(request.cookies.get(self._login_cookie), request.query.get("state"))
-        error = request.query.get("error")
-        code = request.query.get("code")
+        query = request.query
+        login = self._logins.resume(request.cookies.get(self._login_cookie), query.get("state"))
         issuer = await self._provider.expected_issuer()
         if issuer is not None and not hmac.compare_digest(
-            request.query.get("iss", "").encode(errors="replace"), issuer.encode()
+            query.get("iss", "").encode(errors="replace"), issuer.encode()
         ):
             # RFC 9207, section 2.4.
             raise LoginError("The response comes from another provider. Sign in again.")
-        if error:
-            description = request.query.get("error_description", "The provider gave no reason.")
+        destination = _path_of(login.destination, login.audience)
+        if error := query.get("error"):
+            description = query.get("error_description", "The provider gave no reason.")
             response = self.error(
-                request,
-                400,
-                error,
-                description,
-                title="Sign-in refused",
-                again=_path_of(login.destination, login.audience),
+                request, 400, error, description, title="Sign-in refused", again=destination
             )
-        elif not code:
+        elif not query.get("code"):
             raise LoginError("The provider sent neither a code nor an error. Sign in again.")
         else:
-            user = await self._provider.redeem(login, code, self._redirect_uri)
-            if user.expires_in < MIN_SESSION_SECONDS:
-                raise LoginError("The provider's token for this sign-in has expired already. Sign in again.")
-            # A new name for every login: an earlier cookie never becomes a signed-in one (session fixation).
-            self.end_session(request)
-            cookie = self._sessions.create(
-                user.name, user.access_token, user.expires_in, logout_hint=user.logout_hint
-            )
-            response = web.Response(
-                status=302, headers={"Location": _path_of(login.destination, login.audience)}
-            )
-            self._set_cookie(
-                response, self._session_cookie, cookie, min(user.expires_in, MAX_SESSION_SECONDS)
-            )
+            user = await self._provider.redeem(login, query["code"], self._redirect_uri)
+            response = self._signed_in(request, user, destination)
         self._del_cookie(response, self._login_cookie)
+        return response
+
+    def _signed_in(self, request: web.Request, user: LoggedIn, destination: str) -> web.Response:
+        """Begin the session of a user who has just logged in, and send the browser on."""
+        if user.expires_in < MIN_SESSION_SECONDS:
+            raise LoginError("The provider's token for this sign-in has expired already. Sign in again.")
+        # A new name for every login: an earlier cookie never becomes a signed-in one (session fixation).
+        self.end_session(request)
+        cookie = self._sessions.create(
+            user.name, user.access_token, user.expires_in, logout_hint=user.logout_hint
+        )
+        response = web.Response(status=302, headers={"Location": destination})
+        self._set_cookie(response, self._session_cookie, cookie, min(user.expires_in, MAX_SESSION_SECONDS))
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:

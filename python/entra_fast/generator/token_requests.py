@@ -7,7 +7,8 @@ in (site.py).
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,12 +44,9 @@ class TokenRequests:
         provider: the provider's name in sentences.
     """
 
-    def __init__(
-        self, settings: ProviderSettings, http: HttpClient, clock: Callable[[], float], *, provider: str
-    ) -> None:
+    def __init__(self, settings: ProviderSettings, http: HttpClient, *, provider: str) -> None:
         self._kind = settings.kind
         self._http = http
-        self._clock = clock
         self._provider = provider
         self.credentials = Credentials(settings.credentials, settings.client_id)
 
@@ -68,7 +66,7 @@ class TokenRequests:
             try:
                 response = await self._http.post_form(token_endpoint, {**form, **proof})
                 answer = parse_token_response(
-                    response.status, response.headers, response.body, now=self._clock()
+                    response.status, response.headers, response.body, now=time.time()
                 )
             except HttpFailure as error:
                 text = f"no answer from {self._provider}: {error.message}"
@@ -77,7 +75,7 @@ class TokenRequests:
                 raise without_secrets(error, (*proof.values(), *secrets)) from None
             return Token(answer.access_token, int(answer.expires_in)), response.body
 
-        return await authenticated(self.credentials, self._kind, audience, self._clock, attempt)
+        return await authenticated(self.credentials, self._kind, audience, time.time, attempt)
 
 
 async def verified_id_token(

@@ -10,11 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Exclusions", "Incoming", "MalformedHeader", "token_of"]
-
-_BEARER = re.compile(
-    r"bearer(?![^ \t])[ \t]*", re.IGNORECASE
-)  # the scheme's name has no case (RFC 9110, 11.1)
+# The scheme's name has no case (RFC 9110, section 11.1).
+_BEARER = re.compile(r"bearer(?![^ \t])[ \t]*", re.IGNORECASE)
 _SECOND_BEARER = re.compile(r",[ \t]*bearer(?![^ \t])", re.IGNORECASE)
 _SAFE_METHODS: Final = ("GET", "HEAD")
 

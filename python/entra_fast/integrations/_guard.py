@@ -26,14 +26,25 @@ from entra_fast.integrations._metadata import ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, malformed, no_token, refusal_for
 from entra_fast.require import Require
 
-__all__ = ["AsyncGuard", "Guard", "SyncGuard"]
-
 LOGGER: Final = logging.getLogger("entra_fast.bearer")
 
 MAX_LINES_PER_SECOND: Final = 10
 """Limit of log lines about refused requests: anyone can cause them."""
 
 MAX_LOGGED_PATH: Final = 200
+
+
+def check_is_requirement(value: object, name: str) -> None:
+    """Check the type of a requirement when it is named, and not at the first request.
+
+    Args:
+        name: what takes it, as the sentence begins: `require()`.
+
+    Raises:
+        TypeError: it is no `Require`.
+    """
+    if not isinstance(value, Require):
+        raise TypeError(f"{name} takes a Require, not {type(value).__name__}")
 
 
 class Guard:

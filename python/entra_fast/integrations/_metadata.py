@@ -21,8 +21,6 @@ from entra_fast import challenge
 from entra_fast._net import url_problem
 from entra_fast.integrations._refusal import full_scope
 
-__all__ = ["ResourceMetadata"]
-
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 HEADERS: Final = {

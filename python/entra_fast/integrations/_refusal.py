@@ -13,8 +13,6 @@ from entra_fast import challenge
 from entra_fast.errors import EntraFastError, Forbidden, KeysUnavailable, StepUpRequired
 from entra_fast.require import Require
 
-__all__ = ["Refusal", "prefers_html", "refusal_for"]
-
 RETRY_AFTER: Final = 5
 """Seconds after which a client may ask again while keys are not available."""
 
@@ -106,7 +104,6 @@ def refusal_for(
     realm: str,
     requirement: Require | None = None,
     claims: Mapping[str, Any] | None = None,
-    authorization_uri: str | None = None,
     metadata: str | None = None,
 ) -> Refusal:
     """The refusal for an error of validation or of a requirement.
@@ -116,7 +113,6 @@ def refusal_for(
         realm: name of what is protected.
         requirement: what was required, if the error is a `Forbidden`.
         claims: those of the token, if it was verified.
-        authorization_uri: where the user signs in; by default that of Entra ID for the token's issuer.
         metadata: as for `no_token`.
     """
     if isinstance(error, KeysUnavailable):
@@ -127,7 +123,7 @@ def refusal_for(
         value = challenge.for_step_up(
             error,
             realm=realm,
-            authorization_uri=authorization_uri or _authorization_uri(claims),
+            authorization_uri=_authorization_uri(claims),
             resource_metadata=metadata,
         )
         name = "insufficient_claims" if error.auth_contexts else "insufficient_user_authentication"
@@ -154,7 +150,7 @@ def _sufficient_scopes(requirement: Require, claims: Mapping[str, Any] | None) -
     if len(with_scopes) != 1:
         return []
     (only,) = with_scopes
-    # A token for other scopes would still be of the same application, organisation and issuer.
+    # A token for other scopes would still be of the same application, organization and issuer.
     others = (only.roles, only.groups, only.tenant, only.issuer, only.client, only.consumer_orgno)
     if any(others) or only.kind == "app":
         return []

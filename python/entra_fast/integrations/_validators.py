@@ -23,14 +23,6 @@ from entra_fast.errors import ConfigurationError, KeysUnavailable
 if TYPE_CHECKING:
     from entra_fast._environment import Environment
 
-__all__ = [
-    "AsyncFromEnvironment",
-    "AsyncTokenValidator",
-    "TokenValidator",
-    "async_validator",
-    "sync_validator",
-]
-
 PAUSE: Final = 5.0
 """Seconds between two attempts to fetch the discovery document."""
 

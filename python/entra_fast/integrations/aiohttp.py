@@ -28,7 +28,7 @@ with _extras.importing("aiohttp", "entra_fast.integrations.aiohttp"):
 from entra_fast import Claims
 from entra_fast.integrations import _validators
 from entra_fast.integrations._bearer import Incoming, is_preflight
-from entra_fast.integrations._guard import AsyncGuard
+from entra_fast.integrations._guard import AsyncGuard, check_is_requirement
 from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.integrations._validators import AsyncTokenValidator
@@ -86,8 +86,8 @@ class EntraID:
             realm=realm,
             resource_metadata=resource_metadata,
         )
-        # Another object may have another validator: its claims are not ours. A new key cannot be made outside
-        # of a # module's top level, but copied.
+        # Another object may have another validator: its claims are not ours. aiohttp makes keys at the top
+        # level of a module only, so this one is a copy.
         self.CLAIMS: Any = f"entra_fast.claims.{id(self)}" if _KEY is None else copy.copy(_KEY)
 
     def setup(self, app: web.Application) -> None:
@@ -111,8 +111,7 @@ class EntraID:
         Raises:
             TypeError: `requirement` is no `Require`.
         """
-        if not isinstance(requirement, Require):
-            raise TypeError(f"require() takes a Require, not {type(requirement).__name__}")
+        check_is_requirement(requirement, "require()")
 
         def decorate(handler: _Handler) -> _Handler:
             @functools.wraps(handler)

@@ -42,7 +42,7 @@ with _extras.importing("django", "entra_fast.integrations.django"):
 
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight
-from entra_fast.integrations._guard import SyncGuard
+from entra_fast.integrations._guard import SyncGuard, check_is_requirement
 from entra_fast.integrations._metadata import HEADERS
 from entra_fast.integrations._refusal import Refusal, prefers_html
 from entra_fast.require import Require
@@ -144,7 +144,7 @@ def require(requirement: Require) -> Callable[[_View], _View]:
     Raises:
         TypeError: `requirement` is no `Require`.
     """
-    _check_type(requirement, "require()")
+    check_is_requirement(requirement, "require()")
 
     def decorate(view: _View) -> _View:
         @functools.wraps(view)
@@ -182,7 +182,7 @@ class RequireMixin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "requirement" in vars(cls):
-            _check_type(cls.requirement, f"requirement of {cls.__name__}")
+            check_is_requirement(cls.requirement, f"requirement of {cls.__name__}")
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
@@ -284,11 +284,6 @@ def incoming_of(request: HttpRequest) -> Incoming:
 def _validator(given: Any) -> Any:
     found = import_string(given) if isinstance(given, str) else given
     return found() if callable(found) else found
-
-
-def _check_type(requirement: object, name: str) -> None:
-    if not isinstance(requirement, Require):
-        raise TypeError(f"{name} takes a Require, not {type(requirement).__name__}")
 
 
 def _forget(*, setting: str, **_: object) -> None:

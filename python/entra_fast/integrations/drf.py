@@ -31,6 +31,7 @@ with _extras.importing("drf", "entra_fast.integrations.drf"):
 from entra_fast import Claims
 from entra_fast.integrations import django
 from entra_fast.integrations._bearer import is_preflight
+from entra_fast.integrations._guard import check_is_requirement
 from entra_fast.integrations._refusal import Refusal, no_token
 from entra_fast.require import Require
 
@@ -134,8 +135,7 @@ def needs(requirement: Require) -> type[BasePermission]:
     Raises:
         TypeError: `requirement` is no `Require`.
     """
-    if not isinstance(requirement, Require):
-        raise TypeError(f"needs() takes a Require, not {type(requirement).__name__}")
+    check_is_requirement(requirement, "needs()")
 
     class Needs(BasePermission):
         """See `needs`."""

@@ -48,6 +48,7 @@ from entra_fast._providers import ENTRA_ID
 from entra_fast.errors import EntraFastError
 from entra_fast.integrations import asgi
 from entra_fast.integrations._bearer import Incoming, token_of
+from entra_fast.integrations._guard import check_is_requirement
 from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, full_scope
 from entra_fast.integrations._validators import AsyncTokenValidator
@@ -147,8 +148,8 @@ class EntraID(asgi.EntraID):
         Raises:
             TypeError: an argument has the wrong type.
         """
-        if require is not None and not isinstance(require, Require):
-            raise TypeError(f"a dependency takes a Require, not {type(require).__name__}")
+        if require is not None:
+            check_is_requirement(require, "a dependency")
         guarded = _Guarded(self, self._guard.requirement if require is None else require, optional)
         return params.Security(guarded, scopes=guarded.scopes)
 

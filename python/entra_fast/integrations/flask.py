@@ -27,7 +27,7 @@ with _extras.importing("flask", "entra_fast.integrations.flask"):
 
 from entra_fast import Claims
 from entra_fast.integrations._bearer import Incoming, is_preflight
-from entra_fast.integrations._guard import SyncGuard
+from entra_fast.integrations._guard import SyncGuard, check_is_requirement
 from entra_fast.integrations._metadata import HEADERS, ResourceMetadata
 from entra_fast.integrations._refusal import Refusal, prefers_html
 from entra_fast.integrations._validators import TokenValidator
@@ -116,7 +116,7 @@ class EntraID:
         Raises:
             TypeError: `requirement` is no `Require`.
         """
-        _check_type(requirement, "protect")
+        check_is_requirement(requirement, "protect()")
         blueprint.before_request(functools.partial(self._admit, requirement))
         blueprint.after_request(_keep_headers)
 
@@ -132,7 +132,7 @@ class EntraID:
         Raises:
             TypeError: `requirement` is no `Require`.
         """
-        _check_type(requirement, "require")
+        check_is_requirement(requirement, "require()")
 
         def decorate(view: _View) -> _View:
             @functools.wraps(view)
@@ -247,8 +247,3 @@ def _incoming() -> Incoming:
         () if authorization is None else (authorization,),
         is_preflight(method, origin, wanted),
     )
-
-
-def _check_type(requirement: object, name: str) -> None:
-    if not isinstance(requirement, Require):
-        raise TypeError(f"{name}() takes a Require, not {type(requirement).__name__}")

@@ -24,6 +24,7 @@ with _extras.importing("starlette", "entra_fast.integrations.starlette"):
     from starlette.websockets import WebSocket
 
 from entra_fast.integrations import asgi
+from entra_fast.integrations._guard import check_is_requirement
 from entra_fast.integrations._refusal import Refusal
 from entra_fast.require import Require
 
@@ -49,8 +50,7 @@ class EntraID(asgi.EntraID):
         Raises:
             TypeError: `requirement` is no `Require`.
         """
-        if not isinstance(requirement, Require):
-            raise TypeError(f"require() takes a Require, not {type(requirement).__name__}")
+        check_is_requirement(requirement, "require()")
 
         def decorate(endpoint: _Endpoint) -> _Endpoint:
             @functools.wraps(endpoint)

@@ -1,8 +1,7 @@
 """TokenX, Maskinporten and ID-porten for one test: their tokens, and validators with their keys.
 
-What belongs here: what a token of each says (the recorded forms are in docs/guides/other-providers.md), and
-what a test asks for. What must never be here: the checks that a provider makes before it issues a token, for
-which the local providers of `entra-fast dev` are.
+What belongs here: what a token of each says, and what a test asks for. What must never be here: the checks
+that a provider makes before it issues a token. The local providers of `entra-fast dev` make them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PERSON: Final = "17858549949"
 """A national identity number of the synthetic series: no person has it."""
 CONSUMER: Final = "310000019"
 SUPPLIER: Final = "310000027"
-"""Numbers of the synthetic series: no organisation has them."""
+"""Numbers of the synthetic series: no organization has them."""
 
 P = ParamSpec("P")
 
@@ -242,20 +241,20 @@ class LocalMaskinporten(_LocalProvider):
         authorization_details: Sequence[Mapping[str, Any]] | None = None,
         **claims: Any,
     ) -> dict[str, Any]:
-        """What a token of an organisation says.
+        """What a token of an organization says.
 
         Args:
             scope: the scopes, separated by spaces.
-            consumer_orgno: number of the organisation; where access is delegated, of the one that delegated
+            consumer_orgno: number of the organization; where access is delegated, of the one that delegated
                 it.
-            supplier_orgno: number of the organisation to which the access is delegated.
+            supplier_orgno: number of the organization to which the access is delegated.
             resource: becomes `aud`, which is absent without it.
             authorization_details: as in the token (RFC 9396).
             claims: further claims, or others in place of those that the token would have; None leaves one
                 out.
         """
         delegated = {
-            "supplier": _organisation(supplier_orgno or ""),
+            "supplier": _organization(supplier_orgno or ""),
             "delegation_source": "https://altinn.test/",
         }
         own = {
@@ -265,7 +264,7 @@ class LocalMaskinporten(_LocalProvider):
             "client_amr": "private_key_jwt",
             "token_type": "Bearer",
             "scope": scope,
-            "consumer": _organisation(consumer_orgno),
+            "consumer": _organization(consumer_orgno),
             **({} if supplier_orgno is None else delegated),
             "aud": resource if resource is None or isinstance(resource, str) else list(resource),
             "authorization_details": None if authorization_details is None else list(authorization_details),
@@ -334,7 +333,7 @@ class LocalIDPorten(_LocalProvider):
             **self._person(audience, pid, acr),
             "client_id": self.PLATFORM,
             "client_amr": "private_key_jwt",
-            "consumer": _organisation(CONSUMER),
+            "consumer": _organization(CONSUMER),
             "scope": scope,
         }
         return self._content(120, own | claims)
@@ -344,7 +343,7 @@ class LocalIDPorten(_LocalProvider):
         return {"sub": subject, "aud": audience, "pid": pid, "acr": acr}
 
 
-def _organisation(number: str) -> dict[str, str]:
+def _organization(number: str) -> dict[str, str]:
     return {"authority": "iso6523-actorid-upis", "ID": f"0192:{number}"}
 
 

@@ -16,10 +16,10 @@ ERROR_CODES = {"token_refused": "the access policies of the test's manifests do 
 class TokenMaker:
     """Makes access tokens as Entra ID would.
 
-        entra_token("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b")                        # the application
-        itself entra_token("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", user="ada")            # on behalf
-        of a user entra_token.expired("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", user="ada")    # one
-        that must be rejected
+        app_a, app_b = "dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b"
+        entra_token(app_a, app_b)                        # of the application itself
+        entra_token(app_a, app_b, user="ada")            # on behalf of a user
+        entra_token.expired(app_a, app_b, user="ada")    # one that must be rejected
 
     Every method takes the same arguments:
 

@@ -54,7 +54,7 @@ def test_the_provider_is_the_one_of_the_option(peer: Recorder) -> None:
 
 
 def test_a_token_of_maskinporten_may_have_details(peer: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--resource` and `--authorization-details`, as the sidecar reads them; what is no array is not sent."""
+    """`--resource` and `--authorization-details`, as the sidecar reads them: arrays of objects only."""
     peer.body = b'{"access_token":"a.b.c"}'
     command = ["token", "a:scope", "--provider", "maskinporten", "--url", address(peer)]
     details = '[{"type":"urn:altinn:systemuser"}]'
@@ -65,7 +65,7 @@ def test_a_token_of_maskinporten_may_have_details(peer: Recorder, capsys: pytest
     ((_, fields),) = peer.seen
     assert fields["resource"] == ["https://a", "b"]
     assert fields["authorization_details"] == json.loads(details)
-    for wrong in ("{}", "nonsense", "[" * 100_000):
+    for wrong in ("{}", "[1]", "nonsense", "[" * 100_000):
         assert main([*command, "--authorization-details", wrong]) == 2
         assert "must be a JSON array" in capsys.readouterr().err
     assert len(peer.seen) == 1

@@ -249,7 +249,10 @@ async def test_the_journal_marks_it(entra: Caller) -> None:
     token = (await forged(entra, user="ada", lifetime=-60, algorithm="none"))["token"]
     (entry,) = (await entra.request("GET", "/admin/api/journal")).json
     assert (entry["forged"], entry["grant"], entry["client"], entry["target"]) == (True, "forged token", A, B)
-    assert entry["checks"][0]["text"] == "made to order; no policy was asked; lifetime -60 s; algorithm none"
+    assert (
+        entry["checks"][0]["text"]
+        == "made to order; no access policy was checked; lifetime -60 s; algorithm none"
+    )
     assert entry["claims"]["name"] == "Ada Lovelace"
     assert token.split(".")[1] not in (await entra.request("GET", "/admin/api/journal")).text
     assert "forged" in text_of((await entra.request("GET", "/log")).text)

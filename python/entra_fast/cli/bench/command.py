@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from entra_fast.cli.json_client import Server
 from entra_fast.cli.options import add_color_option
 from entra_fast.cli.sidecar_client import (
     EXCHANGE,
@@ -20,7 +21,6 @@ from entra_fast.cli.sidecar_client import (
     TOKEN,
     TOKEN_TARGET_HELP,
     Endpoint,
-    Server,
     add_sidecar_options,
     add_token_details,
     ask_sidecar,
@@ -163,8 +163,8 @@ def add_commands(add: AddCommand) -> None:
         "load a running sidecar of your own, and show how fast it answers",
         """Send the same request to a sidecar over and over, on several connections for some seconds, and
 show responses per second, latencies, and each response that was not right. The sidecar is
-found as by the commands token, exchange and introspect. Whatever is asked for comes from its
-cache after the first request, so the provider is not loaded.
+found as by the commands token, exchange and introspect. After the first request, everything
+comes from its cache, so the provider is not loaded.
 
 examples:
   entra-fast bench token dev-gcp:team-b:app-b
@@ -176,15 +176,14 @@ The exit status is 0 if every response was right, 1 if one was not, 2 if the com
 wrong, and 3 if the sidecar does not answer.
 """,
     )
-    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True, title="what to ask for")
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True, title="requests")
     for name, summary, arguments in (
-        ("token", "a token of the application itself", ("target",)),
-        ("exchange", "a token on behalf of a user", ("target", "token")),
-        ("introspect", "whether a token is valid", ("token",)),
+        ("token", "get a token for the application itself", ("target",)),
+        ("exchange", "exchange a user's token", ("target", "token")),
+        ("introspect", "introspect a token", ("token",)),
     ):
-        kind = kinds.add_parser(
-            name, help=summary, description=f"Load a sidecar by asking it for {summary}.", allow_abbrev=False
-        )
+        description = f"Send requests to {summary}, over and over."
+        kind = kinds.add_parser(name, help=summary, description=description, allow_abbrev=False)
         if "target" in arguments:
             kind.add_argument("target", help=TOKEN_TARGET_HELP if name == "token" else TARGET_HELP)
         if "token" in arguments:
@@ -201,7 +200,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help=f"requests under way at the same time, at most {_MAX_CONNECTIONS:,} (default: %(default)s)",
+        help=f"requests in flight at the same time, at most {_MAX_CONNECTIONS:,} (default: %(default)s)",
     )
     parser.add_argument(
         "--seconds",

@@ -29,7 +29,7 @@ RESPONSE_SECONDS: Final = 15.0
 """How long a response may take: longer than the sidecar's own deadline for the provider."""
 _CONNECT_SECONDS: Final = 5.0
 _MAX_FAILURES: Final = 20
-"""After so many failures in a row no further connection is tried."""
+"""Failures in a row after which no further connection is tried."""
 _PAUSE_AFTER_FAILURE: Final = 0.1
 
 
@@ -73,8 +73,8 @@ async def run(
 
     Args:
         request: what to send.
-        connections: how many requests are under way at the same time.
-        seconds: for how long. Responses to requests that are under way at the end are awaited, and count.
+        connections: how many requests are in flight at the same time.
+        seconds: for how long. Responses to requests that are in flight at the end are awaited, and count.
         progress: called four times a second with what was measured so far.
     """
     figures = Figures()

@@ -53,11 +53,11 @@ def add_commands(add: AddCommand) -> None:
         "doctor",
         _doctor,
         "find out what is wrong with a sidecar's settings, network and provider",
-        """Check everything that the sidecar needs, with its settings: the settings themselves, ports,
-caches and the shared cache, and for each enabled provider the way there (name, connection,
-web proxy, TLS), its discovery document and keys, the credential, the clock, and a token that
-comes back. Prints what to do about each failure. Changes nothing, and prints no secrets.
-"entra-fast serve --check" does the same, with the options of "serve".
+        """Check everything that the sidecar needs, with its own settings: the settings themselves,
+ports, caches, the shared cache, and for each enabled provider the connection (DNS, TCP, web
+proxy, TLS), discovery document, keys, credential, clock, and introspection of a token. Prints
+what to do about each failure. Changes nothing, and prints no secrets. "entra-fast serve
+--check" does the same, with the options of "serve".
 
 examples:
   entra-fast doctor

@@ -12,6 +12,7 @@ import json
 from entra_fast._http.listener import bind, reason
 from entra_fast._provider.blocking_http_client import BlockingHttpClient
 from entra_fast._provider.http_rules import HttpFailure, HttpLimits
+from entra_fast._settings.kinds import HostPort
 from entra_fast._settings.model import CacheSettings, ServerSettings
 from entra_fast.cli.doctor.network import in_thread
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
@@ -68,7 +69,7 @@ async def _check_port(setting: str, host: str, port: int) -> Outcome:
 
 
 def _port(setting: str, host: str, port: int) -> Outcome:
-    address = _authority(host, port)
+    address = HostPort(host, port)
     try:
         bind(host, port).close()
     except OSError as error:
@@ -90,7 +91,7 @@ def _is_sidecar(setting: str, host: str, port: int) -> bool:
     application."""
     limits = HttpLimits(_ANSWER_LIMIT, _ANSWER_LIMIT, _ANSWER_LIMIT, max_response_bytes=65_536)
     http = BlockingHttpClient(limits, proxies={}, allow_plain_http=True)
-    base = f"http://{_authority(_WILDCARDS.get(host, host), port)}"
+    base = f"http://{HostPort(_WILDCARDS.get(host, host), port)}"
     try:
         if setting == "BIND_ADDRESS":
             response = http.get(f"{base}/api/v1/introspect")
@@ -98,7 +99,3 @@ def _is_sidecar(setting: str, host: str, port: int) -> bool:
         return "status" in json.loads(http.get(f"{base}/readyz").body)
     except (HttpFailure, ValueError, RecursionError, TypeError):
         return False
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

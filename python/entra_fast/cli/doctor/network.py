@@ -1,4 +1,4 @@
-"""The way to one host: name, web proxy, connection and TLS, each on its own.
+"""The connection to one host: name, web proxy, connection and TLS, each on its own.
 
 What belongs here: the stages of one connection. The sentences for their failures are those of the sidecar's
 own client (`Route`). What must never be here: HTTP requests.
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from entra_fast._net import INSECURE_PROVIDER_HOSTS, is_loopback_host
 from entra_fast._provider.http_rules import HttpFailure, Proxy, Route, trusting_context
+from entra_fast._settings.kinds import HostPort
 from entra_fast._settings.model import OutboundSettings
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
 
@@ -309,7 +310,7 @@ def _tls_remedy(error: OSError) -> str:
 
 
 def _shown(address: tuple[Any, ...]) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return str(HostPort(*address[:2]))
 
 
 def _moment(seconds: float) -> str:

@@ -184,10 +184,10 @@ class ProviderChecks:
     async def _read_credential(self) -> Outcome:
         """Where no token can be requested to try the credential."""
         setting, source = self._source()
-        judged = f"{source} can be read; its first use shows whether the provider accepts it"
+        found = f"{source} can be read; its first use shows whether the provider accepts it"
         if self._variables.scopes is not None:
-            judged += f": {self._variables.scopes} names no scope to try it with"
-        return self._unreadable(setting) or Outcome("ok", judged)
+            found += f": {self._variables.scopes} names no scope to try it with"
+        return self._unreadable(setting) or Outcome("ok", found)
 
     async def _try_credential(self) -> Outcome:
         setting, source = self._source()
@@ -231,7 +231,7 @@ class ProviderChecks:
         if error.status in (408, 429) or error.code in ("provider_refused", "provider_failed"):
             return Outcome(
                 "warn",
-                f"the provider has not judged the credential: {_sentence(error)}",
+                f"the provider has neither accepted nor rejected the credential: {_sentence(error)}",
                 expected,
                 "try again later; the provider is overloaded, throttles or fails",
             )
@@ -323,7 +323,7 @@ _NOT_NOW = re.compile(r" answered (429|5[0-9][0-9]) ", re.ASCII)
 
 
 class Ways:
-    """Checks the way to each host once, whichever check of whichever provider needs it first."""
+    """Checks the connection to each host once, whichever check of whichever provider needs it first."""
 
     def __init__(self, examination: Examination, outbound: OutboundSettings) -> None:
         self._examination = examination

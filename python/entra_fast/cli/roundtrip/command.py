@@ -7,12 +7,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entra_fast._color import Style, painted
-from entra_fast.cli.sidecar_client import TARGET_HELP, TOKEN, Server
+from entra_fast.cli.json_client import Server
+from entra_fast.cli.sidecar_client import TARGET_HELP, TOKEN, json_objects
 from entra_fast.cli.terminal import (
     OK,
     REFUSED,
@@ -83,22 +84,12 @@ def _inputs(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Inputs
         tokenx_target=arguments.tokenx_target or environ.get("TOKEN_X_CLIENT_ID"),
         authorization_details=SYSTEM_USER
         if arguments.authorization_details is None
-        else _details(arguments.authorization_details),
+        else json_objects(arguments.authorization_details),
         **{
             name: _token_in(getattr(arguments, name), name) or environ.get(variable, "").strip() or None
             for name, variable in _USERS.items()
         },
     )
-
-
-def _details(text: str) -> Sequence[Mapping[str, object]]:
-    try:
-        details = json.loads(text)
-    except (ValueError, RecursionError):
-        details = None
-    if not isinstance(details, list) or not all(isinstance(each, dict) for each in details):
-        raise CommandError(USAGE, "--authorization-details must be a JSON array of objects")
-    return details
 
 
 def _token_in(file: str | None, name: str) -> str | None:

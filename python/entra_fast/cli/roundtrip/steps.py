@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from entra_fast.cli.sidecar_client import EXCHANGE, INTROSPECTION, TOKEN, AnswerError, Endpoint, Server
+from entra_fast.cli.json_client import AnswerError, Server
+from entra_fast.cli.sidecar_client import EXCHANGE, INTROSPECTION, TOKEN, Endpoint
 
 SYSTEM_USER: Sequence[Mapping[str, object]] = (
     {
@@ -20,7 +21,7 @@ SYSTEM_USER: Sequence[Mapping[str, object]] = (
         "systemuser_org": {"authority": "iso6523-actorid-upis", "ID": "0192:310000019"},
     },
 )
-"""`authorization_details` of Altinn's system users, for a synthetic organisation."""
+"""`authorization_details` of Altinn's system users, for a synthetic organization."""
 TOKENS = ("user_token", "token")
 """Fields that are never shown unless asked for."""
 HIDDEN = "(not shown)"
@@ -105,7 +106,7 @@ class _Ended(Exception):
 
 
 class Trip:
-    """One round trip under way.
+    """One round trip in progress.
 
     Args:
         url: of the sidecar, without a path.

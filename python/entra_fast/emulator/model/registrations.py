@@ -1,5 +1,5 @@
-"""What a registration in Entra ID has and a NAIS manifest does not: optional claims, the lifetime of access
-tokens, and which groups they have; from a file beside the manifest.
+"""Settings of an app registration in Entra ID for which NAIS manifests have no field: optional claims, the
+lifetime of access tokens, and which groups they have; from a file beside the manifest.
 
     # my-app.entra.yaml, beside my-app.yaml
     accessTokenLifetime: 600

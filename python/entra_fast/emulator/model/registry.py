@@ -327,6 +327,48 @@ def _azure(manifest: Manifest) -> AzureApplication:
 
 def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) -> Application:
     azure = _azure(manifest)
+    annotations = manifest.metadata.annotations
+    group_ids = _assigned_groups(manifest, entry, notices)
+    notices.extend(_annotation_notices(manifest))
+    reply_urls = azure.reply_urls or tuple(
+        ingress.rstrip("/") + CALLBACK_PATH for ingress in manifest.spec.ingresses
+    )
+    single_page_urls = tuple(annotations.single_page_urls.split())
+    behind_proxy = [
+        url.removesuffix(CALLBACK_PATH)
+        for url in reply_urls
+        if manifest.spec.azure.sidecar.enabled and url.endswith(CALLBACK_PATH)
+    ]
+    logout_url = annotations.logout_url or (behind_proxy[0] + PROXY_LOGOUT_PATH if behind_proxy else "")
+    return Application(
+        name=manifest.application,
+        tenant=entry.tenant,
+        tenant_id=entry.tenant_id,
+        client_id=ids.client_id(entry.tenant, manifest.application),
+        object_id=ids.service_principal_id(entry.tenant, manifest.application),
+        rules=_rules(manifest, notices),
+        group_ids=group_ids,
+        allow_all_users=azure.allow_all_users,
+        reply_urls=tuple(dict.fromkeys((*reply_urls, *single_page_urls))),
+        single_page=azure.single_page_application,
+        token_version=int(annotations.token_version),
+        location=manifest.location("metadata", "name"),
+        groups_location=manifest.location("spec", "azure", "application"),
+        graph_scopes=tuple(annotations.graph_scopes.split()),
+        graph_roles=tuple(annotations.graph_roles.split()),
+        single_page_urls=single_page_urls,
+        id_token_implicit=annotations.id_token_implicit == "true",
+        access_token_implicit=annotations.implicit == "true",
+        public_client=None if annotations.public_client is None else annotations.public_client == "true",
+        logout_url=logout_url,
+        logout_callbacks=tuple(base + PROXY_LOGOUT_CALLBACK_PATH for base in behind_proxy),
+        registration=manifest.registration,
+    )
+
+
+def _assigned_groups(manifest: Manifest, entry: Directory, notices: list[Notice]) -> tuple[str, ...]:
+    """Ids of the groups that admit users to an application, in the order of its manifest."""
+    azure = _azure(manifest)
     assigned: dict[str, None] = {}
     for index, reference in enumerate(azure.claims.groups):
         if reference.id.lower() in entry.groups:
@@ -350,42 +392,7 @@ def _application(manifest: Manifest, entry: Directory, notices: list[Notice]) ->
                     "have no group that stands for all users; they are admitted nevertheless",
                 )
             )
-    annotations = manifest.metadata.annotations
-    notices.extend(_annotation_notices(manifest))
-    reply_urls = azure.reply_urls or tuple(
-        ingress.rstrip("/") + CALLBACK_PATH for ingress in manifest.spec.ingresses
-    )
-    single_page_urls = tuple(annotations.single_page_urls.split())
-    behind_proxy = [
-        url.removesuffix(CALLBACK_PATH)
-        for url in reply_urls
-        if manifest.spec.azure.sidecar.enabled and url.endswith(CALLBACK_PATH)
-    ]
-    logout_url = annotations.logout_url or (behind_proxy[0] + PROXY_LOGOUT_PATH if behind_proxy else "")
-    return Application(
-        name=manifest.application,
-        tenant=entry.tenant,
-        tenant_id=entry.tenant_id,
-        client_id=ids.client_id(entry.tenant, manifest.application),
-        object_id=ids.service_principal_id(entry.tenant, manifest.application),
-        rules=_rules(manifest, notices),
-        group_ids=tuple(assigned),
-        allow_all_users=azure.allow_all_users,
-        reply_urls=tuple(dict.fromkeys((*reply_urls, *single_page_urls))),
-        single_page=azure.single_page_application,
-        token_version=int(annotations.token_version),
-        location=manifest.location("metadata", "name"),
-        groups_location=manifest.location("spec", "azure", "application"),
-        graph_scopes=tuple(annotations.graph_scopes.split()),
-        graph_roles=tuple(annotations.graph_roles.split()),
-        single_page_urls=single_page_urls,
-        id_token_implicit=annotations.id_token_implicit == "true",
-        access_token_implicit=annotations.implicit == "true",
-        public_client=None if annotations.public_client is None else annotations.public_client == "true",
-        logout_url=logout_url,
-        logout_callbacks=tuple(base + PROXY_LOGOUT_CALLBACK_PATH for base in behind_proxy),
-        registration=manifest.registration,
-    )
+    return tuple(assigned)
 
 
 def _annotation_notices(manifest: Manifest) -> Iterable[Notice]:

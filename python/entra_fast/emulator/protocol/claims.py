@@ -21,7 +21,7 @@ from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol.login import Login
 from entra_fast.emulator.protocol.optional_claims import Facts, extended, login_hint
 from entra_fast.emulator.protocol.policy import Decision
-from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.private_key import PrivateKey, base64url
 
 BACKDATING: Final = 300
 """Seconds by which `iat` and `nbf` are in the past, so that validators with a slow clock accept the token."""
@@ -44,12 +44,17 @@ class Issuer:
     @property
     def v2(self) -> str:
         """`iss` of v2.0 tokens."""
-        return f"{self.base_url}/{self.tenant.id}/v2.0"
+        return issuer_url(self.base_url, self.tenant.id, 2)
 
     @property
     def v1(self) -> str:
         """`iss` of v1.0 tokens. Entra's own is another host; this provider never signs for other hosts."""
-        return f"{self.base_url}/{self.tenant.id}/"
+        return issuer_url(self.base_url, self.tenant.id, 1)
+
+
+def issuer_url(base_url: str, tenant_id: str, version: int) -> str:
+    """`iss` of the tokens of a tenant. With a placeholder as the id, a template for those of all tenants."""
+    return f"{base_url}/{tenant_id}/v2.0" if version == 2 else f"{base_url}/{tenant_id}/"
 
 
 def random_lifetime() -> int:
@@ -247,13 +252,13 @@ def hinted_user(tenant: Tenant, hint: str) -> User | None:
 
 def half_hash(text: str) -> str:
     """`c_hash` of a code, or `at_hash` of an access token (OpenID Connect Core 1.0, section 3.3.2.11)."""
-    return _base64url(hashlib.sha256(text.encode()).digest()[:16])
+    return base64url(hashlib.sha256(text.encode()).digest()[:16])
 
 
 def client_info(tenant: Tenant, user: User) -> str:
     """MSAL's account id: base64url of `{"uid","utid"}`."""
     text = json.dumps({"uid": user.id, "utid": tenant.id}, separators=(",", ":"))
-    return _base64url(text.encode())
+    return base64url(text.encode())
 
 
 def sign(key: PrivateKey, claims: dict[str, Any]) -> str:
@@ -276,10 +281,6 @@ def _groups(issuer: Issuer, user: User, decision: Decision, *, front_channel: bo
 
 def _v1_names(user: User) -> dict[str, str]:
     return {"unique_name": user.username, "upn": user.username, "preferred_username": user.username}
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _opaque(length: int) -> str:

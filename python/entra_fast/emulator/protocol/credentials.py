@@ -7,7 +7,6 @@ Nothing from here is ever logged.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from entra_fast.emulator.model.registry import Application
-from entra_fast.emulator.protocol.private_key import PrivateKey, certified_key
+from entra_fast.emulator.protocol.private_key import PrivateKey, base64url, certified_key
 
 FEDERATED_AUDIENCE: Final = "api://AzureADTokenExchange"
 FEDERATED_LIFETIME: Final = 3600.0
@@ -48,7 +47,7 @@ class Credentials:
     def secret(self, application: Registered) -> str:
         """The application's client secret."""
         digest = hmac.digest(self.seed, f"secret|{application.client_id}".encode(), hashlib.sha256)
-        return "local~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return "local~" + base64url(digest)
 
     def key(self, application: Application) -> PrivateKey:
         """The application's private key, generated on first use (about a tenth of a second)."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import urllib.parse
 from typing import Any, Final
 
-from entra_fast.emulator.protocol.claims import Issuer
-
 _ADDITIONS: Final = (
     "code_challenge_methods_supported",
     "grant_types_supported",
@@ -14,7 +12,38 @@ _ADDITIONS: Final = (
 )
 """Members that Entra ID's document lacks. Strict clients need the first one."""
 
+_CLAIMS: Final = (
+    "sub",
+    "iss",
+    "cloud_instance_name",
+    "cloud_instance_host_name",
+    "cloud_graph_host_name",
+    "msgraph_host",
+    "aud",
+    "exp",
+    "iat",
+    "auth_time",
+    "acr",
+    "nonce",
+    "preferred_username",
+    "name",
+    "tid",
+    "ver",
+    "at_hash",
+    "c_hash",
+    "email",
+)
 _OTHER_CLAIMS: Final = ("nbf", "oid", "sid", "groups")
+"""Claims of this provider's tokens that Entra ID's document does not list."""
+
+_GRANT_TYPES: Final = (
+    "authorization_code",
+    "implicit",
+    "refresh_token",
+    "client_credentials",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer",
+    "urn:ietf:params:oauth:grant-type:device_code",
+)
 
 SHARED: Final = ("common", "organizations")
 """Names that are not tenants, but that Entra ID accepts in the same position."""
@@ -23,7 +52,7 @@ SHARED: Final = ("common", "organizations")
 def document(
     base_url: str,
     path: str,
-    issuer: Issuer | str,
+    issuer: str,
     version: int,
     algorithm: str = "RS256",
     *,
@@ -33,7 +62,7 @@ def document(
 
     Args:
         path: tenant id, or one of SHARED.
-        issuer: the text of `issuer` where it is a template.
+        issuer: the value of `issuer`.
         version: 1 or 2.
         algorithm: what the provider signs with.
         exact: leave out what Entra ID's document does not have.
@@ -41,7 +70,6 @@ def document(
     root = f"{base_url}/{path}"
     middle = "/v2.0" if version == 2 else ""
     host = urllib.parse.urlsplit(base_url).netloc
-    name = issuer if isinstance(issuer, str) else (issuer.v2 if version == 2 else issuer.v1)
     found = {
         "token_endpoint": f"{root}/oauth2{middle}/token",
         "token_endpoint_auth_methods_supported": [
@@ -60,17 +88,10 @@ def document(
             "code id_token",
             *(["id_token token"] if version == 2 else ["token id_token", "token"]),
         ],
-        "grant_types_supported": [
-            "authorization_code",
-            "implicit",
-            "refresh_token",
-            "client_credentials",
-            "urn:ietf:params:oauth:grant-type:jwt-bearer",
-            "urn:ietf:params:oauth:grant-type:device_code",
-        ],
+        "grant_types_supported": list(_GRANT_TYPES),
         "scopes_supported": ["openid", "profile", "email", "offline_access"] if version == 2 else ["openid"],
         "code_challenge_methods_supported": ["S256", "plain"],
-        "issuer": name,
+        "issuer": issuer,
         "request_uri_parameter_supported": False,
         "userinfo_endpoint": f"{base_url}/oidc/userinfo",
         "authorization_endpoint": f"{root}/oauth2{middle}/authorize",
@@ -79,28 +100,7 @@ def document(
         # Without `frontchannel_logout_session_supported`, as in Entra's, although frames get `sid`.
         "frontchannel_logout_supported": True,
         "end_session_endpoint": f"{root}/oauth2{middle}/logout",
-        "claims_supported": [
-            "sub",
-            "iss",
-            "cloud_instance_name",
-            "cloud_instance_host_name",
-            "cloud_graph_host_name",
-            "msgraph_host",
-            "aud",
-            "exp",
-            "iat",
-            "auth_time",
-            "acr",
-            "nonce",
-            "preferred_username",
-            "name",
-            "tid",
-            "ver",
-            "at_hash",
-            "c_hash",
-            "email",
-            *([] if exact else _OTHER_CLAIMS),
-        ],
+        "claims_supported": [*_CLAIMS, *([] if exact else _OTHER_CLAIMS)],
         "kerberos_endpoint": f"{root}/kerberos",
         "tenant_region_scope": None if path in SHARED else "EU",
         # Hosts without a scheme, as in Entra's document. This provider is its own cloud and has its own

@@ -159,41 +159,9 @@ class Faults:
         Raises:
             ConfigurationError: a field has a wrong value; the message names it.
         """
-        if kind not in KINDS_OF_FAULT:
-            raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
-        if endpoint not in ENDPOINTS:
-            raise _wrong("endpoint", f"{endpoint!r} is not one of: {', '.join(ENDPOINTS)}")
-        if kind in TOKEN_FAULTS and endpoint not in TOKEN_ENDPOINTS:
-            raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
-        if kind == "slow_down" and endpoint != "token":
-            raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
-        if kind == "aadsts" and endpoint in PROVIDERS:
-            raise _wrong("endpoint", f"{endpoint} has no AADSTS codes")
-        if application is not None and endpoint not in TOKEN_ENDPOINTS:
-            raise _wrong("application", "only the token endpoint knows the application")
-        if kind in _NEEDS_VALUE and value is None:
-            raise _wrong("value", f"required: {KINDS_OF_FAULT[kind]}")
-        number = 30.0 if value is None else value
-        if not 0 <= number < 1e9:
-            raise _wrong("value", "must be a number, not negative")
-        if kind == "delay" and number > MAX_DELAY:
-            raise _wrong("value", f"at most {MAX_DELAY:g} seconds")
-        if kind == "status" and not 200 <= number <= 599:
-            raise _wrong("value", "must be an HTTP status from 200 to 599")
-        if kind == "aadsts" and number not in KINDS:
-            raise _wrong("value", "is not an AADSTS code that this provider knows")
-        if count is not None and count < 1:
-            raise _wrong("count", "must be at least 1")
-        if seconds is not None and not 0 < seconds < 1e9:
-            raise _wrong("seconds", "must be more than 0")
-        if probability is not None and not 0 < probability <= 1:
-            raise _wrong("probability", "must be more than 0, and at most 1")
-        if seed is not None and probability is None:
-            raise _wrong("seed", "only a fault with a probability has one")
-        if seed is not None and abs(seed) >= 2**63:
-            raise _wrong("seed", "must be a whole number of at most 63 bits")
-        if sequence is not None and (count is not None or probability is not None):
-            raise _wrong("sequence", "says which requests are affected, so there is no count or probability")
+        _check_place(kind, endpoint, application)
+        number = _value_of(kind, value)
+        _check_extent(count, seconds, probability, seed, sequence)
         places = None if sequence is None else _places(sequence)
         if len(self._live()) >= MAX_FAULTS:
             raise _wrong("", f"{MAX_FAULTS} faults are planned already")
@@ -244,6 +212,60 @@ class Faults:
         now = self._clock()
         self._plans = [plan for plan in self._plans if not plan.is_over(now)]
         return self._plans
+
+
+def _check_place(kind: str, endpoint: str, application: str | None) -> None:
+    """Check what goes wrong, and where."""
+    if kind not in KINDS_OF_FAULT:
+        raise _wrong("kind", f"{kind!r} is not one of: {', '.join(KINDS_OF_FAULT)}")
+    if endpoint not in ENDPOINTS:
+        raise _wrong("endpoint", f"{endpoint!r} is not one of: {', '.join(ENDPOINTS)}")
+    if kind in TOKEN_FAULTS and endpoint not in TOKEN_ENDPOINTS:
+        raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
+    if kind == "slow_down" and endpoint != "token":
+        raise _wrong("endpoint", f"{kind} concerns the token endpoint only")
+    if kind == "aadsts" and endpoint in PROVIDERS:
+        raise _wrong("endpoint", f"{endpoint} has no AADSTS codes")
+    if application is not None and endpoint not in TOKEN_ENDPOINTS:
+        raise _wrong("application", "only the token endpoint knows the application")
+
+
+def _value_of(kind: str, value: float | None) -> float:
+    """The value of a fault, checked for its kind."""
+    if kind in _NEEDS_VALUE and value is None:
+        raise _wrong("value", f"required: {KINDS_OF_FAULT[kind]}")
+    number = 30.0 if value is None else value
+    if not 0 <= number < 1e9:
+        raise _wrong("value", "must be a number, not negative")
+    if kind == "delay" and number > MAX_DELAY:
+        raise _wrong("value", f"at most {MAX_DELAY:g} seconds")
+    if kind == "status" and not 200 <= number <= 599:
+        raise _wrong("value", "must be an HTTP status from 200 to 599")
+    if kind == "aadsts" and number not in KINDS:
+        raise _wrong("value", "is not an AADSTS code that this provider knows")
+    return number
+
+
+def _check_extent(
+    count: int | None,
+    seconds: float | None,
+    probability: float | None,
+    seed: int | None,
+    sequence: Sequence[int] | None,
+) -> None:
+    """Check which requests are affected, and for how long."""
+    if count is not None and count < 1:
+        raise _wrong("count", "must be at least 1")
+    if seconds is not None and not 0 < seconds < 1e9:
+        raise _wrong("seconds", "must be more than 0")
+    if probability is not None and not 0 < probability <= 1:
+        raise _wrong("probability", "must be more than 0, and at most 1")
+    if seed is not None and probability is None:
+        raise _wrong("seed", "only a fault with a probability has one")
+    if seed is not None and abs(seed) >= 2**63:
+        raise _wrong("seed", "must be a whole number of at most 63 bits")
+    if sequence is not None and (count is not None or probability is not None):
+        raise _wrong("sequence", "says which requests are affected, so there is no count or probability")
 
 
 def _places(sequence: Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""Forging: any token to order, valid or not, for testing what verifies tokens.
+"""Forging: any token that a test asks for, valid or not, for testing what verifies tokens.
 
-No policy is asked, and nothing about a token has to be right. One thing cannot be had: an issuer on a host of
-a real provider. Each forged token is an entry of the journal that says so (local.py).
+No access policy is checked, and nothing about a token has to be right. Only an issuer on a host of a real
+provider is refused. Each forged token is an entry of the journal that says so (local.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from entra_fast.emulator.protocol.base_url import check_issuer
 from entra_fast.emulator.protocol.claims import Issuer
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.policy import Decision, decide
-from entra_fast.emulator.protocol.private_key import PrivateKey
+from entra_fast.emulator.protocol.private_key import PrivateKey, base64url
 from entra_fast.errors import ConfigurationError
 
 KeyChoice = Literal["active", "unknown", "wrong", "none"]
@@ -232,12 +232,12 @@ class Forge:
             head, payload = _json(header), _json(claims)
         except (TypeError, ValueError):
             raise _wrong("claims", "must be values that JSON has") from None
-        signing_input = f"{_base64url(head)}.{_base64url(payload)}"
+        signing_input = f"{base64url(head)}.{base64url(payload)}"
         if wanted.key == "none" or algorithm.lower() == "none":
             return header, f"{signing_input}."
         if algorithm in HMAC_ALGORITHMS:
             digest = hmac.digest(_pem(key), signing_input.encode(), HMAC_ALGORITHMS[algorithm])
-            return header, f"{signing_input}.{_base64url(digest)}"
+            return header, f"{signing_input}.{base64url(digest)}"
         return header, _with_algorithm(key, algorithm).sign(head, payload)
 
 
@@ -341,14 +341,14 @@ def _foreign_jwk(algorithm: str) -> dict[str, str]:
     if algorithm in ("EdDSA", "Ed25519"):
         edwards = ed25519.Ed25519PrivateKey.generate()
         public, private = edwards.public_key().public_bytes_raw(), edwards.private_bytes_raw()
-        return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(public), "d": _base64url(private)}
+        return {"kty": "OKP", "crv": "Ed25519", "x": base64url(public), "d": base64url(private)}
     curve, name, size = (
         (ec.SECP256R1(), "P-256", 32) if algorithm == "ES256" else (ec.SECP384R1(), "P-384", 48)
     )
     numbers = ec.generate_private_key(curve).private_numbers()
     integers = {"x": numbers.public_numbers.x, "y": numbers.public_numbers.y, "d": numbers.private_value}
     return {"kty": "EC", "crv": name} | {
-        member: _base64url(value.to_bytes(size)) for member, value in integers.items()
+        member: base64url(value.to_bytes(size)) for member, value in integers.items()
     }
 
 
@@ -403,10 +403,6 @@ def _texts(value: object) -> list[str]:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _wrong(field_name: str, text: str) -> ConfigurationError:

@@ -128,11 +128,11 @@ def certified_key(common_name: str, now: float, algorithm: str = "RS256") -> tup
     )
     der = certificate.public_bytes(Encoding.DER)
     # SHA-1 is what RFC 7517, section 4.8, asks for; it names the certificate and protects nothing.
-    thumbprint = _base64url(certificate.fingerprint(hashes.SHA1()))  # noqa: S303
+    thumbprint = base64url(certificate.fingerprint(hashes.SHA1()))  # noqa: S303
     jwk = _new_jwk(algorithm, private_key) | {
         "kid": thumbprint,
         "x5t": thumbprint,
-        "x5t#S256": _base64url(certificate.fingerprint(hashes.SHA256())),
+        "x5t#S256": base64url(certificate.fingerprint(hashes.SHA256())),
     }
     return PrivateKey(jwk), base64.b64encode(der).decode()
 
@@ -167,8 +167,8 @@ def _new_jwk(algorithm: str, private_key: rsa.RSAPrivateKey | MlDsaKey) -> dict[
             "kty": "AKP",
             "use": "sig",
             "alg": algorithm,
-            "pub": _base64url(private_key.public_key().public_bytes_raw()),
-            "priv": _base64url(private_key.private_bytes_raw()),
+            "pub": base64url(private_key.public_key().public_bytes_raw()),
+            "priv": base64url(private_key.private_bytes_raw()),
         }
     numbers = private_key.private_numbers()
     public = numbers.public_numbers
@@ -190,12 +190,13 @@ def _thumbprint(jwk: Mapping[str, Any]) -> str:
     """RFC 7638, section 3: SHA-256 over the required members, sorted by name, without white space."""
     members = ("e", "kty", "n") if jwk["kty"] == "RSA" else ("alg", "kty", "pub")  # RFC 9964, section 6
     required = {name: jwk[name] for name in members}
-    return _base64url(hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest())
+    return base64url(hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest())
 
 
 def _base64url_uint(value: int) -> str:
-    return _base64url(value.to_bytes((value.bit_length() + 7) // 8))
+    return base64url(value.to_bytes((value.bit_length() + 7) // 8))
 
 
-def _base64url(data: bytes) -> str:
+def base64url(data: bytes) -> str:
+    """Base64url without padding, as every part of a JWS and a JWK is written (RFC 7515, section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

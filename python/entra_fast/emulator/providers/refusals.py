@@ -23,7 +23,6 @@ class Refusal(Exception):
         location: `<file>:<line>` that it depends on, if any.
         remedy: what to change, for the journal and the console.
         code: the provider's own code, such as `MP-250`; empty where it has none.
-        uri: `error_uri`; empty for none.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class Refusal(Exception):
         location: str = "",
         remedy: str = "",
         code: str = "",
-        uri: str = "",
     ) -> None:
         # Values of the request may be part of the text. What a description must not have is left out.
         text = _NOT_ALLOWED.sub("", text)
@@ -48,9 +46,7 @@ class Refusal(Exception):
         self.location = location
         self.remedy = remedy
         self.code = code
-        self.uri = uri
 
     def body(self) -> dict[str, str]:
         """The JSON object of the response."""
-        found = {"error": self.error, "error_description": self.text}
-        return found | {"error_uri": self.uri} if self.uri else found
+        return {"error": self.error, "error_description": self.text}

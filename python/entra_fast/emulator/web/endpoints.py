@@ -18,6 +18,7 @@ from entra_fast._web.responses import page
 from entra_fast.emulator.model.registry import Application, Tenant
 from entra_fast.emulator.protocol import discovery
 from entra_fast.emulator.protocol.aadsts import EntraError, new_trace_id
+from entra_fast.emulator.protocol.claims import issuer_url
 from entra_fast.emulator.protocol.client_auth import CREDENTIAL_FIELDS, SEVERAL_METHODS
 from entra_fast.emulator.protocol.faults import KINDS_OF_FAULT, TOKEN_FAULTS, Fault
 from entra_fast.emulator.protocol.journal import Entry
@@ -42,6 +43,11 @@ _CLIENT_HEADERS: Final = (
     "x-client-current-telemetry, x-client-last-telemetry, x-ms-lib-capability, x-app-name, x-app-ver, "
     "x-anchormailbox, return-client-request-id, x-requested-with"  # the last one: Swagger UI
 )
+
+_ANY_TENANT: Final = "{tenantid}"
+"""In the issuer of documents that no tenant owns: validators fill in the token's tid."""
+
+_CACHED_FOR_A_DAY: Final = {"Cache-Control": "max-age=86400, private"}
 
 _SLOW_DOWN: Final = "The device polls too often: wait 5 seconds longer between two requests. (planned fault)"
 
@@ -121,26 +127,15 @@ def _discovery(version: int) -> Handler:
         local = request.app[LOCAL]
         if (broken := await apply_faults(request, local.faults.take("discovery"))) is not None:
             return broken
-        headers = {"Cache-Control": "max-age=86400, private"}
         name = request.match_info["tenant"]
         if name in discovery.SHARED:
-            # The issuer of the shared document is a template; validators fill in the token's tid.
-            issuer = (
-                f"{local.base_url}/{{tenantid}}/v2.0" if version == 2 else f"{local.base_url}/{{tenantid}}/"
+            issuer = issuer_url(local.base_url, _ANY_TENANT, version)
+            document = discovery.document(
+                local.base_url, name, issuer, version, local.keyring.algorithm, exact=local.exact_discovery
             )
-            return json_response(
-                discovery.document(
-                    local.base_url,
-                    name,
-                    issuer,
-                    version,
-                    local.keyring.algorithm,
-                    exact=local.exact_discovery,
-                ),
-                200,
-                headers,
-            )
-        return json_response(local.discovery(tenant_of(request), version), 200, headers)
+        else:
+            document = local.discovery(tenant_of(request), version)
+        return json_response(document, 200, _CACHED_FOR_A_DAY)
 
     return handler
 
@@ -151,66 +146,67 @@ def _keys(version: int) -> Handler:
         if (broken := await apply_faults(request, local.faults.take("keys"))) is not None:
             return broken
         name = request.match_info["tenant"]
-        identifier = "{tenantid}" if name in discovery.SHARED else tenant_of(request).id
-        issuer = f"{local.base_url}/{identifier}/v2.0" if version == 2 else f"{local.base_url}/{identifier}/"
-        headers = {"Cache-Control": "max-age=86400, private"}
-        return json_response(await asyncio.to_thread(local.key_set, issuer), 200, headers)
+        identifier = _ANY_TENANT if name in discovery.SHARED else tenant_of(request).id
+        issuer = issuer_url(local.base_url, identifier, version)
+        return json_response(await asyncio.to_thread(local.key_set, issuer), 200, _CACHED_FOR_A_DAY)
 
     return handler
 
 
 def _token(version: int) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
-        local = request.app[LOCAL]
-        correlation = correlation_id(request)
         # Before the client is known: any that could be the one.
         cross_origin = _cross_origin_headers(request)
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=cross_origin)
+        correlation = correlation_id(request)
         try:
             if request.method != "POST":
                 raise EntraError(900561, method=request.method)
-            tenant, form = await _token_request(request, correlation)
-            # Faults of an application are taken when that is known; those of the transport are due before
-            # anything.
-            client = tenant.application(form.get("client_id", ""))
-            cross_origin = _cross_origin_headers(request, client)
-            name = client.name if client is not None else None
-            faults = local.faults.take("token", name, grant=form.get("grant_type", ""))
-            transport = tuple(
-                fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts"
-            )
-            _record_faults(request, tenant, form, transport)
-            if (broken := await apply_faults(request, transport)) is not None:
-                broken.headers.update(cross_origin)
-                return broken
-            answer = local.token_service().answer(
-                tenant,
-                form,
-                version=version,
-                correlation_id=correlation,
-                origin=request.headers.get("Origin", ""),
-                faults=tuple(fault for fault in faults if fault not in transport),
-            )
+            tenant, form = await _token_request(request)
+            cross_origin = _cross_origin_headers(request, tenant.application(form.get("client_id", "")))
+            response = await _token_response(request, tenant, form, version, correlation)
         except EntraError as error:
             response = entra_error(request, error, correlation)
-            response.headers.update(cross_origin)
             if response.status == 401 and "Authorization" in request.headers:
                 # RFC 6749, section 5.2: in the scheme that the client has used.
                 response.headers["WWW-Authenticate"] = 'Basic realm="local Entra ID"'
-            return response
-        headers = {
-            **NO_STORE,
-            "x-ms-request-id": new_trace_id(),
-            "client-request-id": correlation,
-            **cross_origin,
-        }
-        return json_response(answer, 200, headers)
+        response.headers.update(cross_origin)
+        return response
 
     return handler
 
 
-async def _token_request(request: web.Request, correlation: str) -> tuple[Tenant, dict[str, str]]:
+async def _token_response(
+    request: web.Request, tenant: Tenant, form: dict[str, str], version: int, correlation: str
+) -> web.Response:
+    """A token, or a planned fault in its place.
+
+    Raises:
+        EntraError: the request is refused.
+    """
+    local = request.app[LOCAL]
+    # Faults of an application are taken when that is known; those of the transport are due before anything.
+    client = tenant.application(form.get("client_id", ""))
+    name = client.name if client is not None else None
+    faults = local.faults.take("token", name, grant=form.get("grant_type", ""))
+    transport = tuple(fault for fault in faults if fault.kind not in TOKEN_FAULTS and fault.kind != "aadsts")
+    _record_faults(request, tenant, form, transport)
+    if (broken := await apply_faults(request, transport)) is not None:
+        return broken
+    answer = local.token_service().answer(
+        tenant,
+        form,
+        version=version,
+        correlation_id=correlation,
+        origin=request.headers.get("Origin", ""),
+        faults=tuple(fault for fault in faults if fault not in transport),
+    )
+    headers = {**NO_STORE, "x-ms-request-id": new_trace_id(), "client-request-id": correlation}
+    return json_response(answer, 200, headers)
+
+
+async def _token_request(request: web.Request) -> tuple[Tenant, dict[str, str]]:
     """Tenant and form; what is refused here never reaches the token service, so it is recorded here."""
     try:
         return tenant_of(request), _with_basic(request, await read_form(request))

@@ -59,11 +59,6 @@ def add_public(
         routes.add_route("HEAD", path, readable)
 
 
-def see_other(location: str) -> web.Response:
-    """A redirect that is followed with GET, whatever the request was."""
-    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
-
-
 def signed_out(html: str, frames: Sequence[str]) -> web.Response:
     """The page after a sign-out, which loads these addresses of applications in frames."""
     response = page(html, popup=True)

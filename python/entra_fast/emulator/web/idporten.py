@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from entra_fast import _native
-from entra_fast._web.responses import page
+from entra_fast._web.responses import page, see_other
 from entra_fast.emulator.protocol.faults import TOKEN_FAULTS
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason
@@ -46,7 +46,6 @@ from entra_fast.emulator.web.handling import (
     add_public,
     json_response,
     preflight,
-    see_other,
     signed_out,
 )
 from entra_fast.emulator.web.idporten_wording import LANGUAGES, wording

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from entra_fast._web.responses import page
+from entra_fast._web.responses import page, see_other
 from entra_fast.emulator.model import graph
 from entra_fast.emulator.model.directory import User
 from entra_fast.emulator.model.registry import Tenant
@@ -232,8 +232,7 @@ def _return(wanted: LoginRequest, fields: list[tuple[str, str]]) -> web.Response
     if wanted.response_mode == "form_post":
         return page(PAGES.render("form_post.html", action=wanted.redirect_uri, fields=fields), popup=True)
     # 303: the browser must not post the login form to the application (RFC 9700, section 4.12).
-    location = front_channel.redirect_target(wanted, fields)
-    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+    return see_other(front_channel.redirect_target(wanted, fields))
 
 
 def record_login(

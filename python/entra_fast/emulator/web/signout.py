@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from entra_fast._web.responses import page
+from entra_fast._web.responses import page, see_other
 from entra_fast.emulator.model.registry import Tenant
 from entra_fast.emulator.protocol import sign_out
 from entra_fast.emulator.protocol.aadsts import EntraError
 from entra_fast.emulator.protocol.optional_claims import login_hint
 from entra_fast.emulator.protocol.sign_out import SignOut
-from entra_fast.emulator.web.handling import LOCAL, read_form, see_other, signed_out, tenant_of
+from entra_fast.emulator.web.handling import LOCAL, read_form, signed_out, tenant_of
 from entra_fast.emulator.web.pages import PAGES
 from entra_fast.emulator.web.sessions import cookie_of, remove_cookie, session_of
 

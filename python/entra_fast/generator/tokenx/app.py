@@ -24,8 +24,6 @@ from entra_fast._web.responses import page
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.generator import pages
 from entra_fast.generator.audience import MAX_AUDIENCE_CHARACTERS, AudienceError
-from entra_fast.generator.login import Destination, Logins
-from entra_fast.generator.sessions import SessionStore
 from entra_fast.generator.site import HTML, JSON, Site
 from entra_fast.generator.token_requests import Token
 from entra_fast.generator.tokenx.providers import IdPortenLogin, TokenXExchange
@@ -53,9 +51,6 @@ class TokenXGenerator:
         base_url: str,
         login: IdPortenLogin,
         exchange: TokenXExchange,
-        *,
-        logins: Logins | None = None,
-        sessions: SessionStore | None = None,
     ) -> None:
         self._settings = settings
         self._login = login
@@ -67,9 +62,7 @@ class TokenXGenerator:
             name="entra_fast_tokenx_generator",
             product="TokenX generator",
             audience_of=parse_target,
-            destinations=frozenset[Destination]({"obo"}),
-            logins=logins,
-            sessions=sessions,
+            destinations={"obo"},
         )
 
     def build(self) -> web.Application:

@@ -6,12 +6,9 @@ a new one, so that a changed policy shows at once.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from entra_fast import _clock, _native
+from entra_fast import _native
 from entra_fast._provider.discovery_document import Discovery
 from entra_fast._provider.endpoints import fetch_document
 from entra_fast._provider.http_client import HttpClient
@@ -21,22 +18,16 @@ from entra_fast._settings.model import ProviderSettings
 from entra_fast._settings.secret import Secret
 from entra_fast.errors import InvalidToken, ProviderError
 from entra_fast.generator.login import Login
+from entra_fast.generator.openid import (
+    LoginEndpoints,
+    authorization_query,
+    code_form,
+    discover,
+    with_query,
+)
 from entra_fast.generator.remembered import Remembered
 from entra_fast.generator.site import LoggedIn
 from entra_fast.generator.token_requests import Token, TokenRequests, shown_name, verified_id_token
-from entra_fast.validate import AsyncValidator
-
-
-@dataclass(frozen=True, slots=True)
-class _Login:
-    """What is known about ID-porten."""
-
-    discovery: Discovery
-    authorization_endpoint: str
-    validator: AsyncValidator
-
-    async def aclose(self) -> None:
-        await self.validator.aclose()
 
 
 class IdPortenLogin:
@@ -55,15 +46,13 @@ class IdPortenLogin:
         *,
         fake_login_url: str | None = None,
         fake_login_token: Secret | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = _clock.monotonic,
     ) -> None:
         self._settings = settings
         self._http = http
         self._fake_login_url = fake_login_url
         self._fake_login_token = fake_login_token
-        self._requests = TokenRequests(settings, http, clock, provider=settings.kind.title)
-        self._endpoints = Remembered(self._discover, _Login.aclose, monotonic)
+        self._requests = TokenRequests(settings, http, provider=settings.kind.title)
+        self._endpoints = Remembered(lambda: discover(http, settings), LoginEndpoints.aclose)
 
     async def aclose(self) -> None:
         """Close what verifies ID tokens."""
@@ -79,34 +68,22 @@ class IdPortenLogin:
 
     async def issuer(self) -> str:
         """What `iss` in a callback must be. Raises ProviderError."""
-        return (await self._endpoints.get()).discovery.issuer
+        return (await self._endpoints.get()).issuer
 
     async def authorization_url(self, login: Login, redirect_uri: str, *, prompt: str | None = None) -> str:
         """Where to send the browser (OpenID Connect Core, section 3.1.2.1). Raises ProviderError."""
-        query = {
-            "client_id": self._settings.client_id,
-            "response_type": "code",
-            "redirect_uri": redirect_uri,
-            "scope": "openid profile",
-            "state": login.state,
-            "nonce": login.nonce,
-            "code_challenge": login.challenge,
-            "code_challenge_method": "S256",
-            # The lowest level, so that the user can choose: TokenX passes it on to the target.
-            "acr_values": "idporten-loa-substantial",
-        }
-        if prompt is not None:
-            query["prompt"] = prompt
-        return f"{(await self._endpoints.get()).authorization_endpoint}?{urlencode(query)}"
+        query = authorization_query(login, self._settings.client_id, redirect_uri, "openid profile", prompt)
+        # The lowest level, so that the user can choose: TokenX passes it on to the target.
+        query["acr_values"] = "idporten-loa-substantial"
+        return with_query((await self._endpoints.get()).authorization_endpoint, query)
 
     async def logout_url(self, return_to: str, _hint: str = "") -> str | None:
         """Where to send the browser to end its session (OpenID Connect RP-Initiated Logout 1.0)."""
+        query = {"post_logout_redirect_uri": return_to, "client_id": self._settings.client_id}
         try:
-            endpoint = (await self._endpoints.get()).discovery.end_session_endpoint
+            return (await self._endpoints.get()).logout_url(query)
         except ProviderError:
             return None
-        query = {"post_logout_redirect_uri": return_to, "client_id": self._settings.client_id}
-        return None if endpoint is None else f"{endpoint}?{urlencode(query)}"
 
     async def redeem(self, login: Login, code: str, redirect_uri: str) -> LoggedIn:
         """Redeem an authorization code, and check the ID token that comes with it.
@@ -116,16 +93,8 @@ class IdPortenLogin:
             LoginError: the ID token is not valid or belongs to another login.
         """
         known = await self._endpoints.get()
-        form = {
-            "grant_type": "authorization_code",
-            "client_id": self._settings.client_id,
-            "code": code,
-            "redirect_uri": redirect_uri,
-            "code_verifier": login.verifier,
-        }
-        token, body = await self._requests.send(
-            known.discovery.token_endpoint, form, audience=known.discovery.issuer
-        )
+        form = code_form(login, self._settings.client_id, redirect_uri, code)
+        token, body = await self._requests.send(known.token_endpoint, form, audience=known.issuer)
         claims = await verified_id_token(
             body, known.validator, login, sender="ID-porten", id_token="The ID token of ID-porten"
         )
@@ -155,32 +124,15 @@ class IdPortenLogin:
             raise ProviderError("provider_answer_malformed", text, status=502) from None
         return token
 
-    async def _discover(self) -> _Login:
-        discovery = await fetch_document(self._http, self._settings.well_known_url or "", None)
-        if discovery.authorization_endpoint is None:
-            raise ProviderError("discovery_malformed", "the discovery document has no authorization_endpoint")
-        validator = AsyncValidator(
-            discovery.issuer, self._settings.client_id, jwks_uri=discovery.jwks_uri, http=self._http
-        )
-        await validator.start()
-        return _Login(discovery, discovery.authorization_endpoint, validator)
-
 
 class TokenXExchange:
     """Exchanges tokens of users at TokenX. Belongs to one event loop."""
 
-    def __init__(
-        self,
-        settings: ProviderSettings,
-        http: HttpClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = _clock.monotonic,
-    ) -> None:
+    def __init__(self, settings: ProviderSettings, http: HttpClient) -> None:
         self._settings = settings
         self._http = http
-        self._requests = TokenRequests(settings, http, clock, provider=settings.kind.title)
-        self._endpoints = Remembered(self._discover, _nothing, monotonic)
+        self._requests = TokenRequests(settings, http, provider=settings.kind.title)
+        self._endpoints = Remembered(self._discover, _nothing)
 
     @property
     def client_id(self) -> str:

@@ -34,7 +34,6 @@ class Row:
 
 
 UNSUPPORTED_GRANT_TYPE: Final = Row("", 400, "unsupported_grant_type", "Unsupported grant type", "request")
-UNREADABLE: Final = Row("", 400, "invalid_request", "{reason}", "request")
 INVALID_PARAMETER: Final = Row(
     "MP-011", 400, "invalid_request", "Invalid assertion. Invalid parameter value", "request"
 )
