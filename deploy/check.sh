@@ -59,6 +59,7 @@ if command -v helm >/dev/null || { [ "${HELM:-}" = build ] && go_tool helm helm.
     helm template app-a "$rendered/helm/$2" --namespace team-a --kube-version 1.29 "${@:3}" >"$rendered/all/helm-$1.yaml"
   }
   chart production example
+  chart citizens example --set secretName= --set secrets.maskinporten= --set secrets.ansattporten=
   chart development example --values deploy/helm/example/values-development.yaml
   chart defaults entra-fast
   chart generator entra-fast --set tokenGenerator.enabled=true,tokenGenerator.secretName=azure-token-generator
@@ -69,8 +70,16 @@ if command -v helm >/dev/null || { [ "${HELM:-}" = build ] && go_tool helm helm.
       exit 1
     fi
   done
+  for wrong in secrets.maskinportn=x secrets=null,secretName=; do
+    if chart wrong example --set "$wrong" 2>/dev/null; then
+      echo "the example accepts $wrong" >&2
+      exit 1
+    fi
+  done
   rm "$rendered/all/helm-wrong.yaml"
-  python deploy/check_chart.py deploy/kubernetes/sidecar/sidecar.yaml "$rendered/all/helm-production.yaml"
+  if [ -f "$rendered/all/kustomize-example.yaml" ]; then
+    python deploy/check_chart.py "$rendered/all/kustomize-example.yaml" "$rendered/all/helm-production.yaml"
+  fi
 else
   unchecked+=('Helm charts (HELM=build builds helm with Go, which takes minutes)')
 fi

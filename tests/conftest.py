@@ -3,16 +3,29 @@ that suites have in common. A suite that wants another `provider` or `start` has
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.provider import Provider
 from support.sidecars import StartSidecar, sidecars
+
+
+@pytest.fixture(autouse=True)
+def _stop_signals() -> Iterator[None]:
+    """A command that serves in this process leaves the handlers of its event loop behind, which is closed
+    then: they would swallow a signal of a later test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest_asyncio.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -50,6 +51,9 @@ FLOOR = ROOT / "target" / "release" / "examples" / "floor"
 SUBJECTS = ("introspect_seen", "introspect_unseen", "token", "exchange")
 CONNECTIONS = (64, 1)
 ACCESS_LOG = "access_log/costs"
+SAMPLED = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+PACED_MS = 16
+"""Between two requests of a connection, on average: 64 connections send some 4,000 a second."""
 INTROSPECTIONS, WORDS = "entra_fast_introspections_total", ("true", "false")
 
 
@@ -192,21 +196,28 @@ class Bench:
         self._alternate_all(name, {label: (server, shot) for label, server in servers.items()}, connections)
 
     def _alternate_all(
-        self, name: str, subjects: dict[str, tuple[Server, wrk.Shot]], connections: int
+        self, name: str, subjects: dict[str, tuple[Server, wrk.Shot]], connections: int, think_ms: int = 0
     ) -> None:
         for server, shot in subjects.values():
             warm_up(server, shot)
         for _ in range(self.runs):
             for label, (server, shot) in subjects.items():
-                self._measure(name, label, server, shot, connections, self.seconds)
+                self._measure(name, label, server, shot, connections, self.seconds, think_ms)
         progress_of(self.results, name)
 
     def _measure(
-        self, name: str, label: str, server: Server, shot: wrk.Shot, connections: int, seconds: int
+        self,
+        name: str,
+        label: str,
+        server: Server,
+        shot: wrk.Shot,
+        connections: int,
+        seconds: int,
+        think_ms: int = 0,
     ) -> None:
         is_sidecar = label in ("sidecar", "slow_path") and shot.path == INTROSPECT
         before = [server.metric(INTROSPECTIONS, active=word) for word in WORDS] if is_sidecar else [0.0, 0.0]
-        outcome = wrk.run(server, shot, connections=connections, seconds=seconds)
+        outcome = wrk.run(server, shot, connections=connections, seconds=seconds, think_ms=think_ms)
         if is_sidecar:
             active = server.metric(INTROSPECTIONS, active="true") - before[0]
             if active < outcome.requests or server.metric(INTROSPECTIONS, active="false") != before[1]:
@@ -272,6 +283,44 @@ class Bench:
             for subject in ("introspect_seen", "token", "exchange"):
                 shot = traffic.shot(subject, JSON)
                 self._alternate(f"{subject}/alone", {"sidecar": several, "one_provider": alone}, shot, 64)
+
+    # --- traces ---
+
+    def traces(self) -> None:
+        """Requests whose trace is sampled: at a sidecar that exports their spans, at one without telemetry,
+        and on the slow path, whose spans are the SDK's. As many as can be, and so few that every span is
+        exported: what is dropped costs less."""
+        with (
+            self.provider() as provider,
+            start_helper("collector", core=LOAD_CORE, settings={}) as collector,
+            contextlib.ExitStack() as stack,
+        ):
+            environ = self.environment(provider)
+            exporting = environ | {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{int(collector.ask('/grpc'))}",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_METRICS_EXPORTER": "none",
+                "OTEL_BSP_SCHEDULE_DELAY": "500",
+            }
+            servers = {
+                "sidecar": stack.enter_context(ready_sidecar(exporting)),
+                "untraced": stack.enter_context(ready_sidecar(environ)),
+                "slow_traced": stack.enter_context(ready_sidecar(exporting, "--no-fast-path")),
+            }
+            traffic = Traffic(self.directory, self.seen, [])
+            for subject in ("introspect_seen", "token"):
+                shot = dataclasses.replace(traffic.shot(subject, JSON), header=SAMPLED)
+                for label in ("sidecar", "slow_traced"):
+                    until_traced(servers[label], shot, collector)
+                for think_ms in (0, PACED_MS):
+                    name = f"{subject}/traced{'_paced' if think_ms else ''}"
+                    dropped = servers["sidecar"].metric("entra_fast_spans_dropped_total")
+                    self._alternate_all(
+                        name, {label: (server, shot) for label, server in servers.items()}, 64, think_ms
+                    )
+                    dropped = servers["sidecar"].metric("entra_fast_spans_dropped_total") - dropped
+                    sent = sum(run.requests for run in self.results.runs[name]["sidecar"])
+                    progress(f"{name}: {100 * dropped / sent:.1f} % of the spans were dropped")
 
     # --- which interpreter, which event loop ---
 
@@ -361,6 +410,13 @@ def reference(kind: str, **settings: object) -> Server:
     return start_helper("references", kind, core=SERVER_CORE, settings=settings)
 
 
+def until_traced(server: Server, shot: wrk.Shot, collector: Server) -> None:
+    """Wait until the collector gets spans of a server."""
+    before = int(collector.ask("/spans"))
+    while int(collector.ask("/spans")) == before:
+        wrk.run(server, shot, connections=1, seconds=1)
+
+
 def raw_answer(server: Server, shot: wrk.Shot) -> str:
     """A whole answer as it comes, so that a fixed one can have the same size."""
     return warm_up(server, shot, most=1)
@@ -435,7 +491,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.load")
     parser.add_argument("--seconds", type=int, default=2, help="of one run")
     parser.add_argument("--runs", type=int, default=5, help="of each subject and each reference, in turns")
-    parser.add_argument("--only", default="P3,P4,P5,P7,P8,P9", help="rows, with commas")
+    parser.add_argument("--only", default="P3,P4,P5,P7,P8,P9,traces", help="rows, with commas")
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results" / "load.json")
     arguments = parser.parse_args()
     if not wrk.available():
@@ -455,6 +511,8 @@ def main() -> int:
             bench.throughput(rows)
         if "P9" in rows:
             bench.providers()
+        if "traces" in rows:
+            bench.traces()
         if "P5" in rows:
             bench.unknown_keys()
     table = report.rows(bench.results)

@@ -32,10 +32,17 @@ NAMES = {
     "exchange_tokenx": "TokenX exchange from the cache",
     "entra_id": "the same at Entra ID",
     "one_provider": "the same without three more providers",
+    "untraced": "the same without telemetry",
+    "slow_traced": "the same on the slow path, with the SDK's spans",
 }
 
 
-KINDS = {"json": "JSON", "urlencoded": "form"}
+KINDS = {
+    "json": "JSON",
+    "urlencoded": "form",
+    "traced": "sampled",
+    "traced_paced": "sampled, at a pace",
+}
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,12 @@ def _throughput(results: Results, name: str, servers: dict[str, list[Run]]) -> l
         return [_pair("P9", subject, "json", 64, ours, kind, servers[kind], AS_FAST)]
     if kind == "alone":
         return [_pair("P9", subject, "json", 64, ours, "one_provider", servers["one_provider"], UNNOTICED)]
+    if kind in ("traced", "traced_paced"):
+        return [
+            _pair("otel", subject, kind, 64, ours, label, theirs, None)
+            for label, theirs in servers.items()
+            if label != "sidecar"
+        ]
     if not rest:
         return [
             _pair("P3", subject, "json", 64, ours, label, theirs, 20.0 if label == "aiohttp_pyjwt" else None)

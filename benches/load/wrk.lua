@@ -1,4 +1,4 @@
--- Requests from a file with one body a line: wrk ... -s wrk.lua URL -- PATH TYPE FILE cycle|once [THINK_MS]
+-- Requests from a file with one body a line: wrk ... -s wrk.lua URL -- PATH TYPE FILE cycle|once [THINK_MS [HEADER]]
 -- `cycle` keeps all lines in memory and repeats them; `once` sends each line at most once, and says so if
 -- there were too few. The outcome is one line of JSON.
 
@@ -11,7 +11,7 @@ end
 function init(args)
   path, once, think = args[1], args[4] == "once", tonumber(args[5] or "0")
   head = string.format("POST %s HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: wrk/4\r\nAccept: */*\r\n"
-                         .. "Content-Type: %s\r\nContent-Length: ",
+                         .. (args[6] and args[6] .. "\r\n" or "") .. "Content-Type: %s\r\nContent-Length: ",
                        path, wrk.host, wrk.port, args[2])
   file = assert(io.open(args[3]))
   requests, at, exhausted = {}, 0, 0

@@ -15,12 +15,14 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 @dataclass(frozen=True)
 class Shot:
-    """What is sent: a path, a content type, and a file with one body a line, cycled or each sent once."""
+    """What is sent: a path, a content type, and a file with one body a line, cycled or each sent once; with
+    one header line more, if any."""
 
     path: str
     content_type: str
     bodies: Path
     once: bool = False
+    header: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def run(server: Server, shot: Shot, *, connections: int, seconds: int, think_ms:
             f"http://127.0.0.1:{server.port}",
             *("--", shot.path, shot.content_type, str(shot.bodies), "once" if shot.once else "cycle"),
             str(think_ms),
+            *(() if shot.header is None else (shot.header,)),
         ],
         check=True,
         capture_output=True,

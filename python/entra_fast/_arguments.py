@@ -7,6 +7,7 @@ public classes are in validate.py.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import os
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from entra_fast import _signatures
 from entra_fast._environment import Environment, described
 from entra_fast._issuers import ANY_AUDIENCE, TENANT, AnyAudience, Issuer, IssuerChoice, P
+from entra_fast._late_imports import importing
 from entra_fast._native import ALGORITHMS, MAX_TOKEN_BYTES, KeySet, Policy
 from entra_fast._native import Validator as NativeValidator
 from entra_fast._net import ENTRA_ID, provider_url_problem
@@ -32,6 +34,8 @@ from entra_fast.errors import ConfigurationError, EntraFastError, KeysUnavailabl
 if TYPE_CHECKING:
     from entra_fast._provider.discovery_document import KeyDiscovery
     from entra_fast._provider.http_rules import AsyncHttpClient, HttpResponse
+
+    Discover = Callable[[str, str | None, HttpOptions], KeyDiscovery]
 
 
 class Options(TypedDict, total=False):
@@ -86,7 +90,7 @@ def configure(
     audience: str | Sequence[str] | AnyAudience | None,
     issuers: Sequence[Issuer] | None,
     http: HttpOptions | None,
-    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
+    discover: Discover | None,
     *,
     jwks_uri: str | None = None,
     jwks: str | bytes | Mapping[str, Any] | KeySet | None = None,
@@ -105,7 +109,8 @@ def configure(
     """Check the arguments of a validator, completed from the environment.
 
     Args:
-        discover: fetches the discovery document at a URL, given the issuer where it is known already.
+        discover: fetches the discovery document at a URL, given the issuer where it is known already. None
+            where that is impossible: in a constructor for asyncio.
 
     Raises:
         ConfigurationError: an argument or a variable is missing or wrong; `setting` names it.
@@ -232,12 +237,12 @@ def _first_name(issuer: str | Sequence[str] | None) -> str | None:
     return issuer if issuer is None or isinstance(issuer, str) else next(iter(issuer), None)
 
 
-def _discovered(
-    issuer: Issuer, http: HttpOptions, discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
-) -> Issuer:
+def _discovered(issuer: Issuer, http: HttpOptions, discover: Discover | None) -> Issuer:
     """The issuer, completed by its discovery document if it has one."""
     if issuer.discovery is None:
         return issuer
+    if discover is None:
+        raise _not_in_a_constructor("discovery")
     return _completed(issuer, discover(issuer.discovery, _first_name(issuer.issuer), issuer.http or http))
 
 
@@ -249,14 +254,12 @@ async def discovered_async(issuer: Issuer, http: HttpOptions | AsyncHttpClient |
     return _completed(issuer, await fetch_discovery_async(issuer.discovery, issuer.http or http, named))
 
 
-def completed(
-    found: Environment,
-    http: HttpOptions,
-    discover: Callable[[str, str | None, HttpOptions], KeyDiscovery],
-) -> Environment:
+def completed(found: Environment, http: HttpOptions, discover: Discover | None) -> Environment:
     """A provider of the environment, completed by its discovery document if it needs one."""
     if found.well_known is None:
         return found
+    if discover is None:
+        raise _not_in_a_constructor(found.issuer_setting)
     return found.completed(discover(found.well_known, found.issuer, http))
 
 
@@ -265,6 +268,36 @@ async def completed_async(found: Environment, http: HttpOptions | AsyncHttpClien
     if found.well_known is None:
         return found
     return found.completed(await fetch_discovery_async(found.well_known, http, found.issuer))
+
+
+def found_of(
+    described: Sequence[Environment], discover: Callable[[str, str | None, HttpOptions], KeyDiscovery]
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """The providers of the environment whose discovery documents could be fetched, and the last failure."""
+    found, failure = [], None
+    for one in described:
+        try:
+            found.append(completed(one, HttpOptions(), discover))
+        except KeysUnavailable as error:
+            failure = error
+    return found, failure
+
+
+async def found_of_async(
+    described: Sequence[Environment],
+) -> tuple[list[Environment], KeysUnavailable | None]:
+    """As `found_of`, with one of the failures."""
+    found: list[Environment] = []
+    failures: list[KeysUnavailable] = []
+
+    async def complete(one: Environment) -> None:
+        try:
+            found.append(await completed_async(one, None))
+        except KeysUnavailable as error:
+            failures.append(error)
+
+    await asyncio.gather(*map(complete, described))
+    return found, failures[0] if failures else None
 
 
 def of_environment(found: Sequence[Environment], options: Options) -> dict[str, Any]:
@@ -313,7 +346,8 @@ def _in_order(algorithms: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _default_cache_bytes() -> int:
-    from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
+    with importing:
+        from entra_fast._memory import memory_limit  # noqa: PLC0415 - needs pathlib, which takes time to load
 
     return min(128 << 20, (memory_limit() or sys.maxsize) // 8)
 
@@ -336,18 +370,19 @@ def _fixed_keys(jwks: str | bytes | Mapping[str, Any] | KeySet) -> KeySet:
     return KeySet(orjson.dumps(jwks, default=dict))
 
 
-def refuse_discovery(_: str, __: str | None, ___: HttpOptions) -> KeyDiscovery:
+def _not_in_a_constructor(setting: str) -> ConfigurationError:
     """A constructor cannot await the discovery document."""
     message = (
         "a constructor cannot fetch the discovery document that names the issuer or its keys: use "
         "`await AsyncValidator.from_env()` or `from_issuers()`"
     )
-    raise ConfigurationError("setting_missing", message, "AZURE_OPENID_CONFIG_ISSUER")
+    return ConfigurationError("setting_missing", message, setting)
 
 
 def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:
     # Imported here, not in the thread that fetches: a fork while it imports would leave its locks held.
-    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
+    with importing:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
 
     def fetch(url: str) -> HttpResponse:
         return BlockingHttpClient.from_options(options).get(url, accept=KEY_SET_MEDIA_TYPES)
@@ -356,7 +391,8 @@ def key_fetcher(options: HttpOptions) -> Callable[[str], HttpResponse]:
 
 
 def fetch_discovery(url: str, issuer: str | None, http: HttpOptions) -> KeyDiscovery:
-    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
+    with importing:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - loads slowly
 
     _check_discovery_url(url)
     http.check_environment()
@@ -401,8 +437,9 @@ def _not_fetched(error: EntraFastError) -> KeysUnavailable:
 
 
 def _discovery(answer: HttpResponse, url: str, issuer: str | None) -> KeyDiscovery:
-    from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
-    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded once something was fetched
+    with importing:
+        from entra_fast._provider.discovery_document import DiscoveryError, parse_key_discovery  # noqa: PLC0415
+        from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - something was fetched
 
     if answer.status != 200:
         raise KeysUnavailable("keys_unavailable", f"the discovery document's URL {not_ok(url, answer)}")

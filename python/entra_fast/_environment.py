@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer
+from entra_fast._issuers import ANY_AUDIENCE, TENANT, AnyAudience, Issuer
+from entra_fast._late_imports import importing
 from entra_fast._provider.jwks_schedule import RefreshRules
 from entra_fast.errors import ConfigurationError
 
@@ -28,6 +29,7 @@ _ENTRA_ID: Final = (
 )
 """Variables of which one means that Entra ID is configured."""
 
+_ALLOWED_TENANTS: Final = "ENTRA_FAST_ALLOWED_TENANTS"
 _NAMED_BY_CALLER: Final = "named-by-the-caller"
 
 
@@ -37,9 +39,11 @@ class Environment:
 
     Attributes:
         well_known: URL of the discovery document, if it is needed to fill in missing values.
+        issuer_setting: the variable with the issuer.
         algorithms: accepted signature algorithms; None for the validator's.
         tenants: allowed tenants; None for the validator's.
         refresh: when keys are fetched; None for the validator's.
+        tenants_setting: the variable that names the allowed tenants; None where there is none.
     """
 
     audience: str | Sequence[str] | AnyAudience
@@ -49,6 +53,8 @@ class Environment:
     algorithms: tuple[str, ...] | None = None
     tenants: tuple[str, ...] | None = None
     refresh: RefreshRules | None = None
+    issuer_setting: str = "AZURE_OPENID_CONFIG_ISSUER"
+    tenants_setting: str | None = _ALLOWED_TENANTS
 
     def completed(self, found: KeyDiscovery) -> Environment:
         """Completed by the discovery document. Variables take precedence, as in the sidecar."""
@@ -64,7 +70,24 @@ class Environment:
 
         Args:
             given: names of options that the program gave, which take precedence.
+
+        Raises:
+            ConfigurationError: the issuer stands for any tenant, and none is allowed.
         """
+        if TENANT in (self.issuer or "") and self.tenants is None and "tenants" not in given:
+            name = self.tenants_setting
+            if name is None:
+                name = self.issuer_setting
+                message = (
+                    f"the issuer {self.issuer} stands for any tenant, and its provider has none: set {name} "
+                    "to the issuer in the tokens"
+                )
+                raise ConfigurationError("setting_invalid", message, name)
+            message = (
+                f"{name} is not set, and the issuer {self.issuer} stands for any tenant: set {name} to the "
+                "ids of the tenants whose tokens are accepted, or to * for any, or pass tenants"
+            )
+            raise ConfigurationError("setting_missing", message, name)
         return Issuer(
             issuer=self.issuer,
             jwks_uri=self.jwks_uri,
@@ -107,7 +130,9 @@ def described(
 def _named(
     environ: Mapping[str, str], name: str, audience: str | Sequence[str] | AnyAudience | None
 ) -> Environment:
-    from entra_fast._settings.load import provider_client_settings  # noqa: PLC0415 - loads slowly
+    with importing:
+        from entra_fast._settings.catalogue import provider_rows  # noqa: PLC0415 - loads slowly
+        from entra_fast._settings.load import provider_client_settings  # noqa: PLC0415 - loads slowly
 
     if audience is not None:
         environ = {**environ, **_placeholder(environ, name)}
@@ -115,6 +140,7 @@ def _named(
     assert settings is not None  # noqa: S101 - for the type checker: it was named
     if audience is None:
         audience = ANY_AUDIENCE if settings.audiences is None else settings.audiences
+    allowed = provider_rows(settings.kind).allowed_tenants
     is_complete = settings.issuer is not None and settings.jwks_uri is not None
     return Environment(
         audience=audience,
@@ -124,14 +150,19 @@ def _named(
         algorithms=settings.algorithms,
         tenants=settings.allowed_tenants or None,
         refresh=RefreshRules(cool_down=settings.kind.cool_down),
+        issuer_setting=settings.kind.variables.issuer,
+        tenants_setting=None if allowed is None else allowed.name,
     )
 
 
 def _placeholder(environ: Mapping[str, str], name: str) -> dict[str, str]:
     """The variable with the audience, if it is not set: the program has named the audience instead."""
-    from entra_fast import _providers  # noqa: PLC0415 - few programs need it
+    with importing:
+        from entra_fast import _providers  # noqa: PLC0415 - few programs need it
+        from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+        from entra_fast._settings.providers import built_in_kinds  # noqa: PLC0415 - loads slowly
 
-    kind = _providers.named(name)
+    kind = _providers.named(name, built_in_kinds(settings_reader(environ)))
     variables = _providers.generic_variables(name) if kind is None else kind.variables
     variable = variables.audience or variables.client_id or ""
     return {} if environ.get(variable, "").strip() else {variable: _NAMED_BY_CALLER}
@@ -146,8 +177,9 @@ def _unnamed(environ: Mapping[str, str], audience: str | Sequence[str] | AnyAudi
         environ.get(name, "").strip() for name in _ENTRA_ID
     )
     if not is_entra_id:
-        from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
-        from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
+        with importing:
+            from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+            from entra_fast._settings.providers import described_kinds  # noqa: PLC0415 - loads slowly
 
         kinds = described_kinds(settings_reader(environ))
         checked = [kind for kind in kinds if kind.checks_audience]
@@ -172,13 +204,22 @@ def _entra_id(environ: Mapping[str, str], audience: str | Sequence[str] | AnyAud
     client_id = audience or value("AZURE_APP_CLIENT_ID")
     if client_id is None:
         raise _not_set("AZURE_APP_CLIENT_ID")
+    tenants = None if value(_ALLOWED_TENANTS) is None else _allowed_tenants(environ)
     issuer, jwks_uri = value("AZURE_OPENID_CONFIG_ISSUER"), value("AZURE_OPENID_CONFIG_JWKS_URI")
     if issuer is not None and jwks_uri is not None:
-        return Environment(client_id, issuer, jwks_uri)
+        return Environment(client_id, issuer, jwks_uri, tenants=tenants)
     well_known = value("AZURE_APP_WELL_KNOWN_URL")
     if well_known is None:
         raise _not_set("AZURE_OPENID_CONFIG_ISSUER" if issuer is None else "AZURE_OPENID_CONFIG_JWKS_URI")
-    return Environment(client_id, issuer, jwks_uri, well_known)
+    return Environment(client_id, issuer, jwks_uri, well_known, tenants=tenants)
+
+
+def _allowed_tenants(environ: Mapping[str, str]) -> tuple[str, ...]:
+    with importing:
+        from entra_fast._settings.catalogue import ALLOWED_TENANTS  # noqa: PLC0415 - loads slowly
+        from entra_fast._settings.load import settings_reader  # noqa: PLC0415 - loads slowly
+
+    return settings_reader(environ).get(ALLOWED_TENANTS)
 
 
 def _not_set(name: str) -> ConfigurationError:

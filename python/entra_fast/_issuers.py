@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar
 
+from entra_fast._late_imports import importing
 from entra_fast._native import ERROR_CODES, Claims, KeySet, Validator, unverified_issuer
 from entra_fast._provider.http_options import HttpOptions
 from entra_fast._provider.jwks_schedule import RefreshRules
@@ -155,7 +156,8 @@ class Issuer:
             if not isinstance(name, str) or not _TOKENX_NAME.fullmatch(name):
                 message = f"{setting} must be the name of a {setting} of NAIS, in lower case"
                 raise ConfigurationError("setting_invalid", message, setting)
-        from entra_fast import _providers  # noqa: PLC0415 - few services need it
+        with importing:
+            from entra_fast import _providers  # noqa: PLC0415 - few services need it
 
         issuer = f"https://tokenx.{cluster}.{tenant}.cloud.nais.io"
         return cls(

@@ -157,6 +157,11 @@ class Metrics:
         merge="minimum",
     )
     fast_lane = _Row(_gauge, "entra_fast_fast_lane", "Older name of entra_fast_fast_path.", merge="minimum")
+    spans_dropped = _Row(
+        _counter,
+        "entra_fast_spans_dropped_total",
+        "Spans of requests on the fast path that were not exported because too many waited.",
+    )
     ready = _Row(_gauge, "entra_fast_ready", "1 when /readyz answers 200, else 0.", merge="own")
 
     # --- requests to the provider ---

@@ -36,6 +36,7 @@ __all__ = [
     "Providers",
     "Served",
     "SigningKey",
+    "SpanRecorder",
     "Stop",
     "TokenCache",
     "Validator",
@@ -499,7 +500,7 @@ class FastPath:
     """Answers plain HTTP/1.1 requests of one sidecar from its caches: see rust/core/src/sidecar/fast_path.rs.
 
     A provider is meant by its position in `providers`. `bounds`: of the buckets of durations, in seconds.
-    `access_log`: gets a line for each answer. `tracing`: decline requests whose `traceparent` is sampled.
+    `access_log`: gets a line for each answer.
     `clocks`: (wall, monotonic), in seconds; by default those of the system."""
 
     def __new__(
@@ -510,7 +511,6 @@ class FastPath:
         *,
         bounds: Sequence[float],
         access_log: AccessLog | None = None,
-        tracing: bool = False,
         clocks: tuple[Callable[[], float], Callable[[], float]] | None = None,
     ) -> FastPath: ...
     def attach(self, provider: int, validator: Validator) -> None:
@@ -519,6 +519,11 @@ class FastPath:
         """Until then, in seconds of the monotonic clock, tokens that the known keys do not verify are
         answered here, because no keys are fetched for them: tokens with an unknown signing key, and tokens
         whose signature fails under a known `kid`."""
+    def record_spans(self, recorder: SpanRecorder) -> None:
+        """Record the spans of requests from now on. The first recorder stays."""
+    def leave_spans(self, propagates: bool) -> None:
+        """Leave requests that may need a span to the slow path from now on: all but those whose
+        `traceparent` says that the caller does not sample. `propagates`: whether that header counts."""
     def begin_turn(self) -> None:
         """A new turn begins: the event loop has been through its other work."""
     @property
@@ -565,6 +570,40 @@ class FastPathReceiver:
         """How many requests were answered here."""
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol.data_received."""
+
+@final
+class SpanRecorder:
+    """The spans of requests that the fast path answers, in a bounded queue: see
+    rust/core/src/sidecar/spans.rs.
+
+    `providers`: their names, by position. `parent_based`: whether the caller's decision holds. `bound`:
+    otherwise a trace is sampled if the last eight bytes of its id are less than this. `propagates`: whether
+    `traceparent` is read. At most `queue` spans wait, and `batch` of them are one export. `resource`,
+    `scope`: a `ResourceSpans` without `scope_spans`, and a `ScopeSpans` without `spans`, encoded.
+    `max_attributes`, `max_characters`: limits of a span and of an attribute. `batch_is_full`: called in the
+    thread of the event loop whenever another batch waits."""
+
+    def __new__(
+        cls,
+        providers: Sequence[str],
+        *,
+        parent_based: bool,
+        bound: int,
+        propagates: bool,
+        queue: int,
+        batch: int,
+        resource: bytes,
+        scope: bytes,
+        max_attributes: int | None,
+        max_characters: int | None,
+        batch_is_full: Callable[[], object],
+    ) -> SpanRecorder: ...
+    def take(self) -> tuple[bytes, int] | None:
+        """The next export, an encoded `ExportTraceServiceRequest` with the oldest spans, and how many they
+        are; None if none wait. From any thread."""
+    @property
+    def dropped(self) -> int:
+        """How many spans were dropped because too many waited."""
 
 # --- the contract of the endpoints: rust/core/src/sidecar/contract.rs ---
 

@@ -72,7 +72,8 @@ class ProviderKind:
         name: as `identity_provider` names it; also the label of metrics.
         title: its name in sentences for people.
         variables: names of its settings.
-        directory: where NAIS mounts the settings as files, below /var/run/secrets/nais.io; None if nowhere.
+        directory: where the settings are as files, below /var/run/secrets/nais.io: NAIS mounts them there.
+            None if nowhere.
         aliases: further values of `identity_provider` that mean it.
         enabled_by_client_id: whether a client id enables it where its switch is not set. Texas demands the
             switch.
@@ -205,8 +206,11 @@ TOKENX: Final = ProviderKind(
     ),
     directory="jwker",
     exchange_grant=Grant.TOKEN_EXCHANGE,
-    # About the assertion. What is wrong with a user's token begins with "invalid subject_token".
-    rejection_text=re.compile(r"token verification failed|(?!invalid subject_token).*\bnot registered\b"),
+    # About the assertion. The other refusals are about the request, and repeat what was asked for.
+    rejection_text=re.compile(
+        r"token verification failed"
+        r"|(?!invalid subject_token|token exchange audience|client '|Parameter ).*\bnot registered\b"
+    ),
     cool_down=30.0,  # it rotates its keys every day and publishes none in advance
 )
 
@@ -225,11 +229,27 @@ IDPORTEN: Final = ProviderKind(
     audience=Audience.SETTING,
 )
 
-BUILT_IN: Final = (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN)
-"""The providers of NAIS. Their names are reserved."""
+ANSATTPORTEN: Final = ProviderKind(
+    "ansattporten",
+    "Ansattporten",
+    Variables(
+        algorithms="ENTRA_FAST_ANSATTPORTEN_ALGORITHMS",
+        enabled="ANSATTPORTEN_ENABLED",
+        well_known_url="ANSATTPORTEN_WELL_KNOWN_URL",
+        issuer="ANSATTPORTEN_ISSUER",
+        jwks_uri="ANSATTPORTEN_JWKS_URI",
+        audience="ANSATTPORTEN_AUDIENCE",
+    ),
+    directory="ansattporten",
+    audience=Audience.SETTING,
+)
 
-RESERVED: Final = frozenset(name for kind in BUILT_IN for name in kind.names)
-"""Names that no generic provider can have."""
+BUILT_IN: Final = (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN, ANSATTPORTEN)
+"""The providers of Texas."""
+
+RESERVED: Final = frozenset(name for kind in BUILT_IN if kind is not ANSATTPORTEN for name in kind.names)
+"""Names that no generic provider can have. Ansattporten was a generic provider before it was built in, so its
+name may still be that of one, in its place."""
 
 GENERIC_PREFIX: Final = "ENTRA_FAST_PROVIDER_"
 """What the settings of all generic providers begin with."""

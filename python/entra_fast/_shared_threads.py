@@ -22,7 +22,10 @@ from typing import Protocol, TypeVar
 logger = logging.getLogger("entra_fast.threads")
 
 MAX_REQUESTS = 3
-"""Maximum number of requests at once; further ones wait."""
+"""Maximum number of requests to one server at once; further ones wait. So a server that hangs delays no
+other."""
+MAX_THREADS = 16
+"""Maximum number of requests at once."""
 LINGER = 0.1
 """Seconds for which a thread waits for another request before it ends: under load, threads that are still
 ending would otherwise add up."""
@@ -152,13 +155,20 @@ class Requests:
     def reset_in_child(self) -> None:
         """The threads of a parent process do not exist in its child."""
         self._changed = threading.Condition()
-        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+        self._waiting: dict[str, collections.deque[Callable[[], None]]] = {}  # by server; none is empty
+        self._running: collections.Counter[str] = collections.Counter()  # by server
         self._threads = 0
         self._idle = 0  # of the threads
 
-    def start(self, owner: T, request: Callable[[T], None]) -> None:
+    def start(self, server: str, owner: T, request: Callable[[T], None]) -> None:
         """Call `request(owner)` in a thread, unless nothing else needs the owner when its turn comes. It must
-        not raise."""
+        not raise.
+
+        Args:
+            server: which is asked.
+            owner: for whom.
+            request: the request.
+        """
         reference = weakref.ref(owner)
 
         def run() -> None:
@@ -166,11 +176,14 @@ class Requests:
                 request(owner)
 
         with self._changed:
-            self._waiting.append(run)
-            if len(self._waiting) <= self._idle:
+            waiting = self._waiting.setdefault(server, collections.deque())
+            waiting.append(run)
+            if self._running[server] + len(waiting) > MAX_REQUESTS:
+                return  # the thread of one of them will run it
+            if self._ready() <= self._idle:
                 self._changed.notify()
                 return
-            if self._threads >= MAX_REQUESTS:
+            if self._threads >= MAX_THREADS:
                 return
             self._threads += 1
         try:
@@ -178,21 +191,41 @@ class Requests:
         except RuntimeError:  # pragma: no cover - the process is ending, or may start no more threads
             with self._changed:
                 self._threads -= 1
-                self._waiting.remove(run)
+                waiting.remove(run)
+                if not waiting:
+                    self._waiting.pop(server, None)
             raise
 
-    def _run(self) -> None:
-        while (request := self._next()) is not None:
-            request()
+    def _ready(self) -> int:
+        """How many requests can be run now."""
+        return sum(
+            min(len(waiting), MAX_REQUESTS - self._running[server])
+            for server, waiting in self._waiting.items()
+        )
 
-    def _next(self) -> Callable[[], None] | None:
+    def _run(self) -> None:
+        while (found := self._next()) is not None:
+            server, request = found
+            request()
+            with self._changed:
+                self._running[server] -= 1
+                if not self._running[server]:
+                    del self._running[server]
+
+    def _next(self) -> tuple[str, Callable[[], None]] | None:
         with self._changed:
-            if not self._waiting:
+            if not self._ready():
                 self._idle += 1
                 self._changed.wait(LINGER)
                 self._idle -= 1
-            if self._waiting:
-                return self._waiting.popleft()
+            for server, waiting in self._waiting.items():
+                if self._running[server] < MAX_REQUESTS:
+                    request = waiting.popleft()
+                    del self._waiting[server]
+                    if waiting:
+                        self._waiting[server] = waiting  # behind those of other servers
+                    self._running[server] += 1
+                    return server, request
             self._threads -= 1
             return None
 

@@ -102,7 +102,7 @@ class SidecarClient:
     Args:
         introspection_endpoint: URL of `/api/v1/introspect`; by default `NAIS_TOKEN_INTROSPECTION_ENDPOINT`.
         identity_provider: whose tokens are introspected, as the sidecar calls it: `entra_id`, `tokenx`,
-            `idporten`, `maskinporten`, or a name in its `ENTRA_FAST_PROVIDERS`.
+            `idporten`, `ansattporten`, `maskinporten`, or a name in its `ENTRA_FAST_PROVIDERS`.
         timeout: maximum seconds for one introspection.
 
     Raises:

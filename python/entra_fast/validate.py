@@ -41,9 +41,9 @@ from entra_fast._arguments import (
     discovered_async,
     fetch_discovery,
     fetch_discovery_async,
+    found_of,
     key_fetcher,
     of_environment,
-    refuse_discovery,
 )
 from entra_fast._environment import described
 from entra_fast._issuers import ANY_AUDIENCE, AnyAudience, Issuer, IssuerChoice, P
@@ -174,13 +174,14 @@ class Validator:
             validator = Validator.from_env(["entra_id", "tokenx"])      # tokens of either
 
         Args:
-            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `maskinporten`, or a name
-                in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if Entra ID is not configured,
-                the only other provider that is, if it is one whose audience is checked. A token never
-                decides which one it is.
+            provider: whose tokens are accepted: `entra_id`, `tokenx`, `idporten`, `ansattporten`,
+                `maskinporten`, or a name in `ENTRA_FAST_PROVIDERS`; or several. Without it: Entra ID; if
+                Entra ID is not configured, the only other provider that is, if it is one whose audience is
+                checked. A token never decides which one it is.
             audience: accepted audiences (`aud`), instead of what the settings say: the client id for Entra ID
-                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten. For Maskinporten, `aud` is not checked unless
-                you pass this: require a scope. For one provider only.
+                and TokenX, `IDPORTEN_AUDIENCE` for ID-porten, `ANSATTPORTEN_AUDIENCE` for Ansattporten. For
+                Maskinporten, `aud` is not checked unless you pass this: require a scope. For one provider
+                only.
             http: as for `Validator`.
             options: as for `Validator`.
 
@@ -341,7 +342,7 @@ class AsyncValidator:
         **options: Unpack[Options],
     ) -> None:
         own, client = (http, None) if http is None or isinstance(http, HttpOptions) else (None, http)
-        configured = configure(issuer, audience, issuers, own, refuse_discovery, **options)
+        configured = configure(issuer, audience, issuers, own, None, **options)
         self._clock = configured.clock
         self._checks_audience = configured.checks_audience  # the integrations look at it
         self._parts = [_LoopPart.of(part, configured, client) for part in configured.parts]
@@ -744,6 +745,8 @@ class _SharedValidator:
         self._monotonic = monotonic
         self._provider = provider
         self._validator: Validator | None = None
+        self._of_others: Validator | None = None  # of the providers that are found, while others are not
+        self._found = 0  # the number of them
         self._schedule = KeySchedule(RefreshRules())
         self._failure: KeysUnavailable | None = None
         self.reset_after_fork()
@@ -752,6 +755,26 @@ class _SharedValidator:
         """The thread that creates the validator does not exist in a child process."""
         self._lock = threading.Lock()
         self._creation: Future[Validator] | None = None
+
+    def validate(self, token: str | bytes) -> Claims:
+        """See `validate`. While a discovery document cannot be fetched, only tokens that may be of its
+        provider are concerned."""
+        tried: Validator | None = None
+        while (validator := self._validator) is None:
+            others = self._of_others
+            if others is not None and others is not tried:
+                tried = others
+                try:
+                    return others.validate(token)
+                except InvalidToken as error:
+                    if error.code != "wrong_issuer":
+                        raise
+            try:
+                self.get()
+            except KeysUnavailable:
+                if self._of_others is tried:  # otherwise a provider has been found
+                    raise
+        return validator.validate(token)
 
     def get(self) -> Validator:
         """The validator.
@@ -782,7 +805,13 @@ class _SharedValidator:
 
     def _create(self, creation: Future[Validator]) -> Validator:
         try:
-            validator = Validator.from_env(self._provider)
+            found, failure = found_of(described(os.environ, self._provider), fetch_discovery)
+            if failure is not None:
+                if len(found) > self._found:
+                    self._found = len(found)
+                    self._of_others = Validator(issuers=[one.as_issuer() for one in found])
+                raise failure
+            validator = Validator(**of_environment(found, {}))
         except BaseException as error:
             with self._lock:
                 if isinstance(error, KeysUnavailable):
@@ -792,7 +821,7 @@ class _SharedValidator:
             creation.set_exception(error)
             raise
         with self._lock:
-            self._validator, self._creation = validator, None
+            self._validator, self._of_others, self._creation = validator, None, None
         creation.set_result(validator)
         return validator
 
@@ -801,14 +830,14 @@ _shared = _SharedValidator()
 _shared_by_name: dict[str | tuple[str, ...], _SharedValidator] = {}
 
 
-def _shared_of(provider: str | Sequence[str]) -> Validator:
-    """The shared validator of a provider, or of several. What is no provider's name is not remembered."""
+def _shared_of(provider: str | Sequence[str]) -> _SharedValidator:
+    """That of a provider, or of several. What is no provider's name is not remembered."""
     key = provider if isinstance(provider, str) else tuple(provider)
     shared = _shared_by_name.get(key)
     if shared is None:
         described(os.environ, provider)
         shared = _shared_by_name.setdefault(key, _SharedValidator(provider=key))
-    return shared.get()
+    return shared
 
 
 def _reset_after_fork() -> None:
@@ -826,6 +855,8 @@ def validate(token: str | bytes, *, provider: str | Sequence[str] | None = None)
     Args:
         token: the token, without `Bearer `.
         provider: whose tokens are accepted: see `Validator.from_env`. Each has a shared validator of its own.
+            Of several providers, one whose discovery document cannot be fetched does not concern tokens of
+            the others.
 
     Returns:
         Its claims.
@@ -835,4 +866,4 @@ def validate(token: str | bytes, *, provider: str | Sequence[str] | None = None)
         KeysUnavailable: there are no keys to verify it with, which says nothing about the token.
         ConfigurationError: a variable is missing or wrong; `setting` names it.
     """
-    return (_shared.get() if provider is None else _shared_of(provider)).validate(token)
+    return (_shared if provider is None else _shared_of(provider)).validate(token)

@@ -126,9 +126,9 @@ IDPORTEN = {
     "IDPORTEN_WELL_KNOWN_URL": "http://127.0.0.1:1/.well-known/openid-configuration",
 }
 GENERIC = {
-    "ENTRA_FAST_PROVIDERS": "ansattporten",
-    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_ISSUER": "http://127.0.0.1:1",
-    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE": "audience",
+    "ENTRA_FAST_PROVIDERS": "feide",
+    "ENTRA_FAST_PROVIDER_FEIDE_ISSUER": "http://127.0.0.1:1",
+    "ENTRA_FAST_PROVIDER_FEIDE_AUDIENCE": "audience",
 }
 
 
@@ -166,8 +166,8 @@ def changed(base: dict[str, str], **changes: str | None) -> dict[str, str]:
         (changed(GENERIC, ENTRA_FAST_PROVIDERS="azuread"), "ENTRA_FAST_PROVIDERS", "azuread"),
         (changed(GENERIC, ENTRA_FAST_PROVIDERS="Not-A-Name"), "ENTRA_FAST_PROVIDERS", "names of a-z"),
         (
-            changed(GENERIC, ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE=None),
-            "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE",
+            changed(GENERIC, ENTRA_FAST_PROVIDER_FEIDE_AUDIENCE=None),
+            "ENTRA_FAST_PROVIDER_FEIDE_AUDIENCE",
             "none",
         ),
     ],

@@ -15,13 +15,13 @@ import pytest_asyncio
 from support.exposition import Exposition
 from support.keys import Key
 from support.provider import Provider, answer, refuse, segment
-from support.several import ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
+from support.several import ANSATTPORTEN, ENTRA, IDPORTEN, KINDS, MASKINPORTEN, TOKENX, Kind, Several, several
 from support.sidecars import Started, StartSidecar, sidecars
 from support.wire import WAYS, Answer
 
 TOKEN, EXCHANGE, INTROSPECT = "/api/v1/token", "/api/v1/token/exchange", "/api/v1/introspect"
-BUILT_IN_NAMES = "'entra_id' (or its older name 'azuread'), 'maskinporten', 'tokenx'"
-ALL_NAMES = f"{BUILT_IN_NAMES}, 'idporten' or 'partner'"
+BUILT_IN_NAMES = "'entra_id' (or its older name 'azuread'), 'maskinporten', 'tokenx', 'idporten'"
+ALL_NAMES = f"{BUILT_IN_NAMES}, 'ansattporten' or 'partner'"
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -140,7 +140,7 @@ async def test_tokens_are_issued_where_the_provider_issues_them(
     again = await ask(sidecar, TOKEN, fields, form=form)
     assert again.json["access_token"] == first.json["access_token"]
     assert len(all_of_them[kind.name].requests) == 1
-    assert [len(all_of_them[other.name].requests) for other in KINDS if other is not kind] == [0] * 4
+    assert [len(all_of_them[other.name].requests) for other in KINDS if other is not kind] == [0] * 5
 
 
 @shared
@@ -232,9 +232,11 @@ async def test_metrics_have_the_provider(fresh: Started, unused: Several) -> Non
         )
         assert asked == kind.issues + kind.exchanges
         assert of("key_set_keys", name) == of("key_set_requests_total", name, outcome="ok") == 1
-        # Only of a provider that issues tokens.
+        # Only of a provider that gives tokens.
         for gauge in ("credential_rejected", "upstream_requests_in_flight", "stale_tokens_served_total"):
-            assert (f'{gauge}{{identity_provider="{name}"}} 0.0' in found.text) == (name != "idporten")
+            assert (f'{gauge}{{identity_provider="{name}"}} 0.0' in found.text) == (
+                kind.issues or kind.exchanges
+            )
     assert of("requests_total", "none", endpoint="token", status="400") == 2
     assert of("requests_total", "none", endpoint="introspect", status="200") == 1
     assert of("introspections_rejected_total", "none", code="invalid_request") == 1
@@ -250,6 +252,18 @@ async def test_a_provider_that_is_known_but_not_enabled_is_none_in_metrics(start
         for endpoint, status in (("token", 400), ("introspect", 200)):
             series = f'endpoint="{endpoint}",identity_provider="none",status="{status}"'
             assert await sidecar.metric(f"entra_fast_requests_total{{{series}}}") == 1
+
+
+async def test_each_provider_has_a_place_in_the_verification_cache(start: StartSidecar) -> None:
+    """Also where the setting allows fewer tokens than there are providers: each token is verified once."""
+    async with several(TOKENX, IDPORTEN, ANSATTPORTEN) as few:
+        sidecar = await start(environ=few.environment(ENTRA_FAST_VERIFIED_CACHE_ENTRIES="2"))
+        tokens = {kind.name: few.mint(kind.name) for kind in few.kinds}
+        for _ in range(2):
+            for name, token in tokens.items():
+                assert (await sidecar.call.introspect(token, name)).json["active"]
+        assert await sidecar.metric("entra_fast_verified_cache_entries") == 3
+        assert await sidecar.metric("entra_fast_verified_cache_hits_total") == 3
 
 
 async def test_what_goes_wrong_at_one_provider_is_counted_there(fresh: Started, unused: Several) -> None:
@@ -277,7 +291,8 @@ async def test_what_goes_wrong_at_one_provider_is_counted_there(fresh: Started, 
 async def test_a_provider_that_is_left_out_is_never_guessed(sidecar: Started, all_of_them: Several) -> None:
     """Several are enabled: the answer names them, whatever the token is."""
     sentence = (
-        "identity_provider is missing: expected 'entra_id', 'maskinporten', 'tokenx', 'idporten' or 'partner'"
+        "identity_provider is missing: expected 'entra_id', 'maskinporten', 'tokenx', 'idporten', "
+        "'ansattporten' or 'partner'"
     )
     token = all_of_them.mint("tokenx")
     for more in ({}, {"identity_provider": None}):
@@ -316,7 +331,7 @@ async def test_a_provider_that_is_known_and_not_enabled_is_named(start: StartSid
             found = await sidecar.call.introspect("a.b.c", name)
             assert (found.status, found.json) == (200, {"active": False, "error": sentence})
         unknown = await sidecar.call.json(TOKEN, {"identity_provider": "partner", "target": "t"})
-        refused(unknown, f"identity_provider must be {BUILT_IN_NAMES} or 'idporten'")
+        refused(unknown, f"identity_provider must be {BUILT_IN_NAMES} or 'ansattporten'")
 
 
 @shared

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from entra_fast import _native
+from entra_fast._http.protocol import StrictProtocol
 from entra_fast._native import Stop
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.providers import contract_of
@@ -476,15 +477,12 @@ async def test_an_offered_upgrade_keeps_the_connection(
                 assert await connection.answer() == expected, cut
 
 
-@pytest.mark.parametrize("coding", ["length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
-async def test_nothing_is_read_after_bytes_that_the_parser_dropped(
-    slow: Started, upgrade: str, coding: str
-) -> None:
+async def test_nothing_is_read_after_bytes_that_the_parser_dropped(slow: Started, upgrade: str) -> None:
     """aiohttp's parser drops bytes that follow an offered upgrade in the same piece, and would continue in
     the middle of the next request. So the response says that the connection ends, and nothing more is
     sent."""
-    first = offering(upgrade, coding)
+    first = offering(upgrade, "length")
     inner = json_request(TOKEN, token_request())  # a parser that starts in the middle of it finds a request
     for at in (len(first) + 1, len(first) + len(inner) - len(token_request()), len(first) + len(inner)):
         async with await Connection.to(slow) as connection:
@@ -497,14 +495,124 @@ async def test_nothing_is_read_after_bytes_that_the_parser_dropped(
             assert b"Connection: close" in answers[0]
 
 
+@pytest.mark.parametrize("upgrade", ["h2c", "wonders"])
+async def test_nothing_is_dropped_behind_an_offer_whose_end_can_be_seen(slow: Started, upgrade: str) -> None:
+    """A request without a body, or with a chunked one, ends with an empty line: what follows it is read."""
+    offer = {**OFFER, "Upgrade": upgrade}
+    for first in (offering(upgrade, "chunked"), request_bytes("GET", "/nowhere", headers=offer)):
+        async with await Connection.to(slow) as connection:
+            connection.send(first * 2 + introspection("b"))
+            answers = [await connection.answer() for _ in range(3)]
+            assert status(answers[0]) == status(answers[1])
+            assert status(answers[2]) == 200
+            assert all(b"Connection: close" not in answer for answer in answers)
+
+
+@pytest.mark.parametrize("of", ["a body", "nothing"])
+async def test_nothing_is_read_after_a_refused_expectation_with_an_offer(
+    fast: Started, slow: Started, of: str
+) -> None:
+    """Neither is the rest of what the parser dropped: the first bytes of the piece, all but its last."""
+    headers = {**OFFER, "Expect": "something"}
+    first = introspection("a", **headers) if of == "a body" else request_bytes("GET", "/", headers=headers)
+    for sidecar in (fast, slow):
+        async with await Connection.to(sidecar) as connection:
+            connection.send(first + b"GARBAGE\n")
+            await pause()
+            connection.send(introspection("b"))
+            answers = await connection.rest()
+            assert [status(answer) for answer in answers] in ([417], [417, 400])
+
+
 async def test_what_is_behind_connection_close_is_never_answered(fast: Started, slow: Started) -> None:
-    """RFC 9112, section 9.6. A difference that is known: where the fast path is, the request itself is
-    answered; aiohttp refuses it when what is behind came in the same piece."""
+    """RFC 9112, section 9.6: the request itself is answered, on both paths."""
     await fast.call.token()
     data = token_request(Connection="close") + token_request()
     assert [status(got) for got in await transcript(fast, data)] == [200]
-    assert [status(got) for got in await transcript(slow, data)] == [400]
+    assert [status(got) for got in await transcript(slow, data)] == [200]
     assert fast_path_answers(fast) == 0
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        pytest.param(b"GARBAGE\r\n\r\n", id="no request line"),
+        pytest.param(b"\x16\x03\x01\x02\x00", id="TLS"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x01\r\n\r\n", id="a control character"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +1\r\n\r\n", id="a length"),
+    ],
+)
+async def test_requests_before_a_malformed_one_are_answered(
+    fast: Started, slow: Started, malformed: bytes
+) -> None:
+    """In their order, whether each came alone or all in one piece, on both paths: a client takes the first
+    response for that of its first request."""
+    chunked = (
+        offering("h2c", "chunked").replace(b"Upgrade", b"X-Upgrade").replace(b"Connection", b"X-Connection")
+    )
+    good = [introspection("a"), chunked, request_bytes("GET", "/nowhere"), token_request("")]
+    async with await Connection.to(slow) as connection:
+        assert [status(await connection.ask(each)) for each in good] == [200, 200, 404, 400]
+    data = b"".join(good) + malformed
+    for sidecar in (fast, slow):
+        for size in (len(data), 150):
+            async with await Connection.to(sidecar) as connection:
+                for at in range(0, len(data), size):
+                    connection.send(data[at : at + size])
+                    await pause()
+                answers = [status(got) for got in await connection.rest()]
+                assert answers == [200, 200, 404, 400, 400], size
+
+
+@pytest.mark.parametrize("end", ["a malformed body", "a head without end"])
+async def test_all_responses_that_are_owed_are_sent(fast: Started, slow: Started, end: str) -> None:
+    """Before the connection closes because of what came behind their requests."""
+    good = [introspection("a"), request_bytes("GET", "/nowhere"), token_request("")]
+    head = introspection("a").partition(b"\r\n\r\n")[0]
+    last = head.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\nX: ") + b"\r\n\r\nzz\r\n"
+    if end == "a head without end":
+        last = b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000
+    for sidecar in (fast, slow):
+        async with await Connection.to(sidecar) as connection:
+            connection.send(b"".join(good) + last)
+            answers = [status(answer) for answer in await connection.rest()]
+            assert answers[:3] == [200, 404, 400]
+            assert answers[3:] in ([400], [431], [])
+
+
+async def test_the_queue_of_pipelined_requests_is_bounded(
+    slow: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many arrive at once; all are answered."""
+    parse, longest = StrictProtocol._parse, 0
+
+    def measured(self: StrictProtocol, data: bytes) -> None:
+        nonlocal longest
+        parse(self, data)
+        longest = max(longest, len(self._messages))
+
+    monkeypatch.setattr(StrictProtocol, "_parse", measured)
+    async with await Connection.to(slow) as connection:
+        connection.send(request_bytes("GET", "/nowhere") * 500)
+        assert [status(await connection.answer()) for _ in range(500)] == [404] * 500
+    assert longest < 40
+
+
+async def test_a_body_of_empty_lines_costs_no_more_than_another(
+    slow: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces end where a head may end, and a body can look like thousands of ends."""
+    parse, calls = StrictProtocol._parse, 0
+
+    def counted(self: StrictProtocol, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        parse(self, data)
+
+    monkeypatch.setattr(StrictProtocol, "_parse", counted)
+    async with await Connection.to(slow) as connection:
+        assert status(await connection.ask(json_request(TOKEN, b"\r\n\r\n" * 32_000))) == 400
+    assert calls < 3200
 
 
 async def test_a_body_that_looks_like_a_request_is_a_body(fast: Started) -> None:

@@ -1,8 +1,9 @@
-"""Spans of OpenTelemetry, with its own SDK: who makes them, what is in them, and what they cost the fast
-path.
-"""
+"""Spans of OpenTelemetry in a process with a tracer provider of its own, whose sampler and processors decide:
+the slow path makes all spans. tests/telemetry has those that the fast path makes."""
 
 from __future__ import annotations
+
+import socket
 
 import pytest
 from opentelemetry import trace
@@ -41,23 +42,24 @@ async def ready(start: StartSidecar, spans: InMemorySpanExporter) -> Started:
     return sidecar
 
 
-async def test_a_sampled_request_takes_the_slow_path_and_gets_its_span(
+async def test_a_request_that_may_need_a_span_takes_the_slow_path_and_gets_it(
     start: StartSidecar, spans: InMemorySpanExporter
 ) -> None:
-    """A child of the caller's span; unsampled requests and those of no trace stay on the fast path, without
+    """A child of the caller's span, or the root of a trace; unsampled requests stay on the fast path, without
     spans. The fast path is back at the next request of the connection."""
     sidecar = await ready(start, spans)
     async with await Connection.to(sidecar) as connection:
         for headers, by_fast_path in (
-            ({}, 1),
+            ({}, 0),
             ({"traceparent": UNSAMPLED}, 1),
             ({"traceparent": SAMPLED}, 0),
-            ({}, 1),
+            ({"traceparent": UNSAMPLED}, 1),
         ):
             before = fast_path_answers(sidecar)
             assert status(await connection.ask(introspection("a", **headers))) == 200
             assert fast_path_answers(sidecar) - before == by_fast_path
-    (span,) = spans.get_finished_spans()
+    root, span = spans.get_finished_spans()
+    assert (root.name, root.parent) == (span.name, None)
     assert (span.name, span.kind.name) == ("POST /api/v1/introspect", "SERVER")
     assert span.context is not None
     assert span.parent is not None
@@ -112,8 +114,28 @@ async def test_failures_are_marked(
     for client in clients:
         assert (client.attributes or {})["error.type"] == "ServerDisconnectedError"
         assert client.status.description is None
+    assert [(client.attributes or {}).get("http.request.resend_count") for client in clients] == [None, 1]
     assert server.status.status_code.name == "ERROR"
     assert (server.attributes or {})["error.type"] == "500"
+
+
+async def test_a_repeated_request_for_the_discovery_document_says_so(
+    start: StartSidecar, spans: InMemorySpanExporter
+) -> None:
+    """Each time that it is wanted, there are two attempts, and the second one is a resend."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/.well-known/openid-configuration"
+    await start(ready=False, AZURE_APP_WELL_KNOWN_URL=url)
+
+    async def tried_twice() -> bool:
+        return len(spans.get_finished_spans()) >= 4
+
+    await eventually(tried_twice)
+    first = spans.get_finished_spans()[:4]
+    assert [(span.attributes or {})["url.full"] for span in first] == [url] * 4
+    resends = [(span.attributes or {}).get("http.request.resend_count") for span in first]
+    assert resends == [None, 1, None, 1]
 
 
 async def test_spans_hold_nothing_that_was_sent(
@@ -141,12 +163,13 @@ async def test_a_renewal_from_the_fast_path_has_a_span_of_its_own(
 ) -> None:
     """It has no parent: the caller that found the token due already has its response."""
     sidecar = await ready(start, spans)
-    await sidecar.call.token()
-    spans.clear()
-    sidecar.clock.advance(3400)
-    before = fast_path_answers(sidecar)
-    await sidecar.call.token()
-    assert fast_path_answers(sidecar) - before == 1
+    async with await Connection.to(sidecar) as connection:
+        await connection.ask(token_request())
+        spans.clear()
+        sidecar.clock.advance(3400)
+        before = fast_path_answers(sidecar)
+        await connection.ask(token_request(traceparent=UNSAMPLED))
+        assert fast_path_answers(sidecar) - before == 1
 
     async def finished() -> bool:
         return bool(spans.get_finished_spans())
@@ -173,10 +196,10 @@ def _by_kind(spans: InMemorySpanExporter) -> list[ReadableSpan]:
     return sorted(spans.get_finished_spans(), key=lambda span: span.kind.name)
 
 
-async def test_without_propagation_sampled_requests_keep_the_fast_path(
+async def test_without_propagation_no_request_says_that_it_needs_no_span(
     start: StartSidecar, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`OTEL_PROPAGATORS=none`: `traceparent` means nothing then."""
+    """`OTEL_PROPAGATORS=none`: `traceparent` means nothing then, and every request begins a trace."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
@@ -184,6 +207,7 @@ async def test_without_propagation_sampled_requests_keep_the_fast_path(
     sidecar = await ready(start, spans)
     async with await Connection.to(sidecar) as connection:
         before = fast_path_answers(sidecar)
-        assert status(await connection.ask(introspection("a", traceparent=SAMPLED))) == 200
-        assert fast_path_answers(sidecar) - before == 1
-    assert spans.get_finished_spans() == ()
+        assert status(await connection.ask(introspection("a", traceparent=UNSAMPLED))) == 200
+        assert fast_path_answers(sidecar) == before
+    (span,) = spans.get_finished_spans()
+    assert span.parent is None

@@ -460,6 +460,10 @@ async def test_errors_are_those_of_one_process(serve: Serve, provider: Provider)
     answers = [await sidecar.call.token() for _ in range(CONNECTIONS)]
     assert {(answer.status, answer.json["error_codes"][0]) for answer in answers} == {(429, 90033)}
     assert {answer.header("Retry-After") for answer in answers} <= {"75", "76", "77"}
+    # Nor is a request that nobody remembers sent inside the window.
+    inside = await sidecar.call.token(claims="{}")
+    assert (inside.status, inside.json["error"]) == (429, "temporarily_unavailable")
+    assert inside.header("Retry-After") in {"75", "76", "77"}
     assert len(provider.requests) == 1
     wrong = await sidecar.call.token(target='"nonsense"')
     assert (wrong.status, wrong.json["error"]) == (400, "invalid_request")

@@ -259,6 +259,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "an absolute target elsewhere": (get(target=f"http://{MARK}.example/healthz"), 400),
     "an authority": (f"CONNECT {MARK}.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
     "an asterisk": (f"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nX: {MARK}\r\n\r\n".encode(), 400),
+    "a fragment": (get(target=f"/healthz#{MARK}"), 400),
     "a bad escape": (get(target=f"/%zz{MARK}"), 400),
     "half an escape": (get(target=f"/{MARK}%2"), 400),
     "a bare per cent sign": (get(target=f"/{MARK}%"), 400),
@@ -293,6 +294,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "two lengths": (post(MARK.encode(), "Content-Length: 6", "Content-Length: 7"), 400),
     "a length beside chunks": (chunked(b"0\r\n\r\n" + get(), "Content-Length: 6"), 400),
     "chunks beside a length": (post(b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"), 400),
+    "chunks in HTTP/1.0": (chunked(b"0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
     "an empty coding": (post(MARK.encode(), "Content-Length: 6", "Transfer-Encoding:"), 400),
     "an unknown coding": (post(b"", f"Transfer-Encoding: {MARK}"), 501),
     "an unknown coding before chunked": (post(b"0\r\n\r\n", f"Transfer-Encoding: {MARK}, chunked"), 501),
@@ -495,12 +497,34 @@ def test_a_compressed_body(servers: Servers, listener: Listener) -> None:
     servers.log.assert_clean()
 
 
-@pytest.mark.parametrize("expectation", [MARK, f"100-continue, {MARK}"])
+@pytest.mark.parametrize("expectation", [MARK, f"100-continue, {MARK}", f"100-continue\r\nExpect: {MARK}"])
 def test_an_unknown_expectation(servers: Servers, listener: Listener, expectation: str) -> None:
     """417, whose sentence names the one that can be met."""
     for target in (listener.path, f"/{MARK}/{MARK}/{MARK}"):
         request = get(f"Expect: {expectation}", "Connection: close", target=target)
         assert refused(ask(listener, request)) == 417
+    servers.log.assert_clean()
+
+
+@pytest.mark.parametrize("path", ["/tokenx/token", "/maskinporten/token", "/idporten/token"])
+def test_the_other_local_providers_refuse_as_well(servers: Servers, path: str) -> None:
+    """What HTTP itself refuses is no failure of theirs."""
+    servers.log.records.clear()
+    listener = Listener(path, servers.listeners["emulator"].port, path)
+    for request, status in (
+        (chunked(b"%x\r\n" % (len(MARK) * 34_000) + MARK.encode() * 34_000), 413),
+        (post(MARK.encode(), "Content-Length: 6", "Content-Encoding: gzip", "Connection: close"), 415),
+        (post(MARK.encode(), "Content-Length: 10"), 408),
+    ):
+        assert refused(ask(listener, request)) == status
+    head, _, body = (
+        BODIES["a chunk longer than its size"].replace(b"{path}", path.encode()).partition(b"\r\n\r\n")
+    )
+    with listener.connect() as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        time.sleep(0.05)
+        connection.sendall(body)
+        assert refused(answer_of(connection)) == 400
     servers.log.assert_clean()
 
 

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from flask import Flask, jsonify
 
-from entra_fast import Claims, ConfigurationError, Require
+from entra_fast import Claims, ConfigurationError, InvalidToken, KeysUnavailable, Require
 from entra_fast.client import AsyncSidecarClient, SidecarClient
 from entra_fast.integrations import aiohttp as for_aiohttp
 from entra_fast.integrations import asgi as for_asgi
@@ -22,7 +22,7 @@ from entra_fast.integrations import flask as for_flask
 from entra_fast.integrations import grpc as for_grpc
 from entra_fast.integrations._guard import AsyncGuard, SyncGuard
 from entra_fast.integrations._refusal import refusal_for
-from entra_fast.integrations._validators import _from_environment
+from entra_fast.integrations._validators import PAUSE, AsyncFromEnvironment, Source, _from_environment
 from entra_fast.validate import ANY_AUDIENCE, AsyncValidator, Validator
 from support.key_server import Answer, KeyServer
 from support.tokens import NOW, jwks, signer
@@ -213,3 +213,38 @@ def test_scopes_of_other_providers_name_no_application(requirement: Require, sco
     assert challenge is not None
     assert ("scope=" in challenge) == (scope is not None)
     assert (scope or "") in challenge
+
+
+async def test_a_document_that_cannot_be_fetched_concerns_no_other_provider(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens of the provider that is known are validated meanwhile; any other may be of the missing one."""
+    seconds = [100.0]
+    monkeypatch.setattr("entra_fast.integrations._validators.time.monotonic", lambda: seconds[0])
+    path = "/maskinporten/.well-known/oauth-authorization-server"
+    good, server.answers[path] = server.answers[path], Answer(status=503)
+    made = AsyncFromEnvironment(Source(("maskinporten", "tokenx")))
+    now = int(time.time())
+    organisation = KEY.token({"iss": f"{server.base_url}/maskinporten", "iat": now, "exp": now + 900})
+    for _ in range(2):
+        assert (await made.validate(tokenx_token(server)))["aud"] == API
+    asked = server.fetches(path)
+    with pytest.raises(InvalidToken, match="audience"):
+        await made.validate(tokenx_token(server, aud="other"))
+    for token in (organisation, tokenx_token(server, iss="https://nobody.example")):
+        with pytest.raises(KeysUnavailable):
+            await made.validate(token)
+    assert server.fetches(path) == asked
+    of_others = made._of_others
+    seconds[0] += PAUSE
+    with pytest.raises(KeysUnavailable):
+        await made.validate(organisation)
+    assert made._of_others is of_others  # with its keys
+    server.answers[path] = good
+    seconds[0] += PAUSE
+    assert (await made.validate(organisation))["iss"] == f"{server.base_url}/maskinporten"
+    with pytest.raises(InvalidToken, match="issuer"):
+        await made.validate(tokenx_token(server, iss="https://nobody.example"))
+    assert made._of_others is None
+    assert (await made.validate(tokenx_token(server)))["aud"] == API
+    await made.aclose()

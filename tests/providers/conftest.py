@@ -1,5 +1,5 @@
-"""A sidecar with all four providers, as NAIS configures it, and a generic one; mock-oauth2-server is all of
-them.
+"""A sidecar with all built-in providers, as NAIS configures it, and a generic one; mock-oauth2-server is all
+of them.
 
 Sidecars are processes of their own: with and without the fast path, and with workers. mock-oauth2-server is
 an issuer for each path. It checks grants and assertions, enforces no policy, and copies what it was sent into
@@ -32,7 +32,7 @@ MASKINPORTEN_CLIENT = "0b9f5a2c-6a2e-4a0f-8f3b-6d5f7a1c9e10"
 APPLICATION = "dev-gcp:team:app"
 """The application that the sidecar belongs to: its client id at TokenX."""
 SCOPE = "nav:helse/sykepenger/afp.read"
-PROVIDERS = ("entra_id", "maskinporten", "tokenx", "idporten")
+PROVIDERS = ("entra_id", "maskinporten", "tokenx", "idporten", "ansattporten")
 GENERIC, GENERIC_AUDIENCE = "partner", "https://app.example"
 """A provider that only the settings describe."""
 CONFIGURATION = {
@@ -155,12 +155,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def keys() -> dict[str, Key]:
     """The private keys of the application, one for each provider that knows it by one."""
-    return {name: Key.generate() for name in PROVIDERS if name != "idporten"}
+    return {name: Key.generate() for name in ("entra_id", "maskinporten", "tokenx")}
 
 
 @pytest.fixture(scope="session")
 def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
-    """What NAIS injects for an application that uses all four, and a generic provider."""
+    """What NAIS injects for an application that uses all of them, and a generic provider."""
     environ = {
         "BIND_ADDRESS": "127.0.0.1:0",
         "PROBE_BIND_ADDRESS": "127.0.0.1:0",
@@ -179,6 +179,7 @@ def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
         "TOKEN_X_CLIENT_ID": APPLICATION,
         "TOKEN_X_PRIVATE_JWK": keys["tokenx"].private_jwk(),
         "IDPORTEN_AUDIENCE": "default",
+        "ANSATTPORTEN_AUDIENCE": "default",
         "ENTRA_FAST_PROVIDERS": GENERIC,
         "ENTRA_FAST_PROVIDER_PARTNER_ISSUER": f"{server}/{GENERIC}",
         "ENTRA_FAST_PROVIDER_PARTNER_CLIENT_ID": "partner-client",
@@ -187,7 +188,12 @@ def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
         "ENTRA_FAST_PROVIDER_PARTNER_TOKEN_GRANT": "client_credentials",
         "ENTRA_FAST_PROVIDER_PARTNER_EXCHANGE_GRANT": "token_exchange",
     }
-    for prefix, name in (("MASKINPORTEN", "maskinporten"), ("TOKEN_X", "tokenx"), ("IDPORTEN", "idporten")):
+    for prefix, name in (
+        ("MASKINPORTEN", "maskinporten"),
+        ("TOKEN_X", "tokenx"),
+        ("IDPORTEN", "idporten"),
+        ("ANSATTPORTEN", "ansattporten"),
+    ):
         base = f"{server}/{name}"
         environ |= {
             f"{prefix}_ENABLED": "true",
@@ -196,7 +202,7 @@ def settings(server: str, keys: dict[str, Key]) -> dict[str, str]:
             f"{prefix}_JWKS_URI": f"{base}/jwks",
             f"{prefix}_TOKEN_ENDPOINT": f"{base}/token",
         }
-    del environ["IDPORTEN_TOKEN_ENDPOINT"]
+    del environ["IDPORTEN_TOKEN_ENDPOINT"], environ["ANSATTPORTEN_TOKEN_ENDPOINT"]
     return environ
 
 

@@ -235,20 +235,24 @@ def test_providers_share_no_cached_tokens(sidecar: Sidecar, employee: str) -> No
 
 
 @BOTH
-def test_idporten_tokens_are_introspected(sidecar: Sidecar, citizen: str, encoding: str) -> None:
+@pytest.mark.parametrize("provider", ["idporten", "ansattporten"])
+def test_tokens_of_logins_are_introspected(
+    sidecar: Sidecar, server: str, provider: str, encoding: str
+) -> None:
     """All claims, byte for byte; seen before and not."""
+    token = signed_in(server, provider)
     for _ in range(3):
-        answer = sidecar.call(INTROSPECT, encoding, identity_provider="idporten", token=citizen)
-        assert (answer.status_code, answer.text) == (200, verbatim(citizen))
-    tampered = citizen[:-8] + "AAAAAAAA"
+        answer = sidecar.call(INTROSPECT, encoding, identity_provider=provider, token=token)
+        assert (answer.status_code, answer.text) == (200, verbatim(token))
+    tampered = token[:-8] + "AAAAAAAA"
     refused = {"active": False, "error": "token signature is invalid"}
-    assert sidecar.introspected("idporten", tampered, encoding) == refused
+    assert sidecar.introspected(provider, tampered, encoding) == refused
 
 
 @BOTH
 def test_keys_are_never_shared(sidecar: Sidecar, server: str, encoding: str) -> None:
     """A token of one provider is valid at no other, however often it was valid at its own."""
-    tokens = {name: signed_in(server, name) for name in ("entra_id", "idporten")}
+    tokens = {name: signed_in(server, name) for name in ("entra_id", "idporten", "ansattporten")}
     tokens["maskinporten"] = sidecar.acquired(TOKEN, identity_provider="maskinporten", target=SCOPE)
     tokens["tokenx"] = sidecar.acquired(
         EXCHANGE, identity_provider="tokenx", target=APPLICATION, user_token=tokens["idporten"]
@@ -276,6 +280,8 @@ def test_keys_are_never_shared(sidecar: Sidecar, server: str, encoding: str) -> 
         (TOKEN, "idporten", "identity provider 'idporten' does not support token requests"),
         (EXCHANGE, "maskinporten", "identity provider 'maskinporten' does not support token exchange"),
         (EXCHANGE, "idporten", "identity provider 'idporten' does not support token exchange"),
+        (TOKEN, "ansattporten", "identity provider 'ansattporten' does not support token requests"),
+        (EXCHANGE, "ansattporten", "identity provider 'ansattporten' does not support token exchange"),
     ],
 )
 def test_pairs_that_do_not_exist(
@@ -290,11 +296,11 @@ def test_pairs_that_do_not_exist(
 @BOTH
 def test_unknown_providers_are_refused(sidecar: Sidecar, encoding: str, citizen: str) -> None:
     """By a sentence that lists the known ones."""
-    answer = sidecar.call(TOKEN, encoding, identity_provider="ansattporten", target=SCOPE)
+    answer = sidecar.call(TOKEN, encoding, identity_provider="feide", target=SCOPE)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     for name in PROVIDERS:
         assert name in answer.json()["error_description"]
-    introspected = sidecar.introspected("ansattporten", citizen, encoding)
+    introspected = sidecar.introspected("feide", citizen, encoding)
     assert introspected["active"] is False
     assert all(name in introspected["error"] for name in PROVIDERS)
 
@@ -316,10 +322,11 @@ def test_a_provider_must_be_named_among_several(sidecar: Sidecar, encoding: str,
 def test_one_provider_need_not_be_named(settings: dict[str, str], encoding: str, citizen: str) -> None:
     """With one enabled provider, off-the-shelf introspectors work, and all others are not enabled."""
     off = {"AZURE_ENABLED": "false", "MASKINPORTEN_ENABLED": "false", "TOKEN_X_ENABLED": "false"}
+    off["ANSATTPORTEN_ENABLED"] = "false"
     with serving(settings | off | {"ENTRA_FAST_PROVIDERS": ""}) as sidecar:
         hinted = sidecar.call(INTROSPECT, encoding, token=citizen, token_type_hint="access_token")
         assert hinted.text == verbatim(citizen)
-        for name in ("entra_id", "maskinporten", "tokenx"):
+        for name in ("entra_id", "maskinporten", "tokenx", "ansattporten"):
             sentence = f"identity provider '{name}' is not enabled"
             assert sidecar.introspected(name, citizen, encoding) == {"active": False, "error": sentence}
             endpoint = EXCHANGE if name == "tokenx" else TOKEN
@@ -334,7 +341,7 @@ def test_one_provider_need_not_be_named(settings: dict[str, str], encoding: str,
 
 
 def test_every_provider_is_ready_and_counted(sidecar: Sidecar, citizen: str) -> None:
-    """`/readyz` lists all four, and metrics have the provider as a label."""
+    """`/readyz` lists all of them, and metrics have the provider as a label."""
     listed = sidecar.probe("/readyz").json()["providers"]
     assert sorted(each["name"] for each in listed) == sorted([*PROVIDERS, GENERIC])
     assert all(each["ready"] and each["keys"]["status"] == "available" for each in listed)

@@ -188,7 +188,9 @@ class Caller:
         }
         kept = {name: value for name, value in claims.items() if value is not None}
         head = header or {"alg": "RS256", "kid": self.local.credentials.key(found).kid}
-        return key.sign(json.dumps(head).encode(), json.dumps(kept).encode())
+        # JSON has no infinity, but a number that is read as one.
+        payload = json.dumps(kept).replace("Infinity", "1e400").encode()
+        return key.sign(json.dumps(head).encode(), payload)
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         url = path if path.startswith("http") else self.base_url + path

@@ -80,7 +80,8 @@ def full(name: str) -> str:
 def signed(key: Key | PrivateKey, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
     """A compact JWS. Claims and header fields that are None are left out."""
     parts = ({name: value for name, value in part.items() if value is not None} for part in (header, claims))
-    head, payload = (json.dumps(part).encode() for part in parts)
+    # JSON has no infinity, but a number that is read as one.
+    head, payload = (json.dumps(part).replace("Infinity", "1e400").encode() for part in parts)
     return key.sign(head, payload)
 
 

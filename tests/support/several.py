@@ -98,6 +98,14 @@ IDPORTEN = Kind(
     "IDPORTEN_",
     (("IDPORTEN_ENABLED", "true"), ("IDPORTEN_AUDIENCE", "https://app.example")),
 )
+ANSATTPORTEN = Kind(
+    "ansattporten",
+    "https://employees.example",
+    False,
+    False,
+    "ANSATTPORTEN_",
+    (("ANSATTPORTEN_ENABLED", "true"), ("ANSATTPORTEN_AUDIENCE", "https://employees.example")),
+)
 GENERIC = Kind(
     "partner",
     "our-api",
@@ -113,7 +121,7 @@ GENERIC = Kind(
         ("ENTRA_FAST_PROVIDER_PARTNER_EXCHANGE_GRANT", "token_exchange"),
     ),
 )
-KINDS = (ENTRA, MASKINPORTEN, TOKENX, IDPORTEN, GENERIC)
+KINDS = (ENTRA, MASKINPORTEN, TOKENX, IDPORTEN, ANSATTPORTEN, GENERIC)
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

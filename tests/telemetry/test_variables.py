@@ -50,13 +50,9 @@ def test_what_nais_injects() -> None:
         assert (signal.protocol, signal.endpoint) == (GRPC, "http://collector.nais-system:4317")
         assert (signal.insecure, signal.timeout, signal.gzip, signal.headers) == (True, 10.0, False, {})
         assert signal.address == "collector.nais-system:4317"
-    assert (otlp.interval, otlp.delta, otlp.propagates, otlp.queue, otlp.batch) == (
-        60.0,
-        False,
-        True,
-        2048,
-        512,
-    )
+    assert (otlp.interval, otlp.delta, otlp.propagates) == (60.0, False, True)
+    assert (otlp.queue, otlp.batch, otlp.delay) == (2048, 512, 5.0)
+    assert (otlp.parent_based, otlp.ratio) == (True, 1.0)
     assert resource_attributes(environ) == {"service.name": "texas", "downstream.app.name": "app-a"}
 
 
@@ -153,7 +149,7 @@ def test_what_else_can_be_set() -> None:
     assert read({**environ, "OTEL_PROPAGATORS": "baggage"}).propagates is False
     assert read({**environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "7"}).batch == 7
     assert read({**environ, "OTEL_TRACES_SAMPLER": "always_off"}).traces is None
-    assert read({**environ, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}).traces
+    assert read({**environ, "OTEL_BSP_SCHEDULE_DELAY": "250"}).delay == 0.25
 
 
 WRONG = {
@@ -273,3 +269,26 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
     assert read() == OFF
     assert resource_attributes()["service.name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument", "expected"),
+    [
+        ("", "", (True, 1.0)),
+        ("parentbased_always_on", "0.5", (True, 1.0)),
+        ("parentbased_always_off", "0.5", (True, 0.0)),
+        ("parentbased_traceidratio", ".25", (True, 0.25)),
+        ("parentbased_traceidratio", "", (True, 1.0)),
+        ("PARENTBASED_TRACEIDRATIO", "2", (True, 1.0)),
+        ("always_on", "0.5", (False, 1.0)),
+        ("always_off", "", (False, 0.0)),
+        ("traceidratio", "0", (False, 0.0)),
+        ("traceidratio", "1", (False, 1.0)),
+        ("sometimes", "0.5", (True, 1.0)),
+    ],
+)
+def test_samplers(sampler: str, argument: str, expected: tuple[bool, float]) -> None:
+    """Whether the caller's decision holds, and which part of the other traces is sampled."""
+    environ = {GENERAL: "http://c:4317", "OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": argument}
+    otlp = read({name: value for name, value in environ.items() if value})
+    assert (otlp.parent_based, otlp.ratio) == expected

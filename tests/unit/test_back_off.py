@@ -11,7 +11,7 @@ import pytest
 from entra_fast._provider import back_off
 from entra_fast._provider.expiring import ExpiringMap
 from entra_fast._provider.http_rules import HttpResponse
-from entra_fast._provider.tokens import AcquiredToken
+from entra_fast._provider.tokens import AcquiredToken, WantedToken
 from entra_fast.errors import ProviderError
 from support.token_client import World, failed, granted
 
@@ -354,6 +354,65 @@ async def test_two_throttled_targets_do_not_stop_the_client(world: Throttled) ->
     world.seconds = None
     await world.client.acquire("api://d/.default")
     assert world.asked == 5
+
+
+def for_customer(scope: str, customer: str | None) -> WantedToken:
+    """A token of Maskinporten: for a customer, or for the application itself."""
+    details = None if customer is None else f'[{{"customer":"{customer}"}}]'
+    key = f"{scope} {customer}".encode()
+    return WantedToken(key, "jwt_bearer", scope, authorization_details=details)
+
+
+async def test_one_customers_trouble_stops_no_other_customer_of_the_scope() -> None:
+    """An application's own tokens differ by resource and authorization details: the third one that is
+    refused stops the scope, and one stops itself alone."""
+    now = 1000.0
+    windows = back_off.BackOffWindows(lambda: now)
+    asked = []
+
+    async def ask(wanted: WantedToken, *, refused: bool = False) -> None:
+        async def attempt(_: float) -> None:
+            asked.append(wanted.key)
+            if refused:
+                raise ProviderError("provider_failed", "slow down", 429, retry_after=60)
+
+        await windows.run(wanted, now + 5, attempt)
+
+    with pytest.raises(ProviderError):
+        await ask(for_customer("a", "1"), refused=True)
+    for customer in ("2", None):
+        await ask(for_customer("a", customer))
+    for customer in ("2", None):
+        with pytest.raises(ProviderError):
+            await ask(for_customer("a", customer), refused=True)
+    assert len(asked) == 5
+    with pytest.raises(back_off.NotAsked):
+        await ask(for_customer("a", "3"))
+    await ask(for_customer("b", "3"))
+    assert len(asked) == 6
+
+
+async def test_the_application_s_own_refusal_is_one_of_the_target() -> None:
+    """Three scopes whose only token is refused stop the client; tokens for customers of three scopes do
+    not."""
+    now = 1000.0
+    windows = back_off.BackOffWindows(lambda: now)
+
+    async def throttled(_: float) -> None:
+        raise ProviderError("provider_failed", "slow down", 429, retry_after=60)
+
+    async def issued(_: float) -> None:
+        pass
+
+    for scope in "abc":
+        with pytest.raises(ProviderError):
+            await windows.run(for_customer(scope, "1"), now + 5, throttled)
+    await windows.run(for_customer("d", None), now + 5, issued)
+    for scope in "efg":
+        with pytest.raises(ProviderError):
+            await windows.run(for_customer(scope, None), now + 5, throttled)
+    with pytest.raises(back_off.NotAsked):
+        await windows.run(for_customer("d", None), now + 5, issued)
 
 
 async def test_one_users_trouble_stops_no_other_user(world: Throttled) -> None:

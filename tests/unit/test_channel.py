@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from entra_fast._provider.back_off import NotAsked
 from entra_fast.errors import EntraFastError, ProviderError
 from entra_fast.sidecar.process import channel as channel_module
 from entra_fast.sidecar.process.channel import Channel, ChannelLost, Fields, Handler, frame
@@ -94,6 +95,29 @@ async def test_errors_travel_with_all_that_they_say() -> None:
             await first.channel.call("token")
     assert raised.value.args == error.args
     assert (raised.value.retry_after, raised.value.details) == (7, {"error_codes": [1]})
+
+
+async def test_a_refusal_without_a_request_is_the_provider_s_at_every_worker() -> None:
+    """Inside a back-off window, a worker answers 429 with Retry-After as one process does, and not 400."""
+
+    async def refuse() -> Fields:
+        raise NotAsked("provider_refused", "slow down", 429, "slow_down", 7)
+
+    async with ends(lambda name, fields: refuse()) as (first, _):
+        with pytest.raises(ProviderError) as raised:
+            await first.channel.call("token")
+    assert (raised.value.status, raised.value.error, raised.value.retry_after) == (429, "slow_down", 7)
+
+
+async def test_an_error_that_cannot_be_sent_is_answered_too() -> None:
+    """No caller waits for an answer that was lost in a task."""
+
+    async def refuse() -> Fields:
+        raise ProviderError("provider_refused", "no", details={"error_codes": [10**30]})
+
+    async with ends(lambda name, fields: refuse()) as (first, _):
+        with pytest.raises(ProviderError, match="unexpected error"):
+            await asyncio.wait_for(first.channel.call("token"), 10)
 
 
 async def test_other_errors_travel_without_their_text() -> None:

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from entra_fast._extras import EXTRAS
+from entra_fast._providers import BUILT_IN, ENTRA_ID, ProviderKind
 from entra_fast._settings import catalogue
-from entra_fast._settings.kinds import Setting
 from entra_fast.emulator import LocalEntraId
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,10 +72,25 @@ def test_the_runbook_has_no_section_for_an_alert_that_does_not_exist() -> None:
     assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
 
 
+@pytest.mark.parametrize(
+    "kind", [kind for kind in BUILT_IN if kind is not ENTRA_ID], ids=lambda kind: kind.name
+)
+def test_the_secret_of_a_provider_is_mounted_where_it_is_looked_up(kind: ProviderKind) -> None:
+    """By the component for kustomize and by the chart, and both enable the provider."""
+    folder = DEPLOY / "kubernetes" / "providers" / kind.name
+    (patch,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
+    (sidecar,) = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["initContainers"]
+    place = f"/var/run/secrets/nais.io/{kind.directory}"
+    assert sidecar["volumeMounts"] == [{"name": kind.name, "mountPath": place, "readOnly": True}]
+    assert sidecar["env"] == [{"name": kind.variables.enabled, "value": "true"}]
+    template = (DEPLOY / "helm" / "entra-fast" / "templates" / "_sidecar.tpl").read_text()
+    row = f"{kind.name}: {{switch: {kind.variables.enabled}, directory: {kind.directory}}}"
+    assert row in template.splitlines()
+
+
 def test_manifests_set_settings_that_exist() -> None:
     """A misspelled variable would only be a warning in the log."""
-    settings = [value for value in vars(catalogue).values() if isinstance(value, Setting)]
-    known = {name for setting in settings for name in (setting.name, *setting.aliases)}
+    known = {name for setting in catalogue.SETTINGS for name in (setting.name, *setting.aliases)}
     known |= {"TOKEN_GENERATOR_URL", "NAIS_TOKEN_ENDPOINT", "NAIS_TOKEN_EXCHANGE_ENDPOINT"}
     known |= {"NAIS_TOKEN_INTROSPECTION_ENDPOINT", "TOKEN_GENERATOR_AUDIENCES", "ADMIN_TOKEN"}
     named = set()
@@ -84,7 +99,7 @@ def test_manifests_set_settings_that_exist() -> None:
         if file.suffix in (".yaml", ".tpl") and not file.is_symlink():
             named |= set(re.findall(r"\b(?:name: |)([A-Z][A-Z0-9]+_[A-Z0-9_]+)\b", file.read_text()))
     assert {"ENTRA_FAST_WORKERS", "ENTRA_FAST_INSECURE_PROVIDER_HOSTS"} <= named
-    named -= {"NAIS_TOKEN_", "AZURE_"}  # several at once, in comments
+    named -= {"NAIS_TOKEN_", "AZURE_", "TOKEN_X_"}  # several at once, in comments
     assert named <= known
 
 

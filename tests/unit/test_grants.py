@@ -24,7 +24,7 @@ from entra_fast._provider.http_client import HttpClient
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, WantedToken
-from entra_fast._providers import ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX
+from entra_fast._providers import BUILT_IN, TOKENX
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
@@ -65,7 +65,7 @@ async def scene(name: str, **changes: str | None) -> AsyncIterator[Scene]:
     """The provider of this name; for another name, a generic one that the variables describe."""
     provider = Provider(paths=PATHS.get(name, PATHS["idporten"]))
     await provider.start()
-    kind = next((kind for kind in (ENTRA_ID, MASKINPORTEN, TOKENX, IDPORTEN) if kind.name == name), None)
+    kind = next((kind for kind in BUILT_IN if kind.name == name), None)
     if kind is None:
         prefix = f"ENTRA_FAST_PROVIDER_{name.upper()}_"
         values = {"ISSUER": provider.issuer, "AUDIENCE": "none", "CLIENT_ID": CLIENT_ID, **changes}
@@ -544,6 +544,8 @@ async def test_a_generic_provider_with_entra_id_s_exchange() -> None:
         ("maskinporten", True, "identity provider 'maskinporten' does not support token exchange"),
         ("idporten", False, "identity provider 'idporten' does not support token requests"),
         ("idporten", True, "identity provider 'idporten' does not support token exchange"),
+        ("ansattporten", False, "identity provider 'ansattporten' does not support token requests"),
+        ("ansattporten", True, "identity provider 'ansattporten' does not support token exchange"),
         ("other", False, "identity provider 'other' does not support token requests"),
         ("other", True, "identity provider 'other' does not support token exchange"),
     ],

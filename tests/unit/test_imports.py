@@ -74,6 +74,7 @@ def test_the_library_loads_little() -> None:
         "entra_fast._clock",
         "entra_fast._environment",
         "entra_fast._issuers",
+        "entra_fast._late_imports",
         "entra_fast._native",
         "entra_fast._net",
         "entra_fast._provider",
@@ -104,6 +105,51 @@ def test_a_validator_in_threads_loads_no_extra() -> None:
     assert _loaded(f"asyncio; {make}; import sys", {"http.client", "encodings.idna"}) == (
         "['encodings.idna', 'http.client']"
     )
+
+
+FORK_DURING_AN_IMPORT = """
+import importlib.machinery, os, signal, sys, threading, time
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "entra_fast._settings.load":
+            begun.set()
+            forking.wait()
+            time.sleep(0.05)  # a fork that does not wait happens now
+        return None
+
+def read_settings():
+    from entra_fast._environment import described
+    try:
+        described({}, "tokenx")
+    except ConfigurationError:
+        pass
+
+from entra_fast.errors import ConfigurationError
+import entra_fast.validate
+begun, forking = threading.Event(), threading.Event()
+sys.meta_path.insert(0, Slow())
+importing = threading.Thread(target=read_settings)
+importing.start()
+begun.wait()
+os.register_at_fork(before=forking.set)  # those that were registered last are called first
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # ends this process if nothing else does
+    read_settings()
+    os._exit(0)
+importing.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_imports_in_other_threads() -> None:
+    """A module that is loaded late, by a thread that validates, is usable in a child process."""
+    program = subprocess.run(
+        [sys.executable, "-c", FORK_DURING_AN_IMPORT], capture_output=True, text=True, check=False, timeout=90
+    )
+    assert (program.stdout, program.stderr) == ("0\n", "")
 
 
 def test_the_sidecar_loads_neither_the_emulator_nor_its_extras() -> None:

@@ -408,8 +408,9 @@ async def test_issuers_by_discovery() -> None:
         seen = await asyncio.to_thread(threads.validate_many, tokens)
         assert [isinstance(each, Claims) for each in seen] == [True, True, False]
         threads.close()
-        with pytest.raises(ConfigurationError, match="from_issuers"):
+        with pytest.raises(ConfigurationError, match="from_issuers") as caught:
             AsyncValidator(audience=AUDIENCE, issuers=issuers)
+        assert caught.value.setting == "discovery"
         async with await AsyncValidator.from_issuers(issuers, AUDIENCE, clock=clock) as validator:
             results = await validator.validate_many(tokens)
             assert [isinstance(each, Claims) for each in results] == [True, True, False]

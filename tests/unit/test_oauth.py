@@ -191,6 +191,17 @@ def test_a_refusal_passes_only_what_is_known_and_well_typed() -> None:
     assert provider_code(error) == "AADSTS65001"
 
 
+@pytest.mark.parametrize(
+    "codes", [[2**53], [-(10**30)], [1.5], [True], ["65001"], [65001, None], [1] * 33, 65001]
+)
+def test_error_codes_that_are_none_are_left_out(codes: object) -> None:
+    """A number that not every JSON parser reads would make the answer to the application impossible."""
+    with pytest.raises(ProviderError) as caught:
+        parse(json.dumps({"error": "invalid_grant", "error_codes": codes}).encode(), 400)
+    assert caught.value.details == {}
+    assert provider_code(caught.value) == "invalid_grant"
+
+
 @pytest.mark.parametrize("words", [3, 100_000])
 def test_a_long_description_ends_between_words(words: int) -> None:
     """A quoted token is complete or absent: half a token could not be found and removed."""

@@ -10,6 +10,7 @@ import pytest
 
 from entra_fast import _providers
 from entra_fast._providers import (
+    ANSATTPORTEN,
     BUILT_IN,
     ENTRA_ID,
     IDPORTEN,
@@ -19,6 +20,7 @@ from entra_fast._providers import (
     Grant,
     ProviderKind,
 )
+from entra_fast._settings import catalogue
 from entra_fast._settings.load import Settings, provider_client_settings
 from entra_fast._settings.model import ProviderSettings
 from entra_fast.errors import ConfigurationError
@@ -60,15 +62,28 @@ IDPORTEN_ENV = {
     "IDPORTEN_ISSUER": "https://test.idporten.no",
     "IDPORTEN_JWKS_URI": "https://test.idporten.no/jwks.json",
 }
-ALL = {**AZURE, **MASKINPORTEN_ENV, **TOKENX_ENV, **IDPORTEN_ENV}
-OF_KIND = {ENTRA_ID: AZURE, MASKINPORTEN: MASKINPORTEN_ENV, TOKENX: TOKENX_ENV, IDPORTEN: IDPORTEN_ENV}
-
-PORTEN = {
-    "ENTRA_FAST_PROVIDERS": "ansattporten",
-    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_ISSUER": "https://ansattporten.example",
-    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE": "https://app.example",
+ANSATTPORTEN_ENV = {
+    "ANSATTPORTEN_ENABLED": "true",
+    "ANSATTPORTEN_AUDIENCE": "https://app.example",
+    "ANSATTPORTEN_WELL_KNOWN_URL": "https://test.ansattporten.no/.well-known/openid-configuration",
+    "ANSATTPORTEN_ISSUER": "https://test.ansattporten.no",
+    "ANSATTPORTEN_JWKS_URI": "https://test.ansattporten.no/jwks",
 }
-PREFIX = "ENTRA_FAST_PROVIDER_ANSATTPORTEN_"
+OF_KIND = {
+    ENTRA_ID: AZURE,
+    MASKINPORTEN: MASKINPORTEN_ENV,
+    TOKENX: TOKENX_ENV,
+    IDPORTEN: IDPORTEN_ENV,
+    ANSATTPORTEN: ANSATTPORTEN_ENV,
+}
+ALL = {name: value for environ in OF_KIND.values() for name, value in environ.items()}
+
+FEIDE = {
+    "ENTRA_FAST_PROVIDERS": "feide",
+    "ENTRA_FAST_PROVIDER_FEIDE_ISSUER": "https://feide.example",
+    "ENTRA_FAST_PROVIDER_FEIDE_AUDIENCE": "https://app.example",
+}
+PREFIX = "ENTRA_FAST_PROVIDER_FEIDE_"
 
 
 def read(environ: Mapping[str, str], **changes: str | None) -> Settings:
@@ -95,7 +110,7 @@ def only(settings: Settings) -> ProviderSettings:
     return provider
 
 
-# --- the four providers of NAIS ---
+# --- the built-in providers ---
 
 
 def test_several_providers_at_once_are_the_normal_case() -> None:
@@ -107,16 +122,18 @@ def test_several_providers_at_once_are_the_normal_case() -> None:
         "17b3e4e8-8203-4463-a947-5c24021b7742",
         "dev-gcp:team:app",
         "",
+        "",
     ]
     assert [provider.audiences for provider in settings.providers] == [
         ("azure-client",),
         None,
         ("dev-gcp:team:app",),
         ("https://app.intern.dev.nav.no",),
+        ("https://app.example",),
     ]
     named = [provider.credentials.jwk and provider.credentials.jwk.setting for provider in settings.providers]
-    assert named == ["AZURE_APP_JWK", "MASKINPORTEN_CLIENT_JWK", "TOKEN_X_PRIVATE_JWK", None]
-    assert [provider.needs_discovery for provider in settings.providers] == [True, False, False, False]
+    assert named == ["AZURE_APP_JWK", "MASKINPORTEN_CLIENT_JWK", "TOKEN_X_PRIVATE_JWK", None, None]
+    assert [provider.needs_discovery for provider in settings.providers] == [True, False, False, False, False]
     assert settings.unknown == ()
 
 
@@ -149,9 +166,7 @@ def test_a_switch_is_exactly_true_or_false(kind: ProviderKind, text: str) -> Non
 
 def test_only_entra_id_is_enabled_without_its_switch() -> None:
     """By its client id. Texas demands the switch; settings of the others are named in a warning."""
-    settings = read(
-        ALL, AZURE_ENABLED=None, MASKINPORTEN_ENABLED=None, TOKEN_X_ENABLED=None, IDPORTEN_ENABLED=None
-    )
+    settings = read({name: value for name, value in ALL.items() if not name.endswith("_ENABLED")})
     assert only(settings).kind is ENTRA_ID
     assert (
         "MASKINPORTEN_CLIENT_ID (Maskinporten is not enabled: set MASKINPORTEN_ENABLED=true)"
@@ -159,13 +174,16 @@ def test_only_entra_id_is_enabled_without_its_switch() -> None:
     )
     assert "TOKEN_X_PRIVATE_JWK (TokenX is not enabled: set TOKEN_X_ENABLED=true)" in settings.unknown
     assert "IDPORTEN_AUDIENCE (ID-porten is not enabled: set IDPORTEN_ENABLED=true)" in settings.unknown
+    assert (
+        "ANSATTPORTEN_ISSUER (Ansattporten is not enabled: set ANSATTPORTEN_ENABLED=true)" in settings.unknown
+    )
     assert JWK not in repr(settings.unknown)
 
 
 def test_a_provider_that_is_switched_off_is_no_mistake() -> None:
     """Its settings need no warning."""
     settings = read(ALL, TOKEN_X_ENABLED="false", AZURE_ENABLED="false")
-    assert [provider.name for provider in settings.providers] == ["maskinporten", "idporten"]
+    assert [provider.name for provider in settings.providers] == ["maskinporten", "idporten", "ansattporten"]
     assert settings.unknown == ()
 
 
@@ -176,8 +194,9 @@ def test_where_nothing_is_enabled_the_error_says_what_is_near() -> None:
     assert "TOKEN_X_CLIENT_ID is set" in error.message
     error = refused({})
     assert error.setting == "AZURE_APP_CLIENT_ID"
-    for name in ("MASKINPORTEN_ENABLED", "TOKEN_X_ENABLED", "IDPORTEN_ENABLED", "ENTRA_FAST_PROVIDERS"):
-        assert name in error.message
+    for kind in BUILT_IN:
+        assert (kind.variables.enabled or "") in error.message
+    assert "ENTRA_FAST_PROVIDERS" in error.message
 
 
 def test_explicitly_none() -> None:
@@ -194,6 +213,7 @@ def test_explicitly_none() -> None:
         (TOKENX, "TOKEN_X_CLIENT_ID", "TOKEN_X_ENABLED is true"),
         (TOKENX, "TOKEN_X_PRIVATE_JWK", "TOKEN_X_ENABLED is true"),
         (IDPORTEN, "IDPORTEN_AUDIENCE", "IDPORTEN_ENABLED is true"),
+        (ANSATTPORTEN, "ANSATTPORTEN_AUDIENCE", "ANSATTPORTEN_ENABLED is true"),
     ],
     ids=lambda value: value.name if isinstance(value, ProviderKind) else value,
 )
@@ -205,8 +225,13 @@ def test_what_an_enabled_provider_must_have(kind: ProviderKind, missing: str, na
 
 @pytest.mark.parametrize(
     ("kind", "prefix", "count"),
-    [(MASKINPORTEN, "MASKINPORTEN", "all"), (TOKENX, "TOKEN_X", "all"), (IDPORTEN, "IDPORTEN", "both")],
-    ids=["maskinporten", "tokenx", "idporten"],
+    [
+        (MASKINPORTEN, "MASKINPORTEN", "all"),
+        (TOKENX, "TOKEN_X", "all"),
+        (IDPORTEN, "IDPORTEN", "both"),
+        (ANSATTPORTEN, "ANSATTPORTEN", "both"),
+    ],
+    ids=["maskinporten", "tokenx", "idporten", "ansattporten"],
 )
 def test_the_discovery_document_fills_what_is_left_out(kind: ProviderKind, prefix: str, count: str) -> None:
     """It has the endpoints; without it, those that are called must be set: not ID-porten's token endpoint."""
@@ -262,6 +287,7 @@ def test_the_next_key_of_a_rotation(setting: str, environ: dict[str, str]) -> No
         ("ENTRA_FAST_MASKINPORTEN_ALGORITHMS", MASKINPORTEN_ENV),
         ("ENTRA_FAST_TOKENX_ALGORITHMS", TOKENX_ENV),
         ("ENTRA_FAST_IDPORTEN_ALGORITHMS", IDPORTEN_ENV),
+        ("ENTRA_FAST_ANSATTPORTEN_ALGORITHMS", ANSATTPORTEN_ENV),
         ("ENTRA_FAST_ALGORITHMS", AZURE),
     ],
 )
@@ -270,7 +296,7 @@ def test_algorithms_are_a_setting_of_each_provider(setting: str, environ: dict[s
     assert only(read(environ, **{setting: "PS256,ES256"})).algorithms == ("PS256", "ES256")
     assert refused(environ, **{setting: "HS256"}).setting == setting
     others = [provider.algorithms for provider in read(ALL, **{setting: "ES256"}).providers]
-    assert sorted(others) == [("ES256",), ("RS256",), ("RS256",), ("RS256",)]
+    assert sorted(others) == [("ES256",), *[("RS256",)] * (len(BUILT_IN) - 1)]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +353,12 @@ def test_files_lie_where_nais_mounts_them(tmp_path: Path) -> None:
     settings = Settings.from_environment(environ)
     assert [provider.name for provider in settings.providers] == [kind.name for kind in BUILT_IN]
     off = Settings.from_environment({**environ, "TOKEN_X_ENABLED": "false"})
-    assert [provider.name for provider in off.providers] == ["entra_id", "maskinporten", "idporten"]
+    assert [provider.name for provider in off.providers] == [
+        "entra_id",
+        "maskinporten",
+        "idporten",
+        "ansattporten",
+    ]
     (tmp_path / "jwker" / "TOKEN_X_ENABLED").unlink()
     (warning,) = [
         line for line in Settings.from_environment(environ).unknown if line.startswith("TOKEN_X_CLIENT_ID")
@@ -361,9 +392,9 @@ def test_keys_in_files_are_read_again(tmp_path: Path) -> None:
 
 def test_a_generic_provider_needs_an_issuer_and_an_audience() -> None:
     """Its discovery document is that of its issuer. It issues no tokens unless a grant is named."""
-    provider = only(read(PORTEN))
-    assert (provider.name, provider.kind.title) == ("ansattporten", "ansattporten")
-    assert provider.well_known_url == "https://ansattporten.example/.well-known/openid-configuration"
+    provider = only(read(FEIDE))
+    assert (provider.name, provider.kind.title) == ("feide", "feide")
+    assert provider.well_known_url == "https://feide.example/.well-known/openid-configuration"
     assert provider.audiences == ("https://app.example",)
     assert (provider.kind.token_grant, provider.kind.exchange_grant) == (None, None)
     assert (provider.algorithms, provider.kind.cool_down) == (("RS256",), 300.0)
@@ -373,11 +404,11 @@ def test_a_generic_provider_needs_an_issuer_and_an_audience() -> None:
 def test_every_setting_of_a_generic_provider() -> None:
     """All that can differ between providers."""
     settings = {
-        "TITLE": "Ansattporten (test)",
+        "TITLE": "Feide (test)",
         "CLIENT_ID": "client",
-        "WELL_KNOWN_URL": "https://ansattporten.example/metadata",
+        "WELL_KNOWN_URL": "https://feide.example/metadata",
         "JWKS_URI": "https://keys.example/jwks",
-        "TOKEN_ENDPOINT": "https://ansattporten.example/token",
+        "TOKEN_ENDPOINT": "https://feide.example/token",
         "ALLOWED_TENANTS": "12345678-1234-1234-1234-123456789abc",
         "ALGORITHMS": "ES256,RS256",
         "COOL_DOWN_MILLIS": "30000",
@@ -387,14 +418,14 @@ def test_every_setting_of_a_generic_provider() -> None:
         "CLIENT_SECRET": "hunter2",
         "NEXT_CLIENT_SECRET": "hunter3",
     }
-    read_settings = read(PORTEN, **{PREFIX + name: value for name, value in settings.items()})
+    read_settings = read(FEIDE, **{PREFIX + name: value for name, value in settings.items()})
     provider, kind = only(read_settings), only(read_settings).kind
-    assert (kind.title, provider.client_id) == ("Ansattporten (test)", "client")
-    assert provider.well_known_url == "https://ansattporten.example/metadata"
+    assert (kind.title, provider.client_id) == ("Feide (test)", "client")
+    assert provider.well_known_url == "https://feide.example/metadata"
     assert (provider.issuer, provider.jwks_uri, provider.token_endpoint) == (
-        "https://ansattporten.example",
+        "https://feide.example",
         "https://keys.example/jwks",
-        "https://ansattporten.example/token",
+        "https://feide.example/token",
     )
     assert provider.allowed_tenants == ("12345678-1234-1234-1234-123456789abc",)
     assert (provider.algorithms, kind.cool_down) == (("ES256", "RS256"), 30.0)
@@ -408,12 +439,12 @@ def test_every_setting_of_a_generic_provider() -> None:
 
 def test_an_audience_is_left_out_only_explicitly() -> None:
     """`none` is a decision; nothing is a mistake."""
-    assert refused(PORTEN, **{f"{PREFIX}AUDIENCE": None}).message == (
+    assert refused(FEIDE, **{f"{PREFIX}AUDIENCE": None}).message == (
         f"{PREFIX}AUDIENCE must be set for this provider ('none' accepts any)"
     )
-    provider = only(read(PORTEN, **{f"{PREFIX}AUDIENCE": "none"}))
+    provider = only(read(FEIDE, **{f"{PREFIX}AUDIENCE": "none"}))
     assert (provider.kind.audience, provider.audiences) == (Audience.ANY, None)
-    assert only(read(PORTEN, **{f"{PREFIX}AUDIENCE": "None"})).audiences == ("None",)
+    assert only(read(FEIDE, **{f"{PREFIX}AUDIENCE": "None"})).audiences == ("None",)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +474,7 @@ def test_what_is_wrong_with_a_generic_provider(
     changes: dict[str, str | None], setting: str, sentence: str
 ) -> None:
     """One line each."""
-    error = refused(PORTEN, **{PREFIX + name: value for name, value in changes.items()})
+    error = refused(FEIDE, **{PREFIX + name: value for name, value in changes.items()})
     assert error.message.startswith(f"{PREFIX}{setting}{sentence}")
 
 
@@ -457,7 +488,7 @@ def test_what_is_wrong_with_a_generic_provider(
         ("ä", "comma-separated names of a-z, 0-9 and _"),
         ("x" * 33, "comma-separated names of a-z, 0-9 and _"),
         ("tokenx", "must not name tokenx, which is built in"),
-        ("ansattporten,azuread", "must not name azuread, which is built in"),
+        ("feide,azuread", "must not name azuread, which is built in"),
         ("a,b,a", "must name each provider once, and names a more often"),
         (",".join(f"p{number}" for number in range(17)), "must be at most 16 names"),
         ("a,a_next", "must not name both a and a_next: ENTRA_FAST_PROVIDER_A_NEXT_JWK would belong to both"),
@@ -476,16 +507,16 @@ def test_several_generic_providers_beside_the_built_in_ones() -> None:
         "ENTRA_FAST_PROVIDER_B_2_ISSUER": "https://b.example/x/",
         "ENTRA_FAST_PROVIDER_B_2_AUDIENCE": "none",
     }
-    settings = read({**ALL, **PORTEN, **second}, ENTRA_FAST_PROVIDERS=" b_2, ansattporten ,")
-    assert [provider.name for provider in settings.providers][4:] == ["b_2", "ansattporten"]
-    assert settings.providers[4].well_known_url == "https://b.example/x/.well-known/openid-configuration"
+    settings = read({**ALL, **FEIDE, **second}, ENTRA_FAST_PROVIDERS=" b_2, feide ,")
+    assert [provider.name for provider in settings.providers][len(BUILT_IN) :] == ["b_2", "feide"]
+    assert settings.providers[-2].well_known_url == "https://b.example/x/.well-known/openid-configuration"
     assert settings.unknown == ()
 
 
 def test_a_federated_token_file_is_a_credential_of_generic_providers() -> None:
     """It holds a client assertion."""
     changes = {"TOKEN_GRANT": "client_credentials", "CLIENT_ID": "c", "FEDERATED_TOKEN_FILE": "/token"}
-    provider = only(read(PORTEN, **{PREFIX + name: value for name, value in changes.items()}))
+    provider = only(read(FEIDE, **{PREFIX + name: value for name, value in changes.items()}))
     assert provider.credentials.federated_token is not None
     assert provider.credentials.federated_token.path == Path("/token")
 
@@ -493,13 +524,13 @@ def test_a_federated_token_file_is_a_credential_of_generic_providers() -> None:
 def test_settings_without_effect_are_named() -> None:
     """Credentials of a provider without a grant, and those that its grant cannot use."""
     without = {"CLIENT_ID": "c", "JWK": JWK, "CLIENT_SECRET": "s", "TOKEN_ENDPOINT": "https://x.example/"}
-    settings = read(PORTEN, **{PREFIX + name: value for name, value in without.items()})
+    settings = read(FEIDE, **{PREFIX + name: value for name, value in without.items()})
     assert settings.unknown == tuple(
         f"{PREFIX}{name} (it has no effect without a grant)"
         for name in ("CLIENT_ID", "TOKEN_ENDPOINT", "JWK", "CLIENT_SECRET")
     )
     signs = {"TOKEN_GRANT": "jwt_bearer", "CLIENT_ID": "c", "JWK": JWK, "CLIENT_SECRET": "s"}
-    settings = read(PORTEN, **{PREFIX + name: value for name, value in signs.items()})
+    settings = read(FEIDE, **{PREFIX + name: value for name, value in signs.items()})
     assert settings.unknown == (
         f"{PREFIX}CLIENT_SECRET (it has no effect: the grant jwt_bearer needs a JWK)",
     )
@@ -516,7 +547,7 @@ def test_settings_without_effect_are_named() -> None:
         ("MASKINPORTN_ENABLED", "did you mean MASKINPORTEN_ENABLED?"),
         ("TOKENX_ENABLED", "did you mean TOKEN_X_ENABLED?"),
         ("ENTRA_ID_ENABLED", "did you mean AZURE_ENABLED?"),
-        ("ANSATTPORTEN_ENABLED", "no such provider; ENTRA_FAST_PROVIDERS names further ones"),
+        ("FEIDE_ENABLED", "no such provider; ENTRA_FAST_PROVIDERS names further ones"),
         ("TOKEN_X_PRIVATE_JWKK", "did you mean TOKEN_X_PRIVATE_JWK?"),
         (
             "ENTRA_FAST_PROVIDER_OTHER_THING",
@@ -528,14 +559,14 @@ def test_settings_without_effect_are_named() -> None:
 )
 def test_what_looks_like_a_setting_of_a_provider_is_named(variable: str, said: str) -> None:
     """A misspelled or unknown switch, and settings of providers that are not listed."""
-    assert read({**AZURE, **PORTEN}, **{variable: "true"}).unknown == (f"{variable} ({said})",)
+    assert read({**AZURE, **FEIDE}, **{variable: "true"}).unknown == (f"{variable} ({said})",)
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("ANSATTPORTEN_ENABLED", "false"),
-        ("ANSATTPORTEN_ENABLED", ""),
+        ("FEIDE_ENABLED", "false"),
+        ("FEIDE_ENABLED", ""),
         ("OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED", "true"),
         ("ENABLED", "true"),
         ("IDPORTEN_CLIENT_ID", "client"),
@@ -554,6 +585,43 @@ def test_a_wrong_list_of_providers_is_one_problem() -> None:
     assert [problem.setting for problem in problems] == ["ENTRA_FAST_PROVIDERS"]
 
 
+# --- Ansattporten, which was a generic provider ---
+
+GENERIC_ANSATTPORTEN = {
+    "ENTRA_FAST_PROVIDERS": "ansattporten",
+    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_ISSUER": "https://ansattporten.example",
+    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE": "https://api.example",
+    "ENTRA_FAST_PROVIDER_ANSATTPORTEN_ALLOWED_TENANTS": "*",
+}
+
+
+def test_a_generic_provider_may_have_the_name_of_ansattporten() -> None:
+    """Its own settings count, and those of the built-in provider do not; nor is that one counted twice."""
+    provider = only(read(GENERIC_ANSATTPORTEN))
+    assert (provider.name, provider.kind.title) == ("ansattporten", "ansattporten")
+    assert (provider.issuer, provider.audiences) == ("https://ansattporten.example", ("https://api.example",))
+    rows = catalogue.provider_rows(provider.kind)
+    assert rows.audience is not None
+    assert rows.audience.name == "ENTRA_FAST_PROVIDER_ANSATTPORTEN_AUDIENCE"
+    described = {**ANSATTPORTEN_ENV, **GENERIC_ANSATTPORTEN, "ANSATTPORTEN_ENABLED": ""}
+    assert only(read(described)).audiences == ("https://api.example",)
+    with pytest.raises(ConfigurationError) as caught:
+        provider_client_settings(described, NOWHERE, provider="token_x")
+    assert caught.value.message.count("ansattporten") == 1
+
+
+def test_the_name_of_ansattporten_is_that_of_one_provider() -> None:
+    """Which of them is meant must be said; a switch that is off is no contradiction."""
+    assert refused({**ANSATTPORTEN_ENV, **GENERIC_ANSATTPORTEN}).message == (
+        "ENTRA_FAST_PROVIDERS must not name ansattporten while ANSATTPORTEN_ENABLED is true: remove one of "
+        "the two"
+    )
+    assert (
+        only(read(GENERIC_ANSATTPORTEN, ANSATTPORTEN_ENABLED="false")).issuer
+        == "https://ansattporten.example"
+    )
+
+
 # --- for programs ---
 
 
@@ -570,9 +638,9 @@ def test_a_program_can_name_any_provider(name: str) -> None:
 
 def test_a_program_can_name_a_generic_provider() -> None:
     """That the settings describe."""
-    provider, _ = provider_client_settings(PORTEN, NOWHERE, provider="ansattporten")
+    provider, _ = provider_client_settings(FEIDE, NOWHERE, provider="feide")
     assert provider is not None
-    assert provider.issuer == "https://ansattporten.example"
+    assert provider.issuer == "https://feide.example"
 
 
 def test_a_program_that_names_no_provider_gets_entra_id() -> None:
@@ -587,22 +655,22 @@ def test_a_program_that_names_no_provider_gets_entra_id() -> None:
 def test_an_unknown_provider_is_answered_with_the_known_ones() -> None:
     """Built-in and generic; and the setting that names further ones."""
     with pytest.raises(ConfigurationError) as caught:
-        provider_client_settings(PORTEN, NOWHERE, provider="token_x")
+        provider_client_settings(FEIDE, NOWHERE, provider="token_x")
     assert (caught.value.code, caught.value.setting) == ("setting_invalid", "provider")
     assert caught.value.message == (
-        "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, ansattporten "
+        "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, ansattporten, feide "
         "(ENTRA_FAST_PROVIDERS names further ones)"
     )
 
 
 def test_a_provider_that_is_switched_off_is_refused_by_name() -> None:
     """The error names the switch, and the providers that can be used."""
-    environ = {**ALL, **PORTEN, "TOKEN_X_ENABLED": "false"}
+    environ = {**ALL, **FEIDE, "TOKEN_X_ENABLED": "false"}
     with pytest.raises(ConfigurationError) as caught:
         provider_client_settings(environ, NOWHERE, provider="tokenx")
     assert caught.value.message == (
         "TokenX is not enabled: TOKEN_X_ENABLED is false. "
-        "Configured: entra_id, maskinporten, idporten, ansattporten"
+        "Configured: entra_id, maskinporten, idporten, ansattporten, feide"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entra_fast._provider.rejections import proves_nothing, rejects
-from entra_fast._providers import ENTRA_ID
+from entra_fast._providers import ENTRA_ID, TOKENX
 from entra_fast.errors import ProviderError
 
 
@@ -34,6 +34,25 @@ def test_entra_ids_closed_list(error: str, code: int, rejected: bool) -> None:
     """Either the OAuth error or the AADSTS code suffices; any other refusal is about the request."""
     assert rejects(ENTRA_ID, refusal(error, code)) is rejected
     assert not proves_nothing(refusal(error, code))
+
+
+@pytest.mark.parametrize(
+    ("description", "rejected"),
+    [
+        ("token verification failed: Expired+JWT", True),
+        ("invalid client authentication for client_id=a:b:c, client not registered.", True),
+        ("client not registered", True),
+        ("invalid subject_token: token verification failed: Expired+JWT", False),
+        ("invalid subject_token: invalid request, cannot validate token from issuer=not registered", False),
+        ("token exchange audience not registered is invalid", False),
+        ("client 'a:b:c' is not authorized to get token with aud=not registered", False),
+        ("Parameter not registered missing", False),
+    ],
+)
+def test_tokenx_s_texts(description: str, rejected: bool) -> None:
+    """TokenX has no codes. A target or a user's token that reads like a rejection condemns no credential."""
+    error = ProviderError("provider_refused", description, status=400, error="invalid_request")
+    assert rejects(TOKENX, error) is rejected
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,8 @@ def test_directives_of_texas_set_the_log_level(text: str, level: str) -> None:
         ("TEXAS_HTTP_POOL_MAX_IDLE", "100", "TEXAS_HTTP_POOL_MAX_IDLE (has no effect: "),
         ("TEXAS_HTTP_NEW_SETTING", "1", "TEXAS_HTTP_NEW_SETTING"),
         ("AZUR_ENABLED", "true", "AZUR_ENABLED (did you mean AZURE_ENABLED?)"),
-        ("ANSATTPORTEN_ENABLED", "True", "ANSATTPORTEN_ENABLED"),
-        ("ANSATTPORTEN_ENABLED", "false", None),
+        ("FEIDE_ENABLED", "True", "FEIDE_ENABLED"),
+        ("FEIDE_ENABLED", "false", None),
         ("TEXAS_PORT_3000_TCP", "tcp://10.0.0.1:3000", None),
     ],
 )
@@ -519,6 +519,16 @@ def test_a_secret_whose_file_is_gone_or_empty_is_an_error(tmp_path: Path) -> Non
         secret.reveal()
     assert caught.value.code == "setting_missing"
     assert Secret("X", "text").reveal() == "text"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """Nor are line ends of any system: the provider would reject the credential and say no more."""
+    file = tmp_path / "AZURE_APP_CLIENT_SECRET"
+    file.write_bytes("\ufeffs\u00e9cret\r\n".encode())
+    assert Secret("AZURE_APP_CLIENT_SECRET", path=file).reveal() == "s\u00e9cret"
+    file.write_bytes("\ufeff\r\n".encode())
+    with pytest.raises(ConfigurationError, match="empty"):
+        Secret("AZURE_APP_CLIENT_SECRET", path=file).reveal()
 
 
 def test_an_address_is_written_as_it_is_read() -> None:

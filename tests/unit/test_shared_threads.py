@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from entra_fast import _shared_threads
-from entra_fast._shared_threads import MAX_PAUSE, MAX_REQUESTS, Requests, Schedule
+from entra_fast._shared_threads import MAX_PAUSE, MAX_REQUESTS, MAX_THREADS, Requests, Schedule
 
 TESTS = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ def test_no_thread_keeps_the_process_alive() -> None:
     schedule.look_at(work := Work(3600))
     daemons: list[bool] = []
     owner = Owner()
-    requests.start(owner, lambda _: daemons.append(threading.current_thread().daemon))
+    requests.start("a", owner, lambda _: daemons.append(threading.current_thread().daemon))
     eventually(lambda: bool(daemons))
     assert daemons == [True]
     assert schedule._thread is not None
@@ -186,11 +186,58 @@ def test_few_requests_run_at_once_and_all_run() -> None:
 
     owners = [Owner() for _ in range(50)]
     for owner in owners:
-        requests.start(owner, request)
+        requests.start("a", owner, request)
     eventually(lambda: running == MAX_REQUESTS)
     gate.set()
     eventually(lambda: done == 50 and requests._threads == 0)
     assert most == MAX_REQUESTS
+
+
+def test_a_server_that_hangs_delays_no_other() -> None:
+    """A validator of several issuers, and several validators, share the threads. What waits for one server
+    goes on as soon as one of its requests has ended, and in the order of the servers."""
+    requests = Requests()
+    gate, asked = threading.Event(), []
+
+    def hang(_: Owner) -> None:
+        asked.append("hung")
+        assert gate.wait(60)
+
+    def answered(_: Owner) -> None:
+        asked.append("answered")
+
+    owners = [Owner() for _ in range(4 * MAX_REQUESTS)]
+    for owner in owners:
+        requests.start("a", owner, hang)
+    eventually(lambda: len(asked) == MAX_REQUESTS)
+    for _ in range(2):
+        requests.start("b", owners[0], answered)
+    eventually(lambda: asked.count("answered") == 2)
+    assert asked.count("hung") == MAX_REQUESTS
+    gate.set()
+    eventually(lambda: requests._threads == 0)
+    assert asked.count("hung") == len(owners)
+    assert not requests._waiting
+    assert not requests._running
+
+
+def test_requests_to_all_servers_are_bounded_together() -> None:
+    """Each server has its turn, however many hang."""
+    requests = Requests()
+    gate, asked = threading.Event(), []
+
+    def hang(owner: Owner) -> None:
+        asked.append(owner)
+        assert gate.wait(60)
+
+    owners = [Owner() for _ in range(MAX_THREADS + 5)]
+    for number, owner in enumerate(owners):
+        requests.start(str(number), owner, hang)
+    eventually(lambda: len(asked) == MAX_THREADS)
+    assert requests._threads == MAX_THREADS
+    gate.set()
+    eventually(lambda: requests._threads == 0)
+    assert sorted(map(id, asked)) == sorted(map(id, owners))
 
 
 def test_nothing_is_requested_for_what_was_dropped() -> None:
@@ -204,11 +251,11 @@ def test_nothing_is_requested_for_what_was_dropped() -> None:
 
     kept = [Owner() for _ in range(MAX_REQUESTS)]
     for owner in kept:
-        requests.start(owner, request)
+        requests.start("a", owner, request)
     eventually(lambda: len(asked) == MAX_REQUESTS)
     dropped = Owner()
     gone = weakref.ref(dropped)
-    requests.start(dropped, request)
+    requests.start("a", dropped, request)
     del dropped
     gc.collect()
     assert gone() is None

@@ -83,11 +83,14 @@ def test_no_keys(local_entra, entra_token, entra_keys_down):
         local_entra.validator(B).validate(entra_token(A, B))
 
 
-def test_other_providers(local_entra, local_tokenx, local_maskinporten, local_idporten, entra_clock):
+def test_other_providers(
+    local_entra, local_tokenx, local_maskinporten, local_idporten, local_ansattporten, entra_clock
+):
     entra_clock.freeze()
     assert local_tokenx.validator(B).validate(local_tokenx.token(A, B)).authorized_party == A
     assert local_maskinporten.validator().validate(local_maskinporten.token("a:b")).scopes == ("a:b",)
-    assert local_idporten.validator(B).validate(local_idporten.token(B)).issued_at == int(entra_clock.now)
+    for provider in (local_idporten, local_ansattporten):
+        assert provider.validator(B).validate(provider.token(B)).issued_at == int(entra_clock.now)
 """
 
 SERVED = """

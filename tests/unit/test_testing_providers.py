@@ -9,7 +9,7 @@ import pytest
 from entra_fast import unverified_claims, unverified_header
 from entra_fast.errors import Forbidden, InvalidToken
 from entra_fast.require import Require
-from entra_fast.testing import Clock, LocalIDPorten, LocalMaskinporten, LocalTokenX
+from entra_fast.testing import Clock, LocalAnsattporten, LocalIDPorten, LocalMaskinporten, LocalTokenX
 from entra_fast.validate import ANY_AUDIENCE, Validator
 
 WEB, API = "dev-gcp:team:web", "dev-gcp:team:api"
@@ -100,6 +100,27 @@ async def test_tokens_of_idporten(local_idporten: LocalIDPorten) -> None:
     assert caught.value.code == "access_token_required"
     with pytest.raises(InvalidToken):
         await validator.validate(local_idporten.id_token(LocalIDPorten.PLATFORM))
+
+
+def test_tokens_of_ansattporten(clock: Clock) -> None:
+    """Like those of ID-porten, with levels of its own, and what a person represents; neither provider accepts
+    the other's."""
+    local_ansattporten = LocalAnsattporten(clock)
+    details = [{"type": "ansattporten:altinn:resource", "resource": "urn:altinn:resource:x"}]
+    validator = local_ansattporten.validator(RESOURCE)
+    claims = validator.validate(local_ansattporten.token(RESOURCE, authorization_details=details))
+    claims.require(scope="profile", acr_at_least="substantial")
+    assert (claims.pid, claims.acr, claims.authorization_details) == ("17858549949", "high", tuple(details))
+    low = validator.validate(local_ansattporten.token(RESOURCE, acr="low", pid=None))
+    assert (low.pid, low.acr_at_least("substantial")) == (None, False)
+    assert validator.validate(local_ansattporten.id_token(RESOURCE)).acr == "high"
+    for kind, token in _all(local_ansattporten, RESOURCE).items():
+        with pytest.raises(InvalidToken) as caught:
+            validator.validate(token)
+        assert caught.value.code == CODES[kind]
+    with pytest.raises(InvalidToken) as caught:
+        validator.validate(LocalIDPorten(clock).token(RESOURCE, iss=local_ansattporten.issuer))
+    assert caught.value.code == "unknown_key"
 
 
 def test_bad_tokens(

@@ -45,7 +45,13 @@ IDPORTEN = {
     "IDPORTEN_ISSUER": "https://idporten.example",
     "IDPORTEN_JWKS_URI": "https://idporten.example/jwks",
 }
-PROVIDERS = {**ENTRA_ID, **MASKINPORTEN, **TOKEN_X, **IDPORTEN}
+ANSATTPORTEN = {
+    "ANSATTPORTEN_ENABLED": "true",
+    "ANSATTPORTEN_AUDIENCE": "audience",
+    "ANSATTPORTEN_ISSUER": "https://ansattporten.example",
+    "ANSATTPORTEN_JWKS_URI": "https://ansattporten.example/jwks",
+}
+PROVIDERS = {**ENTRA_ID, **MASKINPORTEN, **TOKEN_X, **IDPORTEN, **ANSATTPORTEN}
 
 OTHERWISE = {
     **{name: "false" if value == "true" else f"{value}2" for name, value in PROVIDERS.items()},
@@ -112,7 +118,7 @@ def test_what_texas_accepts_never_stops_the_start(name: str, values: tuple[str, 
         read(**{name: value})
 
 
-@pytest.mark.parametrize("own", [ENTRA_ID, MASKINPORTEN, TOKEN_X, IDPORTEN])
+@pytest.mark.parametrize("own", [ENTRA_ID, MASKINPORTEN, TOKEN_X, IDPORTEN, ANSATTPORTEN])
 def test_each_provider_needs_no_more_than_texas_does(own: dict[str, str]) -> None:
     """The variables that Texas demands are enough."""
     settings = Settings.from_environment(own, NOWHERE)

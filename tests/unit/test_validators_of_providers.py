@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import pytest_asyncio
 
 import entra_fast.validate
 from entra_fast._environment import described
-from entra_fast.errors import ConfigurationError, InvalidToken, KeysUnavailable
+from entra_fast.errors import ConfigurationError, EntraFastError, InvalidToken, KeysUnavailable
 from entra_fast.validate import ANY_AUDIENCE, AsyncValidator, RefreshRules, Validator
 from support.key_server import Answer, KeyServer
 from support.tokens import ABSENT, NOW, Signer, jwks, signer
@@ -67,7 +68,9 @@ def environ(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> pytest.Monkey
     """All of them configured."""
     base = server.base_url
     for name in list(os.environ):
-        if name.startswith(("AZURE_", "TOKEN_X_", "MASKINPORTEN_", "IDPORTEN_", "ENTRA_FAST_")):
+        if name.startswith(
+            ("AZURE_", "TOKEN_X_", "MASKINPORTEN_", "IDPORTEN_", "ANSATTPORTEN_", "ENTRA_FAST_")
+        ):
             monkeypatch.delenv(name)
     for name, value in {
         "AZURE_APP_CLIENT_ID": CLIENT,
@@ -313,7 +316,7 @@ def test_a_provider_that_is_switched_off(environ: pytest.MonkeyPatch) -> None:
         (
             "token_x",
             None,
-            "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, other",
+            "provider must be one of: entra_id, azuread, maskinporten, tokenx, idporten, ansattporten, other",
         ),
         ("", None, "provider must be one of"),
         ([], None, "provider must be the name of a provider, or several names"),
@@ -386,6 +389,17 @@ async def test_an_audience_in_code(environ: pytest.MonkeyPatch, server: KeyServe
         await make(["tokenx", "idporten"], audience="x")
 
 
+async def test_an_audience_in_code_for_a_generic_provider_with_the_name_of_ansattporten(
+    environ: pytest.MonkeyPatch, server: KeyServer, make: Make
+) -> None:
+    """It stands for the audience of the provider that is meant."""
+    environ.setenv("ENTRA_FAST_PROVIDERS", "ansattporten")
+    environ.setenv("ENTRA_FAST_PROVIDER_ANSATTPORTEN_WELL_KNOWN_URL", f"{server.base_url}/other{DISCOVERY}")
+    validator = await make("ansattporten", audience=RESOURCE)
+    token = OTHER_KEY.token(content(f"{server.base_url}/other", aud=RESOURCE))
+    assert await code(validator, token) == "ok"
+
+
 async def test_options_in_code_take_precedence(
     environ: pytest.MonkeyPatch, server: KeyServer, make: Make
 ) -> None:
@@ -426,8 +440,9 @@ async def test_the_constructor_finds_the_only_other_one(
 ) -> None:
     """With its options; and it cannot await a discovery document."""
     only(environ, "TOKEN_X_")
-    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document"):
+    with pytest.raises(ConfigurationError, match="cannot fetch the discovery document") as caught:
         AsyncValidator()
+    assert caught.value.setting == "TOKEN_X_ISSUER"
     environ.setenv("TOKEN_X_ISSUER", f"{server.base_url}/tokenx")
     environ.setenv("TOKEN_X_JWKS_URI", f"{server.base_url}/tokenx/jwks")
     environ.setenv("ENTRA_FAST_TOKENX_ALGORITHMS", "PS256")
@@ -487,6 +502,51 @@ def test_shared_validators(environ: pytest.MonkeyPatch, server: KeyServer) -> No
     shared["tokenx"].get().close()
 
 
+def test_a_document_that_cannot_be_fetched_concerns_no_other_provider(
+    environ: pytest.MonkeyPatch, server: KeyServer
+) -> None:
+    """Where a shared validator is for several, tokens of those that are known are validated meanwhile; other
+    tokens may be of the missing one."""
+    names = ("tokenx", "entra_id", "idporten", "other")
+    seconds = [100.0]
+    shared = entra_fast.validate._SharedValidator(lambda: seconds[0], provider=names)
+    environ.setattr(entra_fast.validate, "_shared_by_name", {names: shared})
+    missing = [f"/{name}{DISCOVERY}" for name in ("tokenx", "idporten")]
+    good = [server.answers[path] for path in missing]
+    for path in missing:
+        server.answers[path] = Answer(status=503)
+    times = {"iat": int(time.time()) - 10, "exp": int(time.time()) + 600}
+
+    def outcome(token: str) -> str:
+        try:
+            return str(entra_fast.validate.validate(token, provider=names)["iss"]).rpartition("/")[2]
+        except EntraFastError as error:
+            return error.code
+
+    tokenx = TOKENX_KEY.token(content(f"{server.base_url}/tokenx", aud=API, **times))
+    entra = ENTRA_KEY.token(content(f"{server.base_url}/entra", aud=CLIENT, **times))
+    other = OTHER_KEY.token(content(f"{server.base_url}/other", aud="other-api", **times))
+    nobodys = TOKENX_KEY.token(content("https://nobody.example", aud=API, **times))
+    assert outcome(entra) == "entra"
+    assert outcome(other) == "other"
+    assert outcome(ENTRA_KEY.token(content(f"{server.base_url}/entra", aud=API, **times))) == "wrong_audience"
+    assert [outcome(tokenx), outcome(nobodys)] == ["keys_unavailable"] * 2
+    assert server.fetches(missing[0]) == 1
+    of_others = shared._of_others
+    seconds[0] += 60
+    assert outcome(tokenx) == "keys_unavailable"
+    assert server.fetches(missing[0]) == 2
+    assert shared._of_others is of_others  # with its keys
+    server.answers[missing[0]] = good[0]
+    seconds[0] += 60
+    assert [outcome(tokenx), outcome(other), outcome(nobodys)] == ["tokenx", "other", "keys_unavailable"]
+    server.answers[missing[1]] = good[1]
+    seconds[0] += 60
+    assert [outcome(tokenx), outcome(nobodys), outcome(tokenx)] == ["tokenx", "wrong_issuer", "tokenx"]
+    assert shared._of_others is None
+    shared.get().close()
+
+
 async def test_a_provider_by_its_discovery_document(server: KeyServer) -> None:
     """Its tokens need no claim of Entra ID, and the helpers read what they have (RFC 9068)."""
     url, issuer = f"{server.base_url}/other{DISCOVERY}", f"{server.base_url}/other"
@@ -506,3 +566,31 @@ async def test_a_provider_by_its_discovery_document(server: KeyServer) -> None:
     with pytest.raises(KeysUnavailable) as mismatch:
         Validator.from_discovery(url, "other-api")
     assert mismatch.value.code == "discovery_issuer_mismatch"
+
+
+async def test_an_issuer_for_any_tenant_needs_the_setting(
+    environ: pytest.MonkeyPatch, server: KeyServer, make: Make
+) -> None:
+    """Whether the provider is named or not. Without it, the sentence names it: `validate` has no argument for
+    tenants."""
+    own, setting = f"{server.base_url}/{CLIENT}", "ENTRA_FAST_ALLOWED_TENANTS"
+    environ.setenv("AZURE_OPENID_CONFIG_ISSUER", f"{server.base_url}/{{tenantid}}")
+    environ.setenv("ENTRA_FAST_PROVIDER_OTHER_ISSUER", f"{server.base_url}/{{tenantid}}")
+    token = ENTRA_KEY.token(content(own, aud=CLIENT, tid=CLIENT))
+    for name, missing in (
+        (None, setting),
+        ("entra_id", setting),
+        ("other", "ENTRA_FAST_PROVIDER_OTHER_ALLOWED_TENANTS"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"{missing} is not set") as caught:
+            await make(name)
+        assert caught.value.setting == missing
+    assert await code(await make(None, tenants=[CLIENT]), token) == "ok"
+    for tenants, expected in ((CLIENT.upper(), "ok"), ("*", "ok"), (f"{CLIENT[:-1]}0", "tenant_not_allowed")):
+        environ.setenv(setting, tenants)
+        for name in (None, "entra_id"):
+            assert await code(await make(name), token) == expected
+    environ.setenv(setting, "contoso")
+    for name in (None, "entra_id"):
+        with pytest.raises(ConfigurationError, match=setting):
+            await make(name)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import orjson
+import pytest
 
 from entra_fast._settings.load import Settings
+from entra_fast.errors import EntraFastError
 from entra_fast.sidecar.process.worker_settings import for_worker, settings_from, share_of_each
+from entra_fast.sidecar.providers import contract_of
 from support.tokens import AUDIENCE, TENANT
 
 ENVIRON = {
@@ -38,6 +41,27 @@ def test_a_worker_gets_its_part_and_no_secret() -> None:
     assert one.tenant_id == other.tenant_id
     assert one.allowed_tenants == other.allowed_tenants == (TENANT,)
     assert one.algorithms == other.algorithms == ("PS256", "RS256")
+
+
+def test_a_worker_lists_each_known_provider_once() -> None:
+    """The sentence about an unknown provider is that of a sidecar without workers, also with a provider that
+    the operator has named."""
+    environ = {
+        **ENVIRON,
+        "ENTRA_FAST_PROVIDERS": "partner",
+        "ENTRA_FAST_PROVIDER_PARTNER_WELL_KNOWN_URL": "https://partner.example/.well-known/openid-configuration",
+        "ENTRA_FAST_PROVIDER_PARTNER_AUDIENCE": "api",
+    }
+    settings = Settings.from_environment(environ, None)
+    worker = settings_from(orjson.loads(orjson.dumps(for_worker(settings))))
+    body = b'{"identity_provider":"unheard of","target":"t"}'
+    sentences = []
+    for each in (settings, worker):
+        with pytest.raises(EntraFastError) as refused:
+            contract_of(each.providers).parse_token_request(body, form=False, exchange=False)
+        sentences.append(refused.value.message)
+    assert sentences[0] == sentences[1]
+    assert sentences[1].count("'entra_id'") == sentences[1].count("'partner'") == 1
 
 
 def test_a_worker_without_a_provider() -> None:

@@ -18,7 +18,7 @@ import logging
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
 
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_MAX_PIECES_WITHIN_BODIES: Final = 16
+"""Of one read, those that no head ends: a body can consist of empty lines, and each piece has a price."""
 _log = logging.getLogger("entra_fast")
 
 
@@ -77,11 +80,7 @@ class StrictServer(Server):
             if refused is not None:
                 self.observer.refused(refused.status)
                 return refused
-            response = await self._application(request)
-            protocol = request.protocol
-            if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
-                response.force_close()  # the response tells the client, and nothing more is read
-            return response
+            return self._closing_if_lost(request, await self._application(request))
         except RequestTimedOut:
             return self._refused(request, *refusals.NOT_IN_TIME)
         except web.RequestPayloadError:
@@ -96,7 +95,17 @@ class StrictServer(Server):
 
     def _refused(self, request: web.BaseRequest, status: int, sentence: str) -> web.StreamResponse:
         self.observer.refused(status)
-        return closing_if_unread(request, error_response(status, sentence))
+        response = closing_if_unread(request, error_response(status, sentence))
+        return self._closing_if_lost(request, response)
+
+    @staticmethod
+    def _closing_if_lost(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+        """The response; it tells the client that the connection ends, and nothing more is read, if the parser
+        may be in the middle of the next request."""
+        protocol = request.protocol
+        if isinstance(protocol, StrictProtocol) and not protocol.may_read_on():
+            response.force_close()
+        return response
 
     def _new_request(
         self,
@@ -126,6 +135,7 @@ class StrictProtocol(RequestHandler):
         "_alone",
         "_body",
         "_deadline",
+        "_ends",
         "_half_closed",
         "_head",
         "_offer",
@@ -139,9 +149,10 @@ class StrictProtocol(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._half_closed = False  # the client has closed its side
+        self._ends = False  # nothing more is read, and the connection closes after the owed responses
         self._head = bytearray()  # of a head that did not arrive in one piece, or is malformed
         self._offer: RawRequestMessage | None = None  # the last request, if it offers an upgrade
-        self._alone: RawRequestMessage | None = None  # one that arrived with no bytes after it
+        self._alone: list[RawRequestMessage] = []  # of these, those with no bytes after them
         self.current_message: RawRequestMessage | None = None  # the request that is being answered
 
     @property
@@ -192,18 +203,46 @@ class StrictProtocol(RequestHandler):
         self._server.observer.worked()
         if self._messages:
             await asyncio.sleep(0)  # other connections get their turn between two pipelined requests
-        if self._half_closed and not self._messages:
+        if (self._half_closed or self._ends) and not self._messages:
             self.close()
         return answered
 
+    def _end(self) -> None:
+        """Read nothing more, and close after the responses that are owed. aiohttp's own `close` waits for one
+        of them only."""
+        self._ends = True
+        if not self._messages:
+            self.close()
+
     def data_received(self, data: bytes) -> None:
         begun = self._deadline is not None
-        if len(data) > 1 and (begun or b"upgrade" in data.lower()):
-            self._parse(data[:-1])  # see `may_read_on`
-            data = data[-1:]
-        self._parse(data)
+        last_apart = begun or b"upgrade" in data.lower()  # see `may_read_on`
+        # aiohttp's parser drops the requests of a piece that has something malformed behind them. So each
+        # piece ends with a head: a request is handed over before anything that follows is looked at.
+        at, within_bodies = 0, 0
+        while True:
+            # With the rest in one piece, the parser keeps back what does not fit into the queue.
+            whole = self._buffer_paused or within_bodies >= _MAX_PIECES_WITHIN_BODIES
+            end = -1 if whole else data.find(_END_OF_HEAD, at)
+            piece = data[at:] if end < 0 else data[at : end + len(_END_OF_HEAD)]
+            count = self._request_count
+            if last_apart and len(piece) > 1:
+                self._parse(piece[:-1])
+                self._parse(piece[-1:])
+            else:
+                self._parse(piece)
+            within_bodies += self._request_count == count
+            at += len(piece)
+            if at >= len(data) or self._is_malformed():
+                return
+
+    def _is_malformed(self) -> bool:
+        """Whether the last request in the queue is one that the parser has refused."""
+        return bool(self._messages) and hasattr(self._messages[-1][0], "exc")
 
     def _parse(self, data: bytes) -> None:
+        if self._ends:
+            return
         if data and self._deadline is None and not (self._close or self._force_close):
             timeout = self._server.limits.request_timeout
             self._deadline = self._loop.call_later(timeout, self._not_received_in_time)
@@ -221,7 +260,7 @@ class StrictProtocol(RequestHandler):
             self._messages.pop()
             self._body.set_exception(web.RequestPayloadError(refusals.NOT_FRAMED[1]))
             self._received()
-            self.close()  # after the response
+            self._end()
         else:
             message, self._body = self._messages[-1]
             # A malformed request is in the queue as an error, which offers nothing.
@@ -231,8 +270,8 @@ class StrictProtocol(RequestHandler):
             else:
                 self._head.clear()
         if self._body is not None and self._body.is_eof():
-            if len(data) == 1 and nothing_waits:
-                self._alone = self._offer
+            if len(data) == 1 and nothing_waits and self._offer is not None:
+                self._alone.append(self._offer)
             self._received()
 
     def may_read_on(self) -> bool:
@@ -250,7 +289,11 @@ class StrictProtocol(RequestHandler):
             message.method == hdrs.METH_CONNECT
             or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
         )
-        return not message.upgrade or (message is self._alone and not known)
+        alone = any(message is each for each in self._alone)
+        # Those before it have been answered, or refused without a look at this.
+        while alone and self._alone.pop(0) is not message:
+            pass
+        return not message.upgrade or (alone and not known)
 
     def handle_error(
         self,
@@ -306,7 +349,7 @@ class StrictProtocol(RequestHandler):
         self._received()
         self._head.clear()
         if self._request_in_progress or self._messages:
-            self.close()  # after the responses that are owed
+            self._end()
         else:
             self._server.observer.refused(refusals.FIELDS_TOO_LARGE[0])
             self._refuse(*refusals.FIELDS_TOO_LARGE)
@@ -328,7 +371,7 @@ class StrictProtocol(RequestHandler):
         elif body is not None and not self._messages:
             self.force_close()  # answered before its body arrived: a second response would answer nothing
         elif self._request_in_progress or self._messages:
-            self.close()  # after the responses that are owed
+            self._end()
         else:
             self._server.observer.refused(refusals.NOT_IN_TIME[0])
             self._refuse(*refusals.NOT_IN_TIME)

@@ -101,6 +101,10 @@ def _refusal(request: web.BaseRequest) -> tuple[int, str] | None:
     if sum(len(name) + len(value) for name, value in fields) + _AROUND_FIELD * len(fields) > MAX_FIELDS_BYTES:
         return FIELDS_TOO_LARGE
     headers = request.headers
+    if request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in headers:
+        return NOT_FRAMED  # RFC 9112, section 6.1: whoever forwarded it may have read the length alone
+    if any(value.strip().lower() != "100-continue" for value in headers.getall(hdrs.EXPECT, [])[1:]):
+        return EXPECTATION  # of several fields aiohttp sees the first only
     refusal = _native.head_refusal(
         hosts=headers.getall(hdrs.HOST, []),
         transfer_encodings=headers.getall(hdrs.TRANSFER_ENCODING, []),
@@ -108,8 +112,8 @@ def _refusal(request: web.BaseRequest) -> tuple[int, str] | None:
     if refusal is not None:
         return refusal
     target = request.raw_path
-    if not target.startswith("/"):
-        return NOT_A_PATH  # nor an absolute URL: Host decides
+    if not target.startswith("/") or "#" in target:
+        return NOT_A_PATH  # nor an absolute URL: Host decides; nor a fragment (RFC 9112, section 3.2.1)
     if "%" in target and _BAD_ESCAPE.search(target.partition("?")[0]):
         return BAD_ESCAPE  # RFC 3986, section 2.1
     return None

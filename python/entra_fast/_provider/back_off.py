@@ -241,12 +241,13 @@ class BackOffWindows:
         self._tokens.put(wanted.key, _Window(error, end, now), end)
         refusals = self._targets.get(target)
         if refusals is None:
-            # The application's own token is the only one of its grant and target.
-            refusals = _Refusals(1 if wanted.subject_token is None else TOKENS_TO_WIDEN)
+            refusals = _Refusals(TOKENS_TO_WIDEN)
         refusals.add(wanted.key, error, end, now)
         self._targets.put(target, refusals, refusals.end)
         if refusals.window is not None:
             self._client.add(target, error, refusals.window.end, now)
+        elif _stands_for_target(wanted):
+            self._client.add(target, error, end, now)
 
     def _issued(self, wanted: WantedToken, target: Target, passed: list[_Window]) -> None:
         """A success ends the token's window, and the wider ones inside which it was a probe. A request that
@@ -258,5 +259,14 @@ class BackOffWindows:
             if refusals.window in passed:
                 refusals.narrow()
                 self._client.discard(target)
+            elif refusals.window is None and _stands_for_target(wanted):
+                self._client.discard(target)
         if self._client.window in passed:
             self._client.narrow()
+
+
+def _stands_for_target(wanted: WantedToken) -> bool:
+    """Whether its refusal is one of the whole target: the application's own token is usually the only one.
+    Tokens for a customer or for a resource are several, so that one of them says nothing about the others."""
+    plain = not wanted.resources and wanted.authorization_details is None
+    return wanted.subject_token is None and plain

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from entra_fast import _background, _clock
 from entra_fast._metrics import Metrics
+from entra_fast._provider import attempts
 from entra_fast._provider.discovery_document import (
     Discovery,
     DiscoveryError,
@@ -162,11 +163,12 @@ class EndpointFinder:
         return ProviderError(*self._failure.args)
 
     async def _document(self, url: str) -> Endpoints:
-        try:
-            return await self._attempt(url)
-        except HttpFailure:
-            await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreads load, guards nothing
-            return await self._attempt(url)
+        with attempts.counted("discovery document"):
+            try:
+                return await self._attempt(url)
+            except HttpFailure:
+                await asyncio.sleep(random.uniform(*RETRY_PAUSE))  # noqa: S311 - spreads load, guards nothing
+                return await self._attempt(url)
 
     async def _attempt(self, url: str) -> Endpoints:
         try:

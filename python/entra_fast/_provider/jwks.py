@@ -16,11 +16,13 @@ import logging
 import math
 import os
 import threading
+import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from entra_fast import _background, _clock
+from entra_fast._late_imports import importing
 from entra_fast._native import KeySet
 from entra_fast._provider.jwks_schedule import Cause, KeySchedule, RefreshRules, max_age_of
 from entra_fast._shared_threads import requests, schedule
@@ -92,7 +94,8 @@ def read_key_set(url: str, response: HttpResponse) -> KeySet:
     Raises:
         KeysUnavailable: the status is not 200, or the body has no usable key.
     """
-    from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - loaded once something was fetched
+    with importing:
+        from entra_fast._provider.http_rules import not_ok, shown_url  # noqa: PLC0415 - something was fetched
 
     if response.status != 200:
         raise KeysUnavailable("keys_unavailable", f"the key set endpoint {not_ok(url, response)}")
@@ -406,6 +409,7 @@ class ThreadKeys(_Keys):
         counted: Callable[[str], object] = str,
     ) -> None:
         super().__init__(jwks_uri, accept, rules, monotonic, counted)
+        self._server = urllib.parse.urlsplit(jwks_uri).netloc
         self._fetch_response = fetch
         self._closed = False
         self._reset()
@@ -481,7 +485,7 @@ class ThreadKeys(_Keys):
 
     def _begin_fetch(self) -> None:
         if not self._closed:
-            requests.start(self, ThreadKeys._fetch)
+            requests.start(self._server, self, ThreadKeys._fetch)
             self._fetching = True
             self.fetches += 1
 

@@ -270,7 +270,7 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
         if isinstance(value, str) and len(value) <= _MAX_DETAIL:
             details[name] = value
     codes = document.get("error_codes")
-    if isinstance(codes, list) and len(codes) <= 32 and all(type(code) is int for code in codes):
+    if isinstance(codes, list) and len(codes) <= 32 and all(map(_is_code, codes)):
         details["error_codes"] = codes
     if isinstance(description, str) and len(description) > _MAX_DETAIL:
         # Cut between words: an echoed token is then complete or absent, so that it can be found and removed.
@@ -283,6 +283,11 @@ def refusal(status: int, document: dict[str, Any] | None, retry_after: int | Non
         retry_after=retry_after,
         details=details,
     )
+
+
+def _is_code(value: object) -> bool:
+    """Whether a member of `error_codes` is a number that every JSON parser reads (RFC 8259, section 6)."""
+    return type(value) is int and abs(value) < 2**53
 
 
 def aadsts_codes(error: ProviderError) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from entra_fast._provider import attempts
 from entra_fast._provider.back_off import BackOffWindows, NotAsked
 from entra_fast._provider.oauth import ANSWERED
 from entra_fast._provider.tokens import Timing, WantedToken
@@ -47,6 +48,10 @@ class Retrying:
             NotAsked: a back-off window covers the token.
             ProviderError: the last attempt failed.
         """
+        with attempts.counted("token"):
+            return await self._run(wanted, attempt)
+
+    async def _run(self, wanted: WantedToken, attempt: Callable[[float], Awaitable[T]]) -> T:
         deadline = self._timing.monotonic() + self.overall_timeout
         retries_left = self._max_retries
         while True:

@@ -34,6 +34,7 @@ from entra_fast._provider.tokens import (
     token_key,
     whole_seconds,
 )
+from entra_fast._provider.waiting import Waiting
 from entra_fast._settings.model import OutboundSettings
 from entra_fast._single_flight import SingleFlight
 from entra_fast.errors import EntraFastError, InvalidToken, ProviderError
@@ -61,7 +62,8 @@ ERROR_CODES = {
     "claims_invalid": "the claims challenge is not a JSON object, or is too large",
     "resource_invalid": "a resource is empty or too long, or there are too many",
     "authorization_details_invalid": "authorization_details is no JSON array of objects, or is too large",
-    "too_many_fetches": "too many different tokens are being fetched from the provider at once",
+    "too_many_fetches": "too many different tokens are being fetched from the provider at once, or too many "
+    "requests wait for them",
 }
 
 
@@ -132,6 +134,7 @@ class TokenClient:
     Args:
         replicas: the tokens of other replicas, where they share a cache.
         subject_name: what callers call the user's token, in messages.
+        waiting: counts the callers that wait for tokens; None where their number needs no limit.
     """
 
     def __init__(
@@ -144,8 +147,10 @@ class TokenClient:
         replicas: Replicas | None = None,
         timing: Timing,
         subject_name: str = "user_token",
+        waiting: Waiting | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._waiting = waiting
         self._subject_name = subject_name
         self._timing = timing
         self._metrics = metrics
@@ -384,11 +389,12 @@ class TokenClient:
         """The token of the fetch that is under way, or of a new one.
 
         Raises:
-            ProviderError: no token was issued, or none a moment ago.
+            ProviderError: no token was issued, or none a moment ago; there is no memory for another caller.
         """
         self._refuse_again(wanted)
-        fetch = self._fetch_of(wanted, demand)
-        return await self._fetches.join(wanted.request_key, lambda: self._run(fetch))
+        with contextlib.nullcontext() if self._waiting is None else self._waiting.caller(wanted.size):
+            fetch = self._fetch_of(wanted, demand)
+            return await self._fetches.join(wanted.request_key, lambda: self._run(fetch))
 
     def _refuse_again(self, wanted: WantedToken) -> None:
         failure = self._failures.get(wanted.request_key)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 
 from entra_fast._metrics import Metrics
+from entra_fast._provider import attempts
 from entra_fast._provider.credentials import Credentials, authenticated
 from entra_fast._provider.endpoints import EndpointFinder
 from entra_fast._provider.http_rules import HttpFailure, TokenTransport
@@ -117,9 +118,10 @@ class TokenEndpoint:
         grant = None
         if self._grant(wanted) is Grant.JWT_BEARER:
             grant = grant_claims(wanted.scope, wanted.resources, wanted.authorization_details)
-        return await authenticated(
-            self._credentials, self.provider.kind, audience, self._timing.clock, attempt, grant
-        )
+        with attempts.counted("token"):
+            return await authenticated(
+                self._credentials, self.provider.kind, audience, self._timing.clock, attempt, grant
+            )
 
     def _grant(self, wanted: WantedToken) -> Grant | None:
         kind = self.provider.kind

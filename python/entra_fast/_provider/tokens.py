@@ -101,6 +101,11 @@ class WantedToken:
         return self.subject_token is None or self.subject_expires_at is not None
 
     @property
+    def size(self) -> int:
+        """Bytes of what the caller sends: the user's token, and what else may be large."""
+        return sum(len(part or "") for part in (self.subject_token, self.claims, self.authorization_details))
+
+    @property
     def request_key(self) -> bytes:
         """The key of the request for it: requests with the same one have the same answer. A claims challenge
         is a part of it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from entra_fast._late_imports import importing
 from entra_fast._provider.http_options import HttpOptions
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def asynchronous(options: HttpOptions | OutboundSettings) -> TokenTransport:
     """An HTTP client for the running event loop."""
     try:
-        from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - see above
+        with importing:
+            from entra_fast._provider.http_client import HttpClient  # noqa: PLC0415 - see above
     except ImportError:
         return threaded(options)
     if isinstance(options, HttpOptions):
@@ -29,14 +31,16 @@ def asynchronous(options: HttpOptions | OutboundSettings) -> TokenTransport:
 
 def threaded(options: HttpOptions | OutboundSettings) -> ThreadedHttpClient:
     """An HTTP client for any event loop that needs the standard library only."""
-    from entra_fast._provider.blocking_http_client import ThreadedHttpClient  # noqa: PLC0415 - see above
+    with importing:
+        from entra_fast._provider.blocking_http_client import ThreadedHttpClient  # noqa: PLC0415 - see above
 
     return ThreadedHttpClient(blocking(options))
 
 
 def blocking(options: HttpOptions | OutboundSettings) -> BlockingHttpClient:
     """An HTTP client for threads."""
-    from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
+    with importing:
+        from entra_fast._provider.blocking_http_client import BlockingHttpClient  # noqa: PLC0415 - see above
 
     if isinstance(options, HttpOptions):
         return BlockingHttpClient.from_options(options)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from entra_fast import _net
 from entra_fast._native import ALGORITHMS as OFFERED_ALGORITHMS
-from entra_fast._providers import BUILT_IN, ENTRA_ID
+from entra_fast._providers import BUILT_IN, ENTRA_ID, ProviderKind
 from entra_fast._settings.kinds import (
     Address,
     Authority,
@@ -172,9 +172,9 @@ PROVIDER_ROWS: Final = {
 """The settings of each built-in provider, by its name."""
 
 
-def provider_rows(name: str) -> ProviderRows:
-    """The settings of a provider, built-in or generic, by its name."""
-    return PROVIDER_ROWS.get(name) or generic_rows(name)
+def provider_rows(kind: ProviderKind) -> ProviderRows:
+    """The settings of a provider, built-in or generic."""
+    return PROVIDER_ROWS[kind.name] if kind in BUILT_IN else generic_rows(kind.name)
 
 
 PROVIDERS: Final = ProviderNames(
@@ -340,7 +340,8 @@ CACHE_MAX_BYTES: Final = Integer(
 VERIFIED_CACHE_ENTRIES: Final = Integer(
     "ENTRA_FAST_VERIFIED_CACHE_ENTRIES",
     20_000,
-    "Maximum number of tokens in the verification cache. Each enabled provider gets an equal part.",
+    "Maximum number of tokens in the verification cache. Each enabled provider gets an equal part, of one "
+    "token at least.",
     low=1,
     high=100_000_000,
 )

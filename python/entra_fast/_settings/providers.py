@@ -33,7 +33,7 @@ def enabled_providers(read: Reader) -> tuple[ProviderSettings, ...]:
     """
     providers = []
     switches = []
-    for kind in BUILT_IN:
+    for kind in built_in_kinds(read):
         rows = catalogue.PROVIDER_ROWS[kind.name]
         switch = None if rows.enabled is None else read.get(rows.enabled)
         switches.append(switch)
@@ -44,6 +44,16 @@ def enabled_providers(read: Reader) -> tuple[ProviderSettings, ...]:
     if not providers and False not in switches and not read.has_problems(catalogue.SWITCHES):
         read.refuse(_nothing_configured(read))
     return tuple(providers)
+
+
+def built_in_kinds(read: Reader) -> tuple[ProviderKind, ...]:
+    """The built-in providers, without one whose name a generic provider has.
+
+    Raises:
+        ConfigurationError: as `generic_names`.
+    """
+    names = generic_names(read)
+    return tuple(kind for kind in BUILT_IN if kind.name not in names)
 
 
 def is_enabled(read: Reader, kind: ProviderKind, switch: bool | None) -> bool:
@@ -70,7 +80,7 @@ def described_kinds(read: Reader) -> tuple[ProviderKind, ...]:
     """The providers besides Entra ID that the settings describe and that are not switched off, whether or not
     they are switched on: NAIS switches them on for the sidecar, not for the application."""
     kinds = []
-    for kind in BUILT_IN:
+    for kind in built_in_kinds(read):
         switch = catalogue.PROVIDER_ROWS[kind.name].enabled
         is_off = switch is not None and read.get(switch) is False
         if kind is not _providers.ENTRA_ID and not is_off and is_described(read, kind):
@@ -82,14 +92,23 @@ def generic_names(read: Reader) -> tuple[str, ...]:
     """The names of the generic providers.
 
     Raises:
-        ConfigurationError: the list is wrong, or two of them would share a setting.
+        ConfigurationError: the list is wrong, two of them would share a setting, or an enabled built-in
+            provider has the same name.
     """
     names = read.get(catalogue.PROVIDERS)
+    setting = catalogue.PROVIDERS.name
+    for kind in BUILT_IN:
+        switch = catalogue.PROVIDER_ROWS[kind.name].enabled
+        if kind.name in names and switch is not None and read.get(switch):
+            message = (
+                f"{setting} must not name {kind.name} while {switch.name} is true: remove one of the two"
+            )
+            read.refuse(ConfigurationError("setting_invalid", message, setting))
+            return ()
     owners: dict[str, str] = {}
     for name in names:
         for row in generic_rows(name):
             if (other := owners.setdefault(row.name, name)) != name:
-                setting = catalogue.PROVIDERS.name
                 message = f"{setting} must not name both {other} and {name}: {row.name} would belong to both"
                 read.refuse(ConfigurationError("setting_invalid", message, setting))
                 return ()
@@ -111,7 +130,7 @@ def named_provider(read: Reader, name: str, *, to_validate: bool = False) -> Pro
         return _generic_settings(read, name, to_validate=to_validate)
     kind = _providers.named(name)
     if kind is None:
-        known = ", ".join([*(each for built_in in BUILT_IN for each in built_in.names), *generic])
+        known = ", ".join([*(each for built_in in built_in_kinds(read) for each in built_in.names), *generic])
         raise ConfigurationError(
             "setting_invalid",
             f"provider must be one of: {known} ({catalogue.PROVIDERS.name} names further ones)",
@@ -135,7 +154,7 @@ def named_provider(read: Reader, name: str, *, to_validate: bool = False) -> Pro
 def _enabled_ones(read: Reader) -> str:
     names = [
         kind.name
-        for kind in BUILT_IN
+        for kind in built_in_kinds(read)
         if (switch := catalogue.PROVIDER_ROWS[kind.name].enabled) is not None
         and (read.get(switch) or (read.get(switch) is None and is_described(read, kind)))
     ]
@@ -158,7 +177,7 @@ def _nothing_configured(read: Reader) -> ConfigurationError:
         catalogue.AZURE_APP_CLIENT_ID,
         " is not set, so no provider is configured: set it, or AZURE_ENABLED=true with AZURE_CLIENT_ID, or "
         "enable another provider (MASKINPORTEN_ENABLED, TOKEN_X_ENABLED, IDPORTEN_ENABLED, "
-        "ENTRA_FAST_PROVIDERS), or AZURE_ENABLED=false to start without a provider",
+        "ANSATTPORTEN_ENABLED, ENTRA_FAST_PROVIDERS), or AZURE_ENABLED=false to start without a provider",
     )
 
 

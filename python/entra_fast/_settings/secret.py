@@ -56,7 +56,8 @@ class Secret:
 
 
 def read_setting_file(path: Path, setting: str) -> str:
-    """The text of a file that holds a setting, without white space around it.
+    """The text of a file that holds a setting, without white space around it, and without the byte order mark
+    that some editors put in front.
 
     Raises:
         ConfigurationError: the file cannot be read, is too large, or is not UTF-8.
@@ -68,7 +69,7 @@ def read_setting_file(path: Path, setting: str) -> str:
             raise ConfigurationError(
                 "setting_invalid", f"{setting}: its file is larger than {MAX_SETTING_BYTES} bytes", setting
             )
-        return data.decode("utf-8").strip()
+        return data.decode("utf-8-sig").strip()
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
         raise ConfigurationError(

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from entra_fast import _providers
-from entra_fast._providers import BUILT_IN, GENERIC_PREFIX
+from entra_fast._providers import GENERIC_PREFIX
 from entra_fast._settings import catalogue
 from entra_fast._settings.provider_rows import ProviderRows, generic_rows
-from entra_fast._settings.providers import generic_names, is_enabled
+from entra_fast._settings.providers import built_in_kinds, generic_names, is_enabled
 from entra_fast._settings.reader import Reader
 
 _KNOWN: Final = frozenset(name for row in catalogue.SETTINGS for name in (row.name, *row.aliases))
@@ -27,6 +27,7 @@ _SHARED_PREFIXES: Final = (
     "MASKINPORTEN_",
     "TOKEN_X_",
     "IDPORTEN_",
+    "ANSATTPORTEN_",
 )
 """Other programs have variables with these prefixes, so only a near miss of a setting is reported."""
 _NEAR_MISS: Final = 0.9
@@ -92,7 +93,7 @@ def _nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
 
 def _of_disabled_providers(read: Reader) -> Iterator[tuple[str, str]]:
     """The settings of providers that nothing enables, with the reason; not where a switch is false."""
-    for kind in BUILT_IN:
+    for kind in built_in_kinds(read):
         rows = catalogue.PROVIDER_ROWS[kind.name]
         if rows.enabled is None or read.get(rows.enabled) is not None or is_enabled(read, kind, None):
             continue

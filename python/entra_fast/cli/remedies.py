@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from entra_fast._providers import ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX, named
+from entra_fast._providers import ANSATTPORTEN, ENTRA_ID, IDPORTEN, MASKINPORTEN, TOKENX, named
 
 _CLOCK: Final = "check this machine's clock"
 _SAME_TENANT: Final = "check that AZURE_APP_CLIENT_ID and AZURE_APP_TENANT_ID belong to the same environment"
@@ -96,6 +96,10 @@ _OF_SIDECAR: Final[Mapping[tuple[str, str], str]] = {
     (TOKENX.name, "token requests"): "exchange a user's token: TokenX gives no others",
     (IDPORTEN.name, "token requests"): "ID-porten's tokens are introspected: users get them by logging in",
     (IDPORTEN.name, "token exchange"): "exchange ID-porten's tokens at TokenX: 'identity_provider' tokenx",
+    (ANSATTPORTEN.name, "token requests"): (
+        "Ansattporten's tokens are introspected: users get them by logging in"
+    ),
+    (ANSATTPORTEN.name, "token exchange"): "Ansattporten's tokens are introspected, and cannot be exchanged",
     (MASKINPORTEN.name, "token exchange"): "request a token: Maskinporten gives them to organizations only",
 }
 """By provider and what it does not support."""

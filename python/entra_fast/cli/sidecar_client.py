@@ -213,8 +213,8 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
         dest="identity_provider",
         default="entra_id",
         metavar=PROVIDER_METAVAR,
-        help="identity provider: entra_id, maskinporten, tokenx, idporten, or one that the sidecar's "
-        "settings name (default: %(default)s)",
+        help="identity provider: entra_id, maskinporten, tokenx, idporten, ansattporten, or one that "
+        "the sidecar's settings name (default: %(default)s)",
     )
 
 

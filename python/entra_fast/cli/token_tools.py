@@ -267,8 +267,8 @@ examples:
     trust.add_argument(
         "--provider",
         metavar=PROVIDER_METAVAR,
-        help="whose variables to use: entra_id, maskinporten, tokenx, idporten, or one that "
-        "ENTRA_FAST_PROVIDERS names",
+        help="whose variables to use: entra_id, maskinporten, tokenx, idporten, ansattporten, or "
+        "one that ENTRA_FAST_PROVIDERS names",
     )
     trust.add_argument("--well-known", metavar="URL", help="discovery document, for issuer and keys")
     trust.add_argument("--issuer", metavar="ISS", help="accepted issuer, compared exactly")

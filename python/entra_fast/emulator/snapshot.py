@@ -15,6 +15,7 @@ from typing import Any, Final
 from entra_fast.emulator.model import directory as directories
 from entra_fast.emulator.model.directory import Directory
 from entra_fast.emulator.model.documents import Document, SourceError
+from entra_fast.emulator.protocol import idporten_logins
 from entra_fast.emulator.protocol.credentials import Credentials
 from entra_fast.emulator.protocol.expiring import ExpiringMap
 from entra_fast.emulator.protocol.keyring import Keyring
@@ -34,9 +35,13 @@ _KINDS: Final[Mapping[str, type]] = {
     "refresh_tokens": Login,
     "redeemed_codes": str,
     "used_grants": bool,
+    "idporten_sessions": idporten_logins.Session,
+    "idporten_codes": idporten_logins.Grant,
+    "idporten_refresh_tokens": idporten_logins.Grant,
+    "idporten_used": str,
 }
-"""What is remembered about sign-ins and grants. Each under the digest of the code, token, cookie or grant: a
-client that has one can go on with it, and the document gives it to no one."""
+"""What is remembered about sign-ins, logins and grants. Each under the digest of the code, token, cookie or
+grant: a client that has one can go on with it, and the document gives it to no one."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -115,6 +120,10 @@ def _maps(store: Store) -> dict[str, ExpiringMap[Any]]:
         "refresh_tokens": store.refresh_tokens,
         "redeemed_codes": store.redeemed,
         "used_grants": store.used_grants,
+        "idporten_sessions": store.idporten.sessions,
+        "idporten_codes": store.idporten.codes,
+        "idporten_refresh_tokens": store.idporten.refresh_tokens,
+        "idporten_used": store.idporten.used,
     }
 
 

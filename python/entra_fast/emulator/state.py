@@ -1,4 +1,5 @@
-"""Keeps keys, codes, refresh tokens and sessions across restarts, in a file that only its owner can read."""
+"""Keeps keys, codes, refresh tokens and sessions of all local providers across restarts, in a file that only
+its owner can read."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from typing import Any, Final, TypeVar
 from entra_fast.emulator.protocol.credentials import Credentials
 from entra_fast.emulator.protocol.device_codes import DeviceRequest
 from entra_fast.emulator.protocol.expiring import ExpiringMap
+from entra_fast.emulator.protocol.idporten_logins import Grant, Identity, IdPortenLogins
+from entra_fast.emulator.protocol.idporten_logins import Session as IdPortenSession
 from entra_fast.emulator.protocol.keyring import Keyring
 from entra_fast.emulator.protocol.login import Login
 from entra_fast.emulator.protocol.provider_keys import ProviderKeys
@@ -51,6 +54,13 @@ def save(
         "device_codes": _entries(store.device_codes.requests),
         "assertion_ids": [[key, end, True] for key, end, _ in store.assertion_ids.items()],
         "used_grants": [[key, end, True] for key, end, _ in store.used_grants.items()],
+        "idporten": {
+            "codes": _entries(store.idporten.codes),
+            "refresh_tokens": _entries(store.idporten.refresh_tokens),
+            "used": [[key, end, value] for key, end, value in store.idporten.used.items()],
+            "sessions": _entries(store.idporten.sessions),
+            "assertion_ids": [[key, end, True] for key, end, _ in store.idporten.assertion_ids.items()],
+        },
     }
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -112,6 +122,8 @@ def load(
             store.assertion_ids.put(key, True, end - clock())
         for key, end, _ in content.get("used_grants", []):
             store.used_grants.put(key, True, end - clock())
+        if "idporten" in content:  # earlier releases have written none
+            _restore_logins(store.idporten, content["idporten"], clock)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
             "state_unreadable", f"{path} is damaged; remove it to start from scratch", "state"
@@ -121,6 +133,25 @@ def load(
 
 def _entries(entries: ExpiringMap[Any]) -> list[list[Any]]:
     return [[key, end, dataclasses.asdict(value)] for key, end, value in entries.items()]
+
+
+def _restore_logins(
+    logins: IdPortenLogins, saved: dict[str, list[list[Any]]], clock: Callable[[], float]
+) -> None:
+    _restore(logins.codes, saved["codes"], _grant, clock, False)
+    _restore(logins.refresh_tokens, saved["refresh_tokens"], _grant, clock, False)
+    _restore(logins.used, saved["used"], str, clock, False)
+    _restore(logins.sessions, saved["sessions"], _idporten_session, clock, False)
+    _restore(logins.assertion_ids, saved["assertion_ids"], bool, clock, False)
+
+
+def _grant(value: dict[str, Any]) -> Grant:
+    return Grant(**{**value, "identity": Identity(**value["identity"])})
+
+
+def _idporten_session(value: dict[str, Any]) -> IdPortenSession:
+    clients = tuple((client, uri) for client, uri in value["clients"])
+    return IdPortenSession(**{**value, "identity": Identity(**value["identity"]), "clients": clients})
 
 
 def _session(value: dict[str, Any]) -> Session:

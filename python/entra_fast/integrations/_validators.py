@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from entra_fast import Claims
 from entra_fast._claims import ClaimsView
-from entra_fast.errors import ConfigurationError, KeysUnavailable
+from entra_fast.errors import ConfigurationError, InvalidToken, KeysUnavailable
 
 if TYPE_CHECKING:
     from entra_fast._environment import Environment
@@ -146,6 +146,9 @@ class AsyncFromEnvironment:
     def __init__(self, source: Source = Source()) -> None:
         self._source = source
         self._validator: AsyncTokenValidator | None = None
+        # Of the providers that are found, while others are not, and the number of them.
+        self._of_others: AsyncTokenValidator | None = None
+        self._found = 0
         self._creation: asyncio.Task[AsyncTokenValidator] | None = None
         self._failure: KeysUnavailable | None = None
         self._next_attempt = 0.0
@@ -163,14 +166,32 @@ class AsyncFromEnvironment:
 
     async def aclose(self) -> None:
         """Stop fetching keys. They are fetched again when another token comes."""
-        validator, self._validator = self._validator, None
-        if validator is not None:
-            await close(validator)
+        made = (self._validator, self._of_others)
+        self._validator = self._of_others = None
+        self._found = 0
+        for one in made:
+            await close(one)
 
     async def validate(self, token: str | bytes) -> Claims | ClaimsView:
         """See `AsyncValidator.validate`."""
-        validator = self._validator
-        return await (await self._get() if validator is None else validator).validate(token)
+        tried: AsyncTokenValidator | None = None
+        while (validator := self._validator) is None:
+            others = self._of_others
+            if others is not None and others is not tried:
+                tried = others
+                try:
+                    return await others.validate(token)
+                except InvalidToken as error:
+                    if error.code != "wrong_issuer":
+                        raise
+            try:
+                validator = await self._get()
+            except KeysUnavailable:
+                if self._of_others is tried:  # otherwise a provider has been found
+                    raise
+            else:
+                break
+        return await validator.validate(token)
 
     async def _get(self) -> AsyncTokenValidator:
         if self._validator is not None:
@@ -184,11 +205,20 @@ class AsyncFromEnvironment:
         return await asyncio.shield(creation)
 
     async def _create(self) -> AsyncTokenValidator:
+        from entra_fast._arguments import found_of_async, of_environment  # noqa: PLC0415 - see below
         from entra_fast.validate import AsyncValidator  # noqa: PLC0415 - not needed beside a sidecar
 
         try:
-            self._source.described()
-            self._validator = await AsyncValidator.from_env(self._source.provider)
+            found, failure = await found_of_async(self._source.described())
+            if failure is not None:
+                if len(found) > self._found:
+                    await close(self._of_others)
+                    self._found = len(found)
+                    self._of_others = AsyncValidator(issuers=[one.as_issuer() for one in found])
+                raise failure
+            self._validator = AsyncValidator(**of_environment(found, {}))
+            others, self._of_others = self._of_others, None
+            await close(others)
         except KeysUnavailable as error:
             self._failure, self._next_attempt = error, time.monotonic() + PAUSE
             raise

@@ -11,7 +11,8 @@ about tokens (validate.py, _validation.py) and requests to the provider (_provid
 | service | the side that answers requests, without HTTP |
 | provider_client | the side that talks to the provider |
 | policy | what a token must be to be active |
-| clocks, logs, status_log, tracing | time, log lines, the status log, spans |
+| clocks, logs, status_log | time, log lines, the status log |
+| tracing, span_export, metric_export, telemetry, otlp | spans, metrics, how and where they are exported |
 | http/ | the application, the fast path, which setting a listening socket comes from |
 | process/ | one process or several: start, draining, signals, workers |
 

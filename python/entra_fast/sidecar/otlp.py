@@ -103,6 +103,9 @@ class Otlp:
         delta: whether counters and histograms are exported as increases since the last export.
         queue: maximum number of spans that wait to be exported.
         batch: maximum number of spans in one export.
+        delay: seconds between two exports of spans, unless a whole batch waits earlier.
+        parent_based: whether a caller's decision about its trace holds for its requests.
+        ratio: the part of all other traces that is sampled: from 0, which is none, to 1.
     """
 
     traces: Exporter | None = None
@@ -112,6 +115,9 @@ class Otlp:
     delta: bool = False
     queue: int = 2048
     batch: int = 512
+    delay: float = 5.0
+    parent_based: bool = True
+    ratio: float = 1.0
 
 
 OFF: Final = Otlp()
@@ -147,6 +153,9 @@ def read(environ: MutableMapping[str, str] | None = None) -> Otlp:
         delta=reader.temporality() in ("delta", "lowmemory"),
         queue=queue,
         batch=min(int(reader.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", OFF.batch)), queue),
+        delay=reader.number("OTEL_BSP_SCHEDULE_DELAY", 1000 * OFF.delay) / 1000,
+        parent_based=reader.sampler.startswith("parentbased_") or not reader.sampler,
+        ratio=reader.ratio(),
     )
 
 
@@ -307,6 +316,12 @@ class _Reader:
             for name in {name for signal in SIGNALS for name in self.names(signal, kind)}:
                 if self.text(name) and not os.access(self.text(name), os.R_OK):
                     self.refuse(name, "a file that this process can read")
+
+    def ratio(self) -> float:
+        """The part of the traces without a caller's decision that is sampled."""
+        if self.sampler.endswith("traceidratio"):
+            return self.number("OTEL_TRACES_SAMPLER_ARG", OFF.ratio)
+        return 0.0 if self.sampler.endswith("always_off") else OFF.ratio
 
     def propagators(self) -> list[str]:
         name = "OTEL_PROPAGATORS"

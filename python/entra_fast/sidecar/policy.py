@@ -17,10 +17,18 @@ def policy_for(issuer: str, provider: ProviderSettings, signatures: str = "fast"
 
     Raises:
         ConfigurationError: tokens of this issuer cannot be verified, because it stands for any tenant and no
-            tenants are allowed.
+            tenants are allowed, or the provider has none.
     """
     if "{tenantid}" in issuer and not provider.allowed_tenants:
-        setting = catalogue.provider_rows(provider.name).allowed_tenants or catalogue.ALLOWED_TENANTS
+        setting = catalogue.provider_rows(provider.kind).allowed_tenants
+        if setting is None:
+            name = provider.kind.variables.issuer
+            raise ConfigurationError(
+                "setting_invalid",
+                f"the issuer {issuer} stands for any tenant, and {provider.kind.title} has none: set {name} "
+                "to the issuer in its tokens",
+                name,
+            )
         name = setting.name
         raise ConfigurationError(
             "setting_missing",

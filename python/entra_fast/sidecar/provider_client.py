@@ -23,6 +23,7 @@ from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing, TokenCache
+from entra_fast._provider.waiting import Waiting
 from entra_fast._settings.load import Settings
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.errors import EntraFastError
@@ -45,6 +46,7 @@ class ProviderClient:
         clocks: where time comes from.
         replicas: the tokens of other replicas, where they share a cache.
         tracing: makes a span for each request to the provider.
+        waiting: counts the callers that wait for tokens of any provider.
 
     Attributes:
         tokens: acquires tokens; None where the provider issues none.
@@ -61,6 +63,7 @@ class ProviderClient:
         clocks: Clocks,
         replicas: Replicas | None = None,
         tracing: Tracing | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         self._provider = provider
         self._clocks = clocks
@@ -84,7 +87,13 @@ class ProviderClient:
         self.tokens: TokenClient | None = None
         if provider.kind.has_credential:
             self.tokens = TokenClient(
-                endpoint, cache, settings.outbound, metrics=metrics, replicas=replicas, timing=timing
+                endpoint,
+                cache,
+                settings.outbound,
+                metrics=metrics,
+                replicas=replicas,
+                timing=timing,
+                waiting=waiting,
             )
         self._credential_try = CredentialTry(
             provider.kind, endpoint, self._credentials, settings.outbound.overall_timeout, timing

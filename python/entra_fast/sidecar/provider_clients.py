@@ -7,12 +7,14 @@ clients and responses to them (service.py), and several processes (process/).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from entra_fast._metrics import Metrics
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.tokens import TokenCache
+from entra_fast._provider.waiting import Waiting
+from entra_fast._settings.cache_sizes import processes
 from entra_fast._settings.load import Settings
 from entra_fast.sidecar.clocks import Clocks
 from entra_fast.sidecar.interfaces import ProviderChanges
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from entra_fast._provider.redis_cache import SharedCache
 
 
+LEAST_ROOM: Final = 8 << 20
+"""Bytes that callers may take at least, where the container has less memory than a sidecar needs."""
+
+
 class ProviderClients:
     """Speaks to all enabled providers: a `Providers`. Belongs to one event loop.
 
@@ -34,6 +40,7 @@ class ProviderClients:
         metrics: where requests to the providers are counted.
         clocks: where time comes from.
         tracing: makes a span for each request to a provider.
+        cached_bytes: what the cached tokens of one process take now.
 
     Attributes:
         clients: of the providers, by name. Each has HTTP clients, keys and a credential of its own, so that
@@ -49,7 +56,9 @@ class ProviderClients:
         metrics: Metrics,
         clocks: Clocks,
         tracing: Tracing | None = None,
+        cached_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
+        waiting = _waiting(settings, cached_bytes)
         self._shared_cache = _shared_cache(settings, metrics, clocks)
         self.clients: Mapping[str, ProviderClient] = {
             provider.name: ProviderClient(
@@ -60,6 +69,7 @@ class ProviderClients:
                 clocks=clocks,
                 replicas=self._shared_cache,
                 tracing=tracing,
+                waiting=waiting,
             )
             for provider in settings.providers
         }
@@ -108,6 +118,18 @@ class ProviderClients:
         """Forget what has ended, except for tokens."""
         for tokens in self.tokens.values():
             tokens.sweep()
+
+
+def _waiting(settings: Settings, cached_bytes: Callable[[], int]) -> Waiting | None:
+    """Counts the callers that wait for tokens, where the container has a memory limit: they share what idle
+    processes, cached tokens and the verification cache leave. With workers, a caller takes its part in two
+    processes, and each process has a copy of each cached token."""
+    caches, workers = settings.caches, settings.server.workers
+    if caches.memory_limit is None:
+        return None
+    room = caches.memory_limit - caches.idle_bytes - caches.verified_bytes
+    parts = 1 if workers == 1 else 2
+    return Waiting(lambda: max(LEAST_ROOM, (room - cached_bytes() * processes(workers)) / parts))
 
 
 def _shared_cache(settings: Settings, metrics: Metrics, clocks: Clocks) -> SharedCache | None:

@@ -16,9 +16,11 @@ from entra_fast._settings.model import ProviderSettings
 def contract_of(providers: Sequence[ProviderSettings]) -> _native.Providers:
     """These providers in their order, among all names that are known: those of this version and of the
     operator's settings."""
-    kinds = dict.fromkeys((*BUILT_IN, *(provider.kind for provider in providers)))
+    # By name: a worker's row of a built-in provider is a copy that lacks what a worker does not need, and a
+    # generic provider may have the name of a built-in one.
+    kinds = {kind.name: kind for kind in (*BUILT_IN, *(provider.kind for provider in providers))}
     return _native.Providers(
-        [_row(provider) for provider in providers], [(kind.name, kind.aliases) for kind in kinds]
+        [_row(provider) for provider in providers], [(kind.name, kind.aliases) for kind in kinds.values()]
     )
 
 

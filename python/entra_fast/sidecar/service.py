@@ -112,7 +112,7 @@ class Service:
         cache: the tokens that can be handed out without asking a provider.
         metrics: where requests are counted.
         clocks: where time comes from.
-        tracing: makes a span for each request on the slow path.
+        tracing: makes the spans of requests.
         worker: the number of this process, where several serve as one.
         fast_path: whether plain requests may take the fast path. The settings can also turn it off.
 
@@ -229,8 +229,9 @@ class Service:
         native = _native.Validator(
             policy_for(issuer, served.settings, self.settings.server.signatures),
             served.key_set,
-            # A verification cache belongs to one provider. Together they stay within the settings.
-            cache_entries=caches.verified_entries // count,
+            # A verification cache belongs to one provider. Together they stay within the settings, but each
+            # holds a token, also where there are more providers.
+            cache_entries=max(1, caches.verified_entries // count),
             cache_bytes=caches.verified_bytes // count,
         )
         _signatures.log_distrust()
@@ -285,7 +286,6 @@ class Service:
             self.contract,
             bounds=bounds,
             access_log=self.access_log.native,
-            tracing=self.tracing is not None and self.tracing.propagates,
             clocks=None if self._clocks == Clocks() else (self._clocks.wall, self._clocks.monotonic),
         )
         metrics = self.metrics
@@ -310,6 +310,9 @@ class Service:
         if metrics.texas:
             _include_texas(metrics, native, bounds, answered)
         self.rejections.include(native, names)
+        if self.tracing is not None:
+            self.tracing.include(native, names)
+            metrics.spans_dropped.read_from(self.tracing.dropped)
         return FastPath(native, self.served, monotonic=self._clocks.monotonic)
 
 

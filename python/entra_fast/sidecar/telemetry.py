@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import threading
@@ -24,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 from entra_fast import _clock, _extras, _native
 from entra_fast._metric_kinds import Merged
 from entra_fast.sidecar.logs import Silence, logger
-from entra_fast.sidecar.otlp import GRPC, HTTP, OFF, Exporter, Otlp, Signal, resource_attributes
+from entra_fast.sidecar.otlp import GRPC, HTTP, OFF, Exporter, Otlp, resource_attributes
 from entra_fast.sidecar.tracing import Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
+
+    from entra_fast.sidecar.span_export import FastPathSpans
 
 Collect = Callable[[], Awaitable[Sequence[Merged]]]
 """Returns the metrics of the whole sidecar."""
@@ -44,12 +45,10 @@ POLL = 0.02
 _BEGAN: Final = time.time_ns()
 """Nothing is counted before this module is imported."""
 
-_CLASSES: Final[dict[Signal, str]] = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter"}
 _PACKAGES: Final = {
     HTTP: "opentelemetry-exporter-otlp-proto-http",
     GRPC: "opentelemetry-exporter-otlp-proto-grpc",
 }
-_MODULES: Final[dict[Signal, str]] = {"traces": "trace_exporter", "metrics": "metric_exporter"}
 
 
 def usable(otlp: Otlp) -> Otlp:
@@ -90,6 +89,7 @@ class Telemetry:
         self._stop = threading.Event()
         self._ended = asyncio.Event()
         self._spans: TracerProvider | None = None
+        self._fast_path_spans: FastPathSpans | None = None
         self._metrics: Callable[[Sequence[Merged]], None] | None = None
 
     def start(self) -> None:
@@ -121,6 +121,8 @@ class Telemetry:
             while not self._stop.wait(self._otlp.interval):
                 self._export_metrics()
             self._export_metrics()
+            if self._fast_path_spans is not None:
+                self._fast_path_spans.close()
             if self._spans is not None:
                 self._spans.shutdown()
         except Exception as error:
@@ -137,17 +139,30 @@ class Telemetry:
         resource = _resource()
         fields: dict[str, str] = {}
         if self._tracing is not None and self._otlp.traces is not None:
-            self._spans = _tracer_provider(self._otlp, self._otlp.traces, resource)
-            self._tracing.begin_with(self._spans)
+            self._begin_spans(self._tracing, self._otlp.traces, resource)
             fields["traces"] = f"{self._otlp.traces.protocol} {self._otlp.traces.address}"
         if self._collect is not None and self._otlp.metrics is not None:
             from entra_fast.sidecar.metric_export import MetricExport  # noqa: PLC0415 - needs the extra
 
-            exporter = _exporter(self._otlp.metrics)
+            exporter = _Watched(_exporter(self._otlp.metrics), self._otlp.metrics)
             exports = MetricExport(exporter, resource, since=_BEGAN, delta=self._otlp.delta)
             self._metrics = exports.export
             fields["metrics"] = f"{self._otlp.metrics.protocol} {self._otlp.metrics.address}"
         logger.info("exporting telemetry", extra={"fields": fields})
+
+    def _begin_spans(self, tracing: Tracing, settings: Exporter, resource: Resource) -> None:
+        from entra_fast.sidecar import span_export  # noqa: PLC0415 - needs the extra
+
+        exporter = _exporter(settings)
+        watched = _Watched(exporter, settings)
+        self._spans = _tracer_provider(self._otlp, watched, resource)
+        recorder = None
+        if tracing.fast_path is not None and span_export.takes_encoded(exporter):
+            self._fast_path_spans = span_export.FastPathSpans(
+                self._otlp, resource, tracing.fast_path.providers, watched.export
+            )
+            recorder = self._fast_path_spans.recorder
+        tracing.begin_with(self._spans, recorder)
 
     def _export_metrics(self) -> None:
         if self._metrics is None or self._collect is None or self._loop is None:
@@ -180,13 +195,17 @@ def _resource() -> Resource:
     return Resource.create({name: value for name, value in ours.items() if not given.get(name)})
 
 
-def _tracer_provider(otlp: Otlp, exporter: Exporter, resource: Resource) -> TracerProvider:
+def _tracer_provider(otlp: Otlp, exporter: Any, resource: Resource) -> TracerProvider:
+    """For the spans of the slow path and of requests to providers."""
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `Telemetry.aclose` has a limit
+    from entra_fast.sidecar.span_export import sampler  # noqa: PLC0415
+
+    # `Telemetry.aclose` has a limit.
+    provider = TracerProvider(resource=resource, sampler=sampler(otlp), shutdown_on_exit=False)
     provider.add_span_processor(
-        BatchSpanProcessor(_exporter(exporter), max_queue_size=otlp.queue, max_export_batch_size=otlp.batch)
+        BatchSpanProcessor(exporter, max_queue_size=otlp.queue, max_export_batch_size=otlp.batch)
     )
     return provider
 
@@ -194,10 +213,6 @@ def _tracer_provider(otlp: Otlp, exporter: Exporter, resource: Resource) -> Trac
 def _exporter(settings: Exporter) -> Any:
     """OpenTelemetry's exporter of a signal. A collector that is asked over plain http is asked without a
     proxy, like a provider (docs/reference/settings.md, HTTP_PROXY)."""
-    package = f"opentelemetry.exporter.otlp.proto.{'grpc' if settings.protocol == GRPC else 'http'}"
-    make = getattr(
-        importlib.import_module(f"{package}.{_MODULES[settings.signal]}"), _CLASSES[settings.signal]
-    )
     options: dict[str, Any] = {"endpoint": settings.endpoint, "timeout": settings.timeout}
     if settings.headers:
         options["headers"] = dict(settings.headers)
@@ -217,11 +232,28 @@ def _exporter(settings: Exporter) -> Any:
 
             options["session"] = requests.Session()
             options["session"].trust_env = False
-    return _Watched(make(**options), settings)
+    return _exporter_class(settings)(**options)
+
+
+def _exporter_class(settings: Exporter) -> Callable[..., Any]:
+    # Only what is used is loaded.
+    if settings.signal == "traces":
+        from entra_fast.sidecar import span_export  # noqa: PLC0415 - needs the extra
+
+        over_grpc = settings.protocol == GRPC
+        return span_export.exporter_over_grpc() if over_grpc else span_export.exporter_over_http()
+    if settings.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc  # noqa: PLC0415
+
+        return grpc.OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http import metric_exporter as http  # noqa: PLC0415
+
+    return http.OTLPMetricExporter
 
 
 class _Watched:
-    """An exporter whose failures are one line at a time instead of one for each attempt.
+    """An exporter whose failures are one line at a time instead of one for each attempt. Threads take turns:
+    the two that export spans share it.
 
     Args:
         exporter: OpenTelemetry's, for spans or metrics.
@@ -236,19 +268,21 @@ class _Watched:
         self._monotonic = monotonic
         self._silence = Silence()
         self._failing = False
+        self._turn = threading.Lock()
 
     def export(self, batch: Any) -> Any:
         """Like the exporter's. What it raises stays here."""
-        try:
-            result = self._exporter.export(batch)
-        except Exception as error:
-            self._has_failed(type(error).__name__)
-            return None
-        if result.name == "SUCCESS":
-            self._has_succeeded()
-        else:
-            self._has_failed(None)
-        return result
+        with self._turn:
+            try:
+                result = self._exporter.export(batch)
+            except Exception as error:
+                self._has_failed(type(error).__name__)
+                return None
+            if result.name == "SUCCESS":
+                self._has_succeeded()
+            else:
+                self._has_failed(None)
+            return result
 
     def shutdown(self) -> None:
         """Like the exporter's."""

@@ -1,23 +1,28 @@
 """OpenTelemetry spans.
 
 What belongs here: one server span for each request of the API that takes the slow path, one client span for
-each request to the provider, and the context that connects them with the caller's trace and, where there are
-workers, across processes. What must never be here: anything secret or personal. Attributes are the method,
-the route that matched, the status, the provider, the target, whether the cache answered, and the provider's
-address; never a header, a query, a body, or the text of an error.
+each request to the provider, who makes the spans of the fast path, and the context that connects them with
+the caller's trace and, where there are workers, across processes. What must never be here: anything secret or
+personal. Attributes are the method, the route that matched, the status, the provider, the target, whether the
+cache answered, and the provider's address; never a header, a query, a body, or the text of an error.
 
-Requests on the fast path create no spans, but a request whose `traceparent` is sampled never takes the fast
-path while tracing is on.
+The fast path records the spans of the requests that it answers, with the same content
+(rust/core/src/sidecar/spans.rs), and span_export.py exports them. It cannot where the process has a tracer
+provider of its own, whose sampler and processors it does not know: then requests that may need a span take
+the slow path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from entra_fast import _native
+from entra_fast._provider import attempts
 from entra_fast.sidecar.logs import Trace
 from entra_fast.sidecar.otlp import Otlp
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
+SCOPE: Final = "entra_fast"
+"""The instrumentation scope of all spans."""
 IDENTITY_PROVIDER: Final = "entra_fast.identity_provider"
 TARGET: Final = "entra_fast.target"
 CACHE_HIT: Final = "entra_fast.cache_hit"
@@ -51,23 +58,65 @@ def begin(otlp: Otlp) -> Tracing | None:
     return None if otlp.traces is None else Tracing(propagates=otlp.propagates)
 
 
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """The fast path of this process.
+
+    Attributes:
+        native: answers requests.
+        providers: the names of the enabled ones, by position.
+    """
+
+    native: _native.FastPath
+    providers: Sequence[str]
+
+
 class Tracing:
     """Creates the spans: none before `begin_with`.
 
     Args:
         propagates: whether `traceparent` is read from requests and sent to the provider.
+
+    Attributes:
+        fast_path: the one whose requests get spans, too.
     """
 
     def __init__(self, *, propagates: bool = True) -> None:
         self.propagates = propagates
+        self.fast_path: FastPath | None = None
+        self._recorder: _native.SpanRecorder | None = None
         self._tracer: Tracer | None = None
 
-    def begin_with(self, provider: Any) -> None:
-        """Create spans from now on, with this tracer provider. May be called from any thread."""
+    def include(self, native: _native.FastPath, providers: Sequence[str]) -> None:
+        """Requests that this fast path answers get spans, too, from when there are any.
+
+        Args:
+            providers: the names of the enabled ones, by position.
+        """
+        self.fast_path = FastPath(native, providers)
+        if self._tracer is not None:
+            native.leave_spans(self.propagates)
+
+    def dropped(self) -> int:
+        """How many spans of the fast path were dropped because too many waited."""
+        return 0 if self._recorder is None else self._recorder.dropped
+
+    def begin_with(self, provider: Any, recorder: _native.SpanRecorder | None = None) -> None:
+        """Create spans from now on, with this tracer provider. May be called from any thread.
+
+        Args:
+            recorder: for the spans of the fast path; without one, the slow path makes all spans.
+        """
         from opentelemetry.trace.propagation import tracecontext  # noqa: F401, PLC0415 - loaded here, not later
 
         Trace.fields = staticmethod(_trace_fields)
-        self._tracer = provider.get_tracer("entra_fast")
+        self._tracer = provider.get_tracer(SCOPE)
+        self._recorder = recorder
+        if self.fast_path is not None:
+            if recorder is None:
+                self.fast_path.native.leave_spans(self.propagates)
+            else:
+                self.fast_path.native.record_spans(recorder)
 
     @contextlib.contextmanager
     def server_span(self, request: web.Request, route: str) -> Iterator[ServerSpan]:
@@ -80,7 +129,7 @@ class Tracing:
         method = request.method if request.method in _METHODS else "_OTHER"
         with self._tracer.start_as_current_span(
             f"{method} {route}",
-            context=_context(request.headers) if self.propagates else None,
+            context=_context_of(request) if self.propagates else None,
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": method,
@@ -100,7 +149,7 @@ class Tracing:
         async def started(
             _: aiohttp.ClientSession, state: SimpleNamespace, started: aiohttp.TraceRequestStartParams
         ) -> None:
-            state.span = None
+            state.span, resends = None, attempts.ordinal()
             if self._tracer is None:
                 return
             from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415 - an extra
@@ -117,6 +166,8 @@ class Tracing:
                     IDENTITY_PROVIDER: identity_provider,
                 },
             )
+            if resends:
+                state.span.set_attribute("http.request.resend_count", resends)
             if self.propagates:
                 started.headers.update(_headers(set_span_in_context(state.span)))
 
@@ -202,10 +253,19 @@ def _headers(context: Context | None = None) -> dict[str, str]:
     return headers
 
 
-def _context(headers: Mapping[str, str]) -> Context:
+def _context(headers: Mapping[str, str | list[str]]) -> Context:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
     return TraceContextTextMapPropagator().extract(headers)
+
+
+def _context_of(request: web.Request) -> Context:
+    """The caller's. A `traceparent` that stands twice is none, and several `tracestate` are one (W3C Trace
+    Context, sections 3.2 and 3.3)."""
+    traceparents = request.headers.getall("traceparent", [])
+    if len(traceparents) != 1:
+        return _context({})
+    return _context({"traceparent": traceparents, "tracestate": request.headers.getall("tracestate", [])})
 
 
 def _trace_fields() -> Mapping[str, str]:

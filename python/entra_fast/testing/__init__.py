@@ -4,9 +4,9 @@
         token = entra_token("dev-gcp:team-a:app-a", "dev-gcp:team-b:app-b", user="ada")
         assert client.get("/cases", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
-For tokens of TokenX, Maskinporten and ID-porten there are the fixtures `local_tokenx`, `local_maskinporten`
-and `local_idporten`. The plugin is active where entra-fast is installed. For unittest there is
-`EntraTestCase`. Needs the extra `dev`, for tests only.
+For tokens of TokenX, Maskinporten, ID-porten and Ansattporten there are the fixtures `local_tokenx`,
+`local_maskinporten`, `local_idporten` and `local_ansattporten`. The plugin is active where entra-fast is
+installed. For unittest there is `EntraTestCase`. Needs the extra `dev`, for tests only.
 
 What belongs here: public names. The local Entra ID is imported when a test uses it: this module is imported
 by pytest at every start.
@@ -24,13 +24,20 @@ from entra_fast._claims import UnverifiedClaims
 if TYPE_CHECKING:
     from entra_fast.testing._clock import Clock
     from entra_fast.testing._local import LocalEntra
-    from entra_fast.testing._providers import LocalIDPorten, LocalMaskinporten, LocalTokenX, ProviderTokens
+    from entra_fast.testing._providers import (
+        LocalAnsattporten,
+        LocalIDPorten,
+        LocalMaskinporten,
+        LocalTokenX,
+        ProviderTokens,
+    )
     from entra_fast.testing._tokens import TokenMaker
     from entra_fast.testing._unittest import EntraTestCase
 
 __all__ = [
     "Clock",
     "EntraTestCase",
+    "LocalAnsattporten",
     "LocalEntra",
     "LocalIDPorten",
     "LocalMaskinporten",
@@ -44,6 +51,7 @@ __all__ = [
 _PLACES = {
     "Clock": "_clock",
     "EntraTestCase": "_unittest",
+    "LocalAnsattporten": "_providers",
     "LocalEntra": "_local",
     "LocalIDPorten": "_providers",
     "LocalMaskinporten": "_providers",

@@ -27,7 +27,7 @@ def stray() -> PrivateKey:
 
 
 def provider(name: str) -> dict[str, str]:
-    """The private key of TokenX, Maskinporten or ID-porten; as `stray`, one that none of them publishes."""
+    """The private key of a provider beside Entra ID; as `stray`, one that none of them publishes."""
     found: dict[str, str] = _keys()["stray"] if name == "stray" else _keys()["providers"][name]
     return found
 

@@ -1,4 +1,4 @@
-"""TokenX, Maskinporten and ID-porten for one test: their tokens, and validators with their keys.
+"""The providers beside Entra ID for one test: their tokens, and validators with their keys.
 
 What belongs here: what a token of each says, and what a test asks for. What must never be here: the checks
 that a provider makes before it issues a token. The local providers of `entra-fast dev` make them.
@@ -341,6 +341,37 @@ class LocalIDPorten(_LocalProvider):
     def _person(self, audience: str, pid: str | None, acr: str | None) -> dict[str, Any]:
         subject = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.issuer}/{pid}"))
         return {"sub": subject, "aud": audience, "pid": pid, "acr": acr}
+
+
+class LocalAnsattporten(LocalIDPorten):
+    """Ansattporten in this process, without a network: tokens like those of ID-porten, with its own levels of
+    assurance.
+
+    Attributes:
+        token: makes access tokens: `token(audience, pid=..., acr=..., authorization_details=..., **claims)`.
+    """
+
+    issuer = "https://local-ansattporten.test"
+    _name = "ansattporten"
+
+    def id_token(
+        self, audience: str, *, pid: str | None = PERSON, acr: str | None = "high", **claims: Any
+    ) -> str:
+        """As `LocalIDPorten.id_token`; `acr` is `low`, `substantial` or `high`."""
+        return super().id_token(audience, pid=pid, acr=acr, **claims)
+
+    def _claims(
+        self,
+        audience: str,
+        *,
+        pid: str | None = PERSON,
+        acr: str | None = "high",
+        scope: str = "openid profile",
+        **claims: Any,
+    ) -> dict[str, Any]:
+        """As `LocalIDPorten`. A person who represents an organization has `authorization_details`
+        (RFC 9396)."""
+        return super()._claims(audience, pid=pid, acr=acr, scope=scope, **claims)
 
 
 def _organization(number: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from entra_fast.testing import (
         Clock,
+        LocalAnsattporten,
         LocalEntra,
         LocalIDPorten,
         LocalMaskinporten,
@@ -76,7 +77,7 @@ def entra_server(local_entra: LocalEntra) -> Iterator[LocalEntra]:
 @pytest.fixture
 def local_tokenx(entra_clock: Clock) -> LocalTokenX:
     """TokenX for this test: `token(consumer, target, **claims)`, `validator(audience)`. Its clock is
-    `entra_clock`, as for the next two."""
+    `entra_clock`, as for the next three."""
     from entra_fast.testing import LocalTokenX  # noqa: PLC0415 - see above
 
     return LocalTokenX(entra_clock)
@@ -96,3 +97,11 @@ def local_idporten(entra_clock: Clock) -> LocalIDPorten:
     from entra_fast.testing import LocalIDPorten  # noqa: PLC0415 - see above
 
     return LocalIDPorten(entra_clock)
+
+
+@pytest.fixture
+def local_ansattporten(entra_clock: Clock) -> LocalAnsattporten:
+    """Ansattporten for this test: the same as `local_idporten`."""
+    from entra_fast.testing import LocalAnsattporten  # noqa: PLC0415 - see above
+
+    return LocalAnsattporten(entra_clock)

@@ -61,13 +61,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
 
     let fast_path =
-        FastPath::new(Providers::default(), CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], false, [1, 2]);
+        FastPath::new(Providers::default(), CallerCheck::new([]), vec![0.0001, 0.001, 0.01, 0.1, 1.0], [1, 2]);
     let answered = Outcome {
         consumed: 1,
         answered: 1,
         by_endpoint: [0, 0, 1],
         stop: Stop::Done,
         renewals: Vec::new(),
+        spans: Vec::new(),
         turn_due: false,
     };
 

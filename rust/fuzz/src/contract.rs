@@ -289,7 +289,7 @@ fn hand_out(endpoint: Endpoint, content_type: ContentType, body: &[u8], provider
         assert!(tokens.put(&key, &format!("token-of-{position}-"), terms, 0.0));
     }
     let callers = CallerCheck::new([]);
-    let fast_path = FastPath::new(providers.clone(), callers, vec![1.0], false, [1, 2]);
+    let fast_path = FastPath::new(providers.clone(), callers, vec![1.0], [1, 2]);
     let media_type = match content_type {
         ContentType::Json => "application/json",
         ContentType::Form => "application/x-www-form-urlencoded",

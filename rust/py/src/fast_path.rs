@@ -9,7 +9,7 @@ use std::time::Instant;
 use entra_core::cache::token_cache::Now;
 use entra_core::sidecar::contract::Endpoint;
 use entra_core::sidecar::fast_path::{
-    CoolDowns, FastPath as CoreFastPath, Outcome, ProviderFigures, Renewal as CoreRenewal, Stop as CoreStop,
+    CoolDowns, FastPath as CoreFastPath, Outcome, ProviderFigures, Renewal as CoreRenewal, Stop as CoreStop, Tracing,
 };
 use entra_core::sidecar::turn::Turn;
 use pyo3::exceptions::PyIndexError;
@@ -20,6 +20,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::access_log::AccessLog;
 use crate::clock::MonotonicClock;
 use crate::contract::{CallerCheck, Providers};
+use crate::spans::SpanRecorder;
 use crate::token_cache::TokenCache;
 use crate::validator::Validator;
 use crate::{random_seed, wall_clock};
@@ -35,6 +36,7 @@ pub(crate) struct FastPath {
     core: CoreFastPath,
     tokens: Py<TokenCache>,
     access_log: Option<Py<AccessLog>>,
+    recorder: OnceLock<Py<SpanRecorder>>,
     clocks: Clocks,
 }
 
@@ -124,12 +126,17 @@ impl FastPath {
         let now = self.clocks.now(py)?;
         let mut out = OUT.take();
         out.clear();
-        let outcome = self.core.serve(data, self.tokens.get().core(), now, &mut out);
+        let mut outcome = self.core.serve(data, self.tokens.get().core(), now, &mut out);
         let answers = PyBytes::new(py, &out);
         OUT.set(out);
         let each = self.core.figures().record(&outcome, waited, started.elapsed());
         if let Some(log) = &self.access_log {
             log.get().add_answered(now.unix, outcome.by_endpoint, each);
+        }
+        if !outcome.spans.is_empty()
+            && let Some(recorder) = self.recorder.get()
+        {
+            recorder.get().record(py, std::mem::take(&mut outcome.spans), now.unix - waited, each);
         }
         Ok((answers, outcome, now.monotonic))
     }
@@ -140,7 +147,7 @@ impl FastPath {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "named ones in Python")]
     #[pyo3(signature = (
-        tokens, callers, providers, *, bounds, access_log = None, tracing = false, clocks = None
+        tokens, callers, providers, *, bounds, access_log = None, clocks = None
     ))]
     fn new(
         py: Python<'_>,
@@ -149,12 +156,11 @@ impl FastPath {
         providers: &Providers,
         bounds: Vec<f64>,
         access_log: Option<Py<AccessLog>>,
-        tracing: bool,
         clocks: Option<(Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
         let (providers, callers) = (providers.core().clone(), callers.core().clone());
-        let core = CoreFastPath::new(providers, callers, bounds, tracing, [random_seed(), random_seed()]);
-        Ok(Self { core, tokens, access_log, clocks: Clocks::new(py, clocks)? })
+        let core = CoreFastPath::new(providers, callers, bounds, [random_seed(), random_seed()]);
+        Ok(Self { core, tokens, access_log, recorder: OnceLock::new(), clocks: Clocks::new(py, clocks)? })
     }
 
     /// Introspect tokens of a provider with this validator from now on. The first one stays.
@@ -166,6 +172,18 @@ impl FastPath {
     #[pyo3(signature = (provider, *, unknown_key, failed_signature))]
     fn set_cool_downs(&self, provider: usize, unknown_key: f64, failed_signature: f64) {
         self.core.set_cool_downs(provider, CoolDowns { unknown_key, failed_signature });
+    }
+
+    /// Record the spans of requests from now on. The first recorder stays.
+    fn record_spans(&self, recorder: Py<SpanRecorder>) {
+        let core = Arc::clone(recorder.get().core());
+        let _ = self.recorder.set(recorder);
+        self.core.trace(Tracing::Recorded(core));
+    }
+
+    /// Leave requests that may need a span to the slow path from now on.
+    fn leave_spans(&self, propagates: bool) {
+        self.core.trace(Tracing::Left { propagates });
     }
 
     /// A new turn begins: the event loop has been through its other work.

@@ -11,6 +11,7 @@ mod fast_path;
 mod recurring;
 mod signatures;
 mod signing;
+mod spans;
 mod token_cache;
 mod validator;
 
@@ -133,5 +134,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     token_cache::register(module)?;
     fast_path::register(module)?;
     signatures::register(module)?;
+    spans::register(module)?;
     signing::register(module)
 }

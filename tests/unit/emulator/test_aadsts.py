@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import uuid
 from pathlib import Path
@@ -135,6 +136,16 @@ async def test_assertion_for_another_audience(entra: Caller) -> None:
     assert (await entra.token(with_assertion(entra, accepted))).status == 200
 
 
+@pytest.mark.parametrize("name", ["scope", "client_id"])
+async def test_a_description_is_one_line(entra: Caller, name: str) -> None:
+    """Whatever of the request it repeats: control characters become spaces."""
+    form = {"grant_type": "client_credentials", "scope": "x", **entra.credentials("app-a")}
+    answer = await entra.token({**form, name: "a\r\nb\x1b[31m\x85c"})
+    assert answer.status == 400
+    assert answer.json["error_description"].isprintable()
+    assert "a b [31m c" in answer.json["error_description"]
+
+
 async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
     """MSAL for Java and Go leave `iat` out. Everything else is still checked: signature, audience, times."""
     now = int(clock.now)
@@ -152,6 +163,7 @@ async def test_assertions_without_iat(entra: Caller, clock: Clock) -> None:
         (700027, {"exp": None}),
         (700027, {"exp": "soon"}),
         (700027, {"exp": True}),
+        (700027, {"exp": math.inf}),
         (700021, {"iss": entra.client_id("app-c")}),
     ]
     for code, changes in wrong:

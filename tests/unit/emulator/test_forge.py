@@ -202,6 +202,11 @@ async def test_no_issuer_of_a_real_provider(entra: Caller, issuer: str) -> None:
     assert len(entra.local.journal.entries()) == before
 
 
+def nested(levels: int) -> Any:
+    """Lists in lists."""
+    return [nested(levels - 1)] if levels else 1
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
@@ -230,6 +235,7 @@ async def test_no_issuer_of_a_real_provider(entra: Caller, issuer: str) -> None:
         ({"issuer": "x" * 2049}, "issuer: at most 2048 characters"),
         ({"claims": ["x"]}, "claims: expected a mapping, got a list"),
         ({"claims": {"x": "\ud800"}}, "claims: must be values that JSON has"),
+        ({"claims": {"x": nested(100)}}, "claims: nested more than 100 levels deep"),
     ],
 )
 async def test_mistakes_have_a_sentence(entra: Caller, fields: dict[str, Any], sentence: str) -> None:
@@ -325,6 +331,16 @@ async def test_off_loopback_a_token_is_needed() -> None:
         assert (await entra.request("GET", "/")).status == 401
     with pytest.raises(ConfigurationError, match="the admin token must have 16 to 256"):
         await local.start("127.0.0.1", 0, admin_token="short")
+
+
+@pytest.mark.parametrize("header", [b"Authorization: Bearer \xff", b"Cookie: entra_fast_admin=\xff"])
+async def test_a_token_that_is_no_text_is_wrong(header: bytes) -> None:
+    """401, as for any other wrong one."""
+    async with served(local_entra(MANIFESTS, DIRECTORY), admin_token=TOKEN) as entra:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(entra.base_url.rpartition(":")[2]))
+        writer.write(b"GET /admin/api/journal HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
 
 
 async def test_the_command_forges(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ from support.idporten import (
     idporten_served,
     query_of,
 )
+from support.keys import Key
 from support.local_entra import Answer, Clock, local_entra
 from support.pages import Form
 
@@ -791,6 +793,9 @@ async def test_public_clients(browser: Browser) -> None:
     foreign = await party.token(form, headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
     assert (await browser.request("GET", "/idporten/token")).status == 405
+    for path in ("/idporten/jwks.json", "/idporten/.well-known/openid-configuration"):
+        assert (await browser.request("PUT", path)).headers["Allow"] == "GET,HEAD,OPTIONS"
+    assert (await browser.request("PUT", "/idporten/elsewhere")).status == 404
 
 
 async def test_refused_codes(party: RelyingParty) -> None:
@@ -828,11 +833,13 @@ async def test_a_code_ends(party: RelyingParty, world: World) -> None:
 
 
 async def test_a_code_that_is_used_again_revokes_its_tokens(party: RelyingParty) -> None:
-    """RFC 9700, section 4.13."""
-    code = await code_of(party)
+    """RFC 9700, section 4.13. Those of another login stay, even with the same session and state."""
+    code = await code_of(party, state="same")
     tokens = (await party.redeem(code)).json
+    other = await party.logged_in(state="same")
     refused(await party.redeem(code), "invalid_grant", "used before")
     refused(await party.refresh(tokens["refresh_token"]), "invalid_grant", "revoked")
+    assert (await party.refresh(other["refresh_token"])).status == 200
 
 
 async def test_refresh_tokens(party: RelyingParty, world: World) -> None:
@@ -848,8 +855,12 @@ async def test_refresh_tokens(party: RelyingParty, world: World) -> None:
     assert after["iat"] == before["iat"] + 3000
     assert fresh.claims["aud"] == "https://nav.no"
     narrowed = await party.refresh(fresh.json["refresh_token"], scope="openid")
-    assert narrowed.json["scope"] == "openid"
-    refused(await party.refresh(narrowed.json["refresh_token"], scope="admin"), "invalid_scope", "not grant")
+    assert narrowed.json["scope"] == narrowed.claims["scope"] == "openid"
+    latest = narrowed.json["refresh_token"]
+    refused(await party.refresh(latest, scope="admin"), "invalid_scope", "not grant")
+    refused(await party.refresh(latest, resource="https://other.example"), "invalid_target", "resource")
+    # Neither has used it up; and its scope is still the login's (RFC 6749, section 6).
+    assert (await party.refresh(latest)).json["scope"] == "openid profile"
     refused(await party.refresh(""), "invalid_request", "refresh_token")
     last = (await party.redeem(await code_of(party, prompt="login"))).json["refresh_token"]
     world.clock.now += 7201
@@ -874,7 +885,8 @@ async def test_userinfo(party: RelyingParty, world: World) -> None:
     answer = await userinfo(f"Bearer {tokens['access_token']}")
     claims = unverified_claims(tokens["access_token"])
     assert answer.json == {"sub": claims["sub"], "pid": PID, "acr": HIGH}
-    for header in ("Basic x", "Bearer x", f"Bearer {tokens['id_token']}"):
+    no_audience = Key.generate().sign(b'{"alg":"RS256"}', b'{"aud":""}')
+    for header in ("Basic x", "Bearer x", f"Bearer {tokens['id_token']}", f"Bearer {no_audience}"):
         wrong = await userinfo(header)
         assert wrong.status == 401
         assert wrong.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token"')
@@ -1024,6 +1036,75 @@ async def test_keys_and_credentials_survive_a_restart(tmp_path: Any) -> None:
     again = local_entra([manifest], state_directory=tmp_path).providers.idporten
     assert again.login_proxy_environment(APP)["IDPORTEN_CLIENT_JWK"] == before
     assert {key["kid"] for key in again.key_set()["keys"]} == kids
+
+
+async def goes_on(before: RelyingParty, after: RelyingParty, tokens: dict[str, Any]) -> None:
+    """What one provider has issued goes on at another: the browser is still logged in, and what was used
+    stays used."""
+    after.verifier, after.sent = before.verifier, before.sent
+    browser, cookies = after.browser, before.browser.caller.session.cookie_jar
+    browser.caller.session.cookie_jar.update_cookies({each.key: each.value for each in cookies})
+    fresh = await after.refresh(tokens["refresh"])
+    assert fresh.status == 200, fresh.text
+    refused(await after.refresh(tokens["refresh"]), "invalid_grant", "used before")
+    redeemed = await after.redeem(tokens["code"])
+    assert redeemed.status == 200, redeemed.text
+    identity = await after.id_token(redeemed.json)
+    silent = await after.begin()
+    assert silent.status == 303
+    known = await after.id_token((await after.redeem(after.callback(silent)["code"])).json)
+    assert (known["sid"], known["pid"]) == (identity["sid"], PID)
+    refused(await after.redeem(tokens["used code"]), "invalid_grant", "used before")
+
+
+async def issued(party: RelyingParty) -> dict[str, Any]:
+    """A session, a refresh token, a code that was redeemed, and one that was not."""
+    used = await code_of(party)
+    tokens = (await party.redeem(used)).json
+    return {"refresh": tokens["refresh_token"], "used code": used, "code": await code_of(party)}
+
+
+async def test_logins_move_with_an_exported_state(party: RelyingParty, world: World) -> None:
+    """To another provider with the same manifests; no cookie, code or token is in the document, and a reset
+    ends them."""
+    tokens = await issued(party)
+    text = (await party.browser.request("GET", "/admin/api/state?secrets=true")).text
+    cookies = [each.value for each in party.browser.caller.session.cookie_jar]
+    assert cookies
+    for secret in (*tokens.values(), *cookies):
+        assert secret not in text
+    async with idporten_served(*MANIFESTS, clock=world.clock) as browser:
+        assert (await browser.request("PUT", "/admin/api/state", data=text)).status == 200
+        other = await RelyingParty.start(browser)
+        await goes_on(party, other, tokens)
+        browser.caller.local.reset()
+        assert (await other.begin()).status == 200  # the login page
+
+
+async def test_logins_survive_a_restart(tmp_path: Any) -> None:
+    """With a state directory; an assertion that was used stays used."""
+    clock = Clock()
+    async with idporten_served(*MANIFESTS, clock=clock, state_directory=tmp_path) as browser:
+        party = await RelyingParty.start(browser)
+        tokens = await issued(party)
+        assert browser.provider.store.assertion_ids.items()
+    async with idporten_served(*MANIFESTS, clock=clock, state_directory=tmp_path) as browser:
+        assert len(browser.provider.store.assertion_ids.items()) == 3  # two pushed requests and a code
+        await goes_on(party, await RelyingParty.start(browser), tokens)
+
+
+async def test_a_state_of_an_earlier_release_has_no_logins(tmp_path: Any) -> None:
+    """It is read all the same; a damaged one is not."""
+    local = local_entra([idporten_manifest()], state_directory=tmp_path)
+    local.save()
+    file = tmp_path / "local-entra-id.json"
+    content = json.loads(file.read_text())
+    logins = content.pop("idporten")
+    file.write_text(json.dumps(content))
+    assert local_entra([idporten_manifest()], state_directory=tmp_path).store.idporten.sessions.items() == []
+    file.write_text(json.dumps({**content, "idporten": {**logins, "sessions": [["x", 4e9, {}]]}}))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        local_entra([idporten_manifest()], state_directory=tmp_path)
 
 
 async def test_reloaded_manifests_are_clients_at_once(tmp_path: Any) -> None:

@@ -363,6 +363,14 @@ async def test_userinfo(entra: Caller) -> None:
     assert refused.status == 401
     assert 'error="invalid_token"' in refused.headers["WWW-Authenticate"]
     assert (await entra.request("GET", "/oidc/userinfo")).status == 401
+    for claim in ("oid", "sub", "tid"):
+        forged = entra.local.forge(
+            entra.name("app-a"), audience="https://graph.microsoft.com", user="ada", claims={claim: None}
+        )
+        bearer = {"Authorization": f"Bearer {forged.token}"}
+        answer = await entra.request("GET", "/oidc/userinfo", headers=bearer)
+        assert answer.status == 401
+        assert f"'{claim}'" in answer.json["error_description"]
 
 
 async def test_a_removed_user_gets_nothing(clock: Clock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -117,6 +118,9 @@ async def test_the_discovery_document(maskinporten: MaskinportenCaller) -> None:
     for path in ("/maskinporten/.well-known/openid-configuration", "/maskinporten/authorize"):
         assert (await maskinporten.caller.request("GET", path)).status == 404
     assert (await maskinporten.caller.request("GET", "/maskinporten/token")).status == 405
+    for path in (f"/maskinporten/{name}", "/maskinporten/jwk", "/maskinporten/errors/MP-100"):
+        answer = await maskinporten.caller.request("PUT", path)
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
 
 
 async def test_keys_have_an_algorithm_and_can_be_replaced(maskinporten: MaskinportenCaller) -> None:
@@ -290,6 +294,17 @@ REFUSALS: dict[str, tuple[str | None, Mapping[str, Any], Expected]] = {
         {"header": {"kid": "x"}},
         (400, "invalid_grant", "", f"{FAILED} Unknown key identifier (kid) for client."),
     ),
+    "x5c in place of kid": (
+        PLAIN,
+        {"header": {"kid": None, "x5c": ["MIIB"]}},
+        (
+            400,
+            "invalid_grant",
+            "",
+            f"{FAILED} Unknown key identifier (kid) for client: it has a registered key, so the header must "
+            "have the kid of that key in place of x5c.",
+        ),
+    ),
     "no kid": (
         PLAIN,
         {"header": {"kid": None}},
@@ -340,6 +355,11 @@ REFUSALS: dict[str, tuple[str | None, Mapping[str, Any], Expected]] = {
     "organization's authority": (
         PLAIN,
         {"authorization_details": system_user(systemuser_org={**organization(OWN), "authority": "x"})},
+        DETAILS["value"],
+    ),
+    "reference of the details": (
+        PLAIN,
+        {"authorization_details": system_user(externalRef=math.inf)},
         DETAILS["value"],
     ),
     "no organization": (
@@ -397,6 +417,11 @@ async def test_algorithms_that_no_grant_may_have(maskinporten: MaskinportenCalle
 async def test_unknown_error_codes(maskinporten: MaskinportenCaller) -> None:
     """The page of errors knows only those that occur here."""
     assert (await maskinporten.caller.request("GET", "/maskinporten/errors/MP-999")).status == 404
+
+
+async def test_a_certificate_beside_the_key_means_nothing(maskinporten: MaskinportenCaller) -> None:
+    """The key that `kid` names counts."""
+    assert (await maskinporten.token("client", PLAIN, header={"x5c": ["MIIB"]})).status == 200
 
 
 async def test_a_client_whose_key_was_never_used(maskinporten: MaskinportenCaller) -> None:

@@ -127,6 +127,14 @@ async def test_a_large_directory(entra: Caller) -> None:
             {"sessions": {"sessions": [{"digest": "0" * 64, "ends": 4e9, "value": {"tenant_id": 5}}]}},
             "sessions.sessions[0].value.tenant_id: cannot be used",
         ),
+        (
+            {
+                "sessions": {
+                    "idporten_sessions": [{"digest": "0" * 64, "ends": 4e9, "value": {"identity": {}}}]
+                }
+            },
+            "sessions.idporten_sessions[0].value.identity.key: cannot be used",
+        ),
         ({"secrets": {}}, "secrets: cannot be used"),
         ({"secrets": {"keys": [{"jwk": {}, "x5c": ""}], "credentials": {}}}, "secrets: cannot be used"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -68,6 +69,9 @@ async def test_the_discovery_document_has_the_members_of_tokenx(tokenx: TokenXCa
         assert (await tokenx.caller.request("GET", path)).status == 404
     answer = await tokenx.caller.request("GET", "/tokenx/token")
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    for path in ("/tokenx/jwks", "/tokenx/.well-known/oauth-authorization-server"):
+        answer = await tokenx.caller.request("PUT", path)
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
 
 
 async def test_the_key_set_has_the_current_and_the_previous_key(tokenx: TokenXCaller) -> None:
@@ -287,6 +291,7 @@ REFUSALS: dict[str, tuple[Change, tuple[int, str], str]] = {
     "assertion is no JWT": (lambda *_: {"client_assertion": "x"}, IR, "invalid request, cannot parse token"),
     "assertion is empty": (lambda *_: {"client_assertion": ""}, IR, "invalid request, cannot parse token"),
     "assertion's times are no numbers": (_asserted(exp="soon"), IR, "invalid request, cannot parse token"),
+    "assertion never ends": (_asserted(exp=math.inf), IR, "invalid request, cannot parse token"),
     "assertion type": (
         lambda *_: {"client_assertion_type": "x"},
         IC,

@@ -96,7 +96,7 @@ async def _check_providers(examination: Examination, settings: Settings, results
     ways = Ways(examination, settings.outbound)
     for provider in settings.providers:
         examination.provider = provider.name
-        rows = catalogue.provider_rows(provider.name)
+        rows = catalogue.provider_rows(provider.kind)
         wrong = results.wrong((*_NETWORK, *_network_rows(rows)))
         if wrong is not None:
             for name in CHECKS:
@@ -155,7 +155,7 @@ class _SettingsResults:
         self._wrong: dict[str, Result] = {}
         # Settings of generic providers are in no catalogue.
         rows = _ROWS | {
-            row.name: row for provider in settings.providers for row in catalogue.provider_rows(provider.name)
+            row.name: row for provider in settings.providers for row in catalogue.provider_rows(provider.kind)
         }
         for problem in problems:
             row = rows.get(problem.setting)

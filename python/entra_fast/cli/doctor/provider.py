@@ -24,7 +24,8 @@ from entra_fast._provider.oauth import provider_code
 from entra_fast._provider.rejections import proves_nothing, rejects
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import CREDENTIAL_TRY, Timing, WantedToken
-from entra_fast._providers import ENTRA_ID, MASKINPORTEN, TOKENX
+from entra_fast._providers import ENTRA_ID, MASKINPORTEN, TOKENX, ProviderKind
+from entra_fast._settings import catalogue
 from entra_fast._settings.model import OutboundSettings, ProviderSettings
 from entra_fast.cli.doctor.network import Way
 from entra_fast.cli.doctor.results import TIME_LIMIT, Examination, Outcome, Result
@@ -271,7 +272,7 @@ class ProviderChecks:
                 f"a token that the provider has just issued is rejected: {wrong['message']}"
                 + _compared(wrong["expected"], wrong["actual"]),
                 expected,
-                self._introspection_remedy(wrong["code"]),
+                introspection_remedy(self._kind, wrong["code"]),
             )
         if failed:
             return Outcome(
@@ -281,20 +282,6 @@ class ProviderChecks:
                 f"{self._provider.client_id}",
             )
         return Outcome("ok", "a token that the provider has just issued is accepted")
-
-    def _introspection_remedy(self, code: str) -> str:
-        """What to do about a token of the provider's own that is rejected."""
-        if code == "wrong_issuer":
-            version = (
-                ", or change their version in the application's registration (accessTokenAcceptedVersion)"
-                if self._kind is ENTRA_ID
-                else ""
-            )
-            return f"set {self._variables.issuer} to the issuer in the tokens{version}"
-        if code == "algorithm_not_allowed":
-            return f"add the algorithm to {self._variables.algorithms} if the provider is meant to use it"
-        usual = "run entra-fast validate --explain with a token that callers send"
-        return _INTROSPECTION_REMEDIES.get(code, usual)
 
     # --- what they share ---
 
@@ -310,11 +297,28 @@ class ProviderChecks:
 
 _INTROSPECTION_REMEDIES: Final = {
     "unknown_key": "check that the key set and the token endpoint belong to the same tenant or environment",
-    "tenant_not_allowed": "add the tenant to ENTRA_FAST_ALLOWED_TENANTS if its tokens are to be accepted",
     "issued_in_the_future": "check this machine's clock",
     "token_expired": "check this machine's clock",
     "token_not_yet_valid": "check this machine's clock",
 }
+
+
+def introspection_remedy(kind: ProviderKind, code: str) -> str:
+    """What to do about a token of the provider's own that is rejected."""
+    if code == "wrong_issuer":
+        version = (
+            ", or change their version in the application's registration (accessTokenAcceptedVersion)"
+            if kind is ENTRA_ID
+            else ""
+        )
+        return f"set {kind.variables.issuer} to the issuer in the tokens{version}"
+    if code == "algorithm_not_allowed":
+        return f"add the algorithm to {kind.variables.algorithms} if the provider is meant to use it"
+    tenants = catalogue.provider_rows(kind).allowed_tenants
+    if code == "tenant_not_allowed" and tenants is not None:
+        return f"add the tenant to {tenants.name} if its tokens are to be accepted"
+    usual = "run entra-fast validate --explain with a token that callers send"
+    return _INTROSPECTION_REMEDIES.get(code, usual)
 
 
 _ABOUT_SCOPES: Final = frozenset({"MP-200", "MP-250", "MP-251"})

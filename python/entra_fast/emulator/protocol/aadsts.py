@@ -6,11 +6,14 @@ The codes and their texts are rows of entra_fast._aadsts. Nothing here decides w
 from __future__ import annotations
 
 import datetime
+import re
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from entra_fast._aadsts import KINDS
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class EntraError(Exception):
@@ -40,7 +43,8 @@ class EntraError(Exception):
         **placeholders: object,
     ) -> None:
         kind = KINDS[code]
-        text = kind.text.format_map(values if values is not None else placeholders)
+        # Values of the request may have control characters. A description is one line (RFC 6749, 5.2).
+        text = _CONTROL.sub(" ", kind.text.format_map(values if values is not None else placeholders))
         super().__init__(f"AADSTS{code}: {text}")
         self.kind = kind
         self.error = error or kind.error

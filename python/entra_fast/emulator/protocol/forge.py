@@ -51,6 +51,8 @@ MAX_SECONDS: Final = 10 * 365 * 86_400
 FIRST_MOMENT: Final = 1_000_000_000
 """From here on, `not_before` is a moment (seconds since the epoch); below `MAX_SECONDS`, seconds from now."""
 MAX_ISSUER_LENGTH: Final = 2048
+MAX_DEPTH: Final = 100
+"""Of nested claims. More than any reader of tokens should accept, less than a writer of JSON can take."""
 
 _DEFAULT_VALIDITY: Final = 3600
 
@@ -242,6 +244,8 @@ class Forge:
 
 
 def _check(wanted: ForgeRequest) -> None:
+    if _is_deeper(wanted.claims, MAX_DEPTH):
+        raise _wrong("claims", f"nested more than {MAX_DEPTH} levels deep")
     if wanted.version not in (None, 1, 2):
         raise _wrong("version", "must be 1 or 2")
     if wanted.key not in KEYS:
@@ -399,6 +403,14 @@ def _texts(value: object) -> list[str]:
             case dict(members):
                 pending.extend([*members, *members.values()])
     return found
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and mappings are nested in each other more than so many levels."""
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _json(value: object) -> bytes:

@@ -1,5 +1,5 @@
-"""The provider's state between requests: codes, refresh tokens, browser sessions, used assertion ids and
-grants, device codes.
+"""The state of all local providers between requests: codes, refresh tokens, browser sessions, used assertion
+ids and grants, device codes.
 
 It is kept in memory, bounded in number and in time; the oldest entries are dropped first. Saving it belongs
 in state.py.
@@ -15,6 +15,7 @@ from typing import Final
 
 from entra_fast.emulator.protocol.device_codes import DeviceCodes
 from entra_fast.emulator.protocol.expiring import ExpiringMap
+from entra_fast.emulator.protocol.idporten_logins import IdPortenLogins
 from entra_fast.emulator.protocol.login import Login
 
 CODE_LIFETIME: Final = 600.0  # seconds; RFC 6749, section 4.1.2: at most 10 minutes
@@ -59,6 +60,7 @@ class Store:
         self.used_grants: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
         """Grants that Maskinporten has accepted."""
         self.device_codes = DeviceCodes(clock)
+        self.idporten = IdPortenLogins(clock)
 
     def new_code(self, login: Login) -> str:
         """An authorization code."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeGuard
@@ -95,8 +96,9 @@ def sign(key: PrivateKey, claims: Mapping[str, Any], *, typ: str | None = "JWT")
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a claim is a number (RFC 7519, section 2: NumericDate)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a claim is a number (RFC 7519, section 2: NumericDate), and none like 1e400, which is read as
+    infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _json(value: object) -> bytes:

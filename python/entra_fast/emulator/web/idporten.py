@@ -19,6 +19,7 @@ from aiohttp import web
 from entra_fast import _native
 from entra_fast._web.responses import page, see_other
 from entra_fast.emulator.protocol.faults import TOKEN_FAULTS
+from entra_fast.emulator.protocol.idporten_logins import Identity, Session
 from entra_fast.emulator.protocol.journal import Entry
 from entra_fast.emulator.protocol.policy import Reason
 from entra_fast.emulator.providers.idporten import sign_out
@@ -36,7 +37,7 @@ from entra_fast.emulator.providers.idporten.authorize import (
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
 from entra_fast.emulator.providers.idporten.levels import EIDAS, NATIONAL
 from entra_fast.emulator.providers.idporten.persons import EUROPEANS, PERSONS
-from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME, Identity, Session
+from entra_fast.emulator.providers.idporten.store import PUSHED_LIFETIME, SESSION_LIFETIME
 from entra_fast.emulator.providers.person_numbers import InvalidNumber, parse_person_number
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.web.handling import (
@@ -50,7 +51,7 @@ from entra_fast.emulator.web.handling import (
 )
 from entra_fast.emulator.web.idporten_wording import LANGUAGES, wording
 from entra_fast.emulator.web.pages import PAGES
-from entra_fast.emulator.web.provider_requests import Endpoints, not_found
+from entra_fast.emulator.web.provider_requests import Endpoints, add_end_of
 from entra_fast.errors import EntraFastError, InvalidToken
 
 HARMLESS: Final = frozenset({"/idporten/authorize", "/idporten/par"})
@@ -82,8 +83,7 @@ def add_routes(app: web.Application) -> None:
     routes.add_route("*", "/idporten/token", _token)
     routes.add_get("/idporten/logout", _logout, allow_head=False)
     routes.add_post("/idporten/logout", _logout)
-    names = "authorize|login|par|token|logout|fake|userinfo|jwks[.]json"
-    routes.add_route("*", f"/idporten/{{path:(?!(?:{names})$).*}}", not_found)
+    add_end_of(routes, "/idporten")
 
 
 def add_admin_routes(app: web.Application) -> None:

@@ -13,7 +13,7 @@ from entra_fast.emulator.providers.maskinporten import errors, metadata
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.web.handling import LOCAL, PROVIDERS
 from entra_fast.emulator.web.pages import error_page
-from entra_fast.emulator.web.provider_requests import Endpoints, claim_of, not_found
+from entra_fast.emulator.web.provider_requests import Endpoints, add_end_of, claim_of
 
 
 def add_routes(app: web.Application) -> None:
@@ -24,7 +24,7 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{path}/jwk", _keys)
     routes.add_post(f"{path}/token", _token)
     routes.add_get(f"{path}/errors/{{code}}", _error_reference)
-    routes.add_route("*", f"{path}/{{path:(?!token$).*}}", not_found)
+    add_end_of(routes, path)
 
 
 def _endpoints(request: web.Request) -> Endpoints:

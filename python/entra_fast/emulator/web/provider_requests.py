@@ -126,6 +126,17 @@ def claim_of(token: str, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-async def not_found(request: web.Request) -> web.Response:
-    """Nothing is at this address, also where a tenant's path would fit it."""
-    raise web.HTTPNotFound
+def add_end_of(routes: web.UrlDispatcher, path: str) -> None:
+    """Nothing else is at an address under `path`, also where a tenant's path would fit it. To be called after
+    the provider's own routes are added."""
+    routes.add_route("*", f"{path}/{{path:.*}}", _nothing)
+
+
+async def _nothing(request: web.Request) -> web.Response:
+    """405 where a route that was added before is for other methods, else 404."""
+    allowed = set[str]()
+    for resource in request.app.router.resources():
+        if resource is request.match_info.route.resource:
+            break
+        allowed |= (await resource.resolve(request))[1]
+    raise web.HTTPMethodNotAllowed(request.method, allowed) if allowed else web.HTTPNotFound

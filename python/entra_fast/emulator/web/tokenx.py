@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
+from entra_fast._http.responses import describe
 from entra_fast.emulator.protocol.faults import Fault
 from entra_fast.emulator.providers.refusals import Refusal
 from entra_fast.emulator.providers.tokenx import metadata
 from entra_fast.emulator.web.handling import PROVIDERS
-from entra_fast.emulator.web.provider_requests import Endpoints, claim_of, not_found
+from entra_fast.emulator.web.provider_requests import Endpoints, add_end_of, claim_of
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def add_routes(app: web.Application) -> None:
     routes.add_get(f"{metadata.WELL_KNOWN}{path}", _discovery)  # RFC 8414, section 3
     routes.add_get(f"{path}/jwks", _keys)
     routes.add_post(f"{path}/token", _token)
-    routes.add_route("*", f"{path}/{{path:(?!token$).*}}", not_found)
+    add_end_of(routes, path)
 
 
 def _endpoints(request: web.Request) -> Endpoints:
@@ -44,14 +45,23 @@ async def _token(request: web.Request) -> web.Response:
     service = request.app[PROVIDERS].tokenx.token_service()
 
     async def answer(form: Mapping[str, str], faults: tuple[Fault, ...]) -> Mapping[str, Any]:
-        # In a thread: it may fetch the keys of an issuer.
-        return await asyncio.to_thread(service.answer, form, faults)
+        try:
+            # In a thread: it may fetch the keys of an issuer.
+            return await asyncio.to_thread(service.answer, form, faults)
+        except Refusal:
+            raise
+        except Exception as error:
+            raise _Failed(describe(error)) from None
 
     try:
         return await _endpoints(request).token(request, _client, answer)
-    except Exception:
-        _log.exception("a request to TokenX failed")
+    except _Failed as failure:
+        _log.error("a request to TokenX failed: %s", failure)
         return web.Response(status=500, text="unknown internal server error")
+
+
+class _Failed(Exception):
+    """The token endpoint has failed; the text says where. What HTTP itself refuses is no failure."""
 
 
 def _client(form: Mapping[str, str]) -> str | None:

@@ -172,14 +172,14 @@ class Channel(asyncio.Protocol):
 
     async def _answer_later(self, call: int | None, result: Awaitable[Fields]) -> None:
         try:
-            fields = await result
-        except EntraFastError as exc:
-            self._answer(call, error=_as_message(exc))
+            try:
+                fields = await result
+            except EntraFastError as exc:
+                fields = {"error": _as_message(exc)}
+            self._answer(call, **fields)
         except Exception:
             logger.exception("unexpected error while answering a worker")
             self._answer(call, error=["ProviderError", "server_error", "unexpected error"])
-        else:
-            self._answer(call, **fields)
 
     def _answer(self, call: int | None, **fields: object) -> None:
         if call is not None:
@@ -208,5 +208,6 @@ def frame(name: str, fields: Fields) -> bytes:
 
 
 def _as_message(error: EntraFastError) -> list[object]:
-    name = type(error).__name__
-    return [name, *error.args] if name in _ERRORS else ["EntraFastError", error.code, error.message]
+    if isinstance(error, ProviderError):
+        return [ProviderError.__name__, *error.args]
+    return [EntraFastError.__name__, error.code, error.message]

@@ -129,7 +129,12 @@ class ProviderProcess:
             lambda fields: self.announce("renewal_failed", **fields),
         )
         self._providers = ProviderClients(
-            settings, cache=self._tokens, metrics=self.metrics, clocks=self._clocks, tracing=self.tracing
+            settings,
+            cache=self._tokens,
+            metrics=self.metrics,
+            clocks=self._clocks,
+            tracing=self.tracing,
+            cached_bytes=lambda: self._cache.stats()["bytes"],
         )
         self._start_up = StartUp(self._clocks.monotonic)
         self._examples: Examples = {}

@@ -144,7 +144,14 @@ async def start_sidecar(settings: Settings, *, clocks: Clocks | None = None) -> 
         way = best_way()
         cache, exported = new_token_cache(settings.caches), usable(otlp.read())
         metrics, traces = new_metrics(server), tracing.begin(exported)
-        providers = ProviderClients(settings, cache=cache, metrics=metrics, clocks=clocks, tracing=traces)
+        providers = ProviderClients(
+            settings,
+            cache=cache,
+            metrics=metrics,
+            clocks=clocks,
+            tracing=traces,
+            cached_bytes=lambda: cache.stats()["bytes"],
+        )
         service = Service(
             settings,
             providers,

@@ -16,6 +16,8 @@ use super::contract::{CallerCheck, Endpoint, Fields, TokenRequest, all_bytes, sc
 use super::http_date::{Moment, digits, write_digits};
 use super::http1::{Recognised, Request, recognise};
 use super::providers::{Provider, Providers};
+use super::spans::{Begun, Recorder, Span};
+use super::trace_context::Parent;
 use crate::cache::fingerprint::{Fingerprint, Fingerprinter};
 use crate::cache::s3_fifo::{Limits, S3Fifo};
 use crate::cache::token_cache::{Now, TokenCache};
@@ -104,6 +106,8 @@ pub struct Outcome {
     pub stop: Stop,
     /// What should be renewed.
     pub renewals: Vec<Renewal>,
+    /// The spans of the answered requests that get one, still without their times: for [`Recorder::record`].
+    pub spans: Vec<Span>,
     /// Whether [`FastPath::begin_turn`] should be called once the event loop has been through its other work: half of
     /// the turn's verifications are used up.
     pub turn_due: bool,
@@ -115,6 +119,18 @@ impl Outcome {
     pub fn is_one_whole_answer(&self) -> bool {
         self.answered == 1 && self.stop == Stop::Done && self.renewals.is_empty() && !self.turn_due
     }
+}
+
+/// Who makes the spans of requests, once there are any.
+#[derive(Debug)]
+pub enum Tracing {
+    /// The fast path, for the requests that it answers.
+    Recorded(Arc<Recorder>),
+    /// The slow path, to which every request is left that may need one.
+    Left {
+        /// Whether `traceparent` is read.
+        propagates: bool,
+    },
 }
 
 /// The result of a request that was not declined.
@@ -317,7 +333,7 @@ pub struct FastPath {
     sides: Vec<Side>,
     callers: CallerCheck,
     figures: Figures,
-    tracing: bool,
+    tracing: OnceLock<Tracing>,
     fingerprinter: Fingerprinter,
     /// Keys of the token cache by provider, target and subject token: a fingerprint of them takes less than a third of
     /// the time of a SHA-256 digest over the subject token.
@@ -328,16 +344,15 @@ pub struct FastPath {
 
 impl FastPath {
     /// A fast path for an application at its providers. `bounds` are those of the buckets of [`Figures`], in seconds, ascending.
-    /// With `tracing`, requests that ask for spans are declined, because the slow path creates them.
     /// `seed` must be random for each process ([`S3Fifo::new`]).
     #[must_use]
-    pub fn new(providers: Providers, callers: CallerCheck, bounds: Vec<f64>, tracing: bool, seed: [u64; 2]) -> Self {
+    pub fn new(providers: Providers, callers: CallerCheck, bounds: Vec<f64>, seed: [u64; 2]) -> Self {
         Self {
             sides: providers.enabled().iter().map(|_| Side::new()).collect(),
             providers,
             callers,
             figures: Figures::new(bounds),
-            tracing,
+            tracing: OnceLock::new(),
             fingerprinter: Fingerprinter::new(),
             keys: S3Fifo::new(REMEMBERED_KEYS, seed),
             left_in_turn: AtomicU32::new(MAX_VERIFICATIONS_PER_TURN),
@@ -371,6 +386,11 @@ impl FastPath {
         }
     }
 
+    /// Requests get spans from now on. What was said first stays.
+    pub fn trace(&self, tracing: Tracing) {
+        let _ = self.tracing.set(tracing);
+    }
+
     /// A new turn begins: the event loop has been through its other work.
     pub fn begin_turn(&self) {
         self.left_in_turn.store(MAX_VERIFICATIONS_PER_TURN, Relaxed);
@@ -390,6 +410,7 @@ impl FastPath {
             by_endpoint: [0; 3],
             stop: Stop::Done,
             renewals: Vec::new(),
+            spans: Vec::new(),
             turn_due: false,
         };
         let before = out.len();
@@ -404,7 +425,8 @@ impl FastPath {
             }
             match recognise(&bytes[outcome.consumed..]) {
                 Recognised::Request(request, length) => {
-                    match self.answer(&request, tokens, now, &mut left, out) {
+                    let mut span = None;
+                    match self.answer(&request, tokens, now, &mut left, &mut span, out) {
                         Some(Answer::Written) => {}
                         Some(Answer::RenewalDue(renewal)) => outcome.renewals.push(renewal),
                         Some(Answer::KeyNeeded(provider)) => {
@@ -420,6 +442,7 @@ impl FastPath {
                             break;
                         }
                     }
+                    outcome.spans.extend(span);
                     outcome.by_endpoint[request.endpoint as usize] += 1;
                     outcome.consumed += length;
                     outcome.answered += 1;
@@ -447,25 +470,35 @@ impl FastPath {
         outcome
     }
 
-    /// None declines; then nothing was written. `left`: how many tokens may still be verified.
+    /// None declines; then nothing was written. `left`: how many tokens may still be verified. `span`: becomes that of
+    /// the request, if it gets one.
     fn answer(
         &self,
         request: &Request<'_>,
         tokens: &TokenCache,
         now: Now,
         left: &mut u32,
+        span: &mut Option<Span>,
         out: &mut Vec<u8>,
     ) -> Option<Answer> {
         // `recognise` declines a request with any other header that the caller check looks at.
-        if (self.tracing && request.sampled) || !self.callers.allows_host(request.host) {
+        if !self.callers.allows_host(request.host) {
             return None;
         }
+        if let Some(tracing) = self.tracing.get() {
+            match begin_span(tracing, request) {
+                Begun::Unsampled => {}
+                Begun::Sampled(begun) => *span = Some(begun),
+                Begun::Left => return None,
+            }
+        }
         with_fields(request.content_type, request.body, |fields| {
-            self.answer_fields(request.endpoint, fields, tokens, now, left, out)
+            self.answer_fields(request.endpoint, fields, tokens, now, left, span.as_mut(), out)
         })
         .ok()?
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a call has, and what a request has")]
     fn answer_fields(
         &self,
         endpoint: Endpoint,
@@ -473,17 +506,28 @@ impl FastPath {
         tokens: &TokenCache,
         now: Now,
         left: &mut u32,
+        span: Option<&mut Span>,
         out: &mut Vec<u8>,
     ) -> Option<Answer> {
         let providers = &self.providers;
-        match endpoint {
+        let request = match endpoint {
             Endpoint::Introspect => {
                 let (provider, token) = fields.introspected_token(providers).ok()?;
-                self.introspect(provider, token, now, left, out)
+                if let Some(span) = span {
+                    span.provider = provider;
+                }
+                return self.introspect(provider, token, now, left, out);
             }
-            Endpoint::Token => self.hand_out(fields.token_request(providers).ok()?, tokens, now, out),
-            Endpoint::Exchange => self.hand_out(fields.exchange_request(providers).ok()?, tokens, now, out),
+            Endpoint::Token => fields.token_request(providers).ok()?,
+            Endpoint::Exchange => fields.exchange_request(providers).ok()?,
+        };
+        let (provider, target) = (request.provider, request.target);
+        let answer = self.hand_out(request, tokens, now, out)?;
+        if let Some(span) = span {
+            span.provider = provider;
+            span.set_target(target);
         }
+        Some(answer)
     }
 
     fn introspect(&self, provider: usize, token: &str, now: Now, left: &mut u32, out: &mut Vec<u8>) -> Option<Answer> {
@@ -546,6 +590,17 @@ impl FastPath {
         match self.keys.get_unless_busy(&fingerprint) {
             Some(key) => Some((None, key)),
             None => Some((Some(fingerprint), token_key(provider, request)?)),
+        }
+    }
+}
+
+fn begin_span(tracing: &Tracing, request: &Request<'_>) -> Begun {
+    let trace = &request.trace;
+    match tracing {
+        Tracing::Recorded(recorder) => recorder.begin(trace, request.endpoint),
+        Tracing::Left { propagates } => {
+            let parent = trace.traceparent.filter(|_| *propagates && !trace.repeated).and_then(Parent::of);
+            if parent.is_some_and(|parent| !parent.sampled) { Begun::Unsampled } else { Begun::Left }
         }
     }
 }
@@ -616,6 +671,7 @@ mod tests {
     use crate::cache::s3_fifo::Limits;
     use crate::cache::token_cache::Terms;
     use crate::jose::keyset::KeySet;
+    use crate::sidecar::spans::Sampler;
     use crate::validate::policy::{Policy, Settings};
 
     const NOW: Now = Now { unix: 1_795_248_000.0, monotonic: 100.0 };
@@ -651,7 +707,6 @@ mod tests {
             Providers::new(providers, Vec::new()),
             CallerCheck::new(["sidecar.internal".to_owned()]),
             vec![0.001, 0.1],
-            false,
             [1, 2],
         )
     }
@@ -848,21 +903,95 @@ mod tests {
         assert!(calls > 2);
     }
 
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn traced(request: &str, headers: &str) -> String {
+        request.replacen("Host:", &format!("{headers}\r\nHost:"), 1)
+    }
+
+    fn traceparent(flags: &str) -> String {
+        format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-{flags}")
+    }
+
     #[test]
-    fn a_sampled_request_is_declined_only_while_tracing() {
+    fn a_request_that_may_need_a_span_is_left_to_the_slow_path_where_that_makes_them() {
         let request = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
-        let traceparent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nHost:";
-        let sampled = request.replace("Host:", traceparent);
-        let unsampled = sampled.replace("7-01", "7-00");
-        for (tracing, request, answered) in
-            [(false, &sampled, 1), (false, &unsampled, 1), (true, &sampled, 0), (true, &unsampled, 1)]
-        {
-            let tokens = tokens();
-            let fast_path = FastPath { tracing, ..fast_path() };
-            let outcome = fast_path.serve(request.as_bytes(), &tokens, NOW, &mut Vec::new());
-            assert_eq!(outcome.answered, answered);
-            assert_eq!(outcome.stop, if answered == 1 { Stop::Done } else { Stop::Framed(request.len()) });
+        let (sampled, unsampled) = (traceparent("01"), traceparent("00"));
+        let twice = format!("{unsampled}\r\n{unsampled}");
+        for (headers, propagates, expected) in [
+            ("X: y", true, 0),
+            (&*sampled, true, 0),
+            (&*unsampled, true, 1),
+            ("traceparent: junk", true, 0),
+            (&*twice, true, 0),
+            (&*unsampled, false, 0),
+        ] {
+            let (fast_path, tokens, request) = (fast_path(), tokens(), traced(&request, headers));
+            let serve = || fast_path.serve(request.as_bytes(), &tokens, NOW, &mut Vec::new());
+            assert_eq!((serve().answered, serve().spans), (1, vec![]), "nothing is traced yet");
+            fast_path.trace(Tracing::Left { propagates });
+            let outcome = serve();
+            assert_eq!((outcome.answered, outcome.spans.len()), (expected, 0), "{headers} {propagates}");
+            assert_eq!(outcome.stop, if expected == 1 { Stop::Done } else { Stop::Framed(request.len()) });
         }
+    }
+
+    fn tracing_fast_path() -> FastPath {
+        let fast_path = fast_path_of(2);
+        let sampler = Sampler { parent_based: true, bound: 1 << 64 };
+        fast_path.trace(Tracing::Recorded(Arc::new(Recorder::new(sampler, true, 10, 10))));
+        fast_path
+    }
+
+    #[test]
+    fn each_answer_to_a_sampled_request_has_its_span() {
+        let (fast_path, tokens) = (tracing_fast_path(), tokens());
+        fast_path.attach(1, validator());
+        let token = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let exchange = form("/api/v1/token/exchange", "identity_provider=entra_id&target=c:n:a&user_token=user-token");
+        let introspection = form("/api/v1/introspect", "identity_provider=other&token=not.a.token");
+        let missing = form("/api/v1/token", "identity_provider=entra_id&target=c:n:b");
+        let sampled = traceparent("01") + "\r\ntracestate: a=1";
+        let pipeline = [
+            traced(&token, &traceparent("00")),
+            traced(&exchange, &sampled),
+            introspection,
+            traced(&token, &sampled),
+            traced(&missing, &sampled),
+        ];
+        let outcome = fast_path.serve(pipeline.concat().as_bytes(), &tokens, NOW, &mut Vec::new());
+        assert_eq!((outcome.answered, outcome.stop), (4, Stop::Framed(pipeline[4].len())));
+        let facts = |span: &Span| (span.endpoint, span.provider, span.target.clone(), span.parent, span.state.clone());
+        let (parent, state) = (Some(0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()), Some("a=1".into()));
+        let target = Some("c:n:a".into());
+        assert_eq!(
+            outcome.spans.iter().map(facts).collect::<Vec<_>>(),
+            [
+                (Endpoint::Exchange, 0, target.clone(), parent, state.clone()),
+                (Endpoint::Introspect, 1, None, None, None),
+                (Endpoint::Token, 0, target, parent, state),
+            ]
+        );
+        let is_callers = |span: &Span| u128::from_be_bytes(span.trace_id) == u128::from_str_radix(TRACE, 16).unwrap();
+        assert_eq!(outcome.spans.iter().map(is_callers).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn a_trace_that_is_named_twice_is_for_the_slow_path() {
+        let (fast_path, tokens) = (tracing_fast_path(), tokens());
+        let request = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let twice = traced(&request, "tracestate: a=1\r\ntracestate: b=2");
+        let outcome = fast_path.serve(twice.as_bytes(), &tokens, NOW, &mut Vec::new());
+        assert_eq!((outcome.answered, outcome.stop, outcome.spans), (0, Stop::Framed(twice.len()), vec![]));
+    }
+
+    #[test]
+    fn what_was_said_first_about_tracing_stays() {
+        let (fast_path, tokens) = (tracing_fast_path(), tokens());
+        fast_path.trace(Tracing::Left { propagates: true });
+        let request = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a");
+        let outcome = fast_path.serve(request.as_bytes(), &tokens, NOW, &mut Vec::new());
+        assert_eq!((outcome.answered, outcome.spans.len()), (1, 1));
     }
 
     #[test]

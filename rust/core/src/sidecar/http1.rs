@@ -9,6 +9,7 @@
 use memchr::memchr;
 
 use super::contract::{ContentType, Endpoint, MAX_BODY_BYTES};
+use super::trace_context::TraceHeaders;
 
 /// Maximum length of all header lines together, with their ends. The server has the same limit, but does not count white
 /// space around a value: what is accepted here is accepted there.
@@ -29,8 +30,8 @@ pub struct Request<'b> {
     pub content_type: ContentType,
     /// The value of its Host header.
     pub host: &'b str,
-    /// Whether its `traceparent` may ask for spans.
-    pub sampled: bool,
+    /// The trace that it belongs to, as it was sent.
+    pub trace: TraceHeaders<'b>,
     /// Its body, whole.
     pub body: &'b [u8],
 }
@@ -103,7 +104,7 @@ struct Head<'b> {
     content_type: Option<ContentType>,
     /// Whether something in it is for the slow path.
     declined: bool,
-    sampled: bool,
+    trace: TraceHeaders<'b>,
     /// Which of the headers that may stand once were seen, a bit each.
     seen: u8,
 }
@@ -154,7 +155,8 @@ impl<'b> Head<'b> {
                 }
             }
             10 if is(b"user-agent") => self.once(4)?,
-            11 if is(b"traceparent") => self.sampled |= is_sampled(value),
+            10 if is(b"tracestate") => self.trace.add_tracestate(value),
+            11 if is(b"traceparent") => self.trace.add_traceparent(value),
             12 if is(b"content-type") => {
                 self.once(8)?;
                 self.content_type = ContentType::of_header(value);
@@ -195,8 +197,8 @@ impl<'b> Head<'b> {
             {
                 match bytes.get(head_length..whole) {
                     Some(body) => {
-                        let sampled = self.sampled;
-                        Recognised::Request(Request { endpoint, content_type, host, sampled, body }, whole)
+                        let trace = self.trace;
+                        Recognised::Request(Request { endpoint, content_type, host, trace, body }, whole)
                     }
                     None => Recognised::Partial { needed: whole },
                 }
@@ -237,13 +239,6 @@ fn length(value: &[u8]) -> Option<usize> {
         && value.iter().all(u8::is_ascii_digit)
         && (value.len() == 1 || value[0] != b'0');
     plain.then(|| value.iter().fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0')))
-}
-
-/// Does a `traceparent` (W3C Trace Context, section 3.2) ask for spans? A malformed one may.
-fn is_sampled(value: &[u8]) -> bool {
-    // 00-<32 hex>-<16 hex>-<flags>: the last bit of the flags.
-    let flags = value.get(53..55).and_then(|flags| str::from_utf8(flags).ok());
-    flags.and_then(|flags| u8::from_str_radix(flags, 16).ok()).is_none_or(|flags| flags & 1 == 1)
 }
 
 #[cfg(test)]
@@ -453,29 +448,24 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_sampled_when_its_last_flag_says_so_or_it_is_malformed() {
-        let sampled = |flags: &str| {
-            let text = with(&format!("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"));
-            let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{flags}") };
-            request.sampled
+    fn the_headers_of_a_trace_are_kept_as_they_were_sent() {
+        let trace = |headers: &str| {
+            let text = with(headers).leak();
+            let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{headers}") };
+            request.trace
         };
-        for (flags, expected) in [("00", false), ("02", false), ("01", true), ("03", true), ("zz", true), ("", true)] {
-            assert_eq!(sampled(flags), expected, "{flags}");
+        let none = TraceHeaders::default();
+        assert_eq!(trace("Accept: */*"), none);
+        for name in ["x-trace-id1", "tracestat1", "traceparents", "tracestates", "X-B3-Sampled"] {
+            assert_eq!(trace(&format!("{name}: 1")), none, "{name}");
         }
-        let Recognised::Request(request, _) = recognise(PLAIN.as_bytes()) else { panic!() };
-        assert!(!request.sampled);
-    }
-
-    #[test]
-    fn no_header_but_traceparent_asks_for_spans() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
-        for name in ["x-trace-ids", "tracestate", "traceparents", "X-B3-Sampled"] {
-            for value in ["1", &format!("00-{id}-01")] {
-                let text = with(&format!("traceparent: 00-{id}-00\r\n{name}: {value}"));
-                let Recognised::Request(request, _) = recognise(text.as_bytes()) else { panic!("{name}: {value}") };
-                assert!(!request.sampled, "{name}: {value}");
-            }
-        }
+        let (parent, state) = (Some(&b"p"[..]), Some(&b"s"[..]));
+        assert_eq!(trace("TraceParent:  p "), TraceHeaders { traceparent: parent, ..none });
+        assert_eq!(trace("TraceState: s"), TraceHeaders { tracestate: state, ..none });
+        let both = TraceHeaders { traceparent: parent, tracestate: state, repeated: false };
+        assert_eq!(trace("tracestate: s\r\ntraceparent: p"), both);
+        let twice = trace("tracestate: s\r\ntraceparent: p\r\ntracestate: t");
+        assert_eq!(twice, TraceHeaders { repeated: true, ..both });
     }
 
     proptest! {

@@ -65,7 +65,8 @@ mod tests {
     use crate::sidecar::fast_path::{Renewal, Stop};
 
     fn outcome(answered: u64, stop: Stop) -> Outcome {
-        Outcome { consumed: 100, answered, by_endpoint: [answered, 0, 0], stop, renewals: Vec::new(), turn_due: false }
+        let (renewals, spans) = (Vec::new(), Vec::new());
+        Outcome { consumed: 100, answered, by_endpoint: [answered, 0, 0], stop, renewals, spans, turn_due: false }
     }
 
     #[test]

@@ -6,6 +6,7 @@ Puts the parts together for the address, clock and manifests of a local Entra ID
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,15 +17,16 @@ from entra_fast.emulator.model.forms import is_reply_url
 from entra_fast.emulator.model.manifests import Manifest
 from entra_fast.emulator.model.wording import did_you_mean
 from entra_fast.emulator.model.workloads import tokenx_generator
+from entra_fast.emulator.protocol.idporten_logins import Grant, Identity, Session
 from entra_fast.emulator.providers.idporten import discovery
 from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.authorize import LoginRequest
 from entra_fast.emulator.providers.idporten.clients import Client, clients_of
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
 from entra_fast.emulator.providers.idporten.levels import ACR_VALUES, EARLIER
-from entra_fast.emulator.providers.idporten.store import Grant, Identity, Session, Store
+from entra_fast.emulator.providers.idporten.store import Store
 from entra_fast.emulator.providers.idporten.token_endpoint import TokenEndpoint
-from entra_fast.emulator.providers.idporten.tokens import TokenIssuer
+from entra_fast.emulator.providers.idporten.tokens import UNSPECIFIED, TokenIssuer
 from entra_fast.errors import ConfigurationError
 
 AUDIENCE: Final = "https://nav.no"
@@ -44,7 +46,7 @@ class IdPorten:
     def __init__(self, local: LocalProvider) -> None:
         self._local = local
         self.keys = local.provider_keys.signing["idporten"]
-        self.store = Store(local.now)
+        self.store = self._new_store()
         self._further_redirect_uris: dict[str, tuple[str, ...]] = {}
         self._built_from: object = None
         self._clients: Mapping[str, Client] = MappingProxyType({})
@@ -200,7 +202,7 @@ class IdPorten:
                 identity=session.identity,
                 session=session.id,
                 auth_time=session.auth_time,
-                family=session.id + request.state,
+                family=str(uuid.uuid4()),
             )
         )
 
@@ -214,7 +216,7 @@ class IdPorten:
         audience = str(unverified_claims(access_token).get("aud", ""))
         policy = Policy(
             issuers=[self.issuer],
-            audiences=[audience],
+            audiences=[audience or UNSPECIFIED],  # a policy has one; a token without is rejected
             required_claims=["iat", "client_amr"],  # which ID tokens do not have
         )
         validator = Validator(policy, self.keys.key_set, cache_entries=1)
@@ -246,8 +248,11 @@ class IdPorten:
         )
 
     def reset(self) -> None:
-        """Forget what has happened since the start: sessions, codes and tokens. Keys and secrets stay."""
-        self.store = Store(self._local.now)
+        """Forget open login pages and pushed requests. The rest is reset with the local Entra ID."""
+        self.store = self._new_store()
+
+    def _new_store(self) -> Store:
+        return Store(self._local.now, lambda: self._local.store.idporten)
 
     def _tokens(self) -> TokenIssuer:
         return TokenIssuer(self.issuer, self.keys, self.store, self._local.now, self._local.stray_key)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from entra_fast._native import Policy, Validator, unverified_claims
+from entra_fast.emulator.protocol.idporten_logins import Session
 from entra_fast.emulator.protocol.provider_keys import SigningKeys
 from entra_fast.emulator.providers.idporten.clients import Client
-from entra_fast.emulator.providers.idporten.store import Session
 from entra_fast.errors import InvalidToken
 
 Problem = Literal["", "no_client", "wrong_hint", "not_registered"]

@@ -1,14 +1,18 @@
-"""What the local ID-porten remembers between requests: in memory, bounded in number and in time."""
+"""What the local ID-porten remembers between requests: in memory, bounded in number and in time.
+
+What is kept across restarts, and exported, has its form in protocol/idporten_logins.py.
+"""
 
 from __future__ import annotations
 
 import secrets
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from entra_fast.emulator.protocol.expiring import ExpiringMap
+from entra_fast.emulator.protocol.idporten_logins import Grant, Identity, IdPortenLogins, Session
 from entra_fast.emulator.providers.idporten.authorize import LoginRequest
 
 PUSHED_LIFETIME: Final = 120.0
@@ -23,88 +27,49 @@ AUTHORIZATION_LIFETIME: Final = 7200.0
 
 MAX_PUSHED: Final = 10_000
 MAX_LOGINS: Final = 10_000
-MAX_CODES: Final = 10_000
-MAX_REFRESH_TOKENS: Final = 50_000
-MAX_SESSIONS: Final = 10_000
 MAX_CLIENTS_OF_A_SESSION: Final = 100
-MAX_ASSERTION_IDS: Final = 100_000
 
 REQUEST_URI_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who has logged in, and how.
-
-    Attributes:
-        key: names the person for pairwise subjects: number, or what stands in its place.
-        pid: number; None for logins without one (eIDAS, e-mail).
-        acr: level of assurance that the login has reached.
-        amr: method of the login.
-        email: of logins by e-mail.
-    """
-
-    key: str
-    pid: str | None
-    acr: str
-    amr: str
-    email: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A browser in which a person is logged in.
-
-    Attributes:
-        id: the claim `sid`.
-        auth_time: when the person logged in, seconds since the epoch.
-        ends: when it ends at the latest, seconds since the epoch.
-        clients: client id and redirect URI of each login of the session, the latest last.
-    """
-
-    identity: Identity
-    id: str
-    auth_time: float
-    ends: float
-    clients: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a person agreed to by logging in to a client: what a code or a refresh token stands for.
-
-    Attributes:
-        scope: as requested.
-        resource: the audience of the access token; empty for none.
-        family: names the codes and tokens that descend from one login.
-    """
-
-    client_id: str
-    redirect_uri: str
-    scope: str
-    resource: str
-    nonce: str
-    challenge: str
-    locale: str
-    identity: Identity
-    session: str
-    auth_time: float
-    family: str
-
-
 class Store:
-    """Everything that is remembered. Codes, tokens and cookies are kept as digests."""
+    """Everything that is remembered.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        clock: seconds since the epoch.
+        kept: what is saved and exported with the rest of the local Entra ID: an import replaces it.
+    """
+
+    def __init__(self, clock: Callable[[], float], kept: Callable[[], IdPortenLogins]) -> None:
         self.clock = clock
+        self._kept = kept
         self.pushed: ExpiringMap[LoginRequest] = ExpiringMap(MAX_PUSHED, clock, secret_keys=True)
         self.logins: ExpiringMap[LoginRequest] = ExpiringMap(MAX_LOGINS, clock, secret_keys=True)
-        self.codes: ExpiringMap[Grant] = ExpiringMap(MAX_CODES, clock, secret_keys=True)
-        self.refresh_tokens: ExpiringMap[Grant] = ExpiringMap(MAX_REFRESH_TOKENS, clock, secret_keys=True)
-        self.used: ExpiringMap[str] = ExpiringMap(MAX_CODES + MAX_REFRESH_TOKENS, clock, secret_keys=True)
+
+    @property
+    def codes(self) -> ExpiringMap[Grant]:
+        """What the codes that are not used yet stand for."""
+        return self._kept().codes
+
+    @property
+    def refresh_tokens(self) -> ExpiringMap[Grant]:
+        """What the refresh tokens that are not used yet stand for."""
+        return self._kept().refresh_tokens
+
+    @property
+    def used(self) -> ExpiringMap[str]:
         """Codes and refresh tokens that were used, each with the family of its tokens."""
-        self.sessions: ExpiringMap[Session] = ExpiringMap(MAX_SESSIONS, clock, secret_keys=True)
-        self.assertion_ids: ExpiringMap[bool] = ExpiringMap(MAX_ASSERTION_IDS, clock)
+        return self._kept().used
+
+    @property
+    def sessions(self) -> ExpiringMap[Session]:
+        """Browsers in which a person is logged in, by their cookies."""
+        return self._kept().sessions
+
+    @property
+    def assertion_ids(self) -> ExpiringMap[bool]:
+        """The `jti` of assertions that were used."""
+        return self._kept().assertion_ids
 
     def push(self, request: LoginRequest) -> str:
         """Remember a pushed request; its `request_uri` (RFC 9126, section 2.2)."""

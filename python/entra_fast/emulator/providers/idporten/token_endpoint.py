@@ -7,14 +7,14 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.idporten_logins import Grant
 from entra_fast.emulator.providers.idporten.authentication import Authenticator
 from entra_fast.emulator.providers.idporten.clients import Client
 from entra_fast.emulator.providers.idporten.errors import IdPortenError
-from entra_fast.emulator.providers.idporten.store import Grant, Store
+from entra_fast.emulator.providers.idporten.store import Store
 from entra_fast.emulator.providers.idporten.tokens import TokenIssuer
 
 GRANT_TYPES: Final = ("authorization_code", "refresh_token")
@@ -46,14 +46,15 @@ class TokenEndpoint:
         match grant_type:
             case "authorization_code":
                 grant = self._by_code(client, form)
+                scope = grant.scope
             case "refresh_token":
-                grant = self._by_refresh_token(client, form)
+                grant, scope = self._by_refresh_token(client, form)
             case "":
                 raise IdPortenError("invalid_request", "Missing parameter: grant_type")
             case _:
                 text = f"Unsupported grant_type: expected {' or '.join(GRANT_TYPES)}"
                 raise IdPortenError("unsupported_grant_type", text)
-        return client, grant, self._issuer.respond(client, method, grant, faults)
+        return client, grant, self._issuer.respond(client, method, grant, scope, faults)
 
     def _by_code(self, client: Client, form: Mapping[str, str]) -> Grant:
         for name in ("code", "redirect_uri", "code_verifier"):
@@ -73,19 +74,30 @@ class TokenEndpoint:
         _check_resource(form, grant)
         return grant
 
-    def _by_refresh_token(self, client: Client, form: Mapping[str, str]) -> Grant:
+    def _by_refresh_token(self, client: Client, form: Mapping[str, str]) -> tuple[Grant, str]:
+        """(what the login granted, the scope that is asked for)."""
         token = form.get("refresh_token", "")
         if not token:
             raise IdPortenError("invalid_request", "Missing parameter: refresh_token")
+        scope = ""
+        held = self._store.refresh_tokens.get(token)
+        if held is not None and held.client_id == client.client_id:
+            # Before it is used up: a request that asks for too much can be repeated.
+            _check_resource(form, held)
+            scope = _narrowed(form, held)
         grant = self._store.take(self._store.refresh_tokens, token)
         if grant is None or grant.client_id != client.client_id:
             text = "Invalid refresh_token: it is unknown, expired, revoked or was used before"
             raise IdPortenError("invalid_grant", text)
-        _check_resource(form, grant)
-        scope = form.get("scope", grant.scope).split()
-        if not scope or not set(scope) <= set(grant.scope.split()):
-            raise IdPortenError("invalid_scope", "Invalid scope: the login did not grant it")
-        return replace(grant, scope=" ".join(dict.fromkeys(scope)))
+        return grant, scope
+
+
+def _narrowed(form: Mapping[str, str], grant: Grant) -> str:
+    """The scope of a refreshed token: the login's, or the part of it that is asked for."""
+    scope = form.get("scope", grant.scope).split()
+    if not scope or not set(scope) <= set(grant.scope.split()):
+        raise IdPortenError("invalid_scope", "Invalid scope: the login did not grant it")
+    return " ".join(dict.fromkeys(scope))
 
 
 def _check_resource(form: Mapping[str, str], grant: Grant) -> None:

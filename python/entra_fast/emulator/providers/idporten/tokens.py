@@ -11,10 +11,11 @@ from entra_fast.emulator.model import ids
 from entra_fast.emulator.model.workloads import DEFAULT_ORGANIZATION
 from entra_fast.emulator.protocol import faulty_tokens
 from entra_fast.emulator.protocol.faults import Fault
+from entra_fast.emulator.protocol.idporten_logins import Grant, Identity
 from entra_fast.emulator.protocol.private_key import PrivateKey
 from entra_fast.emulator.protocol.provider_keys import SigningKeys
 from entra_fast.emulator.providers.idporten.clients import Client
-from entra_fast.emulator.providers.idporten.store import Grant, Identity, Store
+from entra_fast.emulator.providers.idporten.store import Store
 
 ID_TOKEN_LIFETIME: Final = 120
 ACCESS_TOKEN_LIFETIME: Final = 3600
@@ -44,12 +45,13 @@ class TokenIssuer:
         self._clock = clock
 
     def respond(
-        self, client: Client, method: str, grant: Grant, faults: Sequence[Fault] = ()
+        self, client: Client, method: str, grant: Grant, scope: str, faults: Sequence[Fault] = ()
     ) -> dict[str, Any]:
         """The response of the token endpoint (RFC 6749, section 5.1).
 
         Args:
             method: of client authentication.
+            scope: of the access token. That of the refresh token is the grant's (RFC 6749, section 6).
             faults: what to corrupt in the access token.
         """
         return {
@@ -57,7 +59,7 @@ class TokenIssuer:
                 client.client_id,
                 method,
                 grant.identity,
-                grant.scope,
+                scope,
                 grant.resource,
                 faults,
                 organization=client.organization,
@@ -66,7 +68,7 @@ class TokenIssuer:
             "token_type": "Bearer",
             "expires_in": ACCESS_TOKEN_LIFETIME,
             "refresh_token": self._store.new_refresh_token(grant),
-            "scope": grant.scope,
+            "scope": scope,
         }
 
     def access_token(

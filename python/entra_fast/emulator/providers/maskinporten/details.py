@@ -51,6 +51,8 @@ def granted(asked: object, client: MaskinportenClient, system: str) -> list[dict
     if not is_right or not is_organization_number(number):
         text = f"systemuser_org must be like {organization('310000019')}, with an organization number"
         raise errors.refusal(errors.INVALID_DETAILS_VALUE, remedy=text)
+    if not isinstance(entry.get("externalRef", ""), str):
+        raise errors.refusal(errors.INVALID_DETAILS_VALUE, remedy="externalRef must be text")
     return [
         {
             **entry,

@@ -49,6 +49,14 @@ INVALID_SIGNATURE: Final = Row(
 UNKNOWN_KEY: Final = Row(
     "", 400, "invalid_grant", f"{_NOT_AUTHENTICATED} Unknown key identifier (kid) for client.", "credential"
 )
+CERTIFICATE: Final = Row(
+    "",
+    400,
+    "invalid_grant",
+    f"{_NOT_AUTHENTICATED} Unknown key identifier (kid) for client: it has a registered key, so the header "
+    "must have the kid of that key in place of x5c.",
+    "credential",
+)
 EXPIRED: Final = Row("MP-130", 400, "invalid_grant", "JWT is expired", "credential")
 ISSUED_LATER: Final = Row("", 400, "invalid_grant", "Issue time is after now", "credential")
 INVALID_SCOPES: Final = Row(

@@ -57,6 +57,11 @@ class GrantVerifier:
         if grant.header["alg"] not in metadata.ALGORITHMS:
             remedy = f"alg must be one of {', '.join(metadata.ALGORITHMS)}"
             raise errors.refusal(errors.INVALID_PARAMETER, remedy=remedy)
+        if "kid" not in grant.header:
+            # A certificate of the organization counts for clients without a registered key only. NAIS
+            # registers one for each client.
+            row = errors.CERTIFICATE if "x5c" in grant.header else errors.UNKNOWN_KEY
+            raise errors.refusal(row, remedy="put the kid of MASKINPORTEN_CLIENT_JWK into the header")
         known = self.keys.known_client("maskinporten", workload.name)
         if known is None or grant.header.get("kid") != known.key.kid:
             remedy = "read MASKINPORTEN_CLIENT_JWK again: the client is registered with another key"
