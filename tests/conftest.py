@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,11 @@ from support.sidecars import StartSidecar, sidecars
 
 
 @pytest.fixture(autouse=True)
-def _stop_signals() -> Iterator[None]:
-    """A command that serves in this process leaves the handlers of its event loop behind, which is closed
-    then: they would swallow a signal of a later test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+def _stop_signals() -> None:
+    """Each test begins with Python's own handlers: a command that served in this process has left those of
+    its event loop behind, which is closed now, so that they would swallow a signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest_asyncio.fixture

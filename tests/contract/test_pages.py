@@ -107,6 +107,6 @@ def test_each_status_that_a_request_can_be_refused_with_is_on_the_page() -> None
     assert described - {"200", "default"} <= rows
     assert rows - described == {"404", "405"}
     introspection = set(operations["/api/v1/introspect"]["post"]["responses"])
-    sentence = re.search(r"get the status of their error: ([^:]*?), see", page)
+    sentence = re.search(r"not admitted: then the status is ([^(]*)\(see", page)
     assert sentence is not None
     assert set(re.findall(r"\d{3}", sentence[1])) == introspection - {"200"} | {"405"}
