@@ -354,6 +354,31 @@ def test_what_is_missing_is_named(kind: Any) -> None:
         assert setting in caught.value.message
 
 
+@KINDS
+@pytest.mark.parametrize("setting", ["issuer", "audience", "algorithms", "tenants", "required_claims"])
+def test_what_is_no_name_is_named(kind: Any, setting: str) -> None:
+    """Of an issuer as of the validator: text, or several texts."""
+    fixed: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks(KEY)}
+    for wrong in (7, [None], [b"x"]):
+        with pytest.raises(ConfigurationError) as of_validator:
+            kind(**fixed | {setting: wrong})
+        with pytest.raises(ConfigurationError) as of_issuer:
+            kind(issuers=[Issuer(**fixed | {setting: wrong})])
+        for error in (of_validator.value, of_issuer.value):
+            assert (error.code, error.setting) == ("setting_invalid", setting)
+            assert error.message == f"{setting} must be a string or several strings"
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["jwks_uri", "jwks"])
+async def test_keys_of_the_environment_are_not_replaced(server: KeyServer, kind: Any, name: str) -> None:
+    """A provider of the environment has keys: others could be of another issuer."""
+    with pytest.raises(ConfigurationError) as caught:
+        await finished(kind.from_env(**{name: server.keys_url}))
+    assert (caught.value.code, caught.value.setting) == ("setting_invalid", name)
+    assert "pass issuer as well" in caught.value.message
+
+
 def test_limits_of_the_cache_are_shared_out() -> None:
     """Rounded up for each issuer, so that none is without a cache; 0 is none at all."""
     issuers = [Issuer(issuer=OURS, jwks=jwks(KEY)), Issuer(issuer=THEIRS, jwks=jwks(OTHER_KEY))]

@@ -931,15 +931,18 @@ def test_a_large_token_of_an_unknown_key(server: KeyServer) -> None:
 
 
 def test_closed_validator(server: KeyServer) -> None:
-    """After `close` tokens of known keys are still verified; others are rejected at once."""
+    """After `close` tokens of known keys are still verified; others are rejected at once, and no more keys are
+    fetched for them."""
     with Validator(
         ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(max_wait=1e6)
     ) as one:
         one.validate(KEY.token())
     one.validate(KEY.token(n=1))
+    server.publish(jwks(KEY, signer("key-2")))
     with pytest.raises(InvalidToken) as caught:
         one.validate(signer("key-2").token())
     assert caught.value.code == "unknown_key"
+    assert server.fetches() == 1
 
 
 async def test_introspection(server: KeyServer) -> None:

@@ -24,7 +24,7 @@ def server() -> Iterator[KeyServer]:
 
 @pytest.fixture(params=["threads", "asyncio"])
 def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return request.param == "asyncio"
+    return bool(request.param == "asyncio")
 
 
 def made(server: KeyServer, *, asynchronous: bool, **options: Any) -> Any:
