@@ -292,7 +292,7 @@ async def test_each_issuer_s_own_tenants_go_before_the_validator_s(kind: Any) ->
         (("PS384", "PS256"), "PS384"),
         (dict.fromkeys(["PS256", "RS256"]).keys(), "RS256"),
     ],
-    ids=repr,
+    ids=["list", "turned list", "set", "frozen set", "tuple", "view"],
 )
 def test_a_key_without_an_algorithm_has_the_first_one(algorithms: Any, verified: str) -> None:
     """Of a set, which has no order, the first one in `ALGORITHMS`, whatever the hashes of its members are."""

@@ -160,6 +160,10 @@ def test_a_schedule_that_was_stopped_runs_nothing() -> None:
     schedule.look_at(work)
     schedule.stop()
     assert work.runs == 0
+    idle = Schedule()
+    idle.stop()  # no thread has been needed yet
+    idle.look_at(work)
+    assert idle._thread is None
 
 
 # --- requests --------------------------------------------------------------------------------------------

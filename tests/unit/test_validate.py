@@ -931,8 +931,8 @@ def test_a_large_token_of_an_unknown_key(server: KeyServer) -> None:
 
 
 def test_closed_validator(server: KeyServer) -> None:
-    """After `close` tokens of known keys are still verified; others are rejected at once, and no more keys are
-    fetched for them."""
+    """After `close` tokens of known keys are still verified; others are rejected at once, and keys are no
+    longer fetched for them."""
     with Validator(
         ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(max_wait=1e6)
     ) as one:
