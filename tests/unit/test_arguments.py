@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from entra_fast import _arguments, _memory
 from entra_fast._provider.http_rules import HttpResponse
 from entra_fast.validate import (
     ANY_AUDIENCE,
@@ -164,13 +165,15 @@ async def test_an_issuer_s_own_options_go_before_the_validator_s(server: KeyServ
 async def test_an_issuer_that_is_named_takes_only_keys_from_its_document(
     server: KeyServer, kind: Any
 ) -> None:
-    """The first of several names counts, and the document's own issuer is not accepted besides."""
+    """Every name counts, and the document's own issuer, which may be any, is not accepted besides."""
+    document = {"issuer": "https://elsewhere.example", "jwks_uri": server.keys_url}
+    server.answers[DISCOVERY_PATH] = Answer(json.dumps(document))
     issuers = [Issuer(issuer=[OURS, THEIRS], discovery=server.discovery_url)]
     if kind is Validator:
         validator: Any = Validator(None, AUDIENCE, issuers=issuers, clock=clock)
     else:
         validator = await AsyncValidator.from_issuers(issuers, AUDIENCE, clock=clock)
-    for issuer, expected in ((OURS, "ok"), (THEIRS, "ok"), (server.issuer, "wrong_issuer")):
+    for issuer, expected in ((OURS, "ok"), (THEIRS, "ok"), (document["issuer"], "wrong_issuer")):
         assert await code(validator, KEY.token(iss=issuer)) == expected
     await close(validator)
 
@@ -377,6 +380,14 @@ async def test_keys_of_the_environment_are_not_replaced(server: KeyServer, kind:
         await finished(kind.from_env(**{name: server.keys_url}))
     assert (caught.value.code, caught.value.setting) == ("setting_invalid", name)
     assert "pass issuer as well" in caught.value.message
+
+
+def test_the_size_of_the_cache_depends_on_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eighth of its memory, and 128 MiB at most or where there is no limit."""
+    mebibyte = 1 << 20
+    for memory, size in ((None, 128), (256 * mebibyte, 32), (1024 * mebibyte, 128), (9000 * mebibyte, 128)):
+        monkeypatch.setattr(_memory, "memory_limit", lambda memory=memory: memory)
+        assert _arguments._default_cache_bytes.__wrapped__() == size * mebibyte
 
 
 def test_limits_of_the_cache_are_shared_out() -> None:
