@@ -62,7 +62,7 @@ mutants: ## Change the code in one place at a time, and see which changes no tes
 	@$(MAKE) --no-print-directory --keep-going mutants-rust mutants-python
 
 mutants-rust: $(STAMPS)/venv ## The same for the Rust core alone (ARGS="cache validate/policy" to choose modules, ARGS=--help for the rest)
-	@$(PYTHON) tests/mutants/rust/run.py $(ARGS)
+	@PYTHONPATH=tests $(PYTHON) -m mutants.rust.run $(ARGS)
 
 mutants-python: build $(STAMPS)/tools ## Change the Python parts in one place at a time, and see which tests fail (PARTS="token-client validate", ARGS="--again")
 	@PYTHONPATH=tests $(BIN)/python -m mutants.python $(PARTS) $(ARGS)

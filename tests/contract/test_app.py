@@ -225,12 +225,14 @@ async def test_the_access_log_names_method_path_and_status(
     await sidecar.call.introspect("a.b.c")
     await sidecar.call.get("/healthz?canary")
     await sidecar.call.request("PUT", "/canary")
+    await sidecar.call.request("PUT", PATHS[0])
     log.native.flush()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"path"' in line]
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("POST", PATHS[2], 200),
         ("GET", "/healthz", 200),
         ("PUT", "other", 404),
+        ("PUT", PATHS[0], 405),
     ]
 
 

@@ -18,6 +18,7 @@ from entra_fast._provider.replication import Replicas
 from entra_fast._provider.token_client import TokenClient
 from entra_fast._provider.token_endpoint import TokenEndpoint
 from entra_fast._provider.tokens import Timing
+from entra_fast._provider.waiting import Waiting
 from entra_fast._settings.model import CredentialSettings, OutboundSettings, ProviderSettings
 from entra_fast._settings.secret import Secret
 
@@ -84,6 +85,7 @@ class World:
         uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
         finder: Callable[..., EndpointFinder] = EndpointFinder,
         replicas: Replicas | None = None,
+        waiting: Waiting | None = None,
         **outbound: Any,
     ) -> None:
         self.monotonic = 1000.0
@@ -124,6 +126,7 @@ class World:
             metrics=self.metrics,
             replicas=replicas,
             timing=timing,
+            waiting=waiting,
         )
 
     def token_key(self) -> bytes:

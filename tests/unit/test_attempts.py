@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from entra_fast._provider import attempts
+from entra_fast._provider.http_rules import HttpResponse
+from support.token_client import World, failed, granted
 
 
 def test_what_is_not_counted_is_a_first_attempt() -> None:
@@ -36,3 +39,18 @@ async def test_each_task_counts_its_own() -> None:
             return [first, attempts.ordinal()]
 
     assert list(await asyncio.gather(twice(), twice())) == [[0, 1], [0, 1]]
+
+
+async def test_a_retry_goes_on_with_the_count_of_its_request() -> None:
+    """However deep in the code each is made; the next request counts anew."""
+    world = World()
+    ordinals: list[int] = []
+
+    async def post_form(*_: Any, **__: Any) -> HttpResponse:
+        ordinals.append(attempts.ordinal())
+        return failed(503) if len(ordinals) == 1 else granted()
+
+    world.http.post_form = post_form  # type: ignore[method-assign]
+    await world.client.acquire("a:b:c")
+    await world.client.acquire("a:b:d")
+    assert ordinals == [0, 1, 0]

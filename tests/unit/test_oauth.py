@@ -543,6 +543,12 @@ def test_the_longest_date() -> None:
             ("cp1",),
             '{"n":123456789012345678901234567890,"access_token":{"xms_cc":{"values":["cp1"]}}}',
         ),
+        (
+            '{"n":[1e400,-1e400,0.5]}',
+            ("cp1",),
+            '{"n":[1.7976931348623157e+308,-1.7976931348623157e+308,0.5],'
+            '"access_token":{"xms_cc":{"values":["cp1"]}}}',
+        ),
     ],
 )
 def test_the_claims_parameter(challenge: str | None, capabilities: tuple[str, ...], sent: str | None) -> None:

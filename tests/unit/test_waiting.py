@@ -42,8 +42,8 @@ def test_what_a_caller_takes_is_given_back() -> None:
 async def test_callers_of_one_token_count_each() -> None:
     """They have a request each. Cached tokens need no room, and one that is still valid answers in place of a
     refusal."""
-    world = World()
-    world.client._waiting = Waiting(lambda: 2 * CALLER_BYTES)
+    room = 2 * CALLER_BYTES
+    world = World(waiting=Waiting(lambda: room))
     world.http.gate = asyncio.Event()
     waiting = [asyncio.ensure_future(world.client.acquire("a:b:c")) for _ in range(2)]
     await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_callers_of_one_token_count_each() -> None:
     assert caught.value.code == "too_many_fetches"
     world.http.gate.set()
     await asyncio.gather(*waiting)
-    world.client._waiting = Waiting(lambda: 0)
+    room = 0
     assert (await world.client.acquire("a:b:c")).cached
     assert (await world.client.acquire("a:b:c", skip_cache=True)).cached
     with pytest.raises(ProviderError):

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import secrets
+import sys
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,12 +127,17 @@ def claims_field(claims: str | None, capabilities: Sequence[str]) -> dict[str, s
     """
     if capabilities:
         # Not orjson: the numbers of a challenge may be larger than it can hold.
-        wanted = {} if claims is None else json.loads(claims)
+        wanted = {} if claims is None else json.loads(claims, parse_float=_finite)
         of_token = wanted.get("access_token")
         own = {"xms_cc": {"values": list(capabilities)}}
         wanted["access_token"] = {**(of_token if isinstance(of_token, dict) else {}), **own}
         claims = json.dumps(wanted, separators=(",", ":"))
     return {} if claims is None else {"claims": claims}
+
+
+def _finite(number: str) -> float:
+    """The nearest float: `1e400` would become `Infinity`, which is not JSON."""
+    return max(-sys.float_info.max, min(float(number), sys.float_info.max))
 
 
 def secret_fields(client_secret: str) -> dict[str, str]:

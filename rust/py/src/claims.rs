@@ -189,18 +189,18 @@ impl Claims {
         reaches.call1((slf, level))?.extract()
     }
 
-    /// Number of the organisation that calls (`consumer`), from Maskinporten: nine digits. In a delegated token, the
-    /// organisation on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the client.
+    /// Number of the organization that calls (`consumer`), from Maskinporten: nine digits. In a delegated token, the
+    /// organization on whose behalf `supplier_orgno` calls. From ID-porten it is the owner of the client.
     #[getter]
     fn consumer_orgno(&self) -> Option<String> {
-        self.claims().organisation_number("consumer")
+        self.claims().organization_number("consumer")
     }
 
-    /// Number of the organisation that calls on behalf of the consumer (`supplier`), from Maskinporten; None where
+    /// Number of the organization that calls on behalf of the consumer (`supplier`), from Maskinporten; None where
     /// nothing is delegated.
     #[getter]
     fn supplier_orgno(&self) -> Option<String> {
-        self.claims().organisation_number("supplier")
+        self.claims().organization_number("supplier")
     }
 
     /// The objects in `authorization_details` (RFC 9396, section 9.1), such as the system user of Maskinporten.

@@ -104,6 +104,7 @@ class _Finder(cst.CSTVisitor):
         self._code = module.code
         self._lines = module.code.splitlines(keepends=True)
         self._within: list[cst.CSTNode] = []
+        self._digests: dict[cst.CSTNode | None, str] = {}
         self.found: list[_Change] = []
 
     @classmethod
@@ -193,12 +194,15 @@ class _Finder(cst.CSTVisitor):
         return "module"
 
     def _digest(self) -> str:
-        text = cst.Module([]).code_for_node(self._within[0]) if self._within else self._code
-        for scope in self._within:
-            if isinstance(scope, cst.FunctionDef):
-                text = cst.Module([]).code_for_node(scope)
+        scope = self._within[0] if self._within else None
+        for outer in self._within:
+            if isinstance(outer, cst.FunctionDef):
+                scope = outer
                 break
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        if scope not in self._digests:
+            text = self._code if scope is None else cst.Module([]).code_for_node(scope)
+            self._digests[scope] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._digests[scope]
 
 
 def _changed(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:

@@ -4,10 +4,11 @@ cargo-mutants changes one expression of the core at a time. A mutant is killed w
 survives when all pass. What belongs here: running it module by module so that an interrupted run goes on, and
 comparing the survivors with `survivors.toml`, where each has its reason.
 
-It works on a copy of the sources in `target/mutants/rust`, with a build of its own. A module's own tests come
-first; what they do not kill is tried with all tests of the core. Results are kept there. A later run repeats
-what survived if any source has changed, and everything of a module whose code, tests left out, has changed. A
-mutant that exceeds its time or memory is killed too: a test that never ends fails.
+It works on a copy of the sources in `target/mutants/rust`, with a build of its own: one for all mutants of
+a module that fit into one (`one_build`). A module's own tests come first; what they do not kill is tried
+with all tests of the core. Results are kept there. A later run repeats what survived if any source has
+changed, and everything of a module whose code, tests left out, has changed. A mutant that exceeds its time
+or memory is killed too: a test that never ends fails.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Timer
 from typing import NoReturn
+
+from mutants.rust import one_build
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = ROOT / "target" / "mutants" / "rust"
@@ -53,6 +57,7 @@ CORE = "rust/core/src"
 HELD = (
     "validate/verify", "validate/policy", "validate/claims", "validate/validator", "jose/keyset",
     "cache/token_cache", "cache/fingerprint", "cache/s3_fifo", "sidecar/contract", "sidecar/http1",
+    "sidecar/providers", "sidecar/fast_path",
 )  # fmt: skip
 """Modules that decide about tokens and requests. They come first; the others are measured only."""
 
@@ -76,11 +81,13 @@ class Mutant:
         name: cargo-mutants' own, with the position.
         what: the change and the function, without the position.
         line: the first line that is changed, as it is in the source.
+        change: the same for `one_build`.
     """
 
     name: str
     what: str
     line: str
+    change: one_build.Change
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,9 @@ class Module:
 
     @property
     def own_tests(self) -> list[str]:
-        """Arguments for running its own tests; those of its neighbours where it has none."""
+        """Arguments of a test program for its own tests; those of its neighbours where it has none."""
         path = self.name if "#[cfg(test)]\nmod " in self.source.read_text() else self.name.rpartition("/")[0]
-        return [path.replace("/", "::") + "::", "--", *(f"--skip={test}" for test in SLOW)]
+        return [path.replace("/", "::") + "::", *(f"--skip={test}" for test in SLOW)]
 
     def fingerprints(self) -> dict[str, str]:
         """Of the code, together with what decides which mutants there are, and of its tests."""
@@ -244,13 +251,14 @@ def mutants(chosen: list[Module]) -> dict[str, list[Mutant]]:
     """All of them by module, in the order of the code."""
     command = [*cargo_mutants(chosen), "--list", "--json"]
     done = subprocess.run(command, cwd=TREE, env=environment(), capture_output=True, text=True, check=True)
-    lines = {module.name: module.source.read_text().splitlines() for module in chosen}
+    sources = {module.name: module.source.read_text() for module in chosen}
     every: dict[str, list[Mutant]] = {module.name: [] for module in chosen}
     for mutant in json.loads(done.stdout or "[]"):
         module = mutant["file"].removeprefix(f"{CORE}/").removesuffix(".rs")
         what = re.sub(r"^[^ ]+:\d+:\d+: ", "", mutant["name"])
-        line = lines[module][mutant["span"]["start"]["line"] - 1].strip()
-        every[module].append(Mutant(mutant["name"], what, line))
+        line = sources[module].splitlines()[mutant["span"]["start"]["line"] - 1].strip()
+        change = one_build.change(mutant, sources[module])
+        every[module].append(Mutant(mutant["name"], what, line, change))
     return every
 
 
@@ -276,6 +284,94 @@ def outcomes(folder: Path) -> Iterator[tuple[str, str]]:
             yield outcome["scenario"]["Mutant"]["name"], outcome["summary"]
 
 
+def run_fitting(module: Module, every: list[Mutant], wanted: list[Mutant], deadline: float) -> list[Mutant]:
+    """Try those of the wanted ones that fit into one build. What is known is kept.
+
+    Returns:
+        The others.
+
+    Raises:
+        Stopped: the deadline has come.
+    """
+    results = module.results()
+    fitting = one_build.fitting([mutant.change for mutant in every], module.source.read_text())
+    names = {change.name for change in fitting}
+    others = [mutant for mutant in wanted if mutant.name not in names]
+    left = [
+        mutant.name
+        for mutant in wanted
+        if mutant.name in names and results.get(mutant.name) in {None, MISSED}
+    ]
+    if not left:
+        return others
+    print(f"mutants: {module.name}: {len(left)} of {len(every)}, in one build", flush=True)
+    file = f"{CORE}/{module.name}.rs"
+    try:
+        built, numbers, unviable = one_build.build(TREE, file, fitting, environment(), "mutants")
+    except one_build.DoesNotBuild as error:
+        print(f"{error}\nmutants: {module.name} cannot be built like this: each mutant is built alone")
+        return wanted
+    results |= dict.fromkeys(unviable, UNVIABLE)
+    module.keep(results)
+    program = module.folder / "tests"
+    shutil.copy2(built, program)
+    if outcome(program, 0, []) != MISSED:
+        sys.exit(f"mutants: {program} fails without any mutant")
+    for tried, name in enumerate(name for name in left if name in numbers):
+        if sys.stdout.isatty():
+            print(f"\r  {tried} of {len(left)} tried", end="", flush=True)
+        if time.monotonic() > deadline:
+            raise Stopped
+        if results.get(name) is None:
+            results[name] = outcome(program, numbers[name], module.own_tests)
+        if results[name] == MISSED:
+            results[name] = outcome(program, numbers[name], [])
+            results[name] = SURVIVED if results[name] == MISSED else results[name]
+        module.keep(results)
+    if sys.stdout.isatty():
+        print("\r\033[K", end="")
+    return others
+
+
+def outcome(program: Path, number: int, tests: list[str]) -> str:
+    """What some tests of a program say about a mutant in it: all of them where none are named."""
+    settings = environment() | {one_build.VARIABLE: str(number)} | few_inputs(tests)
+    timed_out = False
+
+    def stop() -> None:
+        nonlocal timed_out
+        timed_out = True
+        process.kill()
+
+    with subprocess.Popen(
+        [LIMITED, program, *tests],
+        cwd=TREE / "rust/core",
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        timer = Timer(MUTANT_SECONDS, stop)
+        timer.start()
+        assert process.stdout
+        try:
+            # One failed test is enough; others may never end.
+            failed = any(line.endswith("FAILED\n") for line in process.stdout)
+            if not failed:
+                process.wait()
+        finally:
+            process.kill()
+            timer.cancel()
+    if timed_out:
+        return "Timeout"
+    return "CaughtMutant" if failed or process.returncode else MISSED
+
+
+def few_inputs(tests: list[str]) -> dict[str, str]:
+    """Generated inputs take most of the time: few of them at first, as many as always for what survives."""
+    return {"PROPTEST_CASES": "32"} if tests else {}
+
+
 def run(module: Module, every: list[Mutant], wanted: list[Mutant], tests: list[str], deadline: float) -> None:
     """Try those that are wanted: with some tests those without a result, with all tests what these missed.
 
@@ -295,10 +391,9 @@ def run(module: Module, every: list[Mutant], wanted: list[Mutant], tests: list[s
     command = [
         *cargo_mutants([module]), "--in-place", "--iterate", "--baseline", "skip", "--profile", "mutants",
         "--timeout", str(MUTANT_SECONDS), "--build-timeout", str(MUTANT_SECONDS),
-        "--output", str(module.folder), "--cargo-arg=--locked", "--cargo-arg=--lib", "--", *tests,
+        "--output", str(module.folder), "--cargo-arg=--locked", "--cargo-arg=--lib", "--", "--", *tests,
     ]  # fmt: skip
-    # Generated inputs take most of the time: few of them at first, as many as always for what survives.
-    settings = environment() | ({"PROPTEST_CASES": "32"} if tests else {})
+    settings = environment() | few_inputs(tests)
     title = "its own tests" if tests else "all tests of the core"
     print(f"mutants: {module.name}: {len(left)} of {len(every)}, with {title}", flush=True)
     process = None
@@ -411,9 +506,9 @@ def main() -> int:
         if not options.report:
             check_unchanged_code(sources)
             for module in chosen:
-                run(module, every[module.name], wanted[module.name], module.own_tests, deadline)
-            for module in chosen:
-                run(module, every[module.name], wanted[module.name], [], deadline)
+                others = run_fitting(module, every[module.name], wanted[module.name], deadline)
+                for tests in (module.own_tests, []):
+                    run(module, every[module.name], others, tests, deadline)
     except Stopped:
         print(f"\nmutants: stopped after {options.minutes:g} minutes")
     except KeyboardInterrupt:

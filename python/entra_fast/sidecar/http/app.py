@@ -114,7 +114,7 @@ class _Around:
             metrics.tokens_from_cache.add(endpoint, facts.served)
         if metrics.texas and endpoint != "other":
             facts.count(metrics, endpoint, status, seconds)
-        known = endpoint != "other" or request.path in PROBE_PATHS
+        known = request.path in ENDPOINT_NAMES or request.path in PROBE_PATHS
         self._observed.access_log.log(request.method, request.path if known else "other", status, seconds)
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -60,6 +60,9 @@ mod tests {
         let mut small = [0_u8; 4];
         assert_eq!(decode_into(b"YWFhYWFhYWE", &mut small), Err(NotBase64Url));
         assert_eq!(decode_into(b"", &mut small), Ok(&[][..]));
+        // Five bytes are the upper bound for four characters, although three are enough.
+        assert_eq!(decode_into(b"YWFh", &mut small), Err(NotBase64Url));
+        assert_eq!(decode_into(b"YWFh", &mut [0_u8; 5]), Ok(&b"aaa"[..]));
     }
 
     proptest! {

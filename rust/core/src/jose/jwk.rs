@@ -353,6 +353,16 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_key_is_a_string_of_at_most_512_bytes() {
+        let with = |kid: &str| key(&RFC7638.replace(r#""kid":"2011-04-29""#, kid)).map(|key| key.kid().map(str::len));
+        let long = |length: usize| with(&format!(r#""kid":"{}""#, "k".repeat(length)));
+        assert_eq!(with(r#""x":1"#), Ok(None));
+        assert_eq!(long(512), Ok(Some(512)));
+        assert_eq!(long(513), Err("has too long a kid"));
+        assert_eq!(with(r#""kid":7"#), Err("has a kid that is not a string"));
+    }
+
+    #[test]
     fn weak_rsa_keys_are_refused() {
         let exponent = |e: &str| key(&RFC7638.replace("AQAB", e)).map(|_| ());
         for weak in ["AQ", "AA", "Ag", "", "AQAAAAAAAAE"] {
@@ -360,7 +370,47 @@ mod tests {
         }
         assert_eq!(exponent("Aw"), Ok(()));
         assert_eq!(exponent("AAEAAQ"), Ok(()), "a leading zero changes nothing");
+        let five_bytes = exponent("AQAAAAE").err().unwrap_or_default();
+        assert!(!five_bytes.contains("unacceptable public exponent"), "{five_bytes}");
         assert!(key(r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#).unwrap_err().contains("2048"));
+        let even = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, base64url::encode(&[0xfe; 256]));
+        assert!(key(&even).unwrap_err().contains("even modulus"));
+    }
+
+    #[test]
+    fn the_length_of_an_rsa_modulus_is_counted_in_bits() {
+        let refused = |top: u8, bytes: usize| {
+            let mut n = vec![0xff; bytes];
+            n[0] = top;
+            key(&format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, base64url::encode(&n))).err().unwrap_or_default()
+        };
+        assert!(refused(0x7f, 256).contains("fewer than 2048"), "2047 bits");
+        assert!(!refused(0x80, 256).contains("fewer"), "2048 bits");
+        assert!(!refused(0xff, 1024).contains("more"), "8192 bits");
+        assert!(refused(0x01, 1025).contains("more than 8192"), "8193 bits");
+    }
+
+    #[test]
+    fn rsa_keys_with_the_structure_of_roca_are_refused() {
+        // Modulo every prime, a power of 65537 is one: 65537^128, in which n * 65537 is n << 16 + n.
+        let mut n = vec![1_u8];
+        for _ in 0..128 {
+            let (high, low) = ([&[0], &n[..], &[0, 0]].concat(), [&[0, 0, 0], &n[..]].concat());
+            let mut carry = 0;
+            n = high;
+            for (byte, low) in n.iter_mut().zip(low).rev() {
+                let sum = u16::from(*byte) + u16::from(low) + carry;
+                let [over, rest] = sum.to_be_bytes();
+                (carry, *byte) = (over.into(), rest);
+            }
+        }
+        let refused = |n: &[u8]| {
+            let text = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, base64url::encode(n));
+            key(&text).err().unwrap_or_default()
+        };
+        assert!(refused(&n).contains("ROCA"));
+        n[130] ^= 1;
+        assert!(!refused(&n).contains("ROCA"), "the last byte alone does not decide");
     }
 
     #[test]
@@ -375,6 +425,19 @@ mod tests {
             assert!(x(low, middle, top | 0x80).unwrap_err().contains("small order"), "{low}, negative");
         }
         assert_eq!(x(0x58, 0x66, 0x66), Ok(()), "the base point");
+        // One byte away from such a point is another one, or none of the curve.
+        for (low, middle, top) in [
+            (0, 1, 0),
+            (1, 0, 1),
+            (2, 0, 0),
+            (0xeb, 0xff, 0x7f),
+            (0xef, 0xff, 0x7f),
+            (0xed, 0xfe, 0x7f),
+            (0xed, 0xff, 0x7e),
+        ] {
+            let refused = x(low, middle, top).err().unwrap_or_default();
+            assert!(!refused.contains("small order"), "{low} {middle} {top}");
+        }
     }
 
     fn ml_dsa(algorithm: &'static PqdsaSigningAlgorithm) -> String {
@@ -395,7 +458,9 @@ mod tests {
         let public = ml_dsa(&ML_DSA_44_SIGNING);
         let refused = |members: &str| key(&format!(r#"{{"kty":"AKP",{members}}}"#)).unwrap_err();
         assert!(refused(&format!(r#""pub":"{public}""#)).contains("lacks an alg"));
-        assert!(refused(&format!(r#""alg":"ML-DSA-65","pub":"{public}""#)).contains("wrong length"));
+        for larger in ["ML-DSA-65", "ML-DSA-87"] {
+            assert!(refused(&format!(r#""alg":"{larger}","pub":"{public}""#)).contains("wrong length"));
+        }
         assert!(refused(&format!(r#""alg":"ML-DSA-44","pub":"{}AAAA""#, &public)).contains("wrong length"));
         assert!(refused(&format!(r#""alg":"EdDSA","pub":"{public}""#)).contains("alg"));
         assert!(refused(&format!(r#""alg":"SLH-DSA-SHA2-128s","pub":"{public}""#)).contains("alg"));
@@ -428,6 +493,11 @@ mod tests {
         let off = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{x}"}}"#);
         assert!(key(&off).unwrap_err().contains("AWS-LC"));
         assert!(key(&off.replace("P-256", "P-384")).unwrap_err().contains("length"));
+        for coordinate in ["x", "y"] {
+            let short = off.replace(&format!(r#""{coordinate}":"AQEB"#), &format!(r#""{coordinate}":""#));
+            assert_ne!(short, off);
+            assert!(key(&short).unwrap_err().contains("length"), "{coordinate}");
+        }
         assert!(key(&off.replace("P-256", "P-521")).unwrap_err().contains("curve"));
     }
 }

@@ -169,8 +169,16 @@ mod tests {
         let split = Compact::split(b"a.b.c", 100).unwrap();
         assert_eq!((split.header, split.payload, split.signature), (&b"a"[..], &b"b"[..], &b"c"[..]));
         assert_eq!(split.signed, b"a.b");
-        for token in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e.f"] {
-            assert!(matches!(Compact::split(token.as_bytes(), 100), Err(Error::NotAJwt { .. })), "{token}");
+        for (token, found) in [
+            ("", "an empty text"),
+            ("a", "one segment"),
+            ("a.b", "two segments"),
+            ("a.b.c.d", "four segments"),
+            ("a.b.c.d.e.f", "more than five segments"),
+            ("a.b.c.d.e.f.g.h", "more than five segments"),
+        ] {
+            let refused = Compact::split(token.as_bytes(), 100).unwrap_err();
+            assert_eq!(refused, Error::NotAJwt { expected: "three segments", found }, "{token}");
         }
         assert!(Compact::split(b"..", 100).is_ok(), "empty segments fail later, as what they are");
         assert_eq!(Compact::split(b"a.b.c.d.e", 100).unwrap_err(), Error::Encrypted);

@@ -1043,6 +1043,81 @@ mod tests {
     }
 
     #[test]
+    fn the_answers_of_one_call_are_limited_whatever_was_there_before() {
+        let many = form("/api/v1/token", "identity_provider=entra_id&target=c:n:a").repeat(1000);
+        for before in [0, 60_000] {
+            let mut out = vec![b'x'; before];
+            let outcome = fast_path().serve(many.as_bytes(), &tokens(), NOW, &mut out);
+            let one = (out.len() - before) / usize::try_from(outcome.answered).unwrap();
+            // The last answer exceeds the limit, and no other one does.
+            assert!((65_536..65_536 + one).contains(&(out.len() - before)), "{}", out.len());
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_token_is_remembered_once_it_has_led_to_one() {
+        let (fast_path, tokens) = (fast_path(), tokens());
+        for (target, remembered) in [("c:n:unknown", 0), ("c:n:a", 1), ("c:n:a", 1), ("api://c.n.a/.default", 2)] {
+            let request = form("/api/v1/token", &format!("target={target}"));
+            fast_path.serve(request.as_bytes(), &tokens, NOW, &mut Vec::new());
+            assert_eq!(fast_path.keys.stats().entries, remembered, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_took_no_time() {
+        let fast_path = fast_path();
+        let outcome = fast_path.serve(b"POST ", &tokens(), NOW, &mut Vec::new());
+        assert_eq!(fast_path.figures().record(&outcome, 1.0, Duration::from_secs(1)), Duration::ZERO);
+        for endpoint in Endpoint::ALL {
+            assert_eq!(fast_path.figures().durations(endpoint), (vec![0, 0, 0], 0.0));
+        }
+    }
+
+    #[test]
+    fn introspected_tokens_are_counted_whether_they_are_active_or_not() {
+        let (fast_path, tokens) = (fast_path(), tokens());
+        fast_path.attach(0, validator());
+        let key = include_bytes!("../../tests/keys/rfc7515_a_2.json");
+        let key = crate::jose::signing_key::SigningKey::from_jwk(key).unwrap();
+        // The claims are as long as those of Entra ID, and longer than the reserved digits of their length allow for.
+        for (padding, times) in [(0, 1), (1_000, 2), (12_000, 3)] {
+            let claims = serde_json::json!({
+                "iss": "issuer", "aud": "audience", "iat": NOW.unix, "exp": NOW.unix + 60.0, "x": "x".repeat(padding),
+            });
+            let token = key.sign(br#"{"alg":"RS256","kid":"1"}"#, claims.to_string().as_bytes()).unwrap();
+            let mut out = Vec::new();
+            let request = form("/api/v1/introspect", &format!("token={token}"));
+            let outcome = fast_path.serve(request.as_bytes(), &tokens, NOW, &mut out);
+            assert_eq!((outcome.by_endpoint, outcome.stop), ([0, 0, 1], Stop::Done));
+            let out = String::from_utf8(out).unwrap();
+            let (head, body) = out.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            let mut expected = claims;
+            expected["active"] = true.into();
+            assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap(), expected);
+            assert_eq!(fast_path.figures_of(0).unwrap().active(), times);
+        }
+        let rejected = form("/api/v1/introspect", "token=not.a.token");
+        fast_path.serve(rejected.repeat(2).as_bytes(), &tokens, NOW, &mut Vec::new());
+        let figures = fast_path.figures_of(0).unwrap();
+        assert_eq!((figures.active(), figures.answered(Endpoint::Introspect)), (3, 5));
+    }
+
+    #[test]
+    fn no_cached_token_answers_a_request_for_a_new_one() {
+        let ask = |path: &str, more: &str| {
+            answered(&form(path, &format!("identity_provider=entra_id&target=c:n:a&user_token=user-token{more}")))
+        };
+        for path in ["/api/v1/token", "/api/v1/token/exchange"] {
+            assert!(ask(path, "&skip_cache=false"));
+            for more in ["&skip_cache=true", "&claims=%7B%7D", "&skip_cache=true&claims=%7B%7D"] {
+                assert!(!ask(path, more), "{path} {more}");
+            }
+        }
+    }
+
+    #[test]
     fn dates_are_those_of_the_calendar() {
         for (unix, expected) in [
             (0.0, "Thu, 01 Jan 1970 00:00:00 GMT"),

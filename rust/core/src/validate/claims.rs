@@ -137,14 +137,14 @@ impl Claims {
         ["azp", "appid", "client_id"].into_iter().find_map(|name| self.string(name))
     }
 
-    /// The number of the Norwegian organisation in a claim of Maskinporten or ID-porten, such as `consumer`:
+    /// The number of the Norwegian organization in a claim of Maskinporten or ID-porten, such as `consumer`:
     /// `{"authority":"iso6523-actorid-upis","ID":"0192:<number>"}`. None if the claim is anything else.
     #[must_use]
-    pub fn organisation_number(&self, name: &str) -> Option<String> {
-        let organisation = self.get(name)?;
-        let number = organisation.get("ID")?.as_str()?.strip_prefix("0192:")?.to_owned();
+    pub fn organization_number(&self, name: &str) -> Option<String> {
+        let organization = self.get(name)?;
+        let number = organization.get("ID")?.as_str()?.strip_prefix("0192:")?.to_owned();
         let is_number = number.len() == 9 && number.bytes().all(|byte| byte.is_ascii_digit());
-        let is_authority = organisation.get("authority")?.is_str("iso6523-actorid-upis");
+        let is_authority = organization.get("authority")?.is_str("iso6523-actorid-upis");
         (is_number && is_authority).then_some(number)
     }
 
@@ -280,11 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_number_stands_in_one_form_only() {
-        let consumer = |text: &str| claims(&format!(r#"{{"consumer":{text}}}"#)).organisation_number("consumer");
+    fn an_organization_number_stands_in_one_form_only() {
+        let consumer = |text: &str| claims(&format!(r#"{{"consumer":{text}}}"#)).organization_number("consumer");
         let own = r#"{"authority":"iso6523-actorid-upis","ID":"0192:310000019"}"#;
         assert_eq!(consumer(own).as_deref(), Some("310000019"));
-        assert_eq!(claims("{}").organisation_number("consumer"), None);
+        assert_eq!(claims("{}").organization_number("consumer"), None);
         for other in [
             r#""0192:310000019""#,
             r#"{"ID":"0192:310000019"}"#,
