@@ -438,6 +438,7 @@ async def test_issuers_by_discovery() -> None:
     [
         ({"issuers": []}, "issuers"),
         ({"issuers": "https://x.example"}, "issuers"),
+        ({"issuers": 7}, "issuers"),
         ({"issuers": ["https://x.example"]}, "issuers"),
         ({"issuers": None, "issuer": OURS}, "jwks_uri"),
         ({"issuers": two(), "issuer": OURS}, "issuers"),
