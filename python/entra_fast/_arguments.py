@@ -227,7 +227,7 @@ def checked_options(http: HttpOptions | None) -> HttpOptions:
 
 
 def checked_issuers(issuers: Sequence[Issuer]) -> list[Issuer]:
-    found = list(issuers) if isinstance(issuers, Iterable) and not isinstance(issuers, str) else []
+    found = list(issuers) if isinstance(issuers, Iterable) else []
     if not found or not all(isinstance(each, Issuer) for each in found):
         raise ConfigurationError("setting_invalid", "issuers must be at least one Issuer(...)", "issuers")
     return found

@@ -36,8 +36,10 @@ _ENTRA_ID: Final = "https://login.microsoftonline.com"
 _OF_ANY_TENANT: Final = ("common", "organizations")
 
 
-_TOKENX_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_TOKENX_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """Names of clusters and tenants of NAIS, as they stand in a host name."""
+
+_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class AnyAudience(enum.Enum):
@@ -117,7 +119,7 @@ class Issuer:
         """
         name = str(tenant).lower()
         several = name in _OF_ANY_TENANT
-        if not several and not _is_guid(name):
+        if not several and not _GUID.fullmatch(name):
             message = f"tenant must be a tenant's id (a GUID), or one of {', '.join(_OF_ANY_TENANT)}"
             raise ConfigurationError("setting_invalid", message, "tenant")
         path = TENANT if several else name
@@ -307,12 +309,3 @@ def _prefix(environment: object) -> str:
         message = "environment must be 'production' or 'test'"
         raise ConfigurationError("setting_invalid", message, "environment")
     return "" if environment == "production" else "test."
-
-
-def _is_guid(text: str) -> bool:
-    digits = text.replace("-", "")
-    return (
-        [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12]
-        and digits.isascii()
-        and all(digit in "0123456789abcdefABCDEF" for digit in digits)
-    )

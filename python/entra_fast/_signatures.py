@@ -36,7 +36,7 @@ def confirmations() -> dict[tuple[str, ...], float]:
 
 def _distrusted() -> None:
     seen_here = _native.signature_figures()["disagreed"] > 0
-    if seen_here:  # pragma: no cover - needs a defect of rind; the tests of the core have one
+    if seen_here:
         reason = "rind and AWS-LC disagreed about a signature, and the token was rejected"
     else:
         reason = "another process has reported that rind and AWS-LC disagree"

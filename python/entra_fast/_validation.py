@@ -46,8 +46,7 @@ class ThreadValidation:
             InvalidToken: the token is still rejected; this is `error` itself if new keys cannot help.
             KeysUnavailable: there are no keys, with the reason.
         """
-        cause = None if self.keys is None else cause_of(self.native, token, error, self._now())
-        if self.keys is None or cause is None:
+        if self.keys is None or (cause := cause_of(self.native, token, error, self._now())) is None:
             raise error
         if not self.keys.refresh_for(cause, kid_of(token)):
             raise self._with_reason(error) from None
@@ -155,10 +154,11 @@ class AsyncValidation:
 
     async def _ask_for_keys(self, token: str | bytes, error: EntraFastError) -> None:
         """Returns when verifying once more makes sense; raises the error otherwise."""
-        keys, cause = self._keys, None
-        if keys is not None:
-            cause = cause_of(self.native, token, error, self._now())
-        if keys is None or cause is None or not await keys.refresh_for(cause, kid_of(token)):
+        if (
+            self._keys is None
+            or (cause := cause_of(self.native, token, error, self._now())) is None
+            or not await self._keys.refresh_for(cause, kid_of(token))
+        ):
             raise self._with_reason(error) from None
 
     def _with_reason(self, result: _Result) -> _Result | KeysUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import socket
@@ -12,6 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import Any, Protocol
 
 import pytest
@@ -299,6 +301,30 @@ async def test_no_time_left(network: TcpProxy) -> None:
     hurried = InThread(HttpLimits(connect_timeout=0.0, read_timeout=10.0, overall_timeout=10.0), proxies={})
     assert (await failure(hurried, base(network))).code == "timed_out"
     assert network.connections == 0
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "cut off"])
+async def test_a_failure_needs_no_garbage_collector(make: Make, network: TcpProxy, *, refused: bool) -> None:
+    """What was sent may be a secret, and frames hold it: they are gone as soon as nobody has the failure."""
+    if refused:
+        await network.stop()
+    else:
+        network.always = Says(OK + b"Content-Length: 5\r\n\r\nhe")
+    client = make(HASTY)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with pytest.raises(HttpFailure):
+            await client.get(base(network))
+        await asyncio.sleep(0)
+        gc.collect()
+        kept = [found.f_code for found in gc.garbage if isinstance(found, FrameType)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert [code.co_qualname for code in kept if "/entra_fast/" in code.co_filename] == []
 
 
 async def test_a_refused_connection(make: Make, network: TcpProxy) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from entra_fast import Agent
+from entra_fast._claims import ClaimsView
 from entra_fast.validate import ConfigurationError, Validator
 from support.tokens import (
     ABSENT,
@@ -372,13 +373,14 @@ def test_the_agent_behind_a_token() -> None:
     assert isinstance(agent, Agent)
     assert (agent.actor_kinds, agent.subject_kinds) == ((3, 9, 11), (9, 3, 11))
     assert (agent.blueprint_id, agent.is_subject, agent.is_user) == ("30cf4c22", True, False)
-    assert agent == claims.agent
+    assert agent == claims.agent == ClaimsView(claims.as_json()).agent
     assert repr(agent) == "<Agent: actor [3, 9, 11], subject [9, 3, 11]>"
     own_account = validator(key).validate(key.token(xms_act_fct="11", xms_sub_fct="13")).agent
     assert own_account is not None
     assert (own_account.is_user, own_account.blueprint_id) == (True, None)
     assert own_account != agent
     assert validator(key).validate(key.token()).agent is None
+    assert ClaimsView(validator(key).validate(key.token()).as_json()).agent is None
     assert validator(key).validate(key.token(xms_act_fct="3 9", xms_sub_fct="9 3")).agent is None
     for junk in (11, ["11"], {"11": 11}, None, "", "x", "99999999999999999999", "1" * 10_000):
         assert validator(key).validate(key.token(xms_act_fct=junk, xms_sub_fct=junk)).agent is None

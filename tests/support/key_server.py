@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -25,7 +26,8 @@ class Answer:
 
 
 class KeyServer:
-    """`answers` maps a path to what is answered from now on; `requests` lists the paths that were asked for.
+    """`answers` maps a path to what is answered from now on; `requests` lists the paths that were asked for,
+    and `headers` the header fields of each of these requests.
 
     `hold()` makes requests wait, so that a test decides what happens while one is under way.
     """
@@ -33,6 +35,7 @@ class KeyServer:
     def __init__(self, keys: str | bytes = "") -> None:
         self.answers: dict[str, Answer | Callable[[], Answer]] = {KEYS_PATH: Answer(keys)}
         self.requests: list[str] = []
+        self.headers: list[Message] = []
         self._arrived = threading.Condition()
         self._open = threading.Event()
         self._open.set()
@@ -101,6 +104,7 @@ class KeyServer:
             def do_GET(self) -> None:
                 with outer._arrived:
                     outer.requests.append(self.path)
+                    outer.headers.append(self.headers)
                     outer._arrived.notify_all()
                 assert outer._open.wait(60)
                 answer = outer.answers.get(self.path, Answer(status=404))

@@ -20,7 +20,8 @@ async def test_a_failure_is_logged_once_with_its_cause(caplog: pytest.LogCapture
     await asyncio.wait([task])
     await asyncio.sleep(0)
     (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (logging.ERROR, "background task failed")
+    assert (record.name, record.levelno) == ("entra_fast.background", logging.ERROR)
+    assert record.getMessage() == "background task failed"
     assert vars(record)["fields"] == {"task": "example", "error": "RuntimeError"}
     assert record.exc_info is not None
     assert record.exc_info[1] is task.exception()

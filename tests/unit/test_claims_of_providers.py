@@ -92,6 +92,7 @@ def both(**claims: Any) -> list[Any]:
         (ENTRA_ID | {"scope": "a"}, {"scopes": ()}),
         (ENTRA_ID | {"client_id": "other"}, {"authorized_party": "client"}),
         ({"azp": None, "appid": "v1", "client_id": "x"}, {"authorized_party": "v1"}),
+        ({"scp": "a", "scope": "b"}, {"scopes": ("a",)}),
         ({"scp": None, "tid": None, "scope": "a"}, {"scopes": ("a",), "is_user": False}),
         ({"pid": 17858549949, "acr": ["Level4"], "client_id": 7}, {"pid": None, "acr": None}),
         ({"client_id": 7}, {"authorized_party": None}),

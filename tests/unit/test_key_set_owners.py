@@ -152,6 +152,15 @@ def test_a_child_that_is_made_during_a_fetch_makes_its_own() -> None:
     keys.close()
 
 
+async def test_a_validator_that_is_entered_fetches_its_keys() -> None:
+    """The first token need not wait for them."""
+    with KeyServer(GOOD_TEXT) as server:
+        with Validator(ISSUER, AUDIENCE, jwks_uri=server.keys_url):
+            await asyncio.to_thread(server.wait_for_fetches, 1)
+        async with AsyncValidator(ISSUER, AUDIENCE, jwks_uri=server.keys_url):
+            await asyncio.to_thread(server.wait_for_fetches, 2)
+
+
 async def test_starting_twice_is_starting_once() -> None:
     """Keys are fetched once at the start, however often it is asked for."""
     with KeyServer(GOOD_TEXT) as server:

@@ -144,7 +144,8 @@ def test_work_that_fails_does_not_end_other_work(caplog: pytest.LogCaptureFixtur
     schedule.look_at(failing)
     schedule.look_at(other)
     eventually(lambda: other.runs == 2)
-    eventually(lambda: any(record.message == "background work failed" for record in caplog.records))
+    logged = ("entra_fast.threads", "background work failed")
+    eventually(lambda: logged in [(record.name, record.message) for record in caplog.records])
 
 
 def test_a_schedule_that_was_stopped_runs_nothing() -> None:
@@ -160,6 +161,10 @@ def test_a_schedule_that_was_stopped_runs_nothing() -> None:
     schedule.look_at(work)
     schedule.stop()
     assert work.runs == 0
+    idle = Schedule()
+    idle.stop()  # no thread has been needed yet
+    idle.look_at(work)
+    assert idle._thread is None
 
 
 # --- requests --------------------------------------------------------------------------------------------

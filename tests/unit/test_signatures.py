@@ -173,3 +173,34 @@ def test_who_listens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _signatures.call_when_distrusted(list)
     assert listeners == [list]
     assert told == [_signatures._distrusted]
+
+
+@pytest.mark.parametrize("disagreed", [1, 2])
+def test_a_disagreement_in_this_process_is_named_as_the_reason(
+    disagreed: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one already: a token was rejected here, which nobody should look for in another process."""
+    figures = {**_native.signature_figures(), "disagreed": disagreed}
+    monkeypatch.setattr(_native, "signature_figures", lambda: figures)
+    monkeypatch.setattr(_signatures, "_listeners", [])
+    _signatures._distrusted()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "rind is no longer used, AWS-LC verifies all signatures: rind and AWS-LC disagreed about a "
+        "signature, and the token was rejected"
+    )
+
+
+def test_a_process_has_listeners_from_the_start() -> None:
+    """The list that registering adds to is the one whose members are called."""
+    told: list[str] = []
+
+    def listener() -> None:
+        told.append("distrusted")
+
+    _signatures.call_when_distrusted(listener)
+    try:
+        _signatures._distrusted()
+    finally:
+        _signatures._listeners.remove(listener)
+    assert told == ["distrusted"]

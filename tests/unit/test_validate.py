@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import copy
 import functools
 import gc
+import inspect
 import json
 import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -382,6 +384,49 @@ def test_two_threads_create_one_validator(environ: pytest.MonkeyPatch) -> None:
             door.opened.set()
         assert overtaken.result(60) is created
     created.close()
+
+
+def test_a_thread_that_waited_gets_the_validator(environ: pytest.MonkeyPatch, server: KeyServer) -> None:
+    """Of several that need one at once, one fetches the discovery document, and all get the same
+    validator."""
+    environ.delenv("AZURE_OPENID_CONFIG_ISSUER")
+    environ.delenv("AZURE_OPENID_CONFIG_JWKS_URI")
+    environ.setenv("AZURE_APP_WELL_KNOWN_URL", server.discovery_url)
+    shared = _SharedValidator()
+    server.hold()
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(shared.get)
+        server.wait_for_fetches(1, DISCOVERY_PATH)
+        others = [pool.submit(shared.get) for _ in range(2)]
+        assert not wait([first, *others], timeout=0.05).done
+        server.release()
+        created = first.result(60)
+        assert [other.result(60) for other in others] == [created] * 2
+    assert isinstance(created, Validator)
+    assert server.fetches(DISCOVERY_PATH) == 1
+    created.close()
+
+
+IN_A_CHILD = """
+import os
+from entra_fast import validate
+validate._shared_by_name["tokenx"] = validate._SharedValidator(provider="tokenx")
+shared = [validate._shared, validate._shared_by_name["tokenx"]]
+for one in shared:
+    one._lock.acquire()
+child = os.fork()
+if child == 0:
+    os._exit(0 if all(one._lock.acquire(timeout=1) for one in shared) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_does_not_wait_for_threads_of_its_parent() -> None:
+    """A process may fork while another thread creates a shared validator: that thread, which holds the
+    lock, does not exist in the child."""
+    command = [sys.executable, "-W", "ignore", "-c", IN_A_CHILD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_a_setting_that_is_missing_is_not_remembered(environ: pytest.MonkeyPatch) -> None:
@@ -834,6 +879,38 @@ async def test_validate_many_without_keys(server: KeyServer) -> None:
 # --- keys ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [Validator, AsyncValidator])
+async def test_after_the_first_token_the_native_function_verifies(kind: Any) -> None:
+    """What the first accepted token has to begin is not asked about again: that would cost each token time. A
+    rejected one begins nothing."""
+    one = kind(ISSUER, AUDIENCE, jwks=jwks(KEY), clock=lambda: NOW)
+    native = one._parts[0].native.validate
+    for token, expected in ((KEY.token(aud="other"), False), (KEY.token(), True), (KEY.token(n=1), True)):
+        with contextlib.suppress(InvalidToken):
+            claims = one.validate(token)
+            assert (await claims if inspect.isawaitable(claims) else claims)["aud"] == AUDIENCE
+        assert (one._verify == native) is expected
+
+
+@pytest.mark.parametrize("kind", [Validator, AsyncValidator])
+async def test_fixed_keys_can_be_taken_away(kind: Any) -> None:
+    """As `entra_fast.testing` does: without keys no token passes, not even one that has been verified."""
+    one = kind(ISSUER, AUDIENCE, jwks=jwks(KEY), clock=lambda: NOW)
+
+    async def code(key: Signer) -> str:
+        try:
+            claims = one.validate(key.token())
+            return str((await claims if inspect.isawaitable(claims) else claims)["aud"])
+        except EntraFastError as error:
+            return error.code
+
+    assert await code(KEY) == AUDIENCE
+    one._use_keys(None)
+    assert await code(KEY) == "keys_unavailable"
+    one._use_keys(KeySet(jwks(signer("key-2"))))
+    assert [await code(KEY), await code(signer("key-2"))] == ["unknown_key", AUDIENCE]
+
+
 def test_many_threads() -> None:
     """One validator for all threads."""
     one = validator(cache_entries=10)
@@ -854,15 +931,18 @@ def test_a_large_token_of_an_unknown_key(server: KeyServer) -> None:
 
 
 def test_closed_validator(server: KeyServer) -> None:
-    """After `close` tokens of known keys are still verified; others are rejected at once."""
+    """After `close` tokens of known keys are still verified; others are rejected at once, and keys are no
+    longer fetched for them."""
     with Validator(
         ISSUER, AUDIENCE, jwks_uri=server.keys_url, clock=lambda: NOW, refresh=RefreshRules(max_wait=1e6)
     ) as one:
         one.validate(KEY.token())
     one.validate(KEY.token(n=1))
+    server.publish(jwks(KEY, signer("key-2")))
     with pytest.raises(InvalidToken) as caught:
         one.validate(signer("key-2").token())
     assert caught.value.code == "unknown_key"
+    assert server.fetches() == 1
 
 
 async def test_introspection(server: KeyServer) -> None:

@@ -27,6 +27,10 @@ async def test_explain_is_the_same_for_asyncio() -> None:
     one = AsyncValidator(ISSUER, AUDIENCE, jwks=jwks(KEY), clock=lambda: 1_800_000_000.0)
     two = Validator(ISSUER, AUDIENCE, jwks=jwks(KEY), clock=lambda: 1_800_000_000.0)
     assert one.explain(token) == two.explain(token)
+    # By the wall clock, which goes on between the two.
+    rows = AsyncValidator(ISSUER, AUDIENCE, jwks=jwks(KEY)).explain(token)
+    others = Validator(ISSUER, AUDIENCE, jwks=jwks(KEY)).explain(token)
+    assert [row["passed"] for row in rows] == [row["passed"] for row in others]
 
 
 async def test_discovery_that_cannot_be_fetched() -> None:
