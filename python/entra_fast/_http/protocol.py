@@ -289,11 +289,10 @@ class StrictProtocol(RequestHandler):
             message.method == hdrs.METH_CONNECT
             or message.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
         )
-        alone = any(message is each for each in self._alone)
-        # Those before it have been answered, or refused without a look at this.
-        while alone and self._alone.pop(0) is not message:
-            pass
-        return not message.upgrade or (alone and not known)
+        # Its position, from 1, among the requests that ended with their piece; 0 if it did not.
+        alone = next((number for number, each in enumerate(self._alone, 1) if each is message), 0)
+        del self._alone[:alone]  # those before it have been answered, or refused without a look at this
+        return not message.upgrade or (alone > 0 and not known)
 
     def handle_error(
         self,
