@@ -42,7 +42,7 @@ async def test_each_task_counts_its_own() -> None:
 
 
 async def test_a_retry_goes_on_with_the_count_of_its_request() -> None:
-    """However deep in the code each is made; the next request counts anew."""
+    """However deep in the code each is made; the next request begins a new count."""
     world = World()
     ordinals: list[int] = []
 

@@ -637,7 +637,7 @@ def test_joining_a_refresh_gets_around_no_cool_down(make_keys: MakeKeys, source:
 
 
 def test_each_fetch_is_counted_by_its_outcome(make_keys: MakeKeys, source: Source) -> None:
-    """For whoever was given a callback, and in the figures of the object."""
+    """For callers that have passed a callback, and in the figures of the object."""
     counted: list[str] = []
     keys = make_keys(counted=counted.append)
     keys.refresh()

@@ -489,7 +489,7 @@ async def test_which_tokens_cause_a_question(still: Ends) -> None:
     ]
 
 
-async def test_whoever_waits_is_called_by_the_question_that_is_open(still: Ends) -> None:
+async def test_those_that_wait_are_called_by_the_question_that_is_open(still: Ends) -> None:
     """Whatever its cause, and although another one has been answered."""
     open_question: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
     answered: Fields = {"again": True, "reason": None}

@@ -151,7 +151,7 @@ def test_an_announcement_has_one_size(message: bytes) -> None:
 
 
 def test_an_announcement_of_another_key_is_rejected() -> None:
-    """Whoever may publish cannot make one up."""
+    """A client that may publish cannot make one up."""
     with pytest.raises(EntryRejected) as caught:
         EntryCipher(bytes(32)).open_announcement(ANNOUNCEMENT)
     assert caught.value.reason == "decryption"

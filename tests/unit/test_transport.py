@@ -119,8 +119,8 @@ async def test_hosts_that_are_named_are_asked_over_plain_http() -> None:
 
 
 async def test_connections_of_an_event_loop(settings: OutboundSettings) -> None:
-    """Many, without cookies, without decompression, and without what the environment says; whoever wants to
-    is told of each request and answer."""
+    """Many, without cookies, without decompression, and without what the environment says; callbacks are
+    told of each request and answer."""
     trace = aiohttp.TraceConfig()
     client = HttpClient.from_settings(settings, trace_configs=[trace], answered=print)
     assert made_with(client)[0] == HttpLimits(4, 6, 9)
@@ -273,7 +273,7 @@ async def test_each_method_has_the_time_that_is_left(host: Host, threaded: bool)
     await hasty.aclose()
 
 
-async def test_whoever_wants_to_learns_how_long_an_answer_took(host: Host) -> None:
+async def test_a_callback_learns_how_long_an_answer_took(host: Host) -> None:
     """With its headers, for the difference of the clocks."""
     told: list[tuple[str | None, float]] = []
     client = HttpClient(

@@ -80,7 +80,7 @@ async def test_a_connection_that_waits_again_comes_behind_the_others() -> None:
 
 
 async def test_a_turn_that_is_due_begins_once() -> None:
-    """However many connections ask for it, and also where none waits: native code counts anew."""
+    """However many connections ask for it, and also where none waits: native code begins a new count."""
     native = Native(2)
     turns = turns_of(native)
     turns.due()

@@ -102,7 +102,7 @@ def _refusal(request: web.BaseRequest) -> tuple[int, str] | None:
         return FIELDS_TOO_LARGE
     headers = request.headers
     if request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in headers:
-        return NOT_FRAMED  # RFC 9112, section 6.1: whoever forwarded it may have read the length alone
+        return NOT_FRAMED  # RFC 9112, section 6.1: a proxy may have read the length alone
     if any(value.strip().lower() != "100-continue" for value in headers.getall(hdrs.EXPECT, [])[1:]):
         return EXPECTATION  # of several fields aiohttp sees the first only
     refusal = _native.head_refusal(

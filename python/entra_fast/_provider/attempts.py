@@ -1,6 +1,6 @@
 """Which attempt at a request is being sent: the spans of repeated requests say so.
 
-What belongs here: the ordinal of an attempt, for whoever watches requests below the code that repeats them.
+What belongs here: the ordinal of an attempt, for code that watches requests below the code that repeats them.
 What must never be here: whether a request is repeated (retry.py, endpoints.py, credentials.py).
 """
 

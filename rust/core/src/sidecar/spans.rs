@@ -243,7 +243,7 @@ mod tests {
                 .map(|headers| span(&recorder, &headers).is_some());
             assert_eq!(found, expected, "{parent_based} {bound}");
         }
-        // The ratio looks at the last eight bytes of the id of the trace, whoever made it.
+        // The ratio looks at the last eight bytes of the trace id, the caller's or our own.
         let low = 0xa3ce_929d_0e0e_4736_u128;
         for (bound, expected) in [(low, false), (low + 1, true)] {
             for traceparent in [PARENT, UNSAMPLED] {
